@@ -1,0 +1,1 @@
+"""What every model shares: parameters, meshes, layers, the decoder, training. Knows no system by name."""

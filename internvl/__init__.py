@@ -1,0 +1,1 @@
+"""InternVL3.5: a vision-language model."""

@@ -1,0 +1,1 @@
+"""Training a policy by reward, whatever the policy."""

@@ -1,0 +1,61 @@
+"""Packaging of Espalier: metadata, runtime requirements and optional extras."""
+
+from setuptools import find_packages, setup
+
+PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
+
+EXTRAS = {
+    'cuda': ['jax[cuda13]'],
+    'tpu': ['jax[tpu]'],
+    # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
+    'plan': ['libtpu>=0.0.42,<0.0.49'],
+    # What the benchmark scorers need beyond the core.
+    'bench': ['jiwer>=4,<5', 'math-verify>=0.8,<1', 'sympy>=1.13,<2'],
+    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6'],
+    # Reference implementations for the numerics tests only; never imported by the packages.
+    'parity': ['torch>=2.9'],
+}
+
+setup(
+    name='espalier-jax',
+    version='0.1.0',
+    description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11',
+    packages=find_packages(include=[p for name in PACKAGES for p in (name, f'{name}.*')]),
+    include_package_data=True,
+    install_requires=[
+        'jax>=0.10,<0.12',
+        'flax>=0.12',
+        'optax>=0.2.6',
+        'orbax-checkpoint>=0.11.30',
+        'grain>=0.2.12',
+        'transformers>=5,<6',
+        'tokenizers>=0.22',
+        'sentencepiece>=0.2',
+        'safetensors>=0.6',
+        'einops>=0.8',
+        'tensorstore>=0.1.76',
+        'absl-py>=2.1',
+        'ml_collections>=1.1',
+        'numpy>=2',
+        'pillow>=11',
+        'tensorboardX>=2.6',
+        'tqdm>=4.66',
+        'matplotlib>=3.9',
+        'scikit-learn>=1.5',
+        'pyarrow>=17',
+        'array_record>=0.8',
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
