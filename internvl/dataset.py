@@ -55,7 +55,8 @@ class Rows:
       chat.parse(messages, images, videos)
     except ValueError as error:  # of which JSON and Unicode errors are kinds
       raise ValueError(f'{self.where(i)}: {error}') from error
-    return messages, [self._find(i, p) for p in images], [self._find(i, p) for p in videos]
+    find = lambda name: self._find(i, name)
+    return [_rooted(m, find) for m in messages], [find(p) for p in images], [find(p) for p in videos]
 
   def where(self, i: int) -> str:
     """file:line of row i, for messages."""
@@ -79,6 +80,15 @@ class Rows:
     if not os.path.exists(path):
       raise FileNotFoundError(f'{self.where(i)}: names {path}, which does not exist')
     return path
+
+
+def _rooted(message: dict, find) -> dict:
+  """The message with the paths that its own image and video parts carry made absolute."""
+  if isinstance(message['content'], str):
+    return message
+  own = lambda part: {k: find(part[k]) for k in chat.MEDIA
+                      if part['type'] == k and isinstance(part.get(k), str)}
+  return message | {'content': [part | own(part) for part in message['content']]}
 
 
 def _index(path: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ of processes draw the same ones.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -25,8 +24,7 @@ WIDTH, HEIGHT = 32, 16
 _BLOCK = 4096
 
 
-@dataclasses.dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
   """image: RGB, 32 × 16. digits: what it shows, left to right. answer: of the question, exact."""
   image: Image.Image
   question: str
@@ -35,7 +33,7 @@ class Example:
 
 
 class _Scans(NamedTuple):
-  pixels: np.ndarray  # uint8 [images, 16, 16]
+  pixels: np.ndarray  # uint8 [images, 16, 16, 3]
   labels: np.ndarray  # int [images]
 
 
@@ -49,7 +47,8 @@ def _scans(split: str) -> _Scans:
   rows = train_test_split(np.arange(len(data.target)), test_size=0.2, stratify=data.target, random_state=0)
   rows = rows[SPLITS.index(split)]
   grey = np.rint(data.images[rows] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0..16
-  return _Scans(grey.repeat(2, axis=1).repeat(2, axis=2), data.target[rows])
+  doubled = grey.repeat(2, axis=1).repeat(2, axis=2)
+  return _Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[rows])
 
 
 class _Draws(NamedTuple):
@@ -78,9 +77,9 @@ def example(split: str, seed: int, index: int) -> Example:
   scans, draws = _scans(split), _block(split, seed, index // _BLOCK)
   at = index % _BLOCK
   left, right, question = draws.left[at], draws.right[at], draws.question[at]
-  grey = np.concatenate([scans.pixels[left], scans.pixels[right]], axis=1)
+  pixels = np.concatenate([scans.pixels[left], scans.pixels[right]], axis=1)
   digits = int(scans.labels[left]), int(scans.labels[right])
-  return Example(Image.fromarray(grey).convert('RGB'), QUESTIONS[question], answer(question, *digits), digits)
+  return Example(Image.fromarray(pixels), QUESTIONS[question], answer(question, *digits), digits)
 
 
 def examples(split: str, seed: int, n: int, start: int = 0) -> list[Example]:
