@@ -49,7 +49,7 @@ class Rows:
   def __getitem__(self, i: int) -> tuple[list[dict], list[str], list[Any]]:
     with open(self.path, 'rb') as file:
       file.seek(self._starts[i])
-      line = file.readline()
+      line = file.readline().strip()
     try:
       messages, images, videos = parse_row(json.loads(line))
       chat.parse(messages, images, videos)
