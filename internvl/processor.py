@@ -27,7 +27,7 @@ class Inputs:
 
   Attributes:
     tokens: int32 [T].
-    mask: bool [T]: mask[t] says that token t is trained on (never set in a prompt for generation).
+    mask: bool [T]: mask[t] says that token t is one the assistant writes, so one to train on.
     pixels: float32 [N, S, S, 3], normalised; N = 0 for text alone.
     tiles: int32 [images and frames]: how many of the N tiles each of them has, in order.
   """

@@ -22,12 +22,14 @@ STD = (0.229, 0.224, 0.225)
 MAX_ASPECT = 200
 # Pillow's own threshold of suspicion for a decompression bomb (0.25 GiB of RGB).
 MAX_PIXELS = 89_478_485
+# Formats that Pillow decodes itself; others (EPS) start programs, which a file from anywhere must not.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
 def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Image:
   """An RGB image from a file, a Pillow image or a uint8 array [H, W] or [H, W, 3].
 
-  Files are turned upright by their EXIF orientation. Transparency is dropped, CMYK and palettes are
+  Photographs are turned upright by their EXIF orientation. Transparency is dropped, CMYK and palettes are
   converted, 16-bit grey is scaled to 8 bits, and of an animation the first frame counts.
 
   Raises:
@@ -36,7 +38,8 @@ def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Im
       or of a sample format without a fixed range (32-bit integer or float).
   """
   if isinstance(source, Image.Image):
-    return to_rgb(source, 'the image')
+    with decoding('the image'):
+      return _upright(source, 'the image')
   if isinstance(source, np.ndarray):
     if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)):
       raise ValueError(f'an image array must be uint8 [H, W] or [H, W, 3], not {source.dtype} '
@@ -48,9 +51,8 @@ def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Im
   name = os.fspath(source)
   if not os.path.isfile(name):
     raise FileNotFoundError(f'{name}: no such image file')
-  with decoding(name), Image.open(name) as image:
-    check_size(*image.size, name)
-    return to_rgb(ImageOps.exif_transpose(image), name)
+  with decoding(name), Image.open(name, formats=FORMATS) as image:
+    return _upright(image, name)
 
 
 class ImageRefused(ValueError):
@@ -77,6 +79,11 @@ def check_size(width: int, height: int, name: str) -> None:
   if max(width, height) > MAX_ASPECT * min(width, height):
     raise ImageRefused(f'{name}: {width}×{height} has an aspect ratio of '
                        f'{max(width, height) / min(width, height):.0f}:1; the limit is {MAX_ASPECT}:1')
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+  check_size(*image.size, name)
+  return to_rgb(ImageOps.exif_transpose(image), name)
 
 
 def to_rgb(image: Image.Image, name: str) -> Image.Image:

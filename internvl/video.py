@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageSequence
 
-from internvl.tiles import check_size, decoding, load_image, to_rgb
+from internvl.tiles import FORMATS, check_size, decoding, load_image, to_rgb
 
 
 def uniform(frames: int, n: int) -> list[int]:
@@ -109,7 +109,7 @@ def load_frames(source, n: int, pick=uniform) -> list[Image.Image]:
 
 
 def _image_files(folder: str) -> list[str]:
-  known = Image.registered_extensions()
+  known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
   files = [f for f in os.listdir(folder) if os.path.splitext(f)[1].lower() in known]
   if not files:
     raise ValueError(f'{folder}: holds no image files to use as video frames')
@@ -120,7 +120,7 @@ def _image_files(folder: str) -> list[str]:
 def _animation(name: str, n: int, pick) -> list[Image.Image] | None:
   """Frames through Pillow, or None where the file is not one of its formats."""
   try:
-    image = Image.open(name)
+    image = Image.open(name, formats=FORMATS)
   except Image.UnidentifiedImageError:
     return None
   with decoding(name), image:

@@ -108,6 +108,7 @@ def test_files_are_turned_upright(tmp_path):
   exif[0x0112] = 6  # the camera was held a quarter turn to the left
   noise(24, 16).save(tmp_path / 'turned.jpg', exif=exif)
   assert tiles.load_image(tmp_path / 'turned.jpg').size == (16, 24)
+  assert tiles.load_image(Image.open(tmp_path / 'turned.jpg')).size == (16, 24)
 
 
 def test_an_animation_counts_by_its_first_frame(tmp_path):
@@ -119,7 +120,9 @@ def test_an_animation_counts_by_its_first_frame(tmp_path):
 def test_unusable_files_are_named(tmp_path):
   whole = io.BytesIO()
   noise(64, 64).save(whole, 'PNG')
-  bad = {'text.png': b'not an image', 'empty.png': b'', 'cut.png': whole.getvalue()[:2000],
+  postscript = io.BytesIO()
+  noise(8, 8).save(postscript, 'EPS')  # Pillow would start Ghostscript to read it
+  bad = {'text.png': b'not an image', 'script.png': postscript.getvalue(), 'empty.png': b'', 'cut.png': whole.getvalue()[:2000],
          'head.png': whole.getvalue()[:20]}
   for name, content in bad.items():
     (tmp_path / name).write_bytes(content)
