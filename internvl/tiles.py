@@ -23,7 +23,7 @@ MAX_ASPECT = 200
 # Pillow's own threshold of suspicion for a decompression bomb (0.25 GiB of RGB).
 MAX_PIXELS = 89_478_485
 # Formats that Pillow decodes itself; others (EPS) start programs, which a file from anywhere must not.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'MPO', 'PNG', 'PPM', 'TIFF', 'WEBP')
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 
 
 def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Image:
