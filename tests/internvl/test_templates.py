@@ -74,13 +74,14 @@ def test_harmony_answers_are_read_from_the_final_channel(raw, shown):
 
 # An answer that begins with a line break would merge with the header's when tokenised as one string, while a
 # model that generates it starts after the header: there, and only there, whole and segmented differ.
-contents = st.text(st.sampled_from('ab7 你é?\n\t.')) | st.text()
+# Text that spells a special token differs too, by design (see the next tests), so it has no '<' here.
+contents = (st.text(st.sampled_from('ab7 你é?\n\t.')) | st.text()).map(lambda s: s.replace('<', ''))
 
 
 @given(user=contents, answer=contents.map(str.lstrip), system=contents, tiles=st.integers(0, 3),
        layout=st.sampled_from([CHATML, HF, HARMONY]))
 def test_segments_tokenise_as_the_whole_string(byte_level, trained_bpe, user, answer, system, tiles, layout):
-  answer = answer.lstrip('\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029 ').replace('</think>', '')
+  answer = answer.lstrip('\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029 ')
   content = [Segment('Image: '), *image_run(4 * tiles), Segment('\n' + user)]
   turns = [('user', content), ('assistant', answer), ('user', 'and?'), ('assistant', 'no')]
   for tokenizer in (byte_level, trained_bpe):

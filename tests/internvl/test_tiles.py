@@ -122,8 +122,8 @@ def test_unusable_files_are_named(tmp_path):
   noise(64, 64).save(whole, 'PNG')
   postscript = io.BytesIO()
   noise(8, 8).save(postscript, 'EPS')  # Pillow would start Ghostscript to read it
-  bad = {'text.png': b'not an image', 'script.png': postscript.getvalue(), 'empty.png': b'', 'cut.png': whole.getvalue()[:2000],
-         'head.png': whole.getvalue()[:20]}
+  bad = {'text.png': b'not an image', 'script.png': postscript.getvalue(), 'empty.png': b'',
+         'cut.png': whole.getvalue()[:2000], 'head.png': whole.getvalue()[:20]}
   for name, content in bad.items():
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name}: not a readable image'):
