@@ -86,10 +86,10 @@ def _part(i: int, part: dict) -> Part | _Bare:
   kind = part.get('type') if isinstance(part, dict) else None
   if kind == 'text' and isinstance(part.get('text'), str):
     return Part('text', part['text'])
-  if kind in MEDIA:
+  if kind in MEDIA and set(part) <= {'type', kind}:
     return _Bare(kind, part.get(kind))
-  raise ValueError(f'message {i}: a part must be {{type: text, text: str}} or {{type: image or video}}, '
-                   f'not {part!r:.80}')
+  raise ValueError(f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} or '
+                   f'{{type: video, video: optional}}, not {part!r:.80}')
 
 
 def _prepend(turns: list[Turn], media: list[_Bare]) -> list[Turn]:

@@ -6,13 +6,14 @@ T tokens   N tiles   S side of a tile   B rows
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.tokenizers import TextEncoder, load_tokenizer, token_id
+from core.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
 from internvl import messages as chat
 from internvl import processor_config, templates, tiles, video
 from internvl.processor_config import ProcessorConfig
@@ -70,8 +71,24 @@ class Processor:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> Processor:
-    """From a checkpoint folder, as published in either layout or saved by `save`."""
-    return cls(processor_config.read(path), load_tokenizer(path))
+    """From a checkpoint folder, as published in either layout or saved by `save`.
+
+    Raises:
+      FileNotFoundError, ValueError: files are missing, malformed, or contradict one another.
+    """
+    processor = cls(processor_config.read(path), load_tokenizer(path))
+    declared = processor_config.declared_image_id(path)
+    if declared not in (None, processor.image_id):
+      raise ValueError(f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token {declared}, '
+                       f'the tokenizer says {processor.image_id}')
+    return processor
+
+  @classmethod
+  def over_bytes(cls, config: ProcessorConfig) -> Processor:
+    """For models trained from scratch: the tokens are bytes and what `config.template` and images need."""
+    layout, blank = templates.LAYOUTS[config.template], '<|endoftext|>'
+    special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
+    return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes the tokenizer and the constants into a folder, which is made if need be."""
@@ -112,11 +129,9 @@ class Processor:
     return Inputs(tokens, mask, tiles.normalize(pixels, self.config.mean, self.config.std), counts)
 
   def answer(self, tokens: Sequence[int]) -> str:
-    """The text that generated token ids say: cut at the stop token, without markers of the layout."""
-    tokens = list(map(int, tokens))
-    if self.stop_id in tokens:
-      tokens = tokens[:tokens.index(self.stop_id)]
-    return self.layout.answer(self.tokenizer.decode(tokens, skip_special_tokens=False))
+    """What generated token ids say: cut at the stop token or padding, without markers of the layout."""
+    said = list(itertools.takewhile(lambda t: t not in (self.stop_id, self.pad_id), map(int, tokens)))
+    return self.layout.answer(self.tokenizer.decode(said, skip_special_tokens=False))
 
   def _system(self, turns, thinking: bool):
     """Splits off the system text: the conversation's own, or the configured one."""

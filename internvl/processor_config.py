@@ -89,6 +89,11 @@ def read(path: str | os.PathLike) -> ProcessorConfig:
     raise ValueError(f'{os.fspath(path)}: {error}') from error
 
 
+def declared_image_id(path: str | os.PathLike) -> int | None:
+  """The `image_token_id` that config.json of the -HF layout states; None where none is stated."""
+  return (_read_json(path, 'config.json') or {}).get('image_token_id')
+
+
 def write(path: str | os.PathLike, config: ProcessorConfig) -> None:
   """Writes preprocessor_config.json and processor_config.json as the -HF checkpoints have them.
 

@@ -47,6 +47,7 @@ def test_streams_resume_differ_by_seed_and_ask_everything():
   same = lambda a, b: a[1:] == b[1:] and a.image.tobytes() == b.image.tobytes()
   assert all(map(same, whole[4090:4110], digits.examples('train', 5, 20, start=4090)))
   assert not all(map(same, whole[:20], digits.examples('train', 6, 20)))
+  assert not all(map(same, whole[:20], digits.examples('train', 5, 20, start=digits._BLOCK)))
   asked = [sum(e.question == q for e in whole) / len(whole) for q in digits.QUESTIONS]
   assert max(asked) - min(asked) < .05
   with pytest.raises(ValueError, match="unknown split 'test'"):

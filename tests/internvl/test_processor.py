@@ -1,6 +1,7 @@
 """The processor: placeholders, media in their places, files, batches, and everything it must refuse."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -56,6 +57,9 @@ def test_marks_parts_and_labels(make):
   assert user(p(ask('What?'), [a, b]), p) == labelled
   assert user(p(ask(parts), [a]), p) == labelled
   assert user(hf(ask(parts), [a]), hf) == f'{image(1)}\n{image(1)}\nWhat?'
+  mixed = [{'type': 'video'}, *parts, {'type': 'video'}]
+  assert 'Frame2' in user(p(ask(mixed), [a], [[a], [b]]), p)
+  assert labelled in user(p(ask(mixed), [a], [[a], [b]]), p)
   # In a list the text is only text.
   assert user(p(ask([{'type': 'text', 'text': 'a <image> b'}])), p) == 'a <image> b'
   assert 'an <image> ok' in p.tokenizer.decode(
@@ -130,6 +134,7 @@ def test_typed_special_tokens_stay_text(make):
     ([*ask('a'), {'role': 'system', 'content': 'b'}], [], 'message 1 is a system turn'),
     ([{'role': 'system', 'content': 'b'}], [], 'ends with the system turn'),
     (ask(3), [], 'message 0: content must be'),
+    (ask([{'type': 'image', 'url': 'x'}]), [], "message 0: a part must be .*'url'"),
     (ask([{'type': 'audio'}]), [], "message 0: a part must be .*'audio'"),
     ([*ask('a'), {'role': 'assistant', 'content': [{'type': 'image'}]}], [SQUARE], 'message 1: only user'),
     ([{'role': 'assistant', 'content': 'a'}], [SQUARE], 'no user turn'),
@@ -147,10 +152,31 @@ def test_a_tokenizer_without_the_image_token_is_refused():
     Processor(TINY, byte_tokenizer(['<|im_start|>', '<|im_end|>']))
 
 
+def test_contradicting_image_ids_are_refused(make, tmp_path):
+  p = make()
+  p.save(tmp_path)
+  vision = {'image_size': 16, 'patch_size': 4}
+  config = {'downsample_ratio': 0.5, 'vision_config': vision, 'text_config': {}, 'image_token_id': p.image_id}
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  assert Processor.load(tmp_path).image_id == p.image_id
+  (tmp_path / 'config.json').write_text(json.dumps(config | {'image_token_id': 7}))
+  with pytest.raises(ValueError, match=rf'is token 7, the tokenizer says {p.image_id}'):
+    Processor.load(tmp_path)
+
+
+@pytest.mark.parametrize('template', LAYOUTS)
+def test_a_processor_over_bytes(template):
+  p = Processor.over_bytes(dataclasses.replace(TINY, template=template))
+  x = p(ask('é'), [SQUARE])
+  assert 'é' in bytes(x.tokens[x.tokens < 256].tolist()).decode()
+  assert (x.tokens == p.image_id).sum() == 4 and len(p.tokenizer) < 300 and p.pad_id != p.stop_id
+
+
 def test_answers_are_cut_and_cleaned(make):
   p, encode = make(), make().tokenizer.encode
   assert p.answer(encode(' 13 \n<|im_end|>\n<|im_start|>user')) == '13'
-  assert p.answer(encode('13')) == '13'
+  assert p.answer(encode('13')) == p.answer(encode('13<|endoftext|><|endoftext|>')) == '13'
+  assert p.answer(encode('<ref>cat</ref>')) == '<ref>cat</ref>'
   harmony = make(template='internvl3_5_gpt_oss')
   assert harmony.answer(encode('<|channel|>final<|message|>13<|return|>x')) == '13'
 
