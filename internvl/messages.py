@@ -88,8 +88,8 @@ def _part(i: int, part: dict) -> Part | _Bare:
     return Part('text', part['text'])
   if kind in MEDIA and set(part) <= {'type', kind}:
     return _Bare(kind, part.get(kind))
-  raise ValueError(f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} or '
-                   f'{{type: video, video: optional}}, not {part!r:.80}')
+  raise ValueError(f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} '
+                   f'or {{type: video, video: optional}}, not {part!r:.80}')
 
 
 def _prepend(turns: list[Turn], media: list[_Bare]) -> list[Turn]:

@@ -79,8 +79,8 @@ class Processor:
     processor = cls(processor_config.read(path), load_tokenizer(path))
     declared = processor_config.declared_image_id(path)
     if declared not in (None, processor.image_id):
-      raise ValueError(f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token {declared}, '
-                       f'the tokenizer says {processor.image_id}')
+      raise ValueError(f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token '
+                       f'{declared}, the tokenizer says {processor.image_id}')
     return processor
 
   @classmethod
