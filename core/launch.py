@@ -238,14 +238,13 @@ def usage(doc: str, configs: Mapping[str, Any], name: str) -> str:
 
 def start_distributed(values: flags.FlagValues = flags.FLAGS) -> None:
   """Joins the other processes, if there are any; must come before JAX looks for devices."""
-  import jax
   if values.distributed == 'off':
     return
-  given = (values.coordinator_address, values.num_processes, values.process_id)
+  from core import mesh
   try:
-    jax.distributed.initialize(*given)
+    mesh.start(values.coordinator_address, values.num_processes, values.process_id)
   except ValueError as error:
-    # JAX's answer when nothing around us looks like a cluster; with an explicit address it is a real error.
+    # JAX's answer when nothing around us looks like a cluster; after an explicit address it is a real error.
     if values.coordinator_address or 'coordinator_address' not in str(error):
       raise
 

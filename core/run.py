@@ -29,7 +29,6 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from core import record
-from core.train import path_name
 
 
 class Stateful(Protocol):
@@ -195,8 +194,8 @@ class Run:
         x = jax.eval_shape(jax.random.key_data, x)
       return f'{x.dtype}{list(x.shape)}'
     saved = self._manager.item_metadata(step)['state']
-    old, new = ({path_name(path): describe(x) for path, x in jax.tree.leaves_with_path(tree)}
-                for tree in (saved, state))
+    old, new = ({jax.tree_util.keystr(path, simple=True, separator='.'): describe(x)
+                 for path, x in jax.tree.leaves_with_path(tree)} for tree in (saved, state))
     changed = differences(old, new)
     if changed:
       more = f'; and {len(changed) - 8} more' if len(changed) > 8 else ''

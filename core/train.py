@@ -15,11 +15,7 @@ import optax
 from flax import struct
 
 from core.launch import field
-
-# Vectors of a layer, whatever leading axes stacking adds: never decayed, never orthogonalised.
-VECTORS = r'(.*[._])?(norms?|bias|scale|gamma|beta|sinks?|ls\d*|b_\w+|\w+_(bias|norm|scale))(\..*)?'
-# Tables whose rows are looked up one at a time, and heads: Muon leaves them to Adam (Jordan 2024).
-LOOKUPS = r'(.*\.)?\w*(embed|head|router)\w*(\..*)?'
+from core.params import path_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,25 +50,53 @@ class Optim:
     expect('clip_norm', lambda v: v > 0, 'a positive number, or none')
 
 
-def path_name(path) -> str:
-  """A leaf's path as attribute names, keys and indices joined by dots: `language.blocks.attn.q`."""
-  return '.'.join(str(getattr(k, 'name', getattr(k, 'key', getattr(k, 'idx', k)))) for k in path)
+@dataclasses.dataclass(frozen=True)
+class _Role:
+  """What the axes of one weight are: first those of stacking, then those summed over, then the others."""
+  bias: bool
+  stack: int
+  inputs: int
+  outputs: int
 
 
-def decayed(params):
-  """Tree of bool: which leaves weight decay acts on, by name (`VECTORS` are spared)."""
-  return jax.tree.map_with_path(lambda path, _: not re.fullmatch(VECTORS, path_name(path)), params)
+def _roles(params, spec):
+  """The role of every leaf of `params`, from the model's tree of `Spec`s.
 
-
-def matrices(params):
-  """Tree of Muon's view of each leaf: the last two axes are the matrix, the others a batch; None: Adam."""
-  from optax.contrib import MuonDimensionNumbers
-  def view(path, x):
+  The factors of a LoRA weight take their base's: [stack, inputs, rank] and [stack, rank, outputs].
+  """
+  specs = {path_name(path): s for path, s in jax.tree.leaves_with_path(spec)}
+  def role(path, x):
     name = path_name(path)
-    if x.ndim < 2 or re.fullmatch(VECTORS, name) or re.fullmatch(LOOKUPS, name):
+    base, _, factor = name.rpartition('.')
+    if name in specs:
+      s = specs[name]
+      inputs = 0 if 'vocab' in s.axes else s.inputs
+    elif base in specs and factor in ('a', 'b'):
+      s = specs[base]
+      inputs = s.inputs if factor == 'a' else 1
+    else:
+      raise ValueError(f'{name} has no Spec; the model describes {", ".join(list(specs)[:3])} ...')
+    return _Role(name.endswith('bias'), s.stack, inputs, x.ndim - s.stack - inputs)
+  return jax.tree.map_with_path(role, params)
+
+
+def decayed(params, spec):
+  """Tree of bool: which leaves weight decay acts on. Biases and vectors (norm scales, sinks) are spared."""
+  return jax.tree.map(lambda r: not r.bias and r.inputs + r.outputs > 1, _roles(params, spec))
+
+
+def matrices(params, spec):
+  """Tree of Muon's view of each leaf as a stack of [inputs, outputs] matrices; None leaves it to Adam.
+
+  Vectors, biases, embeddings and heads are Adam's (Jordan 2024, `Muon`).
+  """
+  from optax.contrib import MuonDimensionNumbers
+  def view(r):
+    if r.bias or not r.inputs or not r.outputs:
       return None
-    return MuonDimensionNumbers(x.ndim - 2, x.ndim - 1)
-  return jax.tree.map_with_path(view, params)
+    axes = tuple(range(r.stack, r.stack + r.inputs + r.outputs))
+    return MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
+  return jax.tree.map(view, _roles(params, spec))
 
 
 def _adamw(c, _):
@@ -127,16 +151,16 @@ def _scale_by_rate(schedule):
   return optax.GradientTransformation(lambda _: Rate(jnp.int32(0), jnp.float32(0)), update)
 
 
-def optimizer(config: Optim, total_steps: int, *, decay: Callable = decayed,
-              matrices: Callable = matrices) -> optax.GradientTransformation:
+def optimizer(config: Optim, total_steps: int, spec) -> optax.GradientTransformation:
   """Clipping, update rule, decoupled weight decay and rate, in that order.
 
-  `decay`: params -> tree of bool, `matrices`: params -> tree of `optax.contrib.MuonDimensionNumbers` or None;
-  both default to rules by leaf name, right for stacked and unstacked layers alike.
+  `spec`: the model's tree of `core.params.Spec`, which says what each weight is; the parameters may be a part
+  of the tree, and LoRA factors may stand in it.
   """
+  decay = lambda params: decayed(params, spec)
   parts = [
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-    RULES[config.name](config, matrices),
+    RULES[config.name](config, lambda params: matrices(params, spec)),
     # The rules above already point downhill, hence the sign.
     optax.add_decayed_weights(-config.weight_decay, mask=decay) if config.weight_decay else optax.identity(),
     _scale_by_rate(schedule(config, total_steps)),

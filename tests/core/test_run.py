@@ -25,6 +25,7 @@ PROGRAM = textwrap.dedent('''
   import sys, time
   import numpy as np, jax, jax.numpy as jnp, grain
   from core import train
+  from core.params import Spec
   from core.run import Run, loop
 
   workdir, steps, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -41,7 +42,7 @@ PROGRAM = textwrap.dedent('''
     x = batch['x'] / 1000 + 0.1 * jax.random.normal(key, batch['x'].shape)
     return train.Loss(jnp.square(x @ params['w'] - batch['x'] / 500).sum(), jnp.float32(4))
 
-  tx = train.optimizer(train.Optim(lr=1e-2, schedule='constant'), steps)
+  tx = train.optimizer(train.Optim(lr=1e-2, schedule='constant'), steps, {'w': Spec((4, 4), (None, None))})
   step = train.make_step(loss_fn, tx)
   state = train.init_state({'w': jnp.zeros((4, 4))}, tx)
 

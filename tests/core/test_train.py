@@ -11,7 +11,8 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import remat, train
+from core import train
+from core.params import Spec, lora
 
 
 @struct.dataclass
@@ -34,6 +35,11 @@ def toy(seed=0, layers=3, width=4):
              jax.random.normal(k[2], (width,)))
 
 
+SPEC = Toy(Spec((5, 4), ('vocab', None), inputs=0),
+           Block(Spec((3, 4, 4), ('layers', None, None)), Spec((3, 4), ('layers', None))),
+           Spec((4,), (None,)))
+
+
 def batch(seed=0, rows=12):
   r = np.random.default_rng(seed)
   return {'x': r.integers(0, 5, rows), 'y': r.normal(size=rows).astype(np.float32),
@@ -50,7 +56,7 @@ def loss_fn(params, batch, key):
 
 
 def run(config, steps=3, params=None, rows=12, accumulate=1, **data):
-  tx = train.optimizer(config, 10)
+  tx = train.optimizer(config, 10, SPEC)
   step = train.make_step(loss_fn, tx, accumulate=accumulate)
   state, history = train.init_state(params or toy(), tx), []
   for i in range(steps):
@@ -74,7 +80,8 @@ def test_accumulation_equals_one_big_batch(parts):
 
 
 def test_step_minimises_the_exact_mean_like_plain_optax():
-  tx = optax.adamw(optax.cosine_decay_schedule(1e-2, 10), weight_decay=0.1, mask=train.decayed)
+  mask = Toy(True, Block(True, False), False)
+  tx = optax.adamw(optax.cosine_decay_schedule(1e-2, 10), weight_decay=0.1, mask=mask)
   params = toy()
   opt = tx.init(params)
   for i in range(3):
@@ -102,9 +109,31 @@ def test_schedules_match_transformers():
     np.testing.assert_allclose([train.schedule(config, 20)(i) for i in range(20)], rates, atol=1e-6)
 
 
-def test_decay_spares_stacked_vectors_only():
-  mask = train.decayed(toy())
-  assert mask == Toy(True, Block(True, False), True)
+def test_decay_spares_stacked_vectors_and_biases():
+  assert train.decayed(toy(), SPEC) == Toy(True, Block(True, False), False)
+  bias = {'q_bias': Spec((2, 3, 4), ('layers', 'heads', None))}  # [heads, head_dim]: no matrix all the same
+  assert train.decayed({'q_bias': jnp.zeros((2, 3, 4))}, bias) == {'q_bias': False}
+
+
+def test_every_weight_of_a_real_decoder_has_a_role():
+  from core import decoder
+  config = next(iter(decoder.CONFIGS.values()))
+  spec = decoder.spec(config)
+  shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32), spec)
+  views = train.matrices(shapes, spec)
+  assert views.embed is None and views.norm is None
+  assert views.blocks.attn.q.reduction_axis == (1,) and views.blocks.attn.q.output_axis == (2, 3)
+  assert views.blocks.attn.o.reduction_axis == (1, 2) and views.blocks.attn.o.output_axis == (3,)
+
+
+def test_lora_factors_are_matrices_of_their_base():
+  adapted = lora(jax.random.key(0), toy(), SPEC, r'blocks\.w', rank=2)
+  trainable, _ = train.partition(adapted, r'.*\.[ab]')
+  views = train.matrices(trainable, SPEC)
+  assert views.blocks.w.a == views.blocks.w.b and views.blocks.w.a.reduction_axis == (1,)
+  assert jax.tree.leaves(train.decayed(trainable, SPEC)) == [True, True]
+  with pytest.raises(ValueError, match='extra has no Spec; the model describes embed'):
+    train.decayed({'extra': jnp.zeros(3)}, SPEC)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'adafactor', 'muon'])
@@ -119,7 +148,7 @@ def test_each_rule_learns(name):
 def test_muon_orthogonalises_each_layer_of_a_stack():
   # Five Newton-Schulz steps bring every singular value of an update near 1 (times rate and scale).
   params = toy(layers=3, width=8)
-  tx = train.optimizer(train.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10)
+  tx = train.optimizer(train.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10, SPEC)
   grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
   updates, _ = tx.update(grads, tx.init(params), params)
   values = np.linalg.svd(np.asarray(updates.blocks.w), compute_uv=False) / (0.2 * 8 ** 0.5)
@@ -139,14 +168,14 @@ def test_impossible_values_are_named(change, says):
 
 def test_warm_up_longer_than_the_run_is_refused():
   with pytest.raises(ValueError, match='warmup_steps=10: expected fewer than all 10 steps'):
-    train.optimizer(train.Optim(warmup_steps=10), 10)
+    train.optimizer(train.Optim(warmup_steps=10), 10, SPEC)
 
 
 def test_partition_gives_frozen_weights_no_state_and_no_change():
   params = toy()
   trainable, frozen = train.partition(params, r'blocks\..*')
   close(train.merge(trainable, frozen), params, 0)
-  tx = train.optimizer(train.Optim(lr=1e-2), 10)
+  tx = train.optimizer(train.Optim(lr=1e-2), 10, SPEC)
   state = train.init_state(trainable, tx)
   moments = [x.shape for x in jax.tree.leaves(state.opt_state) if x.ndim]
   assert sorted(moments) == sorted([(3, 4, 4), (3, 4)] * 2)
@@ -164,7 +193,7 @@ def test_partition_gives_frozen_weights_no_state_and_no_change():
                                           ({'y': np.full(12, np.nan, np.float32)}, np.nan)])
 def test_an_empty_or_broken_batch_changes_nothing(change, loss):
   config = train.Optim(lr=1e-2, weight_decay=0.1)
-  tx = train.optimizer(config, 10)
+  tx = train.optimizer(config, 10, SPEC)
   state = train.init_state(toy(), tx)
   before = jax.device_get((state.params, state.opt_state))
   after, metrics = train.make_step(loss_fn, tx)(state, None, batch() | change, jax.random.key(0))
@@ -181,7 +210,7 @@ def test_low_precision_weights_keep_float32_moments():
 
 
 def test_the_state_is_donated():
-  tx = train.optimizer(train.Optim(), 10)
+  tx = train.optimizer(train.Optim(), 10, SPEC)
   state = train.init_state(toy(), tx)
   train.make_step(loss_fn, tx)(state, None, batch(), jax.random.key(0))
   assert state.params.embed.is_deleted()
@@ -197,19 +226,3 @@ def test_an_uneven_split_is_named():
 def test_a_split_holds_every_row_once(parts, rows):
   x = np.arange(parts * rows)
   assert sorted(train._split({'x': x}, parts)['x'].ravel()) == list(x)
-
-
-@pytest.mark.parametrize('policy', list(remat.POLICIES))
-def test_remat_changes_memory_and_not_values(policy):
-  def total(blocks, policy):
-    layer = remat.remat(lambda h, b: (jnp.tanh(jnp.sin(h @ b.w)) * b.norm, None), policy)
-    return jax.lax.scan(layer, jnp.ones((2, 4)), blocks)[0].sum()
-  blocks = toy().blocks
-  close(jax.grad(total)(blocks, policy), jax.grad(total)(blocks, 'none'), 1e-6)
-  def kept(policy):
-    _, vjp = jax.vjp(lambda b: total(b, policy), blocks)
-    return sum(x.size for x in jax.tree.leaves(vjp))
-  if policy == 'full':
-    assert kept('full') < kept('dots') < kept('none')
-  with pytest.raises(ValueError, match="remat='some': expected one of none, full"):
-    remat.remat(None, 'some')
