@@ -10,6 +10,7 @@ work. `--config=name` picks, `--config.optim.lr=1e-5` overrides any field, `--he
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -74,9 +75,10 @@ def _cast(value, kind):
   elif kind is str and isinstance(value, str):
     return value
   elif kind in (int, float) and not isinstance(value, bool):
-    number = kind(value) if isinstance(value, str) else value
-    if kind is float or isinstance(number, int):
-      return kind(number)
+    with contextlib.suppress(ValueError):    # what it says is less clear than what comes below
+      number = kind(value) if isinstance(value, str) else value
+      if kind is float or isinstance(number, int):
+        return kind(number)
   raise ValueError(f'{value!r} is not {_spell(kind)}')
 
 

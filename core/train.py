@@ -90,12 +90,11 @@ def matrices(params, spec):
 
   Vectors, biases, embeddings and heads are Adam's (Jordan 2024, `Muon`).
   """
-  from optax.contrib import MuonDimensionNumbers
   def view(r):
     if r.bias or not r.inputs or not r.outputs:
       return None
     axes = tuple(range(r.stack, r.stack + r.inputs + r.outputs))
-    return MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
+    return optax.contrib.MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
   return jax.tree.map(view, _roles(params, spec))
 
 
@@ -108,10 +107,10 @@ def _adafactor(c, _):
 
 
 def _muon(c, matrices):
-  from optax.contrib import muon  # here: it imports most of optax.contrib, half a second
   # 0.2: updates as large as AdamW's, so that rates carry over (Liu et al. 2025, arXiv 2502.16982, eq. 4).
-  return muon(1.0, beta=c.b1 if c.b1 is not None else 0.95, adam_b2=c.b2 or 0.999, eps=c.eps or 1e-8,
-              muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
+  return optax.contrib.muon(
+    1.0, beta=c.b1 if c.b1 is not None else 0.95, adam_b2=c.b2 or 0.999, eps=c.eps or 1e-8,
+    muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
 
 
 RULES = {'adamw': _adamw, 'adafactor': _adafactor, 'muon': _muon}
