@@ -217,15 +217,20 @@ def _wide(tree):
 
 
 def init_state(params, tx: optax.GradientTransformation) -> TrainState:
-  """The state before the first step. Moments lie where their weights lie, scalars on every device."""
-  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(_wide(params)))
-  meshes = {x.sharding.mesh for x in jax.tree.leaves(params)
-            if isinstance(getattr(x, 'sharding', None), jax.sharding.NamedSharding)}
+  """The state before the first step. A moment lies where its weight lies, all else on every device."""
+  make = lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)))
+  homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
+  meshes = {x.sharding.mesh for x in homes.values() if isinstance(x.sharding, jax.sharding.NamedSharding)}
   if not meshes:
-    return state
+    return make(params).replace(params=params)
   everywhere = jax.sharding.NamedSharding(meshes.pop(), jax.P())
-  spread = lambda x: isinstance(x.sharding, jax.sharding.NamedSharding)
-  return jax.tree.map(lambda x: x if spread(x) else jax.device_put(x, everywhere), state)
+  def home(path, x):
+    keys = path_name(path).split('.')        # opt_state.mu.<name of a weight>
+    names = ('.'.join(keys[i:]) for i in range(len(keys)))
+    weight = next((homes[name] for name in names if name in homes), None)
+    return weight.sharding if weight is not None and weight.shape == x.shape else everywhere
+  places = jax.tree.map_with_path(home, jax.eval_shape(make, params))
+  return jax.jit(make, out_shardings=places)(params).replace(params=params)
 
 
 def _split(batch, parts: int):
@@ -242,10 +247,10 @@ def _gradient(loss_fn, params, frozen, batch, key, accumulate):
   """Gradient of the summed loss (float32 tree), and the summed `Loss`."""
   def one(batch, key):
     def total(params):
-      loss = loss_fn(merge(params, frozen), batch, key)
+      loss = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss_fn(merge(params, frozen), batch, key))
       return loss.total, loss
     (_, loss), grads = jax.value_and_grad(total, has_aux=True)(params)
-    return _wide((grads, loss))
+    return _wide(grads), loss
   if accumulate == 1:
     return one(batch, key)
   def body(sums, part):
