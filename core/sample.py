@@ -39,8 +39,8 @@ class Sampling:
     seed = seed + np.arange(rows) if np.ndim(seed) == 0 else seed
     full = lambda x, dtype: np.broadcast_to(np.asarray(x, dtype), (rows,))
     checks = {'temperature >= 0': np.min(temperature) >= 0, 'top_k >= 0': np.min(top_k) >= 0,
-              '0 < top_p <= 1': 0 < np.min(top_p) and np.max(top_p) <= 1,
-              '0 <= min_p < 1': 0 <= np.min(min_p) and np.max(min_p) < 1}
+              '0 < top_p <= 1': np.min(top_p) > 0 and np.max(top_p) <= 1,
+              '0 <= min_p < 1': np.min(min_p) >= 0 and np.max(min_p) < 1}
     for rule, holds in checks.items():
       if not holds:
         raise ValueError(f'sampling: need {rule}; got {temperature=}, {top_k=}, {top_p=}, {min_p=}')

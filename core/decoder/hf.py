@@ -107,8 +107,12 @@ def config_to(c: decoder.Config) -> dict:
   return h
 
 
-def names(c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weight') -> decoder.Params:
-  """The tree of names, with the body's tensors under the prefix `body`."""
+def names(c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weight',
+          fused_experts: bool = False) -> decoder.Params:
+  """The tree of names, with the body's tensors under the prefix `body`.
+
+  fused_experts: Qwen3-MoE experts stacked as transformers 5 holds them in memory, not one file tensor each.
+  """
   at = f'{body}layers.{{layer}}.'
   attn = at + 'self_attn.'
   out_in = lambda name, heads: From(f'{attn}{name}.weight', f'({heads} h) d -> d {heads} h')
@@ -122,22 +126,25 @@ def names(c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weigh
       k_norm=From(f'{attn}k_norm.weight') if c.qk_norm else None,
       sinks=From(f'{attn}sinks') if c.sinks else None)
   block = decoder.Block(From(f'{at}input_layernorm.weight'), attention, From(f'{at}post_attention_layernorm.weight'),
-                        _mlp_names(c, f'{at}mlp.'))
+                        _mlp_names(c, f'{at}mlp.', fused_experts))
   return decoder.Params(From(f'{body}embed_tokens.weight'), block, From(f'{body}norm.weight'),
                         None if c.tied else From(head, 'v d -> d v'))
 
 
-def _mlp_names(c: decoder.Config, at: str) -> Any:
+def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   flip = lambda name: From(f'{at}{name}.weight', 'o i -> i o')
   if c.moe is None:
     return decoder.Mlp(flip('gate_proj'), flip('up_proj'), flip('down_proj'))
-  if not c.moe.bias:
-    expert = 'experts.{expert}.'
-    return moe.Params(flip('gate'), flip(f'{expert}gate_proj'), flip(f'{expert}up_proj'), flip(f'{expert}down_proj'))
-  fused = lambda part: From(f'{at}experts.gate_up_proj', 'e d (f part) -> part e d f', part, 2)
-  fused_bias = lambda part: From(f'{at}experts.gate_up_proj_bias', 'e (f part) -> part e f', part, 2)
-  return moe.Params(flip('router'), fused(0), fused(1), From(f'{at}experts.down_proj'),
-                    From(f'{at}router.bias'), fused_bias(0), fused_bias(1), From(f'{at}experts.down_proj_bias'))
+  if c.moe.bias:  # GPT-OSS: even columns gate, odd up
+    fused = lambda part: From(f'{at}experts.gate_up_proj', 'e d (f part) -> part e d f', part, 2)
+    fused_bias = lambda part: From(f'{at}experts.gate_up_proj_bias', 'e (f part) -> part e f', part, 2)
+    return moe.Params(flip('router'), fused(0), fused(1), From(f'{at}experts.down_proj'), From(f'{at}router.bias'),
+                      fused_bias(0), fused_bias(1), From(f'{at}experts.down_proj_bias'))
+  if fused_experts:
+    fused = lambda part: From(f'{at}experts.gate_up_proj', 'e (part f) d -> part e d f', part, 2)
+    return moe.Params(flip('gate'), fused(0), fused(1), From(f'{at}experts.down_proj', 'e d f -> e f d'))
+  expert = lambda name: flip('experts.{expert}.' + name)
+  return moe.Params(flip('gate'), expert('gate_proj'), expert('up_proj'), expert('down_proj'))
 
 
 def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[decoder.Config, decoder.Params]:

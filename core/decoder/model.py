@@ -16,8 +16,8 @@ from core import moe as experts
 from core.attention import Keys, attention
 from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
-from core.params import init as draw
 from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
+from core.params import init as draw
 from core.remat import remat
 from core.tap import check, taps
 
