@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
+import logging as stdlib_logging
 import pathlib
 import sys
 import textwrap
@@ -251,6 +252,11 @@ def start_distributed(values: flags.FlagValues = flags.FLAGS) -> None:
       raise
 
 
+def _worth_reading(record) -> bool:
+  """Passes over the forty lines that orbax logs for every checkpoint."""
+  return record.levelno >= stdlib_logging.WARNING or '/orbax/' not in record.pathname
+
+
 def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], default: str) -> None:
   """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage."""
   doc = sys.modules['__main__'].__doc__ or ''
@@ -271,6 +277,7 @@ def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], de
 
   def go(config):
     logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_worth_reading)
     start_distributed()
     import jax
     logging.info('process %d of %d: %d local and %d global %s devices', jax.process_index(),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from processes import join, spawn  # noqa: E402
+from processes import join, spawn
 
 PROGRAM = textwrap.dedent('''
   import os, sys, time
-  import grain, jax, jax.numpy as jnp, numpy as np
+  sys.modules['torch'] = None                # tensorboardX would load it, where there is one, and not use it
+  import grain, jax, jax.numpy as jnp, numpy as np, optax
   from core import data, mesh, params, train
   from core.run import Run, loop
 
@@ -37,6 +38,8 @@ PROGRAM = textwrap.dedent('''
   tx = train.optimizer(train.Optim(lr=1e-2, weight_decay=0.1, warmup_steps=2), steps, spec)
   step = train.make_step(loss_fn, tx, accumulate=2)
   state = train.init_state(weights, tx)
+  moments = optax.tree.get(state.opt_state, 'mu')
+  assert all(moments[k].sharding == weights[k].sharding for k in spec)
 
   r = np.random.default_rng(0)
   rows = [{'x': r.normal(size=8).astype('f'), 'n': np.float32(i % 3)} for i in range(64)]
