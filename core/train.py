@@ -267,12 +267,13 @@ def _mean(total, weight):
 
 
 def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
-              accumulate: int = 1) -> Callable:
+              accumulate: int = 1, places: Any = None) -> Callable:
   """A jitted `step(state, frozen, batch, key) -> (state, metrics)`; `state` is donated.
 
   `loss_fn(params, batch, key) -> Loss` sees the whole parameter tree. The step minimises Σ total / Σ weight
   over the whole batch, in `accumulate` micro-batches (a scan over a split of the leading axis of every batch
-  leaf), whose number changes nothing but memory. `frozen` may be None.
+  leaf), whose number changes nothing but memory. `frozen` may be None. `places`: the state's tree of
+  shardings; without it XLA chooses where the new state lies, not always where the old one was.
 
   metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own as means.
   A batch of weight 0, or whose gradient is not finite, leaves parameters and optimiser as they were and
@@ -298,4 +299,4 @@ def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
       metrics['lr'] = rate.rate
     return TrainState(state.step + 1, keep(params, state.params), opt_state), metrics
 
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))

@@ -1,17 +1,14 @@
 """Training over processes and over devices is training on one."""
 
 import json
-import pathlib
 import signal
-import sys
 import textwrap
 import time
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from processes import join, spawn
+from tests.scale.processes import join, spawn
 
 PROGRAM = textwrap.dedent('''
   import os, sys, time
@@ -36,8 +33,8 @@ PROGRAM = textwrap.dedent('''
     return train.Loss((weight * (h ** 2).mean(-1)).sum(), weight.sum(), {'n': (weight.sum(), 8.0)})
 
   tx = train.optimizer(train.Optim(lr=1e-2, weight_decay=0.1, warmup_steps=2), steps, spec)
-  step = train.make_step(loss_fn, tx, accumulate=2)
   state = train.init_state(weights, tx)
+  step = train.make_step(loss_fn, tx, accumulate=2, places=jax.tree.map(lambda x: x.sharding, state))
   moments = optax.tree.get(state.opt_state, 'mu')
   assert all(moments[k].sharding == weights[k].sharding for k in spec)
 
@@ -52,6 +49,7 @@ PROGRAM = textwrap.dedent('''
 
   with jax.set_mesh(place), Run(workdir, {'steps': steps}, every=4) as run:
     state = loop(run, state, advance, steps, host={'data': batches})
+    assert step._cache_size() == 1
     whole = {k: mesh.to_local(v) for k, v in state.params.items()}
   if jax.process_index() == 0:
     np.savez(workdir + '/w.npz', **whole)
