@@ -112,7 +112,7 @@ def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, pos
 
   pixels: float [M, S, S, 3], the tiles of all rows in order, padded at the end if at all; each tile feeds
   `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
-  cache: continues a conversation, images in later turns included. edit, keep: see `core.tap`; sites in SITES.
+  cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see `core.tap`; sites in SITES.
   Raises ValueError on unknown sites and impossible combinations.
   """
   out = forward(params, config, tokens, pixels=pixels, positions=positions, segments=segments, cache=cache, edit=edit,
