@@ -5,7 +5,9 @@ the files' headers before any memory is spent, then streams one layer of one wei
 on the mesh; `save` writes the same tensors back.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -27,10 +29,22 @@ from core import params as params_lib
 
 DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
 SHARD_BYTES = 5 * 10**9
+INDEX = 'model.safetensors.index.json'
 
 
 class CheckpointError(ValueError):
   """A checkpoint that does not fit the model, or cannot be read; the message names every tensor at fault."""
+
+
+@contextlib.contextmanager
+def naming(what: str):
+  """Turns a configuration's refusal of impossible values into a CheckpointError that says where they stood."""
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except (ValueError, TypeError, ZeroDivisionError) as e:
+    raise CheckpointError(f'{what}: {e}') from e
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -113,7 +127,8 @@ class Files:
     if not self.path.is_dir():
       raise CheckpointError(f'{self.path}: no such folder')
     self.where, self.shapes, self.dtypes, self._handles = {}, {}, {}, {}
-    for file in self._shards():
+    promised = self._index()
+    for file in self._shards(promised):
       try:
         handle = safetensors.safe_open(file, framework='numpy')
       except (safetensors.SafetensorError, OSError) as e:
@@ -124,17 +139,26 @@ class Files:
           raise CheckpointError(f'{name}: in both {self.where[name]} and {file}')
         piece = handle.get_slice(name)
         self.where[name], self.shapes[name], self.dtypes[name] = file, tuple(piece.get_shape()), piece.get_dtype()
+    absent = [f'{name} in {file}' for name, file in promised.items() if self.where.get(name) != self.path / file]
+    if absent:
+      raise CheckpointError(f'{self.path / INDEX} promises {absent[:5]}, which the files do not hold')
 
-  def _shards(self) -> list[pathlib.Path]:
-    index = self.path / 'model.safetensors.index.json'
-    if index.exists():
-      try:
-        names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
-      except (json.JSONDecodeError, KeyError, AttributeError) as e:
-        raise CheckpointError(f'{index}: not a weight index ({e!r})') from e
-      missing = [n for n in names if not (self.path / n).exists()]
+  def _index(self) -> dict[str, str]:
+    """Tensor name → file name, of a folder in several shards; else empty."""
+    index = self.path / INDEX
+    if not index.exists():
+      return {}
+    try:
+      return dict(read_json(index)['weight_map'])
+    except (KeyError, TypeError, ValueError) as e:
+      raise CheckpointError(f'{index}: not a weight index ({e!r})') from e
+
+  def _shards(self, promised: dict[str, str]) -> list[pathlib.Path]:
+    if promised:
+      names = sorted(set(promised.values()))
+      missing = [n for n in names if not (self.path / n).is_file()]
       if missing:
-        raise CheckpointError(f'{index} names {missing}, which are not in the folder')
+        raise CheckpointError(f'{self.path / INDEX} names {missing}, which are not in the folder')
       return [self.path / n for n in names]
     files = sorted(self.path.glob('*.safetensors'))
     if not files:
@@ -200,12 +224,19 @@ def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> 
     inner = sharding
   names = [name for _, name in source.names(s.shape)]
   each = len(names) // s.shape[0]
-  buffer = jax.jit(lambda: jnp.zeros(s.shape, dtype), out_shardings=sharding)()
-  write = jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=sharding)
+  empty, write = _buffer_programs(s.shape, jnp.dtype(dtype), sharding)
+  buffer = empty()
   for layer in range(s.shape[0]):
     pieces = [read(name) for name in names[layer * each:(layer + 1) * each]]
     buffer = write(buffer, _put(pieces[0] if source.stack == 1 else np.stack(pieces), inner), layer, 0)
   return buffer
+
+
+@functools.lru_cache(maxsize=256)
+def _buffer_programs(shape, dtype, sharding):
+  """(an empty buffer, writing one layer into it in place), compiled once for weights of one shape and place."""
+  write = jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=sharding)
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding), write
 
 
 def _put(x: np.ndarray, sharding) -> jax.Array:
@@ -238,7 +269,7 @@ def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
   if len(shards) > 1 and jax.process_index() == 0:
     weight_map = {name: _shard_name(i, len(shards)) for i, shard in enumerate(shards) for name in shard}
     index = {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': weight_map}
-    (path / 'model.safetensors.index.json').write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
+    (path / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
 
 
 def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
@@ -246,7 +277,13 @@ def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
   is_tuple = lambda x: isinstance(x, tuple)
   restack = lambda x: jax.tree.map(lambda *w: jnp.stack(w), *x) if is_tuple(x) else x
   params = jax.tree.map(restack, params_lib.fold(params), is_leaf=is_tuple)
-  return jax.tree.structure(spec).flatten_up_to(params)
+  return [_host_view(w) for w in jax.tree.structure(spec).flatten_up_to(params)]
+
+
+def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
+  """An array in this host's memory as numpy, without a copy; one that lives elsewhere is fetched piece by piece."""
+  local = isinstance(w, np.ndarray) or {d.platform for d in w.devices()} == {'cpu'} and len(w.devices()) == 1
+  return np.asarray(w) if local else w
 
 
 def _gather(parts: list) -> np.ndarray:
