@@ -1,13 +1,12 @@
 """Safetensors in and out through a tree of names. Every tensor is used exactly once.
 
 A model gives a tree of `From`s in the shape of its parameters. `load` checks all names, shapes and dtypes against
-the files' headers before any memory is spent, then streams one layer of one weight at a time straight to its place
-on the mesh; `save` writes the same tensors back.
+the files' headers before any memory is spent, then copies from the mapped files straight to each weight's place on
+the mesh; `save` writes the same tensors back.
 """
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -103,7 +102,7 @@ class From:
     return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
 
   def read(self, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Our piece of a stored tensor."""
+    """Our piece of a stored tensor, as a view: reading only splits and transposes axes."""
     if not self.pattern:
       return stored
     ours = einops.rearrange(stored, self.pattern, **self._sizes(shape))
@@ -120,25 +119,29 @@ class From:
 
 
 class Files:
-  """The tensors of a checkpoint folder, by name, with shapes and dtypes from the headers; data is read on demand."""
+  """The tensors of a checkpoint folder, by name, with shapes and dtypes from the headers; data stays in the files."""
 
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
     if not self.path.is_dir():
       raise CheckpointError(f'{self.path}: no such folder')
-    self.where, self.shapes, self.dtypes, self._handles = {}, {}, {}, {}
+    self.where, self.shapes, self.dtypes, self._at = {}, {}, {}, {}
     promised = self._index()
     for file in self._shards(promised):
       try:
         handle = safetensors.safe_open(file, framework='numpy')
       except (safetensors.SafetensorError, OSError) as e:
         raise CheckpointError(f'{file}: not a complete safetensors file ({e})') from e
-      self._handles[file] = handle
+      mapped = np.memmap(file, np.uint8, 'r')
+      start = 8 + int.from_bytes(mapped[:8].tobytes(), 'little')  # the header's length, the header, the tensors
+      header = json.loads(mapped[8:start].tobytes())
       for name in handle.keys():  # noqa: SIM118 - not a dict
         if name in self.where:
           raise CheckpointError(f'{name}: in both {self.where[name]} and {file}')
         piece = handle.get_slice(name)
         self.where[name], self.shapes[name], self.dtypes[name] = file, tuple(piece.get_shape()), piece.get_dtype()
+        begin, end = header[name]['data_offsets']
+        self._at[name] = mapped[start + begin:start + end]
     absent = [f'{name} in {file}' for name, file in promised.items() if self.where.get(name) != self.path / file]
     if absent:
       raise CheckpointError(f'{self.path / INDEX} promises {absent[:5]}, which the files do not hold')
@@ -169,8 +172,8 @@ class Files:
     return name in self.where
 
   def read(self, name: str) -> np.ndarray:
-    """One tensor as a host array."""
-    return self._handles[self.where[name]].get_tensor(name)
+    """One tensor, mapped: pages are read when they are touched and are the file's, not this process's."""
+    return np.asarray(self._at[name]).view(DTYPES[self.dtypes[name]]).reshape(self.shapes[name])
 
 
 def _leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
@@ -200,10 +203,10 @@ def check(files: Files, names: Any, spec: Any) -> None:
 
 
 def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES, dtype=jnp.bfloat16) -> Any:
-  """The parameters of a checkpoint in `dtype`, each layer put in its place as it is read.
+  """The parameters of a checkpoint in `dtype`, each weight put in its place as it is read.
 
-  Peak host memory beyond the parameters' own is one layer of one weight. On several processes each passes the whole
-  piece and keeps its share. Raises CheckpointError as `check` does.
+  Host memory never holds more than the share of one weight that this process's devices are about to take (on CPU that
+  memory is the weight), and each process reads only that share. Raises CheckpointError as `check` does.
   """
   check(files, names, spec)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -213,36 +216,27 @@ def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES
 
 
 def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> jax.Array:
-  """One weight, layer by layer into a donated buffer."""
-  piece_shape = s.shape[source.stack:]
-  read = lambda name: np.ascontiguousarray(source.read(files.read(name), piece_shape)).astype(dtype, copy=False)
-  if not source.stack:
-    return _put(read(source.name), sharding)
-  if isinstance(sharding, jax.sharding.NamedSharding):
-    inner = sharding.update(spec=jax.P(*sharding.spec[1:]))
-  else:
-    inner = sharding
-  names = [name for _, name in source.names(s.shape)]
-  each = len(names) // s.shape[0]
-  empty, write = _buffer_programs(s.shape, jnp.dtype(dtype), sharding)
-  buffer = empty()
-  for layer in range(s.shape[0]):
-    pieces = [read(name) for name in names[layer * each:(layer + 1) * each]]
-    buffer = write(buffer, _put(pieces[0] if source.stack == 1 else np.stack(pieces), inner), layer, 0)
-  return buffer
+  """One weight, each shard copied (and cast) once from the mapped files."""
+  depth, piece_shape = source.stack, s.shape[source.stack:]
+
+  def shard(index):
+    spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
+    out = _aligned(tuple(map(len, spans)), dtype)
+    for at, name in source.names(s.shape):
+      if all(i in span for i, span in zip(at, spans)):
+        local = tuple(span.index(i) for i, span in zip(at, spans))
+        out[local] = source.read(files.read(name), piece_shape)[index[depth:]]
+    return out
+
+  return jax.block_until_ready(jax.make_array_from_callback(s.shape, sharding, shard))
 
 
-@functools.lru_cache(maxsize=256)
-def _buffer_programs(shape, dtype, sharding):
-  """(an empty buffer, writing one layer into it in place), compiled once for weights of one shape and place."""
-  write = jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=sharding)
-  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding), write
-
-
-def _put(x: np.ndarray, sharding) -> jax.Array:
-  if jax.process_count() == 1:
-    return jax.device_put(x, sharding)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+  """An empty array on a 64-byte boundary, which a CPU device takes over as it is instead of copying."""
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  raw = np.empty(size + 64, np.uint8)
+  start = -raw.ctypes.data % 64
+  return raw[start:start + size].view(dtype).reshape(shape)
 
 
 def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
