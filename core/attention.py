@@ -155,7 +155,17 @@ def _refuse_splash(q, runs, positions, segments, sinks):
   return None
 
 
+@functools.cache
+def _has_cuda() -> bool:
+  try:
+    return bool(jax.devices('cuda'))
+  except RuntimeError:
+    return False
+
+
 def _refuse_cudnn(q, runs, positions, segments, sinks):
+  if not _has_cuda():  # jax.nn asks for cuDNN while tracing, even in a branch for another platform
+    return 'cudnn needs a CUDA device'
   if len(runs) != 1:
     return 'cudnn attends to one run of keys, not to a cache and new tokens'
   if sinks is not None:
