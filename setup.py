@@ -11,7 +11,9 @@ EXTRAS = {
     'plan': ['libtpu>=0.0.42,<0.0.49'],
     # What the benchmark scorers need beyond the core.
     'bench': ['jiwer>=4,<5', 'math-verify>=0.8,<1', 'sympy>=1.13,<2'],
-    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6'],
+    # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
+    'video': ['av>=14,<19'],
+    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6'],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

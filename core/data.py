@@ -19,6 +19,7 @@ from typing import Protocol
 import grain
 import jax
 import numpy as np
+from absl import flags
 
 
 class Source(Protocol):
@@ -235,7 +236,7 @@ def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) 
 
 def batches(rows: grain.IterDataset, size: int, *, ahead: int = 2,
             workers: int = 0) -> grain.DatasetIterator:
-  """An iterator of [size, ...] batches, `ahead` of them prepared in advance; what is left at the end is dropped.
+  """An iterator of [size, ...] batches, `ahead` of them prepared in advance; a short last one is dropped.
 
   `workers` processes do the reading and encoding; 0 means a thread, enough unless images are decoded.
   `get_state()` is JSON-able and counts only what was handed out, so a checkpoint resumes exactly.
@@ -244,5 +245,7 @@ def batches(rows: grain.IterDataset, size: int, *, ahead: int = 2,
     raise ValueError(f'batch size {size}: expected 1 or more')
   stream = rows.batch(size, drop_remainder=True)
   if workers:
+    if not flags.FLAGS.is_parsed():          # grain's workers read absl flags, which a notebook never parses
+      flags.FLAGS.mark_as_parsed()
     return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
   return iter(grain.experimental.ThreadPrefetchIterDataset(stream, prefetch_buffer_size=ahead))

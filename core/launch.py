@@ -10,9 +10,11 @@ work. `--config=name` picks, `--config.optim.lr=1e-5` overrides any field, `--he
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import functools
+import logging as stdlib_logging
 import pathlib
 import sys
 import textwrap
@@ -74,9 +76,10 @@ def _cast(value, kind):
   elif kind is str and isinstance(value, str):
     return value
   elif kind in (int, float) and not isinstance(value, bool):
-    number = kind(value) if isinstance(value, str) else value
-    if kind is float or isinstance(number, int):
-      return kind(number)
+    with contextlib.suppress(ValueError):    # what it says is less clear than what comes below
+      number = kind(value) if isinstance(value, str) else value
+      if kind is float or isinstance(number, int):
+        return kind(number)
   raise ValueError(f'{value!r} is not {_spell(kind)}')
 
 
@@ -249,6 +252,11 @@ def start_distributed(values: flags.FlagValues = flags.FLAGS) -> None:
       raise
 
 
+def _worth_reading(record) -> bool:
+  """Passes over the forty lines that orbax logs for every checkpoint."""
+  return record.levelno >= stdlib_logging.WARNING or '/orbax/' not in record.pathname
+
+
 def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], default: str) -> None:
   """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage."""
   doc = sys.modules['__main__'].__doc__ or ''
@@ -269,6 +277,7 @@ def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], de
 
   def go(config):
     logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_worth_reading)
     start_distributed()
     import jax
     logging.info('process %d of %d: %d local and %d global %s devices', jax.process_index(),

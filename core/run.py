@@ -9,6 +9,7 @@ state of one step, becomes visible by one rename, and only after the metrics up 
 """
 
 import base64
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -110,32 +111,38 @@ class Run:
     self._config, self._keep, self._show = _plain(config), keep, show
     self._checkpoints = checkpoints or self.workdir / 'checkpoints'
     self._signal = 0                         # number of the signal that asked this process to stop
-    self._old_handlers = {}
     self._recorder = None
     self._pending = None                     # (step, metrics, vote) not yet fetched from the devices
-    self._saved = None
 
   def __enter__(self):
     self._claim()
     options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, cleanup_tmp_directories=True)
     handlers = {'state': ocp.StandardCheckpointHandler(), 'host': grain.checkpoint.CheckpointHandler()}
     self._manager = ocp.CheckpointManager(self._checkpoints, options=options, item_handlers=handlers)
-    if threading.current_thread() is threading.main_thread():
-      self._old_handlers = {s: signal.signal(s, self._notice) for s in (signal.SIGTERM, signal.SIGINT)}
     return self
 
   def __exit__(self, *_):
-    for number, handler in self._old_handlers.items():
-      signal.signal(number, handler)
     try:
       self._manager.close()                  # waits for the save under way
     finally:
       if self._recorder:
         self._recorder.close()
 
-  def _notice(self, number, _):
-    self._signal = number
-    signal.signal(number, self._old_handlers[number])  # a second one does what it always did
+  @contextlib.contextmanager
+  def listening(self):
+    """Within it the first SIGTERM or SIGINT is only noted; a second one does what it always did."""
+    if threading.current_thread() is not threading.main_thread():
+      yield                                  # Python delivers signals to the main thread only
+      return
+    def notice(number, _):
+      self._signal = number
+      signal.signal(number, old[number])
+    old = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+      yield
+    finally:
+      for number, handler in old.items():
+        signal.signal(number, handler)
 
   def _claim(self):
     """Proves that the folder can be written and is ours, before anything expensive happens."""
@@ -169,11 +176,12 @@ class Run:
     if start is not None:
       self._check_leaves(start, state)
       place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, 'sharding', None))
-      state = self._manager.restore(start, args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(jax.tree.map(place, state)),
-        host=grain.checkpoint.CheckpointRestore(_Host(host)))).state
+      items = {'state': ocp.args.StandardRestore(jax.tree.map(place, state))}
+      if host:
+        self._check_processes(start)
+        items['host'] = grain.checkpoint.CheckpointRestore(_Host(host))
+      state = self._manager.restore(start, args=ocp.args.Composite(**items)).state
       logging.info('going on after step %d of %s', start, self.workdir)
-    self._saved = start
     if jax.process_index() == 0:
       self._recorder = record.Recorder(self.workdir, start or 0, steps, self._show)
     return state, start or 0
@@ -202,6 +210,13 @@ class Run:
       raise ValueError(f'checkpoint {step} in {self._checkpoints} is of another model or optimiser: '
                        f'{"; ".join(changed[:8])}{more}')
 
+  def _check_processes(self, step):
+    """Host state is one file a process, which another number of processes cannot share out."""
+    saved = len(list((self._manager.directory / str(step) / 'host').glob('process_*.json')))
+    if saved != jax.process_count():
+      raise ValueError(f'checkpoint {step} in {self._checkpoints} has the host state of {saved} processes: '
+                       f'expected {jax.process_count()}')
+
   def record(self, step: int, metrics: Mapping[str, Any]) -> int:
     """Takes note of a step just launched and writes down the one before it, which it waits for.
 
@@ -224,17 +239,18 @@ class Run:
       self._recorder.write(step, metrics)
     return int(vote)
 
-  def save(self, step: int, state, host: Mapping[str, Stateful]) -> None:
-    """Saves in the background; the state may be donated as soon as this returns."""
-    self._fetch(self._pending)
+  def save(self, step: int, state, host: Mapping[str, Stateful]) -> int:
+    """Saves in the background; the state may be donated as soon as this returns.
+
+    All metrics are written down first, so the vote of the last step is known too: returned as by `record`.
+    """
+    agreed = self._fetch(self._pending)
     self._pending = None
-    if step == self._saved:
-      return
     if self._recorder:
       self._recorder.sync()
     self._manager.save(step, force=True, args=ocp.args.Composite(
       state=ocp.args.StandardSave(state), host=grain.checkpoint.CheckpointSave(_Host(host))))
-    self._saved = step
+    return agreed
 
   def leave(self, step: int, number: int) -> None:
     """Waits for the save under way and ends the program as the signal would have: 143 for SIGTERM."""
@@ -255,11 +271,12 @@ def loop(run: Run, state, advance: Callable[[Any, int], tuple[Any, Mapping]], st
   """
   host = host or {}
   state, start = run.restore(state, host, steps)
-  for i in range(start, steps):
-    state, metrics = advance(state, i)
-    stop = run.record(i + 1, metrics)
-    if stop or (i + 1) % run.every == 0 or i + 1 == steps:
-      run.save(i + 1, state, host)
-    if stop:
-      run.leave(i + 1, stop)
+  with run.listening():
+    for i in range(start, steps):
+      state, metrics = advance(state, i)
+      stop = run.record(i + 1, metrics)
+      if stop or (i + 1) % run.every == 0 or i + 1 == steps:
+        stop = max(stop, run.save(i + 1, state, host))
+      if stop:
+        run.leave(i + 1, stop)
   return state

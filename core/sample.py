@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core import cache as kv
 from core import decoder
 from core.mesh import RULES
 from core.params import unstack
@@ -98,8 +97,7 @@ class State:
 @functools.partial(jax.jit, static_argnames=('config', 'capacity', 'new', 'rules'))
 def _prefill(params, config, x, positions, sampling, stops, limit, *, capacity, new, rules) -> State:
   b = x.shape[0]
-  cache = kv.new(config, b, capacity, x.dtype, unstacked=isinstance(params.blocks, tuple))
-  out = decoder.forward(params, config, x, positions=positions, cache=cache, rules=dict(rules))
+  out = decoder.forward(params, config, x, positions=positions, cache=capacity, rules=dict(rules))
   last = jnp.argmax(positions, -1)
   hidden = jnp.take_along_axis(out.hidden, last[:, None, None], 1)
   position = positions.max(-1) + 1

@@ -90,12 +90,11 @@ def matrices(params, spec):
 
   Vectors, biases, embeddings and heads are Adam's (Jordan 2024, `Muon`).
   """
-  from optax.contrib import MuonDimensionNumbers
   def view(r):
     if r.bias or not r.inputs or not r.outputs:
       return None
     axes = tuple(range(r.stack, r.stack + r.inputs + r.outputs))
-    return MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
+    return optax.contrib.MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
   return jax.tree.map(view, _roles(params, spec))
 
 
@@ -108,10 +107,10 @@ def _adafactor(c, _):
 
 
 def _muon(c, matrices):
-  from optax.contrib import muon  # here: it imports most of optax.contrib, half a second
   # 0.2: updates as large as AdamW's, so that rates carry over (Liu et al. 2025, arXiv 2502.16982, eq. 4).
-  return muon(1.0, beta=c.b1 if c.b1 is not None else 0.95, adam_b2=c.b2 or 0.999, eps=c.eps or 1e-8,
-              muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
+  return optax.contrib.muon(
+    1.0, beta=c.b1 if c.b1 is not None else 0.95, adam_b2=c.b2 or 0.999, eps=c.eps or 1e-8,
+    muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
 
 
 RULES = {'adamw': _adamw, 'adafactor': _adafactor, 'muon': _muon}
@@ -218,15 +217,20 @@ def _wide(tree):
 
 
 def init_state(params, tx: optax.GradientTransformation) -> TrainState:
-  """The state before the first step. Moments lie where their weights lie, scalars on every device."""
-  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(_wide(params)))
-  meshes = {x.sharding.mesh for x in jax.tree.leaves(params)
-            if isinstance(getattr(x, 'sharding', None), jax.sharding.NamedSharding)}
+  """The state before the first step. A moment lies where its weight lies, all else on every device."""
+  make = lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)))
+  homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
+  meshes = {x.sharding.mesh for x in homes.values() if isinstance(x.sharding, jax.sharding.NamedSharding)}
   if not meshes:
-    return state
+    return make(params).replace(params=params)
   everywhere = jax.sharding.NamedSharding(meshes.pop(), jax.P())
-  spread = lambda x: isinstance(x.sharding, jax.sharding.NamedSharding)
-  return jax.tree.map(lambda x: x if spread(x) else jax.device_put(x, everywhere), state)
+  def home(path, x):
+    keys = path_name(path).split('.')        # opt_state.mu.<name of a weight>
+    names = ('.'.join(keys[i:]) for i in range(len(keys)))
+    weight = next((homes[name] for name in names if name in homes), None)
+    return weight.sharding if weight is not None and weight.shape == x.shape else everywhere
+  places = jax.tree.map_with_path(home, jax.eval_shape(make, params))
+  return jax.jit(make, out_shardings=places)(params).replace(params=params)
 
 
 def _split(batch, parts: int):
@@ -243,10 +247,10 @@ def _gradient(loss_fn, params, frozen, batch, key, accumulate):
   """Gradient of the summed loss (float32 tree), and the summed `Loss`."""
   def one(batch, key):
     def total(params):
-      loss = loss_fn(merge(params, frozen), batch, key)
+      loss = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss_fn(merge(params, frozen), batch, key))
       return loss.total, loss
     (_, loss), grads = jax.value_and_grad(total, has_aux=True)(params)
-    return _wide((grads, loss))
+    return _wide(grads), loss
   if accumulate == 1:
     return one(batch, key)
   def body(sums, part):
@@ -263,12 +267,13 @@ def _mean(total, weight):
 
 
 def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
-              accumulate: int = 1) -> Callable:
+              accumulate: int = 1, places: Any = None) -> Callable:
   """A jitted `step(state, frozen, batch, key) -> (state, metrics)`; `state` is donated.
 
   `loss_fn(params, batch, key) -> Loss` sees the whole parameter tree. The step minimises Σ total / Σ weight
   over the whole batch, in `accumulate` micro-batches (a scan over a split of the leading axis of every batch
-  leaf), whose number changes nothing but memory. `frozen` may be None.
+  leaf), whose number changes nothing but memory. `frozen` may be None. `places`: the state's tree of
+  shardings; without it XLA chooses where the new state lies, not always where the old one was.
 
   metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own as means.
   A batch of weight 0, or whose gradient is not finite, leaves parameters and optimiser as they were and
@@ -294,4 +299,4 @@ def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
       metrics['lr'] = rate.rate
     return TrainState(state.step + 1, keep(params, state.params), opt_state), metrics
 
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, out_shardings=(places, None))

@@ -1,6 +1,6 @@
 """InternVL3.5: tiles → InternViT → pixel shuffle → MLP → scattered into the language model's embeddings.
 
-B batch   T time   M tiles, of the whole batch or of each row   D language width   V vocabulary
+B batch   T time   M tiles of the whole batch   D language width   V vocabulary
 """
 
 import dataclasses
@@ -71,10 +71,7 @@ def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
 
 
 def encode(params: Params, config: Config, pixels: jax.Array, **options: Any) -> tuple[jax.Array, dict]:
-  """(image embeddings [M, tokens_per_tile, D], kept activations) of normalised pixels [M, S, S, 3].
-
-  Pixels [B, M, S, S, 3] of each row's own tiles give [B, M, tokens_per_tile, D]; kept activations are [B·M, …].
-  """
+  """(image embeddings [..., tokens_per_tile, D], kept activations) of normalised pixels [..., S, S, 3]."""
   tiles = pixels.reshape(-1, *pixels.shape[-3:])
   features, kept = vision.apply(params.vision, config.vision, tiles, **options)
   images = projector.apply(params.projector, features[:, 1:], config.shuffle)
@@ -84,22 +81,17 @@ def encode(params: Params, config: Config, pixels: jax.Array, **options: Any) ->
 def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array | None = None) -> jax.Array:
   """Embeddings [B, T, D] of tokens [B, T], image embeddings put in sequence order at the image tokens.
 
-  images: [M, tokens_per_tile, D] of all tiles in the order of their tokens, row after row; or of each row's own
-  tiles, [B, M, tokens_per_tile, D]. Spare tiles at the end (padding) are not read.
+  images: [B, n, tokens_per_tile, D], the tiles of each row; or [M, tokens_per_tile, D], those of all rows, row after
+  row. Spare tiles at the end (padding) are not read.
   """
   x = decoder.embed(params.language, tokens)
   if images is None:
     return x
   at = tokens == config.image_token
-  width = images.shape[-1]
-  if images.ndim == 4:  # rows read no other row's tiles, so nothing crosses the batch axes of a mesh
-    order = jnp.cumsum(at, 1) - 1
-    rows = images.reshape(images.shape[0], -1, width)
-    found = jnp.take_along_axis(rows, jnp.clip(order, 0, rows.shape[1] - 1)[..., None], 1)
-  else:
-    order = jnp.cumsum(at.reshape(-1)).reshape(at.shape) - 1
-    rows = images.reshape(-1, width)
-    found = rows[jnp.clip(order, 0, rows.shape[0] - 1)]
+  count = at if images.ndim == 4 else at.reshape(1, -1)
+  order = jnp.clip(jnp.cumsum(count, -1) - 1, 0)
+  rows = images.reshape(count.shape[0], -1, images.shape[-1])
+  found = jnp.take_along_axis(rows, order[..., None], 1, mode='clip').reshape(x.shape)
   return jnp.where(at[..., None], found.astype(x.dtype), x)
 
 
@@ -122,9 +114,10 @@ def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, pos
           edit=None, keep=(), rules=RULES) -> Output:
   """Logits of tokens int32 [B, T].
 
-  pixels: float [M, S, S, 3], the tiles of all rows in order, padded at the end if at all; each tile feeds
-  `tokens_per_tile` image tokens. Or [B, M, S, S, 3], each row's own tiles, padded at the end of the row. positions: int32 [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
-  cache: continues a conversation, images in later turns included. edit, keep: see `core.tap`; sites in SITES.
+  pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padded at the end
+  if at all. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
+  cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
+  `core.tap`; sites in SITES.
   Raises ValueError on unknown sites and impossible combinations.
   """
   out = forward(params, config, tokens, pixels=pixels, positions=positions, segments=segments, cache=cache, edit=edit,

@@ -206,17 +206,19 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
-  packed samples do not see each other; not together with a cache. cache: `core.cache.Cache`, attended to and
-  returned extended. Raises ValueError on impossible combinations.
+  packed samples do not see each other; not together with a cache. cache: a `core.cache.Cache`, attended to and
+  returned extended; a number of slots starts a new one. Raises ValueError on impossible combinations.
   """
   check(keep)
   b, t, _ = x.shape
   if segments is not None and cache is not None:
     raise ValueError('segments and cache cannot be combined: a packed row is not continued')
-  if cache is not None and t > cache.capacity:
-    raise ValueError(f'{t} tokens do not fit a cache of {cache.capacity} slots')
+  past = cache if isinstance(cache, kv.Cache) else None
+  slots = past.capacity if past else cache
+  if slots is not None and t > slots:
+    raise ValueError(f'{t} tokens do not fit a cache of {slots} slots')
   if positions is None:
-    start = 0 if cache is None else cache.positions.max(1, keepdims=True) + 1
+    start = past.positions.max(1, keepdims=True) + 1 if past else 0
     positions = jnp.broadcast_to(start + jnp.arange(t), (b, t)).astype(jnp.int32)
   rope = rope_tables(positions, config.head_dim, config.rope_theta, config.yarn)
   ctx = _Context(rope, positions, segments, rules, attention, edit, tuple(keep))
@@ -224,11 +226,12 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx, config)
 
-  xs = () if cache is None else (cache.layers(),)
+  xs = (past.layers(),) if past else ()
   x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *xs)
   x = rms_norm(x, params.norm, config.norm_eps)
   if cache is not None:
-    cache = kv.append(cache, *new, positions)
+    past = past or kv.new(config, b, slots, x.dtype, unstacked=isinstance(params.blocks, tuple))
+    cache = kv.append(past, *new, positions)
   coef = config.moe.aux_coef if config.moe else 0.0
   return Hidden(x, cache, {site: stack(a) for site, a in kept.items()}, coef * stack(aux).mean())
 

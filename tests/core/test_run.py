@@ -23,6 +23,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = textwrap.dedent('''
   import sys, time
+  sys.modules['torch'] = None                # tensorboardX would load it, where there is one, and not use it
   import numpy as np, jax, jax.numpy as jnp, grain
   from core import train
   from core.params import Spec
@@ -109,17 +110,19 @@ def test_killed_at_random_moments_equals_uninterrupted(whole, tmp_path):
   same(whole, tmp_path)
 
 
-@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_the_step_and_leaves(whole, tmp_path, number, code):
-  process = start(tmp_path, pause=0.1)
-  while lines(tmp_path) < 4:
-    time.sleep(0.02)
-  process.send_signal(number)
-  err = finish(process, code)
-  stopped = lines(tmp_path)
-  assert 4 <= stopped < 40
-  assert f'stopped after step {stopped}, saved in {tmp_path}' in err
-  assert (tmp_path / 'checkpoints' / str(stopped)).is_dir()
+@pytest.mark.slow
+def test_a_signal_saves_the_step_and_leaves(whole, tmp_path):
+  stopped = 0
+  for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    process = start(tmp_path, pause=0.1)
+    while lines(tmp_path) < stopped + 4 and process.poll() is None:
+      time.sleep(0.02)
+    process.send_signal(number)
+    err = finish(process, code)
+    before, stopped = stopped, lines(tmp_path)
+    assert before + 4 <= stopped < 40
+    assert f'{number.name}: stopped after step {stopped}, saved in {tmp_path}' in err
+    assert (tmp_path / 'checkpoints' / str(stopped)).is_dir()
   finish(start(tmp_path))
   same(whole, tmp_path)
 
@@ -176,6 +179,32 @@ def test_another_shape_or_name_is_refused_by_leaf(tmp_path):
     go(tmp_path, 2, state={'y': jnp.zeros(3)})
   with pytest.raises(ValueError, match=r"now 'bfloat16\[3\]'"):
     go(tmp_path, 2, state={'x': jnp.zeros(3, jnp.bfloat16)})
+
+
+class Position:
+  at = 0
+  def get_state(self): return self.at
+  def set_state(self, state): self.at = state
+
+
+def test_host_state_of_other_names_or_processes_is_refused(tmp_path):
+  def go_with(steps, **host):
+    with Run(tmp_path, {}) as run:
+      loop(run, {'x': jnp.zeros(3)}, count, steps, host=host)
+  go_with(1, a=Position())
+  with pytest.raises(ValueError, match=r"the checkpoint has host state \['a'\]: expected \['b'\]"):
+    go_with(2, b=Position())
+  saved = tmp_path / 'checkpoints' / '1' / 'host'
+  (saved / 'process_1-of-2.json').write_text('{}')
+  with pytest.raises(ValueError, match='has the host state of 2 processes: expected 1'):
+    go_with(2, a=Position())
+
+
+def test_signals_are_ours_only_within_the_loop(tmp_path):
+  before = signal.getsignal(signal.SIGTERM)
+  seen = []
+  go(tmp_path, 1, advance=lambda s, i: (seen.append(signal.getsignal(signal.SIGTERM)), count(s, i))[1])
+  assert seen[0] is not before and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):

@@ -69,7 +69,7 @@ def close(a, b, tol):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tol, atol=tol), a, b)
 
 
-@pytest.mark.parametrize('parts', [2, 3, 12])
+@pytest.mark.parametrize('parts', [3, 12])
 def test_accumulation_equals_one_big_batch(parts):
   # The weights differ from row to row: a mean of micro-batch means would be another number.
   config = train.Optim(lr=1e-2, clip_norm=None)
@@ -82,13 +82,15 @@ def test_accumulation_equals_one_big_batch(parts):
 def test_step_minimises_the_exact_mean_like_plain_optax():
   mask = Toy(True, Block(True, False), False)
   tx = optax.adamw(optax.cosine_decay_schedule(1e-2, 10), weight_decay=0.1, mask=mask)
+  @jax.jit
+  def plain(params, opt, batch):
+    mean = lambda params: loss_fn(params, batch, None).total / batch['w'].sum()
+    updates, opt = tx.update(jax.grad(mean)(params), opt, params)
+    return optax.apply_updates(params, updates), opt
   params = toy()
   opt = tx.init(params)
   for i in range(3):
-    b = batch(i)
-    mean = lambda p, b=b: loss_fn(p, b, None).total / b['w'].sum()
-    updates, opt = tx.update(jax.grad(mean)(params), opt, params)
-    params = optax.apply_updates(params, updates)
+    params, opt = plain(params, opt, batch(i))
   state, _ = run(train.Optim(lr=1e-2, weight_decay=0.1, clip_norm=None))
   close(state.params, params, 1e-6)
 
