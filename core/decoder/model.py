@@ -157,7 +157,7 @@ def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
     q, k = rms_norm(q, p.q_norm, c.norm_eps), rms_norm(k, p.k_norm, c.norm_eps)
   cos, sin = (t[:, :, None] for t in ctx.rope)
   q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-  q = constrain(q, ('batch', None, 'heads', None), ctx.rules)
+  q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
   k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
   fresh = Keys(k, v, ctx.positions, ctx.segments)
   y = attention(q, (fresh,) if past is None else (past, fresh), positions=ctx.positions, segments=ctx.segments,
