@@ -14,7 +14,7 @@ from core.attention import Keys
 
 @struct.dataclass
 class Cache:
-  """A contiguous cache. k, v: [L, B, K, S, H]; beside unstacked blocks tuples of L arrays, k [B, K, H, S], v [B, K, S, H].
+  """A contiguous cache. k, v: [L, B, K, S, H]; beside unstacked blocks, tuples of k [B, K, H, S] and v [B, K, S, H].
 
   Scanned layers only read it, and one write follows (whole caches passing through the scan would cost a second
   cache). An unstacked layer writes its tokens first and then attends: a buffer that is read before it is written
