@@ -1,0 +1,281 @@
+"""Rows of the files that benchmarks come in, and of the answers written about them.
+
+Reads JSON, JSON lines, CSV, TSV, Parquet and folders saved by the `datasets` library. A row that cannot be read is
+reported and never stops the others; text is always valid Unicode afterwards.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.task import Data, Example, Problem, without_repeats
+
+SUFFIXES = ('.json', '.jsonl', '.csv', '.tsv', '.parquet', '.arrow')
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """(where, row) pairs in file order, the unreadable ones, those mended, and the hash of each file."""
+
+  rows: tuple[tuple[str, dict], ...]
+  skipped: tuple[Problem, ...]
+  repaired: tuple[Problem, ...]
+  files: Mapping[str, str]
+
+  @property
+  def read(self) -> int:
+    return len(self.rows) + len(self.skipped)
+
+
+class RowError(ValueError):
+  """A row that no example can be made of; the message is the reason that the report gives."""
+
+
+def clean(text: str) -> str:
+  """`text` with lone surrogates, which UTF-8 cannot carry, replaced."""
+  return text.encode('utf-8', 'replace').decode('utf-8') if not text.isascii() else text
+
+
+def need(row: Mapping, field: str, kind=str):
+  """row[field], or a RowError that names what is missing or of the wrong kind."""
+  value = row.get(field)
+  if value is None:
+    raise RowError(f'missing:{field}')
+  if not isinstance(value, kind):
+    raise RowError(f'wrong_type:{field}')
+  return clean(value) if isinstance(value, str) else value
+
+
+def row_id(row: Mapping, where: str, *fields: str) -> str:
+  """The row's own id as text, or its place in the file when it has none."""
+  for field in fields or ('id',):
+    value = row.get(field)
+    if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value):
+      return clean(str(value))
+  return where
+
+
+def load_examples(path: str, make: Callable[[str, dict], Example]) -> Data:
+  """Examples made of each row of `path` by make(where, row); a RowError skips the row and is reported."""
+  rows = read_rows(path)
+  examples, skipped = [], list(rows.skipped)
+  for where, row in rows.rows:
+    try:
+      examples.append(make(where, row))
+    except RowError as error:
+      skipped.append(Problem(where, str(error)))
+  kept, repeats = without_repeats(examples)
+  return Data(kept, rows.read, rows.files, (*skipped, *repeats), rows.repaired)
+
+
+def read_rows(path: str) -> Rows:
+  """All rows of a file, or of every data file of a folder.
+
+  Raises FileNotFoundError for a missing path and ValueError for a kind of file that is not one of `SUFFIXES`.
+  """
+  root = Path(path)
+  if not root.exists():
+    raise FileNotFoundError(f'--data={path}: no such file or folder')
+  files = [root] if root.is_file() else _data_files(root)
+  parts = [_READERS[_suffix(file)](file, file.name) for file in files]
+  return Rows(
+      tuple(row for part in parts for row in part[0]),
+      tuple(problem for part in parts for problem in part[1]),
+      tuple(problem for part in parts for problem in part[2]),
+      {str(file.relative_to(root) if root.is_dir() else file.name): sha256(file) for file in files},
+  )
+
+
+def sha256(path: Path) -> str:
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'sha256').hexdigest()
+
+
+def _data_files(root: Path) -> list[Path]:
+  arrow = sorted(p for p in root.rglob('*.arrow') if not p.name.startswith('cache-'))
+  files = arrow or sorted(p for p in root.rglob('*') if p.suffix in SUFFIXES)
+  if not files:
+    raise ValueError(f'--data={root}: the folder holds none of {", ".join(SUFFIXES)}')
+  return files
+
+
+def _suffix(path: Path) -> str:
+  if path.suffix.lower() not in SUFFIXES:
+    raise ValueError(f'--data={path}: unknown kind of file {path.suffix!r}, expected one of {", ".join(SUFFIXES)}')
+  return path.suffix.lower()
+
+
+def _decode(raw: bytes, where: str, repaired: list[Problem]) -> str:
+  try:
+    return raw.decode('utf-8-sig')
+  except UnicodeDecodeError:
+    repaired.append(Problem(where, 'invalid_utf8'))
+    return raw.decode('utf-8-sig', 'replace')
+
+
+def parse_json(text: str) -> Any:
+  """`text` as JSON. Raises ValueError for anything malformed, too deep included."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError('nested too deeply') from None
+
+
+def _read_jsonl(path: Path, name: str):
+  rows, skipped, repaired = [], [], []
+  lines = path.read_bytes().split(b'\n')
+  for number, raw in enumerate(lines, 1):
+    where = f'{name}:{number}'
+    text = _decode(raw, where, repaired).strip()
+    if not text:
+      continue
+    try:
+      row = parse_json(text)
+    except ValueError:
+      skipped.append(Problem(where, 'cut_last_line' if number == len(lines) else 'bad_json'))
+      continue
+    if isinstance(row, dict):
+      rows.append((where, row))
+    else:
+      skipped.append(Problem(where, 'not_an_object'))
+  return rows, skipped, repaired
+
+
+def _read_json(path: Path, name: str):
+  repaired: list[Problem] = []
+  try:
+    value = parse_json(_decode(path.read_bytes(), name, repaired))
+  except ValueError as error:
+    raise ValueError(f'--data={path}: not JSON ({error}); a file of one object a line is named .jsonl') from None
+  if isinstance(value, dict):
+    lists = [v for v in value.values() if isinstance(v, list)]
+    # Either one list under a name, or objects under their ids (as MathVista has it).
+    value = lists[0] if len(lists) == 1 else [{'id': k, **v} for k, v in value.items() if isinstance(v, dict)]
+  if not isinstance(value, list):
+    raise ValueError(f'--data={path}: expected a JSON list of objects, got {type(value).__name__}')
+  rows = [(f'{name}[{i}]', row) for i, row in enumerate(value) if isinstance(row, dict)]
+  skipped = [Problem(f'{name}[{i}]', 'not_an_object') for i, row in enumerate(value) if not isinstance(row, dict)]
+  return rows, skipped, repaired
+
+
+def _read_csv(path: Path, name: str):
+  repaired: list[Problem] = []
+  text = _decode(path.read_bytes(), name, repaired)
+  csv.field_size_limit(min(sys.maxsize, 1 << 30))
+  dialect = 'excel-tab' if path.suffix.lower() == '.tsv' else 'excel'
+  table = csv.DictReader(io.StringIO(text, newline=''), dialect=dialect)
+  rows, skipped = [], []
+  for number, row in enumerate(table, 2):
+    where = f'{name}:{number}'
+    if None in row or None in row.values():
+      skipped.append(Problem(where, 'wrong_number_of_columns'))
+    else:
+      rows.append((where, row))
+  return rows, skipped, repaired
+
+
+def _read_parquet(path: Path, name: str):
+  import pyarrow.parquet
+  return _table_rows(pyarrow.parquet.ParquetFile(path).iter_batches(), name)
+
+
+def _read_arrow(path: Path, name: str):
+  import pyarrow
+  with pyarrow.memory_map(str(path)) as source:
+    try:
+      return _table_rows(pyarrow.ipc.open_stream(source), name)
+    except pyarrow.ArrowInvalid:
+      reader = pyarrow.ipc.open_file(source)
+      return _table_rows((reader.get_batch(i) for i in range(reader.num_record_batches)), name)
+
+
+def _table_rows(batches: Iterable, name: str):
+  rows = [row for batch in batches for row in batch.to_pylist()]
+  return [(f'{name}[{i}]', row) for i, row in enumerate(rows)], [], []
+
+
+_READERS = {'.json': _read_json, '.jsonl': _read_jsonl, '.csv': _read_csv, '.tsv': _read_csv,
+            '.parquet': _read_parquet, '.arrow': _read_arrow}
+
+
+def dump(value: Any) -> str:
+  """One line of JSON, the same for the same value. Raises ValueError on NaN."""
+  return json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a whole file or nothing."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with open(handle, 'w', encoding='utf-8', newline='\n') as f:
+      f.write(text)
+    os.replace(temporary, path)
+  except BaseException:
+    os.unlink(temporary)
+    raise
+
+
+class Log:
+  """An append-only JSONL file whose first line says what its entries belong to.
+
+  A line is on disk before `append` returns. A last line cut by a crash is dropped. Opening a log whose header differs
+  raises ValueError naming the first field that does.
+  """
+
+  def __init__(self, path: Path, header: Mapping[str, Any]):
+    self.entries: list[dict] = []
+    header = parse_json(dump(header))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.read_bytes() if path.exists() else b''
+    whole = whole[:whole.rfind(b'\n') + 1]
+    if whole:
+      self._read(path, whole, header)
+    self._file = open(path, 'r+b' if path.exists() else 'w+b')  # noqa: SIM115 (open as long as the log is)
+    self._file.truncate(len(whole))
+    self._file.seek(len(whole))
+    if not whole:
+      self._write(header)
+
+  def _read(self, path: Path, whole: bytes, header: dict) -> None:
+    try:
+      found, *self.entries = (parse_json(line) for line in whole.decode('utf-8').splitlines())
+    except ValueError as error:
+      raise ValueError(f'{path}: damaged before its last line ({error}); move it away to start afresh') from None
+    for field in sorted(header | found):
+      if header.get(field) != found.get(field):
+        raise ValueError(f'{path} was written with {field}={found.get(field)!r}, this run has {header.get(field)!r}; '
+                         'choose another folder, or restore the setting to go on')
+
+  def append(self, entry: Mapping[str, Any]) -> None:
+    self._write(entry)
+
+  def _write(self, value: Mapping[str, Any]) -> None:
+    self._file.write(dump(value).encode() + b'\n')
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc):
+    self.close()
+
+
+def iter_texts(value: Any) -> Iterator[str]:
+  """Every text inside a row, cleaned."""
+  if isinstance(value, str):
+    yield clean(value)
+  elif isinstance(value, (list, tuple)):
+    for part in value:
+      yield from iter_texts(part)
