@@ -28,7 +28,7 @@ class Context:
 
 def canonical(node: Node, context: Context) -> Node:
   """The canonical form. Raises Unsupported (division by zero) and TooLarge."""
-  context.budget.spend(1)
+  context.budget.spend(20)
   args = tuple(canonical(a, context) for a in node.args)
   if node.head == 'add':
     return _add(args, context)

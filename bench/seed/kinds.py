@@ -7,7 +7,7 @@ from bench.seed import tree
 from bench.seed.canonical import canonical
 from bench.seed.equivalence import Verdict, compare
 from bench.seed.nodes import INFINITY, ZERO, Budget, Node, ParseError, SeedError, negative, subtract, symbol
-from bench.seed.pairs import branches, pair, settle
+from bench.seed.pairs import Pair, branches, pair, settle
 from bench.seed.parser import Reading
 from bench.seed.relations import relation_verdict
 from bench.seed.result import Mark, mean
@@ -18,11 +18,12 @@ from bench.seed.tokens import Token, label, sign
 
 @dataclasses.dataclass
 class Job:
-  """One pair's reading rules, hat setting and remaining work."""
+  """One pair's reading rules, hat setting and remaining work; symbolic: whether sympy may be asked."""
 
   reading: Reading
   hats: bool
   budget: Budget
+  symbolic: bool = False
 
 
 class BadReference(Exception):
@@ -68,8 +69,15 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
   verdict = _verdict(reference, prediction, both.context)
   if verdict is Verdict.EQUAL:
     return Mark(100.0, 'numeric')
+  if verdict is Verdict.UNDECIDED and job.symbolic and _symbolically_equal(both):
+    return Mark(100.0, 'symbolic')
   flags = ('undecided',) if verdict is Verdict.UNDECIDED else ()
   return Mark(edit_points(both.reference, both.prediction, job.budget), 'distance', flags=flags)
+
+
+def _symbolically_equal(both: Pair) -> bool:
+  from bench.seed import symbolic  # sympy takes a second to import and few pairs need it
+  return symbolic.equal(both.reference, both.prediction, both.context)
 
 
 def _verdict(a: Node, b: Node, context) -> Verdict:

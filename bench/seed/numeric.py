@@ -40,7 +40,7 @@ def _context(digits: int):
 
 def evaluate(node: Node, point: Point):
   """A real or complex number, a 3-tuple for a vector or a matrix. Raises Undefined and TooLarge."""
-  point.budget.spend(1)
+  point.budget.spend(30)
   head = node.head
   if head == 'number':
     return point.mp.mpf(node.value.numerator) / node.value.denominator

@@ -7,7 +7,8 @@ from bench.seed.nodes import ONE, Budget, Name, Node, TooLarge, depth, mul, name
 from bench.seed.units import Unit
 
 MAX_DEPTH = 600
-STEPS = 1_500_000
+# About five seconds of work: one step is a cell of an edit distance, a thirtieth of a function's value.
+STEPS = 20_000_000
 
 
 @dataclasses.dataclass

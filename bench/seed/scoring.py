@@ -16,11 +16,13 @@ _SCORERS = {'Expression': kinds.expression, 'Equation': kinds.equation, 'Tuple':
             'Interval': kinds.interval}
 
 
-def score(reference: str, prediction: str | None, kind: str, *, settings: Settings | None = None, **options) -> Score:
+def score(reference: str, prediction: str | None, kind: str, *, settings: Settings | None = None,
+          symbolic: bool = False, **options) -> Score:
   """SEED points of a prediction against a reference, both LaTeX.
 
   kind is one of `KINDS`; options are the fields of `Settings`. The call never raises for what a prediction
-  contains: see `Score.status`. Raises ValueError for an unknown kind or setting, TypeError for a reference that
+  contains: see `Score.status`. symbolic: ask sympy where numbers cannot decide, here and without a time limit;
+  `score_many` does so in a process it can kill. Raises ValueError for an unknown kind or setting, TypeError for a reference that
   is not text. CMPhysBench, arXiv 2508.18124.
   """
   settings = settings or Settings(**options)
@@ -31,12 +33,12 @@ def score(reference: str, prediction: str | None, kind: str, *, settings: Settin
   if prediction is not None and not isinstance(prediction, str):
     raise TypeError(f'the prediction must be text or None, not {type(prediction).__name__}')
   start = time.perf_counter()
-  mark = _mark(reference, prediction, kind, settings)
+  mark = _mark(reference, prediction, kind, settings, symbolic)
   return Score(mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode, settings.tiers,
                flags=mark.flags)
 
 
-def _mark(reference: str, prediction: str | None, kind: str, settings: Settings) -> Mark:
+def _mark(reference: str, prediction: str | None, kind: str, settings: Settings, symbolic: bool) -> Mark:
   if prediction is None or not prediction.strip():
     return Mark(0.0, status='no_answer')
   if settings.mode == 'compat':
@@ -44,7 +46,7 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings)
     return compat.mark(reference, prediction, kind, settings)
   if _trimmed(reference) == _trimmed(prediction):
     return Mark(100.0, 'text')
-  job = kinds.Job(_reading(settings), settings.hats, Budget(STEPS))
+  job = kinds.Job(_reading(settings), settings.hats, Budget(STEPS), symbolic)
   try:
     with _deep_recursion():
       if kind == 'Numeric':
@@ -54,6 +56,8 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings)
     return Mark(0.0, status=error.cause.status, flags=('reference',))
   except SeedError as error:
     return Mark(0.0, status=error.status)
+  except RecursionError:
+    return Mark(0.0, status='too_large')
 
 
 def _trimmed(text: str) -> str:
