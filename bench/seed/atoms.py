@@ -50,7 +50,8 @@ def keeps_word(parser, factors: list[Node]) -> bool:
   if word.kind == 'text':
     return False
   if parser.reading.units:
-    return units.lookup(word.text) is not None or word.text in FUNCTIONS or after in '^_'
+    scaled = sign(parser.peek(1)) in ('\\Omega', '\\AA')
+    return units.lookup(word.text) is not None or word.text in FUNCTIONS or after in '^_' or scaled
   numeric = bool(factors) and all(n.head in ('number', 'pow', 'mul', 'pi') for n in factors)
   return word.text in FUNCTIONS or after in ('^', '_', '(', "'") or numeric and units.lookup(word.text) is not None
 
@@ -264,7 +265,10 @@ def _infinity(parser) -> Node:
 def degree(parser, base: Node) -> Node:
   """A base with a degree sign: an angle, or with C a temperature."""
   if parser.reading.units:
-    return mul(base, Node('unit', (), units.lookup('deg')))
+    celsius = parser.peek().kind in ('word', 'run') and parser.peek().text == 'C'
+    if celsius:
+      parser.next()
+    return mul(base, Node('unit', (), units.lookup('degC' if celsius else 'deg')))
   return mul(base, PI, number(Fraction(1, 180)))
 
 

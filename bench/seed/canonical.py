@@ -21,7 +21,7 @@ BOUND = '□'
 class Context:
   """What canonical forms of one pair share: the rank of each name, the names that do not commute, the work left."""
 
-  rank: dict[Name, int]
+  rank: dict[Name | str, float]
   ordered: frozenset[Name]
   budget: Budget
 
@@ -38,12 +38,24 @@ def canonical(node: Node, context: Context) -> Node:
     return _pow(*args, context)
   if node.head in ('sum', 'product', 'integral', 'limit'):
     node = bind(node._replace(args=args))
+  elif node.head == 'derivative':
+    node = _derivative(node._replace(args=args), context)
   elif args:
     node = node._replace(args=args)
   constant, node = pull_out(node)
   if node.head in ('cross', 'dot', 'min', 'max') and node.head != 'cross':
     node = node._replace(args=tuple(sorted(node.args, key=lambda a: key(a, context))))
   return node if constant == ONE else _mul((*_factors(constant), node), context)
+
+
+def _derivative(node: Node, context: Context) -> Node:
+  """Variables collected and sorted: the order of differentiation does not matter."""
+  operand, *variables = node.args
+  orders: dict[Node, int] = {}
+  for variable, order in zip(variables, node.value[0]):
+    orders[variable] = orders.get(variable, 0) + order
+  ranked = sorted(orders, key=lambda v: key(v, context))
+  return Node(node.head, (operand, *ranked), (tuple(orders[v] for v in ranked), node.value[1]))
 
 
 def key(node: Node, context: Context) -> tuple:
@@ -55,16 +67,19 @@ def key(node: Node, context: Context) -> tuple:
 
 def _factor_key(node: Node, context: Context) -> tuple:
   base, exponent = node.args if node.head == 'pow' else (node, ONE)
-  if base.head == 'symbol':
-    core = (2, _rank(base.value, context), '', ())
+  if base.head == 'number':
+    core = (0, base.value, '', ())
   elif not base.args:
-    core = (1, 0, base.head, ()) if base.head != 'number' else (0, base.value, '', ())
+    core = (2, _rank(base, context), '', ())
   else:
     core = (3, len(base.args), base.head, tuple(key(a, context) for a in base.args))
   return core, () if exponent == ONE else key(exponent, context)
 
 
-def _rank(name: Name, context: Context) -> int:
+def _rank(leaf: Node, context: Context) -> float:
+  if leaf.head != 'symbol':
+    return context.rank.get(leaf.head, -1000.0)
+  name = leaf.value
   return -int(name.sub[0]) if name.base == BOUND else context.rank.get(name, len(context.rank))
 
 

@@ -76,7 +76,7 @@ def _abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
 
 def _sample(a: Node, b: Node, context: Context) -> Verdict:
   names = sorted({n.value for t in (a, b) for n in walk(t) if n.head == 'symbol'},
-                 key=lambda name: (context.rank.get(name, len(context.rank)), name))
+                 key=lambda name: (context.rank.get(name, math.inf), name))
   met = heads(a) | heads(b)
   tolerance = 1e-9 if _rounded(a) or _rounded(b) else 1e-20
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH

@@ -255,12 +255,13 @@ def _from_inequality(part: Statement, job: Job):
   if not part.signs or any(s not in ORDER for s in part.signs) or len(part.signs) > 2:
     raise ParseError('not an interval')
   nodes, signs = [member(m, job.reading) for m in part.members], part.signs
+  below = nodes[0].head == 'symbol'
   if all(s in MIRROR for s in signs):
-    nodes, signs = nodes[::-1], [MIRROR[s] for s in reversed(signs)]
+    nodes, signs, below = nodes[::-1], [MIRROR[s] for s in reversed(signs)], not below
   closed = [s == '\\leq' for s in signs]
   if len(nodes) == 3:
     return (closed[0], nodes[0]), (closed[1], nodes[2])
-  if nodes[0].head == 'symbol':
+  if below:
     return (False, negative(INFINITY)), (closed[0], nodes[1])
   return (closed[0], nodes[0]), (False, INFINITY)
 

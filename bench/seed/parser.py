@@ -212,7 +212,7 @@ class Parser:
         return act(self, name) if act else table[name](self)
     if what in ATOMS:
       return ATOMS[what](self)
-    unit = self.reading.units and unit_atom(self)
+    unit = (self.reading.units or self.peek().kind == 'word') and unit_atom(self)
     if unit:
       return unit
     return word_atom(self) if self.peek().kind in ('word', 'text') else symbol_atom(self)

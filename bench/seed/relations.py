@@ -44,7 +44,8 @@ def proportional(f: Node, g: Node, context: Context) -> Verdict:
   if any(zeros):
     return Verdict.EQUAL if all(zeros) else Verdict.DIFFERENT
   for name in list(context.rank):
-    context.rank.setdefault(_twin(name), len(context.rank))
+    if isinstance(name, Name):
+      context.rank.setdefault(_twin(name), float(len(context.rank)))
   far_f, far_g = (rewrite(t, _to_twin) for t in (f, g))
   left, right = (canonical(mul(*pair), context) for pair in ((f, far_g), (far_f, g)))
   return compare(left, right, context)

@@ -74,7 +74,8 @@ def top_level(tokens: list[Token]) -> list[int]:
     if what in _OPENING:
       level += 1
     elif what in _CLOSING:
-      level -= 1
+      # The bar of "at x = 0" closes nothing.
+      level = max(level - 1, 0)
     elif level == 0:
       found.append(k)
   return found

@@ -60,6 +60,7 @@ _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
 _BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:\{,\}\d{3})+(?!\d)')
 _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
+_TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 PLAIN_FUNCTIONS = frozenset(
@@ -144,6 +145,8 @@ class _Scanner:
     run = _LETTERS.match(self.text, self.at)[0]
     if run in PLAIN_FUNCTIONS:
       self._emit('command', run)
+    elif self.units and run in 'xX' and self.out and _TEN.match(self.text, self.at):
+      self._emit('command', 'times')
     elif self.roman:
       self._emit('word' if len(run) > 1 or self.units else 'letter', run)
     elif self.units:

@@ -27,16 +27,19 @@ class Flat:
     return self.left[-1]
 
 
+def _exponential(node: Node) -> bool:
+  """Whether a power is written as a function: exp(x), but e² for what may be a charge."""
+  return node.head == 'pow' and node.args[0] == E and node.args[1].head != 'number'
+
+
 def _children(node: Node) -> tuple[Node, ...]:
-  if node.head == 'pow' and node.args[0] == E:
-    return (node.args[1],)
-  return node.args
+  return node.args[1:] if _exponential(node) else node.args
 
 
 def _label(node: Node) -> tuple:
   if node.head in _NUMBER_LIKE:
     return ('number', node.head, node.value)
-  if node.head == 'pow' and node.args[0] == E:
+  if _exponential(node):
     return ('exp', None)
   return (node.head, node.value)
 
