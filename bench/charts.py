@@ -59,6 +59,7 @@ def group_bars(title: str, groups: Mapping[str, Mapping], scale: float, path: Pa
   axis.barh(places, values, xerr=[low, high], ecolor='0.3', capsize=2)
   # A dollar sign would start a formula, and names come from files.
   axis.set_yticks(places, [f'{name[:40]} ({e["problems"]})'.replace('$', r'\$') for name, e in rows])
+  axis.set_ylim(-0.7, len(rows) - 0.3)
   axis.set_xlim(left=0, right=max(100.0, *values, *(scale * e['high'] for _, e in rows)))
   axis.set_title(title.replace('$', r'\$'))
   axis.grid(axis='x', alpha=0.3)

@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from tqdm import tqdm
+
 from bench import passk
 from bench.extract import boxed_answer
 from bench.rows import RowError, load_examples, need, row_id
@@ -20,16 +22,20 @@ SYMBOLS = 'Symbols you may use:'
 
 def cmphysbench(*, tiers: str = '2025-11', compat: bool = False, processes: int = 2) -> Task:
   """SEED and accuracy. tiers: which published SEED scale. compat: the public code's rules. processes: scorers."""
+  from bench import seed
+  settings = seed.Settings(tiers=tiers, mode='compat' if compat else 'strict')
+  if processes < 1:
+    raise ValueError(f'processes is {processes}, expected at least 1')
   return Task(
       name='cmphysbench',
       primary='seed',
       template=f'{SYSTEM}\n{SYMBOLS}',
       load=functools.partial(load_examples, make=_example),
       prompt=_prompt,
-      score=functools.partial(_score, tiers=tiers, compat=compat, processes=processes),
+      score=functools.partial(_score, settings=settings, processes=processes),
       combine=combine,
       sampling=Sampling(temperature=0.6, top_p=0.95, max_tokens=16_384),
-      settings={'tiers': tiers, 'mode': 'compat' if compat else 'strict'},
+      settings={'tiers': settings.tiers, 'mode': settings.mode, 'scorer version': seed.VERSION},
       group_metrics=('seed', 'accuracy'),
       percent=False,
   )
@@ -56,23 +62,25 @@ def _prompt(example: Example) -> list[dict]:
           {'role': 'user', 'content': f'{f["context"]}{f["question"]}\n{SYMBOLS}\n{f["symbol"]}'}]
 
 
-def _score(pairs: Iterable[tuple[Example, Answer]], *, tiers, compat, processes) -> Iterator[Outcome]:
+def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> Iterator[Outcome]:
   from bench import seed
   pairs = list(pairs)
-  boxes = [boxed_answer(answer.text, compat=compat) for _, answer in pairs]
+  boxes = [boxed_answer(answer.text, compat=settings.mode == 'compat') for _, answer in pairs]
   asked = [i for i, box in enumerate(boxes) if box is not None and box.strip()]
-  triples = [(pairs[i][0].fields['gold'], boxes[i], pairs[i][0].fields['kind']) for i in asked]
-  scores = iter(seed.score_many(triples, tiers=tiers, compat=compat, processes=processes))
-  asked = set(asked)
+  jobs = [(f['gold'], boxes[i], f['kind'], f['symbol']) for i in asked for f in [pairs[i][0].fields]]
+  with tqdm(total=len(jobs), desc='SEED', unit='answer', disable=not jobs) as bar:
+    scores = seed.score_many(jobs, processes=min(processes, max(1, len(jobs))), settings=settings,
+                             on_result=lambda index, score: bar.update())
+  scored = dict(zip(asked, scores))
   for i, (_, answer) in enumerate(pairs):
-    if i not in asked:
+    if i not in scored:
       status = CUT_OFF if answer.finish == 'length' else NO_ANSWER
       yield Outcome(status, None, {'seed': (0.0, 1.0), 'accuracy': (0.0, 1.0)})
       continue
-    score = next(scores)
+    score = scored[i]
     yield Outcome(score.status, boxes[i],
                   {'seed': (score.points, 1.0), 'accuracy': (float(score.points >= FULL), 1.0)},
-                  {'decided_by': getattr(score, 'decided_by', None)})
+                  {'test': score.test, 'flags': list(score.flags)})
 
 
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:

@@ -17,7 +17,7 @@ _PAGE = """\
   .images { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 256px; }
   figcaption { font-size: .85rem; } ul { padding-left: 1.1rem; margin: .2rem 0; }
   .prompt { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
-  .yes::marker { color: #2a9d4a; } .yes b { color: #2a9d4a; } .no b { color: #d33; } .none b { color: #888; }
+  .yes b { color: #2a9d4a; } .no b { color: #d33; } .none b { color: #888; }
 </style></head><body><h1>{{ title }}</h1>
 """
 

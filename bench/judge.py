@@ -15,6 +15,7 @@ from bench.model import RequestFailed
 from bench.rows import Log, clean, dump
 from bench.task import Sampling, user_message
 
+SAMPLING = Sampling(max_tokens=1024)
 OK, FAILED, MISSING = 'ok', 'judge_failed', 'judge_missing'
 
 
@@ -55,7 +56,7 @@ class Judge:
   """
 
   def __init__(self, model, template: Template, parse: Callable[[str], Any], cache: Path, *, name: str = '',
-               attempts: int = 5, sampling: Sampling = Sampling(max_tokens=1024), workers: int = 8):
+               attempts: int = 5, sampling: Sampling = SAMPLING, workers: int = 8):
     if model is None and not cache.is_file():
       raise FileNotFoundError(f'{cache}: no judgements to read, and no judge to ask')
     self.name = name or getattr(model, 'name', '') or _judge_of(cache)

@@ -129,9 +129,9 @@ def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcom
     return scores
   votes = [outcome.detail.get('vote') for outcome in outcomes]
   rewards = [answer.reward for answer in given]
-  for k in passk.curve_points(n):
-    scores[f'pass@{k}'] = (passk.pass_at_k(n, round(sum(right)), k), 1.0)
-    scores[f'maj@{k}'] = (passk.maj_at_k(votes, [bool(r) for r in right], k), 1.0)
-    if None not in rewards:
-      scores[f'best@{k}'] = (passk.best_of_k(rewards, right, k), 1.0)
+  points = passk.curve_points(n)
+  scores |= {f'pass@{k}': (passk.pass_at_k(n, round(sum(right)), k), 1.0) for k in points}
+  scores |= {f'maj@{k}': (passk.maj_at_k(votes, [bool(r) for r in right], k), 1.0) for k in points}
+  if None not in rewards:
+    scores |= {f'best@{k}': (passk.best_of_k(rewards, right, k), 1.0) for k in points}
   return scores

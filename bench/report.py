@@ -1,12 +1,13 @@
 """The report of a run: JSON, Markdown, a page, and charts."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import charts
 from bench.html import page
-from bench.rows import dump, parse_json, write_text
+from bench.rows import write_text
 from bench.task import Item, Task
 
 MOST_ITEMS = 1_000
@@ -35,7 +36,7 @@ _BODY = """\
 
 def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict:
   """Writes report.json, report.md, report.html, the charts and the task's gallery; the report as JSON has it."""
-  report = parse_json(dump(report))
+  report = json.loads(json.dumps(report, allow_nan=False))
   drawn = [charts.group_bars(f'{report["task"]}: {task.primary} by {key}', _primary(task, values), _scale(report),
                              folder / f'by_{re.sub("[^a-z0-9]+", "_", key.lower())}.png')
            for key, values in _chartable(task, report)]
@@ -53,8 +54,7 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
 
 
 def _pretty(report: Mapping) -> str:
-  import json
-  return json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1, sort_keys=False) + '\n'
+  return json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + '\n'
 
 
 def _scale(report: Mapping) -> float:
@@ -94,7 +94,7 @@ def _headline(report: Mapping) -> str:
   failed = report['statuses'].get('request_failed', 0)
   return (f'{primary}: {value} (95 % interval). {data["read"]} rows read, {len(data["skipped"])} skipped, '
           f'{len(data["repaired"])} repaired, {data["examples"]} examples scored'
-          + (f'; {failed} answers are missing and count as wrong' if failed else '') + '.')
+          + (f'; {failed} answers are missing and were scored as empty ones' if failed else '') + '.')
 
 
 def _tables(report: Mapping) -> list[dict]:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -214,14 +213,12 @@ def dump(value: Any) -> str:
 def write_text(path: Path, text: str) -> None:
   """Writes a whole file or nothing."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    with open(handle, 'w', encoding='utf-8', newline='\n') as f:
-      f.write(text)
+    temporary.write_text(text, encoding='utf-8', newline='\n')
     os.replace(temporary, path)
-  except BaseException:
-    os.unlink(temporary)
-    raise
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 class Log:

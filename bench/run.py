@@ -11,6 +11,7 @@ Tasks and their options (--set option=value):
 """
 
 import dataclasses
+import logging
 import os
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def main(argv) -> None:
       raise app.UsageError(f'--{flag.name} is missing')
   if (_MODEL.value is None) == (_ANSWERS.value is None):
     raise app.UsageError('exactly one of --model and --answers is needed')
+  logging.getLogger('httpx').setLevel(logging.WARNING)  # a line for every request
   try:
     _run()
   except (ValueError, FileNotFoundError, RequestFailed, runner.TooManyFailures) as error:

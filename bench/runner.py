@@ -184,7 +184,7 @@ def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[
   pairs = [(example, answer) for example in examples for answer in given[example.id]]
   asked = [(example, Answer('') if answer.finish == 'failed' else answer) for example, answer in pairs]
   outcomes = []
-  for (_, answer), outcome in zip(pairs, tqdm(task.score(asked), total=len(pairs), desc='scoring', unit='answer')):
+  for (_, answer), outcome in zip(pairs, task.score(tqdm(asked, desc='scoring', unit='answer'))):
     failed = answer.finish == 'failed'
     outcomes.append(dataclasses.replace(outcome, status=REQUEST_FAILED) if failed else outcome)
   if len(outcomes) != len(pairs):

@@ -17,7 +17,9 @@ def summarise(task: Task, items: Sequence[Item], *, resamples: int = stats.RESAM
   draw = {'resamples': resamples, 'seed': seed}
   composites = task.composites(items)
   metrics = {name: _estimate(*columns(items, parts), draw) for name, parts in composites.items()}
-  for metric in metric_names(items):
+  names = metric_names(items)
+  first = [name for name in task.metric_order if name in names]
+  for metric in dict.fromkeys([*first, *names]):
     metrics[metric] = _metric(items, metric, draw)
   return {
       'metrics': metrics,

@@ -117,6 +117,7 @@ class Task:
   load(path) → Data; prompt(example) → chat messages; score(pairs of example and answer) → their outcomes in the same
   order; combine(example, answers, outcomes) → the example's scores. `template` is every word that goes to the model
   beside the example, so that its hash tells two prompts apart. `composites(items)` names plain means of ratios.
+  `metric_order` says which metrics come first in a report, `group_metrics` which are reported by group.
   `accept(example, text)` false asks the model again, up to `attempts` times in all.
   """
 
@@ -132,6 +133,7 @@ class Task:
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   accept: Callable[[Example, str], bool] = lambda example, text: True
   attempts: int = 1
+  metric_order: tuple[str, ...] = ()
   group_metrics: tuple[str, ...] = ()
   percent: bool = True
   extras: Callable[[Sequence[Item]], Mapping[str, Any]] = lambda items: {}

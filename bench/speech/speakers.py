@@ -166,6 +166,9 @@ def _slices(reference, hypothesis, collar) -> list[tuple[float, frozenset, froze
     middle = (start + end) / 2
     if collar and np.any(np.abs(edges - middle) < collar):
       continue
-    at = lambda segments: frozenset(s.speaker for s in segments if s.start < middle < s.end)
-    out.append((end - start, at(reference), at(hypothesis)))
+    out.append((end - start, _speaking(reference, middle), _speaking(hypothesis, middle)))
   return [piece for piece in out if piece[1] or piece[2]]
+
+
+def _speaking(segments: Sequence[Segment], time: float) -> frozenset[str]:
+  return frozenset(s.speaker for s in segments if s.start < time < s.end)

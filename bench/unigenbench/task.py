@@ -1,10 +1,12 @@
 """UniGenBench as a task: the model that answers is the judge, and an example is one image."""
 
 import functools
+import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from bench.rows import sha256
 from bench.task import OK, Answer, Column, Data, Example, Item, Outcome, Sampling, Task, each, user_message
 from bench.unigenbench import charts, gallery, judging
 from bench.unigenbench.prompts import Prompt, load
@@ -36,6 +38,7 @@ def unigenbench(*, images: str = '', per_prompt: int = 4, suffix: str = 'png', t
       settings={'per_prompt': per_prompt},
       accept=lambda example, text: _parsed(example, text) is not None,
       attempts=ATTEMPTS,
+      metric_order=(ALL, *PRIMARIES, *(point.en for point in TEST_POINTS)),
       group_metrics=(ALL,),
       extras=counts,
       charts=charts.draw,
@@ -52,7 +55,18 @@ def _load(path: str, *, images: str, per_prompt: int, suffix: str, template: str
   missing = [e.fields['image'] for e in examples if e.fields['image'] and not e.fields['image'].is_file()]
   if missing:
     raise FileNotFoundError(f'{len(missing)} of {len(examples)} images are missing, first {missing[0]}')
-  return Data(examples, prompts.read, prompts.files, prompts.skipped, prompts.repaired)
+  files = dict(prompts.files)
+  if images:
+    files['images'] = _fingerprint(e.fields['image'] for e in examples)
+  return Data(examples, prompts.read, files, prompts.skipped, prompts.repaired)
+
+
+def _fingerprint(images: Iterable[Path]) -> str:
+  """One hash of all images, so that a run on other images cannot go on with the verdicts of these."""
+  whole = hashlib.sha256()
+  for image in images:
+    whole.update(f'{image.name} {sha256(image)}\n'.encode())
+  return whole.hexdigest()
 
 
 def _example(prompt: Prompt, k: int, image: Path | None) -> Example:

@@ -15,7 +15,7 @@ _REFUSALS = (
     "Sorry, I can't help with images of people yet.", "I can't process this file.",
     "I'm sorry, but without the image provided", 'Cannot determine the answer',
 )
-_TO_BLANKS = str.maketrans({c: ' ' for c in '.()[],:;!*#{}'})
+_TO_BLANKS = str.maketrans(dict.fromkeys('.()[],:;!*#{}', ' '))
 _PHRASE = re.compile(r'answer\s+is\s+([A-D])(?![A-Za-z])')
 
 _CUES = ('could be ', 'so ', 'is ', 'thus ', 'therefore ', 'final ', 'answer ', 'result ')
