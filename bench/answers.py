@@ -21,9 +21,9 @@ _SLASH = re.compile(r'([+-]?[\d.]+)/([+-]?[\d.]+)')
 def extract(text: str, *, finished: bool = True, last_number: bool = False) -> str | None:
   """The answer of a whole output; None without one.
 
-  The last balanced box after the thoughts; else the last box anywhere; else what follows the last "answer is" or
-  "answer:" on its line; else, only if asked for, the last number. A cut-off output (`finished` false) has an answer
-  only if it wrote a complete box.
+  The last balanced box after the thoughts; else the last box anywhere; else what follows the last "answer is"
+  or "answer:" on its line; else, only if asked for, the last number. A cut-off output (`finished` false) has
+  an answer only if it wrote a complete box.
   """
   answer = boxed_answer(text)
   if answer is not None or not finished:
@@ -71,7 +71,7 @@ def _exact(number: str) -> Fraction | None:
 
 
 def canonical(answer: str) -> str:
-  """One text for all spellings of a rational number, else the cleaned-up text: what a majority vote counts."""
+  """One text for all spellings of a rational number, else the cleaned-up text; a majority vote counts it."""
   value = rational(answer)
   return str(value) if value is not None else clean_up(answer)
 
@@ -83,8 +83,10 @@ def symbolically_equal(gold: str, answer: str) -> bool:
   """
   import math_verify
   config = (math_verify.LatexExtractionConfig(),)
-  read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None, fallback_mode='no_fallback')
-  return bool(math_verify.verify(read(gold), read(answer), float_rounding=6, strict=True, timeout_seconds=None))
+  read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None,
+                                        fallback_mode='no_fallback')
+  return bool(math_verify.verify(read(gold), read(answer), float_rounding=6, strict=True,
+                                 timeout_seconds=None))
 
 
 def warm_up() -> None:

@@ -15,13 +15,16 @@ FULL = 100 - 1e-4
 
 SYSTEM = """You are an expert in condensed-matter physics. Solve the problem step by step.
 Use the given symbols only, and do not introduce any others.
-Write your reasoning between <think> and </think>. After it, give the final answer as readable LaTeX in a single \
-\\boxed{} environment."""
+Write your reasoning between <think> and </think>. After it, give the final answer as readable LaTeX in a \
+single \\boxed{} environment."""
 SYMBOLS = 'Symbols you may use:'
 
 
 def cmphysbench(*, tiers: str = '2025-11', compat: bool = False, processes: int = 2) -> Task:
-  """SEED and accuracy. tiers: which published SEED scale. compat: the public code's rules. processes: scorers."""
+  """SEED and accuracy.
+
+  tiers: which published SEED scale. compat: the public code's rules. processes: scorers at work.
+  """
   from bench import seed
   settings = seed.Settings(tiers=tiers, mode='compat' if compat else 'strict')
   if processes < 1:
@@ -50,7 +53,8 @@ def _example(where: str, row: Mapping) -> Example:
   if not golds or not isinstance(golds[0], str) or not golds[0].strip():
     raise RowError(f'empty_answer ({kind}, {row.get("topic") or "no topic"})')
   # The worked solution is in the row too; it is not copied, so that it cannot reach the model.
-  fields = {'context': row.get('context') or '', 'question': need(row, 'question'), 'symbol': row.get('symbol') or '',
+  fields = {'context': row.get('context') or '', 'question': need(row, 'question'),
+            'symbol': row.get('symbol') or '',
             'gold': golds[0], 'kind': kind}
   fields = {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
   return Example(row_id(row, where), fields, {'topic': str(row.get('topic') or 'none'), 'answer type': kind})

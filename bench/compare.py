@@ -39,7 +39,7 @@ def read(path: str) -> Results:
   root = Path(path)
   file = root / 'results.jsonl' if root.is_dir() else root
   if not file.is_file():
-    raise FileNotFoundError(f'{file}: no such file; expected a folder that bench.run wrote, or its results.jsonl')
+    raise FileNotFoundError(f'{file}: no such file; expected a folder of bench.run, or its results.jsonl')
   rows = read_rows(str(file))
   items = {}
   for where, row in rows.rows:
@@ -54,7 +54,8 @@ def read(path: str) -> Results:
   return Results(report.get('model') or str(file), items, report)
 
 
-def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000, seed: int = 0) -> dict:
+def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000,
+            seed: int = 0) -> dict:
   """Both values and their difference for each metric. Raises ValueError when the two share no question."""
   shared = [key for key in a.items if key in b.items]
   if not shared:
@@ -86,7 +87,8 @@ def _differs(a: Mapping, b: Mapping) -> list[str]:
 
 def text(result: Mapping) -> str:
   lines = [f'a: {result["a"]}', f'b: {result["b"]}',
-           f'{result["shared"]} questions in both, {result["only_a"]} only in a, {result["only_b"]} only in b']
+           f'{result["shared"]} questions in both, {result["only_a"]} only in a, '
+           f'{result["only_b"]} only in b']
   lines += [f'WARNING: {what}' for what in result['differs']]
   lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
   for name, m in result['metrics'].items():
@@ -99,7 +101,8 @@ def main(argv) -> None:
   if len(argv) != 3:
     raise app.UsageError(f'expected two results, got {len(argv) - 1}')
   try:
-    result = compare(read(argv[1]), read(argv[2]), metrics=_METRIC.value, resamples=_RESAMPLES.value, seed=_SEED.value)
+    result = compare(read(argv[1]), read(argv[2]), metrics=_METRIC.value, resamples=_RESAMPLES.value,
+                     seed=_SEED.value)
   except (ValueError, FileNotFoundError) as error:
     sys.exit(f'error: {error}')
   print(text(result))

@@ -34,7 +34,8 @@ class Template:
     try:
       return string.Template(self.text).substitute({name: clean(value) for name, value in fields.items()})
     except (KeyError, ValueError) as error:
-      raise ValueError(f'judge template: {error}; the fields are {", ".join(fields)}, a dollar sign is $$') from None
+      raise ValueError(f'judge template: {error}; the fields are {", ".join(fields)}, '
+                       'a dollar sign is $$') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Verdict:
 class Judge:
   """Verdicts on filled templates.
 
-  model: an Endpoint or Local, or None to read verdicts from `cache` alone (offline). parse(text) gives the verdict
-  or raises ValueError, and then the judge is asked again, at most `attempts` times in all. Finished verdicts go to
-  `cache` at once, so nothing is asked twice, in this run or a later one; a cache of another judge or another template
-  is refused. Failures are not cached.
+  model: an Endpoint or Local, or None to read verdicts from `cache` alone (offline). parse(text) gives the
+  verdict or raises ValueError, and then the judge is asked again, at most `attempts` times in all. Finished
+  verdicts go to `cache` at once, so nothing is asked twice, in this run or a later one; a cache of another
+  judge or another template is refused. Failures are not cached.
   """
 
   def __init__(self, model, template: Template, parse: Callable[[str], Any], cache: Path, *, name: str = '',
@@ -61,7 +62,8 @@ class Judge:
       raise FileNotFoundError(f'{cache}: no judgements to read, and no judge to ask')
     self.name = name or getattr(model, 'name', '') or _judge_of(cache)
     self.template = template
-    self._model, self._parse, self._attempts, self._sampling, self._workers = model, parse, attempts, sampling, workers
+    self._model, self._parse = model, parse
+    self._attempts, self._sampling, self._workers = attempts, sampling, workers
     self._lock = threading.Lock()
     self._log = Log(cache, {'judge': self.name, 'template': template.hash})
     self._known = {entry['key']: entry['raw'] for entry in self._log.entries}

@@ -12,10 +12,10 @@ class Late(TimeoutError):
 
 
 class Limited:
-  """`Limited(function, seconds, memory)(*args)` → its value, from a worker process that is replaced when killed.
+  """`Limited(function, seconds, memory)(*args)` → its value, from a process that is replaced when killed.
 
-  function: importable by name. memory: bytes of address space the worker may add. An exception of the function is
-  raised again as a RuntimeError; being late, or dead, is `Late`.
+  function: importable by name. memory: bytes of address space the worker may add. An exception of the
+  function is raised again as a RuntimeError; being late, or dead, is `Late`.
   """
 
   def __init__(self, function: Callable, seconds: float, memory: int = 1 << 30):

@@ -12,17 +12,24 @@ INSTRUCTION = 'Please reason step by step, and put your final answer within \\bo
 SECONDS = 20.0
 
 _PROBLEM = ('problem', 'question', 'prompt', 'input')
+_GROUPS = ('year', 'subject', 'level', 'source', 'data_source')
 _ANSWER = ('answer', 'expected_answer', 'gold', 'ground_truth', 'reward_model')
 
 
 def aime(*, last_number: bool = False) -> Task:
-  """AIME: integers 0 to 999, compared as exact rationals. last_number: take an unboxed last number as the answer."""
+  """AIME: integers 0 to 999, compared as exact rationals.
+
+  last_number: take an unboxed last number as the answer.
+  """
   return _task('aime', functools.partial(_load, integers=True), exact=True, last_number=last_number,
                sampling=Sampling(samples=32, temperature=0.6, top_p=0.95, max_tokens=32_768))
 
 
 def maths(*, last_number: bool = False, seconds: float = SECONDS) -> Task:
-  """Any answers in LaTeX: exact, then symbolic under a limit. seconds: wall-clock limit for one comparison."""
+  """Any answers in LaTeX: exact, then symbolic under a limit.
+
+  seconds: wall-clock limit for one comparison.
+  """
   return _task('maths', functools.partial(_load, integers=False), exact=False, last_number=last_number,
                sampling=Sampling(samples=4, temperature=0.6, top_p=0.95, max_tokens=32_768), seconds=seconds)
 
@@ -65,8 +72,9 @@ def _example(where: str, row: Mapping, *, integers: bool) -> Example:
   value = answers.rational(gold)
   if integers and (value is None or value.denominator != 1 or not 0 <= value <= 999):
     raise RowError(f'answer is not an integer from 0 to 999: {gold[:40]!r}')
-  groups = {key: str(lower[key]) for key in ('year', 'subject', 'level', 'source', 'data_source') if lower.get(key)}
-  return Example(row_id(lower, where, 'id', 'problem_id', 'unique_id'), {'problem': problem, 'answer': gold}, groups)
+  groups = {key: str(lower[key]) for key in _GROUPS if lower.get(key)}
+  return Example(row_id(lower, where, 'id', 'problem_id', 'unique_id'), {'problem': problem, 'answer': gold},
+                 groups)
 
 
 def _text(row: Mapping, names: Sequence[str]) -> str:
@@ -121,7 +129,7 @@ def _verdict(gold: str, found: str, symbolic) -> tuple[bool, str]:
 
 
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:
-  """Mean accuracy, and with more than one sample pass@k, maj@k and, where every answer has a reward, best@k."""
+  """Mean accuracy; of several samples also pass@k, maj@k and, where every answer has a reward, best@k."""
   right = [outcome.scores['accuracy'][0] for outcome in outcomes]
   n = len(right)
   scores = {'accuracy': (sum(right) / n, 1.0)}

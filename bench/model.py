@@ -1,8 +1,8 @@
 """Where answers come from: an OpenAI-compatible endpoint, or a local folder of weights.
 
-Both are called alike, `model(messages, sampling, seed) -> Answer`, where messages are chat turns whose content is a
-text or a list of parts {'type': 'text', 'text': …}, {'type': 'image', 'image': path or PIL image},
-{'type': 'audio', 'audio': path}.
+Both are called alike, `model(messages, sampling, seed) -> Answer`, where messages are chat turns whose
+content is a text or a list of parts {'type': 'text', 'text': …}, {'type': 'image', 'image': path or PIL
+image}, {'type': 'audio', 'audio': path}.
 """
 
 import base64
@@ -51,14 +51,15 @@ class Retry:
 class Endpoint:
   """A chat-completions server such as vLLM's, SGLang's or our own. Safe to call from several threads.
 
-  url: the address up to and including the version, for example http://127.0.0.1:8000/v1. name: the model to ask for;
-  by default the first that the server lists. timeout: seconds for one whole reply. Replies above `max_bytes` are cut
-  off unread. Raises RequestFailed.
+  url: the address up to and including the version, for example http://127.0.0.1:8000/v1. name: the model to
+  ask for; by default the first that the server lists. timeout: seconds for one whole reply. Replies above
+  `max_bytes` are cut off unread. Raises RequestFailed.
   """
 
   concurrent = True
 
-  def __init__(self, url: str, name: str = '', *, key: str = '', timeout: float = 600.0, retry: Retry = Retry(),
+  def __init__(self, url: str, name: str = '', *, key: str = '', timeout: float = 600.0,
+               retry: Retry = Retry(),
                max_bytes: int = MAX_REPLY_BYTES, sleep: Callable[[float], None] = time.sleep):
     import httpx
     self.url = url.rstrip('/')
@@ -156,7 +157,8 @@ def _openai_part(part: Mapping) -> dict:
   if part['type'] == 'audio':
     path = Path(part['audio'])
     data = base64.b64encode(path.read_bytes()).decode()
-    return {'type': 'input_audio', 'input_audio': {'data': data, 'format': path.suffix.lstrip('.').lower() or 'wav'}}
+    return {'type': 'input_audio',
+            'input_audio': {'data': data, 'format': path.suffix.lstrip('.').lower() or 'wav'}}
   return dict(part)
 
 
@@ -197,7 +199,10 @@ class Local:
 
 
 def open_model(spec: str, name: str = '', *, key_env: str = 'OPENAI_API_KEY', timeout: float = 600.0):
-  """The model that `spec` names: a URL or a folder. Raises ValueError for anything else, RequestFailed if deaf."""
+  """The model that `spec` names: a URL or a folder.
+
+  Raises ValueError for anything else, RequestFailed if deaf.
+  """
   if spec.startswith(('http://', 'https://')):
     return Endpoint(spec, name, key=os.environ.get(key_env, ''), timeout=timeout)
   folder = Path(spec)

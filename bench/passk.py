@@ -41,9 +41,9 @@ def curve_points(n: int) -> list[int]:
 def maj_at_k(votes: Sequence[Hashable | None], correct: Sequence[bool], k: int, *, seed: int = 0) -> float:
   """The expected correctness of the most frequent answer among k samples drawn without replacement.
 
-  `votes` are answers in canonical form; None does not vote but is drawn all the same. Tied answers count as the mean
-  of their correctness; a draw without votes counts 0. Exact when there are at most 1 000 subsets, else the mean over
-  1 000 random ones.
+  `votes` are answers in canonical form; None does not vote but is drawn all the same. Tied answers count as
+  the mean of their correctness; a draw without votes counts 0. Exact when there are at most 1 000 subsets,
+  else the mean over 1 000 random ones.
   """
   n = len(votes)
   _check(n, k)
@@ -72,9 +72,10 @@ def _subsets(n: int, k: int, seed: int) -> np.ndarray:
 
 
 def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> float:
-  """The expected correctness of the sample with the highest reward among k drawn without replacement, exactly.
+  """The expected correctness of the sample of highest reward among k drawn without replacement.
 
-  Equal rewards share: each tied sample is picked equally often. Raises ValueError for a reward that is not finite.
+  Exact, by counting subsets. Equal rewards share: each tied sample is picked equally often. Raises ValueError for a reward that is not
+  finite.
   """
   n = len(rewards)
   _check(n, k)

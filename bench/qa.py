@@ -32,6 +32,7 @@ Reply with one JSON object and nothing else:
 _PUNCTUATION = str.maketrans(string.punctuation, ' ' * len(string.punctuation))
 _SQUAD_DELETE = str.maketrans('', '', string.punctuation)
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
+_ACCEPTED = ('answers', 'golden_answers', 'ground_truth', 'answer', 'gold')
 _TAGS = ('think', 'tool_call', 'answer')
 
 
@@ -51,7 +52,8 @@ def exact_match(prediction: str, accepted: Sequence[str]) -> float:
 
 def set_f1(prediction: str, accepted: Sequence[str]) -> float:
   """The best F1 over the accepted answers, tokens as sets."""
-  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted), default=0.0)
+  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted),
+             default=0.0)
 
 
 def _f1(ours: set, theirs: set) -> float:
@@ -106,7 +108,7 @@ def qa(*, judge=None, judgements: str = '', plain: bool = False) -> Task:
 
 def _example(where: str, row: Mapping) -> Example:
   question = next((row[f] for f in ('question', 'query', 'problem') if isinstance(row.get(f), str)), None)
-  golds = next((row[f] for f in ('answers', 'golden_answers', 'ground_truth', 'answer', 'gold') if row.get(f)), None)
+  golds = next((row[f] for f in _ACCEPTED if row.get(f)), None)
   if isinstance(golds, dict):
     golds = golds.get('target')
   if question is None or golds is None:
@@ -128,7 +130,8 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator
     status = NO_ANSWER
     if text is not None:
       status = OK
-      scores = {'f1': set_f1(text, accepted), 'em': exact_match(text, accepted), 'squad f1': squad_f1(text, accepted)}
+      scores = {'f1': set_f1(text, accepted), 'em': exact_match(text, accepted),
+                'squad f1': squad_f1(text, accepted)}
     if judge:
       verdict = verdicts.get(i)
       scores['pm'] = max(scores['em'], float(bool(verdict and verdict.value)))
@@ -152,4 +155,5 @@ def macro_means(items: Sequence[Item]) -> dict[str, list[Column]]:
   if len(sources) < 2:
     return {}
   metrics = dict.fromkeys(metric for item in items for metric in item.scores)
-  return {f'{metric}, mean of sources': [Column(metric, ('source', s)) for s in sources] for metric in metrics}
+  of = lambda metric: [Column(metric, ('source', source)) for source in sources]
+  return {f'{metric}, mean of sources': of(metric) for metric in metrics}

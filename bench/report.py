@@ -19,7 +19,8 @@ _BODY = """\
 {% if gallery %}<p><a href="{{ gallery }}">Images and verdicts</a></p>{% endif %}
 {% for table in tables %}
 <h2>{{ table.title }}</h2>
-<table><tr>{% for cell in table.head %}<th class="{{ 'n' if not loop.first }}">{{ cell }}</th>{% endfor %}</tr>
+<table>
+<tr>{% for cell in table.head %}<th class="{{ 'n' if not loop.first }}">{{ cell }}</th>{% endfor %}</tr>
 {% for row in table.rows %}
 <tr>{% for cell in row %}<td class="{{ 'n' if not loop.first }}">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
 </table>
@@ -35,9 +36,10 @@ _BODY = """\
 
 
 def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict:
-  """Writes report.json, report.md, report.html, the charts and the task's gallery; the report as JSON has it."""
+  """Writes report.json, .md and .html, the charts and the task's gallery; the report as JSON has it."""
   report = json.loads(json.dumps(report, allow_nan=False))
-  drawn = [charts.group_bars(f'{report["task"]}: {task.primary} by {key}', _primary(task, values), _scale(report),
+  drawn = [charts.group_bars(f'{report["task"]}: {task.primary} by {key}', _primary(task, values),
+                             _scale(report),
                              folder / f'by_{re.sub("[^a-z0-9]+", "_", key.lower())}.png')
            for key, values in _chartable(task, report)]
   if task.charts:
@@ -48,7 +50,8 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
   write_text(folder / 'report.json', _pretty(report))
   write_text(folder / 'report.md', _markdown(title, _headline(report), tables, drawn, gallery))
   shown = [_shown(item) for item in items[:MOST_ITEMS]]
-  write_text(folder / 'report.html', page(title, _BODY, headline=_headline(report), charts=drawn, gallery=gallery,
+  write_text(folder / 'report.html',
+             page(title, _BODY, headline=_headline(report), charts=drawn, gallery=gallery,
                                           tables=tables, shown=shown, total=len(items)))
   return report
 
@@ -67,7 +70,8 @@ def _charted(task: Task) -> str | None:
 
 
 def _chartable(task: Task, report: Mapping) -> list[tuple[str, Mapping]]:
-  return [(key, values) for key, values in report['groups'].items() if 1 < len(values) <= 40 and _charted(task)]
+  groups = report['groups'].items() if _charted(task) else ()
+  return [(key, values) for key, values in groups if 1 < len(values) <= 40]
 
 
 def _primary(task: Task, values: Mapping) -> dict:
@@ -90,7 +94,8 @@ def scale_of(metric: str, report: Mapping) -> float:
 def _headline(report: Mapping) -> str:
   data, primary = report['data'], report['primary']
   best = report['metrics'].get(primary)
-  value = number(best, scale_of(primary, report)) if best else report['extras'].get(f'no {primary}', 'not counted')
+  why_not = report['extras'].get(f'no {primary}', 'not counted')
+  value = number(best, scale_of(primary, report)) if best else why_not
   failed = report['statuses'].get('request_failed', 0)
   return (f'{primary}: {value} (95 % interval). {data["read"]} rows read, {len(data["skipped"])} skipped, '
           f'{len(data["repaired"])} repaired, {data["examples"]} examples scored'
@@ -104,21 +109,25 @@ def _tables(report: Mapping) -> list[dict]:
   for key, values in report['groups'].items():
     names = list(next(iter(values.values())))
     tables.append({'title': f'By {key}', 'head': [key, 'problems', *names],
-                   'rows': [[value, row[names[0]]['problems'], *(number(row[m], scale_of(m, report)) for m in names)]
+                   'rows': [[value, row[names[0]]['problems'],
+                             *(number(row[m], scale_of(m, report)) for m in names)]
                             for value, row in values.items()]})
   reasons: dict[str, int] = {}
   for kind in ('skipped', 'repaired'):
     for problem in report['data'][kind]:
       reasons[f'{kind}: {problem["reason"]}'] = reasons.get(f'{kind}: {problem["reason"]}', 0) + 1
-  tables.append({'title': 'Answers by status', 'head': ['status', 'answers'], 'rows': list(report['statuses'].items())})
+  tables.append({'title': 'Answers by status', 'head': ['status', 'answers'],
+                 'rows': list(report['statuses'].items())})
   if reasons:
     tables.append({'title': 'Rows', 'head': ['what', 'rows'], 'rows': list(reasons.items())})
   simple = {k: v for k, v in report['extras'].items() if not isinstance(v, (dict, list))}
-  settings = {'data': ', '.join(report['data']['files']), **_flat(report['generation']), **_flat(report['scorer']),
+  settings = {'data': ', '.join(report['data']['files']), **_flat(report['generation']),
+              **_flat(report['scorer']),
               'prompt hash': report['prompt_hash'], 'share cut off': report['cut_off'],
               'share without an answer': report['no_answer'], **simple,
               'resamples': report['bootstrap']['resamples'], 'seconds': report['seconds']}
-  tables.append({'title': 'Settings', 'head': ['setting', 'value'], 'rows': [[k, str(v)] for k, v in settings.items()]})
+  tables.append({'title': 'Settings', 'head': ['setting', 'value'],
+                 'rows': [[k, str(v)] for k, v in settings.items()]})
   return tables
 
 

@@ -1,7 +1,7 @@
 """Rows of the files that benchmarks come in, and of the answers written about them.
 
-Reads JSON, JSON lines, CSV, TSV, Parquet and folders saved by the `datasets` library. A row that cannot be read is
-reported and never stops the others; text is always valid Unicode afterwards.
+Reads JSON, JSON lines, CSV, TSV, Parquet and folders saved by the `datasets` library. A row that cannot be
+read is reported and never stops the others; text is always valid Unicode afterwards.
 """
 
 import csv
@@ -82,7 +82,7 @@ def read_rows(path: str) -> Rows:
   """
   root = Path(path)
   if not root.exists():
-    raise FileNotFoundError(f'--data={path}: no such file or folder')
+    raise FileNotFoundError(f'{path}: no such file or folder')
   files = [root] if root.is_file() else _data_files(root)
   parts = [_READERS[_suffix(file)](file, file.name) for file in files]
   return Rows(
@@ -102,13 +102,13 @@ def _data_files(root: Path) -> list[Path]:
   arrow = sorted(p for p in root.rglob('*.arrow') if not p.name.startswith('cache-'))
   files = arrow or sorted(p for p in root.rglob('*') if p.suffix in SUFFIXES)
   if not files:
-    raise ValueError(f'--data={root}: the folder holds none of {", ".join(SUFFIXES)}')
+    raise ValueError(f'{root}: the folder holds none of {", ".join(SUFFIXES)}')
   return files
 
 
 def _suffix(path: Path) -> str:
   if path.suffix.lower() not in SUFFIXES:
-    raise ValueError(f'--data={path}: unknown kind of file {path.suffix!r}, expected one of {", ".join(SUFFIXES)}')
+    raise ValueError(f'{path}: unknown kind of file {path.suffix!r}, expected one of {", ".join(SUFFIXES)}')
   return path.suffix.lower()
 
 
@@ -153,15 +153,16 @@ def _read_json(path: Path, name: str):
   try:
     value = parse_json(_decode(path.read_bytes(), name, repaired))
   except ValueError as error:
-    raise ValueError(f'--data={path}: not JSON ({error}); a file of one object a line is named .jsonl') from None
+    raise ValueError(f'{path}: not JSON ({error}); a file of one object a line is named .jsonl') from None
   if isinstance(value, dict):
     lists = [v for v in value.values() if isinstance(v, list)]
     # Either one list under a name, or objects under their ids (as MathVista has it).
     value = lists[0] if len(lists) == 1 else [{'id': k, **v} for k, v in value.items() if isinstance(v, dict)]
   if not isinstance(value, list):
-    raise ValueError(f'--data={path}: expected a JSON list of objects, got {type(value).__name__}')
+    raise ValueError(f'{path}: expected a JSON list of objects, got {type(value).__name__}')
   rows = [(f'{name}[{i}]', row) for i, row in enumerate(value) if isinstance(row, dict)]
-  skipped = [Problem(f'{name}[{i}]', 'not_an_object') for i, row in enumerate(value) if not isinstance(row, dict)]
+  others = [i for i, row in enumerate(value) if not isinstance(row, dict)]
+  skipped = [Problem(f'{name}[{i}]', 'not_an_object') for i in others]
   return rows, skipped, repaired
 
 
@@ -224,8 +225,8 @@ def write_text(path: Path, text: str) -> None:
 class Log:
   """An append-only JSONL file whose first line says what its entries belong to.
 
-  A line is on disk before `append` returns. A last line cut by a crash is dropped. Opening a log whose header differs
-  raises ValueError naming the first field that does.
+  A line is on disk before `append` returns. A last line cut by a crash is dropped. Opening a log whose header
+  differs raises ValueError naming the first field that does.
   """
 
   def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -246,11 +247,12 @@ class Log:
     try:
       found, *self.entries = (parse_json(line) for line in whole.decode('utf-8').splitlines())
     except ValueError as error:
-      raise ValueError(f'{path}: damaged before its last line ({error}); move it away to start afresh') from None
+      raise ValueError(f'{path}: damaged before its last line ({error}); '
+                       'move it away to start afresh') from None
     for field in sorted(header | found):
       if header.get(field) != found.get(field):
-        raise ValueError(f'{path} was written with {field}={found.get(field)!r}, this run has {header.get(field)!r}; '
-                         'choose another folder, or restore the setting to go on')
+        raise ValueError(f'{path} was written with {field}={found.get(field)!r}, '
+                         f'this run has {header.get(field)!r}; choose another folder, or restore the setting to go on')
 
   def append(self, entry: Mapping[str, Any]) -> None:
     self._write(entry)

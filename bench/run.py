@@ -24,19 +24,24 @@ from bench.report import number, scale_of
 from bench.task import Data, Sampling, Task
 
 _TASK = flags.DEFINE_enum('task', None, list(tasks.TASKS), 'Which benchmark.')
-_DATA = flags.DEFINE_string('data', None, 'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
+_DATA = flags.DEFINE_string('data', None,
+                            'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
 _MODEL = flags.DEFINE_string('model', None, 'Who answers: a folder of InternVL weights, or the URL of an '
                              'OpenAI-compatible server up to and including /v1.')
-_MODEL_NAME = flags.DEFINE_string('model_name', '', 'The model to ask for at the URL; default: the first it lists.')
+_MODEL_NAME = flags.DEFINE_string('model_name', '',
+                                  'The model to ask for at the URL; default: the first it lists.')
 _ANSWERS = flags.DEFINE_string('answers', None, 'Score the answers of this file instead of asking a model: a '
-                               'results.jsonl or answers.jsonl of another run, or lines {"id": …, "text": …}.')
+                               'results.jsonl or answers.jsonl of another run, or lines '
+                               '{"id": …, "text": …}.')
 _OUT = flags.DEFINE_string('out', None, 'Folder for results; default: runs/<task>/<model>.')
-_SAMPLES = flags.DEFINE_integer('samples', None, 'Answers a question; default: the benchmark\'s own.', lower_bound=1)
+_SAMPLES = flags.DEFINE_integer('samples', None, 'Answers a question; default: the benchmark\'s own.',
+                                lower_bound=1)
 _TEMPERATURE = flags.DEFINE_float('temperature', None, 'Sampling temperature; default: the benchmark\'s own.',
                                   lower_bound=0.0)
 _TOP_P = flags.DEFINE_float('top_p', None, 'Nucleus sampling; default: the benchmark\'s own.', 0.0, 1.0)
 _TOP_K = flags.DEFINE_integer('top_k', None, 'Only the k likeliest tokens; 0 for all.', lower_bound=0)
-_MAX_TOKENS = flags.DEFINE_integer('max_tokens', None, 'Longest answer; default: the benchmark\'s own.', lower_bound=1)
+_MAX_TOKENS = flags.DEFINE_integer('max_tokens', None, 'Longest answer; default: the benchmark\'s own.',
+                                   lower_bound=1)
 _SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampling and of the bootstrap.', lower_bound=0)
 _LIMIT = flags.DEFINE_integer('limit', 0, 'Only the first so many examples; 0 for all.', lower_bound=0)
 _WORKERS = flags.DEFINE_integer('workers', 8, 'Requests at a time.', 1, 256)
@@ -90,7 +95,8 @@ def _limited(data: Data) -> Data:
 def _sampling(task: Task) -> Sampling:
   asked = {'samples': _SAMPLES.value, 'temperature': _TEMPERATURE.value, 'top_p': _TOP_P.value,
            'top_k': _TOP_K.value, 'max_tokens': _MAX_TOKENS.value}
-  return dataclasses.replace(task.sampling, **{name: value for name, value in asked.items() if value is not None})
+  return dataclasses.replace(task.sampling,
+                             **{name: value for name, value in asked.items() if value is not None})
 
 
 def cli() -> None:

@@ -1,7 +1,7 @@
 """Runs one task: asks what has not been asked, scores every answer, writes the results.
 
-In the folder: answers.jsonl, every finished answer as it came (what a later run does not ask again); results.jsonl,
-one line an example in the order of the data; report.json, report.md, report.html and charts.
+In the folder: answers.jsonl, every finished answer as it came (what a later run does not ask again);
+results.jsonl, one line an example in the order of the data; report.json, report.md, report.html and charts.
 """
 
 import concurrent.futures
@@ -27,15 +27,16 @@ class TooManyFailures(RuntimeError):
   """So many requests in a row failed that the rest would too."""
 
 
-def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '', sampling: Sampling | None = None,
+def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
+        sampling: Sampling | None = None,
         seed: int = 0, workers: int = 8, resamples: int = 10_000) -> dict:
   """The report of `task` on `data`, with answers of `model` or, without one, of the file `answers`.
 
   Raises ValueError when there is nothing to score or `folder` belongs to another run.
   """
   if not data.examples:
-    reasons = sorted({p.reason for p in data.skipped})
-    raise ValueError(f'no usable example in {data.read} rows; reasons: {"; ".join(reasons[:5]) or "the file is empty"}')
+    reasons = '; '.join(sorted({p.reason for p in data.skipped})[:5])
+    raise ValueError(f'no usable example in {data.read} rows: {reasons or "there are none"}')
   start = time.monotonic()
   out = Path(folder)
   if model is not None:
@@ -46,7 +47,8 @@ def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '', s
     given, account = read_answers(answers, data.examples)
     source = {'model': Path(answers).name, 'generation': account}
   items = score(task, data.examples, given)
-  header = {'tool': {'name': 'espalier-jax bench', 'version': VERSION}, 'task': task.name, 'primary': task.primary,
+  header = {'tool': {'name': 'espalier-jax bench', 'version': VERSION}, 'task': task.name,
+            'primary': task.primary,
             'percent': task.percent, 'data': _account(data), **source, 'prompt_hash': prompt_hash(task),
             'scorer': dict(task.settings), 'bootstrap': {'resamples': resamples, 'seed': seed}}
   numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
@@ -65,7 +67,7 @@ def _account(data: Data) -> dict:
 
 
 def sample_seed(seed: int, example_id: str, sample: int) -> int:
-  """A 31-bit seed that depends on nothing but its arguments, so neither order nor a restart changes an answer."""
+  """31 bits that depend on the arguments alone, so neither order nor a restart changes an answer."""
   return int.from_bytes(hashlib.sha256(dump([seed, example_id, sample]).encode()).digest()[:4]) >> 1
 
 
@@ -132,8 +134,9 @@ def _in_parallel(ask, todo: Sequence, workers: int) -> Iterator[tuple]:
 def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list[Answer]], dict]:
   """Answers of a file, by example, and an account of it.
 
-  A line is {"id", "text", "sample"?, "finish"?, "reward"?}, or {"id", "samples": [{"text", …}, …]} as in results.jsonl.
-  In place of an id, "index" and "image" will do. Examples without an answer get one empty answer marked as failed.
+  A line is {"id", "text", "sample"?, "finish"?, "reward"?}, or {"id", "samples": [{"text", …}, …]} as in
+  results.jsonl. In place of an id, "index" and "image" will do. Examples without an answer get one empty
+  answer marked as failed.
   """
   rows = read_rows(path)
   found: dict[str, dict[int, Answer]] = {}
@@ -151,12 +154,13 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
         mine.setdefault(len(mine) if at is None else at, answer)
   given = {key: [answer for _, answer in sorted(samples.items())] for key, samples in found.items()}
   if not given:
-    raise ValueError(f'--answers={path}: none of its {rows.read} lines answers any of the {len(examples)} examples')
+    raise ValueError(f'{path}: none of its {rows.read} lines answers any of the {len(examples)} examples')
   account = {'answers': dict(rows.files), 'unusable_lines': bad, 'unknown_ids': unknown,
              'examples_without_answer': len(known) - len(given)}
   samples = max(map(len, given.values()))
   missing = Answer('no answer in the file', 'failed')
-  return {e.id: [*given.get(e.id, []), *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
+  return {e.id: [*given.get(e.id, []),
+                 *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
 
 
 def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer]]]:

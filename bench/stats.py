@@ -37,7 +37,8 @@ def value_of(num, den) -> float:
 def resampled(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
   """[R] values of the mean of ratios over problems drawn with replacement. num, den: [N, C].
 
-  The draws depend on N, R and seed alone, so two systems on the same problems get the same draws (a paired bootstrap).
+  The draws depend on N, R and seed alone, so two systems on the same problems get the same draws (a paired
+  bootstrap).
   """
   num, den = np.asarray(num, float), np.asarray(den, float)
   n = len(num)
@@ -66,7 +67,10 @@ def two_level(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndar
 
 
 def percentile(draws: np.ndarray) -> tuple[float | None, float | None]:
-  """The interval that leaves (1 - LEVEL) / 2 of the draws on each side; draws that counted nothing are left out."""
+  """The interval that leaves (1 - LEVEL) / 2 of the draws on each side.
+
+  Draws that counted nothing are left out.
+  """
   draws = draws[np.isfinite(draws)]
   if not draws.size:
     return None, None

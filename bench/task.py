@@ -1,8 +1,9 @@
 """One idea for every benchmark: examples, a prompt, a score for each answer, numbers over all of them.
 
-A number over a benchmark is a ratio of sums. An accuracy is right answers over answers; a corpus word error rate is
-edits over reference words; a pooled dimension of UniGenBench is fulfilled checkpoints over checkpoints. So a score is
-a pair (numerator, denominator), and one estimator, one bootstrap and one comparison serve every task.
+A number over a benchmark is a ratio of sums. An accuracy is right answers over answers; a corpus word error
+rate is edits over reference words; a pooled dimension of UniGenBench is fulfilled checkpoints over
+checkpoints. So a score is a pair (numerator, denominator), and one estimator, one bootstrap and one
+comparison serve every task.
 """
 
 import dataclasses
@@ -28,7 +29,10 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """One question. `fields` is what the task's prompt and score read; `cluster` names the unit that is resampled."""
+  """One question. `fields` is what the task's prompt and score read.
+
+  `cluster` names the unit that is resampled.
+  """
 
   id: str
   fields: Mapping[str, Any]
@@ -114,11 +118,11 @@ class Column:
 class Task:
   """A benchmark.
 
-  load(path) → Data; prompt(example) → chat messages; score(pairs of example and answer) → their outcomes in the same
-  order; combine(example, answers, outcomes) → the example's scores. `template` is every word that goes to the model
-  beside the example, so that its hash tells two prompts apart. `composites(items)` names plain means of ratios.
-  `metric_order` says which metrics come first in a report, `group_metrics` which are reported by group.
-  `accept(example, text)` false asks the model again, up to `attempts` times in all.
+  load(path) → Data; prompt(example) → chat messages; score(pairs of example and answer) → their outcomes in
+  the same order; combine(example, answers, outcomes) → the example's scores. `template` is every word that
+  goes to the model beside the example, so that its hash tells two prompts apart. `composites(items)` names
+  plain means of ratios. `metric_order` says which metrics come first in a report, `group_metrics` which are
+  reported by group. `accept(example, text)` false asks the model again, up to `attempts` times in all.
   """
 
   name: str
@@ -150,7 +154,10 @@ def each(score: Callable[[Example, Answer], Outcome]):
 
 
 def user_message(*parts) -> list[dict]:
-  """One user turn. A text part is a str; any other part is a content dict such as {'type': 'image', 'image': path}."""
+  """One user turn. A text part is a str.
+
+  Any other part is a content dict such as {'type': 'image', 'image': path}.
+  """
   content = [{'type': 'text', 'text': part} if isinstance(part, str) else part for part in parts]
   if len(content) == 1 and content[0]['type'] == 'text':
     return [{'role': 'user', 'content': content[0]['text']}]

@@ -7,13 +7,12 @@ import re
 import string
 from collections.abc import Callable
 
-
 _SPEAKER = re.compile(r'^\s*\[?(?:speaker|spk)[ _]?\d+\]?\s*:', re.IGNORECASE | re.MULTILINE)
 _TIMES = re.compile(r'<\|\d+(?:\.\d+)?\|>|[\[(]\s*\d[\d:.,]*\s*(?:-->|-|–|,)\s*\d[\d:.,]*\s*[\])]')
 
 _CHINESE_PUNCTUATION = (
-    '＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､　、〃〈〉《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟'
-    '〰〾〿–—‘’‛“”„‟…‧﹏﹑﹔·！？｡。')
+    '＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､　、〃'
+    '〈〉《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏﹑﹔·！？｡。')
 _SEED_DELETE = str.maketrans('', '', (string.punctuation + _CHINESE_PUNCTUATION).replace("'", ''))
 
 LONGEST = 1_000_000
@@ -23,8 +22,8 @@ _MOST_STEPS = 100_000_000
 def unbearable(text: str) -> bool:
   """Whether a text is too long to normalise.
 
-  Whisper's patterns for bracketed text look ahead from every opening bracket, so many of them that never close take
-  time that grows with the square of the length: a minute for 60 000.
+  Whisper's patterns for bracketed text look ahead from every opening bracket, so many of them that never
+  close take time that grows with the square of the length: a minute for 60 000.
   """
   return len(text) > LONGEST or len(text) * sum(map(text.count, '[(<')) > _MOST_STEPS
 
@@ -37,7 +36,8 @@ def strip_tags(text: str) -> str:
 @functools.cache
 def _whisper_english() -> Callable[[str], str]:
   from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
-  # The spelling table is OpenAI's; transformers wants it from a checkpoint's folder, whisper-normalizer ships it.
+  # The spelling table is OpenAI's; transformers wants it from a checkpoint's folder, whisper-normalizer ships
+  # it.
   table = importlib.resources.files('whisper_normalizer') / 'normalizers' / 'english.json'
   return EnglishTextNormalizer(json.loads(table.read_text(encoding='utf-8')))
 

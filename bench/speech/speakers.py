@@ -48,7 +48,8 @@ def read_segments(text: str) -> list[Segment] | None:
 def _is_segment(value) -> bool:
   lower = {str(k).lower(): v for k, v in value.items()}
   times = [lower.get('start'), lower.get('end')]
-  return all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times) and (
+  return all(isinstance(t, (int, float)) and not isinstance(t,
+                                                            bool) and math.isfinite(t) for t in times) and (
       isinstance(lower.get('content', lower.get('text')), str))
 
 
@@ -62,8 +63,9 @@ def make_segment(value: dict) -> Segment:
                  lower.get('content', lower.get('text')))
 
 
-def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise: Callable[[str], str]) -> Edits:
-  """Concatenated minimum-permutation WER: each speaker's words together, speakers assigned for the fewest edits."""
+def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment],
+          normalise: Callable[[str], str]) -> Edits:
+  """WER of each speaker's words put together, speakers assigned one to one for the fewest edits."""
   ours, theirs = _words(reference, normalise), _words(hypothesis, normalise)
   return _best_assignment(list(ours.values()), list(theirs.values()),
                           lambda a, b: edits([w for w, _, _ in a], [w for w, _, _ in b]))
@@ -71,7 +73,7 @@ def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise
 
 def tcpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise: Callable[[str], str], *,
            collar: float = COLLAR) -> Edits:
-  """cpWER in which words align only if the reference word's span, widened by the collar, holds the other's middle.
+  """cpWER in which a word aligns only with one whose span, widened by the collar, holds its middle.
 
   A segment's time is shared among its words by their length in characters, as meeteval does by default.
   """
@@ -94,7 +96,8 @@ def _words(segments: Sequence[Segment], normalise) -> dict[str, list[tuple[str, 
     ends = list(itertools.accumulate(len(word) for word in words))
     second = (s.end - s.start) / ends[-1]
     speakers.setdefault(s.speaker, []).extend(
-        (word, s.start + (end - len(word)) * second, s.start + end * second) for word, end in zip(words, ends))
+        (word, s.start + (end - len(word)) * second, s.start + end * second) for word,
+        end in zip(words, ends))
   return speakers
 
 

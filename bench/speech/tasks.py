@@ -2,6 +2,7 @@
 
 import functools
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,7 +10,20 @@ from bench.rows import RowError, load_examples, need, row_id, sha256
 from bench.speech import speakers
 from bench.speech.normalize import normaliser, strip_tags, unbearable
 from bench.speech.wer import character_edits, word_edits
-from bench.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Problem, Sampling, Task, each, user_message
+from bench.task import (
+    NO_ANSWER,
+    OK,
+    Answer,
+    Data,
+    Example,
+    Item,
+    Outcome,
+    Problem,
+    Sampling,
+    Task,
+    each,
+    user_message,
+)
 
 TRANSCRIBE = 'Transcribe the speech in this recording.'
 UNITS = {'word': word_edits, 'character': character_edits}
@@ -18,7 +32,10 @@ BAD = 0.5
 
 def asr(*, normalise: str = 'whisper_english', unit: str = 'word', collar: float = speakers.COLLAR,
         der_collar: float = 0.25, overlap: bool = True) -> Task:
-  """Recognition. normalise: text normaliser. unit: word or character. collar: of tcpWER. der_collar, overlap: of DER."""
+  """Recognition. normalise: text normaliser.
+
+  unit: word or character. collar: of tcpWER. der_collar, overlap: of DER.
+  """
   if unit not in UNITS:
     raise ValueError(f'unit is {unit!r}, expected one of {", ".join(UNITS)}')
   return Task(
@@ -30,7 +47,8 @@ def asr(*, normalise: str = 'whisper_english', unit: str = 'word', collar: float
       score=each(functools.partial(_score_asr, normalise=normaliser(normalise), unit=unit, collar=collar,
                                    der_collar=der_collar, overlap=overlap)),
       sampling=Sampling(max_tokens=16_384),
-      settings={'normaliser': normalise, 'unit': unit, 'collar': collar, 'der_collar': der_collar, 'overlap': overlap},
+      settings={'normaliser': normalise, 'unit': unit, 'collar': collar, 'der_collar': der_collar,
+                'overlap': overlap},
       group_metrics=('wer' if unit == 'word' else 'cer',),
   )
 
@@ -51,7 +69,8 @@ def _asr_example(where: str, row: Mapping, *, folder: Path) -> Example:
   groups = {name: str(row[name]) for name in ('dataset', 'language') if row.get(name)}
   audio = row.get('audio')
   return Example(row_id(row, where), {'text': text, 'segments': segments,
-                                      'audio': str(folder / audio) if isinstance(audio, str) else None}, groups)
+                                      'audio': str(folder / audio) if isinstance(audio, str) else None},
+                 groups)
 
 
 def _prompt(example: Example) -> list[dict]:
@@ -77,7 +96,8 @@ def _score_asr(example: Example, answer: Answer, *, normalise, unit, collar, der
   if reference is not None:
     scores |= _speaker_scores(reference, segments or [], plain, collar, der_collar, overlap)
     status = status if segments is not None or status != OK else 'no_segments'
-  return Outcome(status, plain(text)[:20_000], {name: tuple(map(float, pair)) for name, pair in scores.items()})
+  return Outcome(status, plain(text)[:20_000],
+                 {name: tuple(map(float, pair)) for name, pair in scores.items()})
 
 
 def _usable(text: str, normalise) -> tuple[str, str]:
@@ -97,14 +117,16 @@ def _speaker_scores(reference, hypothesis, plain, collar, der_collar, overlap) -
   cp = speakers.cpwer(reference, hypothesis, plain)
   tcp = speakers.tcpwer(reference, hypothesis, plain, collar=collar)
   time = speakers.der(reference, hypothesis, collar=der_collar, overlap=overlap)
-  return {'cpwer': (cp.total, cp.length), 'tcpwer': (tcp.total, tcp.length), 'der': (time.errors, time.speech)}
+  return {'cpwer': (cp.total, cp.length), 'tcpwer': (tcp.total, tcp.length),
+          'der': (time.errors, time.speech)}
 
 
 def tts(*, language: str = 'en', audio: str = '', embeddings: str = '', embedder: str = '') -> Task:
   """Synthesis, the Seed-TTS protocol: transcripts of the synthesised files. language: en or zh.
 
-  audio: folder of {name}.wav to be transcribed. embeddings: .npz with arrays {name}/speech and {name}/prompt, whose
-  cosine is the similarity; embedder: its name and version, without which similarities compare with nothing.
+  audio: folder of {name}.wav to be transcribed. embeddings: .npz with arrays {name}/speech and {name}/prompt,
+  whose cosine is the similarity; embedder: its name and version, without which similarities compare with
+  nothing.
   """
   if language not in ('en', 'zh'):
     raise ValueError(f'language is {language!r}, expected en or zh')
@@ -117,7 +139,8 @@ def tts(*, language: str = 'en', audio: str = '', embeddings: str = '', embedder
       template=TRANSCRIBE,
       load=functools.partial(_load_tts, audio=audio),
       prompt=_prompt,
-      score=each(functools.partial(_score_tts, normalise=normaliser(f'seed_tts_{language}'), vectors=vectors)),
+      score=each(functools.partial(_score_tts, normalise=normaliser(f'seed_tts_{language}'),
+                                   vectors=vectors)),
       sampling=Sampling(max_tokens=2048),
       settings={'normaliser': f'seed_tts_{language}', 'embedder': embedder,
                 'embeddings': sha256(Path(embeddings)) if embeddings else ''},
@@ -144,7 +167,8 @@ def _load_tts(path: str, *, audio: str) -> Data:
   if audio:
     missing = [e.fields['audio'] for e in examples.values() if not Path(e.fields['audio']).is_file()]
     if missing:
-      raise FileNotFoundError(f'{len(missing)} of {len(examples)} synthesised files are missing, first {missing[0]}')
+      raise FileNotFoundError(f'{len(missing)} of {len(examples)} synthesised files are missing, '
+                              f'first {missing[0]}')
   return Data(tuple(examples.values()), len(lines), {Path(path).name: sha256(Path(path))}, tuple(skipped))
 
 
@@ -184,6 +208,6 @@ def _score_tts(example: Example, answer: Answer, *, normalise, vectors) -> Outco
 def _bad_utterances(items: Sequence[Item]) -> dict:
   """How many utterances lie above 50 %, and the spread of the similarities."""
   similar = [item.scores['similarity'][0] for item in items if 'similarity' in item.scores]
-  mean = sum(similar) / len(similar) if similar else None
+  spread = {'variance of similarity': statistics.pvariance(similar)} if similar else {}
   return {'utterances above 50 %': sum(item.scores['above 50 %'][0] > 0 for item in items),
-          **({'variance of similarity': sum((s - mean) ** 2 for s in similar) / len(similar)} if similar else {})}
+          **spread}

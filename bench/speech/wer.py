@@ -37,10 +37,10 @@ def character_edits(reference: str, hypothesis: str) -> Edits:
 
 
 def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
-  """Levenshtein alignment; of equal alignments the one that walks back by match, substitution, deletion, insertion.
+  """Levenshtein alignment. Ties, from the end: match, substitution, deletion, insertion.
 
-  The total is jiwer's. Its own split depends on the library beneath it, so the split is made here, but for pairs
-  of more than 200 million cells.
+  The total is jiwer's. Its own split depends on the library beneath it, so the split is made here, but for
+  pairs of more than 200 million cells.
   """
   import jiwer
   split = jiwer.ReduceToListOfListOfWords()

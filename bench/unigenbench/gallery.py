@@ -18,12 +18,15 @@ _BODY = """\
   <div class="images">
   {% for image in row.images %}
     <figure>
-      {% if image.picture %}<img loading="lazy" alt="image {{ image.id }}" src="{{ image.picture }}">{% endif %}
+      {% if image.picture %}
+      <img loading="lazy" alt="image {{ image.id }}" src="{{ image.picture }}">
+      {% endif %}
       <figcaption>{{ image.id }}
         <ul>{% for name, phrase, bit in image.verdicts %}
           <li class="{{ {1: 'yes', 0: 'no'}.get(bit, 'none') }}"><b>{{ name }}</b>: {{ phrase }}</li>
         {% endfor %}</ul>
-        {% if image.analysis %}<details><summary>what the judge saw</summary><pre>{{ image.analysis }}</pre></details>
+        {% if image.analysis %}
+        <details><summary>what the judge saw</summary><pre>{{ image.analysis }}</pre></details>
         {% endif %}
       </figcaption>
     </figure>
@@ -46,11 +49,13 @@ def write(items: Sequence[Item], folder: str) -> str:
     bits = item.outcomes[0].detail['parsed'] or [None] * len(prompt.points)
     row['images'].append({
         'id': item.example.id, 'analysis': item.outcomes[0].detail['analysis'],
-        'verdicts': [(point.en, phrase, bit) for point, phrase, bit in zip(prompt.points, prompt.phrases, bits)],
+        'verdicts': [(point.en, phrase, bit) for point, phrase,
+                     bit in zip(prompt.points, prompt.phrases, bits)],
         'picture': _thumbnail(item, Path(folder))})
   for row in rows.values():
     row['clean'] = all(bit == 1 for image in row['images'] for *_, bit in image['verdicts'])
-  write_text(Path(folder) / 'gallery.html', page('UniGenBench: images and verdicts', _BODY, rows=list(rows.values())))
+  write_text(Path(folder) / 'gallery.html',
+             page('UniGenBench: images and verdicts', _BODY, rows=list(rows.values())))
   return 'gallery.html'
 
 

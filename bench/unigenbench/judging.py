@@ -27,8 +27,8 @@ $phrases
 2. For each checkpoint give 1 if the image satisfies it, else 0.
 
 ## Rules
-Say only what can be seen directly. Tell no story and make no guesses; leave out what is unclear. Do not describe \
-feelings or abstract ideas.
+Say only what can be seen directly. Tell no story and make no guesses; leave out what is unclear. \
+Do not describe feelings or abstract ideas.
 
 ## Output
 <description>
@@ -78,10 +78,11 @@ _BIT = {0: 0, 1: 1, '0': 0, '1': 1}
 
 
 def question(prompt: Prompt, template: str = '') -> str:
-  """The instruction text for one image of `prompt`. Raises ValueError for a template with an unknown field."""
+  """The instruction for an image of `prompt`. Raises ValueError for a template with an unknown field."""
   names = [getattr(point, prompt.language) for point in prompt.points]
   asks = [getattr(point, f'asks_{prompt.language}') for point in prompt.points]
-  listed = lambda right: '\n'.join(f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, right), 1))
+  listed = lambda right: '\n'.join(f'{i}. {name}: {text}' for i,
+                                   (name, text) in enumerate(zip(names, right), 1))
   fields: Mapping[str, str] = {
       'prompt': prompt.text, 'names': ' | '.join(names), 'definitions': listed(asks),
       'phrases': listed(prompt.phrases), 'count': str(len(names))}
@@ -99,8 +100,8 @@ def template_hash(template: str) -> str:
 def read_scores(text: str, count: int) -> list[int]:
   """The last score element as zeros and ones.
 
-  1, "1", 1.0 and true are ones. A bare number will do for one checkpoint. Raises ValueError for anything else,
-  so that the judge is asked again.
+  1, "1", 1.0 and true are ones. A bare number will do for one checkpoint. Raises ValueError for anything
+  else, so that the judge is asked again.
   """
   body = _last_element('score', text)
   if body is None:

@@ -42,7 +42,10 @@ class PromptSet:
 
 
 def load(path: str) -> PromptSet:
-  """The prompts of a CSV file. A row that cannot be used is skipped, one that was mended is counted; both reported."""
+  """The prompts of a CSV file.
+
+  A row that cannot be used is skipped, one that was mended is counted; both reported.
+  """
   rows = read_rows(path)
   prompts: dict[int, Prompt] = {}
   skipped, repaired = list(rows.skipped), list(rows.repaired)
@@ -83,7 +86,7 @@ def _prompt(row: Mapping) -> tuple[Prompt, bool]:
 
 
 def _read_cell(cell: str) -> tuple[dict, bool]:
-  """The JSON object of a cell, and whether a missing comma had to be put in (the one fault that is mended)."""
+  """The JSON object of a cell, and whether a missing comma was put in (the one fault that is mended)."""
   for text, mended in ((cell, False), (_MISSING_COMMA.sub(r'\1,\2', cell), True)):
     try:
       value = parse_json(text)

@@ -21,7 +21,8 @@ ATTEMPTS = 11
 def unigenbench(*, images: str = '', per_prompt: int = 4, suffix: str = 'png', template: str = '') -> Task:
   """UniGenBench. images: folder of {index}_{k}.png. per_prompt: images of each prompt. suffix: of the files.
 
-  template: file with the judge's instruction in place of ours ($prompt, $names, $definitions, $phrases, $count).
+  template: file with the judge's instruction in place of ours ($prompt, $names, $definitions, $phrases,
+  $count).
   """
   if per_prompt < 1:
     raise ValueError(f'per_prompt is {per_prompt}, expected at least 1')
@@ -90,7 +91,7 @@ def _parsed(example: Example, text: str) -> list[int] | None:
 
 
 def _score(example: Example, answer: Answer) -> Outcome:
-  """Hits and totals of every sub-criterion and primary dimension, by position: a test point may occur twice."""
+  """Hits and totals of each sub-criterion and dimension, by position: a test point may occur twice."""
   prompt: Prompt = example.fields['prompt']
   bits = _parsed(example, answer.text)
   hits, totals = Counter(), Counter()
@@ -103,7 +104,8 @@ def _score(example: Example, answer: Answer) -> Outcome:
     scores |= {name: (float(hits[name]), float(totals[name])) for name in totals}
   image = example.fields['image']
   detail = {'index': prompt.index, 'prompt': prompt.text, 'checkpoints': [p.en for p in prompt.points],
-            'parsed': bits, 'analysis': judging.read_analysis(answer.text), 'image': image.name if image else None}
+            'parsed': bits, 'analysis': judging.read_analysis(answer.text),
+            'image': image.name if image else None}
   return Outcome(OK if bits else UNPARSED, str(bits) if bits else None, scores, detail)
 
 

@@ -1,4 +1,4 @@
-"""What a judge is asked about answers that no rule can read. Wordings are ours; their hash goes into every report."""
+"""What a judge is asked about answers that no rule can read. The wordings are ours."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ Question: $question Options: $options Answer: $answer
 Option:""")
 
 SHORT_ANSWER = Template("""\
-Copy the final answer out of a model's response to a question about a picture, as briefly as the question allows:
-a letter, a number, a list or a few words. Write nothing else. If there is no answer, write nothing but None.
+Copy the final answer out of a model's response to a question about a picture, as briefly as the question
+allows: a letter, a number, a list or a few words. Write nothing else. If there is no answer, write nothing but None.
 
-Question: How many cups are on the shelf? (an integer) Response: There are two on the left and three more, so five.
+Question: How many cups are there? (an integer) Response: There are two on the left and three more, so five.
 Answer: 5
 Question: What is the slope? (a number with 2 decimals) Response: rise over run is 1/4, that is 0.25 in total
 Answer: 0.25

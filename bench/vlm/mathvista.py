@@ -22,8 +22,9 @@ _GROUPS = ('question_type', 'answer_type', 'task', 'source', 'grade', 'context')
 
 
 def mathvista(*, rule: str = 'official', steps: bool = False, judge=None, judgements: str = '') -> Task:
-  """MathVista. rule: official or vlmevalkit. steps: ask for reasoning and a final line (InternVL's second prompt).
+  """MathVista.
 
+  rule: official or vlmevalkit. steps: ask for reasoning and a final line (InternVL's second prompt).
   judgements: file of extracted short answers, read and added to; without it a response is taken as it stands.
   """
   if rule not in RULES:
@@ -57,7 +58,8 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   if not isinstance(answer, (str, int, float)) or str(answer) == '':
     raise RowError('missing:answer')
   metadata = row.get('metadata') if isinstance(row.get('metadata'), dict) else {}
-  groups = {name: str(row.get(name) or metadata.get(name)) for name in _GROUPS if row.get(name) or metadata.get(name)}
+  named = {name: row.get(name) or metadata.get(name) for name in _GROUPS}
+  groups = {name: str(value) for name, value in named.items() if value}
   precision = row.get('precision')
   usable = isinstance(precision, (int, float)) and math.isfinite(precision)
   raw = picture_bytes(row.get('decoded_image') or row.get('image'), folder)
@@ -74,7 +76,10 @@ def _prompt(example: Example, *, steps: bool) -> list[dict]:
 
 
 def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
-  """The short answer where no judge is needed: the response itself, or its "Final answer:" line; else None."""
+  """The short answer where no judge is needed: the response itself, or its "Final answer:" line.
+
+  Else None.
+  """
   response = response.strip()
   if final := _FINAL.findall(response):
     response = final[-1].strip(' .*$')
@@ -91,7 +96,8 @@ def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
 def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
   """The extracted answer in the form of the gold one; None if it has none.
 
-  The official rule turns any text into the option at the smallest edit distance; VLMEvalKit's leaves it wrong.
+  The official rule turns any text into the option at the smallest edit distance; VLMEvalKit's leaves it
+  wrong.
   """
   if extracted is None:
     return None
@@ -137,7 +143,8 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, rule, judge) -> Iterator[
   unread = [i for i, text in enumerate(found) if text is None and pairs[i][1].text.strip()]
   statuses: dict[int, str] = {}
   if judge:
-    questions = [{'question': pairs[i][0].fields['query'], 'response': pairs[i][1].text[:20_000]} for i in unread]
+    questions = [{'question': pairs[i][0].fields['query'],
+                  'response': pairs[i][1].text[:20_000]} for i in unread]
     for i, verdict in zip(unread, judge.ask_all(questions)):
       found[i] = verdict.value
       if verdict.status != judging.OK:

@@ -16,8 +16,8 @@ from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 RULES = ('strict', 'official', 'vlmevalkit')
 LETTER = "Answer with the option's letter from the given choices directly."
 SHORT = 'Answer the question using a single word or phrase.'
-DIRECT = 'Answer with the letter of the correct option. The last line of your reply must be "Answer: X", X a letter.'
-STEPS = 'Think step by step before answering. The last line of your reply must be "Answer: X", X a letter.'
+DIRECT = 'Answer with the letter of the correct option. The last line must be "Answer: X", X a letter.'
+STEPS = 'Think step by step before answering. The last line must be "Answer: X", X a letter.'
 
 DISCIPLINES = {
     'Art & Design': ('Art', 'Art_Theory', 'Design', 'Music'),
@@ -85,14 +85,16 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   if choices and golds[0] not in choices:
     raise RowError(f'answer {golds[0]!r} is not among the options')
   names = [f'image_{i}' for i in range(1, 8)] if 'image_1' in row else ['image']
-  listed = [value for name in names for value in (row[name] if isinstance(row.get(name), list) else [row.get(name)])]
+  listed = [value for name in names for value in (row[name] if isinstance(row.get(name),
+                                                                          list) else [row.get(name)])]
   pictures = [raw for raw in (picture_bytes(value, folder) for value in listed) if raw]
   key = row_id(row, where, 'id', 'index')
   named = _SUBJECT.fullmatch(key)
   subject = str(row.get('subject') or row.get('category') or (named[1] if named else 'all'))
   discipline = row.get('l2-category') or _DISCIPLINE.get(subject.replace(' ', '_'), 'other')
   question = row.get('question') or ('' if pictures else need(row, 'question'))
-  return Example(key, {'question': question, 'hint': row.get('hint') or '', 'choices': choices, 'golds': golds,
+  return Example(key,
+                 {'question': question, 'hint': row.get('hint') or '', 'choices': choices, 'golds': golds,
                        'pictures': pictures},
                  {'discipline': str(discipline), 'subject': subject,
                   'kind': 'multiple choice' if choices else 'open'})
@@ -108,7 +110,8 @@ def _choices(row: Mapping) -> dict[str, str]:
       raise RowError(f'options: {error}') from None
   if listed:
     return dict(zip(string.ascii_uppercase, map(str, listed)))
-  return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '', 'nan')}
+  return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '',
+                                                                                                   'nan')}
 
 
 def _golds(answer) -> tuple[str, ...]:
@@ -161,7 +164,10 @@ def _question(example: Example, answer: Answer) -> dict[str, str]:
 
 
 def _read(example: Example, text: str, rule: str, line_first: bool) -> str | None:
-  """The letter that the rule reads, None for none; an open question under MMMU's rules gives "right" or "wrong"."""
+  """The letter that the rule reads, None for none.
+
+  An open question under MMMU's rules gives "right" or "wrong".
+  """
   choices = example.fields['choices']
   if line_first and choices and (letter := options.answer_line(text, choices)):
     return letter

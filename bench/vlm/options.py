@@ -1,7 +1,7 @@
 """Which option of a multiple-choice question, or which open answer, a text means.
 
-`choices` maps letters to option texts. The rules are those of the MMMU repository (also in InternVL's evaluation
-code) and of VLMEvalKit, by name; neither guesses unless asked to.
+`choices` maps letters to option texts. The rules are those of the MMMU repository (also in InternVL's
+evaluation code) and of VLMEvalKit, by name; neither guesses unless asked to.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ _PLAIN = re.compile(r'-?(?:\d{1,400}\.\d{1,400}|\.\d{1,400}|\d{1,400}\b)(?![eE][
 def mmmu_option(text: str, choices: Mapping[str, str], *, strict: bool = False) -> str | None:
   """The option by MMMU's official rule; None where that rule draws a random one.
 
-  "(X)", else " X " among blanks, else in more than five words an option's text; of several the last position wins.
-  strict: an option's text must stand as whole words.
+  "(X)", else " X " among blanks, else in more than five words an option's text; of several the last position
+  wins. strict: an option's text must stand as whole words.
   """
   for mark in _EDGE:
     text = text.strip(mark)
@@ -89,14 +89,14 @@ def answer_line(text: str, choices: Mapping[str, str]) -> str | None:
 
 
 def open_answers(text: str) -> list[str | float]:
-  """What MMMU's official rule takes a free-form output to say: tails after cue words, and every number in them."""
+  """What MMMU's official rule takes an output to say: tails after cue words, and every number in them."""
   tails = _tails(text.strip().strip('.').lower())
   found = [*tails, *(number for tail in tails for number in _numbers(tail))]
   return [form for part in found for form in _forms(part)]
 
 
 def open_correct(text: str, golds: Sequence[str], *, strict: bool = False) -> bool:
-  """MMMU's official test of a free-form output: an equal number, or a gold text contained in a predicted text.
+  """MMMU's official test: an equal number, or a gold text contained in a predicted text.
 
   strict: contained as whole words, so that "category" no longer holds "cat".
   """
@@ -121,7 +121,8 @@ def _tails(text: str) -> list[str]:
   for number, line in enumerate(lines):
     cues = (*_CUES, '=') if number == len(lines) - 1 else _CUES
     after = [line.rsplit(cue, 1)[1].strip() for cue in cues if cue in line]
-    # The shortest tail, the first of equals; an empty one never beats an earlier cue's, as in the official code.
+    # The shortest tail, the first of equals; an empty one never beats an earlier cue's, as in the official
+    # code.
     tail = ''
     for candidate in after:
       if not tail or len(candidate) < len(tail):

@@ -1,4 +1,4 @@
-"""Pictures as tables hold them: a path, raw bytes, base64 text, or the {'bytes', 'path'} of the `datasets` library."""
+"""Pictures as tables hold them: a path, bytes, base64 text, or the {'bytes', 'path'} of `datasets`."""
 
 import base64
 import binascii
@@ -10,7 +10,10 @@ from bench.rows import RowError
 
 
 def picture_bytes(value, folder: Path) -> bytes | None:
-  """The encoded bytes of one picture; None for an empty cell. Raises RowError for a picture that is not there."""
+  """The encoded bytes of one picture.
+
+  None for an empty cell. Raises RowError for a picture that is not there.
+  """
   if isinstance(value, Mapping):
     value = value.get('bytes') or value.get('path')
   if value is None or value in ('', b''):
