@@ -14,14 +14,13 @@ from pathlib import Path
 from absl import app, flags
 
 from bench import stats
-from bench.rows import read_rows, write_text
+from bench.rows import read_rows
+from bench.store import write_text
 from bench.summary import columns, metric_names
 from bench.task import Column, Example, Item
 
-_RESAMPLES = flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of the bootstrap.', lower_bound=0)
-_METRIC = flags.DEFINE_multi_string('metric', [], 'Only this metric; may be repeated.')
-_OUT = flags.DEFINE_string('out', None, 'Also write the comparison to this JSON file.')
+FLAGS = flags.FLAGS
+
 
 # What must agree for two numbers to mean the same thing.
 _SAME = ('task', 'prompt_hash', 'scorer', 'tool')
@@ -97,18 +96,27 @@ def text(result: Mapping) -> str:
   return '\n'.join(lines)
 
 
+def define_flags() -> None:
+  """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
+  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
+  flags.DEFINE_integer('seed', 0, 'Seed of the bootstrap.', lower_bound=0)
+  flags.DEFINE_multi_string('metric', [], 'Only this metric; may be repeated.')
+  flags.DEFINE_string('out', None, 'Also write the comparison to this JSON file.')
+
+
 def main(argv) -> None:
   if len(argv) != 3:
     raise app.UsageError(f'expected two results, got {len(argv) - 1}')
   try:
-    result = compare(read(argv[1]), read(argv[2]), metrics=_METRIC.value, resamples=_RESAMPLES.value,
-                     seed=_SEED.value)
+    result = compare(read(argv[1]), read(argv[2]), metrics=FLAGS.metric, resamples=FLAGS.resamples,
+                     seed=FLAGS.seed)
   except (ValueError, FileNotFoundError) as error:
     sys.exit(f'error: {error}')
   print(text(result))
-  if _OUT.value:
-    write_text(Path(_OUT.value), json.dumps(result, ensure_ascii=False, indent=1) + '\n')
+  if FLAGS.out:
+    write_text(Path(FLAGS.out), json.dumps(result, ensure_ascii=False, indent=1) + '\n')
 
 
 if __name__ == '__main__':
+  define_flags()
   app.run(main)

@@ -12,7 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from bench.model import RequestFailed
-from bench.rows import Log, clean, dump
+from bench.rows import clean
+from bench.store import Log, dump
 from bench.task import Sampling, user_message
 
 SAMPLING = Sampling(max_tokens=1024)

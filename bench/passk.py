@@ -74,8 +74,8 @@ def _subsets(n: int, k: int, seed: int) -> np.ndarray:
 def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> float:
   """The expected correctness of the sample of highest reward among k drawn without replacement.
 
-  Exact, by counting subsets. Equal rewards share: each tied sample is picked equally often. Raises ValueError for a reward that is not
-  finite.
+  Exact, by counting subsets. Equal rewards share: each tied sample is picked equally often. Raises
+  ValueError for a reward that is not finite.
   """
   n = len(rewards)
   _check(n, k)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench import charts
 from bench.html import page
-from bench.rows import write_text
+from bench.store import write_text
 from bench.task import Item, Task
 
 MOST_ITEMS = 1_000

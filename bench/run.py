@@ -23,43 +23,48 @@ from bench.model import RequestFailed, open_model
 from bench.report import number, scale_of
 from bench.task import Data, Sampling, Task
 
-_TASK = flags.DEFINE_enum('task', None, list(tasks.TASKS), 'Which benchmark.')
-_DATA = flags.DEFINE_string('data', None,
-                            'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
-_MODEL = flags.DEFINE_string('model', None, 'Who answers: a folder of InternVL weights, or the URL of an '
-                             'OpenAI-compatible server up to and including /v1.')
-_MODEL_NAME = flags.DEFINE_string('model_name', '',
-                                  'The model to ask for at the URL; default: the first it lists.')
-_ANSWERS = flags.DEFINE_string('answers', None, 'Score the answers of this file instead of asking a model: a '
-                               'results.jsonl or answers.jsonl of another run, or lines '
-                               '{"id": …, "text": …}.')
-_OUT = flags.DEFINE_string('out', None, 'Folder for results; default: runs/<task>/<model>.')
-_SAMPLES = flags.DEFINE_integer('samples', None, 'Answers a question; default: the benchmark\'s own.',
-                                lower_bound=1)
-_TEMPERATURE = flags.DEFINE_float('temperature', None, 'Sampling temperature; default: the benchmark\'s own.',
-                                  lower_bound=0.0)
-_TOP_P = flags.DEFINE_float('top_p', None, 'Nucleus sampling; default: the benchmark\'s own.', 0.0, 1.0)
-_TOP_K = flags.DEFINE_integer('top_k', None, 'Only the k likeliest tokens; 0 for all.', lower_bound=0)
-_MAX_TOKENS = flags.DEFINE_integer('max_tokens', None, 'Longest answer; default: the benchmark\'s own.',
-                                   lower_bound=1)
-_SEED = flags.DEFINE_integer('seed', 0, 'Seed of sampling and of the bootstrap.', lower_bound=0)
-_LIMIT = flags.DEFINE_integer('limit', 0, 'Only the first so many examples; 0 for all.', lower_bound=0)
-_WORKERS = flags.DEFINE_integer('workers', 8, 'Requests at a time.', 1, 256)
-_TIMEOUT = flags.DEFINE_float('timeout', 600.0, 'Seconds for one reply.', lower_bound=0.1)
-_JUDGE = flags.DEFINE_string('judge', None, 'URL or folder of a judge, for the tasks that can ask one.')
-_JUDGE_NAME = flags.DEFINE_string('judge_name', '', 'The model to ask for at the judge\'s URL.')
-_KEY = flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
-_SET = flags.DEFINE_multi_string('set', [], 'An option of the task, option=value; may be repeated.')
-_RESAMPLES = flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
+  flags.DEFINE_enum('task', None, list(tasks.TASKS), 'Which benchmark.')
+  flags.DEFINE_string('data', None,
+                      'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
+  flags.DEFINE_string('model', None, 'Who answers: a folder of InternVL weights, or the URL of an '
+                      'OpenAI-compatible server up to and including /v1.')
+  flags.DEFINE_string('model_name', '',
+                      'The model to ask for at the URL; default: the first it lists.')
+  flags.DEFINE_string('answers', None, 'Score the answers of this file instead of asking a model: a '
+                      'results.jsonl or answers.jsonl of another run, or lines '
+                      '{"id": …, "text": …}.')
+  flags.DEFINE_string('out', None, 'Folder for results; default: runs/<task>/<model>.')
+  flags.DEFINE_integer('samples', None, 'Answers a question; default: the benchmark\'s own.',
+                       lower_bound=1)
+  flags.DEFINE_float('temperature', None, 'Sampling temperature; default: the benchmark\'s own.',
+                     lower_bound=0.0)
+  flags.DEFINE_float('top_p', None, 'Nucleus sampling; default: the benchmark\'s own.', 0.0, 1.0)
+  flags.DEFINE_integer('top_k', None, 'Only the k likeliest tokens; 0 for all.', lower_bound=0)
+  flags.DEFINE_integer('max_tokens', None, 'Longest answer; default: the benchmark\'s own.',
+                       lower_bound=1)
+  flags.DEFINE_integer('seed', 0, 'Seed of sampling and of the bootstrap.', lower_bound=0)
+  flags.DEFINE_integer('limit', 0, 'Only the first so many examples; 0 for all.', lower_bound=0)
+  flags.DEFINE_integer('workers', 8, 'Requests at a time.', 1, 256)
+  flags.DEFINE_float('timeout', 600.0, 'Seconds for one reply.', lower_bound=0.1)
+  flags.DEFINE_string('judge', None, 'URL or folder of a judge, for the tasks that can ask one.')
+  flags.DEFINE_string('judge_name', '', 'The model to ask for at the judge\'s URL.')
+  flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
+  flags.DEFINE_multi_string('set', [], 'An option of the task, option=value; may be repeated.')
+  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
 
 
 def main(argv) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}')
-  for flag in (_TASK, _DATA):
-    if flag.value is None:
-      raise app.UsageError(f'--{flag.name} is missing')
-  if (_MODEL.value is None) == (_ANSWERS.value is None):
+  for name in ('task', 'data'):
+    if FLAGS[name].value is None:
+      raise app.UsageError(f'--{name} is missing')
+  if (FLAGS.model is None) == (FLAGS.answers is None):
     raise app.UsageError('exactly one of --model and --answers is needed')
   logging.getLogger('httpx').setLevel(logging.WARNING)  # a line for every request
   try:
@@ -71,36 +76,37 @@ def main(argv) -> None:
 
 
 def _run() -> None:
-  judge = _open(_JUDGE.value, _JUDGE_NAME.value) if _JUDGE.value else None
-  task = tasks.make(_TASK.value, _SET.value, judge)
-  data = _limited(task.load(_DATA.value))
-  model = _open(_MODEL.value, _MODEL_NAME.value) if _MODEL.value else None
-  name = model.name if model else Path(_ANSWERS.value).stem
-  out = _OUT.value or os.path.join('runs', task.name, name.replace('/', '_'))
-  report = runner.run(task, data, out, model=model, answers=_ANSWERS.value or '', sampling=_sampling(task),
-                      seed=_SEED.value, workers=_WORKERS.value, resamples=_RESAMPLES.value)
+  judge = _open(FLAGS.judge, FLAGS.judge_name) if FLAGS.judge else None
+  task = tasks.make(FLAGS.task, FLAGS.set, judge)
+  data = _limited(task.load(FLAGS.data))
+  model = _open(FLAGS.model, FLAGS.model_name) if FLAGS.model else None
+  name = model.name if model else Path(FLAGS.answers).stem
+  out = FLAGS.out or os.path.join('runs', task.name, name.replace('/', '_'))
+  report = runner.run(task, data, out, model=model, answers=FLAGS.answers or '', sampling=_sampling(task),
+                      seed=FLAGS.seed, workers=FLAGS.workers, resamples=FLAGS.resamples)
   for metric, estimate in list(report['metrics'].items())[:12]:
     print(f'{metric:>32}  {number(estimate, scale_of(metric, report))}')
   print(f'report: {os.path.join(out, "report.html")}')
 
 
 def _open(spec: str, name: str):
-  return open_model(spec, name, key_env=_KEY.value, timeout=_TIMEOUT.value)
+  return open_model(spec, name, key_env=FLAGS.key_env, timeout=FLAGS.timeout)
 
 
 def _limited(data: Data) -> Data:
-  return dataclasses.replace(data, examples=data.examples[:_LIMIT.value]) if _LIMIT.value else data
+  return dataclasses.replace(data, examples=data.examples[:FLAGS.limit]) if FLAGS.limit else data
 
 
 def _sampling(task: Task) -> Sampling:
-  asked = {'samples': _SAMPLES.value, 'temperature': _TEMPERATURE.value, 'top_p': _TOP_P.value,
-           'top_k': _TOP_K.value, 'max_tokens': _MAX_TOKENS.value}
+  asked = {'samples': FLAGS.samples, 'temperature': FLAGS.temperature, 'top_p': FLAGS.top_p,
+           'top_k': FLAGS.top_k, 'max_tokens': FLAGS.max_tokens}
   return dataclasses.replace(task.sampling,
                              **{name: value for name, value in asked.items() if value is not None})
 
 
 def cli() -> None:
   sys.modules['__main__'].__doc__ = f'{__doc__}{tasks.describe()}\n'
+  define_flags()
   app.run(main)
 
 

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from bench import report, summary
 from bench.model import RequestFailed
-from bench.rows import Log, clean, dump, read_rows, write_text
+from bench.rows import clean, read_rows
+from bench.store import Log, dump, write_text
 from bench.task import REQUEST_FAILED, Answer, Data, Example, Item, Sampling, Task
 
 VERSION = '1'

@@ -10,7 +10,19 @@ from fractions import Fraction
 
 from bench.seed.binders import bind, pull_out
 from bench.seed.nodes import (
-    E, I, MINUS_ONE, ONE, ZERO, Budget, Name, Node, TooLarge, Unsupported, number, walk)
+  MINUS_ONE,
+  ONE,
+  ZERO,
+  Budget,
+  E,
+  I,
+  Name,
+  Node,
+  TooLarge,
+  Unsupported,
+  number,
+  walk,
+)
 
 MAX_NODES = 2_000
 _MAX_BITS = 4_096
@@ -89,7 +101,7 @@ def _factors(node: Node) -> tuple[Node, ...]:
 
 def commutes(node: Node, context: Context) -> bool:
   return not context.ordered or not any(
-      n.head in ('matrix', 'ket', 'bra', 'adjoint') or n.head == 'symbol' and n.value in context.ordered
+      n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
       for n in walk(node))
 
 
@@ -183,7 +195,7 @@ def _pow(base: Node, exponent: Node, context: Context) -> Node:
     return _number_power(base.value, n)
   if base.head == 'i' and n.denominator == 1:
     return (ONE, I, MINUS_ONE, Node('mul', (MINUS_ONE, I)))[int(n) % 4]
-  if base.head == 'pow' and (n.denominator == 1 or _positive(base.args[0]) and base.args[1].head == 'number'):
+  if base.head == 'pow' and (n.denominator == 1 or (_positive(base.args[0]) and base.args[1].head == 'number')):
     return _pow(base.args[0], _mul((base.args[1], exponent), context), context)
   if base.head == 'mul' and commutes(base, context):
     return _product_power(base, exponent, context)

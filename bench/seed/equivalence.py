@@ -89,7 +89,7 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
     crossed += outcome == 'crossed'
     lone += outcome == 'lone'
     failed += outcome == 'undefined'
-    if agreed >= enough or not names and agreed:
+    if agreed >= enough or (not names and agreed):
       return Verdict.EQUAL
     if not agreed and (lone >= 4 or failed >= 8):
       break
@@ -117,8 +117,8 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if left_crossed and right_crossed or (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
-      heads(a) | heads(b)):
+  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
+      heads(a) | heads(b))):
     return 'crossed'
   return 'differ'
 

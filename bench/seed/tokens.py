@@ -20,8 +20,7 @@ class Token(NamedTuple):
 
 _GREEK = dict(zip(
     'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ',
-    ('alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi '
-     'psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi vartheta varrho').split()))
+    ['alpha', 'beta', 'gamma', 'delta', 'varepsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda', 'mu', 'nu', 'xi', 'pi', 'rho', 'sigma', 'tau', 'upsilon', 'varphi', 'chi', 'psi', 'omega', 'Gamma', 'Delta', 'Theta', 'Lambda', 'Xi', 'Pi', 'Sigma', 'Upsilon', 'Phi', 'Psi', 'Omega', 'varepsilon', 'phi', 'vartheta', 'varrho']))
 _UNICODE = {c: f'\\{name} ' for c, name in _GREEK.items()} | {
     'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ', '−': '-', '–': '-',
     '±': r'\pm ', '∓': r'\mp ', '÷': '/', '√': r'\sqrt ', '∂': r'\partial ', '∇': r'\nabla ', '∫': r'\int ',
@@ -46,14 +45,12 @@ ALIASES = {
     'sh': 'sinh', 'ch': 'cosh', 'th': 'tanh', 'lvert': 'open|', 'rvert': 'close|', 'degree': 'circ', 'bullet': 'cdot',
     'ohm': 'Omega', 'angstrom': 'AA', 'lesssim': 'lesssim', 'upmu': 'mu', 'micro': 'mu', 'abs': 'abs'}
 _DROPPED = frozenset(
-    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt mathord mathbin mathrel '
-    'mathop nonumber notag boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr '
-    'Bigl Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'.split())
+    ['displaystyle', 'textstyle', 'scriptstyle', 'limits', 'nolimits', 'mathstrut', 'thinspace', 'rm', 'it', 'sf', 'tt', 'mathord', 'mathbin', 'mathrel', 'mathop', 'nonumber', 'notag', 'boldmath', 'strut', 'negthinspace', 'enspace', 'centering', 'big', 'Big', 'bigg', 'Bigg', 'left', 'right', 'middle', 'bigl', 'bigr', 'Bigl', 'Bigr', 'biggl', 'biggr', 'Biggl', 'Biggr', 'space', 'mathclose', 'mathopen', 'bigm', 'Bigm'])
 _SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
-_ROMAN = frozenset('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up'.split())
-_TEXT = frozenset('text textnormal mbox hbox textsf texttt operatorname emph'.split())
-_LEFT, _RIGHT = frozenset('left bigl Bigl biggl Biggl'.split()), frozenset('right bigr Bigr biggr Biggr'.split())
-_SKIP_ARGUMENT = frozenset('hspace vspace label tag phantom hphantom vphantom color ref'.split())
+_ROMAN = frozenset(['mathrm', 'mathit', 'mathsf', 'mathtt', 'mathnormal', 'textit', 'textrm', 'mathup', 'up'])
+_TEXT = frozenset(['text', 'textnormal', 'mbox', 'hbox', 'textsf', 'texttt', 'operatorname', 'emph'])
+_LEFT, _RIGHT = frozenset(['left', 'bigl', 'Bigl', 'biggl', 'Biggl']), frozenset(['right', 'bigr', 'Bigr', 'biggr', 'Biggr'])
+_SKIP_ARGUMENT = frozenset(['hspace', 'vspace', 'label', 'tag', 'phantom', 'hphantom', 'vphantom', 'color', 'ref'])
 
 _NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
@@ -64,7 +61,7 @@ _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 PLAIN_FUNCTIONS = frozenset(
-    'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh arctanh'.split())
+    ['sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'sinh', 'cosh', 'tanh', 'coth', 'exp', 'ln', 'log', 'sqrt', 'arcsin', 'arccos', 'arctan', 'arcsinh', 'arccosh', 'arctanh'])
 
 
 def tokenize(text: str, *, units: bool = False) -> list[Token]:
@@ -106,7 +103,7 @@ class _Scanner:
       c = self.text[self.at]
       if c in ' ~$`':
         self.at += 1
-      elif c.isdigit() and c.isascii() or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
+      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
         self._number()
       elif c.isascii() and c.isalpha():
         self._letters()

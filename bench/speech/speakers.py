@@ -96,8 +96,8 @@ def _words(segments: Sequence[Segment], normalise) -> dict[str, list[tuple[str, 
     ends = list(itertools.accumulate(len(word) for word in words))
     second = (s.end - s.start) / ends[-1]
     speakers.setdefault(s.speaker, []).extend(
-        (word, s.start + (end - len(word)) * second, s.start + end * second) for word,
-        end in zip(words, ends))
+        (word, s.start + (end - len(word)) * second, s.start + end * second)
+        for word, end in zip(words, ends))
   return speakers
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.html import page
-from bench.rows import write_text
+from bench.store import write_text
 from bench.task import Item
 
 SIDE = 256

@@ -81,8 +81,8 @@ def question(prompt: Prompt, template: str = '') -> str:
   """The instruction for an image of `prompt`. Raises ValueError for a template with an unknown field."""
   names = [getattr(point, prompt.language) for point in prompt.points]
   asks = [getattr(point, f'asks_{prompt.language}') for point in prompt.points]
-  listed = lambda right: '\n'.join(f'{i}. {name}: {text}' for i,
-                                   (name, text) in enumerate(zip(names, right), 1))
+  listed = lambda texts: '\n'.join(
+      f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1))
   fields: Mapping[str, str] = {
       'prompt': prompt.text, 'names': ' | '.join(names), 'definitions': listed(asks),
       'phrases': listed(prompt.phrases), 'count': str(len(names))}

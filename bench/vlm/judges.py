@@ -19,7 +19,7 @@ Option:""")
 
 SHORT_ANSWER = Template("""\
 Copy the final answer out of a model's response to a question about a picture, as briefly as the question
-allows: a letter, a number, a list or a few words. Write nothing else. If there is no answer, write nothing but None.
+allows: a letter, a number, a list or a few words. Write nothing else; without an answer, write None.
 
 Question: How many cups are there? (an integer) Response: There are two on the left and three more, so five.
 Answer: 5
