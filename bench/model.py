@@ -189,13 +189,19 @@ class Local:
   def __call__(self, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
     with self._lock:
       text = self._internvl.chat(
-          self._params, self._config, self._processor, messages, max_new_tokens=sampling.max_tokens,
-          temperature=sampling.temperature, seed=seed, stream=False)
+          self._params, self._config, self._processor, [_as_parts(turn) for turn in messages],
+          max_new_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stream=False)
     return Answer(clean(text))
 
   def settings(self, sampling: Sampling) -> dict:
     """`internvl.chat` draws from the whole distribution, whatever the task's defaults."""
     return dataclasses.asdict(dataclasses.replace(sampling, top_p=1.0, top_k=0))
+
+
+def _as_parts(turn: Mapping) -> dict:
+  """Text as a part of its own, where `<image>` is nothing but text."""
+  content = turn['content']
+  return {**turn, 'content': [{'type': 'text', 'text': content}] if isinstance(content, str) else content}
 
 
 def open_model(spec: str, name: str = '', *, key_env: str = 'OPENAI_API_KEY', timeout: float = 600.0):
