@@ -4,17 +4,19 @@ import inspect
 import typing
 from collections.abc import Callable, Sequence
 
-from bench import vlm
 from bench.cmphysbench import cmphysbench
 from bench.maths import aime, maths
 from bench.qa import qa
 from bench.speech import asr, tts
 from bench.task import Task
 from bench.unigenbench import unigenbench
+from bench.vlm.grounding import grounding
+from bench.vlm.mathvista import mathvista
+from bench.vlm.mmmu import mmmu, mmmu_pro
 
 TASKS: dict[str, Callable[..., Task]] = {
-    make.__name__: make for make in (aime, asr, cmphysbench, vlm.grounding, vlm.mathvista, maths, vlm.mmmu,
-                                     vlm.mmmu_pro, qa, tts, unigenbench)}
+    make.__name__: make for make in (
+        aime, asr, cmphysbench, grounding, mathvista, maths, mmmu, mmmu_pro, qa, tts, unigenbench)}
 
 
 def options(name: str) -> dict[str, inspect.Parameter]:

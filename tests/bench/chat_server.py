@@ -12,7 +12,10 @@ def completion(text, finish='stop'):
 
 @contextlib.contextmanager
 def serve(reply):
-  """The address of a server; reply(number of the request, body) gives (status, bytes) or None for no reply."""
+  """The address of a server and the requests it got.
+
+  reply(number of the request, body) gives (status, bytes), or None for no reply.
+  """
   class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
       pass

@@ -49,7 +49,7 @@ def test_a_refused_request_is_not_repeated():
 
 def test_a_server_that_never_answers_is_given_up_in_time():
   stop = threading.Event()
-  with serve(lambda n, body: stop.wait(20) and None) as (url, requests):
+  with serve(lambda n, body: stop.wait(20) and None) as (url, _):
     start = time.monotonic()
     with pytest.raises(models.RequestFailed):
       endpoint(url, timeout=0.3, name='m')([{'role': 'user', 'content': 'hi'}], Sampling(), 0)
@@ -103,7 +103,8 @@ def test_a_judge_that_fails_is_reported_and_not_remembered(kind, tmp_path):
 
 
 @pytest.mark.parametrize('text', [
-    'correct', '{"judgement": "maybe"}', '{"judgement": NaN}', '{"judgement": true}', '{', '}{', '[]', '', '\0'])
+    'correct', '{"judgement": "maybe"}', '{"judgement": NaN}', '{"judgement": true}', '{', '}{', '[]', '',
+    '\0'])
 def test_a_judge_that_writes_nonsense_is_asked_five_times(text, tmp_path):
   with serve(lambda n, body: completion(text)) as (url, requests):
     assert judge(endpoint(url), tmp_path / 'cache.jsonl').ask(FIELDS).status == FAILED

@@ -23,9 +23,9 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
   (tmp_path / 'a.tsv').write_text('id\ttext\n1\t"äé,""x""\ny"\n2\tb\n', encoding='utf-8')
   pyarrow.parquet.write_table(pa.Table.from_pylist(table), tmp_path / 'a.parquet')
   (tmp_path / 'saved' / 'train').mkdir(parents=True)
-  with pa.OSFile(str(tmp_path / 'saved/train/data-00000-of-00001.arrow'), 'wb') as f:
-    with pa.ipc.new_stream(f, pa.Table.from_pylist(table).schema) as writer:
-      writer.write_table(pa.Table.from_pylist(table))
+  whole = pa.Table.from_pylist(table)
+  with pa.ipc.new_stream(str(tmp_path / 'saved/train/data-00000-of-00001.arrow'), whole.schema) as writer:
+    writer.write_table(whole)
   for name in ('a.json', 'b.json', 'c.json', 'a.jsonl', 'a.csv', 'a.tsv', 'a.parquet', 'saved'):
     data = rows.load_examples(str(tmp_path / name), make)
     assert [(e.id, e.fields['text']) for e in data.examples] == [('1', table[0]['text']), ('2', 'b')], name
@@ -55,7 +55,8 @@ def test_bad_rows_are_reported_and_cost_no_others(tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'text', 'message'), [
-    ('x.txt', 'hello', 'unknown kind of file'), ('x.json', '{"a": ', 'not JSON'), ('x.json', '3', 'expected a JSON')])
+    ('x.txt', 'hello', 'unknown kind of file'), ('x.json', '{"a": ', 'not JSON'),
+    ('x.json', '3', 'expected a JSON')])
 def test_unusable_files_are_refused_by_name(tmp_path, name, text, message):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=message):

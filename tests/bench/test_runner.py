@@ -54,9 +54,9 @@ def test_equal_runs_write_equal_results_and_files_score_the_same_without_a_model
 
 
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(problems, tmp_path):
-  with serve(lambda n, body: (500, b'') if n > 20 else right_half_of_the_time(n, body)) as (url, _):
-    with pytest.raises(runner.TooManyFailures, match='in a row failed'):
-      run(url, problems, tmp_path / 'a', workers=2)
+  breaking = lambda n, body: (500, b'') if n > 20 else right_half_of_the_time(n, body)
+  with serve(breaking) as (url, _), pytest.raises(runner.TooManyFailures, match='in a row failed'):
+    run(url, problems, tmp_path / 'a', workers=2)
   log = tmp_path / 'a' / 'answers.jsonl'
   assert len(log.read_text().splitlines()) == 1 + 20
   assert not (tmp_path / 'a' / 'results.jsonl').exists()
@@ -73,16 +73,19 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(problems, tmp_path):
 def test_an_unusable_answer_is_asked_again_up_to_the_task_s_bound(tmp_path):
   path = tmp_path / 'p.csv'
   cell = json.dumps({'Primary Categories': 'Art', 'Secondary Categories': 'Other', 'Subjects': 'Animal',
-                     'Sentence Structure': 'Descriptive', 'Testpoints': ['Style'], 'Testpoint Description': ['x']})
+                     'Sentence Structure': 'Descriptive', 'Testpoints': ['Style'],
+                     'Testpoint Description': ['x']})
   path.write_text('index,prompt_en,sub_dims_en\n' + ''.join(
       f'{i},a prompt {i}!,"{cell.replace(chr(34), chr(34) * 2)}"\n' for i in range(2)))
   from PIL import Image
   for i in range(2):
     Image.new('RGB', (8, 8), (i, 0, 0)).save(tmp_path / f'{i}_0.png')
   task = tasks.make('unigenbench', [f'images={tmp_path}', 'per_prompt=1'])
-  never = lambda n, body: completion('<score>[1]</score>' if 'prompt 0!' in question(body) and n > 3 else 'well')
+  def never(n, body):
+    return completion('<score>[1]</score>' if 'prompt 0!' in question(body) and n > 3 else 'well')
   with serve(never) as (url, requests):
-    report = runner.run(task, task.load(str(path)), str(tmp_path / 'out'), model=model.Endpoint(url), workers=1,
+    report = runner.run(task, task.load(str(path)), str(tmp_path / 'out'), model=model.Endpoint(url),
+                        workers=1,
                         resamples=200)
     assert report['statuses'] == {'ok': 1, 'unparsed': 1}
     assert len(requests) == 4 + 11
@@ -106,7 +109,8 @@ def test_hostile_answer_files(problems, tmp_path):
   path = tmp_path / 'answers.jsonl'
   path.write_bytes(b'\xef\xbb\xbf{"id": "p1", "text": "\\\\boxed{2}"}\r\n'
                    b'{"id": "p2", "text": ""}\n{"id": "p3", "text": 5}\n{"id": null, "text": "x"}\n'
-                   b'{"id": "p4", "text": "\xff\\u0000\\ud800 \\\\boxed{8}"}\n{"id": "unknown", "text": "x"}\n'
+                   b'{"id": "p4", "text": "\xff\\u0000\\ud800 \\\\boxed{8}"}\n'
+                   b'{"id": "unknown", "text": "x"}\n'
                    b'{"id": "p5", "text": "\\\\boxed{10}", "reward": NaN}\n'
                    b'{"id": "p6", "text": "' + b'\\\\boxed{' * 140_000 + b'"}\n{"id": "p7", "te')
   task = maths.aime()
@@ -140,7 +144,8 @@ def test_comparison_pairs_the_questions(problems, tmp_path):
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-    (['rule=odd'], 'expected one of strict'), (['rool=strict'], 'has the options'), (['guess=perhaps'], 'true or false'),
+    (['rule=odd'], 'expected one of strict'), (['rool=strict'], 'has the options'),
+    (['guess=perhaps'], 'true or false'),
     (['judgements=x.jsonl'], 'for rule=vlmevalkit')])
 def test_wrong_settings_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
@@ -154,12 +159,14 @@ def cli(*args):
 
 def test_the_command_line(problems, tmp_path):
   with serve(right_half_of_the_time) as (url, _):
-    code, text = cli('bench.run', '--task=aime', f'--data={problems}', f'--model={url}', '--samples=2', '--limit=3',
+    code, text = cli('bench.run', '--task=aime', f'--data={problems}', f'--model={url}', '--samples=2',
+                     '--limit=3',
                      f'--out={tmp_path / "out"}', '--resamples=200')
   assert code == 0 and 'accuracy' in text and 'answer/s' in text, text
   code, text = cli('bench.compare', str(tmp_path / 'out'), str(tmp_path / 'out'))
   assert code == 0 and 'WARNING' not in text, text
-  code, text = cli('bench.run', '--task=aime', f'--data={tmp_path}/none.json', '--model=http://127.0.0.1:9/v1')
+  code, text = cli('bench.run', '--task=aime', f'--data={tmp_path}/none.json',
+                   '--model=http://127.0.0.1:9/v1')
   assert code == 1 and 'none.json: no such file' in text and 'Traceback' not in text
   code, text = cli('bench.run', '--task=aime', f'--data={problems}')
   assert code == 1 and 'exactly one of --model and --answers' in text and 'Traceback' not in text

@@ -6,11 +6,12 @@ import pytest
 from bench import runner, stats, summary
 from bench.task import Answer, Example, Item
 from bench.unigenbench import judging, prompts, unigenbench
-from bench.unigenbench.taxonomy import BY_NAME, PRIMARIES, TEST_POINTS
 from bench.unigenbench.task import AS_ZERO, overall
+from bench.unigenbench.taxonomy import BY_NAME, PRIMARIES, TEST_POINTS
 
 FILES = Path(__file__).parents[3] / 'shared' / 'data' / 'unigenbench'
-SHORT = {'Style': 250, 'World Knowledge': 158, 'Attribute': 234, 'Action': 263, 'Relationship': 197, 'Compound': 194,
+SHORT = {'Style': 250, 'World Knowledge': 158, 'Attribute': 234, 'Action': 263, 'Relationship': 197,
+         'Compound': 194,
          'Grammar': 187, 'Entity Layout': 134, 'Logical Reasoning': 109, 'Text Generation': 87}
 # FLUX.1-dev, English short, as published: Style, Knowledge, Attribute, Action, Relationship, Logic, Grammar,
 # Compound, Layout, Text, and their Overall.
@@ -52,11 +53,14 @@ def test_only_a_missing_comma_is_mended(tmp_path):
           'Sentence Structure': 'Descriptive', 'Testpoints': ['Style', 'Logical Reasoning'],
           'Testpoint Description': ['a \\"b\\" c', 'd']}
   good = json.dumps(cell)
-  broken = {'comma': good.replace('"Style", ', '"Style" '), 'brace': good[:-1], 'name': good.replace('Style', 'Stile'),
+  broken = {'comma': good.replace('"Style", ', '"Style" '), 'brace': good[:-1],
+            'name': good.replace('Style', 'Stile'),
             'length': good.replace(', "d"', ''), 'not json': 'x', 'list': '[]', 'deep': '[' * 50_000}
-  lines = [f'{i},a prompt,"{text.replace(chr(34), chr(34) * 2)}"' for i, text in enumerate([good, *broken.values()])]
+  cells = [text.replace('"', '""') for text in (good, *broken.values())]
+  lines = [f'{i},a prompt,"{cell}"' for i, cell in enumerate(cells)]
   path = tmp_path / 'p.csv'
-  path.write_bytes('\ufeffindex,prompt_en,sub_dims_en\r\n'.encode() + '\r\n'.join([*lines, lines[0]]).encode())
+  path.write_bytes('\ufeffindex,prompt_en,sub_dims_en\r\n'.encode() + '\r\n'.join([*lines,
+                                                                                   lines[0]]).encode())
   found = prompts.load(str(path))
   assert [p.index for p in found.prompts] == [0, 1]
   assert found.prompts[0].phrases == found.prompts[1].phrases
@@ -70,7 +74,8 @@ def test_only_a_missing_comma_is_mended(tmp_path):
     (' [1.0, 0.0,] ', 2, [1, 0]),
     ('[0.5, 1]', 2, None), ('[7, -1]', 2, None), ('{1, 0}', 2, None), ("'10'", 2, None), ('1', 2, None),
     ('[1, 0, 1]', 2, None), ('[[1], [0]]', 2, None), ('[1 0]', 2, None), ('[NaN, 1]', 2, None), ('', 1, None),
-    ('[' * 100_000, 1, None), ('[' + '1,' * 40_000 + ']', 2, None), ('[9**9**9, 1]', 2, None), ('exit()', 1, None)])
+    ('[' * 100_000, 1, None), ('[' + '1,' * 40_000 + ']', 2, None), ('[9**9**9, 1]', 2, None),
+    ('exit()', 1, None)])
 def test_scores_are_read_tolerantly_and_never_guessed(body, n, want):
   text = f'<description><analysis>[\'it\'s "so"\n]</analysis><score>{body}</score></description>'
   if want is None:
