@@ -17,7 +17,7 @@ SYMBOLS = frozenset(f'{_GREEK} hbar ell aleph beth wp partial ldots AA circ dagg
                     'forall exists cdot uparrow downarrow perp parallel prime eth mho'.split())
 _ACCENTS = {'hat': 'hat', 'bar': 'bar', 'tilde': 'tilde', 'vec': 'vec', 'dot': 'dot', 'ddot': 'ddot', 'overline': 'bar',
             'mathcal': 'cal', 'mathscr': 'cal', 'mathfrak': 'frak', 'mathbb': 'bb', 'breve': 'breve', 'check': 'check',
-            'acute': 'acute', 'grave': 'grave', 'mathring': 'ring', 'underline': 'under', 'slashed': 'slash'}
+            'acute': 'acute', 'grave': 'grave', 'mathring': 'ring', 'underline': 'under', 'slashed': 'slash', 'not': 'slash'}
 _MARKS = {'*': '*', '\\dagger': '†', '\\prime': "'", "'": "'"}
 _LONE_MARKS = frozenset(('+', '-', '\\top', '\\intercal', '\\perp', '\\parallel', '\\circ', '\\uparrow', '\\downarrow'))
 # Letters that stand for a function whenever a bracket follows; others only before a lone symbol or number.
@@ -177,8 +177,8 @@ def _braces(parser) -> Node:
 
 def _bar(parser) -> Node:
   """An absolute value, the determinant of a matrix in bars, or a ket."""
-  explicit = parser.next().kind == 'open|'
-  end = None if explicit else _ket_end(parser)
+  parser.next()
+  end = _ket_end(parser)
   if end is not None:
     state = label(parser.tokens[parser.at:end])
     parser.at = end + 1

@@ -37,7 +37,9 @@ def canonical(node: Node, context: Context) -> Node:
   if node.head == 'pow':
     return _pow(*args, context)
   if node.head in ('sum', 'product', 'integral', 'limit'):
-    node = bind(node._replace(args=args))
+    node = node._replace(args=args)
+    context.budget.spend(20 * sum(1 for _ in walk(node)))
+    node = bind(node)
   elif node.head == 'derivative':
     node = _derivative(node._replace(args=args), context)
   elif args:
@@ -66,6 +68,7 @@ def key(node: Node, context: Context) -> tuple:
 
 
 def _factor_key(node: Node, context: Context) -> tuple:
+  context.budget.spend(5)
   base, exponent = node.args if node.head == 'pow' else (node, ONE)
   if base.head == 'number':
     core = (0, base.value, '', ())

@@ -46,8 +46,7 @@ ALIASES = {
     'sh': 'sinh', 'ch': 'cosh', 'th': 'tanh', 'lvert': 'open|', 'rvert': 'close|', 'degree': 'circ', 'bullet': 'cdot',
     'ohm': 'Omega', 'angstrom': 'AA', 'lesssim': 'lesssim', 'upmu': 'mu', 'micro': 'mu', 'abs': 'abs'}
 _DROPPED = frozenset(
-    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt mathord mathbin mathrel '
-    'mathop nonumber notag boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr '
+    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr '
     'Bigl Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'.split())
 _SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
 _ROMAN = frozenset('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up'.split())
@@ -55,6 +54,9 @@ _TEXT = frozenset('text textnormal mbox hbox textsf texttt operatorname emph'.sp
 _LEFT, _RIGHT = frozenset('left bigl Bigl biggl Biggl'.split()), frozenset('right bigr Bigr biggr Biggr'.split())
 _SKIP_ARGUMENT = frozenset('hspace vspace label tag phantom hphantom vphantom color ref'.split())
 
+_WRAPPERS = frozenset('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap'.split())
+
+_NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
@@ -171,8 +173,14 @@ class _Scanner:
       self._text(self._argument())
     elif name in _ROMAN:
       self._group(self._argument(), roman=True)
-    elif name in ('boxed', 'fbox', 'mathinner'):
+    elif name in _WRAPPERS:
       self._group(self._argument(), self.roman)
+      if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
+        self.at = note.end()
+        self._argument()
+    elif name == 'not' and self.text[self.at:].lstrip().startswith('='):
+      self.at = self.text.index('=', self.at) + 1
+      self._emit('command', 'neq')
     elif name in _SKIP_ARGUMENT:
       self._argument()
     elif name in ('quad', 'qquad'):
