@@ -5,6 +5,7 @@ from bench.seed.tokens import Token, label, sign
 
 # d and ∂ are one derivative: in one variable they are the same, and the notation alone cannot tell more.
 _KINDS = {'d': 'derivative', '\\partial': 'derivative', '\\delta': 'variation', '\\Delta': 'difference'}
+_MAX_VARIABLES, _NESTING = 40, frozenset(('frac', 'sqrt', 'sum', 'prod', 'int', 'binom', 'lim', '('))
 _BLANK = Node('symbol', (), Name('·'))
 
 
@@ -65,6 +66,9 @@ def _order(parser, tokens: list[Token]) -> tuple[int | None, list[Token]]:
 
 def _variables(parser, tokens: list[Token]) -> list[tuple[Node, int]] | None:
   """The variables of a denominator such as ∂x² ∂y, each with its order; None if it is not one."""
+  # Nothing that nests is a variable; reading it here and again as a quotient would take exponential time.
+  if len(tokens) > _MAX_VARIABLES or any(t.text in _NESTING for t in tokens):
+    return None
   child = type(parser)(tokens, parser.reading)
   child.indices, child.level = {'i'}, parser.level
   found = []
@@ -122,6 +126,19 @@ def take_differential(parser) -> bool:
   return True
 
 
+def _differential_ahead(parser) -> bool:
+  """Whether the terms that follow hold the differential of the open integral, outside brackets and other integrals."""
+  level = 0
+  for k in range(parser.at, len(parser.tokens) - 1):
+    what, after = sign(parser.tokens[k]), parser.tokens[k + 1].kind
+    level += (what in ('{', '(', '[')) - (what in ('}', ')', ']'))
+    if level < 0 or what in ('=', ',', '\\int', '\\oint', '\\iint', '\\iiint'):
+      return False
+    if level == 0 and _mark(parser.tokens[k]) == 'd' and after in ('letter', 'command', '^'):
+      return True
+  return False
+
+
 def _bounds(parser) -> dict[str, list[Token]]:
   found = {}
   while parser.ahead('_', '^'):
@@ -130,10 +147,27 @@ def _bounds(parser) -> dict[str, list[Token]]:
   return found
 
 
+def _split_commas(tokens: list[Token]) -> list[list[Token]]:
+  """The pieces of a list of indices between its commas."""
+  pieces: list[list[Token]] = [[]]
+  for token in tokens:
+    if token.kind == ',':
+      pieces.append([])
+    else:
+      pieces[-1].append(token)
+  return pieces
+
+
 def _bound(parser, tokens: list[Token] | None) -> Node:
   """A bound as an expression, or as a label where it is a name for a region or absent."""
   if not tokens:
     return _BLANK
+  if any(sign(t) in (',', '\\langle') for t in tokens):
+    # The order of several indices does not matter, nor do the commas inside a pair of neighbours.
+    angled = any(sign(t) == '\\langle' for t in tokens)
+    parts = [label(tokens)] if angled else [label(p) for p in _split_commas(tokens)]
+    flat = tuple(x for part in sorted(parts) for x in (*part, ','))
+    return Node('symbol', (), Name('region', tuple(x for x in flat if not angled or x != ',')))
   try:
     return parser.inner(tokens)
   except ParseError:
@@ -145,14 +179,10 @@ def _integral(name: str):
     bounds = _bounds(parser)
     lower, upper = _bound(parser, bounds.get('_')), _bound(parser, bounds.get('^'))
     parser.integrals.append([])
-    start = parser.product()
-    end = parser.at
-    terms = [start]
-    while not parser.integrals[-1] and parser.ahead('+', '-'):
+    terms = [parser.product()]
+    while not parser.integrals[-1] and parser.ahead('+', '-') and _differential_ahead(parser):
       terms.append(parser.signed())
     variables = parser.integrals.pop()
-    if not variables:
-      terms, parser.at = [start], end
     body = terms[0] if len(terms) == 1 else Node('add', tuple(terms))
     orders = tuple(v.value for v in variables)
     return Node('integral', (body, lower, upper, *(v.args[0] for v in variables)), (name, orders))

@@ -10,19 +10,7 @@ from fractions import Fraction
 
 from bench.seed.binders import bind, pull_out
 from bench.seed.nodes import (
-  MINUS_ONE,
-  ONE,
-  ZERO,
-  Budget,
-  E,
-  I,
-  Name,
-  Node,
-  TooLarge,
-  Unsupported,
-  number,
-  walk,
-)
+    E, I, MINUS_ONE, ONE, ZERO, Budget, Name, Node, TooLarge, Unsupported, number, walk)
 
 MAX_NODES = 2_000
 _MAX_BITS = 4_096
@@ -49,7 +37,9 @@ def canonical(node: Node, context: Context) -> Node:
   if node.head == 'pow':
     return _pow(*args, context)
   if node.head in ('sum', 'product', 'integral', 'limit'):
-    node = bind(node._replace(args=args))
+    node = node._replace(args=args)
+    context.budget.spend(20 * sum(1 for _ in walk(node)))
+    node = bind(node)
   elif node.head == 'derivative':
     node = _derivative(node._replace(args=args), context)
   elif args:
@@ -78,6 +68,7 @@ def key(node: Node, context: Context) -> tuple:
 
 
 def _factor_key(node: Node, context: Context) -> tuple:
+  context.budget.spend(5)
   base, exponent = node.args if node.head == 'pow' else (node, ONE)
   if base.head == 'number':
     core = (0, base.value, '', ())
@@ -101,7 +92,7 @@ def _factors(node: Node) -> tuple[Node, ...]:
 
 def commutes(node: Node, context: Context) -> bool:
   return not context.ordered or not any(
-      n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
+      n.head in ('matrix', 'ket', 'bra', 'adjoint') or n.head == 'symbol' and n.value in context.ordered
       for n in walk(node))
 
 
@@ -195,7 +186,7 @@ def _pow(base: Node, exponent: Node, context: Context) -> Node:
     return _number_power(base.value, n)
   if base.head == 'i' and n.denominator == 1:
     return (ONE, I, MINUS_ONE, Node('mul', (MINUS_ONE, I)))[int(n) % 4]
-  if base.head == 'pow' and (n.denominator == 1 or (_positive(base.args[0]) and base.args[1].head == 'number')):
+  if base.head == 'pow' and (n.denominator == 1 or _positive(base.args[0]) and base.args[1].head == 'number'):
     return _pow(base.args[0], _mul((base.args[1], exponent), context), context)
   if base.head == 'mul' and commutes(base, context):
     return _product_power(base, exponent, context)

@@ -75,9 +75,11 @@ def _abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
 
 
 def _sample(a: Node, b: Node, context: Context) -> Verdict:
-  names = sorted({n.value for t in (a, b) for n in walk(t) if n.head == 'symbol'},
+  nodes = [n for t in (a, b) for n in walk(t)]
+  context.budget.spend(200 + 50 * len(nodes))
+  names = sorted({n.value for n in nodes if n.head == 'symbol'},
                  key=lambda name: (context.rank.get(name, math.inf), name))
-  met = heads(a) | heads(b)
+  met = {n.head for n in nodes}
   tolerance = 1e-9 if _rounded(a) or _rounded(b) else 1e-20
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH
   agreed = crossed = lone = failed = 0
@@ -89,7 +91,7 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
     crossed += outcome == 'crossed'
     lone += outcome == 'lone'
     failed += outcome == 'undefined'
-    if agreed >= enough or (not names and agreed):
+    if agreed >= enough or not names and agreed:
       return Verdict.EQUAL
     if not agreed and (lone >= 4 or failed >= 8):
       break
@@ -117,8 +119,8 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
-      heads(a) | heads(b))):
+  if left_crossed and right_crossed or (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
+      heads(a) | heads(b)):
     return 'crossed'
   return 'differ'
 
@@ -153,6 +155,7 @@ def distance(a, b):
 
 def _point(names: list[Name], attempt: int, digits: int, met: set[str], context: Context) -> Point:
   """The attempt's values for the names: by their order, never by their spelling."""
+  context.budget.spend(100 * len(names) + 100)
   point = Point({}, digits, context.budget)
   low, high = _RANGES[attempt % len(_RANGES)]
   for k, name in enumerate(names):

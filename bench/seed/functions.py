@@ -103,4 +103,4 @@ def _ends(parser, factors) -> bool:
       token.text in FUNCTIONS or token.text in _NEVER_INSIDE or token.kind == 'text')
 
 
-_NEVER_INSIDE = frozenset(['sum', 'prod', 'int', 'iint', 'iiint', 'oint', 'lim', 'nabla', 'langle', 'partial', 'begin'])
+_NEVER_INSIDE = frozenset('sum prod int iint iiint oint lim nabla langle partial begin'.split())

@@ -12,20 +12,7 @@ from bench.seed.parser import Reading
 from bench.seed.relations import relation_verdict
 from bench.seed.result import Mark, mean
 from bench.seed.statement import (
-  EQUALS,
-  MIRROR,
-  ORDER,
-  Statement,
-  member,
-  relation,
-  side,
-  split_at,
-  statement,
-  statements,
-  tokens_of,
-  trim,
-  unwrap,
-)
+    EQUALS, MIRROR, ORDER, Statement, member, relation, side, split_at, statement, statements, tokens_of, trim, unwrap)
 from bench.seed.tokens import Token, label, sign
 
 

@@ -3,20 +3,7 @@
 import dataclasses
 
 from bench.seed.canonical import MAX_NODES, Context, canonical
-from bench.seed.nodes import (
-  ONE,
-  Budget,
-  Name,
-  Node,
-  TooLarge,
-  depth,
-  mul,
-  names,
-  number,
-  power,
-  rewrite,
-  walk,
-)
+from bench.seed.nodes import ONE, Budget, Name, Node, TooLarge, depth, mul, names, number, power, rewrite, walk
 from bench.seed.units import Unit
 
 MAX_DEPTH = 600

@@ -156,6 +156,9 @@ class Parser:
   def drops_word(self, factors: list[Node]) -> bool:
     """Whether the token ahead is prose: text, or a word without a meaning, beside another operand."""
     kind = self.peek().kind
+    if kind == '(' and factors and self.peek(1).kind in ('text', 'word') and self.peek(2).kind == ')':
+      self.at += 2  # a remark in brackets
+      return True
     if kind not in ('text', 'word') or keeps_word(self, factors):
       return False
     return bool(factors) or self.operand_ahead(first=True, skip=1)

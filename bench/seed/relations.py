@@ -4,20 +4,7 @@ from collections.abc import Callable
 
 from bench.seed.canonical import Context, canonical
 from bench.seed.equivalence import Verdict, compare
-from bench.seed.nodes import (
-  ONE,
-  OPAQUE,
-  ZERO,
-  Name,
-  Node,
-  Unsupported,
-  add,
-  mul,
-  names,
-  rewrite,
-  subtract,
-  walk,
-)
+from bench.seed.nodes import OPAQUE, ONE, ZERO, Name, Node, Unsupported, add, mul, names, rewrite, subtract, walk
 from bench.seed.numeric import Point, Undefined, evaluate
 
 _MAX_SOLVED = 8

@@ -13,8 +13,9 @@ ORDER = frozenset((*MIRROR, *MIRROR.values()))
 RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
 _OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle'))
 _CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle'))
-_WRAPPERS = frozenset(['equation', 'align', 'aligned', 'gathered', 'gather', 'split', 'multline', 'eqnarray', 'displaymath', 'math'])
-_CONDITIONS = frozenset(['for', 'where', 'if', 'when', 'with', 'at', 'as', 'in', 'provided', 'assuming', 'and', 'or', 'since', 'because', 'such', 'given', 'while', 'per', 'is', 'are', 'on', 'the', 'let', 'unless', 'only', 'so'])
+_WRAPPERS = frozenset('equation align aligned gathered gather split multline eqnarray displaymath math'.split())
+_CONDITIONS = frozenset('for where if when with at as in provided assuming and or since because such given while per is '
+                        'are on the let unless only so'.split())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _before_condition(tokens: list[Token]) -> list[Token]:
   for k in sorted(outside):
     token = tokens[k]
     words = token.text.strip(' ,.;:()[]').lower().split() if token.kind in ('text', 'word') else []
-    if k and (token.kind == 'quad' or (words and (words[0] in _CONDITIONS or token.text.lstrip().startswith('(')))):
+    if k and (token.kind == 'quad' or words and (words[0] in _CONDITIONS or token.text.lstrip().startswith('('))):
       return [t for t in tokens[:k] if t.kind != 'quad']
   return [t for t in tokens if t.kind != 'quad']
 

@@ -17,7 +17,9 @@ _FUNCTIONS = {
     'im': sympy.im, 'arg': sympy.arg, 'sign': sympy.sign, 'conjugate': sympy.conjugate, 'factorial': sympy.factorial,
     'factorial2': sympy.factorial2, 'binomial': sympy.binomial, 'gamma': sympy.gamma, 'zeta': sympy.zeta,
     'erf': sympy.erf, 'erfc': sympy.erfc, 'min': sympy.Min, 'max': sympy.Max} | {
-    name: getattr(sympy, name) for name in ['sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'sinh', 'cosh', 'tanh', 'coth', 'sech', 'csch', 'asin', 'acos', 'atan', 'acot', 'asec', 'acsc', 'asinh', 'acosh', 'atanh', 'acoth', 'asech', 'acsch']}
+    name: getattr(sympy, name) for name in (
+        'sin cos tan cot sec csc sinh cosh tanh coth sech csch asin acos atan acot asec acsc asinh acosh atanh acoth '
+        'asech acsch').split()}
 
 
 def equal(a: Node, b: Node, context: Context) -> bool:

@@ -20,7 +20,8 @@ class Token(NamedTuple):
 
 _GREEK = dict(zip(
     'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ',
-    ['alpha', 'beta', 'gamma', 'delta', 'varepsilon', 'zeta', 'eta', 'theta', 'iota', 'kappa', 'lambda', 'mu', 'nu', 'xi', 'pi', 'rho', 'sigma', 'tau', 'upsilon', 'varphi', 'chi', 'psi', 'omega', 'Gamma', 'Delta', 'Theta', 'Lambda', 'Xi', 'Pi', 'Sigma', 'Upsilon', 'Phi', 'Psi', 'Omega', 'varepsilon', 'phi', 'vartheta', 'varrho']))
+    ('alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi '
+     'psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi vartheta varrho').split()))
 _UNICODE = {c: f'\\{name} ' for c, name in _GREEK.items()} | {
     'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ', '−': '-', '–': '-',
     '±': r'\pm ', '∓': r'\mp ', '÷': '/', '√': r'\sqrt ', '∂': r'\partial ', '∇': r'\nabla ', '∫': r'\int ',
@@ -45,13 +46,17 @@ ALIASES = {
     'sh': 'sinh', 'ch': 'cosh', 'th': 'tanh', 'lvert': 'open|', 'rvert': 'close|', 'degree': 'circ', 'bullet': 'cdot',
     'ohm': 'Omega', 'angstrom': 'AA', 'lesssim': 'lesssim', 'upmu': 'mu', 'micro': 'mu', 'abs': 'abs'}
 _DROPPED = frozenset(
-    ['displaystyle', 'textstyle', 'scriptstyle', 'limits', 'nolimits', 'mathstrut', 'thinspace', 'rm', 'it', 'sf', 'tt', 'mathord', 'mathbin', 'mathrel', 'mathop', 'nonumber', 'notag', 'boldmath', 'strut', 'negthinspace', 'enspace', 'centering', 'big', 'Big', 'bigg', 'Bigg', 'left', 'right', 'middle', 'bigl', 'bigr', 'Bigl', 'Bigr', 'biggl', 'biggr', 'Biggl', 'Biggr', 'space', 'mathclose', 'mathopen', 'bigm', 'Bigm'])
+    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr '
+    'Bigl Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'.split())
 _SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
-_ROMAN = frozenset(['mathrm', 'mathit', 'mathsf', 'mathtt', 'mathnormal', 'textit', 'textrm', 'mathup', 'up'])
-_TEXT = frozenset(['text', 'textnormal', 'mbox', 'hbox', 'textsf', 'texttt', 'operatorname', 'emph'])
-_LEFT, _RIGHT = frozenset(['left', 'bigl', 'Bigl', 'biggl', 'Biggl']), frozenset(['right', 'bigr', 'Bigr', 'biggr', 'Biggr'])
-_SKIP_ARGUMENT = frozenset(['hspace', 'vspace', 'label', 'tag', 'phantom', 'hphantom', 'vphantom', 'color', 'ref'])
+_ROMAN = frozenset('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up'.split())
+_TEXT = frozenset('text textnormal mbox hbox textsf texttt operatorname emph'.split())
+_LEFT, _RIGHT = frozenset('left bigl Bigl biggl Biggl'.split()), frozenset('right bigr Bigr biggr Biggr'.split())
+_SKIP_ARGUMENT = frozenset('hspace vspace label tag phantom hphantom vphantom color ref'.split())
 
+_WRAPPERS = frozenset('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap'.split())
+
+_NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
@@ -61,7 +66,7 @@ _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 PLAIN_FUNCTIONS = frozenset(
-    ['sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'sinh', 'cosh', 'tanh', 'coth', 'exp', 'ln', 'log', 'sqrt', 'arcsin', 'arccos', 'arctan', 'arcsinh', 'arccosh', 'arctanh'])
+    'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh arctanh'.split())
 
 
 def tokenize(text: str, *, units: bool = False) -> list[Token]:
@@ -103,7 +108,7 @@ class _Scanner:
       c = self.text[self.at]
       if c in ' ~$`':
         self.at += 1
-      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
+      elif c.isdigit() and c.isascii() or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
         self._number()
       elif c.isascii() and c.isalpha():
         self._letters()
@@ -168,8 +173,14 @@ class _Scanner:
       self._text(self._argument())
     elif name in _ROMAN:
       self._group(self._argument(), roman=True)
-    elif name in ('boxed', 'fbox', 'mathinner'):
+    elif name in _WRAPPERS:
       self._group(self._argument(), self.roman)
+      if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
+        self.at = note.end()
+        self._argument()
+    elif name == 'not' and self.text[self.at:].lstrip().startswith('='):
+      self.at = self.text.index('=', self.at) + 1
+      self._emit('command', 'neq')
     elif name in _SKIP_ARGUMENT:
       self._argument()
     elif name in ('quad', 'qquad'):

@@ -4,7 +4,7 @@ EED: PHYBench (arXiv 2504.16074), section on the expression edit distance; SEED:
 All single-node operations cost 1; removing or inserting a whole subtree is discounted.
 """
 
-from bench.seed.nodes import Budget, E, Node, TooLarge
+from bench.seed.nodes import E, Budget, Node, TooLarge
 
 _NUMBER_LIKE = frozenset(('number', 'pi', 'e', 'i', 'infinity'))
 
