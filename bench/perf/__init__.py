@@ -1,0 +1,1 @@
+"""The project's own speed benches: ours against a peer or a limit, as ratios measured in one run."""

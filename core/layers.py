@@ -1,0 +1,87 @@
+"""Norms, rotary positions and the gated MLP: small functions over explicit weights.
+
+B batch   T time   D width   F feed-forward   N heads   H head size
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core.params import einsum
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+  """RMSNorm over the last axis; mean square in float32, scaled after the cast back (as Qwen, InternViT-6B)."""
+  x32 = x.astype(jnp.float32)
+  x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + eps)
+  return x32.astype(x.dtype) * scale
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+  """LayerNorm over the last axis, statistics in float32."""
+  x32 = x.astype(jnp.float32)
+  centred = x32 - x32.mean(-1, keepdims=True)
+  normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + eps)
+  return (normed * scale + bias).astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """Exact (erf) GELU."""
+  return jax.nn.gelu(x, approximate=False)
+
+
+def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
+  """SwiGLU: down(silu(gate x) ⊙ up x), [..., D] to [..., D]."""
+  lead = 'bt'
+  hidden = jax.nn.silu(einsum(f'{lead}d,df->{lead}f', x, gate)) * einsum(f'{lead}d,df->{lead}f', x, up)
+  return einsum(f'{lead}f,fd->{lead}d', hidden, down)
+
+
+@dataclasses.dataclass(frozen=True)
+class Yarn:
+  """YaRN context extension (arXiv 2309.00071). `truncate` rounds the correction bounds to whole dimensions."""
+
+  factor: float
+  original_length: int
+  beta_fast: float = 32.0
+  beta_slow: float = 1.0
+  truncate: bool = True
+
+  @property
+  def attention_factor(self) -> float:
+    """What cos and sin are multiplied by: 0.1 ln(factor) + 1."""
+    return 0.1 * math.log(self.factor) + 1.0
+
+
+def rope_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> np.ndarray:
+  """Radians per position of each rotated pair, float64 [H/2]."""
+  pairs = np.arange(0, head_dim, 2, dtype=np.float64)
+  frequencies = theta ** (-pairs / head_dim)
+  if yarn is None:
+    return frequencies
+  turns = lambda n: head_dim * math.log(yarn.original_length / (n * 2 * math.pi)) / (2 * math.log(theta))
+  low, high = turns(yarn.beta_fast), turns(yarn.beta_slow)
+  if yarn.truncate:
+    low, high = math.floor(low), math.ceil(high)
+  low, high = max(low, 0), min(high, head_dim - 1)
+  ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 1e-3), 0, 1)
+  return frequencies * (1 - ramp) + frequencies / yarn.factor * ramp
+
+
+def rope_tables(positions: jax.Array, head_dim: int, theta: float, yarn: Yarn | None = None):
+  """cos and sin, float32 [B, T, H/2], of integer positions [B, T].
+
+  Angles are float32: in bfloat16 position 257 becomes 256, and its sine is another number.
+  """
+  angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rope_frequencies(head_dim, theta, yarn), jnp.float32)
+  scale = yarn.attention_factor if yarn else 1.0
+  return jnp.cos(angles) * scale, jnp.sin(angles) * scale
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Rotates the two halves of the last axis of x by tables that broadcast against them (half-split rope)."""
+  a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)

@@ -1,0 +1,238 @@
+"""Weights as data: one `Spec` a weight, and the short maps over a tree of them.
+
+A model's parameters are a tree of `flax.struct` dataclasses. `spec(config)` of a model returns the same tree
+with a `Spec` at each leaf; initial values, abstract shapes, counts, shardings (`core.mesh`) and the checkpoint
+loader (`core.weights`) are maps over it, so they cannot drift apart.
+
+A leaf may also be an `Int8` or a `Lora` weight: model code multiplies through `einsum` and never asks.
+"""
+
+import dataclasses
+import math
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+STACK_AXES = ('layers', 'experts')  # leading axes that index whole weights
+
+
+def normal(std: float = 0.02) -> Callable:
+  """Initialiser: zero-mean normal of standard deviation `std`."""
+  return jax.nn.initializers.normal(std)
+
+
+def ones(key, shape, dtype):
+  """Initialiser: ones (norm scales)."""
+  return jnp.ones(shape, dtype)
+
+
+def zeros(key, shape, dtype):
+  """Initialiser: zeros (biases)."""
+  return jnp.zeros(shape, dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """One weight: what it is, not what it holds.
+
+  `axes` names each dimension by meaning; `core.mesh` maps names to mesh axes. After any stack axes
+  (`layers`, `experts`) the first `inputs` dimensions are those summed over when the weight multiplies.
+  """
+
+  shape: tuple[int, ...]
+  axes: tuple[str | None, ...]
+  init: Callable = normal()
+  inputs: int = 1
+
+  def __post_init__(self):
+    if len(self.shape) != len(self.axes):
+      raise ValueError(f'Spec: shape {self.shape} and axes {self.axes} differ in rank')
+
+  @property
+  def stack(self) -> int:
+    """How many leading dimensions index whole weights."""
+    return next((i for i, a in enumerate(self.axes) if a not in STACK_AXES), len(self.axes))
+
+
+def stacked(spec: Any, depth: int) -> Any:
+  """The spec of `depth` equal blocks, stacked on a leading `layers` axis."""
+  grow = lambda s: dataclasses.replace(s, shape=(depth, *s.shape), axes=('layers', *s.axes))
+  return jax.tree.map(grow, spec)
+
+
+def path_name(path: Sequence) -> str:
+  """`blocks.attn.q` for a tree path; positions in tuples are left out, so stacked and unstacked names agree."""
+  keys = (getattr(k, 'name', getattr(k, 'key', None)) for k in path)
+  return '.'.join(str(k) for k in keys if k is not None)
+
+
+def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
+  """Draws every weight. A weight's key depends on its own name only, so adding one changes no other."""
+  def draw(path, s):
+    return s.init(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), s.shape, dtype)
+  return jax.tree.map_with_path(draw, spec)
+
+
+def abstract(spec: Any, dtype=jnp.float32) -> Any:
+  """The tree as `jax.ShapeDtypeStruct`s: shapes without memory."""
+  return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), spec)
+
+
+def count(spec: Any) -> int:
+  """Number of parameters."""
+  return sum(math.prod(s.shape) for s in jax.tree.leaves(spec))
+
+
+def cast(params: Any, dtype) -> Any:
+  """Floating-point leaves in `dtype`; integers (Int8 values) stay."""
+  return jax.tree.map(lambda w: w.astype(dtype) if jnp.issubdtype(w.dtype, jnp.floating) else w, params)
+
+
+def unstack(blocks: Any) -> tuple:
+  """Stacked blocks as a tuple of blocks: static weights, faster to decode with on CPU and GPU."""
+  depth = jax.tree.leaves(blocks)[0].shape[0]
+  return tuple(jax.tree.map(lambda w: w[i], blocks) for i in range(depth))
+
+
+def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, Any]:
+  """Runs `layer(x, i, block, *per_layer_i) -> (x, out)` over all blocks, scanned or unrolled.
+
+  Stacked `blocks` (a leading layer axis on each leaf) are scanned: `i` is traced and each leaf of `out` comes back
+  stacked. A tuple of blocks is unrolled: `i` is an int and each leaf of `out` a tuple. `per_layer` likewise.
+  """
+  if isinstance(blocks, tuple):
+    outs = []
+    for i, (block, *rest) in enumerate(zip(blocks, *per_layer)):
+      x, out = layer(x, i, block, *rest)
+      outs.append(out)
+    return x, jax.tree.map(lambda *leaves: leaves, *outs)
+  depth = jax.tree.leaves(blocks)[0].shape[0]
+  return jax.lax.scan(lambda x, xs: layer(x, *xs), x, (jnp.arange(depth), blocks, *per_layer))
+
+
+def stack(leaf: Any) -> jax.Array:
+  """One leaf of what `walk` returned as an array with a leading layer axis."""
+  return jnp.stack(leaf) if isinstance(leaf, tuple) else leaf
+
+
+# Weights that multiply in their own way.
+
+
+@struct.dataclass
+class Int8:
+  """A weight in 8 bits: `values * scale`, one scale per group of `GROUP` (or fewer) along the last axis.
+
+  Rounding error is at most half a scale, i.e. |w - dense(w)| <= max|w in its group| / 254.
+  """
+
+  values: jax.Array  # int8, the weight's shape
+  scale: jax.Array  # float, [..., last / group]
+
+
+GROUP = 128
+
+
+def to_int8(w: jax.Array) -> Int8:
+  """Quantises a weight [..., n] symmetrically in groups along its last axis."""
+  group = math.gcd(w.shape[-1], GROUP)
+  grouped = w.reshape(*w.shape[:-1], -1, group).astype(jnp.float32)
+  scale = jnp.maximum(jnp.abs(grouped).max(-1), jnp.finfo(jnp.float32).tiny) / 127
+  values = jnp.round(grouped / scale[..., None]).astype(jnp.int8)
+  return Int8(values.reshape(w.shape), scale.astype(w.dtype))
+
+
+@struct.dataclass
+class Lora:
+  """A weight with a low-rank correction (LoRA, arXiv 2106.09685): base + alpha/rank · a·b.
+
+  a: [stack..., inputs..., rank], b: [stack..., rank, outputs...]. Train the leaves named `a` and `b`.
+  """
+
+  base: Any
+  a: jax.Array
+  b: jax.Array
+  alpha: float = struct.field(pytree_node=False, default=16.0)
+
+
+def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alpha: float = 16.0) -> Any:
+  """Adds a zero-output adapter of `rank` to each weight whose name matches `pattern` fully.
+
+  Raises ValueError when nothing matches or a match is not a matrix-like dense weight.
+  """
+  specs = {path_name(p): s for p, s in jax.tree.flatten_with_path(spec)[0]}
+
+  def adapt(name, w):
+    s = specs[name]
+    if 'experts' in s.axes or len(s.shape) - s.stack <= s.inputs:
+      raise ValueError(f'lora: {name} {s.axes} is not a dense matrix; choose a pattern of attention or MLP weights')
+    cut = s.stack + s.inputs
+    a_shape, b_shape = (*s.shape[:cut], rank), (*s.shape[: s.stack], rank, *s.shape[cut:])
+    a_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    std = 1 / math.sqrt(math.prod(s.shape[s.stack:cut]))
+    return Lora(w, std * jax.random.normal(a_key, a_shape, jnp.float32), jnp.zeros(b_shape, jnp.float32), alpha)
+
+  return map_weights(adapt, params, pattern)
+
+
+def fold(params: Any) -> Any:
+  """Every weight as a plain array: LoRA corrections added in, int8 values scaled."""
+  return jax.tree.map(dense, params, is_leaf=_is_weight)
+
+
+def _is_weight(w: Any) -> bool:
+  return isinstance(w, (Int8, Lora))
+
+
+def dense(w: Any) -> jax.Array:
+  """The plain array a weight stands for."""
+  if isinstance(w, Int8):
+    groups = w.scale.shape[-1]
+    grouped = w.values.reshape(*w.values.shape[:-1], groups, -1).astype(w.scale.dtype)
+    return (grouped * w.scale[..., None]).reshape(w.values.shape)
+  if isinstance(w, Lora):
+    base = dense(w.base)
+    rank = w.a.shape[-1]
+    stack = w.a.ndim + w.b.ndim - 2 - base.ndim  # stack axes are counted in both factors
+    a = w.a.reshape(*w.a.shape[:stack], -1, rank)
+    b = w.b.reshape(*w.b.shape[:stack], rank, -1)
+    return base + (w.alpha / rank * (a @ b)).reshape(base.shape).astype(base.dtype)
+  return w
+
+
+def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
+  """`jnp.einsum(eqn, x, w)` for a plain, int8 or LoRA weight `w`; the letters `z` is reserved for the rank."""
+  if isinstance(w, Lora):
+    (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
+    kept = ''.join(c for c in w_dims if c in out)
+    summed = ''.join(c for c in w_dims if c not in out)
+    low_dims = ''.join(c for c in out if c not in kept) + 'z'
+    low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', x, w.a.astype(x.dtype))
+    correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
+    return einsum(eqn, x, w.base) + (w.alpha / w.a.shape[-1]) * correction
+  return jnp.einsum(eqn, x, dense(w))
+
+
+def map_weights(fn: Callable, params: Any, pattern: str) -> Any:
+  """Replaces each weight whose full name matches `pattern` by `fn(name, weight)`.
+
+  Raises ValueError when the pattern matches nothing.
+  """
+  hit = []
+
+  def visit(path, w):
+    name = path_name(path)
+    if not re.fullmatch(pattern, name):
+      return w
+    hit.append(name)
+    return fn(name, w)
+
+  out = jax.tree.map_with_path(visit, params, is_leaf=_is_weight)
+  if not hit:
+    names = [path_name(p) for p, _ in jax.tree.flatten_with_path(params, is_leaf=_is_weight)[0]]
+    raise ValueError(f'no weight matches {pattern!r}; names look like {names[:3]}')
+  return out

@@ -1,0 +1,114 @@
+"""What a run writes down while it goes: metrics.jsonl, TensorBoard events, a progress bar.
+
+metrics.jsonl holds only what the computation determines, so two runs of one config can be compared byte for
+byte, however often either was interrupted. Everything about time goes to TensorBoard and the bar.
+"""
+
+import json
+import math
+import os
+import pathlib
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes a text file so that a reader, or a crash, sees either the old one or the new one, whole."""
+  draft = path.with_name(path.name + '.new')
+  with open(draft, 'w', encoding='utf-8') as f:
+    f.write(text)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(draft, path)
+
+
+def scalar(name: str, value) -> float | int | None:
+  """A metric as JSON: the shortest decimal that reads back as the same float; None for NaN and infinities.
+
+  Raises ValueError when it is not a single number.
+  """
+  value = np.asarray(value)
+  if value.shape or not jnp.issubdtype(value.dtype, np.number):
+    raise ValueError(f'metric {name!r} is {value.dtype}{list(value.shape)}: expected a single number')
+  if np.issubdtype(value.dtype, np.integer):
+    return int(value)
+  number = float(str(value.astype(np.float32) if value.dtype.itemsize < 4 else value))
+  return number if math.isfinite(number) else None
+
+
+def cut(path: pathlib.Path, step: int) -> None:
+  """Drops from a metrics file the steps after `step`, and a last line that a crash left unfinished.
+
+  Raises ValueError naming the line when one before the last is not a metrics line.
+  """
+  if not path.exists():
+    return
+  kept = []
+  lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
+  for number, line in enumerate(lines, 1):
+    try:
+      later = json.loads(line)['step'] > step
+      whole = line.endswith('\n')
+    except (ValueError, KeyError, TypeError) as error:
+      if number < len(lines):
+        raise ValueError(f'{path}:{number} is not a metrics line: {line[:60]!r}') from error
+      whole = later = False
+    if later or not whole:
+      break
+    kept.append(line)
+  if len(kept) < len(lines):
+    replace(path, ''.join(kept))
+
+
+class Recorder:
+  """Writes one line and one set of events a step, from `start` on, where the last life of the run ended."""
+
+  def __init__(self, workdir: pathlib.Path, start: int, steps: int, show: tuple[str, ...]):
+    from tensorboardX import SummaryWriter  # a second of imports that no other process needs
+    path = workdir / 'metrics.jsonl'
+    cut(path, start)
+    self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
+    self._events = SummaryWriter(str(workdir / 'events'), purge_step=start + 1)
+    self._bar = tqdm(total=steps, initial=start, unit='step', disable=not sys.stderr.isatty())
+    self._start, self._steps, self._show = start, steps, show
+    self._began = self._last = self._logged = time.monotonic()
+
+  def write(self, step: int, metrics: dict) -> None:
+    """`metrics`: name -> single number, on the host."""
+    values = {name: scalar(name, metrics[name]) for name in sorted(metrics)}
+    self._lines.write(json.dumps({'step': step} | values, allow_nan=False) + '\n')
+    self._lines.flush()
+    now = time.monotonic()
+    rates = {'time/steps_per_second': 1 / max(now - self._last, 1e-9)}
+    if values.get('tokens'):
+      rates['time/tokens_per_second'] = values['tokens'] * rates['time/steps_per_second']
+    for name, value in (values | rates).items():
+      if value is not None:
+        self._events.add_scalar(name, value, step)
+    self._last = now
+    self._report(step, values, now)
+
+  def _report(self, step, values, now):
+    shown = {name: values[name] for name in self._show if name in values}
+    self._bar.set_postfix(shown, refresh=False)
+    self._bar.update(step - self._bar.n)
+    if self._bar.disable and (now - self._logged > 15 or step == self._steps):
+      self._logged = now
+      rate = (step - self._start) / max(now - self._began, 1e-9)
+      logging.info('step %d of %d, %.3g steps/s, %s left, %s', step, self._steps, rate,
+                   tqdm.format_interval((self._steps - step) / rate), shown)
+
+  def sync(self) -> None:
+    """Returns when every line written so far is on the disk."""
+    self._lines.flush()
+    os.fsync(self._lines.fileno())
+
+  def close(self) -> None:
+    self._bar.close()
+    self._events.close()
+    self._lines.close()

@@ -1,0 +1,134 @@
+"""Text to token ids and back, from ordinary tokenizer.json files.
+
+A tokenizer here is a `transformers` fast tokenizer; this file adds only what that library leaves open: an
+offline loader with clear errors, a byte-level tokenizer for tiny models, encoding of text that must not be
+able to forge special tokens, and streaming decoding.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from transformers import PreTrainedTokenizerFast
+
+# What stands for bytes that are not (yet) a whole UTF-8 character.
+REPLACEMENT = '\ufffd'
+
+
+def load_tokenizer(path: str | os.PathLike) -> PreTrainedTokenizerFast:
+  """The tokenizer of a checkpoint folder. Reads local files only.
+
+  Raises:
+    FileNotFoundError: no such folder, or no tokenizer files in it.
+    ValueError: the files are there but are not a tokenizer.
+  """
+  path = os.fspath(path)
+  if not os.path.isdir(path):
+    raise FileNotFoundError(f'{path}: no such folder; a checkpoint folder with tokenizer.json was expected')
+  known = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
+  if not any(os.path.isfile(os.path.join(path, name)) for name in known):
+    raise FileNotFoundError(f'{path}: holds no tokenizer (none of {", ".join(known)})')
+  from transformers import AutoTokenizer  # takes seconds, so only where a tokenizer is needed
+  try:
+    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+  except Exception as error:  # the library raises bare Exception for a malformed tokenizer.json
+    raise ValueError(f'{path}: the tokenizer files cannot be read: {error}') from error
+
+
+def byte_tokenizer(special_tokens: Sequence[str], *, eos: str | None = None,
+                   pad: str | None = None) -> PreTrainedTokenizerFast:
+  """A tokenizer whose ids 0..255 are the bytes of UTF-8 and whose special tokens follow in order.
+
+  It is a byte-level BPE without merges, so `save_pretrained` writes the same files as a published model has
+  and `load_tokenizer` reads them. `eos` and `pad` must be among `special_tokens`.
+  """
+  for token in (eos, pad):
+    if token is not None and token not in special_tokens:
+      raise ValueError(f'{token!r} is not one of the special tokens {list(special_tokens)}')
+  if len(set(special_tokens)) != len(special_tokens):
+    raise ValueError(f'special tokens are not distinct: {list(special_tokens)}')
+  from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+  from transformers import PreTrainedTokenizerFast
+  model = models.BPE(vocab={character: byte for byte, character in enumerate(_byte_characters())}, merges=[])
+  tokenizer = Tokenizer(model)
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+  tokenizer.decoder = decoders.ByteLevel()
+  tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special_tokens])
+  return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad)
+
+
+def _byte_characters() -> list[str]:
+  """The printable stand-in of each byte in the byte-level alphabet that GPT-2 introduced."""
+  printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  others = [byte for byte in range(256) if byte not in printable]
+  code = {byte: byte for byte in printable} | {byte: 256 + i for i, byte in enumerate(others)}
+  return [chr(code[byte]) for byte in range(256)]
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+  """The id of a token given by its string; never a number written down in code.
+
+  Raises:
+    ValueError: the vocabulary does not have it.
+  """
+  found = tokenizer.convert_tokens_to_ids(token)
+  if found is None or (found == tokenizer.unk_token_id and token != tokenizer.unk_token):
+    name = tokenizer.name_or_path or 'this tokenizer'
+    raise ValueError(f'{name}: the vocabulary ({len(tokenizer)} tokens) has no {token!r}, needed here')
+  return found
+
+
+class TextEncoder:
+  """Encodes text in which special tokens are only characters.
+
+  Whoever types `<|im_end|>` into a chat must not end their turn with it. Every special token of the
+  vocabulary, and everything in `structural`, is read as plain text, except the strings in `markup` (tags
+  such as `<ref>` that users and models legitimately write). Other text encodes as the tokenizer does it.
+  """
+
+  def __init__(self, tokenizer: PreTrainedTokenizerFast, *, structural: Iterable[str] = (),
+               markup: Iterable[str] = ()):
+    self.tokenizer = tokenizer
+    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
+    special = sorted((special | set(structural)) - set(markup), key=len, reverse=True)
+    # Matches after the first character of each forbidden string: cut there, neither half is a token.
+    pattern = '|'.join(f'(?<={re.escape(s[0])})(?={re.escape(s[1:])})' for s in special if len(s) > 1)
+    self._cuts = re.compile(pattern) if pattern else None
+
+  def __call__(self, text: str) -> list[int]:
+    pieces = self._cuts.split(text) if self._cuts else [text]
+    return [i for piece in pieces if piece for i in self.tokenizer.encode(piece, add_special_tokens=False)]
+
+
+class Detokenizer:
+  """Turns a stream of token ids into a stream of text.
+
+  A piece is held back while it ends inside a UTF-8 character, so the pieces are always whole characters; all
+  pieces and the last `flush` joined equal decoding every id at once.
+  """
+
+  def __init__(self, tokenizer: PreTrainedTokenizerFast, *, skip_special_tokens: bool = True):
+    self._decode = lambda ids: tokenizer.decode(
+        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+    self._ids: list[int] = []
+    # ids[start:read] is the last text given out: decoders treat the first token apart, so context is needed.
+    self._start = self._read = 0
+
+  def push(self, *ids: int) -> str:
+    """Takes the next ids; returns the text that they complete, possibly ''."""
+    self._ids += ids
+    given, text = self._decode(self._ids[self._start:self._read]), self._decode(self._ids[self._start:])
+    if text.endswith(REPLACEMENT):
+      return ''
+    self._start, self._read = self._read, len(self._ids)
+    return text[len(given):]
+
+  def flush(self) -> str:
+    """The text still held back, however it ends. Call once, after the last id."""
+    given, text = self._decode(self._ids[self._start:self._read]), self._decode(self._ids[self._start:])
+    self._start = self._read = len(self._ids)
+    return text[len(given):]

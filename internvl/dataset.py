@@ -1,0 +1,163 @@
+"""Supervised examples from JSONL files, in InternVL's conversation format or as OpenAI-style messages.
+
+A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
+"value": "<image>\\n…"}]}`, media being optional and relative to a root folder, or the same with `"messages":
+[{"role": …, "content": …}]` instead of `"conversations"`; other keys are ignored. Random access by row number
+makes a file a grain data source.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from internvl import messages as chat
+from internvl import video
+from internvl.processor import Inputs, Processor
+
+_ROLES = {'human': 'user', 'gpt': 'assistant', 'system': 'system'}
+# How many bad rows one error message lists.
+_LISTED = 10
+
+
+class Rows:
+  """The rows of a JSONL file by number, parsed when asked for; memory holds only their offsets.
+
+  `rows[i]` is (messages, images, videos) for a `Processor`, media as paths. Blank lines do not count.
+
+  Raises:
+    FileNotFoundError: no such file, or (on access) a missing image or video.
+    ValueError: an empty file, or (on access) a bad row; the message begins with `file:line`.
+  """
+
+  def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None):
+    """root: the folder that media paths are relative to; by default the file's own."""
+    self.path = os.fspath(path)
+    self.root = os.path.dirname(self.path) if root is None else os.fspath(root)
+    if not os.path.isfile(self.path):
+      raise FileNotFoundError(f'{self.path}: no such JSONL file')
+    self._starts, self._lines = _index(self.path)
+    if not len(self._starts):
+      raise ValueError(f'{self.path}: has no rows')
+
+  def __len__(self) -> int:
+    return len(self._starts)
+
+  def __getitem__(self, i: int) -> tuple[list[dict], list[str], list[Any]]:
+    with open(self.path, 'rb') as file:
+      file.seek(self._starts[i])
+      line = file.readline().strip()
+    try:
+      messages, images, videos = parse_row(json.loads(line))
+      chat.parse(messages, images, videos)
+    except ValueError as error:  # of which JSON and Unicode errors are kinds
+      raise ValueError(f'{self.where(i)}: {error}') from error
+    find = lambda name: self._find(i, name)
+    return [_rooted(m, find) for m in messages], [find(p) for p in images], [find(p) for p in videos]
+
+  def where(self, i: int) -> str:
+    """file:line of row i, for messages."""
+    return f'{self.path}:{self._lines[i]}'
+
+  def check(self) -> None:
+    """Reads every row and looks for every file it names; one ValueError lists what is wrong, row by row."""
+    problems = []
+    for i in range(len(self)):
+      try:
+        self[i]
+      except (ValueError, FileNotFoundError) as error:
+        problems.append(str(error))
+    if problems:
+      rest = f'\n… and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
+      raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' +
+                       '\n'.join(problems[:_LISTED]) + rest)
+
+  def _find(self, i: int, name: str) -> str:
+    path = os.path.join(self.root, name)
+    if not os.path.exists(path):
+      raise FileNotFoundError(f'{self.where(i)}: names {path}, which does not exist')
+    return path
+
+
+def _rooted(message: dict, find) -> dict:
+  """The message with the paths that its own image and video parts carry made absolute."""
+  if isinstance(message['content'], str):
+    return message
+  own = lambda part: {k: find(part[k]) for k in chat.MEDIA
+                      if part['type'] == k and isinstance(part.get(k), str)}
+  return message | {'content': [part | own(part) for part in message['content']]}
+
+
+def _index(path: str) -> tuple[np.ndarray, np.ndarray]:
+  """Byte offset and line number (from 1) of every line that is not blank."""
+  starts, lines, at = [], [], 0
+  with open(path, 'rb') as file:
+    for number, line in enumerate(file, 1):
+      if line.strip():
+        starts.append(at)
+        lines.append(number)
+      at += len(line)
+  return np.asarray(starts, np.int64), np.asarray(lines, np.int64)
+
+
+def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
+  """(messages, image paths, video paths) of one row of either format.
+
+  Raises:
+    ValueError: not a row of either, or not a training example (it must end with the assistant's turn).
+  """
+  if not isinstance(row, dict) or ('conversations' in row) == ('messages' in row):
+    raise ValueError('a row must be an object with either "conversations" or "messages"')
+  key = 'messages' if 'messages' in row else 'conversations'
+  turns = row[key]
+  if not isinstance(turns, list) or not turns:
+    raise ValueError(f'"{key}" must be a non-empty list')
+  messages = turns if key == 'messages' else [_message(n, turn) for n, turn in enumerate(turns)]
+  last = messages[-1]
+  if not isinstance(last, dict) or last.get('role') != 'assistant':
+    raise ValueError(f'"{key}" must end with a turn of the {"assistant" if key == "messages" else "gpt"}')
+  return messages, _paths(row, 'image'), _paths(row, 'video')
+
+
+def _message(n: int, turn: dict) -> dict:
+  if not isinstance(turn, dict) or turn.get('from') not in _ROLES or not isinstance(turn.get('value'), str):
+    raise ValueError(f'turn {n} must be {{"from": {" | ".join(_ROLES)}, "value": text}}, not {turn!r:.80}')
+  return {'role': _ROLES[turn['from']], 'content': turn['value']}
+
+
+def _paths(row: dict, key: str) -> list[str]:
+  value = row.get(key)
+  paths = [] if value is None else [value] if isinstance(value, str) else value
+  if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
+    raise ValueError(f'"{key}" must be a path or a list of paths, not {value!r:.80}')
+  return paths
+
+
+class Examples:
+  """Training examples by number: `examples[i]` is the `Inputs` of row i; a grain random-access source.
+
+  Args:
+    rows: where they come from.
+    processor: what makes them tokens and pixels.
+    seed: of everything random in an example, which depends on (seed, i) alone.
+    augment: JPEG recompression of every tile.
+    pick: the rule that picks video frames.
+  """
+
+  def __init__(self, rows: Rows, processor: Processor, *, seed: int = 0, augment: bool = False,
+               pick=video.middle):
+    self.rows, self.processor, self.seed, self.augment, self.pick = rows, processor, seed, augment, pick
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, i: int) -> Inputs:
+    messages, images, videos = self.rows[i]
+    rng = np.random.default_rng((self.seed, i)) if self.augment else None
+    try:
+      return self.processor(messages, images, videos, pick=self.pick, augment=rng)
+    except ValueError as error:
+      raise ValueError(f'{self.rows.where(i)}: {error}') from error

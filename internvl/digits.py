@@ -1,0 +1,115 @@
+"""A small visual task made from real data: two handwritten digits and a question about them.
+
+The images are scikit-learn's 1797 scanned digits of 8 × 8 pixels (Alpaydin & Kaynak, UCI 1998), which its
+package carries, so nothing is downloaded. A fixed stratified split keeps the images of training and held-out
+examples disjoint. Examples are a function of (split, seed, index): a stream resumes anywhere, and any number
+of processes draw the same ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+SPLITS = ('train', 'heldout')
+QUESTIONS = ('What is the sum?', 'Which digit is larger?', 'Do they have the same parity?')
+SUM, LARGER, PARITY = range(len(QUESTIONS))
+# Each 8 × 8 scan is doubled to 16 × 16 and two stand side by side.
+WIDTH, HEIGHT = 32, 16
+_BLOCK = 4096
+
+
+class Example(NamedTuple):
+  """image: RGB, 32 × 16. digits: what it shows, left to right. answer: of the question, exact."""
+  image: Image.Image
+  question: str
+  answer: str
+  digits: tuple[int, int]
+
+
+class _Scans(NamedTuple):
+  pixels: np.ndarray  # uint8 [images, 16, 16, 3]
+  labels: np.ndarray  # int [images]
+
+
+@functools.cache
+def _scans(split: str) -> _Scans:
+  if split not in SPLITS:
+    raise ValueError(f'unknown split {split!r}; known are {", ".join(SPLITS)}')
+  from sklearn.datasets import load_digits
+  from sklearn.model_selection import train_test_split
+  data = load_digits()
+  rows = train_test_split(np.arange(len(data.target)), test_size=0.2, stratify=data.target, random_state=0)
+  rows = rows[SPLITS.index(split)]
+  grey = np.rint(data.images[rows] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0..16
+  doubled = grey.repeat(2, axis=1).repeat(2, axis=2)
+  return _Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[rows])
+
+
+class _Draws(NamedTuple):
+  left: np.ndarray  # [_BLOCK] rows of the split
+  right: np.ndarray
+  question: np.ndarray
+
+
+@functools.lru_cache(maxsize=16)
+def _block(split: str, seed: int, block: int) -> _Draws:
+  """`_BLOCK` examples at once: a generator for each would cost more than all the rest."""
+  labels = _scans(split).labels
+  rng = np.random.default_rng((seed, block, SPLITS.index(split)))
+  left, right = rng.integers(len(labels), size=(2, _BLOCK))
+  question = rng.integers(len(QUESTIONS), size=_BLOCK)
+  # "Which is larger?" has no answer for equal digits: draw the right one again until they differ.
+  while (equal := (question == LARGER) & (labels[left] == labels[right])).any():
+    right[equal] = rng.integers(len(labels), size=equal.sum())
+  return _Draws(left, right, question)
+
+
+def example(split: str, seed: int, index: int) -> Example:
+  """Example number `index` of the endless stream of (split, seed); split is 'train' or 'heldout'."""
+  if index < 0:
+    raise ValueError(f'an example index must not be negative: {index}')
+  scans, draws = _scans(split), _block(split, seed, index // _BLOCK)
+  at = index % _BLOCK
+  left, right, question = draws.left[at], draws.right[at], draws.question[at]
+  pixels = np.concatenate([scans.pixels[left], scans.pixels[right]], axis=1)
+  digits = int(scans.labels[left]), int(scans.labels[right])
+  return Example(Image.fromarray(pixels), QUESTIONS[question], answer(question, *digits), digits)
+
+
+def examples(split: str, seed: int, n: int, start: int = 0) -> list[Example]:
+  """Examples start..start+n−1 of the stream."""
+  return [example(split, seed, i) for i in range(start, start + n)]
+
+
+def answer(question: int, left: int, right: int) -> str:
+  """The exact answer to a question, given by its place in `QUESTIONS`."""
+  if question == SUM:
+    return str(left + right)
+  if question == LARGER:
+    return str(max(left, right))
+  return 'yes' if (left - right) % 2 == 0 else 'no'
+
+
+def export(folder: str | os.PathLike, split: str, seed: int, n: int) -> str:
+  """Writes n examples as InternVL training data: `<split>.jsonl` and PNG files beside it.
+
+  The JSONL file appears only when everything it names is there. Returns its path.
+  """
+  os.makedirs(os.path.join(folder, split), exist_ok=True)
+  lines = []
+  for i, item in enumerate(examples(split, seed, n)):
+    name = f'{split}/{i:06d}.png'
+    item.image.save(os.path.join(folder, name))
+    talk = [{'from': 'human', 'value': f'<image>\n{item.question}'}, {'from': 'gpt', 'value': item.answer}]
+    lines.append(json.dumps({'id': i, 'image': name, 'conversations': talk}) + '\n')
+  path = os.path.join(folder, f'{split}.jsonl')
+  with open(path + '.part', 'w', encoding='utf-8') as file:
+    file.writelines(lines)
+  os.replace(path + '.part', path)
+  return path

@@ -1,0 +1,56 @@
+"""Training losses of InternVL, as sums with their weights (`core.train.Loss`).
+
+B rows   T time   n tiles a row   S pixels a side
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from core import decoder
+from core.mesh import RULES
+from core.params import cast
+from core.train import Loss
+from internvl import model
+
+AVERAGING = ('token', 'sample', 'square')
+
+
+@struct.dataclass
+class Batch:
+  """A training batch. weights[b, t] is the loss weight of predicting tokens[b, t]; 0 where nothing is learned."""
+
+  tokens: Any  # int32 [B, T]
+  positions: Any  # int32 [B, T], -1 at padding
+  weights: Any  # float32 [B, T]
+  pixels: Any = None  # float [B, n, S, S, 3]
+  segments: Any = None  # int32 [B, T], 0 at padding
+
+
+def token_weights(mask: np.ndarray, averaging: str) -> np.ndarray:
+  """Loss weight of each token of one sample, float32 [T], from its mask (InternVL3.5 §3.2, square averaging).
+
+  With x learned tokens a token weighs 1 ('token'), 1/x ('sample') or 1/√x ('square').
+  """
+  if averaging not in AVERAGING:
+    raise ValueError(f'averaging={averaging!r}; expected one of {AVERAGING}')
+  x = max(int(mask.sum()), 1)
+  return mask.astype(np.float32) * {'token': 1.0, 'sample': 1 / x, 'square': x**-0.5}[averaging]
+
+
+def ntp(params: model.Params, config: model.Config, batch: Batch, *, key: jax.Array | None = None, dtype=jnp.float32,
+        remat_policy: str = 'none', rules=RULES) -> Loss:
+  """Next-token prediction: Σ w·CE over Σ w of the whole batch (the paper's global average).
+
+  key: switches stochastic depth of the vision tower on. dtype: of the computation; parameters keep their own.
+  """
+  out = model.forward(cast(params, dtype), config, batch.tokens, pixels=batch.pixels, positions=batch.positions,
+                      segments=batch.segments, drop_key=key, remat_policy=remat_policy, rules=rules)
+  logp, _ = decoder.log_probs(cast(params.language, dtype), config.language, out.hidden[:, :-1], batch.tokens[:, 1:])
+  weights = batch.weights[:, 1:]
+  total, weight = -jnp.sum(weights * logp), jnp.sum(weights)
+  hits = jnp.sum((weights > 0) * (logp > jnp.log(0.5)))
+  return Loss(total + out.aux * weight, weight, {'confident': (hits, jnp.sum(weights > 0))})

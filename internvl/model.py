@@ -1,0 +1,125 @@
+"""InternVL3.5: tiles → InternViT → pixel shuffle → MLP → scattered into the language model's embeddings.
+
+B batch   T time   M tiles of the whole batch   D language width   V vocabulary
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from core import decoder
+from core import params as params_lib
+from core.mesh import RULES
+from core.tap import SITES as BLOCK_SITES
+from core.tap import check
+from internvl import projector, vision
+
+SITES = (*vision.SITES, *BLOCK_SITES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """vision and language towers; `image_token` is the id of `<IMG_CONTEXT>`; `shuffle` patches a side make a token."""
+
+  vision: vision.Config
+  language: decoder.Config
+  image_token: int
+  shuffle: int = 2
+
+  def __post_init__(self):
+    if self.vision.grid % self.shuffle:
+      raise ValueError(f'internvl: a grid of {self.vision.grid} patches is not a multiple of shuffle={self.shuffle}')
+    if not 0 <= self.image_token < self.language.vocab:
+      raise ValueError(f'internvl: image_token={self.image_token} lies outside the vocabulary of {self.language.vocab}')
+
+  @property
+  def tokens_per_tile(self) -> int:
+    """Image tokens of one tile: 256 for 448 pixels."""
+    return (self.vision.grid // self.shuffle) ** 2
+
+
+@struct.dataclass
+class Params:
+  vision: vision.Params
+  projector: projector.Params
+  language: decoder.Params
+
+
+@struct.dataclass
+class Output:
+  """logits: float32 [B, T, V]. cache: the given one, extended. kept: site → [layers, …]. aux: balance loss."""
+
+  logits: Any
+  cache: Any = None
+  kept: Any = None
+  aux: Any = 0.0
+
+
+def spec(config: Config) -> Params:
+  """Every weight, once."""
+  c = config
+  return Params(vision.spec(c.vision), projector.spec(c.vision.width, c.language.width, c.shuffle),
+                decoder.spec(c.language))
+
+
+def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
+  """Random parameters."""
+  return params_lib.init(key, spec(config), dtype)
+
+
+def encode(params: Params, config: Config, pixels: jax.Array, **options: Any) -> tuple[jax.Array, dict]:
+  """(image embeddings [..., tokens_per_tile, D], kept activations) of normalised pixels [..., S, S, 3]."""
+  tiles = pixels.reshape(-1, *pixels.shape[-3:])
+  features, kept = vision.apply(params.vision, config.vision, tiles, **options)
+  images = projector.apply(params.projector, features[:, 1:], config.shuffle)
+  return images.reshape(*pixels.shape[:-3], *images.shape[1:]), kept
+
+
+def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array | None = None) -> jax.Array:
+  """Embeddings [B, T, D] of tokens [B, T], image embeddings put in sequence order at the image tokens.
+
+  images: [B, n, tokens_per_tile, D], the tiles of each row; or [M, tokens_per_tile, D], those of all rows, row after
+  row. Spare tiles at the end (padding) are not read.
+  """
+  x = decoder.embed(params.language, tokens)
+  if images is None:
+    return x
+  at = tokens == config.image_token
+  count = at if images.ndim == 4 else at.reshape(1, -1)
+  order = jnp.clip(jnp.cumsum(count, -1) - 1, 0)
+  rows = images.reshape(count.shape[0], -1, images.shape[-1])
+  found = jnp.take_along_axis(rows, order[..., None], 1, mode='clip').reshape(x.shape)
+  return jnp.where(at[..., None], found.astype(x.dtype), x)
+
+
+def forward(params: Params, config: Config, tokens: jax.Array, *, pixels=None, edit=None, keep=(), rules=RULES,
+            remat_policy='none', drop_key=None, **options: Any) -> decoder.Hidden:
+  """Final hidden states; arguments as in `apply`, and for training `remat_policy` and `drop_key`."""
+  check(keep, SITES)
+  images, seen = None, {}
+  if pixels is not None:
+    images, seen = encode(params, config, pixels, edit=edit, keep=keep, rules=rules, remat_policy=remat_policy,
+                          drop_key=drop_key)
+  x = embed(params, config, tokens, images)
+  own = tuple(s for s in keep if s in BLOCK_SITES)
+  out = decoder.forward(params.language, config.language, x, edit=edit, keep=own, rules=rules,
+                        remat_policy=remat_policy, **options)
+  return out.replace(kept=seen | out.kept)
+
+
+def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, positions=None, segments=None, cache=None,
+          edit=None, keep=(), rules=RULES) -> Output:
+  """Logits of tokens int32 [B, T].
+
+  pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padded at the end
+  if at all. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
+  cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
+  `core.tap`; sites in SITES.
+  Raises ValueError on unknown sites and impossible combinations.
+  """
+  out = forward(params, config, tokens, pixels=pixels, positions=positions, segments=segments, cache=cache, edit=edit,
+                keep=keep, rules=rules)
+  return Output(decoder.logits(params.language, config.language, out.hidden), out.cache, out.kept, out.aux)

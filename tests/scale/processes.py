@@ -1,0 +1,44 @@
+"""Programs in processes of their own: several under jax.distributed, or one with many fake devices."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def spawn(program: str, *argv: str, devices: int = 1, count: int = 1) -> list[subprocess.Popen]:
+  """Starts `count` Python processes running the text `program`, each with `devices` fake CPU devices.
+
+  Several are given the flags with which `core.mesh.start` finds the others, in the variables COORDINATOR,
+  PROCESSES and PROCESS.
+  """
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    coordinator = f'localhost:{s.getsockname()[1]}'
+  env = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'COORDINATOR': coordinator,
+                      'PROCESSES': str(count),
+                      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+  return [subprocess.Popen([sys.executable, '-c', program, *argv], env=env | {'PROCESS': str(i)}, text=True,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(count)]
+
+
+def join(processes: list[subprocess.Popen], *, limit: float = 120, code: int = 0) -> list[tuple[str, str]]:
+  """Waits until all have ended with exit status `code`; returns what each wrote: (stdout, stderr).
+
+  Past `limit` seconds in all, or when one ends differently, the others are killed and AssertionError says why.
+  """
+  end = time.monotonic() + limit
+  try:
+    wrote = [p.communicate(timeout=max(0.1, end - time.monotonic())) for p in processes]
+  except subprocess.TimeoutExpired:
+    for p in processes:
+      p.kill()
+    wrote = [p.communicate() for p in processes]
+    raise AssertionError(f'not done in {limit} s:\n' + '\n'.join(err[-2000:] for _, err in wrote)) from None
+  for p, (_, err) in zip(processes, wrote):
+    assert p.returncode == code, f'exit status {p.returncode}, expected {code}:\n{err[-4000:]}'
+  return wrote
