@@ -24,7 +24,8 @@ EXTRAS = {
     'bench': BENCH,
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
-    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6', *BENCH],
+    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6',
+             *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

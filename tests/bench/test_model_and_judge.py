@@ -1,8 +1,10 @@
 """Servers that fail in every way: attempts are bounded, finished work is kept, other wordings are refused."""
 
 import json
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,27 @@ def test_fields_are_only_ever_text(tmp_path):
   with pytest.raises(ValueError, match=r'the fields are question'):
     Template('$answer').fill({'question': ''})
   json.dumps(filled)
+
+
+def test_a_local_folder_is_loaded_once_and_text_stays_text(tmp_path, monkeypatch):
+  calls = []
+
+  class Processor:
+    @staticmethod
+    def load(path):
+      return 'processor'
+
+  def chat(params, config, processor, messages, **kwargs):
+    calls.append((params, config, processor, messages, kwargs))
+    return 'yes'
+
+  fake = types.SimpleNamespace(load=lambda path: ('config', 'params'), Processor=Processor, chat=chat)
+  monkeypatch.setitem(sys.modules, 'internvl', fake)
+  (tmp_path / 'config.json').write_text('{"model_type": "internvl_chat"}')
+  local = models.open_model(str(tmp_path))
+  sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=9)
+  assert local([{'role': 'user', 'content': 'what does <image> mean?'}], sampling, 5).text == 'yes'
+  parts = [{'type': 'text', 'text': 'what does <image> mean?'}]
+  assert calls == [('params', 'config', 'processor', [{'role': 'user', 'content': parts}],
+                    {'max_new_tokens': 9, 'temperature': 0.6, 'seed': 5, 'stream': False})]
+  assert local.settings(sampling)['top_p'] == 1.0  # what it does, not what was asked for

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = {'eval', 'exec', 'compile', '__import__', 'sympify', 'parse_expr', 'lambdify', 'literal_eval'}
+BUILTINS = {'eval', 'exec', 'compile', '__import__'}
+READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', 'parse_expression'}
 
 SCRIPT = r'''
 import re, sys
@@ -120,6 +121,7 @@ def test_the_source_calls_nothing_that_executes_text():
       if isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, 'attr', '')
         owner = getattr(getattr(node.func, 'value', None), 'id', '')
-        if name in FORBIDDEN and (name, owner) != ('compile', 're'):
+        # A method may be called `eval` (torch has one) or `compile` (re has one); the builtin may not be called.
+        if name in READERS or (name in BUILTINS and (isinstance(node.func, ast.Name) or owner == 'builtins')):
           found.append(f'{path.name}:{node.lineno} {name}')
   assert len(files) > 30 and not found
