@@ -183,7 +183,10 @@ def _read_csv(path: Path, name: str):
 
 def _read_parquet(path: Path, name: str):
   import pyarrow.parquet
-  return _table_rows(pyarrow.parquet.ParquetFile(path).iter_batches(), name)
+  try:
+    return _table_rows(pyarrow.parquet.ParquetFile(path).iter_batches(), name)
+  except pyarrow.ArrowException as error:
+    raise ValueError(f'{path}: not Parquet ({error})') from None
 
 
 def _read_arrow(path: Path, name: str):
@@ -191,9 +194,13 @@ def _read_arrow(path: Path, name: str):
   with pyarrow.memory_map(str(path)) as source:
     try:
       return _table_rows(pyarrow.ipc.open_stream(source), name)
-    except pyarrow.ArrowInvalid:
+    except pyarrow.ArrowInvalid:  # not the stream format of `datasets`, so it must be the file format
+      pass
+    try:
       reader = pyarrow.ipc.open_file(source)
       return _table_rows((reader.get_batch(i) for i in range(reader.num_record_batches)), name)
+    except pyarrow.ArrowException as error:
+      raise ValueError(f'{path}: not Arrow ({error})') from None
 
 
 def _table_rows(batches: Iterable, name: str):

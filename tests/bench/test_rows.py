@@ -56,7 +56,8 @@ def test_bad_rows_are_reported_and_cost_no_others(tmp_path):
 
 @pytest.mark.parametrize(('name', 'text', 'message'), [
     ('x.txt', 'hello', 'unknown kind of file'), ('x.json', '{"a": ', 'not JSON'),
-    ('x.json', '3', 'expected a JSON')])
+    ('x.json', '3', 'expected a JSON'),
+    ('x.parquet', 'no', 'x.parquet: not Parquet'), ('x.arrow', 'no', 'x.arrow: not Arrow')])
 def test_unusable_files_are_refused_by_name(tmp_path, name, text, message):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=message):
