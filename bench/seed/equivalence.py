@@ -1,7 +1,9 @@
 """Are two canonical trees equal? By structure, then by their values at random positive points.
 
-A disagreement that more digits do not shrink settles "different"; agreement at several points of different scale
-settles "equal". Parts without a value (sums, integrals, derivatives, unknown functions) are compared part by part
+A disagreement that more digits do not shrink settles "different"; agreement at several points of different
+scale
+settles "equal". Parts without a value (sums, integrals, derivatives, unknown functions) are compared part by
+part
 first and count as one symbol where they are equal.
 """
 
@@ -91,7 +93,7 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
     crossed += outcome == 'crossed'
     lone += outcome == 'lone'
     failed += outcome == 'undefined'
-    if agreed >= enough or not names and agreed:
+    if agreed >= enough or (not names and agreed):
       return Verdict.EQUAL
     if not agreed and (lone >= 4 or failed >= 8):
       break
@@ -119,8 +121,8 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if left_crossed and right_crossed or (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
-      heads(a) | heads(b)):
+  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
+      heads(a) | heads(b))):
     return 'crossed'
   return 'differ'
 
@@ -162,7 +164,8 @@ def _point(names: list[Name], attempt: int, digits: int, met: set[str], context:
     rng = random.Random(attempt * 4096 + k)
     draw = lambda rng=rng: point.mp.mpf(low * (high / low) ** rng.random())
     if name in context.ordered:
-      point.values[name] = point.mp.matrix([[rng.choice((-1, 1)) * draw() for _ in range(3)] for _ in range(3)])
+      point.values[name] = point.mp.matrix([[rng.choice((-1,
+          1)) * draw() for _ in range(3)] for _ in range(3)])
     elif 'vec' in name.marks and met & {'dot', 'cross'}:
       point.values[name] = tuple(rng.choice((-1, 1)) * draw() for _ in range(3))
     else:
@@ -174,7 +177,8 @@ def _sensitive(tree: Node) -> bool:
   """Whether signs may matter only at some points: an absolute value or an even root of something periodic."""
   met = heads(tree)
   rooted = 'abs' in met or any(
-      n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0 for n in walk(tree))
+      n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0
+      for n in walk(tree))
   return rooted and bool(met & {'sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'abs', 'add'})
 
 
