@@ -247,7 +247,7 @@ def _number_power(base: Fraction, n: Fraction) -> Node:
 
 
 def _bounded(value: Fraction) -> Fraction:
-  if value.numerator.bit_length() + value.denominator.bit_length() > 4 * _MAX_BITS:
+  if value.numerator.bit_length() + value.denominator.bit_length() > 3 * _MAX_BITS:
     raise TooLarge('a number beyond the digits that are kept')
   return value
 

@@ -140,6 +140,9 @@ def _power(point, base, exponent):
   mp = point.mp
   if not is_scalar(exponent):
     raise Undefined('a power that is no number')
+  # Before anything asks whether it is whole: rounding 10^(10^10) would build all its digits.
+  if abs(exponent) > _MAX_EXPONENT:
+    raise Undefined('a power too large')
   if is_vector(base):
     if exponent != 2:
       raise Undefined('a power of a vector')

@@ -86,7 +86,7 @@ class Pool:
   """
 
   def __init__(self, processes: int | None = None, *, limit: float = 20.0, memory: int = 1 << 30):
-    self.processes = processes or len(os.sched_getaffinity(0))
+    self.processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if self.processes < 1 or not limit > 0 or memory < 1 << 28:
       raise ValueError(f'processes={processes}, limit={limit}, memory={memory}: '
                        'expected at least 1 process, a positive limit and 256 MiB')

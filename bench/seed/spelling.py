@@ -8,13 +8,17 @@ _NAMES = (
     'varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi '
     'vartheta varrho')
 UNICODE = {c: f'\\{name} ' for c, name in zip(_LETTERS, _NAMES.split())} | {
-    'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ', '−': '-',
+    'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ',
+    '−': '-',
     '–': '-', '±': r'\pm ', '∓': r'\mp ', '÷': '/', '√': r'\sqrt ', '∂': r'\partial ', '∇': r'\nabla ',
-    '∫': r'\int ', '∑': r'\sum ', '∏': r'\prod ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ', '≈': r'\approx ',
+    '∫': r'\int ', '∑': r'\sum ', '∏': r'\prod ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ',
+    '≈': r'\approx ',
     '≃': r'\simeq ', '≡': r'\equiv ', '∝': r'\propto ', '∈': r'\in ', '∪': r'\cup ', '→': r'\to ', '′': "'",
     '″': "''", '’': "'", '†': r'\dagger ', '⟨': r'\langle ', '⟩': r'\rangle ', '°': r'^{\circ}', 'µ': r'\mu ',
-    '\u00c5': r'\AA ', '\u212b': r'\AA ', '\u2126': r'\Omega ', '℃': r'^{\circ}\mathrm{C}', '，': ',', '（': '(',
-    '）': ')', '．': '.', '…': r'\ldots ', 'ℓ': r'\ell ', '\u2009': ' ', '\u202f': ' ', '\u00a0': ' ', '\u200b': ' '}
+    '\u00c5': r'\AA ', '\u212b': r'\AA ', '\u2126': r'\Omega ', '℃': r'^{\circ}\mathrm{C}', '，': ',',
+    '（': '(',
+    '）': ')', '．': '.', '…': r'\ldots ', 'ℓ': r'\ell ', '\u2009': ' ', '\u202f': ' ', '\u00a0': ' ',
+    '\u200b': ' '}
 SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻', '0123456789+-'))
 SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789'))
 

@@ -87,12 +87,14 @@ def test_sympy_decides_what_numbers_cannot():
 
 
 def test_bad_settings_are_refused_before_any_work():
-  for call in (lambda: Pool(0), lambda: Pool(1, limit=0), lambda: Pool(1, memory=1), lambda: score('x', 'x',
-      'Essay'),
-               lambda: score('x', 'x', 'Numeric', tiers='2024-01'), lambda: score('x', 'x', 'Numeric',
-                   mode='lenient')):
+  for wrong in ({'processes': -1}, {'limit': 0}, {'memory': 1}):
     with pytest.raises(ValueError, match='expected'):
-      call()
+      Pool(**{'processes': 1} | wrong)
+  with pytest.raises(ValueError, match='expected'):
+    score('x', 'x', 'Essay')
+  for wrong in ({'tiers': '2024-01'}, {'mode': 'lenient'}, {'log_base': '2'}, {'lone_unit': 'guess'}):
+    with pytest.raises(ValueError, match='expected'):
+      score('x', 'x', 'Numeric', **wrong)
   with pytest.raises(TypeError, match='text'):
     score(None, 'x', 'Expression')
 
