@@ -5,25 +5,44 @@ from fractions import Fraction
 from bench.seed import units
 from bench.seed.functions import FUNCTIONS
 from bench.seed.nodes import (
-    E, I, INFINITY, PI, Name, Node, ParseError, Unsupported, divide, mul, number, power, symbol)
+  INFINITY,
+  PI,
+  E,
+  I,
+  Name,
+  Node,
+  ParseError,
+  Unsupported,
+  divide,
+  mul,
+  number,
+  power,
+  symbol,
+  words,
+)
 from bench.seed.tokens import Token, label, sign
 
-_GREEK = (
-    'alpha beta gamma delta varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi varpi rho varrho '
-    'sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega '
-    'varGamma varDelta varTheta varLambda varXi varPi varSigma varPhi varPsi varOmega')
 # Commands that stand for a symbol.
-SYMBOLS = frozenset(f'{_GREEK} hbar ell aleph beth wp partial ldots AA circ dagger oplus otimes emptyset varnothing '
-                    'forall exists cdot uparrow downarrow perp parallel prime eth mho'.split())
-_ACCENTS = {'hat': 'hat', 'bar': 'bar', 'tilde': 'tilde', 'vec': 'vec', 'dot': 'dot', 'ddot': 'ddot', 'overline': 'bar',
-            'mathcal': 'cal', 'mathscr': 'cal', 'mathfrak': 'frak', 'mathbb': 'bb', 'breve': 'breve', 'check': 'check',
-            'acute': 'acute', 'grave': 'grave', 'mathring': 'ring', 'underline': 'under', 'slashed': 'slash', 'not': 'slash'}
+SYMBOLS = words(
+    'alpha beta gamma delta varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi '
+    'varpi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi '
+    'Sigma Upsilon Phi Psi Omega varGamma varDelta varTheta varLambda varXi varPi varSigma varPhi varPsi '
+    'varOmega hbar ell aleph beth wp partial ldots AA circ dagger oplus otimes emptyset varnothing forall '
+    'exists cdot uparrow downarrow perp parallel prime eth mho')
+_ACCENTS = {
+    'hat': 'hat', 'bar': 'bar', 'tilde': 'tilde', 'vec': 'vec', 'dot': 'dot', 'ddot': 'ddot',
+    'overline': 'bar',
+    'mathcal': 'cal', 'mathscr': 'cal', 'mathfrak': 'frak', 'mathbb': 'bb', 'breve': 'breve',
+    'check': 'check',
+    'acute': 'acute', 'grave': 'grave', 'mathring': 'ring', 'underline': 'under', 'slashed': 'slash',
+    'not': 'slash'}
 _MARKS = {'*': '*', '\\dagger': '†', '\\prime': "'", "'": "'"}
-_LONE_MARKS = frozenset(('+', '-', '\\top', '\\intercal', '\\perp', '\\parallel', '\\circ', '\\uparrow', '\\downarrow'))
+_LONE_MARKS = words(r'+ - \top \intercal \perp \parallel \circ \uparrow \downarrow')
 # Letters that stand for a function whenever a bracket follows; others only before a lone symbol or number.
 _FUNCTION_LETTERS = frozenset(('f', '\\psi', '\\Psi', '\\phi', '\\varphi', '\\Phi'))
 _NAMED = {'\\Gamma': 'gamma', '\\delta': 'delta', '\\theta': 'step', '\\Theta': 'step', '\\zeta': 'zeta'}
-_MATRICES = frozenset('matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix Vmatrix psmallmatrix bsmallmatrix'.split())
+_MATRICES = words(
+    'matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix Vmatrix psmallmatrix bsmallmatrix')
 
 
 def _number(parser) -> Node:
@@ -35,7 +54,8 @@ def _number(parser) -> Node:
 def symbol_atom(parser) -> Node:
   """A letter or a symbol command with its decorations, powers and, where it is a function, its argument."""
   token = parser.next()
-  if token.kind not in ('letter', 'command', 'run') or token.kind == 'command' and token.text not in SYMBOLS:
+  if token.kind not in ('letter', 'command',
+      'run') or (token.kind == 'command' and token.text not in SYMBOLS):
     raise ParseError(f'{token.text!r} is not a symbol')
   return _scripts(parser, Name(sign(token) if token.kind == 'command' else token.text))
 
@@ -53,7 +73,8 @@ def keeps_word(parser, factors: list[Node]) -> bool:
     scaled = sign(parser.peek(1)) in ('\\Omega', '\\AA')
     return units.lookup(word.text) is not None or word.text in FUNCTIONS or after in '^_' or scaled
   numeric = bool(factors) and all(n.head in ('number', 'pow', 'mul', 'pi') for n in factors)
-  return word.text in FUNCTIONS or after in ('^', '_', '(', "'") or numeric and units.lookup(word.text) is not None
+  return word.text in FUNCTIONS or after in ('^', '_', '(',
+      "'") or (numeric and units.lookup(word.text) is not None)
 
 
 def _scripts(parser, name: Name) -> Node:
@@ -82,7 +103,7 @@ def _marks(tokens: list[Token]) -> tuple[list[str], list[Token]]:
   signs = [sign(t) for t in tokens]
   named = tokens and all(t.kind in ('word', 'text') for t in tokens)
   order = len(tokens) == 3 and signs[0] == '(' and signs[2] == ')' and tokens[1].kind in ('number', 'letter')
-  if named or order or len(signs) == 1 and signs[0] in _LONE_MARKS:
+  if named or order or (len(signs) == 1 and signs[0] in _LONE_MARKS):
     return [*marks, '^' + ''.join(label(tokens))], []
   return marks, tokens
 
@@ -119,8 +140,8 @@ def _applied(parser, node: Node, exponent: Node | None) -> Node:
   plain = not name.sub and not name.marks
   if plain and len(args) == 1 and name.base in _NAMED:
     return _raise(Node(_NAMED[name.base], tuple(args)), exponent)
-  strong = name.base in _FUNCTION_LETTERS or len(args) > 1 or len(name.base) > 1 and name.base[0] != '\\'
-  if strong or exponent is None and _lone(args[0]):
+  strong = name.base in _FUNCTION_LETTERS or len(args) > 1 or (len(name.base) > 1 and name.base[0] != '\\')
+  if strong or (exponent is None and _lone(args[0])):
     bare = not strong and args[0] != number(0)
     return _raise(Node('call', (node, *args), 'weak' if bare else 'strong'), exponent)
   inner = parser.postfix(args[0])
@@ -191,7 +212,8 @@ def _bar(parser) -> Node:
 
 
 def _ket_end(parser) -> int | None:
-  """Where a ket that opened here ends, if it is one: a right angle comes before any other bar or closing sign."""
+  """Where a ket that opened here ends, if it is one: a right angle comes before any other bar or closing
+  sign."""
   level = 0
   for k in range(parser.at, min(parser.at + 40, len(parser.tokens))):
     what = sign(parser.tokens[k])
@@ -315,6 +337,7 @@ def _command_unit(parser, name):
 
 
 ATOMS = {
-    'number': _number, '{': _braces, '(': lambda p: _group(p, ')'), '[': lambda p: _group(p, ']', 'commutator'),
+    'number': _number, '{': _braces, '(': lambda p: _group(p, ')'), '[': lambda p: _group(p, ']',
+    'commutator'),
     '\\{': lambda p: _group(p, '\\}'), '|': _bar, 'open|': _bar, 'begin': _environment, '\\langle': _angle,
     '\\infty': _infinity, '\\binom': _binomial} | {'\\' + a: _accent for a in _ACCENTS}

@@ -1,4 +1,5 @@
-"""Bound variables: the name of a summation index or an integration variable does not matter, constants come out."""
+"""Bound variables: the name of a summation index or an integration variable does not matter, constants come
+out."""
 
 from bench.seed.nodes import ONE, Name, Node, rewrite, walk
 
@@ -14,7 +15,8 @@ def bind(node: Node) -> Node:
   body, lower, upper, *variables = node.args
   if node.head == 'integral' and lower == upper == Node('symbol', (), Name('·')):
     return node
-  level = max((int(n.value.sub[0]) for n in walk(body) if n.head == 'symbol' and n.value.base == _BOUND), default=0)
+  level = max((int(n.value.sub[0]) for n in walk(body) if n.head == 'symbol' and n.value.base == _BOUND),
+      default=0)
   renamed = []
   for variable in variables:
     if variable.head == 'symbol' and variable.value.base not in (*_FREE, _BOUND):
@@ -44,7 +46,7 @@ def pull_out(node: Node) -> tuple[Node, Node]:
   body = node.args[0]
   factors = body.args if body.head == 'mul' else (body,)
   out = [f for f in factors if _constant(f, node)]
-  if not out or len(out) == len(factors) and node.head == 'derivative':
+  if not out or (len(out) == len(factors) and node.head == 'derivative'):
     return ONE, node
   rest = [f for f in factors if not _constant(f, node)]
   inner = Node('mul', tuple(rest)) if len(rest) > 1 else rest[0] if rest else ONE
@@ -55,7 +57,8 @@ def _constant(factor: Node, node: Node) -> bool:
   """Whether a factor may leave: a number for derivatives, anything without the variables for sums."""
   leaves = [n for n in walk(factor) if not n.args]
   if node.head in ('derivative', 'nabla', 'laplacian', 'div', 'curl'):
-    return all(n.head in ('number', 'pi', 'e', 'i') or n.head == 'symbol' and n.value == Name('\\hbar') for n in leaves)
+    return all(n.head in ('number', 'pi', 'e',
+        'i') or (n.head == 'symbol' and n.value == Name('\\hbar')) for n in leaves)
   variables = node.args[3:]
   if not variables or any(v.head != 'symbol' or v.value.base in _FREE for v in variables):
     return all(n.head in ('number', 'pi', 'e', 'i') for n in leaves)

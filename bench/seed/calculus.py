@@ -33,7 +33,8 @@ def _fraction(parser) -> Node:
 
 
 def _derivative(parser, top: list[Token], bottom: list[Token]) -> Node | None:
-  """The derivative a fraction is, if its numerator and its denominator both start with a differential sign."""
+  """The derivative a fraction is, if its numerator and its denominator both start with a differential
+  sign."""
   if not top or not bottom or _mark(top[0]) not in _KINDS or _mark(bottom[0]) not in _KINDS:
     return None
   head = _KINDS[_mark(top[0])]
@@ -60,7 +61,8 @@ def _order(parser, tokens: list[Token]) -> tuple[int | None, list[Token]]:
     return 1, tokens
   child = type(parser)(tokens[1:], parser.reading)
   script = child.script()
-  order = int(script[0].text) if len(script) == 1 and script[0].text.isdigit() and len(script[0].text) < 3 else None
+  digits = script[0].text if len(script) == 1 and script[0].kind == 'number' else ''
+  order = int(digits) if digits.isdigit() and len(digits) < 3 else None
   return order, tokens[1 + child.at:]
 
 
@@ -92,13 +94,15 @@ def slash_derivative(parser, left: Node) -> Node | None:
   """dE/dk written with a slash: `left` ends in a differential sign and a quantity, the same sign follows."""
   factors = left.args if left.head == 'mul' else (left,)
   marks = [k for k, f in enumerate(factors[:-1]) if f in (symbol('d'), symbol('\\partial'))]
-  if not marks or _mark(parser.peek()) not in ('d', '\\partial') or parser.peek(1).kind not in ('letter', 'command'):
+  if not marks or _mark(parser.peek()) not in ('d', '\\partial') or parser.peek(1).kind not in ('letter',
+      'command'):
     return None
   parser.next()
   variable = parser.postfix(parser.atom())
   start = marks[-1]
   operand = factors[start + 1:]
-  node = Node('derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable), ((1,), None))
+  node = Node('derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable), ((1,),
+      None))
   return Node('mul', (*factors[:start], node)) if start else node
 
 
@@ -116,7 +120,8 @@ def take_differential(parser) -> bool:
       return False
     order = int(script[0].text[:3])
   token = parser.peek()
-  if token.kind not in ('letter', '{') and not (token.kind == 'command' and token.text not in ('frac', 'sqrt')):
+  if token.kind not in ('letter', '{') and not (token.kind == 'command' and token.text not in ('frac',
+      'sqrt')):
     parser.at = start
     return False
   open_integrals, parser.integrals = parser.integrals, []
@@ -127,7 +132,8 @@ def take_differential(parser) -> bool:
 
 
 def _differential_ahead(parser) -> bool:
-  """Whether the terms that follow hold the differential of the open integral, outside brackets and other integrals."""
+  """Whether the terms that follow hold the differential of the open integral, outside brackets and other
+  integrals."""
   level = 0
   for k in range(parser.at, len(parser.tokens) - 1):
     what, after = sign(parser.tokens[k]), parser.tokens[k + 1].kind
@@ -256,6 +262,7 @@ def _physics_derivative(parser) -> Node:
 
 
 COMMANDS = {
-    'frac': _fraction, 'sum': _indexed('sum'), 'prod': _indexed('product'), 'lim': _limit, 'partial': _partial,
+    'frac': _fraction, 'sum': _indexed('sum'), 'prod': _indexed('product'), 'lim': _limit,
+    'partial': _partial,
     'nabla': _nabla, 'dv': _physics_derivative, 'pdv': _physics_derivative} | {
     i: _integral(i) for i in ('int', 'iint', 'iiint', 'oint')}

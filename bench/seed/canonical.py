@@ -1,6 +1,7 @@
 """One form for expressions that the exact rules of algebra make equal: flat, collected, sorted.
 
-Symbols are positive reals here, as in the published scorer. The order of terms and factors comes from `rank`, the
+Symbols are positive reals here, as in the published scorer. The order of terms and factors comes from `rank`,
+the
 order in which a pair's names first appear, so renaming symbols consistently changes nothing.
 """
 
@@ -10,7 +11,19 @@ from fractions import Fraction
 
 from bench.seed.binders import bind, pull_out
 from bench.seed.nodes import (
-    E, I, MINUS_ONE, ONE, ZERO, Budget, Name, Node, TooLarge, Unsupported, number, walk)
+  MINUS_ONE,
+  ONE,
+  ZERO,
+  Budget,
+  E,
+  I,
+  Name,
+  Node,
+  TooLarge,
+  Unsupported,
+  number,
+  walk,
+)
 
 MAX_NODES = 2_000
 _MAX_BITS = 4_096
@@ -19,7 +32,8 @@ BOUND = '□'
 
 @dataclasses.dataclass
 class Context:
-  """What canonical forms of one pair share: the rank of each name, the names that do not commute, the work left."""
+  """What canonical forms of one pair share: the rank of each name, the names that do not commute, the work
+  left."""
 
   rank: dict[Name | str, float]
   ordered: frozenset[Name]
@@ -92,7 +106,7 @@ def _factors(node: Node) -> tuple[Node, ...]:
 
 def commutes(node: Node, context: Context) -> bool:
   return not context.ordered or not any(
-      n.head in ('matrix', 'ket', 'bra', 'adjoint') or n.head == 'symbol' and n.value in context.ordered
+      n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
       for n in walk(node))
 
 
@@ -186,7 +200,7 @@ def _pow(base: Node, exponent: Node, context: Context) -> Node:
     return _number_power(base.value, n)
   if base.head == 'i' and n.denominator == 1:
     return (ONE, I, MINUS_ONE, Node('mul', (MINUS_ONE, I)))[int(n) % 4]
-  if base.head == 'pow' and (n.denominator == 1 or _positive(base.args[0]) and base.args[1].head == 'number'):
+  if base.head == 'pow' and (n.denominator == 1 or _positive(base)):
     return _pow(base.args[0], _mul((base.args[1], exponent), context), context)
   if base.head == 'mul' and commutes(base, context):
     return _product_power(base, exponent, context)
@@ -233,7 +247,7 @@ def _number_power(base: Fraction, n: Fraction) -> Node:
 
 
 def _bounded(value: Fraction) -> Fraction:
-  if value.numerator.bit_length() + value.denominator.bit_length() > 4 * _MAX_BITS:
+  if value.numerator.bit_length() + value.denominator.bit_length() > 3 * _MAX_BITS:
     raise TooLarge('a number beyond the digits that are kept')
   return value
 

@@ -1,19 +1,26 @@
 """Are two canonical trees equal? By structure, then by their values at random positive points.
 
-A disagreement that more digits do not shrink settles "different"; agreement at several points of different scale
-settles "equal". Parts without a value (sums, integrals, derivatives, unknown functions) are compared part by part
+A disagreement that more digits do not shrink settles "different"; agreement at several points of different
+scale
+settles "equal". Parts without a value (sums, integrals, derivatives, unknown functions) are compared part by
+part
 first and count as one symbol where they are equal.
 """
 
 import enum
 import math
 import random
+from fractions import Fraction
+
+import mpmath
 
 from bench.seed.canonical import Context
 from bench.seed.nodes import OPAQUE, Name, Node, heads, walk
 from bench.seed.numeric import Point, Undefined, evaluate, is_matrix, is_scalar, is_vector
+from bench.seed.tokens import MAX_DIGITS
 
-_DIGITS, _MORE_DIGITS = 32, 64
+# Digits beyond the largest power of ten in the trees; two trees agree when all but the last twelve do.
+_DIGITS, _MOST_DIGITS, _SPARE = 32, 900, 12
 _ATTEMPTS, _ENOUGH, _ENOUGH_SENSITIVE = 40, 4, 12
 # Symbol values, cycled through: small and large ones, since cos kx and 1 look alike where kx is small.
 _RANGES = ((0.4, 2.5), (0.1, 1.2), (1.0, 7.0), (3.0, 25.0), (0.02, 9.0))
@@ -80,18 +87,20 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
   names = sorted({n.value for n in nodes if n.head == 'symbol'},
                  key=lambda name: (context.rank.get(name, math.inf), name))
   met = {n.head for n in nodes}
-  tolerance = 1e-9 if _rounded(a) or _rounded(b) else 1e-20
+  digits = min(_DIGITS + 2 * _span(nodes), _MOST_DIGITS)
+  tolerance = 1e-9 if _rounded(nodes) else mpmath.mpf(10) ** (_SPARE - digits)
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH
   agreed = crossed = lone = failed = 0
   for attempt in range(_ATTEMPTS):
-    outcome = _at_point(a, b, lambda digits, k=attempt: _point(names, k, digits, met, context), tolerance)
+    outcome = _at_point(a, b, lambda more, k=attempt: _point(names, k, more * digits, met, context),
+        tolerance)
     if outcome == 'differ':
       return Verdict.DIFFERENT
     agreed += outcome == 'agree'
     crossed += outcome == 'crossed'
     lone += outcome == 'lone'
     failed += outcome == 'undefined'
-    if agreed >= enough or not names and agreed:
+    if agreed >= enough or (not names and agreed):
       return Verdict.EQUAL
     if not agreed and (lone >= 4 or failed >= 8):
       break
@@ -102,7 +111,7 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
 
 
 def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
-  point = point_of(_DIGITS)
+  point = point_of(1)
   left, left_crossed = _value(a, point)
   right, right_crossed = _value(b, point)
   if left is None or right is None:
@@ -114,13 +123,13 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
     return 'differ'
   if gap <= tolerance * scale:
     return 'agree'
-  finer = point_of(_MORE_DIGITS)
+  finer = point_of(2)
   fine_gap, fine_scale = distance(_value(a, finer)[0], _value(b, finer)[0])
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if left_crossed and right_crossed or (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
-      heads(a) | heads(b)):
+  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
+      heads(a) | heads(b))):
     return 'crossed'
   return 'differ'
 
@@ -162,7 +171,8 @@ def _point(names: list[Name], attempt: int, digits: int, met: set[str], context:
     rng = random.Random(attempt * 4096 + k)
     draw = lambda rng=rng: point.mp.mpf(low * (high / low) ** rng.random())
     if name in context.ordered:
-      point.values[name] = point.mp.matrix([[rng.choice((-1, 1)) * draw() for _ in range(3)] for _ in range(3)])
+      point.values[name] = point.mp.matrix([[rng.choice((-1,
+          1)) * draw() for _ in range(3)] for _ in range(3)])
     elif 'vec' in name.marks and met & {'dot', 'cross'}:
       point.values[name] = tuple(rng.choice((-1, 1)) * draw() for _ in range(3))
     else:
@@ -174,19 +184,29 @@ def _sensitive(tree: Node) -> bool:
   """Whether signs may matter only at some points: an absolute value or an even root of something periodic."""
   met = heads(tree)
   rooted = 'abs' in met or any(
-      n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0 for n in walk(tree))
+      n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0
+      for n in walk(tree))
   return rooted and bool(met & {'sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'abs', 'add'})
 
 
-def _rounded(tree: Node) -> bool:
+def _span(nodes: list[Node]) -> int:
+  """The largest power of ten among the numbers: 1 + 10^{-34} x needs that many digits more."""
+  sizes = [abs(n.value.numerator.bit_length() - n.value.denominator.bit_length()) for n in nodes if n.head == 'number']
+  largest = max(sizes, default=0)
+  return int(largest * math.log10(2)) if largest > 24 else 0
+
+
+def _rounded(nodes: list[Node]) -> bool:
   """Whether a decimal of nine or more digits occurs, which may be a rounded value."""
-  for n in walk(tree):
-    if n.head == 'number' and n.value.denominator > 10 ** 6:
-      rest, twos, fives = n.value.denominator, 0, 0
-      while rest % 2 == 0:
-        rest, twos = rest // 2, twos + 1
-      while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-      if rest == 1 and len(str(abs(n.value) * 10 ** max(twos, fives)).strip('0')) >= 9:
-        return True
-  return False
+  return any(_significant(n.value) >= 9 for n in nodes if n.head == 'number' and n.value.denominator > 1)
+
+
+def _significant(value: Fraction) -> int:
+  """Significant digits of a decimal fraction; 0 for a fraction that is no short decimal."""
+  rest, twos, fives = value.denominator, 0, 0
+  while rest % 2 == 0:
+    rest, twos = rest // 2, twos + 1
+  while rest % 5 == 0:
+    rest, fives = rest // 5, fives + 1
+  places = max(twos, fives)
+  return len(str(abs(value) * 10 ** places).strip('0')) if rest == 1 and places <= MAX_DIGITS else 0

@@ -1,6 +1,6 @@
 r"""Named functions: how their argument is found, with and without brackets, and what \sin^{-1} means."""
 
-from bench.seed.nodes import E, Node, ParseError, divide, number, power
+from bench.seed.nodes import E, Node, ParseError, divide, number, power, words
 from bench.seed.products import is_vector, times
 from bench.seed.tokens import sign
 
@@ -10,11 +10,13 @@ INVERSE = {f: f'a{f}' for f in _TRIG + _HYPERBOLIC}
 
 # The spelling of each function to its head.
 FUNCTIONS = {f: f for f in INVERSE} | {f'arc{f}': a for f, a in INVERSE.items()} | {
-    'arsinh': 'asinh', 'arcosh': 'acosh', 'artanh': 'atanh', 'arcoth': 'acoth', 'cosec': 'csc', 'cotanh': 'coth',
+    'arsinh': 'asinh', 'arcosh': 'acosh', 'artanh': 'atanh', 'arcoth': 'acoth', 'cosec': 'csc',
+    'cotanh': 'coth',
     'asin': 'asin', 'acos': 'acos', 'atan': 'atan', 'asinh': 'asinh', 'acosh': 'acosh', 'atanh': 'atanh',
     'ln': 'ln', 'log': 'log', 'lg': 'lg', 'exp': 'exp', 'sqrt': 'sqrt', 'Re': 're', 'Im': 'im', 'arg': 'arg',
     'sgn': 'sign', 'sign': 'sign', 'abs': 'abs', 'norm': 'abs', 'det': 'det', 'tr': 'trace', 'Tr': 'trace',
-    'trace': 'trace', 'min': 'min', 'max': 'max', 'erf': 'erf', 'erfc': 'erfc', 'Arg': 'arg', 'Ln': 'ln', 'Log': 'log',
+    'trace': 'trace', 'min': 'min', 'max': 'max', 'erf': 'erf', 'erfc': 'erfc', 'Arg': 'arg', 'Ln': 'ln',
+    'Log': 'log',
     'Real': 're', 'Imag': 'im'}
 _BRACKETS = {'(': ')', '[': ']', '\\{': '\\}', '{': '}'}
 
@@ -103,4 +105,4 @@ def _ends(parser, factors) -> bool:
       token.text in FUNCTIONS or token.text in _NEVER_INSIDE or token.kind == 'text')
 
 
-_NEVER_INSIDE = frozenset('sum prod int iint iiint oint lim nabla langle partial begin'.split())
+_NEVER_INSIDE = words('sum prod int iint iiint oint lim nabla langle partial begin')

@@ -12,7 +12,20 @@ from bench.seed.parser import Reading
 from bench.seed.relations import relation_verdict
 from bench.seed.result import Mark, mean
 from bench.seed.statement import (
-    EQUALS, MIRROR, ORDER, Statement, member, relation, side, split_at, statement, statements, tokens_of, trim, unwrap)
+  EQUALS,
+  MIRROR,
+  ORDER,
+  Statement,
+  member,
+  relation,
+  side,
+  split_at,
+  statement,
+  statements,
+  tokens_of,
+  trim,
+  unwrap,
+)
 from bench.seed.tokens import Token, label, sign
 
 
@@ -137,7 +150,8 @@ def _orientations(node: Node) -> list[Node]:
 
 
 def _read_equation(text: str, job: Job) -> Node:
-  """A relation of two members (the first and last of a chain of equalities), or an expression without a sign."""
+  """A relation of two members (the first and last of a chain of equalities), or an expression without a
+  sign."""
   part = statements(tokens_of(text, job.reading))[0]
   if not part.signs:
     return member(part.members[0], job.reading)
@@ -154,10 +168,10 @@ def tuple_(reference: str, prediction: str, job: Job) -> Mark:
   wanted, given = read_reference(_entries, reference, job), _entries(prediction, job)
   if len(wanted) != len(given):
     return Mark(0.0, 'structure')
-  names = [[n for n, _ in entries] for entries in (wanted, given)]
-  if all(n is not None for n in names[0]) and len(set(names[0])) == len(names[0]) and set(names[0]) == set(names[1]):
+  names, theirs = ([n for n, _ in entries] for entries in (wanted, given))
+  if None not in names and len(set(names)) == len(names) and set(names) == set(theirs):
     found = dict(given)
-    given = [(n, found[n]) for n in names[0]]
+    given = [(n, found[n]) for n in names]
   return mean([_entry(a, b, job) for (_, a), (_, b) in zip(wanted, given)])
 
 
@@ -173,7 +187,8 @@ def _entry(reference: list[Token], prediction: list[Token], job: Job) -> Mark:
 def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Token]]]:
   """Each entry's name (None without one) and its tokens."""
   tokens = [t for t in tokens_of(text, job.reading) if t.kind != 'quad']
-  tokens = [Token(',', ',') if t.kind in ('text', 'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
+  tokens = [Token(',', ',') if t.kind in ('text',
+      'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
   parts, signs = split_at(tokens, EQUALS)
   if signs and all(_bracketed(p) for p in (parts[-2], parts[-1])):
     names = [label(p) for p in _commas(unwrap(parts[-2])[1:-1])]
@@ -220,7 +235,8 @@ def _closes_last(tokens: list[Token]) -> bool:
 
 
 def interval(reference: str, prediction: str, job: Job) -> Mark:
-  """The mean over the bounds of the score of marker × bound, the marker an opaque symbol for open or closed."""
+  """The mean over the bounds of the score of marker × bound, the marker an opaque symbol for open or
+  closed."""
   wanted, given = read_reference(_bounds, reference, job), _bounds(prediction, job)
   return mean([_bound(*a, *b, job) for a, b in zip(wanted, given)])
 

@@ -5,6 +5,11 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 
+def words(text: str) -> frozenset[str]:
+  """A set of words from a line of them."""
+  return frozenset(text.split())
+
+
 class SeedError(Exception):
   """A text that cannot be scored; `status` says why (see `Score.status`)."""
 
@@ -53,7 +58,8 @@ class Name(NamedTuple):
 class Node(NamedTuple):
   """`head` says what it is, `args` are its children, `value` is what a leaf or an operator carries.
 
-  Heads: number (value: Fraction), symbol (value: Name), pi, e, i, infinity, add, mul, pow, every function by its
+  Heads: number (value: Fraction), symbol (value: Name), pi, e, i, infinity, add, mul, pow, every function by
+  its
   name, and the heads of `OPAQUE`.
   """
 
@@ -64,8 +70,10 @@ class Node(NamedTuple):
 
 # Compared by their parts, never evaluated at a point.
 OPAQUE = frozenset((
-    'derivative', 'variation', 'difference', 'integral', 'sum', 'product', 'limit', 'nabla', 'laplacian', 'div',
-    'curl', 'call', 'at', 'list', 'ket', 'bra', 'mean', 'conjugate', 'adjoint', 'delta', 'step', 'trace', 'norm',
+    'derivative', 'variation', 'difference', 'integral', 'sum', 'product', 'limit', 'nabla', 'laplacian',
+    'div',
+    'curl', 'call', 'at', 'list', 'ket', 'bra', 'mean', 'conjugate', 'adjoint', 'delta', 'step', 'trace',
+    'norm',
     'commutator', 'bar'))
 
 PI, E, I, INFINITY = Node('pi'), Node('e'), Node('i'), Node('infinity')

@@ -19,7 +19,8 @@ class Undefined(Exception):
 class Point:
   """Values for names, and notes on what an evaluation met.
 
-  `crossed` is set when a root, a logarithm or an inverse function was taken of a number outside its real domain:
+  `crossed` is set when a root, a logarithm or an inverse function was taken of a number outside its real
+  domain:
   there the branch chosen, not the answer, decides the value.
   """
 
@@ -58,7 +59,8 @@ def evaluate(node: Node, point: Point):
   args = [evaluate(a, point) for a in node.args]
   try:
     return act(point, *args)
-  except (ZeroDivisionError, ValueError, OverflowError, TypeError, ArithmeticError, NotImplementedError) as error:
+  except (ZeroDivisionError, ValueError, OverflowError, TypeError, ArithmeticError,
+      NotImplementedError) as error:
     raise Undefined(head) from error
 
 
@@ -138,6 +140,9 @@ def _power(point, base, exponent):
   mp = point.mp
   if not is_scalar(exponent):
     raise Undefined('a power that is no number')
+  # Before anything asks whether it is whole: rounding 10^(10^10) would build all its digits.
+  if abs(exponent) > _MAX_EXPONENT:
+    raise Undefined('a power too large')
   if is_vector(base):
     if exponent != 2:
       raise Undefined('a power of a vector')
@@ -233,7 +238,8 @@ _ACTIONS: dict[str, Callable] = {
     'acoth': _branched(lambda mp, x: mp.acoth(x), lambda x: abs(x) < 1),
     'asech': _branched(lambda mp, x: mp.asech(x), lambda x: x < 0 or x > 1),
     're': _scalar(mpmath.inf, lambda mp, x: mp.re(x)), 'im': _scalar(mpmath.inf, lambda mp, x: mp.im(x)),
-    'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)), 'sign': _scalar(mpmath.inf, lambda mp, x: mp.sign(x)),
+    'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)), 'sign': _scalar(mpmath.inf, lambda mp,
+    x: mp.sign(x)),
     'conjugate': _scalar(mpmath.inf, lambda mp, x: mp.conj(x)),
     'factorial': _scalar(MAX_FACTORIAL, lambda mp, x: mp.factorial(x)),
     'factorial2': _scalar(MAX_FACTORIAL, lambda mp, x: mp.fac2(x)),

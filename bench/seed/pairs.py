@@ -1,9 +1,23 @@
-"""What two answers settle together: hats, letters that may be functions, units, which names do not commute."""
+"""What two answers settle together: hats, letters that may be functions, units, which names do not
+commute."""
 
 import dataclasses
 
 from bench.seed.canonical import MAX_NODES, Context, canonical
-from bench.seed.nodes import ONE, Budget, Name, Node, TooLarge, depth, mul, names, number, power, rewrite, walk
+from bench.seed.nodes import (
+  ONE,
+  Budget,
+  Name,
+  Node,
+  TooLarge,
+  depth,
+  mul,
+  names,
+  number,
+  power,
+  rewrite,
+  walk,
+)
 from bench.seed.units import Unit
 
 MAX_DEPTH = 600
@@ -64,7 +78,8 @@ def _resolve_unit(node: Node, united: bool) -> Node:
   unit: Unit = node.value
   if not united:
     return ONE
-  bases = (power(Node('symbol', (), Name('unit', (str(k),))), number(p)) for k, p in enumerate(unit.powers) if p)
+  bases = (power(Node('symbol', (), Name('unit', (str(k),))), number(p)) for k,
+      p in enumerate(unit.powers) if p)
   return mul(number(unit.factor), *bases)
 
 
@@ -79,7 +94,8 @@ def _drop_hat(node: Node, keep: set[Name]) -> Node:
 
 
 def _ordered(reference: Node, prediction: Node, sides: list[Node]) -> frozenset[Name]:
-  """Operators: names with a hat or a dagger somewhere in the pair, and the same names without. One alone commutes."""
+  """Operators: names with a hat or a dagger somewhere in the pair, and the same names without. One alone
+  commutes."""
   marked = {n for t in (reference, prediction) for n in names(t)
             if ('hat' in n.marks or '†' in n.marks) and 'vec' not in n.marks}
   bases = {_without(_without(n, 'hat'), '†') for n in marked}
@@ -96,7 +112,8 @@ def pair(reference: Node, prediction: Node, ordered: frozenset[Name], budget: Bu
 def _ranks(reference: Node, prediction: Node) -> dict[Name | str, float]:
   """The place of each letter in sorted terms: by first appearance in the reference.
 
-  A letter that only the prediction has takes the place of one that it lacks, so that answers which differ by a
+  A letter that only the prediction has takes the place of one that it lacks, so that answers which differ by
+  a
   letter are sorted alike and the edit distance sees one change.
   """
   theirs, ours = _letters(reference), _letters(prediction)

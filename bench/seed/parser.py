@@ -1,7 +1,8 @@
 r"""Tokens to an expression tree, by precedence.
 
 From loose to tight: sums; products and quotients written with a sign; juxtaposition (so a/bc is a over bc);
-functions without brackets; powers and factorials; atoms. No text is ever evaluated: a tree is all that comes out.
+functions without brackets; powers and factorials; atoms. No text is ever evaluated: a tree is all that comes
+out.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ _END = Token('end', '')
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How letters are read. units: bare words are units; i, e: whether these letters are symbols of the problem."""
+  """How letters are read. units: bare words are units; i, e: whether these letters are symbols of the
+  problem."""
 
   units: bool = False
   i: bool = False
@@ -253,7 +255,8 @@ class Parser:
         return
 
   def inner(self, tokens: list[Token], *, differentials: bool = False) -> Node:
-    """The tree of tokens taken out of the stream; `differentials`: those inside belong to the open integral."""
+    """The tree of tokens taken out of the stream; `differentials`: those inside belong to the open
+    integral."""
     self.deeper(1)
     child = Parser(tokens, self.reading)
     child.level, child.indices = self.level, self.indices
@@ -291,6 +294,7 @@ class Parser:
 
 
 _STOPS = frozenset((
-    'end', ')', ']', '}', '\\}', 'close|', ',', ';', ':', '=', '<', '>', '&', 'row', 'begin_end', 'end', '/', '+', '-',
+    'end', ')', ']', '}', '\\}', 'close|', ',', ';', ':', '=', '<', '>', '&', 'row', 'begin_end', 'end', '/',
+    '+', '-',
     '*', '!', '^', '_', "'", '%', '.', 'quad', '"', '\\pm', '\\mp', '\\times', '\\cdot', '\\rangle',
     '\\in', '\\choose', '\\over'))

@@ -1,6 +1,7 @@
 """Many pairs over several processes, each under a time and a memory limit that hold from outside.
 
-A worker that is late is killed and replaced; a worker that dies is replaced and its pair tried once more. Results
+A worker that is late is killed and replaced; a worker that dies is replaced and its pair tried once more.
+Results
 come in the order of the pairs and do not depend on the number of processes.
 """
 
@@ -47,7 +48,8 @@ class _Worker:
     self.start = time.monotonic()
 
   def send(self, job: _Job, settings: Settings) -> None:
-    message = {'pair': job.pair[:3], 'settings': _item_settings(job, settings), 'symbolic': job.fallback is not None}
+    message = {'pair': job.pair[:3], 'settings': _item_settings(job, settings),
+        'symbolic': job.fallback is not None}
     self.job, self.start = job, time.monotonic()
     self.outgoing = json.dumps(message).encode() + b'\n'
 
@@ -84,7 +86,7 @@ class Pool:
   """
 
   def __init__(self, processes: int | None = None, *, limit: float = 20.0, memory: int = 1 << 30):
-    self.processes = processes or len(os.sched_getaffinity(0))
+    self.processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if self.processes < 1 or not limit > 0 or memory < 1 << 28:
       raise ValueError(f'processes={processes}, limit={limit}, memory={memory}: '
                        'expected at least 1 process, a positive limit and 256 MiB')
@@ -102,11 +104,13 @@ class Pool:
     while self._workers:
       self._workers.pop().close()
 
-  def score_many(self, pairs: Iterable[tuple[str, ...]], *, on_result: Callable[[int, Score], None] | None = None,
+  def score_many(self, pairs: Iterable[tuple[str, ...]], *, on_result: Callable[[int, Score],
+      None] | None = None,
                  settings: Settings | None = None, **options) -> list[Score]:
     """Scores of (reference, prediction, kind) or (reference, prediction, kind, symbols), in the same order.
 
-    on_result is called with each index and score as soon as it is known, in any order. options: see `Settings`.
+    on_result is called with each index and score as soon as it is known, in any order. options: see
+    `Settings`.
     """
     settings = settings or Settings(**options)
     pending = collections.deque(_Job(k, tuple(p)) for k, p in enumerate(pairs))
@@ -194,7 +198,8 @@ class Pool:
     return [(worker.job, worker.job.fallback or self._zero(settings, 'timeout', self.limit))]
 
   def _lost(self, worker, pending, settings) -> list[tuple[_Job, Score]]:
-    """A process that ended by itself or by another's hand: its pair is tried again before it counts as killed."""
+    """A process that ended by itself or by another's hand: its pair is tried again before it counts as
+    killed."""
     self._dismiss(worker)
     if not worker.ready:
       self._failed_starts += 1

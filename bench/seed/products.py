@@ -22,6 +22,7 @@ def times(operator: str, a: Node, b: Node) -> Node:
   """A product written with a sign: cross or dot between two vectors, ordinary otherwise."""
   if operator == '\\times' and all(is_vector(x) or _hatted(x) for x in (a, b)):
     return Node('cross', (a, b))
-  if operator == '\\cdot' and (is_vector(a) and (is_vector(b) or _hatted(b)) or _hatted(a) and is_vector(b)):
+  vectors = [is_vector(x) for x in (a, b)]
+  if operator == '\\cdot' and any(vectors) and all(v or _hatted(x) for v, x in zip(vectors, (a, b))):
     return Node('dot', (a, b))
   return mul(a, b)

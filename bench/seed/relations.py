@@ -4,7 +4,20 @@ from collections.abc import Callable
 
 from bench.seed.canonical import Context, canonical
 from bench.seed.equivalence import Verdict, compare
-from bench.seed.nodes import OPAQUE, ONE, ZERO, Name, Node, Unsupported, add, mul, names, rewrite, subtract, walk
+from bench.seed.nodes import (
+  ONE,
+  OPAQUE,
+  ZERO,
+  Name,
+  Node,
+  Unsupported,
+  add,
+  mul,
+  names,
+  rewrite,
+  subtract,
+  walk,
+)
 from bench.seed.numeric import Point, Undefined, evaluate
 
 _MAX_SOLVED = 8
@@ -24,7 +37,8 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if a.value != b.value:
     return Verdict.DIFFERENT
   if len(a.value) > 1 or a.value == ('\\in',):
-    verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
+    verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args,
+        b.args)]
     return next((v for v in (Verdict.DIFFERENT, Verdict.UNDECIDED) if v in verdicts), Verdict.EQUAL)
   f, g = canonical(gap(a), context), canonical(gap(b), context)
   verdict = proportional(f, g, context)
@@ -62,7 +76,8 @@ def _to_twin(node: Node) -> Node:
 def factor(f: Node, g: Node, context: Context):
   """g / f at one point, for trees known to be proportional; None where that has no value."""
   if any(n.head in OPAQUE for t in (f, g) for n in walk(t)):
-    f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f, g))
+    f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f,
+        g))
   for attempt in range(1, 8):
     point = Point({}, 32, context.budget)
     for k, name in enumerate(dict.fromkeys((*names(f), *names(g)))):

@@ -4,7 +4,8 @@ import dataclasses
 
 VERSION = '1'
 KINDS = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
-# Largest relative errors and the points they earn, inclusive. 2025-08: the first public scorer and the paper's table;
+# Largest relative errors and the points they earn, inclusive. 2025-08: the first public scorer and the
+# paper's table;
 # 2025-10: the public scorer since October 2025.
 TIERS = {'2025-08': ((0.005, 100), (0.01, 90), (0.02, 80)), '2025-10': ((0.01, 100), (0.02, 90), (0.04, 80))}
 # The public repository's last state, of 1 November 2025, has the tiers of October.
@@ -15,9 +16,12 @@ TIER_ALIASES = {'2025-11': '2025-10'}
 class Settings:
   """How answers are read and compared.
 
-  tiers: a key of `TIERS` or `TIER_ALIASES`. mode: strict, or compat for the published code. symbols: the item's
-  list of symbols as LaTeX text; it decides whether i and e are letters. log_base: what log without a base means,
-  'e' or '10'. hats: whether a hat tells two symbols apart even where one answer has none. lone_unit: what to do
+  tiers: a key of `TIERS` or `TIER_ALIASES`. mode: strict, or compat for the published code. symbols: the
+  item's
+  list of symbols as LaTeX text; it decides whether i and e are letters. log_base: what log without a base
+  means,
+  'e' or '10'. hats: whether a hat tells two symbols apart even where one answer has none. lone_unit: what to
+  do
   when only one answer has a unit, 'compare' (numbers as they stand, flagged) or 'zero'.
   """
 
@@ -43,7 +47,8 @@ class Score:
   """points: 0 to 100. status: ok, no_answer, parse_error, timeout, too_large or unsupported.
 
   test: what decided (text, structure, numeric, symbolic, distance, tolerance; empty if nothing could). flags:
-  lone_unit (only one answer had a unit), undecided (no test could tell equal from different), reference (it is
+  lone_unit (only one answer had a unit), undecided (no test could tell equal from different), reference (it
+  is
   the reference that could not be read).
   """
 

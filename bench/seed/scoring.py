@@ -21,8 +21,10 @@ def score(reference: str, prediction: str | None, kind: str, *, settings: Settin
   """SEED points of a prediction against a reference, both LaTeX.
 
   kind is one of `KINDS`; options are the fields of `Settings`. The call never raises for what a prediction
-  contains: see `Score.status`. symbolic: ask sympy where numbers cannot decide, here and without a time limit;
-  `score_many` does so in a process it can kill. Raises ValueError for an unknown kind or setting, TypeError for a reference that
+  contains: see `Score.status`. symbolic: ask sympy where numbers cannot decide, here and without a time
+  limit;
+  `score_many` does so in a process it can kill. Raises ValueError for an unknown kind or setting, TypeError
+  for a reference that
   is not text. CMPhysBench, arXiv 2508.18124.
   """
   settings = settings or Settings(**options)
@@ -34,7 +36,8 @@ def score(reference: str, prediction: str | None, kind: str, *, settings: Settin
     raise TypeError(f'the prediction must be text or None, not {type(prediction).__name__}')
   start = time.perf_counter()
   mark = _mark(reference, prediction, kind, settings, symbolic)
-  return Score(mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode, settings.tiers,
+  return Score(mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode,
+      settings.tiers,
                flags=mark.flags)
 
 

@@ -1,21 +1,25 @@
 """From an answer's tokens to what is to be scored: conditions cut, lists and relations split."""
 
 import dataclasses
+import itertools
 
-from bench.seed.nodes import Node, ParseError
+from bench.seed.nodes import Node, ParseError, words
 from bench.seed.parser import Reading, parse_tokens
 from bench.seed.tokens import Token, sign, tokenize
 
-EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
+EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq',
+    '\\triangleq'))
 # Each inequality and its mirror image; one of the two is the normal form.
 MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
 ORDER = frozenset((*MIRROR, *MIRROR.values()))
 RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
 _OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle'))
 _CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle'))
-_WRAPPERS = frozenset('equation align aligned gathered gather split multline eqnarray displaymath math'.split())
-_CONDITIONS = frozenset('for where if when with at as in provided assuming and or since because such given while per is '
-                        'are on the let unless only so'.split())
+_WRAPPERS = words(
+    'equation align aligned gathered gather split multline eqnarray displaymath math')
+_CONDITIONS = words(
+    'for where if when with at as in provided assuming and or since because such given while per is are '
+    'on the let unless only so')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,7 @@ def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[lis
   """The pieces between the top-level tokens with these signs, and those signs."""
   cuts = [k for k in top_level(tokens) if sign(tokens[k]) in signs]
   edges = [-1, *cuts, len(tokens)]
-  return [tokens[a + 1:b] for a, b in zip(edges, edges[1:])], [sign(tokens[k]) for k in cuts]
+  return [tokens[a + 1:b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
 
 
 def statement(tokens: list[Token]) -> Statement:
@@ -110,14 +114,16 @@ def _before_condition(tokens: list[Token]) -> list[Token]:
   outside = set(top_level(tokens))
   for k in sorted(outside):
     token = tokens[k]
-    words = token.text.strip(' ,.;:()[]').lower().split() if token.kind in ('text', 'word') else []
-    if k and (token.kind == 'quad' or words and (words[0] in _CONDITIONS or token.text.lstrip().startswith('('))):
+    prose = token.text.strip(' ,.;:()[]').lower().split() if token.kind in ('text', 'word') else []
+    remark = bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
+    if k and (token.kind == 'quad' or remark):
       return [t for t in tokens[:k] if t.kind != 'quad']
   return [t for t in tokens if t.kind != 'quad']
 
 
 def _is_condition(piece: list[Token], before: Statement) -> bool:
-  """Whether what follows a comma says when the answer holds: words, a range, or a value for one of its symbols."""
+  """Whether what follows a comma says when the answer holds: words, a range, or a value for one of its
+  symbols."""
   signs = {sign(t) for t in piece}
   if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}) or piece[0].kind == 'word':
     return True

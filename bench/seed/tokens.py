@@ -4,6 +4,21 @@ import re
 from typing import NamedTuple
 
 from bench.seed.nodes import ParseError, TooLarge
+from bench.seed.spelling import (
+  ALIASES,
+  DROPPED,
+  LEFT,
+  PLAIN_FUNCTIONS,
+  RIGHT,
+  ROMAN,
+  SKIP_ARGUMENT,
+  SPACES,
+  SUBSCRIPTS,
+  SUPERSCRIPTS,
+  TEXT,
+  UNICODE,
+  WRAPPERS,
+)
 from bench.seed.units import is_unit_text
 
 MAX_CHARACTERS = 20_000
@@ -12,49 +27,11 @@ MAX_NESTING = 200
 
 
 class Token(NamedTuple):
-  """kind: number, letter, command, word (an upright word), run (bare letters, unit mode), text, or the sign."""
+  """kind: number, letter, command, word (upright), run (bare letters in unit mode), text, or the sign."""
 
   kind: str
   text: str
 
-
-_GREEK = dict(zip(
-    'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ',
-    ('alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon varphi chi '
-     'psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi vartheta varrho').split()))
-_UNICODE = {c: f'\\{name} ' for c, name in _GREEK.items()} | {
-    'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ', '−': '-', '–': '-',
-    '±': r'\pm ', '∓': r'\mp ', '÷': '/', '√': r'\sqrt ', '∂': r'\partial ', '∇': r'\nabla ', '∫': r'\int ',
-    '∑': r'\sum ', '∏': r'\prod ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ', '≈': r'\approx ', '≃': r'\simeq ',
-    '≡': r'\equiv ', '∝': r'\propto ', '∈': r'\in ', '∪': r'\cup ', '→': r'\to ', '′': "'", '″': "''", '’': "'",
-    '†': r'\dagger ', '⟨': r'\langle ', '⟩': r'\rangle ', '°': r'^{\circ}', 'µ': r'\mu ', 'Å': r'\AA ', 'Å': r'\AA ',
-    'Ω': r'\Omega ', '℃': r'^{\circ}\mathrm{C}', '，': ',', '（': '(', '）': ')', '．': '.', '…': r'\ldots ',
-    'ℓ': r'\ell ', '\u2009': ' ', '\u202f': ' ', '\u00a0': ' ', '\u200b': ' '}
-_SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻', '0123456789+-'))
-_SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789'))
-
-ALIASES = {
-    'dfrac': 'frac', 'tfrac': 'frac', 'cfrac': 'frac', 'nicefrac': 'frac', 'sfrac': 'frac', 'dbinom': 'binom',
-    'tbinom': 'binom', 'epsilon': 'varepsilon', 'hslash': 'hbar', 'le': 'leq', 'leqslant': 'leq', 'leqq': 'leq',
-    'ge': 'geq', 'geqslant': 'geq', 'geqq': 'geq', 'ne': 'neq', 'lt': '<', 'gt': '>', 'ast': '*', 'star': '*',
-    'vert': '|', 'mid': '|', 'lbrace': '\\{', 'rbrace': '\\}', 'lbrack': '[', 'rbrack': ']', 'colon': ':',
-    'arrow': 'to', 'rightarrow': 'to', 'longrightarrow': 'to', 'Rightarrow': 'implies', 'Longrightarrow': 'implies',
-    'iff': 'implies', 'Leftrightarrow': 'implies', 'dag': 'dagger', 'bm': 'vec', 'boldsymbol': 'vec', 'mathbf': 'vec',
-    'pmb': 'vec', 'textbf': 'vec', 'bf': 'vec', 'overrightarrow': 'vec', 'widehat': 'hat', 'widetilde': 'tilde',
-    'dots': 'ldots', 'cdots': 'ldots', 'dotsc': 'ldots', 'lVert': '\\|', 'rVert': '\\|', 'Vert': '\\|', 'div': '/',
-    'imath': 'i', 'lparen': '(', 'rparen': ')', 'Tr': 'tr', 'tg': 'tan', 'ctg': 'cot', 'arctg': 'arctan',
-    'sh': 'sinh', 'ch': 'cosh', 'th': 'tanh', 'lvert': 'open|', 'rvert': 'close|', 'degree': 'circ', 'bullet': 'cdot',
-    'ohm': 'Omega', 'angstrom': 'AA', 'lesssim': 'lesssim', 'upmu': 'mu', 'micro': 'mu', 'abs': 'abs'}
-_DROPPED = frozenset(
-    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr '
-    'Bigl Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'.split())
-_SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
-_ROMAN = frozenset('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up'.split())
-_TEXT = frozenset('text textnormal mbox hbox textsf texttt operatorname emph'.split())
-_LEFT, _RIGHT = frozenset('left bigl Bigl biggl Biggl'.split()), frozenset('right bigr Bigr biggr Biggr'.split())
-_SKIP_ARGUMENT = frozenset('hspace vspace label tag phantom hphantom vphantom color ref'.split())
-
-_WRAPPERS = frozenset('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap'.split())
 
 _NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
@@ -65,8 +42,7 @@ _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
-PLAIN_FUNCTIONS = frozenset(
-    'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh arctanh'.split())
+
 
 
 def tokenize(text: str, *, units: bool = False) -> list[Token]:
@@ -90,11 +66,15 @@ def closing(text: str, start: int) -> int:
 
 
 def _plain(text: str) -> str:
-  text = ''.join(_UNICODE.get(c, c) for c in text) if not text.isascii() else text
+  text = ''.join(UNICODE.get(c, c) for c in text) if not text.isascii() else text
   if not text.isascii():
-    text = re.sub(f'[{"".join(_SUPERSCRIPTS)}]+', lambda m: '^{' + ''.join(map(_SUPERSCRIPTS.get, m[0])) + '}', text)
-    text = re.sub(f'[{"".join(_SUBSCRIPTS)}]+', lambda m: '_{' + ''.join(map(_SUBSCRIPTS.get, m[0])) + '}', text)
+    text = _scripted(_scripted(text, '^', SUPERSCRIPTS), '_', SUBSCRIPTS)
   return re.sub(r'\s', ' ', text)
+
+
+def _scripted(text: str, mark: str, digits: dict[str, str]) -> str:
+  runs = re.compile(f'[{"".join(digits)}]+')
+  return runs.sub(lambda m: f'{mark}{{{"".join(map(digits.get, m[0]))}}}', text)
 
 
 class _Scanner:
@@ -108,7 +88,7 @@ class _Scanner:
       c = self.text[self.at]
       if c in ' ~$`':
         self.at += 1
-      elif c.isdigit() and c.isascii() or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
+      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
         self._number()
       elif c.isascii() and c.isalpha():
         self._letters()
@@ -163,17 +143,17 @@ class _Scanner:
     if match is None:
       raise ParseError('a backslash ends the text')
     name, self.at = match[0][1:].rstrip('*') or '*', match.end()
-    if match[0] in _SPACES:
+    if match[0] in SPACES:
       return
-    if name in _LEFT or name in _RIGHT:
+    if name in LEFT or name in RIGHT:
       self._fence(name)
     elif name in ('begin', 'end'):
       self._emit(name, self._argument().strip('* '))
-    elif name in _TEXT:
+    elif name in TEXT:
       self._text(self._argument())
-    elif name in _ROMAN:
+    elif name in ROMAN:
       self._group(self._argument(), roman=True)
-    elif name in _WRAPPERS:
+    elif name in WRAPPERS:
       self._group(self._argument(), self.roman)
       if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
         self.at = note.end()
@@ -181,18 +161,19 @@ class _Scanner:
     elif name == 'not' and self.text[self.at:].lstrip().startswith('='):
       self.at = self.text.index('=', self.at) + 1
       self._emit('command', 'neq')
-    elif name in _SKIP_ARGUMENT:
+    elif name in SKIP_ARGUMENT:
       self._argument()
     elif name in ('quad', 'qquad'):
       self._emit('quad', name)
-    elif name not in _DROPPED:
+    elif name not in DROPPED:
       name = ALIASES.get(name, name)
       if name == 'i':
         self._emit('letter', 'i')
       elif name.isalpha():
         self._emit('command', name)
       else:
-        sign = {'\\{': '\\{', '{': '\\{', '\\}': '\\}', '}': '\\}', '|': '|', '%': '%', '\\|': '|', '\\': 'row'}
+        sign = {'\\{': '\\{', '{': '\\{', '\\}': '\\}', '}': '\\}', '|': '|', '%': '%', '\\|': '|',
+            '\\': 'row'}
         self._emit(sign.get(name, name), name)
 
   def _fence(self, name):
@@ -203,7 +184,7 @@ class _Scanner:
     if rest.startswith('.'):
       self.at += 1
     elif bar:
-      self._emit('open|' if name in _LEFT else 'close|', '|')
+      self._emit('open|' if name in LEFT else 'close|', '|')
       self.at += len(bar)
 
   def _argument(self) -> str:

@@ -1,10 +1,11 @@
 """Labelled ordered trees of expressions, and the extended Zhang-Shasha edit distance of EED and SEED.
 
-EED: PHYBench (arXiv 2504.16074), section on the expression edit distance; SEED: CMPhysBench (arXiv 2508.18124).
+EED: PHYBench (arXiv 2504.16074), section on the expression edit distance; SEED: CMPhysBench (arXiv
+2508.18124).
 All single-node operations cost 1; removing or inserting a whole subtree is discounted.
 """
 
-from bench.seed.nodes import E, Budget, Node, TooLarge
+from bench.seed.nodes import Budget, E, Node, TooLarge
 
 _NUMBER_LIKE = frozenset(('number', 'pi', 'e', 'i', 'infinity'))
 
