@@ -17,7 +17,7 @@ def figure(width: float, height: float, *, polar: bool = False):
 
 def save(fig, path: Path) -> str:
   """Writes the figure; the file's name. No time stamp goes in, so equal charts are equal files."""
-  fig.savefig(path, dpi=120, metadata={'Software': None})
+  fig.savefig(path, dpi=120, bbox_inches='tight', metadata={'Software': None})
   return path.name
 
 

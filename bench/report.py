@@ -95,9 +95,9 @@ def _headline(report: Mapping) -> str:
   data, primary = report['data'], report['primary']
   best = report['metrics'].get(primary)
   why_not = report['extras'].get(f'no {primary}', 'not counted')
-  value = number(best, scale_of(primary, report)) if best else why_not
+  value = f'{number(best, scale_of(primary, report))} (95 % interval)' if best else why_not
   failed = report['statuses'].get('request_failed', 0)
-  return (f'{primary}: {value} (95 % interval). {data["read"]} rows read, {len(data["skipped"])} skipped, '
+  return (f'{primary}: {value}. {data["read"]} rows read, {len(data["skipped"])} skipped, '
           f'{len(data["repaired"])} repaired, {data["examples"]} examples scored'
           + (f'; {failed} answers are missing and were scored as empty ones' if failed else '') + '.')
 
