@@ -10,8 +10,10 @@ EXTRAS = {
     # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
     'plan': ['libtpu>=0.0.42,<0.0.49'],
     # What the benchmark scorers need beyond the core.
-    'bench': ['jiwer>=4,<5', 'math-verify>=0.8,<1', 'sympy>=1.13,<2'],
-    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6'],
+    'bench': ['jiwer>=4,<5', 'math-verify>=0.8,<1', 'sympy>=1.13,<2', 'mpmath>=1.3,<2'],
+    # The published SEED scorer's parser, for `mode='compat'` only.
+    'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
+    'test': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6', 'pint>=0.24,<1'],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

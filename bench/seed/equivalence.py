@@ -191,7 +191,8 @@ def _sensitive(tree: Node) -> bool:
 
 def _span(nodes: list[Node]) -> int:
   """The largest power of ten among the numbers: 1 + 10^{-34} x needs that many digits more."""
-  sizes = [abs(n.value.numerator.bit_length() - n.value.denominator.bit_length()) for n in nodes if n.head == 'number']
+  values = [n.value for n in nodes if n.head == 'number']
+  sizes = [abs(v.numerator.bit_length() - v.denominator.bit_length()) for v in values]
   largest = max(sizes, default=0)
   return int(largest * math.log10(2)) if largest > 24 else 0
 
