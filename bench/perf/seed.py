@@ -2,11 +2,9 @@
 
   python -m bench.perf.seed [--pairs=FILE.jsonl] [--seconds=10] [--compat]
 
-FILE holds objects with `gt`, `pred`, `type` and, optionally, `group` (pairs of the group "huge" are left
-out); by
-default the project's own test pairs. With --compat, and latex2sympy2_extended installed, the published
-scorer's
-way (mode="compat") is timed on the same pairs in the same run.
+FILE holds objects with `gt`, `pred`, `type` and, optionally, `group` (pairs of the group "huge" are left out);
+by default the project's own test pairs are used. With --compat, and latex2sympy2_extended installed, the
+published scorer's way (mode="compat") is timed on the same pairs in the same run.
 """
 
 import json
@@ -31,11 +29,9 @@ def read_pairs(path: str | None) -> list[tuple[str, str, str]]:
 
 
 def measure(pairs: list[tuple[str, str, str]], seconds: float, mode: str) -> dict[str, float]:
-  """Whole passes over the pairs for about `seconds`, after one pass to warm up (not in compat mode, it is
-  slow)."""
-  if mode == 'strict':
-    for pair in pairs:
-      score(*pair, mode=mode)
+  """Whole passes over the pairs for about `seconds`, after one pass to warm up."""
+  for pair in pairs:
+    score(*pair, mode=mode)
   times: list[float] = []
   start = time.process_time()
   while not times or time.process_time() - start < seconds:

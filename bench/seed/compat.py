@@ -1,8 +1,8 @@
 r"""The published scorer's way, for comparison: CMPhysBench's public code of November 2025, faults included.
 
-Text is rewritten by rules, parsed by latex2sympy2_extended (the extra `compat`), simplified by sympy with positive
-symbols, and scored by our edit distance on sympy's own argument order. The published limits of 10 and 30 seconds
-a step are not kept here; score in a pool to bound a pair. Written from a description of the rules, not the code.
+Text is rewritten by rules, parsed by latex2sympy2_extended (the extra `compat`), simplified by sympy with
+positive symbols, and scored by our edit distance on sympy's own argument order. The published limits of 10
+and 30 seconds a step are not kept; score in a pool to bound a pair. Written from a description of the rules.
 """
 
 import re
@@ -24,20 +24,21 @@ _RELATIONS = ('\\approx', '\\ge', '\\le', '\\geq', '\\leq', '=')
 _FONTS = '(?:text|mathbf|mathrm|mathscr|mathcal|mathfrak|pmb|hat|overline|boldsymbol|mathbb)'
 # The second stage of rewriting, in order. A braced word without inner braces is [^{}]*.
 _REWRITES: tuple[tuple[str, str], ...] = (
-    (r'\^(\{[^{}]*\}|\w)_(\{[^{}]*\}|\w)', r'_\2^\1'), (r"([A-Za-z]|\})'", r'\1^{prime}'), (r'·|\\cdotp', ''),
-    (r'\\operatorname\{Im\}', 'Im'), (r'\\langle|\\rangle', ''), (r'\\bar(?![a-z])', ''), (r'h\.c\.', 'hc'),
-    (r'\^\{\*2\}', '^{star2}'), (r'\^\{?\*\}?', '^{star}'), (r'\^([+-])(?!\d)', r'^{\1}'), (r'\^\{\s*\}', '^{prime}'),
-    (r'_([A-Za-z0-9])', r'_{\1}'), (r'\\text\{[^{}]*\}', '1'), (r'\\ddot\{?(\w)\}?', r'\1_{ddot}'),
-    (r'\\dot\{?(\w)\}?', r'\1_{dot}'), (r'\\' + _FONTS + r'\{([^{}]*)\}', r'\1'),
-    (r'\\' + _FONTS + r'(?![a-z])', ''),
+    (r'\^(\{[^{}]*\}|\w)_(\{[^{}]*\}|\w)', r'_\2^\1'), (r"([A-Za-z]|\})'", r'\1^{prime}'),
+    (r'·|\\cdotp', ''), (r'\\operatorname\{Im\}', 'Im'), (r'\\langle|\\rangle', ''), (r'\\bar(?![a-z])', ''),
+    (r'h\.c\.', 'hc'), (r'\^\{\*2\}', '^{star2}'), (r'\^\{?\*\}?', '^{star}'), (r'\^([+-])(?!\d)', r'^{\1}'),
+    (r'\^\{\s*\}', '^{prime}'), (r'_([A-Za-z0-9])', r'_{\1}'), (r'\\text\{[^{}]*\}', '1'),
+    (r'\\ddot\{?(\w)\}?', r'\1_{ddot}'), (r'\\dot\{?(\w)\}?', r'\1_{dot}'),
+    (r'\\' + _FONTS + r'\{([^{}]*)\}', r'\1'), (r'\\' + _FONTS + r'(?![a-z])', ''),
     (r'\\(?:,|;|:|!)|\$|,|`|\\left|\\right|\\[bB]igg?[lr]?|\\displaystyle|\n|\\\[|\\\]|\\infty', ''),
     (r'\\[dt]frac', r'\\frac'), (r'\\gg', '>'), (r'\\ll(?![a-z])', '<'), (r'\\times', r'timesop '),
     (r'\\dagger', 'dagger'), (r'\\partial', r'partialop '), (r'\\perp', 'perp'), (r'\\parallel', 'parallel'),
     # A subscripted E loses its label and its power.
     (r'(?<![A-Za-z\\])([eE])_(?:\{[^{}]*\}|\w)(?:\^(?:\{[^{}]*\}|\w))?', r'\\Xi_{\1}'),
     (r'\\frac\{d(\\?\w+)\}\{d(\\?\w+)\}', r'\\frac{\1}{\2}'), (r'\\epsilon', r'\\varepsilon'),
-    (r'\\varOmega', r'\\Omega'), (r'\\pm', '+'), (r'\\mp', '-'), (r'\{\+\}', '{p}'), (r'\{-\}', '{m}'), (r'\.\s*$', ''), (r'\\varkappa', r'\\kappa'),
-    (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'), (r'\}(?=[A-Za-z0-9])', r'}\\cdot '))
+    (r'\\varOmega', r'\\Omega'), (r'\\pm', '+'), (r'\\mp', '-'), (r'\{\+\}', '{p}'), (r'\{-\}', '{m}'),
+    (r'\.\s*$', ''), (r'\\varkappa', r'\\kappa'), (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'),
+    (r'\}(?=[A-Za-z0-9])', r'}\\cdot '))
 _OPERATORS = {'timesop': r'\\xi_{times}', 'partialop': r'\\xi_{partial}'}
 
 

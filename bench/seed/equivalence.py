@@ -44,7 +44,7 @@ def compare(a: Node, b: Node, context: Context) -> Verdict:
     if a.head != b.head or len(a.args) != len(b.args) or a.value != b.value:
       return Verdict.DIFFERENT
     return _all(compare(x, y, context) for x, y in zip(a.args, b.args))
-  a, b = _abstract((a, b), context)
+  a, b = abstract((a, b), context)
   return Verdict.EQUAL if a == b else _sample(a, b, context)
 
 
@@ -57,7 +57,7 @@ def _all(verdicts) -> Verdict:
   return worst
 
 
-def _abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
+def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
   """Both trees with every part that has no value replaced by a symbol, the same one for equal parts."""
   known: dict[tuple, list[tuple[Node, Node]]] = {}
   vectors = any(n.head in ('dot', 'cross') for t in trees for n in walk(t))
