@@ -2,7 +2,7 @@
 
   python -m bench.perf.seed [--pairs=FILE.jsonl] [--seconds=10] [--compat]
 
-FILE holds objects with `gt`, `pred`, `type` and, optionally, `group` (pairs of the group "huge" are left out);
+FILE holds objects with `gt`, `pred`, `type` and, optionally, `group` (the group "huge" is left out);
 by default the project's own test pairs are used. With --compat, and latex2sympy2_extended installed, the
 published scorer's way (mode="compat") is timed on the same pairs in the same run.
 """
