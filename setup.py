@@ -1,5 +1,7 @@
 """Packaging of Espalier: metadata, runtime requirements and optional extras."""
 
+import pathlib
+
 from setuptools import find_packages, setup
 
 PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
@@ -10,6 +12,7 @@ BENCH = [
     'jinja2>=3.1,<4',
     'jiwer>=4,<5',
     'math-verify>=0.8,<1',
+    'mpmath>=1.3,<2',
     'rapidfuzz>=3.9,<4',
     'sympy>=1.13,<2',
     # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
@@ -36,7 +39,7 @@ setup(
     name='espalier-jax',
     version='0.1.0',
     description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
-    long_description=open('README.md', encoding='utf-8').read(),
+    long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],

@@ -12,7 +12,7 @@ from rl.tasks import TASKS
 class Warmup:
   """The short supervised phase before reinforcement learning."""
 
-  steps: int = field(150, 'supervised updates')
+  steps: int = field(120, 'supervised updates')
   batch: int = field(128, 'examples an update')
   optim: Optim = field(Optim(lr=2e-3, schedule='constant', warmup_steps=20), 'optimiser')
 
