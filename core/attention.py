@@ -10,6 +10,7 @@ cannot do the call raises NotImplementedError saying why.
 """
 
 import functools
+import importlib.util
 import math
 
 import jax
@@ -20,19 +21,21 @@ from core.mesh import RULES, _divisible, physical
 
 MASKED = -1e30  # finite, so that a row that sees nothing stays free of NaN
 QUERY_BLOCK = 512
+LANES = 128  # of a TPU's vector register
 
 
 @struct.dataclass
 class Keys:
   """A run of keys and values, [B, K, S, H]; `positions` int32 [B, S], negative where there is no token.
 
-  `segments` int32 [B, S] separates packed samples (0 is padding).
+  `segments` int32 [B, S] separates packed samples (0 is padding). `columns`: k is [B, K, H, S].
   """
 
   k: jax.Array
   v: jax.Array
   positions: jax.Array | None = None
   segments: jax.Array | None = None
+  columns: bool = struct.field(pytree_node=False, default=False)
 
 
 def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None, implementation=None, rules=RULES):
@@ -68,10 +71,11 @@ def visible(positions, segments, keys: Keys, window) -> jax.Array:
 def _reference(q, runs, positions, segments, sinks, *, window, rules):
   b, t, n, h = q.shape
   heads = runs[0].k.shape[1]
-  grouped = q.reshape(b, t, heads, n // heads, h)
+  grouped = jnp.moveaxis(q.reshape(b, t, heads, n // heads, h), 1, 3)
   scores = []
   for keys in runs:
-    s = jnp.einsum('btkgh,bksh->bkgts', grouped, keys.k, preferred_element_type=jnp.float32) / math.sqrt(h)
+    dims = 'bkhs' if keys.columns else 'bksh'
+    s = jnp.einsum(f'bkgth,{dims}->bkgts', grouped, keys.k, preferred_element_type=jnp.float32) / math.sqrt(h)
     if positions is not None:
       s = jnp.where(visible(positions, segments, keys, window)[:, None, None], s, MASKED)
     scores.append(s)
@@ -82,10 +86,10 @@ def _reference(q, runs, positions, segments, sinks, *, window, rules):
   weights = jax.nn.softmax(scores, -1).astype(q.dtype)
   out, start = 0, 0
   for keys in runs:
-    stop = start + keys.k.shape[2]
-    out = out + jnp.einsum('bkgts,bksh->btkgh', weights[..., start:stop], keys.v)
+    stop = start + keys.v.shape[2]
+    out = out + jnp.einsum('bkgts,bksh->bkgth', weights[..., start:stop], keys.v)
     start = stop
-  return out.reshape(b, t, n, h)
+  return jnp.moveaxis(out, 3, 1).reshape(b, t, n, h)
 
 
 def _chunked(q, runs, positions, segments, sinks, *, window, rules):
@@ -117,57 +121,69 @@ def _cudnn(q, runs, positions, segments, sinks, *, window, rules):
 
 
 def _splash(q, runs, positions, segments, sinks, *, window, rules):
-  """TPU flash attention. Causality goes by index, which equals position order inside a segment."""
+  """TPU flash attention. Causality goes by index, which equals position order inside a segment.
+
+  Lengths are padded to the kernel's tiles of 128 by tokens of no segment. Under a mesh each device runs its own
+  rows and heads over the whole length.
+  """
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
   (keys,) = runs
-  b, t, n, h = q.shape
-  segments = jnp.ones((b, t), jnp.int32) if segments is None else segments
+  b, length, _, h = q.shape
+  segments = jnp.ones((b, length), jnp.int32) if segments is None else segments
   if positions is not None:
     segments = jnp.where(positions < 0, 0, segments)
+  grow = lambda x, axis: jnp.pad(x, [(0, -length % LANES if i == axis else 0) for i in range(x.ndim)])
+  q, k, v, segments = grow(q, 1), grow(keys.k, 2), grow(keys.v, 2), grow(segments, 1)
+  t = q.shape[1]
+  block = next(n for n in (4 * LANES, 3 * LANES, 2 * LANES, LANES) if t % n == 0)
+  sizes = splash.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block,
+                            block_kv_dkv=block, block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block)
 
   def local(q, k, v, segments, sinks):
-    heads = q.shape[2]
     one = splash.FullMask((t, t)) if positions is None else (
         splash.CausalMask((t, t)) if window is None else splash.LocalMask((t, t), (window - 1, 0), 0))
-    block = math.gcd(t, 512)
-    sizes = splash.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block,
-                              block_kv_dkv=block, block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block)
-    kernel = splash.make_splash_mha_single_device(splash.MultiHeadMask([one] * heads), block_sizes=sizes)
+    kernel = splash.make_splash_mha_single_device(splash.MultiHeadMask([one] * q.shape[2]), block_sizes=sizes)
     run = lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s, s),
                                     sinks=None if sinks is None else sinks.astype(jnp.float32))
     out = jax.vmap(run)(jnp.swapaxes(q, 1, 2) / math.sqrt(h), k, v, segments)
     return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
+  return _per_device(local, q, k, v, segments, sinks, rules)[:, :length]
+
+
+def _per_device(local, q, k, v, segments, sinks, rules):
+  """`local(q, k, v, segments, sinks)` on each device's rows and heads; key heads go with their query heads."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return local(q, keys.k, keys.v, segments, sinks)
+    return local(q, k, v, segments, sinks)
   place = lambda x, *axes: _divisible(physical(axes, rules), x.shape, mesh)
-  qs, ks = place(q, 'batch', None, 'heads', None), place(keys.k, 'batch', 'kv_heads', None, None)
-  specs = (qs, ks, ks, place(segments, 'batch', None), None if sinks is None else place(sinks, 'heads'))
-  return jax.shard_map(local, in_specs=specs, out_specs=qs, check_vma=False)(q, keys.k, keys.v, segments, sinks)
+  qs = place(q, 'batch', None, 'attn_heads', None)
+  copies = key_copies(k.shape[1], q.shape[2], math.prod(mesh.shape[a] for a in qs[2] or ()))
+  k, v = (jnp.repeat(x, copies, 1) if copies > 1 else x for x in (k, v))
+  ks, heads = jax.P(qs[0], qs[2], None, None), jax.P(qs[2])
+  specs = (qs, ks, ks, jax.P(qs[0], None), None if sinks is None else heads)
+  return jax.shard_map(local, in_specs=specs, out_specs=qs, check_vma=False)(q, k, v, segments, sinks)
+
+
+def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
+  """How often each key head is repeated so that `shards` equal parts of the query heads find their keys in theirs."""
+  return next(c for c in range(1, query_heads // key_heads + 1)
+              if key_heads * c % shards == 0 and query_heads % (key_heads * c) == 0)
 
 
 def _refuse_splash(q, runs, positions, segments, sinks):
-  if len(runs) != 1 or q.shape[1] != runs[0].k.shape[2]:
+  if len(runs) != 1 or q.shape[1] != runs[0].v.shape[2] or runs[0].columns:
     return 'splash attends within one run of tokens, not to a cache'
-  if q.shape[1] % 128 or q.shape[-1] % 64:
-    return f'splash needs a length in 128s and a head size in 64s, not {q.shape[1]} and {q.shape[-1]}'
+  if q.shape[-1] % 64:
+    return f'splash needs a head size in 64s, not {q.shape[-1]}'
   return None
 
 
-@functools.cache
-def _has_cuda() -> bool:
-  try:
-    return bool(jax.devices('cuda'))
-  except RuntimeError:
-    return False
-
-
 def _refuse_cudnn(q, runs, positions, segments, sinks):
-  if not _has_cuda():  # jax.nn asks for cuDNN while tracing, even in a branch for another platform
-    return 'cudnn needs a CUDA device'
-  if len(runs) != 1:
-    return 'cudnn attends to one run of keys, not to a cache and new tokens'
+  if not any(importlib.util.find_spec(f'jax_cuda{n}_plugin') for n in (12, 13)):
+    return 'cudnn is asked for its version while tracing, and no CUDA plugin of JAX is installed'
+  if len(runs) != 1 or runs[0].columns:
+    return 'cudnn attends to one run of keys in rows, not to a cache'
   if sinks is not None:
     return 'cudnn has no sinks'
   if q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[-1] % 8 or q.shape[-1] > 128:

@@ -4,6 +4,7 @@ Axes of every mesh: `data` (batch and FSDP), `expert` (experts; also batch outsi
 (tensor parallel). Arrays are global; a weight's placement follows from its `Spec.axes` through RULES.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -20,11 +21,23 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     'expert_embed': 'data',  # the expert axis already splits `experts`
     'experts': 'expert',
     'heads': 'model',
+    'attn_heads': ('model', 'seq'),  # of activations: attention needs the whole length, so `seq` splits heads there
     'kv_heads': 'model',
     'mlp': 'model',
     'vocab': 'model',
     'vision': ('data', 'expert'),
+    'tiles': ('data', 'expert', 'seq', 'model'),  # a vision tower computes each tile whole, on one device
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """Sizes of a mesh's axes, for configs: `make(**dataclasses.asdict(shape))`. data=-1 takes what the others leave."""
+
+  data: int = -1
+  expert: int = 1
+  seq: int = 1
+  model: int = 1
 
 
 def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devices=None) -> Mesh:

@@ -182,6 +182,8 @@ def apply(params: Params, config: Config, pixels: jax.Array, *, edit=None, keep=
   drop_key: a jax.random key switches stochastic depth on (training).
   """
   c = config
+  # Each tile is computed whole on one device: weights are gathered, activations never are.
+  rules = dict(rules) | {'batch': rules['tiles'], 'attn_heads': None}
 
   def layer(x, i, block):
     tap, kept = taps(edit, keep, i, 'vision.')

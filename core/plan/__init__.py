@@ -1,0 +1,3 @@
+from core.plan.program import Part, Program
+
+__all__ = ['Part', 'Program']
