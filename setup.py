@@ -22,10 +22,12 @@ EXTRAS = {
     # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
     'plan': ['libtpu>=0.0.42,<0.0.49'],
     'bench': BENCH,
+    # The published SEED scorer's parser, for `mode='compat'` only.
+    'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
-    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6',
-             *BENCH],
+    'test': ['av>=14,<19', 'pint>=0.24,<1', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9',
+             'psutil>=6', *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }
