@@ -129,3 +129,10 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
   """
   if not jax.distributed.is_initialized():
     jax.distributed.initialize(coordinator, processes, process)
+
+
+def together(name: str) -> None:
+  """Returns when all processes have come here; `name` tells the places apart."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    multihost_utils.sync_global_devices(name)

@@ -1,9 +1,9 @@
 """Held-out accuracy with its interval."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
+from core.intervals import wilson
 from core.sample import Sampling
 from rl import policy
 from rl.rewards import exact_match
@@ -34,14 +34,6 @@ class Result:
     """As JSON."""
     return {'accuracy': self.accuracy, 'interval': list(self.interval), 'right': sum(self.right),
             'queries': len(self.right)}
-
-
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-  """Wilson's score interval of a proportion (1927)."""
-  p, scale = right / n, 1 / (1 + z * z / n)
-  centre = scale * (p + z * z / (2 * n))
-  half = scale * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-  return centre - half, centre + half
 
 
 def evaluate(params, config, processor, queries: Sequence[Query], *, max_new: int, length: int) -> Result:

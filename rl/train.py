@@ -10,6 +10,7 @@ again, it goes on where it was stopped.
 
 import dataclasses
 import json
+import operator
 import pathlib
 from typing import Any
 
@@ -25,6 +26,7 @@ from core.run import Run, loop
 from core.sample import Sampling, bucket
 from core.train import Loss, init_state, make_step, optimizer
 from internvl import Processor
+from internvl.export import export
 from internvl.processor_config import ProcessorConfig
 from rl import advantages, losses, policy, report
 from rl.configs import CONFIGS, Config
@@ -159,8 +161,7 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
     batch, metrics = rollout(s, state.params, i)
     if c.updates > 1:
       batch = batch.replace(old_logp=recompute(state.params, batch.prompts, batch.answers))
-    for u in range(c.updates):
-      part = jax.tree.map(lambda x: x[u * rows:(u + 1) * rows], batch)
+    for part in (jax.tree.map(operator.itemgetter(slice(u, u + rows)), batch) for u in range(0, rows * c.updates, rows)):
       state, update = step(state, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       metrics['heldout_accuracy'] = np.float32(s.evaluate(state.params, GLANCE).accuracy)
@@ -168,12 +169,6 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
 
   with Run(workdir, c, every=c.save_every, show=('reward', 'entropy')) as run:
     return loop(run, init_state(weights, tx), advance, c.steps).params
-
-
-def export(s: Setup, weights, folder: pathlib.Path) -> None:
-  """The policy as a published-style folder."""
-  internvl.save(folder, s.model, weights)
-  s.processor.save(folder)
 
 
 def main(config: Config, workdir: pathlib.Path) -> dict:
@@ -184,7 +179,7 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   logging.info('held-out accuracy after the warm-up: %.1f %%', 100 * before.accuracy)
   weights = reinforce(s, weights, workdir)
   after = s.evaluate(weights, config.eval_queries)
-  export(s, weights, workdir / 'model')
+  export(workdir / 'model', s.model, weights, s.processor)
   results = {'seed': config.seed, 'parameters': params.count(internvl.spec(s.model)),
              'before': before.summary(), 'after': after.summary()}
   record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import internvl
+from core.intervals import wilson
 from core.sample import Sampling
 from rl import policy, train
 from rl.configs import CONFIGS, Config
-from rl.evaluate import wilson
 from rl.rewards import exact_match
 
 SMOKE = CONFIGS['smoke']
