@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'expert', 'seq', 'model')
@@ -54,7 +55,8 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
     raise ValueError(f'mesh data={data} expert={expert} seq={seq} model={model} needs '
                      f'{math.prod(shape)} devices; there are {devices.size}')
   if devices.ndim == 1 and devices.size > 1 and devices[0].platform == 'tpu':
-    return jax.make_mesh(shape, AXES, devices=devices.tolist(), axis_types=(jax.sharding.AxisType.Auto,) * 4)
+    # Neighbours in an axis are neighbours in the torus; an axis may be a part of one of the torus's.
+    devices = mesh_utils.create_device_mesh(shape, devices.tolist(), allow_split_physical_axes=True)
   return Mesh(devices.reshape(shape), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
 
 
