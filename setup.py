@@ -4,16 +4,28 @@ from setuptools import find_packages, setup
 
 PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
 
+# What the benchmarks need beyond the core: scorers, model clients, reports.
+BENCH = [
+    'httpx>=0.27,<1',
+    'jinja2>=3.1,<4',
+    'jiwer>=4,<5',
+    'math-verify>=0.8,<1',
+    'rapidfuzz>=3.9,<4',
+    'sympy>=1.13,<2',
+    # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
+    'whisper-normalizer>=0.1.10,<0.2',
+]
+
 EXTRAS = {
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
     # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
     'plan': ['libtpu>=0.0.42,<0.0.49'],
-    # What the benchmark scorers need beyond the core.
-    'bench': ['jiwer>=4,<5', 'math-verify>=0.8,<1', 'sympy>=1.13,<2'],
+    'bench': BENCH,
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
-    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6'],
+    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6',
+             *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

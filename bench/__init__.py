@@ -1,1 +1,1 @@
-"""Benchmarks: SEED physics scoring, UniGenBench, pass@k mathematics, vision-language, speech and QA metrics."""
+"""Benchmarks: SEED for physics, UniGenBench, pass@k mathematics, vision-language, speech and QA."""

@@ -28,13 +28,14 @@ LANES = 128  # of a TPU's vector register
 class Keys:
   """A run of keys and values, [B, K, S, H]; `positions` int32 [B, S], negative where there is no token.
 
-  `segments` int32 [B, S] separates packed samples (0 is padding).
+  `segments` int32 [B, S] separates packed samples (0 is padding). `columns`: k is [B, K, H, S].
   """
 
   k: jax.Array
   v: jax.Array
   positions: jax.Array | None = None
   segments: jax.Array | None = None
+  columns: bool = struct.field(pytree_node=False, default=False)
 
 
 def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None, implementation=None, rules=RULES):
@@ -70,10 +71,11 @@ def visible(positions, segments, keys: Keys, window) -> jax.Array:
 def _reference(q, runs, positions, segments, sinks, *, window, rules):
   b, t, n, h = q.shape
   heads = runs[0].k.shape[1]
-  grouped = q.reshape(b, t, heads, n // heads, h)
+  grouped = jnp.moveaxis(q.reshape(b, t, heads, n // heads, h), 1, 3)
   scores = []
   for keys in runs:
-    s = jnp.einsum('btkgh,bksh->bkgts', grouped, keys.k, preferred_element_type=jnp.float32) / math.sqrt(h)
+    dims = 'bkhs' if keys.columns else 'bksh'
+    s = jnp.einsum(f'bkgth,{dims}->bkgts', grouped, keys.k, preferred_element_type=jnp.float32) / math.sqrt(h)
     if positions is not None:
       s = jnp.where(visible(positions, segments, keys, window)[:, None, None], s, MASKED)
     scores.append(s)
@@ -84,10 +86,10 @@ def _reference(q, runs, positions, segments, sinks, *, window, rules):
   weights = jax.nn.softmax(scores, -1).astype(q.dtype)
   out, start = 0, 0
   for keys in runs:
-    stop = start + keys.k.shape[2]
-    out = out + jnp.einsum('bkgts,bksh->btkgh', weights[..., start:stop], keys.v)
+    stop = start + keys.v.shape[2]
+    out = out + jnp.einsum('bkgts,bksh->bkgth', weights[..., start:stop], keys.v)
     start = stop
-  return out.reshape(b, t, n, h)
+  return jnp.moveaxis(out, 3, 1).reshape(b, t, n, h)
 
 
 def _chunked(q, runs, positions, segments, sinks, *, window, rules):
@@ -170,7 +172,7 @@ def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
 
 
 def _refuse_splash(q, runs, positions, segments, sinks):
-  if len(runs) != 1 or q.shape[1] != runs[0].k.shape[2]:
+  if len(runs) != 1 or q.shape[1] != runs[0].v.shape[2] or runs[0].columns:
     return 'splash attends within one run of tokens, not to a cache'
   if q.shape[-1] % 64:
     return f'splash needs a head size in 64s, not {q.shape[-1]}'
@@ -180,8 +182,8 @@ def _refuse_splash(q, runs, positions, segments, sinks):
 def _refuse_cudnn(q, runs, positions, segments, sinks):
   if not any(importlib.util.find_spec(f'jax_cuda{n}_plugin') for n in (12, 13)):
     return 'cudnn is asked for its version while tracing, and no CUDA plugin of JAX is installed'
-  if len(runs) != 1:
-    return 'cudnn attends to one run of keys, not to a cache and new tokens'
+  if len(runs) != 1 or runs[0].columns:
+    return 'cudnn attends to one run of keys in rows, not to a cache'
   if sinks is not None:
     return 'cudnn has no sinks'
   if q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[-1] % 8 or q.shape[-1] > 128:

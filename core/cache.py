@@ -14,7 +14,11 @@ from core.attention import Keys
 
 @struct.dataclass
 class Cache:
-  """A contiguous cache. k, v: [L, B, K, S, H], or a tuple of L arrays [B, K, S, H] beside unstacked blocks.
+  """A contiguous cache. k, v: [L, B, K, S, H]; beside unstacked blocks, tuples of k [B, K, H, S] and v [B, K, S, H].
+
+  Scanned layers only read it, and one write follows (whole caches passing through the scan would cost a second
+  cache). An unstacked layer writes its tokens first and then attends: a buffer that is read before it is written
+  again is copied by XLA at every step, and keys in columns multiply twice as fast on CPU.
 
   positions: int32 [B, S], -1 where a slot is empty or holds padding, so rows may be padded on either side.
   length: int32 [], slots written; the same for all rows.
@@ -30,31 +34,53 @@ class Cache:
     """Number of slots."""
     return self.positions.shape[1]
 
-  def layers(self):
-    """What `core.params.walk` hands to each layer: its `Keys`."""
+  def layers(self, positions: jax.Array):
+    """What `core.params.walk` hands to each layer: its `Keys`, with room for tokens at `positions` [B, T]."""
     if isinstance(self.k, tuple):
-      return tuple(Keys(k, v, self.positions) for k, v in zip(self.k, self.v))
+      slots = _put(self.positions, positions, self.length, 1)
+      return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
     spread = jnp.broadcast_to(self.positions, (self.k.shape[0], *self.positions.shape))
     return Keys(self.k, self.v, spread)
 
 
+def _put(old, fresh, start, axis):
+  return jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), start, axis)
+
+
+def _write(old: Keys, fresh: Keys, start) -> Keys:
+  """`fresh` (in rows) written into `old` from slot `start` on."""
+  k, axis = (jnp.swapaxes(fresh.k, -1, -2), -1) if old.columns else (fresh.k, -2)
+  return old.replace(k=_put(old.k, k, start, old.k.ndim + axis), v=_put(old.v, fresh.v, start, old.v.ndim - 2))
+
+
 def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) -> Cache:
   """An empty cache for a decoder `config` (depth, kv_heads, head_dim)."""
-  shape = (batch, config.kv_heads, capacity, config.head_dim)
+  rows = (batch, config.kv_heads, capacity, config.head_dim)
+  columns = (batch, config.kv_heads, config.head_dim, capacity)
   if unstacked:
-    buffers = lambda: tuple(jnp.zeros(shape, dtype) for _ in range(config.depth))
+    k, v = (tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)) for shape in (columns, rows))
   else:
-    buffers = lambda: jnp.zeros((config.depth, *shape), dtype)
-  return Cache(buffers(), buffers(), jnp.full((batch, capacity), -1, jnp.int32), jnp.int32(0))
+    k, v = (jnp.zeros((config.depth, *rows), dtype) for _ in range(2))
+  return Cache(k, v, jnp.full((batch, capacity), -1, jnp.int32), jnp.int32(0))
 
 
-def append(cache: Cache, k: Any, v: Any, positions: jax.Array) -> Cache:
-  """Writes new keys and values [L, B, K, T, H] (or a tuple) at the end; `positions` int32 [B, T], -1 for padding.
+def extend(past: Keys | None, fresh: Keys, start) -> tuple[tuple[Keys, ...], Keys]:
+  """One layer's step: (the runs its queries attend to, what it hands to `append`)."""
+  if past is None or not past.columns:
+    return (fresh,) if past is None else (past, fresh), Keys(fresh.k, fresh.v)
+  written = _write(past, fresh, start)
+  return (written,), Keys(written.k, written.v, columns=True)
 
-  One write after all layers: passing whole caches through the layer scan would cost a second cache.
+
+def append(cache: Cache, new: Keys, positions: jax.Array) -> Cache:
+  """The cache with one more run of tokens; `new` as `extend` returned it, over all layers.
+
+  positions: int32 [B, T], -1 for padding.
   """
-  write = lambda old, fresh: jax.lax.dynamic_update_slice_in_dim(
-      old, fresh.astype(old.dtype), cache.length, axis=old.ndim - 2)
-  slots = jax.lax.dynamic_update_slice_in_dim(cache.positions, positions.astype(jnp.int32), cache.length, axis=1)
-  return Cache(jax.tree.map(write, cache.k, k), jax.tree.map(write, cache.v, v), slots,
-               cache.length + positions.shape[1])
+  if isinstance(cache.k, tuple) and not new.columns:
+    layers = [_write(Keys(k, v, columns=True), Keys(*fresh), cache.length)
+              for k, v, *fresh in zip(cache.k, cache.v, new.k, new.v)]
+    new = Keys(tuple(x.k for x in layers), tuple(x.v for x in layers))
+  elif not new.columns:
+    new = _write(Keys(cache.k, cache.v), new, cache.length)
+  return Cache(new.k, new.v, _put(cache.positions, positions, cache.length, 1), cache.length + positions.shape[1])

@@ -116,9 +116,9 @@ def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
   return jax.tree.map(place, batch)
 
 
-def to_local(x: jax.Array) -> np.ndarray:
+def to_local(x: jax.Array | np.ndarray) -> np.ndarray:
   """A global array as this process's host copy of the whole of it."""
-  if x.is_fully_addressable:
+  if isinstance(x, np.ndarray) or x.is_fully_addressable:
     return np.asarray(x)
   from jax.experimental import multihost_utils
   return np.asarray(multihost_utils.process_allgather(x, tiled=True))

@@ -1,10 +1,11 @@
 """Safetensors in and out through a tree of names. Every tensor is used exactly once.
 
 A model gives a tree of `From`s in the shape of its parameters. `load` checks all names, shapes and dtypes against
-the files' headers before any memory is spent, then streams one layer of one weight at a time straight to its place
-on the mesh; `save` writes the same tensors back.
+the files' headers before any memory is spent, then copies from the mapped files straight to each weight's place on
+the mesh; `save` writes the same tensors back.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -27,10 +28,22 @@ from core import params as params_lib
 
 DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
 SHARD_BYTES = 5 * 10**9
+INDEX = 'model.safetensors.index.json'
 
 
 class CheckpointError(ValueError):
   """A checkpoint that does not fit the model, or cannot be read; the message names every tensor at fault."""
+
+
+@contextlib.contextmanager
+def naming(what: str):
+  """Turns a configuration's refusal of impossible values into a CheckpointError that says where they stood."""
+  try:
+    yield
+  except CheckpointError:
+    raise
+  except (ValueError, TypeError, ZeroDivisionError) as e:
+    raise CheckpointError(f'{what}: {e}') from e
 
 
 def read_json(path: pathlib.Path) -> dict:
@@ -89,7 +102,7 @@ class From:
     return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
 
   def read(self, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Our piece of a stored tensor."""
+    """Our piece of a stored tensor, as a view: reading only splits and transposes axes."""
     if not self.pattern:
       return stored
     ours = einops.rearrange(stored, self.pattern, **self._sizes(shape))
@@ -106,35 +119,49 @@ class From:
 
 
 class Files:
-  """The tensors of a checkpoint folder, by name, with shapes and dtypes from the headers; data is read on demand."""
+  """The tensors of a checkpoint folder, by name, with shapes and dtypes from the headers; data stays in the files."""
 
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
     if not self.path.is_dir():
       raise CheckpointError(f'{self.path}: no such folder')
-    self.where, self.shapes, self.dtypes, self._handles = {}, {}, {}, {}
-    for file in self._shards():
+    self.where, self.shapes, self.dtypes, self._at = {}, {}, {}, {}
+    promised = self._index()
+    for file in self._shards(promised):
       try:
         handle = safetensors.safe_open(file, framework='numpy')
       except (safetensors.SafetensorError, OSError) as e:
         raise CheckpointError(f'{file}: not a complete safetensors file ({e})') from e
-      self._handles[file] = handle
+      mapped = np.memmap(file, np.uint8, 'r')
+      start = 8 + int.from_bytes(mapped[:8].tobytes(), 'little')  # the header's length, the header, the tensors
+      header = json.loads(mapped[8:start].tobytes())
       for name in handle.keys():  # noqa: SIM118 - not a dict
         if name in self.where:
           raise CheckpointError(f'{name}: in both {self.where[name]} and {file}')
         piece = handle.get_slice(name)
         self.where[name], self.shapes[name], self.dtypes[name] = file, tuple(piece.get_shape()), piece.get_dtype()
+        begin, end = header[name]['data_offsets']
+        self._at[name] = mapped[start + begin:start + end]
+    absent = [f'{name} in {file}' for name, file in promised.items() if self.where.get(name) != self.path / file]
+    if absent:
+      raise CheckpointError(f'{self.path / INDEX} promises {absent[:5]}, which the files do not hold')
 
-  def _shards(self) -> list[pathlib.Path]:
-    index = self.path / 'model.safetensors.index.json'
-    if index.exists():
-      try:
-        names = sorted(set(json.loads(index.read_text())['weight_map'].values()))
-      except (json.JSONDecodeError, KeyError, AttributeError) as e:
-        raise CheckpointError(f'{index}: not a weight index ({e!r})') from e
-      missing = [n for n in names if not (self.path / n).exists()]
+  def _index(self) -> dict[str, str]:
+    """Tensor name → file name, of a folder in several shards; else empty."""
+    index = self.path / INDEX
+    if not index.exists():
+      return {}
+    try:
+      return dict(read_json(index)['weight_map'])
+    except (KeyError, TypeError, ValueError) as e:
+      raise CheckpointError(f'{index}: not a weight index ({e!r})') from e
+
+  def _shards(self, promised: dict[str, str]) -> list[pathlib.Path]:
+    if promised:
+      names = sorted(set(promised.values()))
+      missing = [n for n in names if not (self.path / n).is_file()]
       if missing:
-        raise CheckpointError(f'{index} names {missing}, which are not in the folder')
+        raise CheckpointError(f'{self.path / INDEX} names {missing}, which are not in the folder')
       return [self.path / n for n in names]
     files = sorted(self.path.glob('*.safetensors'))
     if not files:
@@ -145,8 +172,8 @@ class Files:
     return name in self.where
 
   def read(self, name: str) -> np.ndarray:
-    """One tensor as a host array."""
-    return self._handles[self.where[name]].get_tensor(name)
+    """One tensor, mapped: pages are read when they are touched and are the file's, not this process's."""
+    return np.asarray(self._at[name]).view(DTYPES[self.dtypes[name]]).reshape(self.shapes[name])
 
 
 def _leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
@@ -176,10 +203,10 @@ def check(files: Files, names: Any, spec: Any) -> None:
 
 
 def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES, dtype=jnp.bfloat16) -> Any:
-  """The parameters of a checkpoint in `dtype`, each layer put in its place as it is read.
+  """The parameters of a checkpoint in `dtype`, each weight put in its place as it is read.
 
-  Peak host memory beyond the parameters' own is one layer of one weight. On several processes each passes the whole
-  piece and keeps its share. Raises CheckpointError as `check` does.
+  Host memory never holds more than the share of one weight that this process's devices are about to take (on CPU that
+  memory is the weight), and each process reads only that share. Raises CheckpointError as `check` does.
   """
   check(files, names, spec)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -189,29 +216,27 @@ def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES
 
 
 def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> jax.Array:
-  """One weight, layer by layer into a donated buffer."""
-  piece_shape = s.shape[source.stack:]
-  read = lambda name: np.ascontiguousarray(source.read(files.read(name), piece_shape)).astype(dtype, copy=False)
-  if not source.stack:
-    return _put(read(source.name), sharding)
-  if isinstance(sharding, jax.sharding.NamedSharding):
-    inner = sharding.update(spec=jax.P(*sharding.spec[1:]))
-  else:
-    inner = sharding
-  names = [name for _, name in source.names(s.shape)]
-  each = len(names) // s.shape[0]
-  buffer = jax.jit(lambda: jnp.zeros(s.shape, dtype), out_shardings=sharding)()
-  write = jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=sharding)
-  for layer in range(s.shape[0]):
-    pieces = [read(name) for name in names[layer * each:(layer + 1) * each]]
-    buffer = write(buffer, _put(pieces[0] if source.stack == 1 else np.stack(pieces), inner), layer, 0)
-  return buffer
+  """One weight, each shard copied (and cast) once from the mapped files."""
+  depth, piece_shape = source.stack, s.shape[source.stack:]
+
+  def shard(index):
+    spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
+    out = _aligned(tuple(map(len, spans)), dtype)
+    for at, name in source.names(s.shape):
+      if all(i in span for i, span in zip(at, spans)):
+        local = tuple(span.index(i) for i, span in zip(at, spans))
+        out[local] = source.read(files.read(name), piece_shape)[index[depth:]]
+    return out
+
+  return jax.block_until_ready(jax.make_array_from_callback(s.shape, sharding, shard))
 
 
-def _put(x: np.ndarray, sharding) -> jax.Array:
-  if jax.process_count() == 1:
-    return jax.device_put(x, sharding)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+  """An empty array on a 64-byte boundary, which a CPU device takes over as it is instead of copying."""
+  size = math.prod(shape) * np.dtype(dtype).itemsize
+  raw = np.empty(size + 64, np.uint8)
+  start = -raw.ctypes.data % 64
+  return raw[start:start + size].view(dtype).reshape(shape)
 
 
 def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
@@ -238,7 +263,7 @@ def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
   if len(shards) > 1 and jax.process_index() == 0:
     weight_map = {name: _shard_name(i, len(shards)) for i, shard in enumerate(shards) for name in shard}
     index = {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': weight_map}
-    (path / 'model.safetensors.index.json').write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
+    (path / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
 
 
 def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
@@ -246,7 +271,13 @@ def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
   is_tuple = lambda x: isinstance(x, tuple)
   restack = lambda x: jax.tree.map(lambda *w: jnp.stack(w), *x) if is_tuple(x) else x
   params = jax.tree.map(restack, params_lib.fold(params), is_leaf=is_tuple)
-  return jax.tree.structure(spec).flatten_up_to(params)
+  return [_host_view(w) for w in jax.tree.structure(spec).flatten_up_to(params)]
+
+
+def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
+  """An array in this host's memory as numpy, without a copy; one that lives elsewhere is fetched piece by piece."""
+  local = isinstance(w, np.ndarray) or {d.platform for d in w.devices()} == {'cpu'} and len(w.devices()) == 1
+  return np.asarray(w) if local else w
 
 
 def _gather(parts: list) -> np.ndarray:

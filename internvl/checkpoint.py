@@ -107,13 +107,14 @@ def _vision_from(h: dict) -> vision.Config:
   kind = h.get('norm_type', 'rms_norm')
   if kind not in norms:
     raise CheckpointError(f'config: vision norm_type {kind!r}; expected one of {sorted(norms)}')
-  return vision.Config(
-      width=require(h, 'hidden_size'), mlp_width=require(h, 'intermediate_size'),
-      depth=require(h, 'num_hidden_layers'), heads=require(h, 'num_attention_heads'), norm=norms[kind],
-      qkv_bias=require(h, 'qkv_bias', 'attention_bias'), qk_norm=require(h, 'qk_normalization', 'use_qk_norm'),
-      image_size=_side(require(h, 'image_size')), patch=_side(require(h, 'patch_size')),
-      norm_eps=h.get('layer_norm_eps', 1e-6), drop_path=h.get('drop_path_rate', 0.0),
-      layer_scale=h.get('layer_scale_init_value', h.get('initializer_factor', 0.1)))
+  with weights.naming('vision config'):
+    return vision.Config(
+        width=require(h, 'hidden_size'), mlp_width=require(h, 'intermediate_size'),
+        depth=require(h, 'num_hidden_layers'), heads=require(h, 'num_attention_heads'), norm=norms[kind],
+        qkv_bias=require(h, 'qkv_bias', 'attention_bias'), qk_norm=require(h, 'qk_normalization', 'use_qk_norm'),
+        image_size=_side(require(h, 'image_size')), patch=_side(require(h, 'patch_size')),
+        norm_eps=h.get('layer_norm_eps', 1e-6), drop_path=h.get('drop_path_rate', 0.0),
+        layer_scale=h.get('layer_scale_init_value', h.get('initializer_factor', 0.1)))
 
 
 def _image_token(path: pathlib.Path, h: dict) -> int:
@@ -145,8 +146,11 @@ def config_from(path: pathlib.Path) -> Config:
   if 'force_image_size' in h:
     tower = dataclasses.replace(tower, image_size=_side(h['force_image_size']))
   text = require(h, 'llm_config', 'text_config')
-  shuffle = round(1 / require(h, 'downsample_ratio'))
-  return Config(tower, hf.config_from(text), _image_token(path, h), shuffle)
+  ratio = require(h, 'downsample_ratio')
+  if not 0 < ratio <= 1 or 1 % ratio:
+    raise CheckpointError(f'config: downsample_ratio={ratio!r}; expected 1, 0.5, 0.25, …')
+  with weights.naming('config'):
+    return Config(tower, hf.config_from(text), _image_token(path, h), round(1 / ratio))
 
 
 def config_to(c: Config, layout: str) -> dict:

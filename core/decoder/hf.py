@@ -153,7 +153,8 @@ def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16)
   Raises core.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.
   """
   path = pathlib.Path(path)
-  config = config_from(read_json(path / 'config.json'))
+  with weights.naming(str(path / 'config.json')):
+    config = config_from(read_json(path / 'config.json'))
   files = weights.Files(path)
   config = dataclasses.replace(config, tied='lm_head.weight' not in files)
   return config, weights.load(files, names(config), decoder.spec(config), mesh=mesh, rules=rules, dtype=dtype)

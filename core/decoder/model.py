@@ -148,7 +148,7 @@ def embed(params: Params, tokens: jax.Array) -> jax.Array:
 
 
 def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
-  """Self-attention of x [B, T, D]: (output [B, T, D], new keys and values [B, K, T, H])."""
+  """Self-attention of x [B, T, D]: (output [B, T, D], what the cache is to keep)."""
   plus = lambda y, b: y if b is None else y + b
   q = plus(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
   k = plus(einsum('btd,dkh->btkh', x, p.k), p.k_bias)
@@ -159,10 +159,10 @@ def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
   q, k = rotate(q, cos, sin), rotate(k, cos, sin)
   q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
   k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
-  fresh = Keys(k, v, ctx.positions, ctx.segments)
-  y = attention(q, (fresh,) if past is None else (past, fresh), positions=ctx.positions, segments=ctx.segments,
+  runs, new = kv.extend(past, Keys(k, v, ctx.positions, ctx.segments), ctx.start)
+  y = attention(q, runs, positions=ctx.positions, segments=ctx.segments,
                 window=window, sinks=p.sinks, implementation=ctx.attention, rules=ctx.rules)
-  return plus(einsum('btnh,nhd->btd', y, p.o), p.o_bias), (k, v)
+  return plus(einsum('btnh,nhd->btd', y, p.o), p.o_bias), new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +172,7 @@ class _Context:
   rope: tuple
   positions: jax.Array
   segments: jax.Array | None
+  start: jax.Array | int  # the cache slot of the first token
   rules: dict
   attention: str | None
   edit: Any
@@ -221,17 +222,17 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
     start = past.positions.max(1, keepdims=True) + 1 if past else 0
     positions = jnp.broadcast_to(start + jnp.arange(t), (b, t)).astype(jnp.int32)
   rope = rope_tables(positions, config.head_dim, config.rope_theta, config.yarn)
-  ctx = _Context(rope, positions, segments, rules, attention, edit, tuple(keep))
+  ctx = _Context(rope, positions, segments, past.length if past else 0, rules, attention, edit, tuple(keep))
 
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx, config)
 
-  xs = (past.layers(),) if past else ()
+  xs = (past.layers(positions),) if past else ()
   x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *xs)
   x = rms_norm(x, params.norm, config.norm_eps)
   if cache is not None:
     past = past or kv.new(config, b, slots, x.dtype, unstacked=isinstance(params.blocks, tuple))
-    cache = kv.append(past, *new, positions)
+    cache = kv.append(past, new, positions)
   coef = config.moe.aux_coef if config.moe else 0.0
   return Hidden(x, cache, {site: stack(a) for site, a in kept.items()}, coef * stack(aux).mean())
 

@@ -152,7 +152,7 @@ def test_muon_orthogonalises_each_layer_of_a_stack():
   params = toy(layers=3, width=8)
   tx = train.optimizer(train.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10, SPEC)
   grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
-  updates, _ = tx.update(grads, tx.init(params), params)
+  updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
   values = np.linalg.svd(np.asarray(updates.blocks.w), compute_uv=False) / (0.2 * 8 ** 0.5)
   assert values.shape == (3, 8) and (values > 0.5).all() and (values < 1.3).all()
 

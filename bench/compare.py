@@ -1,0 +1,122 @@
+"""Compares two results of one benchmark on the questions they share, by paired bootstrap.
+
+  python -m bench.compare runs/aime/a runs/aime/b
+
+Each argument is a folder that `bench.run` wrote, or its results.jsonl. Differences are first minus second.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import app, flags
+
+from bench import stats
+from bench.rows import read_rows
+from bench.store import write_text
+from bench.summary import columns, metric_names
+from bench.task import Column, Example, Item
+
+FLAGS = flags.FLAGS
+
+
+# What must agree for two numbers to mean the same thing.
+_SAME = ('task', 'prompt_hash', 'scorer', 'tool')
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  name: str
+  items: Mapping[str, Item]
+  report: Mapping
+
+
+def read(path: str) -> Results:
+  """Results of a run. Raises FileNotFoundError or ValueError naming the file and what is wrong with it."""
+  root = Path(path)
+  file = root / 'results.jsonl' if root.is_dir() else root
+  if not file.is_file():
+    raise FileNotFoundError(f'{file}: no such file; expected a folder of bench.run, or its results.jsonl')
+  rows = read_rows(str(file))
+  items = {}
+  for where, row in rows.rows:
+    try:
+      scores = {str(k): (float(a), float(b)) for k, (a, b) in row['scores'].items()}
+      example = Example(str(row['id']), {}, row['groups'], str(row['unit']))
+    except (KeyError, TypeError, ValueError, AttributeError):
+      raise ValueError(f'{where}: not a line of results.jsonl') from None
+    items[example.id] = Item(example, (), (), scores)
+  beside = file.parent / 'report.json'
+  report = json.loads(beside.read_text(encoding='utf-8')) if beside.is_file() else {}
+  return Results(report.get('model') or str(file), items, report)
+
+
+def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000,
+            seed: int = 0) -> dict:
+  """Both values and their difference for each metric. Raises ValueError when the two share no question."""
+  shared = [key for key in a.items if key in b.items]
+  if not shared:
+    raise ValueError(f'{a.name} and {b.name} share no question')
+  ours, theirs = [a.items[k] for k in shared], [b.items[k] for k in shared]
+  composites = {name: [Column(c['metric'], tuple(c['group']) if c['group'] else None) for c in parts]
+                for name, parts in a.report.get('composites', {}).items()}
+  known = composites | {m: [Column(m)] for m in metric_names(ours) if m in set(metric_names(theirs))}
+  for name in metrics:
+    if name not in known:
+      raise ValueError(f'--metric={name}: expected one of {", ".join(known)}')
+  table = {}
+  for name in metrics or known:
+    pair = [columns(items, known[name]) for items in (ours, theirs)]
+    if all(stats.estimate(*side, resamples=100).value is not None for side in pair):
+      table[name] = {'a': stats.value_of(*pair[0]), 'b': stats.value_of(*pair[1]),
+                     **dataclasses.asdict(stats.paired(*pair, resamples=resamples, seed=seed))}
+  return {'a': a.name, 'b': b.name, 'shared': len(shared), 'only_a': len(a.items) - len(shared),
+          'only_b': len(b.items) - len(shared), 'differs': _differs(a.report, b.report), 'metrics': table}
+
+
+def _differs(a: Mapping, b: Mapping) -> list[str]:
+  if not a or not b:
+    return ['one of the two has no report.json beside it, so settings could not be checked']
+  found = [f'{key}: {a.get(key)} against {b.get(key)}' for key in _SAME if a.get(key) != b.get(key)]
+  files = [sorted(r['data']['files'].values()) for r in (a, b)]
+  return [*found, *(['the data files differ'] if files[0] != files[1] else [])]
+
+
+def text(result: Mapping) -> str:
+  lines = [f'a: {result["a"]}', f'b: {result["b"]}',
+           f'{result["shared"]} questions in both, {result["only_a"]} only in a, '
+           f'{result["only_b"]} only in b']
+  lines += [f'WARNING: {what}' for what in result['differs']]
+  lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
+  for name, m in result['metrics'].items():
+    lines.append(f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {m["value"]:+9.4f}   '
+                 f'[{m["low"]:+.4f}, {m["high"]:+.4f}]  {m["p"]:.4f}')
+  return '\n'.join(lines)
+
+
+def define_flags() -> None:
+  """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
+  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
+  flags.DEFINE_integer('seed', 0, 'Seed of the bootstrap.', lower_bound=0)
+  flags.DEFINE_multi_string('metric', [], 'Only this metric; may be repeated.')
+  flags.DEFINE_string('out', None, 'Also write the comparison to this JSON file.')
+
+
+def main(argv) -> None:
+  if len(argv) != 3:
+    raise app.UsageError(f'expected two results, got {len(argv) - 1}')
+  try:
+    result = compare(read(argv[1]), read(argv[2]), metrics=FLAGS.metric, resamples=FLAGS.resamples,
+                     seed=FLAGS.seed)
+  except (ValueError, FileNotFoundError) as error:
+    sys.exit(f'error: {error}')
+  print(text(result))
+  if FLAGS.out:
+    write_text(Path(FLAGS.out), json.dumps(result, ensure_ascii=False, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  define_flags()
+  app.run(main)

@@ -1,0 +1,91 @@
+"""What sampling several answers is worth: pass@k, majority vote, best-of-N.
+
+n samples of a problem, c of them correct, k drawn without replacement.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+EXACT_SUBSETS = 1_000
+RANDOM_SUBSETS = 1_000
+
+
+def _check(n: int, k: int) -> None:
+  if not 1 <= k <= n:
+    raise ValueError(f'k is {k}, expected 1 <= k <= n = {n}')
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+  """The chance that k of n samples, drawn without replacement, hold a correct one: 1 - C(n-c, k) / C(n, k).
+
+  The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, §2.1). A product of at most c factors, so no
+  factorial is formed. Raises ValueError unless 1 <= k <= n and 0 <= c <= n.
+  """
+  _check(n, k)
+  if not 0 <= c <= n:
+    raise ValueError(f'c is {c}, expected 0 <= c <= n = {n}')
+  if n - c < k:
+    return 1.0
+  # C(n-c, k) / C(n, k) = C(n-k, c) / C(n, c) = Π (1 - k / i), i = n-c+1 … n, summed as logarithms.
+  return -math.expm1(math.fsum(math.log1p(-k / i) for i in range(n - c + 1, n + 1)))
+
+
+def curve_points(n: int) -> list[int]:
+  """1, 2, 4, … and n: where pass@k and maj@k are reported."""
+  _check(n, 1)
+  return sorted({2 ** i for i in range(n.bit_length()) if 2 ** i <= n} | {n})
+
+
+def maj_at_k(votes: Sequence[Hashable | None], correct: Sequence[bool], k: int, *, seed: int = 0) -> float:
+  """The expected correctness of the most frequent answer among k samples drawn without replacement.
+
+  `votes` are answers in canonical form; None does not vote but is drawn all the same. Tied answers count as
+  the mean of their correctness; a draw without votes counts 0. Exact when there are at most 1 000 subsets,
+  else the mean over 1 000 random ones.
+  """
+  n = len(votes)
+  _check(n, k)
+  answers = list(dict.fromkeys(v for v in votes if v is not None))
+  if not answers:
+    return 0.0
+  ballot = np.zeros((n, len(answers)))
+  right = np.zeros(len(answers))
+  for i, vote in enumerate(votes):
+    if vote is not None:
+      ballot[i, answers.index(vote)] = 1
+      right[answers.index(vote)] = correct[i]
+  counts = ballot[_subsets(n, k, seed)].sum(1)
+  leading = (counts == counts.max(1, keepdims=True)) & (counts > 0)
+  share = leading @ right / np.maximum(leading.sum(1), 1)
+  return float(share.mean())
+
+
+def _subsets(n: int, k: int, seed: int) -> np.ndarray:
+  """[subsets, k] indices."""
+  if math.comb(n, k) <= EXACT_SUBSETS:
+    import itertools
+    return np.array(list(itertools.combinations(range(n), k)))
+  order = np.random.default_rng(seed).random((RANDOM_SUBSETS, n)).argsort(1)
+  return order[:, :k]
+
+
+def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> float:
+  """The expected correctness of the sample of highest reward among k drawn without replacement.
+
+  Exact, by counting subsets. Equal rewards share: each tied sample is picked equally often. Raises
+  ValueError for a reward that is not finite.
+  """
+  n = len(rewards)
+  _check(n, k)
+  if not all(math.isfinite(r) for r in rewards):
+    raise ValueError('best_of_k: every reward must be a finite number')
+  total = math.comb(n, k)
+  value, below = 0.0, 0
+  for reward in sorted(set(rewards)):
+    tied = [correct[i] for i in range(n) if rewards[i] == reward]
+    upto = below + len(tied)
+    value += (math.comb(upto, k) - math.comb(below, k)) / total * (sum(tied) / len(tied))
+    below = upto
+  return value

@@ -1,0 +1,159 @@
+"""Search question answering: F1 and exact match as DeepResearcher computes them, and a model's judgement.
+
+arXiv 2504.03160 (DeepResearcher) calls the judged share MBE; arXiv 2508.16153 (Memento) calls it PM.
+"""
+
+import collections
+import functools
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench import judge as judging
+from bench.rows import RowError, iter_texts, load_examples, parse_json, row_id
+from bench.task import NO_ANSWER, OK, Answer, Column, Example, Item, Outcome, Sampling, Task
+
+SEPARATOR = '<|answer_split|>'
+INSTRUCTION = ('Answer the question. You may think first between <think> and </think>. '
+               'Then give the answer, as short as it can be, between <answer> and </answer>.')
+JUDGE = judging.Template("""\
+You compare an answer to a question with the answers that are accepted for it.
+The answer is correct if it means the same as at least one accepted answer; it need not use the same words.
+Longer answers are fine as long as they commit to one meaning and that meaning is accepted.
+
+Question: $question
+Accepted answers: $accepted
+Answer to judge: $prediction
+
+Reply with one JSON object and nothing else:
+{"rationale": "<one sentence>", "judgement": "correct" or "incorrect"}""")
+
+_PUNCTUATION = str.maketrans(string.punctuation, ' ' * len(string.punctuation))
+_SQUAD_DELETE = str.maketrans('', '', string.punctuation)
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
+_ACCEPTED = ('answers', 'golden_answers', 'ground_truth', 'answer', 'gold')
+_TAGS = ('think', 'tool_call', 'answer')
+
+
+def normalise(text: str) -> str:
+  """Lower case, ASCII punctuation as blanks, single blanks. Articles and accents stay."""
+  return ' '.join(text.lower().translate(_PUNCTUATION).split())
+
+
+def normalise_squad(text: str) -> str:
+  """SQuAD's own: punctuation and articles deleted."""
+  return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_SQUAD_DELETE)).split())
+
+
+def exact_match(prediction: str, accepted: Sequence[str]) -> float:
+  return float(any(normalise(prediction) == normalise(gold) for gold in accepted))
+
+
+def set_f1(prediction: str, accepted: Sequence[str]) -> float:
+  """The best F1 over the accepted answers, tokens as sets."""
+  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted),
+             default=0.0)
+
+
+def _f1(ours: set, theirs: set) -> float:
+  common = len(ours & theirs)
+  return 2 * common / (len(ours) + len(theirs)) if common else 0.0
+
+
+def squad_f1(prediction: str, accepted: Sequence[str]) -> float:
+  """The best F1 over the accepted answers, tokens as multisets, SQuAD's normalisation."""
+  count = lambda text: collections.Counter(normalise_squad(text).split())
+  def f1(ours, theirs):
+    common = (ours & theirs).total()
+    return 2 * common / (ours.total() + theirs.total()) if common else 0.0
+  return max((f1(count(prediction), count(gold)) for gold in accepted), default=0.0)
+
+
+def final_answer(text: str) -> str | None:
+  """The first answer element; None without one, or when think, tool_call or answer tags are unbalanced."""
+  if any(text.count(f'<{tag}>') != text.count(f'</{tag}>') for tag in _TAGS):
+    return None
+  start = text.find('<answer>')
+  end = text.find('</answer>', start)
+  return text[start + len('<answer>'):end].strip() if 0 <= start < end else None
+
+
+def read_judgement(text: str) -> bool:
+  """True for correct. The outermost braces hold the JSON object. Raises ValueError for anything else."""
+  start, end = text.find('{'), text.rfind('}')
+  reply = parse_json(text[start:end + 1]) if 0 <= start < end else None
+  word = reply.get('judgement', reply.get('judgment')) if isinstance(reply, dict) else None
+  if not isinstance(word, str) or word.strip().lower() not in ('correct', 'incorrect'):
+    raise ValueError('the judge wrote neither "correct" nor "incorrect"')
+  return word.strip().lower() == 'correct'
+
+
+def qa(*, judge=None, judgements: str = '', plain: bool = False) -> Task:
+  """F1, EM and PM. judgements: file of verdicts, read and added to. plain: the whole output is the answer."""
+  asked = judging.Judge(judge, JUDGE, read_judgement, Path(judgements)) if judgements else None
+  return Task(
+      name='qa',
+      primary='f1',
+      template=INSTRUCTION,
+      load=functools.partial(load_examples, make=_example),
+      prompt=lambda example: [{'role': 'user', 'content': f'{INSTRUCTION}\n\n{example.fields["question"]}'}],
+      score=functools.partial(_score, judge=asked, plain=plain),
+      composites=macro_means,
+      sampling=Sampling(max_tokens=4096),
+      settings={'f1': 'sets of tokens', 'plain': plain, **(asked.settings() if asked else {})},
+      group_metrics=('f1', 'em', *(('pm',) if asked else ())),
+  )
+
+
+def _example(where: str, row: Mapping) -> Example:
+  question = next((row[f] for f in ('question', 'query', 'problem') if isinstance(row.get(f), str)), None)
+  golds = next((row[f] for f in _ACCEPTED if row.get(f)), None)
+  if isinstance(golds, dict):
+    golds = golds.get('target')
+  if question is None or golds is None:
+    raise RowError('missing:question' if question is None else 'missing:answer')
+  accepted = tuple(part.strip() for text in iter_texts(golds) for part in text.split(SEPARATOR))
+  if not accepted:
+    raise RowError('missing:answer')
+  source = row.get('data_source') or row.get('source') or 'all'
+  return Example(row_id(row, where), {'question': question, 'accepted': accepted}, {'source': str(source)})
+
+
+def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator[Outcome]:
+  pairs = list(pairs)
+  found = [answer.text.strip() or None if plain else final_answer(answer.text) for _, answer in pairs]
+  verdicts = _judged(pairs, found, judge) if judge else {}
+  for i, (example, _) in enumerate(pairs):
+    accepted, text = example.fields['accepted'], found[i]
+    scores = {'f1': 0.0, 'em': 0.0, 'squad f1': 0.0}
+    status = NO_ANSWER
+    if text is not None:
+      status = OK
+      scores = {'f1': set_f1(text, accepted), 'em': exact_match(text, accepted),
+                'squad f1': squad_f1(text, accepted)}
+    if judge:
+      verdict = verdicts.get(i)
+      scores['pm'] = max(scores['em'], float(bool(verdict and verdict.value)))
+      if verdict and verdict.status != judging.OK:
+        status = verdict.status
+    yield Outcome(status, text, {name: (value, 1.0) for name, value in scores.items()})
+
+
+def _judged(pairs, found, judge) -> dict[int, judging.Verdict]:
+  """Verdicts where they are needed: an exact match needs none."""
+  ask = [i for i, (example, _) in enumerate(pairs)
+         if found[i] is not None and not exact_match(found[i], example.fields['accepted'])]
+  questions = [{'question': pairs[i][0].fields['question'], 'prediction': found[i],
+                'accepted': ' | '.join(pairs[i][0].fields['accepted'])} for i in ask]
+  return dict(zip(ask, judge.ask_all(questions)))
+
+
+def macro_means(items: Sequence[Item]) -> dict[str, list[Column]]:
+  """The mean over sources beside the mean over questions; papers print either."""
+  sources = sorted({item.example.groups['source'] for item in items})
+  if len(sources) < 2:
+    return {}
+  metrics = dict.fromkeys(metric for item in items for metric in item.scores)
+  of = lambda metric: [Column(metric, ('source', source)) for source in sources]
+  return {f'{metric}, mean of sources': of(metric) for metric in metrics}

@@ -1,0 +1,124 @@
+"""Intervals: bootstrap over problems, paired and two-level, and Wilson's as a cross-check.
+
+N problems   S samples a problem   C columns (ratios)   R resamples
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+_BLOCK = 8_000_000  # resampled numbers held at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A number with its 95 % interval and how many problems stand behind it. None where nothing was counted."""
+
+  value: float | None
+  low: float | None
+  high: float | None
+  problems: int
+
+
+def ratio(num, den):
+  """num / den, NaN where den is 0."""
+  num, den = np.asarray(num, float), np.asarray(den, float)
+  return np.divide(num, den, out=np.full(np.broadcast(num, den).shape, np.nan), where=den != 0)
+
+
+def value_of(num, den) -> float:
+  """The mean over columns of each column's ratio of sums. num, den: [N, C]."""
+  return float(np.mean(ratio(np.sum(num, 0), np.sum(den, 0))))
+
+
+def resampled(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+  """[R] values of the mean of ratios over problems drawn with replacement. num, den: [N, C].
+
+  The draws depend on N, R and seed alone, so two systems on the same problems get the same draws (a paired
+  bootstrap).
+  """
+  num, den = np.asarray(num, float), np.asarray(den, float)
+  n = len(num)
+  rng = np.random.default_rng(seed)
+  block = max(1, _BLOCK // n)
+  out = []
+  for start in range(0, resamples, block):
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start)).astype(float)
+    out.append(ratio(weights @ num, weights @ den).mean(-1))
+  return np.concatenate(out)
+
+
+def two_level(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+  """[R] ratios of sums with problems drawn first, then samples within each. num, den: [N, S]."""
+  num, den = np.asarray(num, float), np.asarray(den, float)
+  n, s = num.shape
+  rng = np.random.default_rng(seed)
+  block = max(1, _BLOCK // (n * s))
+  out = []
+  for start in range(0, resamples, block):
+    r = min(block, resamples - start)
+    problem = rng.integers(n, size=(r, n, 1))
+    sample = rng.integers(s, size=(r, n, s))
+    out.append(ratio(num[problem, sample].sum((1, 2)), den[problem, sample].sum((1, 2))))
+  return np.concatenate(out)
+
+
+def percentile(draws: np.ndarray) -> tuple[float | None, float | None]:
+  """The interval that leaves (1 - LEVEL) / 2 of the draws on each side.
+
+  Draws that counted nothing are left out.
+  """
+  draws = draws[np.isfinite(draws)]
+  if not draws.size:
+    return None, None
+  tail = (1 - LEVEL) / 2
+  low, high = np.quantile(draws, [tail, 1 - tail])
+  return float(low), float(high)
+
+
+def estimate(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+  """The mean over columns of ratios of sums with its bootstrap interval. num, den: [N, C]."""
+  num, den = np.asarray(num, float), np.asarray(den, float)
+  problems = int(np.count_nonzero(np.any(den > 0, axis=1)))
+  value = value_of(num, den) if len(num) else math.nan
+  if not math.isfinite(value):
+    return Estimate(None, None, None, problems)
+  return Estimate(value, *percentile(resampled(num, den, resamples=resamples, seed=seed)), problems)
+
+
+def wilson(successes: float, trials: int) -> tuple[float, float]:
+  """Wilson's score interval for a share of `trials`. Raises ValueError for no trials."""
+  if trials <= 0:
+    raise ValueError(f'wilson: trials is {trials}, expected at least 1')
+  z = 1.959963984540054
+  p = successes / trials
+  centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
+  half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+  return centre - half, centre + half
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """a - b on the same problems, its interval, and the two-sided bootstrap p-value of no difference."""
+
+  value: float
+  low: float
+  high: float
+  p: float
+  problems: int
+
+
+def paired(a, b, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
+  """Paired bootstrap. a, b: pairs (num, den) of [N, C] over the same problems in the same order."""
+  draws = resampled(*a, resamples=resamples, seed=seed) - resampled(*b, resamples=resamples, seed=seed)
+  draws = draws[np.isfinite(draws)]
+  value = value_of(*a) - value_of(*b)
+  if not draws.size or not math.isfinite(value):
+    raise ValueError('nothing was counted for this metric in one of the two results')
+  low, high = percentile(draws)
+  # One is added to both counts so that a p-value is never 0 for having drawn too few.
+  side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+  return Difference(value, low, high, min(1.0, 2 * (side + 1) / (draws.size + 1)), len(a[0]))

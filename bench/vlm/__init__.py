@@ -1,0 +1,1 @@
+"""Multimodal question answering: MMMU, MathVista and grounding."""

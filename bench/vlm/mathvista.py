@@ -1,0 +1,166 @@
+"""MathVista (arXiv 2310.02255): mathematics in pictures, multiple choice and free form."""
+
+import functools
+import math
+import re
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from bench import judge as judging
+from bench.literals import read_list
+from bench.rows import RowError, load_examples, need, row_id
+from bench.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
+from bench.vlm import judges, options
+from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+
+RULES = ('official', 'vlmevalkit')
+STEPS = 'Reason step by step, then finish with a line "Final answer: ..".'
+_LETTER = re.compile(r'\(([A-Za-z])\)')
+_FINAL = re.compile(r'final answer\s*:\s*([^\n]*)', re.IGNORECASE)
+_GROUPS = ('question_type', 'answer_type', 'task', 'source', 'grade', 'context')
+
+
+def mathvista(*, rule: str = 'official', steps: bool = False, judge=None, judgements: str = '') -> Task:
+  """MathVista.
+
+  rule: official or vlmevalkit. steps: ask for reasoning and a final line (InternVL's second prompt).
+  judgements: file of extracted short answers, read and added to; without it a response is taken as it stands.
+  """
+  if rule not in RULES:
+    raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
+  asked = judges.short_answer_judge(judge, judgements)
+  return Task(
+      name='mathvista',
+      primary='accuracy',
+      template=STEPS if steps else '',
+      load=lambda path: _load(path),
+      prompt=functools.partial(_prompt, steps=steps),
+      score=functools.partial(_score, rule=rule, judge=asked),
+      sampling=Sampling(max_tokens=4096),
+      settings={'rule': rule, 'steps': steps, **(asked.settings() if asked else {})},
+      group_metrics=('accuracy',),
+  )
+
+
+def _load(path: str) -> Data:
+  return load_examples(path, functools.partial(_example, folder=folder_of(path)))
+
+
+def _example(where: str, row: Mapping, *, folder: Path) -> Example:
+  choices = row.get('choices')
+  if isinstance(choices, str):
+    try:
+      choices = read_list(choices) if choices.strip() else None
+    except ValueError as error:
+      raise RowError(f'choices: {error}') from None
+  answer = row.get('answer')
+  if not isinstance(answer, (str, int, float)) or str(answer) == '':
+    raise RowError('missing:answer')
+  metadata = row.get('metadata') if isinstance(row.get('metadata'), dict) else {}
+  named = {name: row.get(name) or metadata.get(name) for name in _GROUPS}
+  groups = {name: str(value) for name, value in named.items() if value}
+  precision = row.get('precision')
+  usable = isinstance(precision, (int, float)) and math.isfinite(precision)
+  raw = picture_bytes(row.get('decoded_image') or row.get('image'), folder)
+  fields = {'query': row.get('query') or need(row, 'question'), 'choices': tuple(map(str, choices or ())),
+            'answer': str(answer), 'kind': row.get('answer_type') or 'text', 'picture': raw,
+            'precision': int(precision) if usable else 1}
+  return Example(row_id(row, where, 'pid', 'id', 'index'), fields, groups)
+
+
+def _prompt(example: Example, *, steps: bool) -> list[dict]:
+  text = example.fields['query'] + (f'\n{STEPS}' if steps else '')
+  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  return user_message(*picture, text)
+
+
+def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
+  """The short answer where no judge is needed: the response itself, or its "Final answer:" line.
+
+  Else None.
+  """
+  response = response.strip()
+  if final := _FINAL.findall(response):
+    response = final[-1].strip(' .*$')
+  if response in fields['choices']:
+    return response
+  if fields['choices'] and rule == 'vlmevalkit':
+    letters = dict(zip(string.ascii_uppercase, fields['choices']))
+    return options.vlmevalkit_option(response, letters)
+  if fields['kind'] in ('integer', 'float') and _number(response) is not None:
+    return response
+  return response if final else None
+
+
+def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
+  """The extracted answer in the form of the gold one; None if it has none.
+
+  The official rule turns any text into the option at the smallest edit distance; VLMEvalKit's leaves it
+  wrong.
+  """
+  if extracted is None:
+    return None
+  text = extracted.strip()
+  if fields['choices']:
+    return _option(text, fields['choices'], nearest=rule == 'official')
+  if fields['kind'] == 'integer':
+    value = _number(text)
+    return None if value is None else str(int(value))
+  if fields['kind'] == 'float':
+    value = _number(text)
+    return None if value is None else str(round(value, fields['precision']) if rule == 'official' else value)
+  if fields['kind'] == 'list' and rule == 'vlmevalkit':
+    return None  # the kit loses a list before it compares it
+  return text
+
+
+def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None:
+  letter = _LETTER.search(text)
+  letter = letter[1].upper() if letter else text.upper()
+  letters = string.ascii_uppercase[:len(choices)]
+  if len(letter) == 1 and letter in letters:
+    return choices[letters.index(letter)]
+  if text in choices:
+    return text
+  if not nearest:
+    return None
+  from rapidfuzz.distance import Levenshtein
+  return min(choices, key=lambda choice: Levenshtein.distance(text[:2_000], choice))
+
+
+def _number(text: str) -> float | None:
+  try:
+    value = float(text) if len(text) <= 400 else math.nan
+  except ValueError:
+    return None
+  return value if math.isfinite(value) else None
+
+
+def _score(pairs: Iterable[tuple[Example, Answer]], *, rule, judge) -> Iterator[Outcome]:
+  pairs = list(pairs)
+  found = [quick_extract(answer.text, example.fields, rule) for example, answer in pairs]
+  unread = [i for i, text in enumerate(found) if text is None and pairs[i][1].text.strip()]
+  statuses: dict[int, str] = {}
+  if judge:
+    questions = [{'question': pairs[i][0].fields['query'],
+                  'response': pairs[i][1].text[:20_000]} for i in unread]
+    for i, verdict in zip(unread, judge.ask_all(questions)):
+      found[i] = verdict.value
+      if verdict.status != judging.OK:
+        statuses[i] = verdict.status
+  else:
+    for i in unread:
+      found[i] = pairs[i][1].text
+  for i, (example, _) in enumerate(pairs):
+    value = normalised(found[i], example.fields, rule)
+    right = value is not None and _same(value, example.fields, rule)
+    status = statuses.get(i, NO_ANSWER if value is None else OK)
+    yield Outcome(status, value[:2_000] if value is not None else None, {'accuracy': (float(right), 1.0)})
+
+
+def _same(value: str, fields: Mapping, rule: str) -> bool:
+  gold = fields['answer']
+  if fields['kind'] == 'float' and not fields['choices'] and rule == 'vlmevalkit':
+    return _number(gold) == _number(value)
+  return value == gold

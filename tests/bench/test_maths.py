@@ -1,0 +1,142 @@
+import time
+
+import pytest
+
+from bench import answers, maths
+from bench.limited import Late, Limited
+from bench.task import Answer
+
+
+@pytest.mark.parametrize('spelling', [
+    '73', '073', '73.0', ' $73$. ', r'\frac{146}{2}', r'\dfrac{146}2', '146/2', r'\text{73}',
+    r'\textbf{(73)}', '+73',
+    r'\left(73\right)', '73.'])
+def test_spellings_of_one_integer(spelling):
+  assert answers.rational(spelling) == 73
+  assert answers.canonical(spelling) == '73'
+
+
+@pytest.mark.parametrize(('text', 'want'), [
+    ('1,234', '1234'), ('1{,}234', '1234'), ('12,34', '12,34'), (r'-\frac12', '-1/2'), ('x+1.', 'x+1'),
+    ('1/0', '1/0'), ('9' * 500, '9' * 500)])
+def test_canonical_forms(text, want):
+  assert answers.canonical(text) == want
+
+
+@pytest.mark.parametrize(('text', 'finished', 'want'), [
+    (r'\boxed{1} <think>\boxed{2}</think> \boxed{3}', True, '3'),
+    (r'<think>\boxed{2}</think> so it is two', True, '2'),
+    (r'\boxed{\frac{1}{\}2}} tail', True, r'\frac{1}{\}2}'),
+    (r'\boxed{4} and \boxed{5', True, '4'),
+    ('The answer is 7\nthanks. Answer: 8 \nbye', True, '8'),
+    ('the total is 9', True, None), ('', True, None),
+    ('The answer is 7', False, None), (r'\boxed{7} and then', False, '7')])
+def test_extraction(text, finished, want):
+  assert answers.extract(text, finished=finished) == want
+
+
+def test_the_last_number_counts_only_when_asked_for():
+  assert answers.extract('first 3, then 1,024', last_number=True) == '1,024'
+
+
+def test_extraction_of_a_megabyte_is_fast():
+  start = time.monotonic()
+  for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10 ** 6, '<think>' * 150_000,
+               '1,' * 500_000):
+    answers.extract(text, last_number=True)
+  assert time.monotonic() - start < 5
+
+
+@pytest.fixture(scope='module')
+def symbolic():
+  with Limited(answers.symbolically_equal, 20) as worker:
+    yield worker
+
+
+@pytest.mark.parametrize(('gold', 'answer', 'want'), [
+    (r'\frac{\sqrt{2}}{2}', r'\frac{1}{\sqrt{2}}', True), (r'x^2+2x+1', r'(x+1)^2', True),
+    (r'(1,2)', r'(2,1)', False), (r'\pi', '3.14', False), (r'1 < x < 2', r'(1,2)', True),
+    (r'(1,2)', r'1 < x < 2', False), ('50\\%', '0.5', True), ('0.3333333', r'\frac{1}{3}', True),
+    ('0.333', r'\frac{1}{3}', False)])
+def test_matches_math_verify(symbolic, gold, answer, want):
+  assert symbolic(gold, answer) is want
+
+
+def dawdle(seconds):
+  time.sleep(seconds)
+  return 'done'
+
+
+def gobble(size):
+  return len(bytes(size))
+
+
+def fail():
+  raise KeyError('inside')
+
+
+def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
+  with Limited(dawdle, 1.0) as limited:
+    start = time.monotonic()
+    with pytest.raises(Late):
+      limited(60)
+    assert limited(0.01) == 'done'
+    assert time.monotonic() - start < 30
+  with Limited(gobble, 20.0, memory=256 << 20) as limited:
+    with pytest.raises(RuntimeError, match='MemoryError'):
+      limited(1 << 30)
+    assert limited(10) == 10
+  with Limited(fail, 20.0) as limited, pytest.raises(RuntimeError, match="KeyError: 'inside'"):
+    limited()
+
+
+def score(task, gold, *texts, finish='stop', rewards=None):
+  from bench.task import Example
+  example = Example('p', {'problem': '?', 'answer': gold})
+  given = [Answer(t, finish, r) for t, r in zip(texts, rewards or [None] * len(texts))]
+  outcomes = list(task.score([(example, a) for a in given]))
+  return outcomes, task.combine(example, given, outcomes)
+
+
+def test_aime_counts_and_votes():
+  box = lambda text: f'\\boxed{{{text}}}'
+  outcomes, scores = score(maths.aime(), '73', box('073'), box('146/2'), box('5'), 'no', box('9' * 3000))
+  assert [o.status for o in outcomes] == ['ok', 'ok', 'ok', 'no_answer', 'too_large']
+  assert scores['accuracy'] == (0.4, 1.0)
+  assert scores['pass@1'][0] == pytest.approx(0.4)
+  assert scores['pass@5'] == (1.0, 1.0) and scores['maj@5'] == (1.0, 1.0)
+  assert 'best@1' not in scores
+  _, scores = score(maths.aime(), '73', box('73'), box('5'), rewards=[0.1, 0.9])
+  assert scores['best@2'] == (0.0, 1.0)
+
+
+def test_a_cut_off_sample_counts_only_with_a_whole_box():
+  outcomes, scores = score(maths.aime(), '7', r'\boxed{7} so', 'The answer is 7', finish='length')
+  assert [o.status for o in outcomes] == ['ok', 'cut_off']
+  assert scores['accuracy'] == (0.5, 1.0)
+
+
+def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
+  texts = [r'\boxed{\frac{1}{\sqrt2}}', r'\boxed{0.7}', r'\boxed{9^{9^{9^{9^{9}}}}}',
+           r'\boxed{10^{10^{10}}!}',
+           r'\boxed{__import__("os").system("true")}']
+  start = time.monotonic()
+  outcomes, _ = score(maths.maths(seconds=3), r'\frac{\sqrt2}{2}', *texts)
+  assert [o.scores['accuracy'][0] for o in outcomes] == [1, 0, 0, 0, 0]
+  assert time.monotonic() - start < 40
+
+
+def test_loading_every_common_layout(tmp_path):
+  import json
+  rows = [
+      {'id': 1, 'problem': 'a', 'answer': 5}, {'ID': '2024-I-1', 'Problem': 'b', 'Answer': '016'},
+      {'prompt': [{'role': 'user', 'content': 'c'}], 'reward_model': {'ground_truth': '7'}},
+      {'question': 'd', 'answer': '1000'}, {'question': 'e', 'answer': '1/2'}, {'question': 'f'},
+      {'question': ' a ', 'answer': '5', 'id': 9}]
+  (tmp_path / 'x.json').write_text(json.dumps(rows))
+  data = maths.aime().load(str(tmp_path / 'x.json'))
+  assert [e.fields['answer'] for e in data.examples] == ['5', '016', '7']
+  assert sum('0 to 999' in p.reason for p in data.skipped) == 2
+  assert {'missing:answer'} <= {p.reason for p in data.skipped}
+  assert data.skipped[-1].reason == 'repeats:1'
+  assert len(maths.maths().load(str(tmp_path / 'x.json')).examples) == 5

@@ -1,0 +1,89 @@
+"""Ours against `transformers` (torch) live, with fresh draws: what the stored results show for one draw."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.parity import ours
+
+pytestmark = pytest.mark.parity
+if importlib.util.find_spec('torch') is None:
+  pytest.skip('torch is not installed: pip install .[parity]', allow_module_level=True)
+
+import jax.numpy as jnp
+import torch
+
+from core import layers
+from internvl import vision
+from tests.parity import reference
+
+BFLOAT16 = 0.05  # relative L2 of the logits: eight bits of mantissa through a handful of layers
+
+
+@pytest.mark.parametrize('seed', [11, 12])
+@pytest.mark.parametrize('case', reference.CASES)
+def test_equals_transformers(case, seed, tmp_path):
+  net, x = reference.model(case, seed), reference.inputs(case, seed)
+  reference.save(net, tmp_path)
+  want = reference.run(net, x)
+  reference.save_gradients(net, tmp_path / 'gradients')
+  config, params = ours.load(tmp_path)
+  loss = want.pop('loss')
+  stages, value, gradients = ours.results(params, config, x)
+  excess = ours.stage_excess(stages, want)
+  assert max(excess.values()) <= 1, excess
+  assert abs(value - loss) <= ours.LOSS
+  excess = ours.gradient_excess(gradients, load_file(tmp_path / 'gradients' / 'model.safetensors'))
+  assert max(excess.values()) <= 1, excess
+  np.testing.assert_array_equal(ours.greedy(params, config, x, reference.NEW), reference.greedy(net, x))
+
+
+@pytest.mark.parametrize('case', ['lm-gpt_oss', 'lm-qwen3'])
+def test_long_positions_equal_transformers(case, tmp_path):
+  """Past the length YaRN extends (32), and past any row seen in training."""
+  net, x = reference.model(case, 5), reference.inputs(case, 5, length=120)
+  reference.save(net, tmp_path)
+  config, params = ours.load(tmp_path)
+  for offset in (0, 1000):
+    at = np.where(x['mask'], ours.positions(x) + offset, -1)
+    want = reference.run(net, x, np.maximum(at, 0))
+    got = ours.stages(params, config, x, at)
+    excess = ours.stage_excess(got, {k: want[k] for k in got})
+    # An angle of 1e3 in float32 is exact to 6e-5 only, on both sides.
+    assert max(excess.values()) <= (1 if offset == 0 else 10), (offset, excess)
+
+
+def test_yarn_frequencies_equal_transformers():
+  from transformers import GptOssConfig
+  from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRotaryEmbedding
+  for truncate in (False, True):
+    rope = {'rope_type': 'yarn', 'rope_theta': 150000.0, 'factor': 32.0, 'original_max_position_embeddings': 4096,
+            'beta_fast': 32.0, 'beta_slow': 1.0, 'truncate': truncate}
+    theirs = GptOssRotaryEmbedding(GptOssConfig(head_dim=64, rope_parameters=rope, max_position_embeddings=131072))
+    yarn = layers.Yarn(32.0, 4096, truncate=truncate)
+    np.testing.assert_allclose(layers.rope_frequencies(64, 150000.0, yarn), theirs.inv_freq.numpy(), rtol=1e-6)
+    assert theirs.attention_scaling == pytest.approx(yarn.attention_factor, abs=1e-7)
+
+
+@pytest.mark.parametrize('size', [8, 12, 16, 22])
+def test_other_tile_sizes_equal_transformers(size, tmp_path):
+  """The position table resized bicubically, as torch does it."""
+  net = reference.model('300m-qwen3', 3)
+  reference.save(net, tmp_path)
+  config, params = ours.load(tmp_path)
+  pixels = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
+  want = net.model.vision_tower(torch.tensor(pixels).permute(0, 3, 1, 2)).last_hidden_state.detach().numpy()
+  got, _ = vision.apply(params.vision, config.vision, pixels)
+  assert np.abs(np.asarray(got) - want).max() <= ours.ACTIVATION * np.abs(want).max()
+
+
+@pytest.mark.parametrize('case', ['300m-qwen3', '6b-gpt_oss', 'lm-qwen2'])
+def test_bfloat16_stays_near_float32(case, tmp_path):
+  net, x = reference.model(case, 4), reference.inputs(case, 4)
+  reference.save(net, tmp_path)
+  want = reference.run(net, x)['logits']
+  config, params = ours.load(tmp_path, jnp.bfloat16)
+  got = ours.stages(params, config, x)['logits'].astype(np.float32)
+  assert np.linalg.norm(got - want) <= BFLOAT16 * np.linalg.norm(want)
