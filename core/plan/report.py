@@ -1,0 +1,123 @@
+"""A plan as data and as text."""
+
+import dataclasses
+import math
+from typing import Any
+
+from core.plan.aot import Compiled, Memory, shard_bytes
+from core.plan.chips import Chip
+from core.plan.collectives import Collective, collectives
+from core.plan.formula import Roofline, Work, roofline, work
+from core.plan.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All that is printed. by_kind: bytes a device of the arguments, by kind; the rest is the compiler's."""
+
+  title: str
+  mesh: dict[str, int]
+  chip: Chip
+  fits: bool
+  by_kind: dict[str, int]
+  compiled: Compiled
+  work: Work
+  roofline: Roofline
+  collectives: list[Collective]
+  advice: list[str]
+
+  def as_json(self) -> dict[str, Any]:
+    """Plain data; the compiled program's text is left out."""
+    made = dataclasses.asdict(dataclasses.replace(self, compiled=dataclasses.replace(self.compiled, text='')))
+    del made['compiled']['text']
+    made['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
+    return made
+
+
+def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> Plan:
+  """The plan of a compiled (or refused) program."""
+  by_kind = {kind: shard_bytes(tree) for kind, tree in program.kinds.items()}
+  by_kind['other arguments'] = shard_bytes(program.args) - sum(by_kind.values())
+  state = shard_bytes(program.args[0])
+  done = work(program, mesh, state)
+  fits = compiled.memory is not None and compiled.memory.total <= chip.hbm
+  tips = [] if fits else advice(program, mesh, chip, sum(by_kind.values()))
+  return Plan(title, dict(mesh.shape), chip, fits, by_kind, compiled, done, roofline(done, chip, mesh.size),
+              collectives(compiled.text), tips)
+
+
+def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
+  """What to change first where a program does not fit, and why."""
+  tips = []
+  if arguments > chip.hbm / 2:
+    tips.append(f'more devices in data (or expert): arguments alone take {_gb(arguments)} of {_gb(chip.hbm)}, and '
+                'weights and optimiser state are spread over those axes')
+  if program.remat != 'full':
+    tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
+  rows = program.rows / program.micro_batches / math.prod(mesh.shape[a] for a in ('data', 'expert'))
+  if rows > 1:
+    tips.append(f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} rows '
+                'at once, one would do')
+  elif rows < 1:
+    tips.append(f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
+                f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated')
+  else:
+    tips.append(f'seq={2 * mesh.shape["seq"]}: a device holds one row already; this axis splits its length')
+  return tips
+
+
+def _gb(n: float) -> str:
+  return f'{n / 2**30:.2f} GiB'
+
+
+def text(plan: Plan) -> str:
+  """The plan for people."""
+  axes = ' '.join(f'{axis}={n}' for axis, n in plan.mesh.items())
+  lines = [plan.title, f'mesh {axes} ({math.prod(plan.mesh.values())} devices)', '', *_memory(plan)]
+  if plan.advice:
+    lines += ['', 'What to change, first things first:', *(f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1))]
+  lines += ['', *_formulas(plan)]
+  if plan.compiled.memory is not None:
+    lines += ['', *_collectives(plan.collectives)]
+  c = plan.compiled
+  lines += ['', f'Planned in {c.trace_seconds:.0f} s of tracing and {c.compile_seconds:.0f} s of compiling '
+            f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_gb(c.peak_rss)}']
+  return '\n'.join(lines)
+
+
+def _rows(rows) -> list[str]:
+  return [f'  {name:<34}{value:>14}' for name, value in rows]
+
+
+def _memory(plan: Plan) -> list[str]:
+  lines = ['Bytes a device, arguments (from their shardings):', *_rows((k, _gb(v)) for k, v in plan.by_kind.items())]
+  memory, refused = plan.compiled.memory, plan.compiled.refused
+  if memory is None:
+    known = f': it needs {_gb(refused.used)} of {_gb(refused.available)}' if refused.used else ''
+    return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
+  names = {'arguments': 'arguments, as laid out', 'alias': 'alias (donated and reused)', 'code': 'program'}
+  lines += ['Bytes a device, from the compiler:']
+  lines += _rows((names.get(f.name, f.name), _gb(getattr(memory, f.name))) for f in dataclasses.fields(Memory))
+  verdict = 'FITS' if plan.fits else 'DOES NOT FIT'
+  return [*lines, '', f'{verdict}: {_gb(memory.total)} of {_gb(plan.chip.hbm)}']
+
+
+def _formulas(plan: Plan) -> list[str]:
+  w, r, devices = plan.work, plan.roofline, math.prod(plan.mesh.values())
+  lines = ['A step by formula:']
+  lines += _rows([('parameters', f'{w.parameters:,}'), ('of which a token meets', f'{w.active:,}'),
+                  ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
+                  ('FLOPs with recomputation', f'{w.flops:.3e}')])
+  lines += _rows((f'HBM: {cause}', _gb(v)) for cause, v in w.hbm.items())
+  lines += _rows((f'ICI: {cause}', _gb(v)) for cause, v in w.ici.items())
+  share = w.model_flops / devices / plan.chip.flops / r.seconds
+  return [*lines, f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
+          f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs']
+
+
+def _collectives(found: list[Collective]) -> list[str]:
+  lines = ['Collectives in the program, times and result bytes a device and step:']
+  for c in found:
+    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_gb(c.bytes):>12}'
+                 + ('' if c.exact else '  at least: a loop without a known trip count is taken once'))
+  return lines if found else ['No collectives in the program.']
