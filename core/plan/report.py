@@ -50,7 +50,7 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   """What to change first where a program does not fit, and why."""
   tips = []
   if arguments > chip.hbm / 2:
-    tips.append(f'more devices in data (or expert): arguments alone take {_gb(arguments)} of {_gb(chip.hbm)}, and '
+    tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, and '
                 'weights and optimiser state are spread over those axes')
   if program.remat != 'full':
     tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
@@ -66,8 +66,12 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   return tips
 
 
-def _gb(n: float) -> str:
-  return f'{n / 2**30:.2f} GiB'
+def _size(n: float) -> str:
+  """Bytes with the unit that keeps them readable."""
+  for unit, power in (('GiB', 30), ('MiB', 20), ('KiB', 10)):
+    if n >= 2**power:
+      return f'{n / 2**power:.2f} {unit}'
+  return f'{n:.0f} B'
 
 
 def text(plan: Plan) -> str:
@@ -81,7 +85,7 @@ def text(plan: Plan) -> str:
     lines += ['', *_collectives(plan.collectives)]
   c = plan.compiled
   lines += ['', f'Planned in {c.trace_seconds:.0f} s of tracing and {c.compile_seconds:.0f} s of compiling '
-            f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_gb(c.peak_rss)}']
+            f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_size(c.peak_rss)}']
   return '\n'.join(lines)
 
 
@@ -90,16 +94,16 @@ def _rows(rows) -> list[str]:
 
 
 def _memory(plan: Plan) -> list[str]:
-  lines = ['Bytes a device, arguments (from their shardings):', *_rows((k, _gb(v)) for k, v in plan.by_kind.items())]
+  lines = ['Bytes a device, arguments (from their shardings):', *_rows((k, _size(v)) for k, v in plan.by_kind.items())]
   memory, refused = plan.compiled.memory, plan.compiled.refused
   if memory is None:
-    known = f': it needs {_gb(refused.used)} of {_gb(refused.available)}' if refused.used else ''
+    known = f': it needs {_size(refused.used)} of {_size(refused.available)}' if refused.used else ''
     return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
   names = {'arguments': 'arguments, as laid out', 'alias': 'alias (donated and reused)', 'code': 'program'}
   lines += ['Bytes a device, from the compiler:']
-  lines += _rows((names.get(f.name, f.name), _gb(getattr(memory, f.name))) for f in dataclasses.fields(Memory))
+  lines += _rows((names.get(f.name, f.name), _size(getattr(memory, f.name))) for f in dataclasses.fields(Memory))
   verdict = 'FITS' if plan.fits else 'DOES NOT FIT'
-  return [*lines, '', f'{verdict}: {_gb(memory.total)} of {_gb(plan.chip.hbm)}']
+  return [*lines, '', f'{verdict}: {_size(memory.total)} of {_size(plan.chip.hbm)}']
 
 
 def _formulas(plan: Plan) -> list[str]:
@@ -108,8 +112,8 @@ def _formulas(plan: Plan) -> list[str]:
   lines += _rows([('parameters', f'{w.parameters:,}'), ('of which a token meets', f'{w.active:,}'),
                   ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
                   ('FLOPs with recomputation', f'{w.flops:.3e}')])
-  lines += _rows((f'HBM: {cause}', _gb(v)) for cause, v in w.hbm.items())
-  lines += _rows((f'ICI: {cause}', _gb(v)) for cause, v in w.ici.items())
+  lines += _rows((f'HBM: {cause}', _size(v)) for cause, v in w.hbm.items())
+  lines += _rows((f'ICI: {cause}', _size(v)) for cause, v in w.ici.items())
   share = w.model_flops / devices / plan.chip.flops / r.seconds
   return [*lines, f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
           f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs']
@@ -118,6 +122,6 @@ def _formulas(plan: Plan) -> list[str]:
 def _collectives(found: list[Collective]) -> list[str]:
   lines = ['Collectives in the program, times and result bytes a device and step:']
   for c in found:
-    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_gb(c.bytes):>12}'
+    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}'
                  + ('' if c.exact else '  at least: a loop without a known trip count is taken once'))
   return lines if found else ['No collectives in the program.']
