@@ -38,7 +38,7 @@ class Config:
 
 CONFIGS = {
     **{name: Config(name) for name in MODELS if name not in ('241B-A28B', 'tiny')},
-    '241B-A28B': Config('241B-A28B', mesh=Shape(seq=2)),  # 512 rows, 1024 devices: two to a row
+    '241B-A28B': Config('241B-A28B', mesh=Shape(expert=4, seq=2)),  # data=128 divides the tower's 3200
     'tiny': Config('tiny', batch=8, length=256, tiles=2),
 }
 

@@ -4,6 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
+
+from core.params import path_name
 from core.plan.aot import Compiled, Memory, shard_bytes
 from core.plan.chips import Chip
 from core.plan.collectives import Collective, collectives
@@ -48,8 +51,9 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
 
 def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   """What to change first where a program does not fit, and why."""
-  tips = []
-  if arguments > chip.hbm / 2:
+  tips = [_uneven(program.kinds.get('weights'), mesh)] if arguments > chip.hbm / 4 else []
+  tips = [tip for tip in tips if tip]
+  if not tips and arguments > chip.hbm / 2:
     tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, and '
                 'weights and optimiser state are spread over those axes')
   if program.remat != 'full':
@@ -64,6 +68,18 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   else:
     tips.append(f'seq={2 * mesh.shape["seq"]}: a device holds one row already; this axis splits its length')
   return tips
+
+
+def _uneven(weights: Any, mesh) -> str | None:
+  """A sentence about the weight that the mesh divides worst, if all together take twice their even share."""
+  def beyond(leaf):
+    return shard_bytes(leaf[1]) - leaf[1].size * leaf[1].dtype.itemsize / mesh.size
+  leaves = jax.tree.leaves_with_path(weights)
+  if not leaves or shard_bytes(weights) < 2 * sum(w.size * w.dtype.itemsize for _, w in leaves) / mesh.size:
+    return None
+  path, worst = max(leaves, key=beyond)
+  return (f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape {worst.shape} '
+          f'worst, which takes {_size(shard_bytes(worst))} a device')
 
 
 def _size(n: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core import attention, params
-from core.mesh import AXES
+from core.mesh import AXES, sharding
 from core.params import Spec
 from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
 from internvl import configs, model
@@ -188,3 +188,13 @@ def test_advice_starts_with_what_fills_the_memory():
   tips = report.advice(program((), remat='none'), mesh(data=2), chip, arguments=60)
   assert [t.split(':')[0].split()[0] for t in tips] == ['more', 'remat=full', 'accumulate=4']
   assert report.advice(program((), remat='full'), mesh(data=8), chip, 1)[0].startswith('seq=2')
+
+
+def test_advice_names_the_weight_that_is_not_divided():
+  from core.plan import report
+  on = mesh(data=512)
+  place = lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=sharding(s.shape, s.axes, on))
+  kinds = {'weights': {'wide': place(Spec((3200, 4), ('vision', 'heads'))), 'even': place(Spec((512, 4), ('embed', 'mlp')))}}
+  made = Program(None, (), kinds, (), rows=512, remat='full')
+  tip = report.advice(made, on, types.SimpleNamespace(hbm=60e3), arguments=52000)[0]
+  assert 'wide of shape (3200, 4) worst' in tip
