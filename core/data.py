@@ -27,6 +27,7 @@ class Source(Protocol):
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> dict: ...
+  def place(self, index: int) -> str: ...    # where a record stands, for messages
 
 
 class DataError(ValueError):
@@ -75,12 +76,13 @@ class JsonLines:
       try:
         _record(text, '')
       except DataError as error:
-        raise DataError(f'{self._place(len(self) - 1)}: the last line is cut off') from error
+        raise DataError(f'{self.place(len(self) - 1)}: the last line is cut off') from error
 
   def __len__(self) -> int:
     return len(self._starts)
 
-  def _place(self, index: int) -> str:
+  def place(self, index: int) -> str:
+    """file:line of a record."""
     return f'{self.path}:{self._numbers[index]}'
 
   def _bytes(self, index: int) -> bytes:
@@ -90,7 +92,7 @@ class JsonLines:
     return self._local.file.read(self._ends[index] - self._starts[index])
 
   def __getitem__(self, index: int) -> dict:
-    return _record(self._bytes(index), self._place(index))
+    return _record(self._bytes(index), self.place(index))
 
   def __getstate__(self):                    # open files do not travel to worker processes
     return {k: v for k, v in self.__dict__.items() if k != '_local'}
@@ -131,6 +133,10 @@ class Parquet:
     start = int(self._ends[group - 1]) if group else 0
     return _row_group(self.path, group).slice(index - start, 1).to_pylist()[0]
 
+  def place(self, index: int) -> str:
+    """file and row of a record."""
+    return f'{self.path} row {index}'
+
   def __repr__(self) -> str:
     return f'Parquet({self.path!r})'
 
@@ -162,7 +168,11 @@ class ArrayRecord:
     return len(self._records)
 
   def __getitem__(self, index: int) -> dict:
-    return _record(self._records[index], f'{self.paths} record {index}')
+    return _record(self._records[index], self.place(index))
+
+  def place(self, index: int) -> str:
+    """files and number of a record."""
+    return f'{self.paths} record {index}'
 
   def __repr__(self) -> str:
     return f'ArrayRecord({self.paths!r})'

@@ -1,8 +1,10 @@
 """InternVL3.5: a vision-language model (arXiv 2508.18265)."""
 
+from internvl.chat import chat, for_decoding
 from internvl.checkpoint import load, save
 from internvl.configs import CONFIGS
 from internvl.model import Config, Output, Params, apply, init, spec
 from internvl.processor import Inputs, Processor
 
-__all__ = ['CONFIGS', 'Config', 'Inputs', 'Output', 'Params', 'Processor', 'apply', 'init', 'load', 'save', 'spec']
+__all__ = ['CONFIGS', 'Config', 'Inputs', 'Output', 'Params', 'Processor', 'apply', 'chat', 'for_decoding',
+           'init', 'load', 'save', 'spec']

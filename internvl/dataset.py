@@ -1,4 +1,4 @@
-"""Supervised examples from JSONL files, in InternVL's conversation format or as OpenAI-style messages.
+"""Supervised examples from JSONL, Parquet or ArrayRecord files, in InternVL's conversation format or as OpenAI-style messages.
 
 A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
 "value": "<image>\\n…"}]}`, media being optional and relative to a root folder, or the same with `"messages":
@@ -8,12 +8,12 @@ makes a file a grain data source.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 import numpy as np
 
+from core import data
 from internvl import messages as chat
 from internvl import video
 from internvl.processor import Inputs, Processor
@@ -24,43 +24,36 @@ _LISTED = 10
 
 
 class Rows:
-  """The rows of a JSONL file by number, parsed when asked for; memory holds only their offsets.
+  """The rows of a file by number, parsed when asked for.
 
-  `rows[i]` is (messages, images, videos) for a `Processor`, media as paths. Blank lines do not count.
+  `rows[i]` is (messages, images, videos) for a `Processor`, media as paths.
 
   Raises:
     FileNotFoundError: no such file, or (on access) a missing image or video.
-    ValueError: an empty file, or (on access) a bad row; the message begins with `file:line`.
+    ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with its place.
   """
 
   def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None):
     """root: the folder that media paths are relative to; by default the file's own."""
-    self.path = os.fspath(path)
-    self.root = os.path.dirname(self.path) if root is None else os.fspath(root)
-    if not os.path.isfile(self.path):
-      raise FileNotFoundError(f'{self.path}: no such JSONL file')
-    self._starts, self._lines = _index(self.path)
-    if not len(self._starts):
-      raise ValueError(f'{self.path}: has no rows')
+    self.records = data.source(path)
+    self.root = os.path.dirname(path) if root is None else os.fspath(root)
 
   def __len__(self) -> int:
-    return len(self._starts)
+    return len(self.records)
 
   def __getitem__(self, i: int) -> tuple[list[dict], list[str], list[Any]]:
-    with open(self.path, 'rb') as file:
-      file.seek(self._starts[i])
-      line = file.readline().strip()
+    row = _without_nulls(self.records[i])
     try:
-      messages, images, videos = parse_row(json.loads(line))
+      messages, images, videos = parse_row(row)
       chat.parse(messages, images, videos)
-    except ValueError as error:  # of which JSON and Unicode errors are kinds
+    except ValueError as error:
       raise ValueError(f'{self.where(i)}: {error}') from error
     find = lambda name: self._find(i, name)
     return [_rooted(m, find) for m in messages], [find(p) for p in images], [find(p) for p in videos]
 
   def where(self, i: int) -> str:
-    """file:line of row i, for messages."""
-    return f'{self.path}:{self._lines[i]}'
+    """Where row i stands, for messages."""
+    return self.records.place(i)
 
   def check(self) -> None:
     """Reads every row and looks for every file it names; one ValueError lists what is wrong, row by row."""
@@ -91,16 +84,11 @@ def _rooted(message: dict, find) -> dict:
   return message | {'content': [part | own(part) for part in message['content']]}
 
 
-def _index(path: str) -> tuple[np.ndarray, np.ndarray]:
-  """Byte offset and line number (from 1) of every line that is not blank."""
-  starts, lines, at = [], [], 0
-  with open(path, 'rb') as file:
-    for number, line in enumerate(file, 1):
-      if line.strip():
-        starts.append(at)
-        lines.append(number)
-      at += len(line)
-  return np.asarray(starts, np.int64), np.asarray(lines, np.int64)
+def _without_nulls(value):
+  """Parquet has every key in every row, null where JSON would leave it out."""
+  if isinstance(value, dict):
+    return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+  return [_without_nulls(v) for v in value] if isinstance(value, list) else value
 
 
 def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
@@ -109,7 +97,7 @@ def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
   Raises:
     ValueError: not a row of either, or not a training example (it must end with the assistant's turn).
   """
-  if not isinstance(row, dict) or ('conversations' in row) == ('messages' in row):
+  if ('conversations' in row) == ('messages' in row):
     raise ValueError('a row must be an object with either "conversations" or "messages"')
   key = 'messages' if 'messages' in row else 'conversations'
   turns = row[key]

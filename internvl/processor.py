@@ -130,8 +130,11 @@ class Processor:
 
   def answer(self, tokens: Sequence[int]) -> str:
     """What generated token ids say: cut at the stop token or padding, without markers of the layout."""
-    said = list(itertools.takewhile(lambda t: t not in (self.stop_id, self.pad_id), map(int, tokens)))
-    return self.layout.answer(self.tokenizer.decode(said, skip_special_tokens=False))
+    return self.layout.answer(self.tokenizer.decode(self.said(tokens), skip_special_tokens=False))
+
+  def said(self, tokens: Sequence[int]) -> list[int]:
+    """The generated token ids before the stop token or padding."""
+    return list(itertools.takewhile(lambda t: t not in (self.stop_id, self.pad_id), map(int, tokens)))
 
   def _system(self, turns, thinking: bool):
     """Splits off the system text: the conversation's own, or the configured one."""

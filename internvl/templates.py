@@ -112,7 +112,7 @@ def _channel(name: str, text: str) -> list[Segment]:
 
 def _harmony_answer(text: str) -> str:
   """The text of channel `final`; '' where the output stopped before reaching it."""
-  _, reached, answer = text.rpartition('<|channel|>final<|message|>')
+  _, reached, answer = text.partition('<|channel|>final<|message|>')
   return answer.partition('<|end|>')[0].strip() if reached else ''
 
 

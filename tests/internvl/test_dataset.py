@@ -56,6 +56,18 @@ def test_videos_systems_and_text(write, byte_level):
   assert byte_level.decode(examples[0].tokens).startswith('<|im_start|>system\nBe brief.')
 
 
+def test_parquet_rows_equal_those_of_json(write, byte_level, tmp_path):
+  import pyarrow as pa
+  import pyarrow.parquet as pq
+  text = {'conversations': [{'from': 'human', 'value': 'hi'}, {'from': 'gpt', 'value': 'hello'}]}
+  rows = Rows(write(GOOD, text))
+  pq.write_table(pa.Table.from_pylist([GOOD, text, GOOD | {'image': None}]), tmp_path / 'rows.parquet')
+  parquet = Rows(tmp_path / 'rows.parquet')
+  assert [parquet[0], parquet[1]] == [rows[0], rows[1]]
+  with pytest.raises(ValueError, match=r'rows\.parquet row 2: .*1 <image> marks, but 0'):
+    parquet[2]
+
+
 def test_augmentation_depends_on_seed_and_row_alone(write, byte_level):
   rows, processor = Rows(write(GOOD, GOOD)), Processor(TINY, byte_level)
   augmented = [Examples(rows, processor, seed=s, augment=True)[i].pixels for s, i in ((1, 0), (1, 0), (1, 1))]
@@ -68,7 +80,7 @@ def turns(*pairs):
 
 
 @pytest.mark.parametrize('row, why', [
-    ('{"cut', 'Unterminated string'), ('[1]', 'either "conversations" or "messages"'), ({}, 'either'),
+    ('{"cut', 'not JSON'), ('[1]', 'list, expected an object'), ({}, 'either'),
     ({'conversations': []}, 'non-empty list'), (turns(('human', 'a')), 'must end with a turn of the gpt'),
     (turns(('robot', 'a'), ('gpt', 'b')), r'turn 0 must be .*robot'),
     ({'messages': [{'role': 'user', 'content': 'a'}]}, 'turn of the assistant'),
@@ -93,5 +105,5 @@ def test_missing_and_broken_media_are_named(write, byte_level, tmp_path):
   with pytest.raises(FileNotFoundError, match=r'none\.jsonl'):
     Rows(tmp_path / 'none.jsonl')
   (tmp_path / 'empty.jsonl').write_text('\n\n')
-  with pytest.raises(ValueError, match='has no rows'):
+  with pytest.raises(ValueError, match='no records'):
     Rows(tmp_path / 'empty.jsonl')
