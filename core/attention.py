@@ -54,7 +54,9 @@ def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None
   for platform, name in (('tpu', 'splash'), ('cuda', 'cudnn')):
     if REFUSALS[name](*args) is None:
       pick[platform] = functools.partial(call, name)
-  return jax.lax.platform_dependent(*args, **pick, default=functools.partial(call, plain)) if pick else call(plain, *args)
+  if not pick:
+    return call(plain, *args)
+  return jax.lax.platform_dependent(*args, **pick, default=functools.partial(call, plain))
 
 
 def visible(positions, segments, keys: Keys, window) -> jax.Array:

@@ -9,6 +9,7 @@ A leaf may also be an `Int8` or a `Lora` weight: model code multiplies through `
 
 import dataclasses
 import math
+import operator
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -100,7 +101,7 @@ def cast(params: Any, dtype) -> Any:
 def unstack(blocks: Any) -> tuple:
   """Stacked blocks as a tuple of blocks: static weights, faster to decode with on CPU and GPU."""
   depth = jax.tree.leaves(blocks)[0].shape[0]
-  return tuple(jax.tree.map(lambda w: w[i], blocks) for i in range(depth))
+  return tuple(jax.tree.map(operator.itemgetter(i), blocks) for i in range(depth))
 
 
 def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, Any]:

@@ -75,7 +75,8 @@ def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
           f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
           f'<th>held-out accuracy</th><th>95 % interval</th><th>questions</th></tr>{rows}</table>'
           f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
-          f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2><div class="grid">{cards}</div></html>')
+          f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
+          f'<div class="grid">{cards}</div></html>')
   path = workdir / 'report.html'
   replace(path, page)
   return path

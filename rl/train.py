@@ -161,7 +161,8 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
     batch, metrics = rollout(s, state.params, i)
     if c.updates > 1:
       batch = batch.replace(old_logp=recompute(state.params, batch.prompts, batch.answers))
-    for part in (jax.tree.map(operator.itemgetter(slice(u, u + rows)), batch) for u in range(0, rows * c.updates, rows)):
+    for start in range(0, rows * c.updates, rows):
+      part = jax.tree.map(operator.itemgetter(slice(start, start + rows)), batch)
       state, update = step(state, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       metrics['heldout_accuracy'] = np.float32(s.evaluate(state.params, GLANCE).accuracy)

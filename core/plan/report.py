@@ -137,7 +137,6 @@ def _formulas(plan: Plan) -> list[str]:
 
 def _collectives(found: list[Collective]) -> list[str]:
   lines = ['Collectives in the program, times and result bytes a device and step:']
-  for c in found:
-    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}'
-                 + ('' if c.exact else '  at least: a loop without a known trip count is taken once'))
+  lines += [f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}'
+            + ('' if c.exact else '  at least: a loop without a known trip count is taken once') for c in found]
   return lines if found else ['No collectives in the program.']

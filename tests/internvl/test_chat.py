@@ -90,7 +90,7 @@ def test_pieces_are_whole_characters_of_the_answer_alone(template, raw):
 def test_bad_requests_are_refused(talk):
   p = processor()
   config, params = model(p, max_length=64)
-  with pytest.raises(ValueError, match='conversation 1 has 1.. tokens .* context of the model is 64'):
+  with pytest.raises(ValueError, match=r'conversation 1 has 1.. tokens .* context of the model is 64'):
     answer(params, config, p, [HI, [{'role': 'user', 'content': 'x' * 100}]], max_new_tokens=4)
   assert len(answer(params, config, p, HI, max_new_tokens=400)) >= 0  # ends where the context does
   for why, bad in {'ends with the assistant': {'messages': TWICE[:2], 'images': IMAGES[:1]},
