@@ -48,9 +48,9 @@ class Config:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:
       raise ValueError(f'updates={self.updates} does not divide prompts={self.prompts}')
-    if self.prompts * self.group // self.updates % self.accumulate:
-      raise ValueError(f'accumulate={self.accumulate} does not divide the {self.prompts * self.group // self.updates} '
-                       'samples of an update')
+    if self.prompts // self.updates % self.accumulate:
+      raise ValueError(f'accumulate={self.accumulate} does not divide the {self.prompts // self.updates} prompts of an '
+                       'update')
     if self.temperature <= 0:
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
 

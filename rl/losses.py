@@ -1,6 +1,6 @@
 """Policy-gradient losses over sampled tokens, as sums with their weights (`core.train.Loss`).
 
-B rows   T sampled-token slots
+B answers, on any number of leading axes   T sampled-token slots
 """
 
 import dataclasses
@@ -78,12 +78,11 @@ def policy_loss(logp: jax.Array, old_logp: jax.Array, advantages: jax.Array, mas
   """Clipped surrogate (PPO, arXiv 1707.06347 eq. 7) of tokens sampled by an older policy.
 
   logp, old_logp, ref_logp: float32 [B, T] log-probabilities of the sampled tokens under the policy being trained, the
-  policy that sampled, and the reference (needed when rule.kl_coef > 0). advantages: [B] or [B, T]. mask: bool [B, T],
-  true where the policy chose the token.
+  policy that sampled, and the reference (needed when rule.kl_coef > 0). advantages: [B, 1] or [B, T]. mask: bool
+  [B, T], true where the policy chose the token.
   """
   if rule.kl_coef and ref_logp is None:
     raise ValueError(f'kl_coef={rule.kl_coef} needs ref_logp')
-  advantages = advantages[:, None] if advantages.ndim == 1 else advantages
   delta = jnp.where(mask, logp - old_logp, 0.0)
   ratio = jnp.exp(jnp.clip(delta, -MAX_LOG_RATIO, MAX_LOG_RATIO))
   plain = -advantages * ratio

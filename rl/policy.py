@@ -1,6 +1,8 @@
 """An InternVL policy: prompts in, sampled answers out, and their log-probabilities for training.
 
-B rows   P prompt slots   N answer slots   n tiles a row   S pixels a side
+B prompts   G answers to each   P prompt slots   N answer slots   n tiles a prompt   S pixels a side
+
+A prompt's images are encoded once for all its answers.
 """
 
 import functools
@@ -26,14 +28,10 @@ class Prompts:
   positions: Any  # int32 [B, P], -1 at the padding on the left
   pixels: Any  # float32 [B, n, S, S, 3]
 
-  def repeat(self, times: int) -> 'Prompts':
-    """Each row `times` times in a row."""
-    return jax.tree.map(lambda x: np.repeat(x, times, 0), self)
-
 
 @struct.dataclass
 class Answers:
-  """What was sampled: tokens int32 [B, N], logp float32 [B, N] as sampled, mask bool [B, N] of the tokens there are."""
+  """What was sampled, each [B, G, N]: tokens int32, logp float32 as sampled, mask bool of the tokens there are."""
 
   tokens: Any
   logp: Any
@@ -60,37 +58,49 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None)
   return Prompts(tokens, positions, pixels)
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _prepare(params, config, tokens, pixels):
-  """Prompt embeddings [B, P, D], and the language model's weights laid out for decoding."""
-  images, _ = model.encode(params, config, pixels)
+def _embed(params, config, prompts: Prompts, times: int) -> jax.Array:
+  """Prompt embeddings, each `times` times in a row: [B * times, P, D]."""
+  images, _ = model.encode(params, config, prompts.pixels)
+  return jnp.repeat(model.embed(params, config, prompts.tokens, images), times, 0)
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'times'))
+def _prepare(params, config, prompts, times):
+  """Prompt embeddings, and the language model's weights laid out for decoding."""
   language = params.language
   if jax.default_backend() != 'tpu':
     language = language.replace(blocks=unstack(language.blocks))
-  return model.embed(params, config, tokens, images), language
+  return _embed(params, config, prompts, times), language
 
 
 def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_new: int, stop: int,
            sampling: sample.Sampling) -> Answers:
-  """Samples one answer a row."""
-  x, language = _prepare(params, config, prompts.tokens, prompts.pixels)
-  state = sample.generate(language, config.language, x, prompts.positions, max_new=max_new, sampling=sampling,
-                          stops=(stop,))
+  """Samples as many answers to each prompt as `sampling` has rows for it: B * G rows, a prompt's beside each other."""
+  rows, times = prompts.tokens.shape[0], sampling.seed.shape[0] // prompts.tokens.shape[0]
+  x, language = _prepare(params, config, prompts, times)
+  state = sample.generate(language, config.language, x, np.repeat(prompts.positions, times, 0), max_new=max_new,
+                          sampling=sampling, stops=(stop,))
   mask = jnp.arange(max_new) < state.count[:, None]
-  return Answers(state.tokens[:, :max_new], state.logp[:, :max_new], mask)
+  group = lambda a: a[:, :max_new].reshape(rows, times, max_new)
+  return Answers(group(state.tokens), group(state.logp), group(mask))
 
 
 def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers):
-  """(log-probability, entropy) float32 [B, N] of each answer token given what stands before it."""
+  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it."""
+  b, g, n = answers.tokens.shape
   start = prompts.tokens.shape[1]
-  after = prompts.positions.max(-1, keepdims=True) + 1 + jnp.arange(answers.tokens.shape[1])
-  tokens = jnp.concatenate([prompts.tokens, answers.tokens], 1)
-  positions = jnp.concatenate([prompts.positions, jnp.where(answers.mask, after, -1)], 1)
-  out = model.forward(params, config, tokens, pixels=prompts.pixels, positions=positions)
-  return decoder.log_probs(params.language, config.language, out.hidden[:, start - 1:-1], answers.tokens)
+  said, mask = answers.tokens.reshape(b * g, n), answers.mask.reshape(b * g, n)
+  before = jnp.repeat(prompts.positions, g, 0)
+  after = before.max(-1, keepdims=True) + 1 + jnp.arange(n)
+  positions = jnp.concatenate([before, jnp.where(mask, after, -1)], 1)
+  x = jnp.concatenate([_embed(params, config, prompts, g), decoder.embed(params.language, said)], 1)
+  out = decoder.forward(params.language, config.language, x, positions=positions)
+  pair = decoder.log_probs(params.language, config.language, out.hidden[:, start - 1:-1], said)
+  return tuple(x.reshape(b, g, n) for x in pair)
 
 
 def texts(processor: Processor, answers: Answers) -> list[str]:
-  """The answers as text."""
-  tokens, mask = np.asarray(answers.tokens), np.asarray(answers.mask)
+  """The answers as text, those to one prompt beside each other."""
+  slots = answers.tokens.shape[-1]
+  tokens, mask = np.asarray(answers.tokens).reshape(-1, slots), np.asarray(answers.mask).reshape(-1, slots)
   return [processor.answer(row[m]) for row, m in zip(tokens, mask)]

@@ -9,7 +9,8 @@ import pathlib
 from core.record import replace
 from rl.evaluate import Result
 
-SAMPLES = 36
+SAMPLES = 36  # answers on the page
+PICTURES = 8  # images written apart
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1rem}
 figure{margin:0;padding:.7rem;border:1px solid #ddd;border-radius:8px}
@@ -63,7 +64,10 @@ def _card(query, before: str, after: str, right: bool) -> str:
 
 
 def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
-  """Writes reward.png and report.html; returns the page's path."""
+  """Writes reward.png, report.html and, to ask the model about, samples/*.png; returns the page's path."""
+  (workdir / 'samples').mkdir(exist_ok=True)
+  for n, query in enumerate(after.queries[:PICTURES]):
+    query.images[0].save(workdir / 'samples' / f'{n}.png')
   picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
   rows = ''.join(
       f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '

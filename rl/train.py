@@ -40,12 +40,12 @@ GLANCE = 256  # held-out questions of a look during training
 
 @struct.dataclass
 class Rollouts:
-  """A batch of the policy step; rows are samples."""
+  """A batch of the policy step: B prompts with G answers each."""
 
   prompts: policy.Prompts
   answers: policy.Answers
-  old_logp: Any  # float32 [B, N]; under the weights at the start of the rollout's updates
-  advantages: Any  # float32 [B]
+  old_logp: Any  # float32 [B, G, N]; under the weights at the start of the rollout's updates
+  advantages: Any  # float32 [B, G]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,8 @@ def supervised_batch(s: Setup, i: int) -> tuple[policy.Prompts, policy.Answers]:
   for row, q in enumerate(queries):
     ids = [*s.processor.tokenizer.encode(q.answer, add_special_tokens=False), s.processor.stop_id][:c.max_new]
     tokens[row, :len(ids)], mask[row, :len(ids)] = ids, True
-  return s.prompts(queries), policy.Answers(tokens, np.zeros(tokens.shape, np.float32), mask)
+  one = lambda a: a[:, None]  # one answer a prompt
+  return s.prompts(queries), policy.Answers(one(tokens), one(np.zeros(tokens.shape, np.float32)), one(mask))
 
 
 def warm_up(s: Setup, workdir: pathlib.Path):
@@ -123,16 +124,16 @@ def rollout(s: Setup, weights, i: int) -> tuple[Rollouts, dict]:
   """Samples of rollout i with their advantages, and its metrics."""
   c = s.config
   queries = s.queries('train', ROLLOUT_SEED, i * c.prompts, c.prompts)
-  prompts = s.prompts(queries).repeat(c.group)
+  prompts = s.prompts(queries)
   rows = len(queries) * c.group
   sampling = Sampling.of(rows, temperature=c.temperature, seed=(c.seed * c.steps + i) * rows)
   answers = policy.answer(weights, s.model, prompts, max_new=c.max_new, stop=s.processor.stop_id, sampling=sampling)
   said = policy.texts(s.processor, answers)
   rewards = np.array([exact_match(a, queries[n // c.group].answer) for n, a in enumerate(said)], np.float32)
   groups = rewards.reshape(c.prompts, c.group)
-  gain = advantages.grpo(jnp.asarray(groups)).reshape(-1)
+  gain = advantages.grpo(jnp.asarray(groups))
   lengths = answers.mask.sum(-1)
-  cut = (lengths == c.max_new) & (answers.tokens[:, -1] != s.processor.stop_id)
+  cut = (lengths == c.max_new) & (answers.tokens[..., -1] != s.processor.stop_id)
   metrics = {'reward': rewards.mean(), 'reward_flat_groups': np.mean(groups.std(-1) == 0), 'tokens': lengths.sum(),
              'answer_length': lengths.mean(), 'answer_cut': cut.mean()}
   return Rollouts(prompts, answers, answers.logp, gain), metrics
@@ -141,14 +142,14 @@ def rollout(s: Setup, weights, i: int) -> tuple[Rollouts, dict]:
 def reinforce(s: Setup, weights, workdir: pathlib.Path):
   """The reinforcement-learning phase; returns the weights."""
   c = s.config
-  rows = c.prompts * c.group // c.updates
+  share = c.prompts // c.updates
   recompute = jax.jit(lambda w, p, a: policy.log_probs(w, s.model, p, a)[0])
 
   def loss(weights, batch: Rollouts, key) -> Loss:
     logp, entropy = policy.log_probs(weights, s.model, batch.prompts, batch.answers)
     # With one update a rollout the sampling weights are these: the ratio is exactly 1, its gradient is not 0.
     old = jax.lax.stop_gradient(logp) if c.updates == 1 else batch.old_logp
-    out = losses.policy_loss(logp, old, batch.advantages, batch.answers.mask, rule=c.rule)
+    out = losses.policy_loss(logp, old, batch.advantages[..., None], batch.answers.mask, rule=c.rule)
     gap = jnp.abs(jax.lax.stop_gradient(logp) - batch.answers.logp)
     notes = {name: losses.aggregate(v, batch.answers.mask, 'token') for name, v in
              (('entropy', entropy), ('sampler_gap', gap))}
@@ -161,8 +162,8 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
     batch, metrics = rollout(s, state.params, i)
     if c.updates > 1:
       batch = batch.replace(old_logp=recompute(state.params, batch.prompts, batch.answers))
-    for start in range(0, rows * c.updates, rows):
-      part = jax.tree.map(operator.itemgetter(slice(start, start + rows)), batch)
+    for start in range(0, c.prompts, share):
+      part = jax.tree.map(operator.itemgetter(slice(start, start + share)), batch)
       state, update = step(state, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       metrics['heldout_accuracy'] = np.float32(s.evaluate(state.params, GLANCE).accuracy)

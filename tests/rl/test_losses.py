@@ -18,7 +18,7 @@ def draw(seed=0, b=6, t=5):
   old = logp + rng.normal(0, 0.4, (b, t))
   mask = rng.random((b, t)) < 0.7
   mask[0] = False  # a row without tokens
-  return logp, old, rng.normal(0, 1, b), mask
+  return logp, old, rng.normal(0, 1, (b, 1)), mask
 
 
 def mean(loss):
@@ -34,9 +34,9 @@ def reference(logp, old, adv, mask, rule):
       if mask[i, j]:
         ratio = math.exp(logp[i, j] - old[i, j])
         clipped = min(max(ratio, 1 - rule.clip_low), 1 + rule.clip_high)
-        value = max(-adv[i] * ratio, -adv[i] * clipped)
-        if rule.dual_clip is not None and adv[i] < 0:
-          value = min(value, -adv[i] * rule.dual_clip)
+        value = max(-adv[i, 0] * ratio, -adv[i, 0] * clipped)
+        if rule.dual_clip is not None and adv[i, 0] < 0:
+          value = min(value, -adv[i, 0] * rule.dual_clip)
         row.append(value)
     if row:
       rows.append(row)
@@ -67,7 +67,7 @@ def test_gradient_equals_finite_differences():
 
 
 def test_dual_clip_caps_the_loss_of_bad_tokens():
-  args = (jnp.log(jnp.array([[50.0]])), jnp.zeros((1, 1)), jnp.array([-2.0]), jnp.ones((1, 1), bool))
+  args = (jnp.log(jnp.array([[50.0]])), jnp.zeros((1, 1)), jnp.array([[-2.0]]), jnp.ones((1, 1), bool))
   assert float(mean(losses.policy_loss(*args, rule=Rule(dual_clip=3.0)))) == pytest.approx(6.0)
   assert float(mean(losses.policy_loss(*args, rule=Rule(dual_clip=None)))) == pytest.approx(100.0, rel=1e-5)
 
@@ -80,7 +80,7 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation):
   loss = run(logp)
   assert float(loss.metrics['ratio'][0] / loss.metrics['ratio'][1]) == 1.0
   assert float(loss.metrics['clipped'][0]) == 0.0
-  plain = lambda x: losses.aggregate(-adv[:, None] * x, mask, aggregation)
+  plain = lambda x: losses.aggregate(-adv * x, mask, aggregation)
   want = jax.grad(lambda x: plain(x)[0] / plain(x)[1])(logp)
   np.testing.assert_allclose(jax.grad(lambda x: mean(run(x)))(logp), want, atol=1e-6)
 
