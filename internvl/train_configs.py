@@ -63,6 +63,8 @@ class Config:
       raise ValueError(f'weights has {len(self.weights)} numbers for {len(self.data)} data files')
     if not 0 <= self.drop_path < 1:
       raise ValueError(f'drop_path={self.drop_path}: expected a number in [0, 1)')
+    if self.optim.warmup_steps >= self.steps:
+      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than steps={self.steps}')
     if self.lora.rank < 0:
       raise ValueError(f'lora.rank={self.lora.rank}: expected 0 or more')
 
@@ -72,7 +74,7 @@ SFT = Config(optim=Optim(lr=8e-5, b2=0.999, weight_decay=0.05, warmup_steps=240)
 CONFIGS = {
     # Learns the digits task from scratch in about a minute on two CPU cores.
     'tiny': Config(batch=16, length=288, tiles=12, open_rows=2, drop_path=0.0, steps=300, remat='none', dtype='float32',
-                   answer_tokens=4, save_every=100, optim=Optim(lr=3e-3, warmup_steps=20, weight_decay=0.01)),
+                   answer_tokens=4, save_every=100, optim=Optim('muon', lr=5e-3, warmup_steps=20, weight_decay=0.01)),
     '8b_sft': dataclasses.replace(SFT, model='8B'),
     '241b_sft': dataclasses.replace(SFT, model='241B-A28B', mesh=Shape(model=2)),
 }

@@ -12,7 +12,7 @@ IMAGES = list(np.random.default_rng(0).integers(0, 256, (4, 16, 32, 3), np.uint8
 
 
 def processor(template: str = 'internvl2_5', **settings) -> internvl.Processor:
-  defaults = {'image_size': 16, 'tokens_per_tile': 4, 'max_tiles': 2, 'system': '', 'max_length': 1024,
+  defaults = {'image_size': 16, 'tokens_per_tile': 4, 'max_tiles': 4, 'system': '', 'max_length': 1024,
               'video_frames': 2}
   return internvl.Processor.over_bytes(ProcessorConfig(template=template, **(defaults | settings)))
 
