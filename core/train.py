@@ -236,7 +236,8 @@ def abstract_state(params, tx: optax.GradientTransformation) -> TrainState:
     place = weight.sharding if weight is not None and weight.shape == x.shape else everywhere
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
   state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx), params))
-  return state.replace(params=jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), params))
+  here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+  return state.replace(params=jax.tree.map(here, params))
 
 
 def _make(tx):

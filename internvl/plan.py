@@ -1,77 +1,50 @@
 """The supervised fine-tuning step for `python -m core.plan`: abstract, so no weight is ever drawn."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from core import params, plan, train
-from core.launch import field
-from core.mesh import Shape, batch_sharding, shardings
-from internvl import losses, model
-from internvl.configs import CONFIGS as MODELS
-
-TOTAL_STEPS = 8000
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """One optimiser step of SFT on packed rows (InternVL3.5: batch 512, 32768 tokens and 96 tiles a row, AdamW)."""
-
-  model: str = field('8B', 'size, a name of internvl.configs.CONFIGS')
-  batch: int = field(512, 'packed rows a step, over all devices')
-  length: int = field(32768, 'tokens a packed row')
-  tiles: int = field(96, 'image tiles a packed row')
-  accumulate: int = field(1, 'micro-batches a step')
-  remat: str = field('full', 'what the backward pass computes again: none, dots or full')
-  optim: train.Optim = train.Optim(lr=8e-5, weight_decay=0.05, warmup_steps=240)
-  mesh: Shape = Shape()
-
-  def __post_init__(self):
-    if self.model not in MODELS:
-      raise ValueError(f'model={self.model!r}: expected one of {", ".join(MODELS)}')
-    if min(self.batch, self.length, self.tiles, self.accumulate) < 1 or self.batch % self.accumulate:
-      raise ValueError(f'batch={self.batch}, length={self.length}, tiles={self.tiles}: expected positive numbers, and '
-                       f'a batch that is a multiple of accumulate={self.accumulate}')
-
-
-CONFIGS = {
-    **{name: Config(name) for name in MODELS if name not in ('241B-A28B', 'tiny')},
-    '241B-A28B': Config('241B-A28B', mesh=Shape(expert=4, seq=2)),  # data=128 divides the tower's 3200
-    'tiny': Config('tiny', batch=8, length=256, tiles=2),
-}
+from core import params as params_lib
+from core import plan, train
+from core.mesh import batch_sharding, shardings
+from internvl import model, sft
+from internvl.configs import CONFIGS as SIZES
+from internvl.train_configs import Config
 
 
 def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
-  """The step that `core.train.make_step` makes of `losses.ntp`, and what to count of it.
+  """The step that `internvl.train` runs on `mesh`, and what to count of it.
 
-  Master weights are float32: at these rates most updates are smaller than half a unit in the last place of a
-  bfloat16 weight, and would be lost. Arithmetic is bfloat16.
+  Master weights are float32: at the rates of fine-tuning most updates are smaller than half a unit in the last place
+  of a bfloat16 weight, and would be lost. Arithmetic is in `config.dtype`. Raises plan.PlanError when `config.model`
+  is not the name of a size.
   """
-  m = MODELS[config.model]
-  spec = model.spec(m)
+  if config.model not in SIZES:
+    raise plan.PlanError(f'model={config.model!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
+  m = SIZES[config.model]
   on = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  weights = jax.tree.map(on, params.abstract(spec), shardings(spec, mesh))
-  tx = train.optimizer(config.optim, TOTAL_STEPS, spec)
-  state = train.abstract_state(weights, tx)
-  batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), _batch(config, m))
-  key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.sharding.NamedSharding(mesh, jax.P()))
-
-  def loss(weights, batch, key):
-    return losses.ntp(weights, m, batch, key=key, dtype=jnp.bfloat16, remat_policy=config.remat)
-
-  step = train.make_step(loss, tx, accumulate=config.accumulate)
-  kinds = {'weights': weights, 'optimiser state': state.opt_state, 'batch': batch}
-  return plan.Program(step, (state, None, batch, key), kinds, parts(config, m), config.batch, config.accumulate,
+  trained, frozen = _weights(config, m, mesh)
+  state = train.abstract_state(trained, sft.optimizer(config, m))
+  batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), sft.abstract_batch(config, m))
+  key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.NamedSharding(mesh, jax.P()))
+  step = sft.make_step(config, m, places=jax.tree.map(lambda x: x.sharding, state))
+  kinds = {'weights': (trained, frozen), 'optimiser state': state.opt_state, 'batch': batch}
+  return plan.Program(step, (state, frozen, batch, key), kinds, parts(config, m), config.batch, config.accumulate,
                       config.remat)
 
 
-def _batch(config: Config, m: model.Config) -> losses.Batch:
-  rows, side = (config.batch, config.length), m.vision.image_size
-  ints, floats = jax.ShapeDtypeStruct(rows, jnp.int32), jax.ShapeDtypeStruct(rows, jnp.float32)
-  pixels = jax.ShapeDtypeStruct((config.batch, config.tiles, side, side, 3), jnp.bfloat16)
-  return losses.Batch(ints, ints, floats, pixels, ints)
+def _weights(config: Config, m: model.Config, mesh):
+  """(trainable, frozen) abstract weights, each where its `Spec` puts it; factors of adapters on every device."""
+  spec = model.spec(m)
+  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(spec, mesh))}
+  everywhere = jax.NamedSharding(mesh, jax.P())
+  dtype = config.dtype if config.lora.rank else 'float32'
+
+  def place(path, x):
+    home = places.get(params_lib.path_name(path).removesuffix('.base'), everywhere)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home)
+
+  parts = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(spec, dtype))
+  return tuple(jax.tree.map_with_path(place, part) for part in parts)
 
 
 def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:

@@ -30,9 +30,12 @@ from internvl.chat import for_decoding
 from internvl.configs import CONFIGS as SIZES
 from internvl.dataset import Examples, Rows
 from internvl.export import export
+from internvl.plan import plan_step
 from internvl.processor import Processor
 from internvl.processor_config import ProcessorConfig
 from internvl.train_configs import CONFIGS, Config
+
+__all__ = ['CONFIGS', 'Config', 'main', 'plan_step', 'run']  # CONFIGS and plan_step are what `core.plan` reads
 
 DIGITS = {'train': 4096, 'heldout': 1024}  # examples of the digits task
 

@@ -1,6 +1,6 @@
 """Plans: a step compiled ahead of time for a TPU topology, on a machine without one.
 
-`python -m core.plan --program=internvl.plan --config=8B --topology=v5p:4x8x8`
+`python -m core.plan --program=internvl.train --config=8b_sft --topology=v5p:4x8x8`
 
 A program is a module with `CONFIGS` (name → frozen dataclass, with a field `mesh` of `core.mesh.Shape`) and
 `plan_step(config, mesh) -> Program`.

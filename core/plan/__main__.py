@@ -1,9 +1,9 @@
 """Compiles a program's step ahead of time for a TPU topology: does it fit, what does it cost, what binds.
 
-  python -m core.plan --program=internvl.plan --config=8B --topology=v5p:4x8x8 [--model=2] [--batch=256]
+  python -m core.plan --program=internvl.train --config=8b_sft --topology=v5p:4x8x8 [--model=2] [--batch=256]
 
 Needs no TPU, only the compiler: pip install 'espalier-jax[plan]'. The mesh is the config's; --data, --expert, --seq
-and --model override its axes, --batch and --config.<field>=<value> its other fields. --json writes all figures to a file.
+and --model override its axes, --batch and --config.<field>=<value> its other fields. --json writes all figures.
 Exits 0 when a plan was made, whether or not the step fits, and 2 on bad usage.
 """
 
@@ -42,7 +42,7 @@ def load(name: str):
     raise
   missing = [attribute for attribute in ('CONFIGS', 'plan_step') if not hasattr(module, attribute)]
   if missing:
-    raise chips.PlanError(f'--program={name}: the module has no {" and no ".join(missing)}; such programs cannot be planned')
+    raise chips.PlanError(f'--program={name}: the module has no {" and no ".join(missing)}, so it cannot be planned')
   return module
 
 
@@ -59,8 +59,8 @@ def plan(argv: list[str]):
   """(Plan, --json) of a command line. Raises ValueError with one clear line."""
   topology = _required(argv, 'topology', 'v5p:4x8x8')
   chip, _ = chips.parse(topology)
-  name = _required(argv, 'config', '8B')
-  program = load(_required(argv, 'program', 'internvl.plan'))
+  name = _required(argv, 'config', '8b_sft')
+  program = load(_required(argv, 'program', 'internvl.train'))
   values = _flags()
   config, rest = launch.parse(program.CONFIGS, next(iter(program.CONFIGS)), argv, values)
   if rest[1:]:

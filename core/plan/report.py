@@ -54,14 +54,14 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   tips = [_uneven(program.kinds.get('weights'), mesh)] if arguments > chip.hbm / 4 else []
   tips = [tip for tip in tips if tip]
   if not tips and arguments > chip.hbm / 2:
-    tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, and '
-                'weights and optimiser state are spread over those axes')
+    tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, '
+                'and weights and optimiser state are spread over those axes')
   if program.remat != 'full':
     tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
   rows = program.rows / program.micro_batches / math.prod(mesh.shape[a] for a in ('data', 'expert'))
   if rows > 1:
-    tips.append(f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} rows '
-                'at once, one would do')
+    tips.append(f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
+                'rows at once, one would do')
   elif rows < 1:
     tips.append(f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
                 f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated')
@@ -78,8 +78,8 @@ def _uneven(weights: Any, mesh) -> str | None:
   if not leaves or shard_bytes(weights) < 2 * sum(w.size * w.dtype.itemsize for _, w in leaves) / mesh.size:
     return None
   path, worst = max(leaves, key=beyond)
-  return (f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape {worst.shape} '
-          f'worst, which takes {_size(shard_bytes(worst))} a device')
+  return (f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape '
+          f'{worst.shape} worst, which takes {_size(shard_bytes(worst))} a device')
 
 
 def _size(n: float) -> str:
@@ -137,6 +137,6 @@ def _formulas(plan: Plan) -> list[str]:
 
 def _collectives(found: list[Collective]) -> list[str]:
   lines = ['Collectives in the program, times and result bytes a device and step:']
-  lines += [f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}'
-            + ('' if c.exact else '  at least: a loop without a known trip count is taken once') for c in found]
+  least = lambda c: '' if c.exact else '  at least: a loop without a known trip count is taken once'
+  lines += [f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}{least(c)}' for c in found]
   return lines if found else ['No collectives in the program.']

@@ -14,6 +14,7 @@ from core.params import Spec
 from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
 from internvl import configs, model
 from internvl import plan as sft
+from internvl.train_configs import Config
 
 
 def mesh(data=1, expert=1, seq=1, model=1):
@@ -57,8 +58,7 @@ def test_experts_count_only_where_tokens_go():
 @pytest.mark.parametrize('name', ['8B', '241B-A28B', '20B-A4B', 'tiny'])
 def test_towers_hold_every_parameter(name):
   """6 FLOPs a parameter and token, the parameters that multiply nothing aside."""
-  config = sft.CONFIGS[name]
-  towers = sft.parts(config, configs.CONFIGS[name])
+  towers = sft.parts(Config(name), configs.CONFIGS[name])
   assert sum(params.count(t.spec) for t in towers) == params.count(model.spec(configs.CONFIGS[name]))
   language = configs.CONFIGS[name].language
   matrices = sum(w.active for w in formula.weights(towers[2], mesh()))
@@ -71,7 +71,7 @@ def test_towers_hold_every_parameter(name):
 
 
 def test_attention_counts_the_pairs_a_query_sees():
-  config = sft.Config('20B-A4B', batch=2, length=1024)
+  config = Config('20B-A4B', batch=2, length=1024)
   m = configs.CONFIGS['20B-A4B']
   see = np.tril(np.ones((1024, 1024)))
   pairs = (see.sum() + (see - np.tril(see, -128)).sum()) / 2  # every other layer sees the last 128
@@ -132,7 +132,8 @@ def test_overflow_is_read_from_the_message():
   assert aot.overflow('INVALID_ARGUMENT: something else') is None
 
 
-@pytest.mark.parametrize('kept,heads,shards,copies', [(4, 64, 8, 2), (4, 64, 2, 1), (8, 32, 8, 1), (2, 12, 4, 2), (2, 14, 7, 7)])
+@pytest.mark.parametrize('kept,heads,shards,copies',
+                         [(4, 64, 8, 2), (4, 64, 2, 1), (8, 32, 8, 1), (2, 12, 4, 2), (2, 14, 7, 7)])
 def test_key_heads_follow_their_query_heads(kept, heads, shards, copies):
   assert attention.key_copies(kept, heads, shards) == copies
   # Query head n reads key head n // G, globally and in its shard.
@@ -159,15 +160,15 @@ def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypa
 
 
 @pytest.mark.parametrize('flags,says', [
-    (('--config=8B', '--program=internvl.plan'), '--topology is missing'),
-    (('--topology=v9:2x2', '--config=8B', '--program=internvl.plan'), "no TPU generation 'v9'"),
-    (('--topology=v5p-512', '--config=8B', '--program=internvl.plan'), 'expected <generation>:<shape>'),
-    (('--topology=v5p:4x8x8', '--config=8B', '--program=internvl.nothing'), 'internvl.nothing: no such module'),
-    (('--topology=v5p:4x8x8', '--config=8B', '--program=core.mesh'), 'no CONFIGS and no plan_step'),
-    (('--topology=v5p:4x8x8', '--config=9B', '--program=internvl.plan'), "--config=9B: no such config"),
-    (('--topology=v5p:4x8x8', '--config=8B', '--program=internvl.plan', '--batch=0'), 'batch=0'),
-    (('--topology=v5p:4x8x8', '--config=8B', '--program=internvl.plan', '--model=0'), 'expected sizes of 1 or more'),
-    (('--topology=v5p:4x8x8', '--config=8B', '--program=internvl.plan', '--modle=2'), "flag 'modle'"),
+    (('--config=8b_sft', '--program=internvl.train'), '--topology is missing'),
+    (('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'), "no TPU generation 'v9'"),
+    (('--topology=v5p-512', '--config=8b_sft', '--program=internvl.train'), 'expected <generation>:<shape>'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.nothing'), 'internvl.nothing: no such module'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=core.mesh'), 'no CONFIGS and no plan_step'),
+    (('--topology=v5p:4x8x8', '--config=8b_stf', '--program=internvl.train'), '--config=8b_stf: no such config'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--batch=0'), 'batch=0'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'), 'expected sizes of 1 or more'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--modle=2'), "flag 'modle'"),
 ])
 def test_bad_usage_is_one_line_and_exit_code_2(flags, says, capsys):
   assert __main__.main(['plan', *flags]) == 2
@@ -194,7 +195,8 @@ def test_advice_names_the_weight_that_is_not_divided():
   from core.plan import report
   on = mesh(data=512)
   place = lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=sharding(s.shape, s.axes, on))
-  kinds = {'weights': {'wide': place(Spec((3200, 4), ('vision', 'heads'))), 'even': place(Spec((512, 4), ('embed', 'mlp')))}}
+  wide, even = Spec((3200, 4), ('vision', 'heads')), Spec((512, 4), ('embed', 'mlp'))
+  kinds = {'weights': {'wide': place(wide), 'even': place(even)}}
   made = Program(None, (), kinds, (), rows=512, remat='full')
   tip = report.advice(made, on, types.SimpleNamespace(hbm=60e3), arguments=52000)[0]
   assert 'wide of shape (3200, 4) worst' in tip

@@ -10,6 +10,7 @@ from core import mesh as mesh_lib
 from core.plan import aot, chips, report
 from internvl import configs
 from internvl import plan as sft
+from internvl.train_configs import Config
 
 pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'")
 
@@ -21,7 +22,7 @@ def small(monkeypatch):
   made = dataclasses.replace(tiny, vision=dataclasses.replace(tiny.vision, heads=1),
                              language=dataclasses.replace(tiny.language, head_dim=64))
   monkeypatch.setitem(configs.CONFIGS, 'small', made)
-  return sft.Config('small', batch=8, length=256, tiles=2)
+  return Config('small', batch=8, length=256, tiles=2)
 
 
 @pytest.mark.slow
