@@ -1,4 +1,4 @@
-"""Supervised examples from JSONL, Parquet or ArrayRecord files, in InternVL's conversation format or as OpenAI-style messages.
+"""Supervised examples from JSONL, Parquet or ArrayRecord files, in InternVL's format or as OpenAI-style messages.
 
 A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
 "value": "<image>\\n…"}]}`, media being optional and relative to a root folder, or the same with `"messages":
