@@ -72,7 +72,7 @@ class Config:
 SFT = Config(optim=Optim(lr=8e-5, b2=0.999, weight_decay=0.05, warmup_steps=240))
 
 CONFIGS = {
-    # Learns the digits task from scratch in about a minute on two CPU cores.
+    # Learns the digits task from scratch: three questions in four right after four CPU minutes.
     'tiny': Config(batch=16, length=288, tiles=12, open_rows=2, drop_path=0.0, steps=300, remat='none', dtype='float32',
                    answer_tokens=4, save_every=100, optim=Optim('muon', lr=5e-3, warmup_steps=20, weight_decay=0.01)),
     '8b_sft': dataclasses.replace(SFT, model='8B'),
