@@ -1,7 +1,8 @@
 """Work of a training step by formula, from each weight's `Spec`: FLOPs, HBM bytes, bytes between devices.
 
 Nothing here is read from the compiler, whose own cost figures count a loop's body once and a kernel by hearsay.
-All figures are low estimates: products and the traffic of their operands, with everything elementwise fused away.
+All figures are low estimates: products and the traffic of their operands, with everything elementwise fused away;
+and every weight is taken to be trained.
 """
 
 import dataclasses
