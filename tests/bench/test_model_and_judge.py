@@ -8,12 +8,12 @@ import types
 from pathlib import Path
 
 import pytest
-from chat_server import completion, question, serve
 
 from bench import model as models
 from bench import qa
 from bench.judge import FAILED, MISSING, OK, Judge, Template
 from bench.task import Sampling
+from tests.bench.chat_server import completion, question, serve
 
 FIELDS = {'question': 'Who?', 'accepted': 'Ann', 'prediction': 'Anne'}
 YES = completion('{"rationale": "same", "judgement": "correct"}')

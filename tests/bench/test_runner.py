@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from chat_server import completion, question, serve
 
 from bench import compare, maths, model, runner, tasks
 from bench.task import Sampling
+from tests.bench.chat_server import completion, question, serve
 
 ROOT = Path(__file__).parents[2]
 SAMPLING = Sampling(samples=4, temperature=0.6)

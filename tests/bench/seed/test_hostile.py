@@ -106,9 +106,9 @@ def test_one_process_bounds_its_work(name):
   pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1',
       'Expression')]
   for k, pair in enumerate(pairs):
-    start = time.perf_counter()
+    start = time.process_time()
     got = score(*pair)
-    assert time.perf_counter() - start < 22, got
+    assert time.process_time() - start < 22, got
     assert k or got.points < 100, got
 
 
