@@ -1,5 +1,7 @@
 """Packaging of Espalier: metadata, runtime requirements and optional extras."""
 
+import pathlib
+
 from setuptools import find_packages, setup
 
 PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
@@ -10,6 +12,7 @@ BENCH = [
     'jinja2>=3.1,<4',
     'jiwer>=4,<5',
     'math-verify>=0.8,<1',
+    'mpmath>=1.3,<2',
     'rapidfuzz>=3.9,<4',
     'sympy>=1.13,<2',
     # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
@@ -22,10 +25,12 @@ EXTRAS = {
     # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
     'plan': ['libtpu>=0.0.42,<0.0.49'],
     'bench': BENCH,
+    # The published SEED scorer's parser, for `mode='compat'` only.
+    'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
-    'test': ['av>=14,<19', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9', 'psutil>=6',
-             *BENCH],
+    'test': ['av>=14,<19', 'pint>=0.24,<1', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9',
+             'psutil>=6', *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }
@@ -34,7 +39,7 @@ setup(
     name='espalier-jax',
     version='0.1.0',
     description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
-    long_description=open('README.md', encoding='utf-8').read(),
+    long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],

@@ -89,17 +89,6 @@ def estimate(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate
   return Estimate(value, *percentile(resampled(num, den, resamples=resamples, seed=seed)), problems)
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
-  """Wilson's score interval for a share of `trials`. Raises ValueError for no trials."""
-  if trials <= 0:
-    raise ValueError(f'wilson: trials is {trials}, expected at least 1')
-  z = 1.959963984540054
-  p = successes / trials
-  centre = (p + z * z / (2 * trials)) / (1 + z * z / trials)
-  half = z / (1 + z * z / trials) * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
-  return centre - half, centre + half
-
-
 @dataclasses.dataclass(frozen=True)
 class Difference:
   """a - b on the same problems, its interval, and the two-sided bootstrap p-value of no difference."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench import stats
 from bench.task import Column, Item, Task
+from core.intervals import wilson
 
 TWO_LEVEL_BELOW = 8  # with fewer samples than this a problem, samples are drawn again too
 
@@ -62,7 +63,7 @@ def _metric(items: Sequence[Item], metric: str, draw: Mapping) -> dict:
       table = np.array(pairs, float).reshape(len(items), n, 2)
       out['low'], out['high'] = stats.percentile(stats.two_level(table[..., 0], table[..., 1], **draw))
   if np.all(den == 1) and np.all((num == 0) | (num == 1)):
-    out['wilson'] = list(stats.wilson(float(num.sum()), len(num)))
+    out['wilson'] = list(wilson(float(num.sum()), len(num)))
   return out
 
 

@@ -54,7 +54,8 @@ def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None
   for platform, name in (('tpu', 'splash'), ('cuda', 'cudnn')):
     if REFUSALS[name](*args) is None:
       pick[platform] = functools.partial(call, name)
-  return jax.lax.platform_dependent(*args, **pick, default=functools.partial(call, plain)) if pick else call(plain, *args)
+  default = functools.partial(call, plain)
+  return jax.lax.platform_dependent(*args, **pick, default=default) if pick else default(*args)
 
 
 def visible(positions, segments, keys: Keys, window) -> jax.Array:

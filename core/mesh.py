@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXES = ('data', 'expert', 'seq', 'model')
@@ -51,10 +52,12 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
     data = devices.size // rest
   shape = (data, expert, seq, model)
   if min(shape) < 1 or math.prod(shape) != devices.size:
-    raise ValueError(f'mesh data={data} expert={expert} seq={seq} model={model} needs '
-                     f'{math.prod(shape)} devices; there are {devices.size}')
+    needs = f'a multiple of {rest}' if data == -1 else math.prod(shape)
+    raise ValueError(f'mesh data={data} expert={expert} seq={seq} model={model} needs {needs} devices; '
+                     f'there are {devices.size}')
   if devices.ndim == 1 and devices.size > 1 and devices[0].platform == 'tpu':
-    return jax.make_mesh(shape, AXES, devices=devices.tolist(), axis_types=(jax.sharding.AxisType.Auto,) * 4)
+    # Neighbours in an axis are neighbours in the torus; an axis may be a part of one of the torus's.
+    devices = mesh_utils.create_device_mesh(shape, devices.tolist(), allow_split_physical_axes=True)
   return Mesh(devices.reshape(shape), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
 
 
@@ -129,3 +132,10 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
   """
   if not jax.distributed.is_initialized():
     jax.distributed.initialize(coordinator, processes, process)
+
+
+def together(name: str) -> None:
+  """Returns when all processes have come here; `name` tells the places apart."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    multihost_utils.sync_global_devices(name)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core.mesh import RULES, _divisible, physical
-from core.params import Spec, dense, einsum, normal, zeros
+from core.params import Spec, dense, einsum, zeros
 
 GPT_OSS_LIMIT, GPT_OSS_ALPHA = 7.0, 1.702
 
@@ -54,7 +54,7 @@ def spec(config: Config, width: int) -> Params:
   wide = Spec((e, width, f), ('experts', 'expert_embed', 'mlp'))
   return Params(
       router=Spec((width, e), ('embed', None)),
-      gate=wide, up=wide, down=Spec((e, f, width), ('experts', 'mlp', 'expert_embed'), normal()),
+      gate=wide, up=wide, down=Spec((e, f, width), ('experts', 'mlp', 'expert_embed')),
       router_bias=Spec((e,), (None,), zeros) if bias else None,
       gate_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
       up_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,

@@ -9,6 +9,7 @@ A leaf may also be an `Int8` or a `Lora` weight: model code multiplies through `
 
 import dataclasses
 import math
+import operator
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,11 +20,6 @@ import jax.numpy as jnp
 from flax import struct
 
 STACK_AXES = ('layers', 'experts')  # leading axes that index whole weights
-
-
-def normal(std: float = 0.02) -> Callable:
-  """Initialiser: zero-mean normal of standard deviation `std`."""
-  return jax.nn.initializers.normal(std)
 
 
 def ones(key, shape, dtype):
@@ -41,12 +37,13 @@ class Spec:
   """One weight: what it is, not what it holds.
 
   `axes` names each dimension by meaning; `core.mesh` maps names to mesh axes. After any stack axes
-  (`layers`, `experts`) the first `inputs` dimensions are those summed over when the weight multiplies.
+  (`layers`, `experts`) the first `inputs` dimensions are those summed over when the weight multiplies; a table that is
+  looked up has 0. Without an `init` of its own a weight is drawn from a normal of standard deviation 1/√(inputs).
   """
 
   shape: tuple[int, ...]
   axes: tuple[str | None, ...]
-  init: Callable = normal()
+  init: Callable | None = None
   inputs: int = 1
 
   def __post_init__(self):
@@ -57,6 +54,11 @@ class Spec:
   def stack(self) -> int:
     """How many leading dimensions index whole weights."""
     return next((i for i, a in enumerate(self.axes) if a not in STACK_AXES), len(self.axes))
+
+  @property
+  def fan_in(self) -> int:
+    """How many products each output sums; of a table, the width of a row: the head that is tied to it sums those."""
+    return math.prod(self.shape[self.stack:self.stack + self.inputs]) if self.inputs else self.shape[-1]
 
 
 def stacked(spec: Any, depth: int) -> Any:
@@ -74,8 +76,11 @@ def path_name(path: Sequence) -> str:
 def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
   """Draws every weight. A weight's key depends on its own name only, so adding one changes no other."""
   def draw(path, s):
-    return s.init(jax.random.fold_in(key, zlib.crc32(path_name(path).encode())), s.shape, dtype)
-  return jax.tree.map_with_path(draw, spec)
+    own = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
+    if s.init is not None:
+      return s.init(own, s.shape, dtype)
+    return (jax.random.normal(own, s.shape) / math.sqrt(s.fan_in)).astype(dtype)
+  return jax.jit(lambda: jax.tree.map_with_path(draw, spec))()
 
 
 def abstract(spec: Any, dtype=jnp.float32) -> Any:
@@ -96,7 +101,7 @@ def cast(params: Any, dtype) -> Any:
 def unstack(blocks: Any) -> tuple:
   """Stacked blocks as a tuple of blocks: static weights, faster to decode with on CPU and GPU."""
   depth = jax.tree.leaves(blocks)[0].shape[0]
-  return tuple(jax.tree.map(lambda w: w[i], blocks) for i in range(depth))
+  return tuple(jax.tree.map(operator.itemgetter(i), blocks) for i in range(depth))
 
 
 def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, Any]:

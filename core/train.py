@@ -218,19 +218,36 @@ def _wide(tree):
 
 def init_state(params, tx: optax.GradientTransformation) -> TrainState:
   """The state before the first step. A moment lies where its weight lies, all else on every device."""
-  make = lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)))
-  homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
-  meshes = {x.sharding.mesh for x in homes.values() if isinstance(x.sharding, jax.sharding.NamedSharding)}
-  if not meshes:
+  make = _make(tx)
+  if _mesh(params) is None:
     return make(params).replace(params=params)
-  everywhere = jax.sharding.NamedSharding(meshes.pop(), jax.P())
+  places = jax.tree.map(lambda x: x.sharding, abstract_state(params, tx).replace(params=None))
+  return jax.jit(make, out_shardings=places)(params).replace(params=params)
+
+
+def abstract_state(params, tx: optax.GradientTransformation) -> TrainState:
+  """`init_state` as `jax.ShapeDtypeStruct`s with shardings, for parameters (abstract or not) on a mesh."""
+  homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
+  everywhere = jax.sharding.NamedSharding(_mesh(params), jax.P())
   def home(path, x):
     keys = path_name(path).split('.')        # opt_state.mu.<name of a weight>
     names = ('.'.join(keys[i:]) for i in range(len(keys)))
     weight = next((homes[name] for name in names if name in homes), None)
-    return weight.sharding if weight is not None and weight.shape == x.shape else everywhere
-  places = jax.tree.map_with_path(home, jax.eval_shape(make, params))
-  return jax.jit(make, out_shardings=places)(params).replace(params=params)
+    place = weight.sharding if weight is not None and weight.shape == x.shape else everywhere
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+  state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx), params))
+  here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+  return state.replace(params=jax.tree.map(here, params))
+
+
+def _make(tx):
+  return lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)))
+
+
+def _mesh(params):
+  """The mesh that some leaf of `params` is spread over, or None."""
+  places = (x.sharding for x in jax.tree.leaves(params))
+  return next((s.mesh for s in places if isinstance(s, jax.sharding.NamedSharding)), None)
 
 
 def _split(batch, parts: int):

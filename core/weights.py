@@ -276,8 +276,10 @@ def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
 
 def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
   """An array in this host's memory as numpy, without a copy; one that lives elsewhere is fetched piece by piece."""
-  local = isinstance(w, np.ndarray) or {d.platform for d in w.devices()} == {'cpu'} and len(w.devices()) == 1
-  return np.asarray(w) if local else w
+  if isinstance(w, np.ndarray):
+    return w
+  (device, *others) = w.devices()
+  return np.asarray(w) if device.platform == 'cpu' and not others else w
 
 
 def _gather(parts: list) -> np.ndarray:

@@ -1,7 +1,8 @@
 """InternVL's published files: three layouts of tensor names in, two out, and their `config.json`.
 
 A: the original remote-code checkpoints (`vision_model.`, `mlp1.`, `language_model.`). B: the files of the `-HF`
-checkpoints (`vision_tower.`, `multi_modal_projector.`). C: the in-memory names of transformers 5 (`model.…`), read only.
+checkpoints (`vision_tower.`, `multi_modal_projector.`). C: the in-memory names of transformers 5 (`model.…`),
+read only.
 """
 
 import dataclasses

@@ -6,7 +6,8 @@ from core import decoder
 from internvl import vision
 from internvl.model import Config
 
-INTERNVIT_300M = vision.Config(width=1024, mlp_width=4096, depth=24, heads=16, norm='layer', qkv_bias=True, qk_norm=False)
+INTERNVIT_300M = vision.Config(width=1024, mlp_width=4096, depth=24, heads=16, norm='layer', qkv_bias=True,
+                               qk_norm=False)
 INTERNVIT_6B = vision.Config(width=3200, mlp_width=12800, depth=45, heads=25, norm='rms', qkv_bias=False, qk_norm=True)
 IMG_CONTEXT = 151671  # `<IMG_CONTEXT>` of the Qwen3 tokenizers; of others it is read from the tokenizer
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 SPLITS = ('train', 'heldout')
-QUESTIONS = ('What is the sum?', 'Which digit is larger?', 'Do they have the same parity?')
+QUESTIONS = ('Sum?', 'Larger?', 'Same parity?')
 SUM, LARGER, PARITY = range(len(QUESTIONS))
 # Each 8 × 8 scan is doubled to 16 × 16 and two stand side by side.
 WIDTH, HEIGHT = 32, 16

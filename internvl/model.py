@@ -115,7 +115,8 @@ def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, pos
   """Logits of tokens int32 [B, T].
 
   pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padded at the end
-  if at all. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
+  if at all. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32
+  [B, T], 0 at padding.
   cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
   `core.tap`; sites in SITES.
   Raises ValueError on unknown sites and impossible combinations.

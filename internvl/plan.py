@@ -1,69 +1,64 @@
-"""The supervised fine-tuning step, abstractly, for `python -m core.plan`."""
-
-import dataclasses
+"""The supervised fine-tuning step for `python -m core.plan`: abstract, so no weight is ever drawn."""
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from core import decoder, params, plan, train
-from core.launch import field
-from core.mesh import RULES, Shape, batch_sharding, shardings
-from internvl import model
-from internvl.configs import CONFIGS as MODELS
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """One optimiser step of SFT on packed rows."""
-
-  model: str = field('8B', 'size, a name of internvl.configs.CONFIGS')
-  batch: int = field(512, 'packed rows a step, over all devices')
-  length: int = field(32768, 'tokens a packed row')
-  tiles: int = field(96, 'image tiles a packed row, at most')
-  accumulate: int = field(1, 'micro-batches a step')
-  remat: str = field('full', 'what the backward pass recomputes: none, dots or full')
-  optim: train.Optim = train.Optim(weight_decay=0.05, warmup_steps=240)
-  mesh: Shape = Shape()
+from core import params as params_lib
+from core import plan, train
+from core.mesh import batch_sharding, shardings
+from internvl import model, sft
+from internvl.configs import CONFIGS as SIZES
+from internvl.train_configs import Config
 
 
-CONFIGS = {
-    '8B': Config('8B'),
-    '241B-A28B': Config('241B-A28B', mesh=Shape(model=2)),
-    'tiny': Config('tiny', batch=8, length=256, tiles=2),
-}
-TOTAL_STEPS = 8000
+def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
+  """The step that `internvl.train` runs on `mesh`, and what to count of it.
+
+  Master weights are float32: at the rates of fine-tuning most updates are smaller than half a unit in the last place
+  of a bfloat16 weight, and would be lost. Arithmetic is in `config.dtype`. Raises plan.PlanError when `config.model`
+  is not the name of a size.
+  """
+  if config.model not in SIZES:
+    raise plan.PlanError(f'model={config.model!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
+  m = SIZES[config.model]
+  on = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
+  trained, frozen = _weights(config, m, mesh)
+  state = train.abstract_state(trained, sft.optimizer(config, m))
+  batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), sft.abstract_batch(config, m))
+  key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.NamedSharding(mesh, jax.P()))
+  step = sft.make_step(config, m, places=jax.tree.map(lambda x: x.sharding, state))
+  kinds = {'weights': (trained, frozen), 'optimiser state': state.opt_state, 'batch': batch}
+  return plan.Program(step, (state, frozen, batch, key), kinds, parts(config, m), config.batch, config.accumulate,
+                      config.remat)
 
 
-def loss(weights: model.Params, batch: dict, key, *, config: model.Config, remat: str) -> train.Loss:
-  """Weighted next-token cross entropy of packed rows; arithmetic in bfloat16, sums in float32."""
-  import os
-  weights = params.cast(weights, jnp.bfloat16)
-  out = model.forward(weights, config, batch['tokens'], pixels=batch['pixels'] if not os.environ.get('NOPIX') else None, positions=batch['positions'],
-                      segments=batch['segments'], remat_policy=remat)
-  logp, _ = decoder.log_probs(weights.language, config.language, out.hidden, batch['targets'])
-  weight = batch['weights'].sum()
-  return train.Loss(-(logp * batch['weights']).sum() + out.aux * weight, weight)
-
-
-def plan_step(config: Config, mesh) -> plan.Program:
-  m = MODELS[config.model]
+def _weights(config: Config, m: model.Config, mesh):
+  """(trainable, frozen) abstract weights, each where its `Spec` puts it; factors of adapters on every device."""
   spec = model.spec(m)
-  place = lambda tree, places: jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, places)
-  weights = place(params.abstract(spec), shardings(spec, mesh))
-  tx = train.optimizer(config.optim, TOTAL_STEPS, spec)
-  state = jax.eval_shape(lambda w: train.init_state(w, tx), weights)
-  by_shape = {s.shape: p for s, p in zip(jax.tree.leaves(spec), jax.tree.leaves(shardings(spec, mesh)))}
-  everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-  opt = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_shape.get(x.shape, everywhere)), state.opt_state)
-  state = state.replace(step=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere), params=weights, opt_state=opt)
-  b, t, s = config.batch, config.length, m.vision.image_size
-  ints = jax.ShapeDtypeStruct((b, t), jnp.int32)
-  batch = {'tokens': ints, 'targets': ints, 'positions': ints, 'segments': ints,
-           'weights': jax.ShapeDtypeStruct((b, t), jnp.float32),
-           'pixels': jax.ShapeDtypeStruct((b, config.tiles, s, s, 3), jnp.bfloat16)}
-  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(x, mesh)), batch)
-  key = jax.ShapeDtypeStruct((), jax.eval_shape(lambda: jax.random.key(0)).dtype, sharding=everywhere)
-  fn = lambda w, batch, key: loss(w, batch, key, config=m, remat=config.remat)
-  step = train.make_step(fn, tx, accumulate=config.accumulate)
-  return plan.Program(step, (state, None, batch, key), {'weights': weights, 'optimiser': opt, 'batch': batch}, ())
+  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(spec, mesh))}
+  everywhere = jax.NamedSharding(mesh, jax.P())
+  dtype = config.dtype if config.lora.rank else 'float32'
+
+  def place(path, x):
+    home = places.get(params_lib.path_name(path).removesuffix('.base'), everywhere)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home)
+
+  parts = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(spec, dtype))
+  return tuple(jax.tree.map_with_path(place, part) for part in parts)
+
+
+def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
+  """The towers. Attention counts the whole causal triangle of a packed row: its kernel skips no other sample's keys."""
+  spec, language = model.spec(m), m.language
+  tokens, tiles = config.batch * config.length, config.batch * config.tiles
+  patches = 1 + m.vision.grid**2
+  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every visible pair.
+  seen = [min(config.length, w or config.length) for w in language.windows]
+  pairs = np.mean([w * (w + 1) / 2 + (config.length - w) * w for w in seen]) * config.batch
+  causal = 4.0 * language.heads * language.head_dim * language.depth * pairs
+  full = 4.0 * m.vision.width * m.vision.depth * patches**2 * tiles
+  head = 2.0 * language.width * language.vocab * tokens if language.tied else 0.0
+  active = language.moe.top_k / language.moe.experts if language.moe else 1.0
+  return (plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
+          plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
+          plan.Part('language model', spec.language, tokens, causal, table=head, active=active))

@@ -158,10 +158,9 @@ def tokenize(segments: Iterable[Segment], encode: Callable[[str], list[int]],
   """
   tokens, mask = [], []
   for (special, loss), run in itertools.groupby(segments, key=lambda s: (s.special, s.loss)):
-    if special:
-      encoded = [i for s in run for i in [ids[s.text]] * s.repeat]
-    else:
-      encoded = encode(''.join(s.text for s in run))
+    run = list(run)
+    structure = [ids[s.text] for s in run for _ in range(s.repeat)] if special else []
+    encoded = structure or encode(''.join(s.text for s in run))
     tokens += encoded
     mask += [loss] * len(encoded)
   return np.asarray(tokens, np.int32), np.asarray(mask, bool)

@@ -11,10 +11,8 @@ interrupted run stopped.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import jax
@@ -23,6 +21,7 @@ from absl import logging
 
 from core import launch, mesh, train
 from core import params as params_lib
+from core.intervals import wilson
 from core.run import Run, loop
 from core.weights import CheckpointError, Files
 from internvl import chat as answer
@@ -30,9 +29,13 @@ from internvl import checkpoint, digits, model, packing, sft
 from internvl.chat import for_decoding
 from internvl.configs import CONFIGS as SIZES
 from internvl.dataset import Examples, Rows
+from internvl.export import export
+from internvl.plan import plan_step
 from internvl.processor import Processor
 from internvl.processor_config import ProcessorConfig
 from internvl.train_configs import CONFIGS, Config
+
+__all__ = ['CONFIGS', 'Config', 'main', 'plan_step', 'run']  # CONFIGS and plan_step are what `core.plan` reads
 
 DIGITS = {'train': 4096, 'heldout': 1024}  # examples of the digits task
 
@@ -82,34 +85,8 @@ def files(c: Config, workdir: pathlib.Path) -> tuple[Sequence[str], Sequence[str
     for split, n in DIGITS.items():
       if not os.path.exists(paths[split]):
         digits.export(folder, split, c.seed, n)
-  _together('digits')
+  mesh.together('digits')
   return (paths['train'],), c.heldout or (paths['heldout'],)
-
-
-def _together(name: str) -> None:
-  """Returns when all processes have come here."""
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-    multihost_utils.sync_global_devices(name)
-
-
-def export(folder: pathlib.Path, m: model.Config, params: model.Params, processor: Processor, layout: str) -> None:
-  """Writes a checkpoint folder, adapters folded in, that appears whole or not at all."""
-  draft, old = folder.with_name(folder.name + '.new'), folder.with_name(folder.name + '.old')
-  first = jax.process_index() == 0
-  if first:
-    for leftover in (draft, old):
-      shutil.rmtree(leftover, ignore_errors=True)
-  _together('export')
-  checkpoint.save(draft, m, params, layout=layout)
-  _together('exported')
-  if first:
-    processor.save(draft)
-    if folder.exists():
-      os.replace(folder, old)
-    os.replace(draft, folder)
-    shutil.rmtree(old, ignore_errors=True)
-  _together('renamed')
 
 
 def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tokens: int, at_once: int = 32) -> tuple:
@@ -126,13 +103,6 @@ def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tok
                     max_new_tokens=answer_tokens)
       right += sum(s == talk[-1]['content'].strip() for s, talk in zip(said, talks))
   return right, n
-
-
-def interval(right: int, n: int) -> tuple[float, float]:
-  """95% confidence interval of a share (Wilson 1927)."""
-  z, p = 1.96, right / n
-  middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-  return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def main(c: Config, workdir: pathlib.Path) -> None:
@@ -159,7 +129,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
 
     state = loop(run, state, advance, c.steps, host={'data': data})
     final = params_lib.cast(params_lib.fold(train.merge(state.params, frozen)), c.dtype)
-    export(run.workdir / 'model', m, final, processor, layout)
+    export(run.workdir / 'model', m, final, processor, layout=layout)
   if jax.process_index() == 0:
     report(c, workdir, tests)
 
@@ -168,7 +138,7 @@ def report(c: Config, workdir: pathlib.Path, tests: Sequence[Rows]) -> None:
   """Prints the share of held-out rows that the exported model answers exactly."""
   for rows in tests:
     right, n = evaluate(workdir / 'model', rows, c.heldout_rows, dtype=c.dtype, answer_tokens=c.answer_tokens)
-    low, high = interval(right, n)
+    low, high = wilson(right, n)
     print(f'{rows.records}: {right} of {n} answers exact: {right / n:.3f} (95% interval {low:.3f} to {high:.3f})')
   print(f'python -m internvl.chat --model={workdir} --image=…')
 

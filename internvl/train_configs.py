@@ -76,5 +76,6 @@ CONFIGS = {
     'tiny': Config(batch=16, length=288, tiles=12, open_rows=2, drop_path=0.0, steps=300, remat='none', dtype='float32',
                    answer_tokens=4, save_every=100, optim=Optim('muon', lr=5e-3, warmup_steps=20, weight_decay=0.01)),
     '8b_sft': dataclasses.replace(SFT, model='8B'),
-    '241b_sft': dataclasses.replace(SFT, model='241B-A28B', mesh=Shape(model=2)),
+    # For 1024 devices: data=128 divides the vision tower's 3200 channels, 512 would not; seq=2 splits the rows.
+    '241b_sft': dataclasses.replace(SFT, model='241B-A28B', mesh=Shape(expert=4, seq=2)),
 }

@@ -8,6 +8,7 @@ bandwidth of a large sum in this process; `at most` is the ratio that decoding a
 the machine shares its memory bandwidth, so it slows both arms, and more the one that waits for memory.
 """
 
+# ruff: noqa: E402 -- the settings above the imports must precede the first import of jax.
 import os
 
 os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_multi_thread_eigen=false'

@@ -181,6 +181,12 @@ def _group(parser, closing: str, head: str = 'list') -> Node:
   return parts[0] if len(parts) == 1 else Node(head, tuple(parts), closing)
 
 
+def _rounding(parser, head: str) -> Node:
+  parser.next()
+  (inner,) = parser.group('\\rfloor' if head == 'floor' else '\\rceil')
+  return Node(head, (inner,))
+
+
 def _braces(parser) -> Node:
   parser.next()
   if parser.accept('}'):
@@ -340,4 +346,5 @@ ATOMS = {
     'number': _number, '{': _braces, '(': lambda p: _group(p, ')'), '[': lambda p: _group(p, ']',
     'commutator'),
     '\\{': lambda p: _group(p, '\\}'), '|': _bar, 'open|': _bar, 'begin': _environment, '\\langle': _angle,
+    '\\lfloor': lambda p: _rounding(p, 'floor'), '\\lceil': lambda p: _rounding(p, 'ceil'),
     '\\infty': _infinity, '\\binom': _binomial} | {'\\' + a: _accent for a in _ACCENTS}

@@ -93,16 +93,22 @@ def _variables(parser, tokens: list[Token]) -> list[tuple[Node, int]] | None:
 def slash_derivative(parser, left: Node) -> Node | None:
   """dE/dk written with a slash: `left` ends in a differential sign and a quantity, the same sign follows."""
   factors = left.args if left.head == 'mul' else (left,)
-  marks = [k for k, f in enumerate(factors[:-1]) if f in (symbol('d'), symbol('\\partial'))]
-  if not marks or _mark(parser.peek()) not in ('d', '\\partial') or parser.peek(1).kind not in ('letter',
-      'command'):
+  signs = (symbol('d'), symbol('\\partial'))
+  marks = [k for k, f in enumerate(factors[:-1]) if f in signs or (f.head == 'pow' and f.args[0] in signs)]
+  named = parser.peek(1).kind in ('letter', 'command')
+  if not marks or not named or _mark(parser.peek()) not in ('d', '\\partial'):
     return None
   parser.next()
   variable = parser.postfix(parser.atom())
   start = marks[-1]
+  order = factors[start].args[1] if factors[start].head == 'pow' else number(1)
+  if order != number(1):
+    if variable.head != 'pow' or variable.args[1] != order or order not in map(number, range(2, 10)):
+      raise ParseError('a derivative of unclear order')
+    variable = variable.args[0]
   operand = factors[start + 1:]
-  node = Node('derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable), ((1,),
-      None))
+  node = Node('derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable),
+              ((int(order.value),), None))
   return Node('mul', (*factors[:start], node)) if start else node
 
 

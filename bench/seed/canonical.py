@@ -52,7 +52,7 @@ def canonical(node: Node, context: Context) -> Node:
     return _pow(*args, context)
   if node.head in ('sum', 'product', 'integral', 'limit'):
     node = node._replace(args=args)
-    context.budget.spend(20 * sum(1 for _ in walk(node)))
+    context.budget.spend(60 * sum(1 for _ in walk(node)))
     node = bind(node)
   elif node.head == 'derivative':
     node = _derivative(node._replace(args=args), context)

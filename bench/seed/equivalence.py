@@ -44,7 +44,7 @@ def compare(a: Node, b: Node, context: Context) -> Verdict:
     if a.head != b.head or len(a.args) != len(b.args) or a.value != b.value:
       return Verdict.DIFFERENT
     return _all(compare(x, y, context) for x, y in zip(a.args, b.args))
-  a, b = _abstract((a, b), context)
+  a, b = abstract((a, b), context)
   return Verdict.EQUAL if a == b else _sample(a, b, context)
 
 
@@ -57,7 +57,7 @@ def _all(verdicts) -> Verdict:
   return worst
 
 
-def _abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
+def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
   """Both trees with every part that has no value replaced by a symbol, the same one for equal parts."""
   known: dict[tuple, list[tuple[Node, Node]]] = {}
   vectors = any(n.head in ('dot', 'cross') for t in trees for n in walk(t))
@@ -191,7 +191,8 @@ def _sensitive(tree: Node) -> bool:
 
 def _span(nodes: list[Node]) -> int:
   """The largest power of ten among the numbers: 1 + 10^{-34} x needs that many digits more."""
-  sizes = [abs(n.value.numerator.bit_length() - n.value.denominator.bit_length()) for n in nodes if n.head == 'number']
+  values = [n.value for n in nodes if n.head == 'number']
+  sizes = [abs(v.numerator.bit_length() - v.denominator.bit_length()) for v in values]
   largest = max(sizes, default=0)
   return int(largest * math.log10(2)) if largest > 24 else 0
 

@@ -241,6 +241,8 @@ _ACTIONS: dict[str, Callable] = {
     'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)), 'sign': _scalar(mpmath.inf, lambda mp,
     x: mp.sign(x)),
     'conjugate': _scalar(mpmath.inf, lambda mp, x: mp.conj(x)),
+    'floor': _scalar(_MAX_EXPONENT, lambda mp, x: mp.floor(x)),
+    'ceil': _scalar(_MAX_EXPONENT, lambda mp, x: mp.ceil(x)),
     'factorial': _scalar(MAX_FACTORIAL, lambda mp, x: mp.factorial(x)),
     'factorial2': _scalar(MAX_FACTORIAL, lambda mp, x: mp.fac2(x)),
     'gamma': _scalar(MAX_FACTORIAL, lambda mp, x: mp.gamma(x)), 'zeta': _scalar(40, _zeta),

@@ -297,4 +297,5 @@ _STOPS = frozenset((
     'end', ')', ']', '}', '\\}', 'close|', ',', ';', ':', '=', '<', '>', '&', 'row', 'begin_end', 'end', '/',
     '+', '-',
     '*', '!', '^', '_', "'", '%', '.', 'quad', '"', '\\pm', '\\mp', '\\times', '\\cdot', '\\rangle',
+    '\\rfloor', '\\rceil',
     '\\in', '\\choose', '\\over'))

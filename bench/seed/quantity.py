@@ -5,7 +5,7 @@ from fractions import Fraction
 from bench.seed import kinds
 from bench.seed.canonical import Context, canonical
 from bench.seed.equivalence import Verdict
-from bench.seed.nodes import ONE, Node, ParseError, Unsupported, add, mul, power, walk
+from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
 from bench.seed.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.pairs import branches, pair, settle
 from bench.seed.relations import factor, proportional
@@ -77,7 +77,7 @@ def _quantity(text: str, job) -> tuple[object, Unit | None]:
   values = branches(node)
   if len(values) > 1:
     raise NotANumber('two values')
-  number, unit = _measure(node, job)
+  number, unit = measure(node, job.budget)
   try:
     value = evaluate(number, Point({}, _DIGITS, job.budget))
   except Undefined as error:
@@ -97,19 +97,19 @@ def _real(value):
   return value
 
 
-def _measure(node: Node, job) -> tuple[Node, Unit | None]:
+def measure(node: Node, budget: Budget) -> tuple[Node, Unit | None]:
   """A tree with units taken out: a number tree and the unit it counts, None without one."""
   if node.head == 'unit':
     return ONE, node.value
   if not node.args:
     return node, None
   if node.head == 'pow':
-    base, unit = _measure(node.args[0], job)
-    exponent, none = _measure(node.args[1], job)
+    base, unit = measure(node.args[0], budget)
+    exponent, none = measure(node.args[1], budget)
     if none:
       raise NotANumber('a unit in an exponent')
-    return power(base, exponent), unit and _unit_power(unit, exponent, job)
-  parts = [_measure(a, job) for a in node.args]
+    return power(base, exponent), unit and _unit_power(unit, exponent, budget)
+  parts = [measure(a, budget) for a in node.args]
   values, found = tuple(v for v, _ in parts), [u for _, u in parts]
   if not any(found):
     return node._replace(args=values), None
@@ -126,8 +126,8 @@ def _measure(node: Node, job) -> tuple[Node, Unit | None]:
   raise NotANumber('a function of a unit')
 
 
-def _unit_power(unit: Unit, exponent: Node, job) -> Unit:
-  value = canonical(exponent, Context({}, frozenset(), job.budget))
+def _unit_power(unit: Unit, exponent: Node, budget) -> Unit:
+  value = canonical(exponent, Context({}, frozenset(), budget))
   if value.head != 'number':
     raise NotANumber('a unit to a power that is no number')
   try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bench.seed.canonical import Context, canonical
-from bench.seed.equivalence import Verdict, compare
+from bench.seed.equivalence import Verdict, abstract, compare
 from bench.seed.nodes import (
   ONE,
   OPAQUE,
@@ -45,7 +45,8 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
     return Verdict.EQUAL if ratio is not None and ratio.imag == 0 and ratio.real > 0 else Verdict.DIFFERENT
-  if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(f, g, context):
+  if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context),
+      context):
     return Verdict.EQUAL
   return verdict
 
@@ -92,12 +93,12 @@ def factor(f: Node, g: Node, context: Context):
 def _solved_alike(f: Node, g: Node, context: Context) -> bool:
   """Whether f = 0 and g = 0, each linear in some symbol, give that symbol the same value.
 
+  A derivative, a sum or an integral counts as one symbol.
   The coefficient of the symbol must be a product that cannot vanish, or dividing by it would lose solutions.
   """
   common = [n for n in names(f) if n in set(names(g))][:_MAX_SOLVED]
-  hidden = {n for t in (f, g) for part in walk(t) if part.head in OPAQUE for n in names(part)}
   for name in common:
-    if name in hidden or name in context.ordered:
+    if name in context.ordered:
       continue
     try:
       (f0, f1), (g0, g1) = (_linear(t, name, context) for t in (f, g))

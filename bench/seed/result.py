@@ -1,6 +1,7 @@
 """What a scorer returns, and the settings it works under."""
 
 import dataclasses
+import importlib.util
 
 VERSION = '1'
 KINDS = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
@@ -38,6 +39,8 @@ class Settings:
                           ('lone_unit', ('compare', 'zero'))):
       if getattr(self, name) not in allowed:
         raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
+    if self.mode == 'compat' and importlib.util.find_spec('latex2sympy2_extended') is None:
+      raise ImportError("mode='compat' needs latex2sympy2_extended: install the extra `compat`")
     if not isinstance(self.symbols, str):
       raise TypeError(f'symbols must be text, not {type(self.symbols).__name__}')
 

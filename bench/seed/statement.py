@@ -13,8 +13,8 @@ EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\
 MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
 ORDER = frozenset((*MIRROR, *MIRROR.values()))
 RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
-_OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle'))
-_CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle'))
+_OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
+_CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
 _WRAPPERS = words(
     'equation align aligned gathered gather split multline eqnarray displaymath math')
 _CONDITIONS = words(

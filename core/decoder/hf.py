@@ -147,7 +147,8 @@ def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   return moe.Params(flip('gate'), expert('gate_proj'), expert('up_proj'), expert('down_proj'))
 
 
-def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[decoder.Config, decoder.Params]:
+def load(path: str | os.PathLike, *, mesh=None, rules=RULES,
+         dtype=jnp.bfloat16) -> tuple[decoder.Config, decoder.Params]:
   """(config, params) of a published decoder folder. A stored head is used whatever the tie flag says.
 
   Raises core.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.

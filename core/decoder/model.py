@@ -144,7 +144,9 @@ def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
 
 def embed(params: Params, tokens: jax.Array) -> jax.Array:
   """Token embeddings [B, T, D]."""
-  return params.embed[tokens]
+  # A device looks up its own tokens; left alone, XLA looks up everyone's in its own slice of the width.
+  table = constrain(params.embed, ('vocab', None))
+  return constrain(table[tokens], ('batch', 'time', None))
 
 
 def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
@@ -249,6 +251,9 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
 
   In chunks of time, recomputed in the backward pass: the [B, T, V] logits are never held whole.
   """
+  if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
+    params = params.replace(head=constrain(params.head, (None, 'vocab')))
+
   @jax.checkpoint
   def piece(args):
     h, y = args

@@ -46,6 +46,7 @@ class Compiled:
   text: str
   trace_seconds: float
   compile_seconds: float
+  cpu_seconds: float
   peak_rss: int
 
 
@@ -76,7 +77,7 @@ def shard_bytes(tree: Any) -> int:
 
 def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   """Compiles `program.step` for the devices of `mesh`. An HBM overflow is a result; other errors are raised."""
-  start = time.monotonic()
+  start, cpu = time.monotonic(), time.process_time()
   with jax.set_mesh(mesh):
     lowered = program.step.lower(*program.args)
   traced = time.monotonic()
@@ -93,4 +94,5 @@ def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
     if refused is None:
       raise
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return Compiled(memory, refused, text, traced - start, time.monotonic() - traced, peak)
+  return Compiled(memory, refused, text, traced - start, time.monotonic() - traced, time.process_time() - cpu,
+                  peak)

@@ -14,6 +14,8 @@ _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(')
 _CALLED = re.compile(r'(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)')
 _BRANCHES = re.compile(r'(?:branch_computations|called_computations)=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r'condition=%?([\w.\-]+)')
+_LIMIT = re.compile(r' = s32\[\]\S* constant\((\d+)\)')
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 
 
@@ -31,15 +33,34 @@ class Collective:
   exact: bool
 
 
-def shape_bytes(text: str) -> int:
-  """Bytes of the largest array in an HLO type such as `(bf16[8,128]{1,0}, bf16[64,128]{1,0})`."""
-  sizes = [math.prod(map(int, filter(None, dims.split(',')))) * _WIDTHS.get(kind, 0) for kind, dims in _ARRAY.findall(text)]
-  return max(sizes, default=0)
+def result_bytes(opcode: str, result: str) -> int:
+  """Bytes of what a collective yields, from its HLO type; the start of an asynchronous one lists its operands first."""
+  arrays = [(kind, dims) for kind, dims in _ARRAY.findall(result) if (kind, dims) != ('u32', '')]  # u32[]: bookkeeping
+  if opcode.endswith('-start') and opcode != 'all-reduce-start':
+    arrays = arrays[len(arrays) // 2:]
+  return sum(math.prod(map(int, filter(None, dims.split(',')))) * _WIDTHS.get(kind, 0) for kind, dims in arrays)
+
+
+def _limits(text: str) -> dict[str, int]:
+  """name → n of the computations that say `counter < n` and hold no other number: the conditions of scans."""
+  found = {}
+  for body in re.split(r'\n(?=\S)', text):
+    header, numbers = _HEADER.match(body.split('\n', 1)[0]), _LIMIT.findall(body)
+    if header and len(numbers) == 1 and 'ROOT' in body and 'direction=LT' in body:
+      found[header[2]] = int(numbers[0])
+  return found
+
+
+def _trips(line: str, limits: dict[str, int]) -> int | None:
+  """How often the loop on a line runs: as stated, or, counting from zero as scans do, up to its condition's number."""
+  stated, condition = _TRIPS.search(line), _CONDITION.search(line)
+  return int(stated[1]) if stated else limits.get(condition[1]) if condition else None
 
 
 def _computations(text: str):
   """name → (collectives [(kind, bytes)], calls [(name, times, exact)]); and the name of the entry."""
   found, entry, name = {}, None, None
+  limits = _limits(text)
   for line in text.splitlines():
     if (header := _HEADER.match(line)) is not None:
       name = header[2]
@@ -47,12 +68,12 @@ def _computations(text: str):
       entry = name if header[1] else entry
     elif name is not None and (instruction := _INSTRUCTION.match(line)) is not None:
       own, calls = found[name]
-      kind, opcode = instruction[1], instruction[2]
+      result, opcode = instruction[1], instruction[2]
       if opcode.removesuffix('-start') in KINDS:
-        own.append((opcode.removesuffix('-start'), shape_bytes(kind)))
+        own.append((opcode.removesuffix('-start'), result_bytes(opcode, result)))
         continue  # what it applies is its reduction
-      trips = _TRIPS.search(line)
-      times, exact = (int(trips[1]), True) if trips else (1, opcode != 'while')
+      trips = _trips(line, limits) if opcode == 'while' else 1
+      times, exact = trips or 1, trips is not None
       calls += [(called, times, exact) for called in _CALLED.findall(line)]
       for group in _BRANCHES.findall(line):
         calls += [(called.strip().lstrip('%'), 1, True) for called in group.split(',') if called.strip()]

@@ -10,33 +10,33 @@ class Part:
   """A tower of a model, for the formulas.
 
   spec: its tree of `core.params.Spec`. tokens: those it reads in one step, over all devices.
-  attention: FLOPs of QKᵀ and PV in one forward pass over them, as the kernel computes them. active: the share of
-  the experts a token visits. trained: False when frozen (forward only). replicas: on how many devices the same
-  tokens are computed with different slices of the weights (the tensor axis).
+  attention: FLOPs of QKᵀ and PV of one forward pass over them, as the kernel computes them. table: FLOPs of a forward
+  pass with a looked-up table as a matrix (a tied head). active: the share of the experts that a token visits.
+  tensor: False when its tokens are spread over the tensor axis too, and its weights gathered from it.
   """
 
   name: str
   spec: Any
   tokens: int
   attention: float
+  table: float = 0.0
   active: float = 1.0
-  trained: bool = True
+  tensor: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
   """step: a jitted function; args: its abstract arguments, leaves carrying shardings.
 
-  kinds: name → the part of `args` to be reported under that name ('weights', 'optimiser', 'batch', …).
-  parts: for the formulas. micro_batches: gradient accumulation. remat: the policy of `core.remat`.
-  state_bytes: bytes of weights, moments and the like that one update reads and writes, a parameter.
-  notes: sentences worth printing with the plan.
+  kinds: name → the part of `args` reported under that name ('weights', 'optimiser state', 'batch').
+  parts: for the formulas. rows: of the batch, over all devices. micro_batches: gradient accumulation. remat: the
+  policy of `core.remat`.
   """
 
   step: Callable
   args: tuple
   kinds: dict[str, Any]
   parts: tuple[Part, ...]
+  rows: int
   micro_batches: int = 1
   remat: str = 'none'
-  notes: tuple[str, ...] = ()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bench import stats
+from core.intervals import wilson
 
 
 def test_intervals_have_the_width_of_the_binomial():
@@ -10,7 +11,7 @@ def test_intervals_have_the_width_of_the_binomial():
   found = stats.estimate(num, np.ones_like(num))
   assert found.value == num.mean()
   assert (found.high - found.low) / 2 == pytest.approx(0.043, abs=0.004)
-  low, high = stats.wilson(num.sum(), 500)
+  low, high = wilson(num.sum(), 500)
   assert (found.low, found.high) == pytest.approx((low, high), abs=0.005)
 
 

@@ -49,7 +49,8 @@ def no_memory(monkeypatch):
 TENSOR_FAULTS = {
     'missing': (lambda t: t.pop(GATE), f'{GATE}: missing'),
     'extra': (lambda t: t.update(adapter=np.zeros(3, np.float32)), 'adapter: not part of this model'),
-    'misshapen': (lambda t: t.update({GATE: t[GATE].T.copy()}), f'{GATE}: shape (64, 160), the model expects (160, 64)'),
+    'misshapen': (lambda t: t.update({GATE: t[GATE].T.copy()}),
+                  f'{GATE}: shape (64, 160), the model expects (160, 64)'),
     'wrong dtype': (lambda t: t.update({NORM: t[NORM].astype(np.int32)}), f'{NORM}: dtype I32'),
 }
 
@@ -84,7 +85,7 @@ def test_folder_faults_are_named(saved, tmp_path, no_memory):
   with pytest.raises(CheckpointError, match='nowhere'):
     decoder.load(tmp_path / 'nowhere')
   (tmp_path / 'config.json').write_bytes((saved / 'config.json').read_bytes())
-  with pytest.raises(CheckpointError, match='no .safetensors file'):
+  with pytest.raises(CheckpointError, match=r'no \.safetensors file'):
     decoder.load(tmp_path)
   index = tmp_path / 'model.safetensors.index.json'
   index.write_text(json.dumps({'weight_map': {NORM: 'model-00001-of-00002.safetensors'}}))
@@ -101,7 +102,8 @@ def test_folder_faults_are_named(saved, tmp_path, no_memory):
 def test_an_index_that_disagrees_with_its_files_is_named(saved, tmp_path, no_memory):
   rewritten(saved, tmp_path, lambda t: None)
   names = dict.fromkeys(load_file(saved / 'model.safetensors'), 'model.safetensors')
-  (tmp_path / 'model.safetensors.index.json').write_text(json.dumps({'weight_map': names | {'ghost': 'model.safetensors'}}))
+  index = {'weight_map': names | {'ghost': 'model.safetensors'}}
+  (tmp_path / 'model.safetensors.index.json').write_text(json.dumps(index))
   with pytest.raises(CheckpointError, match='ghost'):
     decoder.load(tmp_path)
 

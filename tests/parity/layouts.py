@@ -59,7 +59,8 @@ def write_c(b: pathlib.Path, c: pathlib.Path) -> None:
     take = lambda j, n, at=at: tensors.pop(f'{at}{j}.{n}_proj.weight')
     experts = range(sum(n.startswith(at) for n in tensors) // 3)
     fused = [np.concatenate([take(j, 'gate'), take(j, 'up')]) for j in experts]
-    tensors[f'{at}gate_up_proj'], tensors[f'{at}down_proj'] = np.stack(fused), np.stack([take(j, 'down') for j in experts])
+    tensors[f'{at}gate_up_proj'] = np.stack(fused)
+    tensors[f'{at}down_proj'] = np.stack([take(j, 'down') for j in experts])
   c.mkdir()
   save_file(tensors, c / 'model.safetensors', metadata=METADATA)
   (c / 'config.json').write_text((b / 'config.json').read_text())

@@ -103,7 +103,8 @@ def stage_excess(got: dict, want: dict) -> dict[str, float]:
 def gradient_excess(got: dict, want: dict) -> dict[str, float]:
   """Each gradient's relative L2 error over what is allowed."""
   assert got.keys() == want.keys()
-  allowed = lambda name: ROUTER_GRADIENT if name.endswith(('mlp.gate.weight', 'router.weight', 'router.bias')) else GRADIENT
+  router = ('mlp.gate.weight', 'router.weight', 'router.bias')
+  allowed = lambda name: ROUTER_GRADIENT if name.endswith(router) else GRADIENT
   # Some gradients are zero but for rounding (the softmax ignores a constant added to all keys): judged beside the rest.
   floor = 1e-4 * max(np.linalg.norm(w) for w in want.values())
   return {k: float(np.linalg.norm(got[k] - w) / max(np.linalg.norm(w), floor) / allowed(k)) for k, w in want.items()}

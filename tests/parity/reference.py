@@ -133,7 +133,8 @@ def run(net: torch.nn.Module, x: dict, positions: np.ndarray | None = None) -> d
   for hook in hooks:
     hook.remove()
   supervised = torch.tensor(x['supervised'])[:, 1:]
-  loss = torch.nn.functional.cross_entropy(logits[:, :-1][supervised], torch.tensor(x['tokens'])[:, 1:][supervised].long())
+  targets = torch.tensor(x['tokens'])[:, 1:].long()
+  loss = torch.nn.functional.cross_entropy(logits[:, :-1][supervised], targets[supervised])
   loss.backward()
   if 'projector' in out:
     out['projector'] = out['projector'].reshape(len(x['pixels']), -1, body.config.hidden_size)

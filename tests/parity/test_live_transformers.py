@@ -1,24 +1,16 @@
 """Ours against `transformers` (torch) live, with fresh draws: what the stored results show for one draw."""
 
-import importlib.util
-
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
-
-from tests.parity import ours
-
-pytestmark = pytest.mark.parity
-if importlib.util.find_spec('torch') is None:
-  pytest.skip('torch is not installed: pip install .[parity]', allow_module_level=True)
-
-import jax.numpy as jnp
 import torch
+from safetensors.numpy import load_file
 
 from core import layers
 from internvl import vision
-from tests.parity import reference
+from tests.parity import ours, reference
 
+pytestmark = pytest.mark.parity
 BFLOAT16 = 0.05  # relative L2 of the logits: eight bits of mantissa through a handful of layers
 
 

@@ -103,7 +103,8 @@ def test_source_evaluates_no_text():
 @pytest.mark.parametrize('name', HUGE)
 def test_one_process_bounds_its_work(name):
   text = HUGE[name]
-  pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1', 'Expression')]
+  pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1',
+      'Expression')]
   for k, pair in enumerate(pairs):
     start = time.perf_counter()
     got = score(*pair)

@@ -1,0 +1,142 @@
+"""A plan as data and as text."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from core.params import path_name
+from core.plan.aot import Compiled, Memory, shard_bytes
+from core.plan.chips import Chip
+from core.plan.collectives import Collective, collectives
+from core.plan.formula import Roofline, Work, roofline, work
+from core.plan.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """All that is printed. by_kind: bytes a device of the arguments, by kind; the rest is the compiler's."""
+
+  title: str
+  mesh: dict[str, int]
+  chip: Chip
+  fits: bool
+  by_kind: dict[str, int]
+  compiled: Compiled
+  work: Work
+  roofline: Roofline
+  collectives: list[Collective]
+  advice: list[str]
+
+  def as_json(self) -> dict[str, Any]:
+    """Plain data; the compiled program's text is left out."""
+    made = dataclasses.asdict(dataclasses.replace(self, compiled=dataclasses.replace(self.compiled, text='')))
+    del made['compiled']['text']
+    made['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
+    return made
+
+
+def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> Plan:
+  """The plan of a compiled (or refused) program."""
+  by_kind = {kind: shard_bytes(tree) for kind, tree in program.kinds.items()}
+  by_kind['other arguments'] = shard_bytes(program.args) - sum(by_kind.values())
+  state = shard_bytes(program.args[0])
+  done = work(program, mesh, state)
+  fits = compiled.memory is not None and compiled.memory.total <= chip.hbm
+  tips = [] if fits else advice(program, mesh, chip, sum(by_kind.values()))
+  return Plan(title, dict(mesh.shape), chip, fits, by_kind, compiled, done, roofline(done, chip, mesh.size),
+              collectives(compiled.text), tips)
+
+
+def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
+  """What to change first where a program does not fit, and why."""
+  tips = [_uneven(program.kinds.get('weights'), mesh)] if arguments > chip.hbm / 4 else []
+  tips = [tip for tip in tips if tip]
+  if not tips and arguments > chip.hbm / 2:
+    tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, '
+                'and weights and optimiser state are spread over those axes')
+  if program.remat != 'full':
+    tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
+  rows = program.rows / program.micro_batches / math.prod(mesh.shape[a] for a in ('data', 'expert'))
+  if rows > 1:
+    tips.append(f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
+                'rows at once, one would do')
+  elif rows < 1:
+    tips.append(f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
+                f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated')
+  else:
+    tips.append(f'seq={2 * mesh.shape["seq"]}: a device holds one row already; this axis splits its length')
+  return tips
+
+
+def _uneven(weights: Any, mesh) -> str | None:
+  """A sentence about the weight that the mesh divides worst, if all together take twice their even share."""
+  def beyond(leaf):
+    return shard_bytes(leaf[1]) - leaf[1].size * leaf[1].dtype.itemsize / mesh.size
+  leaves = jax.tree.leaves_with_path(weights)
+  if not leaves or shard_bytes(weights) < 2 * sum(w.size * w.dtype.itemsize for _, w in leaves) / mesh.size:
+    return None
+  path, worst = max(leaves, key=beyond)
+  return (f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape '
+          f'{worst.shape} worst, which takes {_size(shard_bytes(worst))} a device')
+
+
+def _size(n: float) -> str:
+  """Bytes with the unit that keeps them readable."""
+  for unit, power in (('GiB', 30), ('MiB', 20), ('KiB', 10)):
+    if n >= 2**power:
+      return f'{n / 2**power:.2f} {unit}'
+  return f'{n:.0f} B'
+
+
+def text(plan: Plan) -> str:
+  """The plan for people."""
+  axes = ' '.join(f'{axis}={n}' for axis, n in plan.mesh.items())
+  lines = [plan.title, f'mesh {axes} ({math.prod(plan.mesh.values())} devices)', '', *_memory(plan)]
+  if plan.advice:
+    lines += ['', 'What to change, first things first:', *(f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1))]
+  lines += ['', *_formulas(plan)]
+  if plan.compiled.memory is not None:
+    lines += ['', *_collectives(plan.collectives)]
+  c = plan.compiled
+  lines += ['', f'Planned in {c.trace_seconds:.0f} s of tracing and {c.compile_seconds:.0f} s of compiling '
+            f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_size(c.peak_rss)}']
+  return '\n'.join(lines)
+
+
+def _rows(rows) -> list[str]:
+  return [f'  {name:<34}{value:>14}' for name, value in rows]
+
+
+def _memory(plan: Plan) -> list[str]:
+  lines = ['Bytes a device, arguments (from their shardings):', *_rows((k, _size(v)) for k, v in plan.by_kind.items())]
+  memory, refused = plan.compiled.memory, plan.compiled.refused
+  if memory is None:
+    known = f': it needs {_size(refused.used)} of {_size(refused.available)}' if refused.used else ''
+    return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
+  names = {'arguments': 'arguments, as laid out', 'alias': 'alias (donated and reused)', 'code': 'program'}
+  lines += ['Bytes a device, from the compiler:']
+  lines += _rows((names.get(f.name, f.name), _size(getattr(memory, f.name))) for f in dataclasses.fields(Memory))
+  verdict = 'FITS' if plan.fits else 'DOES NOT FIT'
+  return [*lines, '', f'{verdict}: {_size(memory.total)} of {_size(plan.chip.hbm)}']
+
+
+def _formulas(plan: Plan) -> list[str]:
+  w, r, devices = plan.work, plan.roofline, math.prod(plan.mesh.values())
+  lines = ['A step by formula:']
+  lines += _rows([('parameters', f'{w.parameters:,}'), ('of which a token meets', f'{w.active:,}'),
+                  ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
+                  ('FLOPs with recomputation', f'{w.flops:.3e}')])
+  lines += _rows((f'HBM: {cause}', _size(v)) for cause, v in w.hbm.items())
+  lines += _rows((f'ICI: {cause}', _size(v)) for cause, v in w.ici.items())
+  share = w.model_flops / devices / plan.chip.flops / r.seconds
+  return [*lines, f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
+          f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs']
+
+
+def _collectives(found: list[Collective]) -> list[str]:
+  lines = ['Collectives in the program, times and result bytes a device and step:']
+  least = lambda c: '' if c.exact else '  at least: a loop without a known trip count is taken once'
+  lines += [f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}{least(c)}' for c in found]
+  return lines if found else ['No collectives in the program.']

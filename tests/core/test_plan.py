@@ -1,0 +1,202 @@
+"""The planner's formulas against hand-computed numbers, its reading of compiled programs, its refusals."""
+
+import importlib.util
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from core import attention, params
+from core.mesh import AXES, sharding
+from core.params import Spec
+from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
+from internvl import configs, model
+from internvl import plan as sft
+from internvl.train_configs import Config
+
+
+def mesh(data=1, expert=1, seq=1, model=1):
+  return jax.sharding.AbstractMesh((data, expert, seq, model), AXES)
+
+
+def program(parts, **options):
+  return Program(None, (), {}, parts, rows=8, **options)
+
+
+def test_flops_of_one_matrix_by_hand():
+  part = Part('', Spec((8, 4), ('embed', 'mlp')), tokens=100, attention=1000.0)
+  forward = 2 * 100 * 32
+  assert formula.flops(program((part,)), mesh()) == (3 * (forward + 1000), 3 * forward + 4.5 * 1000)
+  assert formula.flops(program((part,), remat='full'), mesh())[1] == 4 * forward + 5.5 * 1000
+
+
+def test_bytes_of_one_matrix_by_hand():
+  part = Part('', Spec((64, 32), ('embed', 'mlp')), tokens=800, attention=0.0)
+  on = mesh(data=4, model=2)
+  done = formula.work(program((part,), remat='full', micro_batches=2), on, state_bytes=3072)
+  # A device stores 64·32/8 = 256 elements, multiplies with 64·32/2 = 1024, and reads 800/4 = 200 tokens.
+  assert done.hbm == {'update of the state': 2 * 3072 + 8 * 256, 'gathered weights, gradients': 2 * 8 * 2 * 1024,
+                      'activations': 4 * 2 * 200 * (64 + 16)}
+  assert done.ici == {'weights and gradients': 3 * 2 * 2 * (1024 - 256)}
+
+
+def test_tensor_axis_pays_for_partial_sums():
+  part = Part('', Spec((32, 64), ('mlp', 'embed')), tokens=100, attention=0.0)
+  assert formula.ici(program((part,)), mesh(model=4))['tensor axis'] == 2 * 3 / 4 * (2 * 2) * 100 * 64
+
+
+def test_experts_count_only_where_tokens_go():
+  spec = Spec((3, 8, 16, 4), ('layers', 'experts', 'expert_embed', 'mlp'))
+  part = Part('', spec, tokens=10, attention=0.0, active=2 / 8)
+  done = formula.work(program((part,)), mesh(), 0)
+  assert done.parameters == 3 * 8 * 16 * 4 and done.active == 3 * 2 * 16 * 4
+  assert done.model_flops == 6 * 10 * done.active
+
+
+@pytest.mark.parametrize('name', ['8B', '241B-A28B', '20B-A4B', 'tiny'])
+def test_towers_hold_every_parameter(name):
+  """6 FLOPs a parameter and token, the parameters that multiply nothing aside."""
+  towers = sft.parts(Config(name), configs.CONFIGS[name])
+  assert sum(params.count(t.spec) for t in towers) == params.count(model.spec(configs.CONFIGS[name]))
+  language = configs.CONFIGS[name].language
+  matrices = sum(w.active for w in formula.weights(towers[2], mesh()))
+  attention = language.width * language.head_dim * (2 * language.heads + 2 * language.kv_heads)
+  moe = language.moe
+  mlp = 3 * language.width * (moe.width * moe.top_k if moe else language.mlp_width)
+  router = language.width * moe.experts if moe else 0
+  head = 0 if language.tied else language.width * language.vocab
+  assert matrices == language.depth * (attention + mlp + router) + head
+
+
+def test_attention_counts_the_pairs_a_query_sees():
+  config = Config('20B-A4B', batch=2, length=1024)
+  m = configs.CONFIGS['20B-A4B']
+  see = np.tril(np.ones((1024, 1024)))
+  pairs = (see.sum() + (see - np.tril(see, -128)).sum()) / 2  # every other layer sees the last 128
+  want = 4 * m.language.heads * m.language.head_dim * m.language.depth * 2 * pairs
+  np.testing.assert_allclose(sft.parts(config, m)[2].attention, want, rtol=1e-12)
+
+
+PROGRAM = """\
+HloModule step
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%limit (p: (s32[], bf16[8,128])) -> pred[] {
+  %n = s32[]{:T(128)} constant(36)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%inner (p: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %g = (bf16[2,128]{1,0}, bf16[8,128]{1,0}) all-gather-start(%x), dimensions={0}
+  %d = bf16[8,128]{1,0} all-gather-done(%g)
+}
+
+%outer (p: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
+  %w = (s32[], bf16[8,128]) while(%p), condition=%limit, body=%inner
+  %r = f32[4]{0} all-reduce(%y), to_apply=%add
+}
+
+%unknown (p: s32[]) -> pred[] {
+  ROOT %c = pred[] custom-call(%p), custom_call_target="ask"
+}
+
+%free (p: s32[]) -> s32[] {
+  %a = (f32[16]{0}, f32[16]{0}) all-to-all(%y, %z), dimensions={0}
+}
+
+ENTRY %main (p: bf16[8,128]) -> bf16[8,128] {
+  %w1 = (s32[], bf16[8,128]) while(%t), condition=%c2, body=%outer, backend_config={"known_trip_count":{"n":"2"}}
+  %w2 = s32[] while(%t), condition=%unknown, body=%free
+}
+"""
+
+
+def test_collectives_are_counted_with_the_trips_of_their_loops():
+  found = {c.kind: c for c in collectives.collectives(PROGRAM)}
+  assert found['all-gather'] == collectives.Collective('all-gather', 1, 72, 72 * 8 * 128 * 2, True)
+  assert found['all-reduce'] == collectives.Collective('all-reduce', 1, 2, 2 * 16, True)
+  assert found['all-to-all'] == collectives.Collective('all-to-all', 1, 1, 128, False)
+  assert set(found) == {'all-gather', 'all-reduce', 'all-to-all'}
+
+
+def test_overflow_is_read_from_the_message():
+  refused = aot.overflow('RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. '
+                         'Used 120.50G of 95.74G hbm. Exceeded hbm capacity by 24.76G.')
+  assert (refused.used, refused.available) == (round(120.5 * 2**30), round(95.74 * 2**30))
+  assert aot.overflow('INVALID_ARGUMENT: something else') is None
+
+
+@pytest.mark.parametrize('kept,heads,shards,copies',
+                         [(4, 64, 8, 2), (4, 64, 2, 1), (8, 32, 8, 1), (2, 12, 4, 2), (2, 14, 7, 7)])
+def test_key_heads_follow_their_query_heads(kept, heads, shards, copies):
+  assert attention.key_copies(kept, heads, shards) == copies
+  # Query head n reads key head n // G, globally and in its shard.
+  spread = np.repeat(np.arange(kept), copies).reshape(shards, -1)
+  mine = np.repeat(spread, heads // (kept * copies), axis=1)
+  np.testing.assert_array_equal(mine.reshape(-1), np.repeat(np.arange(kept), heads // kept))
+
+
+@pytest.mark.parametrize('length,window,grouped', [(70, None, 2), (256, 40, 1), (130, None, 1)])
+def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypatch):
+  """Interpreted on the host, with padding at the end of rows and packed samples."""
+  from jax.experimental.pallas.ops.tpu import splash_attention as splash
+  make = splash.make_splash_mha_single_device
+  monkeypatch.setattr(splash, 'make_splash_mha_single_device', lambda mask, **o: make(mask, **o, interpret=True))
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
+  q, k, v = draw(1, length, 2, 64), draw(1, 2 // grouped, length, 64), draw(1, 2 // grouped, length, 64)
+  at = np.arange(length)
+  segments = jnp.asarray(np.where(at < 30, 1, np.where(at < length - 5, 2, 0))[None], jnp.int32)
+  positions = jnp.asarray(np.where(at < 30, at, np.where(at < length - 5, at - 30, -1))[None], jnp.int32)
+  run = lambda name: attention.attention(q, [attention.Keys(k, v, positions, segments)], positions=positions,
+                                         segments=segments, window=window, implementation=name)
+  np.testing.assert_allclose(run('splash')[:, :-5], run('reference')[:, :-5], atol=2e-5)
+
+
+@pytest.mark.parametrize('flags,says', [
+    (('--config=8b_sft', '--program=internvl.train'), '--topology is missing'),
+    (('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'), "no TPU generation 'v9'"),
+    (('--topology=v5p-512', '--config=8b_sft', '--program=internvl.train'), 'expected <generation>:<shape>'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.nothing'), 'internvl.nothing: no such module'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=core.mesh'), 'no CONFIGS and no plan_step'),
+    (('--topology=v5p:4x8x8', '--config=8b_stf', '--program=internvl.train'), '--config=8b_stf: no such config'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--batch=0'), 'batch=0'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'), 'expected sizes of 1 or more'),
+    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--modle=2'), "flag 'modle'"),
+])
+def test_bad_usage_is_one_line_and_exit_code_2(flags, says, capsys):
+  assert __main__.main(['plan', *flags]) == 2
+  error = capsys.readouterr().err
+  assert says in error and error.count('\n') == 1
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'libtpu' else find(name))
+  with pytest.raises(PlanError, match=r"pip install 'espalier-jax\[plan\]'"):
+    chips.devices('v5p:4x8x8')
+
+
+def test_advice_starts_with_what_fills_the_memory():
+  from core.plan import report
+  chip = types.SimpleNamespace(hbm=100.0)
+  tips = report.advice(program((), remat='none'), mesh(data=2), chip, arguments=60)
+  assert [t.split(':')[0].split()[0] for t in tips] == ['more', 'remat=full', 'accumulate=4']
+  assert report.advice(program((), remat='full'), mesh(data=8), chip, 1)[0].startswith('seq=2')
+
+
+def test_advice_names_the_weight_that_is_not_divided():
+  from core.plan import report
+  on = mesh(data=512)
+  place = lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=sharding(s.shape, s.axes, on))
+  wide, even = Spec((3200, 4), ('vision', 'heads')), Spec((512, 4), ('embed', 'mlp'))
+  kinds = {'weights': {'wide': place(wide), 'even': place(even)}}
+  made = Program(None, (), kinds, (), rows=512, remat='full')
+  tip = report.advice(made, on, types.SimpleNamespace(hbm=60e3), arguments=52000)[0]
+  assert 'wide of shape (3200, 4) worst' in tip
