@@ -30,12 +30,13 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   context = np.flatnonzero(x.tokens == image_id)
   ends = np.cumsum(x.tiles)
   per_tile = len(context) // max(len(x.pixels), 1)
-  kept, end = len(x.tiles), min(length, len(x.tokens))
-  for i, (count, last) in enumerate(zip(x.tiles, ends)):
+  kept, end = 0, min(length, len(x.tokens))
+  for number, (count, last) in enumerate(zip(x.tiles, ends), 1):
     first, behind = context[(last - count) * per_tile] - 1, context[last * per_tile - 1] + 2  # <img> … </img>
     if behind > end or last > tiles:
-      kept, end = i, min(end, int(first))
+      end = min(end, int(first))
       break
+    kept = number
   if not x.mask[:end].any():
     kept, end = 0, 1
   total = int(ends[kept - 1]) if kept else 0

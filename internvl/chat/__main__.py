@@ -92,8 +92,8 @@ class Session:
     if not any(mark in text for mark in ('<image>', '<video>')):
       media = [{'type': 'image'}] * len(self.images) + [{'type': 'video'}] * len(self.videos)
       content = [*media, {'type': 'text', 'text': text}]
-    images, videos = self.seen
-    return [*self.messages, {'role': 'user', 'content': content}], images + self.images, videos + self.videos
+    messages = [*self.messages, {'role': 'user', 'content': content}]
+    return messages, self.seen[0] + self.images, self.seen[1] + self.videos
 
   def say(self, text: str) -> None:
     """Answers `text` on standard output."""

@@ -136,7 +136,7 @@ def test_adapters_alone_are_trained_and_export_folded(tiny, tmp_path):
   before, after = trained(tiny, dataclasses.replace(TINY, lora=Lora(rank=2)))
   names = changed(before, after)
   assert names and all(name.endswith(('.a', '.b')) for name in names)
-  program.export(tmp_path / 'model', config, after, processor(), 'A')
+  program.export(tmp_path / 'model', config, after, processor(), layout='A')
   read, plain = internvl.load(tmp_path / 'model', dtype='float32')
   batch = row(SAMPLES)
   one, other = (internvl.apply(w, config, batch.tokens, pixels=batch.pixels, positions=batch.positions,
