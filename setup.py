@@ -22,8 +22,8 @@ BENCH = [
 EXTRAS = {
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
-    # Ahead-of-time compilation for TPU topologies without a TPU: each jax release names its libtpu.
-    'plan': ['libtpu>=0.0.42,<0.0.49'],
+    # Ahead-of-time compilation for TPU topologies without a TPU: the libtpu that the jax release names.
+    'plan': ['jax[tpu]'],
     'bench': BENCH,
     # The published SEED scorer's parser, for `mode='compat'` only.
     'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
