@@ -48,14 +48,7 @@ class Params:
   language: decoder.Params
 
 
-@struct.dataclass
-class Output:
-  """logits: float32 [B, T, V]. cache: the given one, extended. kept: site → [layers, …]. aux: balance loss."""
-
-  logits: Any
-  cache: Any = None
-  kept: Any = None
-  aux: Any = 0.0
+Output = decoder.Output
 
 
 def spec(config: Config) -> Params:
