@@ -43,6 +43,6 @@ def test_compat_counts_escaped_braces_and_one_spelling():
 @pytest.mark.parametrize('unit', [r'\boxed{', '{', '}', '</think>', r'\boxed{x}', '\\', '\x00\ud800'])
 def test_a_megabyte_of_anything_is_quick(unit):
   text = unit * (1_000_000 // len(unit))
-  start = time.process_time()
+  start = time.perf_counter()
   boxed_answer(text), boxed_answer(text, compat=True)
-  assert time.process_time() - start < 5
+  assert time.perf_counter() - start < 5

@@ -40,11 +40,11 @@ def test_the_last_number_counts_only_when_asked_for():
 
 
 def test_extraction_of_a_megabyte_is_fast():
-  start = time.process_time()
+  start = time.monotonic()
   for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10 ** 6, '<think>' * 150_000,
                '1,' * 500_000):
     answers.extract(text, last_number=True)
-  assert time.process_time() - start < 5
+  assert time.monotonic() - start < 5
 
 
 @pytest.fixture(scope='module')

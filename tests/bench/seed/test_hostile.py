@@ -106,9 +106,9 @@ def test_one_process_bounds_its_work(name):
   pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1',
       'Expression')]
   for k, pair in enumerate(pairs):
-    start = time.process_time()
+    start = time.perf_counter()
     got = score(*pair)
-    assert time.process_time() - start < 22, got
+    assert time.perf_counter() - start < 22, got
     assert k or got.points < 100, got
 
 
