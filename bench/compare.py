@@ -28,6 +28,8 @@ _SAME = ('task', 'prompt_hash', 'scorer', 'tool')
 
 @dataclasses.dataclass(frozen=True)
 class Results:
+  """One finished run as read from its folder."""
+
   name: str
   items: Mapping[str, Item]
   report: Mapping
@@ -85,6 +87,7 @@ def _differs(a: Mapping, b: Mapping) -> list[str]:
 
 
 def text(result: Mapping) -> str:
+  """The comparison as lines for a terminal."""
   lines = [f'a: {result["a"]}', f'b: {result["b"]}',
            f'{result["shared"]} questions in both, {result["only_a"]} only in a, '
            f'{result["only_b"]} only in b']
@@ -105,6 +108,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
+  """Compares the two runs named on the command line."""
   if len(argv) != 3:
     raise app.UsageError(f'expected two results, got {len(argv) - 1}')
   try:

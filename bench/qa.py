@@ -47,6 +47,7 @@ def normalise_squad(text: str) -> str:
 
 
 def exact_match(prediction: str, accepted: Sequence[str]) -> float:
+  """1 when the normalised prediction is an accepted answer, else 0."""
   return float(any(normalise(prediction) == normalise(gold) for gold in accepted))
 
 

@@ -93,6 +93,7 @@ def read_rows(path: str) -> Rows:
 
 
 def sha256(path: Path) -> str:
+  """Hexadecimal digest of a file."""
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 

@@ -59,6 +59,7 @@ def define_flags() -> None:
 
 
 def main(argv) -> None:
+  """Runs or rescores the benchmark that the flags name."""
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}')
   for name in ('task', 'data'):
@@ -105,6 +106,7 @@ def _sampling(task: Task) -> Sampling:
 
 
 def cli() -> None:
+  """The command line, with what a user can mend as one line."""
   sys.modules['__main__'].__doc__ = f'{__doc__}{tasks.describe()}\n'
   define_flags()
   app.run(main)

@@ -58,6 +58,7 @@ def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
 
 
 def prompt_hash(task: Task) -> str:
+  """Identifies the wording of a task's prompts, so that runs compare only under one."""
   return hashlib.sha256(task.template.encode()).hexdigest()
 
 
@@ -82,11 +83,11 @@ def generate(task: Task, data: Data, out: Path, model, sampling: Sampling, seed:
   with Log(out / 'answers.jsonl', header) as log:
     done = {(e['id'], e['sample']): Answer(e['text'], e['finish']) for e in log.entries}
     wanted = [(example, k) for example in data.examples for k in range(sampling.samples)]
-    todo = [(example, k) for example, k in wanted if (example.id, k) not in done]
-    if len(todo) < len(wanted):
-      print(f'{len(wanted) - len(todo)} of {len(wanted)} answers are there already')
+    missing = [(example, k) for example, k in wanted if (example.id, k) not in done]
+    if len(missing) < len(wanted):
+      print(f'{len(wanted) - len(missing)} of {len(wanted)} answers are there already')
     ask = lambda pair: _ask(task, pair[0], model, sampling, sample_seed(seed, pair[0].id, pair[1]))
-    for (example, k), answer in _in_parallel(ask, todo, workers if model.concurrent else 1):
+    for (example, k), answer in _in_parallel(ask, missing, workers if model.concurrent else 1):
       done[example.id, k] = answer
       if answer.finish != 'failed':
         log.append({'id': example.id, 'sample': k, 'text': answer.text, 'finish': answer.finish})
@@ -106,14 +107,14 @@ def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> 
     return Answer(str(error), 'failed')
 
 
-def _in_parallel(ask, todo: Sequence, workers: int) -> Iterator[tuple]:
+def _in_parallel(ask, missing: Sequence, workers: int) -> Iterator[tuple]:
   """(question, answer) as they finish. A long row of failures ends the run; what is done is kept."""
   failures = 0
   pool = concurrent.futures.ThreadPoolExecutor(workers)
   try:
     # Only a few are handed over at a time, so that stopping loses no more than those.
-    queue, waiting = iter(todo), {}
-    with tqdm(total=len(todo), desc='asking', unit='answer', disable=not todo) as bar:
+    queue, waiting = iter(missing), {}
+    with tqdm(total=len(missing), desc='asking', unit='answer', disable=not missing) as bar:
       while True:
         while len(waiting) < 2 * workers and (question := next(queue, None)) is not None:
           waiting[pool.submit(ask, question)] = question

@@ -34,6 +34,7 @@ def summarise(task: Task, items: Sequence[Item], *, resamples: int = stats.RESAM
 
 
 def metric_names(items: Sequence[Item]) -> list[str]:
+  """Names of the metrics that the items have, in order."""
   return list(dict.fromkeys(metric for item in items for metric in item.scores))
 
 

@@ -38,6 +38,8 @@ class Config:
 
 @struct.dataclass
 class Params:
+  """Weights of one mixture layer; None where the family has no biases."""
+
   router: jax.Array  # [D, E]
   gate: jax.Array  # [E, D, F]
   up: jax.Array  # [E, D, F]

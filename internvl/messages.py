@@ -25,6 +25,8 @@ class Part(NamedTuple):
 
 
 class Turn(NamedTuple):
+  """One turn of a conversation: who speaks, and text and media in order."""
+
   role: str
   parts: list[Part]
 

@@ -43,6 +43,8 @@ class Config:
 
 @struct.dataclass
 class Params:
+  """Weights of the whole model."""
+
   vision: vision.Params
   projector: projector.Params
   language: decoder.Params

@@ -17,6 +17,8 @@ NORM_EPS = 1e-5  # the tower's own norms use 1e-6
 
 @struct.dataclass
 class Params:
+  """Weights of the projector; b is the side of the square of patches that becomes one token."""
+
   norm: Any  # [b²D]
   norm_bias: Any
   up: Any  # [b²D, W]

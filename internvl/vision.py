@@ -61,12 +61,16 @@ class Config:
 
 @struct.dataclass
 class Norm:
+  """Weights of LayerNorm, or of RMSNorm."""
+
   scale: Any
   bias: Any = None  # None: RMSNorm
 
 
 @struct.dataclass
 class Attention:
+  """Weights of self-attention; None where the tower has none."""
+
   q: Any  # [D, N, H]
   k: Any
   v: Any
@@ -81,6 +85,8 @@ class Attention:
 
 @struct.dataclass
 class Block:
+  """Weights of one layer."""
+
   attn_norm: Norm
   attn: Attention
   attn_scale: Any  # [D], layer scale
@@ -94,6 +100,8 @@ class Block:
 
 @struct.dataclass
 class Params:
+  """Weights of the tower."""
+
   cls: Any  # [D]
   positions: Any  # [1 + grid², D]
   patch: Any  # [patch, patch, 3, D]

@@ -80,6 +80,7 @@ def step_bytes(params, config, batch: int) -> int:
 
 
 def main(_):
+  """Measures each batch size and prints the ratios."""
   import torch
   import transformers
   torch.set_num_threads(1)

@@ -46,6 +46,7 @@ def measure(pairs: list[tuple[str, str, str]], seconds: float, mode: str) -> dic
 
 
 def main(_) -> None:
+  """Times the scorer, and the published one where it is installed."""
   pairs = read_pairs(flags.FLAGS.pairs)
   results = {mode: measure(pairs, flags.FLAGS.seconds, mode)
              for mode in (('strict', 'compat') if flags.FLAGS.compat else ('strict',))}

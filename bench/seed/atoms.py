@@ -61,6 +61,7 @@ def symbol_atom(parser) -> Node:
 
 
 def word_atom(parser) -> Node:
+  """Reads a word as one name, with its subscripts and superscripts."""
   return _scripts(parser, Name(parser.next().text))
 
 

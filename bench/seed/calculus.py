@@ -14,6 +14,7 @@ def _mark(token: Token) -> str:
 
 
 def is_operator(node: Node) -> bool:
+  """Whether the node is a derivative operator."""
   return node.head == 'operator'
 
 

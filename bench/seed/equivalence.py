@@ -27,6 +27,8 @@ _RANGES = ((0.4, 2.5), (0.1, 1.2), (1.0, 7.0), (3.0, 25.0), (0.02, 9.0))
 
 
 class Verdict(enum.Enum):
+  """Outcome of comparing two expressions."""
+
   EQUAL = 'equal'
   DIFFERENT = 'different'
   UNDECIDED = 'undecided'
@@ -147,6 +149,7 @@ def _value(node: Node, point: Point):
 
 
 def type_of(value) -> str:
+  """Name of the kind of value an expression evaluated to."""
   return 'vector' if is_vector(value) else 'matrix' if is_matrix(value) else 'number'
 
 

@@ -69,6 +69,7 @@ def expression(reference: str, prediction: str, job: Job) -> Mark:
 
 
 def read_expression(text: str, job: Job) -> Node:
+  """Parses the text of an Expression answer."""
   parts = [side(s, job.reading) for s in statements(tokens_of(text, job.reading))]
   return parts[0] if len(parts) == 1 else Node('list', tuple(parts), ')')
 

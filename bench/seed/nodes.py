@@ -80,6 +80,7 @@ PI, E, I, INFINITY = Node('pi'), Node('e'), Node('i'), Node('infinity')
 
 
 def number(value: int | Fraction) -> Node:
+  """A number node."""
   return Node('number', (), Fraction(value))
 
 
@@ -87,30 +88,37 @@ ZERO, ONE, MINUS_ONE, HALF = number(0), number(1), number(-1), number(Fraction(1
 
 
 def symbol(base: str, sub: tuple[str, ...] = (), marks: tuple[str, ...] = ()) -> Node:
+  """A symbol node: base letter, subscript and decorations are all its identity."""
   return Node('symbol', (), Name(base, sub, tuple(sorted(marks))))
 
 
 def add(*terms: Node) -> Node:
+  """A sum."""
   return terms[0] if len(terms) == 1 else Node('add', terms)
 
 
 def mul(*factors: Node) -> Node:
+  """A product."""
   return factors[0] if len(factors) == 1 else Node('mul', factors)
 
 
 def power(base: Node, exponent: Node) -> Node:
+  """A power."""
   return Node('pow', (base, exponent))
 
 
 def negative(x: Node) -> Node:
+  """−x."""
   return number(-x.value) if x.head == 'number' else Node('mul', (MINUS_ONE, x))
 
 
 def subtract(a: Node, b: Node) -> Node:
+  """a − b."""
   return add(a, negative(b))
 
 
 def divide(a: Node, b: Node) -> Node:
+  """a / b."""
   return mul(a, power(b, MINUS_ONE))
 
 
@@ -129,6 +137,7 @@ def names(node: Node) -> list[Name]:
 
 
 def heads(node: Node) -> set[str]:
+  """The heads of a node and of all below it."""
   return {n.head for n in walk(node)}
 
 

@@ -78,14 +78,17 @@ _CONSTANTS: dict[str, Callable] = {
 
 
 def is_vector(x) -> bool:
+  """Whether the value is a vector."""
   return isinstance(x, tuple)
 
 
 def is_matrix(x) -> bool:
+  """Whether the value is a matrix."""
   return isinstance(x, mpmath.matrix) or hasattr(x, 'rows')
 
 
 def is_scalar(x) -> bool:
+  """Whether the value is a single number."""
   return not is_vector(x) and not is_matrix(x)
 
 

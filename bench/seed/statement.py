@@ -140,6 +140,7 @@ def side(part: Statement, reading: Reading) -> Node:
 
 
 def member(tokens: list[Token], reading: Reading) -> Node:
+  """Reads one side of a relation."""
   if not trim(tokens):
     raise ParseError('nothing on one side of a relation')
   return parse_tokens(unwrap(trim(tokens)), reading)

@@ -28,6 +28,7 @@ def _answer(job: dict) -> dict:
 
 
 def main() -> None:
+  """Serves pairs from standard input until it closes."""
   limit = int(sys.argv[1])
   # Not every system lets a process lower this; Linux does.
   with contextlib.suppress(ValueError, OSError):

@@ -94,6 +94,7 @@ def question(prompt: Prompt, template: str = '') -> str:
 
 
 def template_hash(template: str) -> str:
+  """Identifies the wording of a judge's prompt."""
   return hashlib.sha256(template.encode()).hexdigest()
 
 

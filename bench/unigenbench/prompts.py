@@ -34,6 +34,8 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
+  """The prompts of one file, and what had to be mended in it."""
+
   prompts: tuple[Prompt, ...]
   read: int
   files: Mapping[str, str]

@@ -43,4 +43,5 @@ def picture_part(raw: bytes) -> dict:
 
 
 def folder_of(path: str) -> Path:
+  """The path itself if it is a folder, else the folder it lies in."""
   return Path(path) if Path(path).is_dir() else Path(path).parent

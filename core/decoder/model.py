@@ -54,6 +54,8 @@ class Config:
 
 @struct.dataclass
 class Attention:
+  """Weights of self-attention; None where the family has none."""
+
   q: Any  # [D, N, H]
   k: Any  # [D, K, H]
   v: Any  # [D, K, H]
@@ -69,6 +71,8 @@ class Attention:
 
 @struct.dataclass
 class Mlp:
+  """Weights of the gated feed-forward."""
+
   gate: Any  # [D, F]
   up: Any
   down: Any  # [F, D]
@@ -76,6 +80,8 @@ class Mlp:
 
 @struct.dataclass
 class Block:
+  """Weights of one layer."""
+
   attn_norm: Any
   attn: Attention
   mlp_norm: Any
@@ -84,6 +90,8 @@ class Block:
 
 @struct.dataclass
 class Params:
+  """Weights of the decoder."""
+
   embed: Any  # [V, D]
   blocks: Any  # Block, leaves stacked on a layer axis; or a tuple of Blocks
   norm: Any
