@@ -41,7 +41,7 @@ def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
 
 def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-  """r − mean of the others of the group (RLOO, arXiv 2402.14740 §2.2): float32 [P, G] to [P, G].
+  """r − mean of the others of the group (RLOO, arXiv 2402.14740): float32 [P, G] to [P, G].
 
   A group of one keeps its reward.
   """
@@ -64,7 +64,7 @@ def token_rewards(rewards: jax.Array, mask: jax.Array, divergence: jax.Array | N
                   kl_coef: float = 0.0) -> jax.Array:
   """[P, G, T]: the reward of a sample [P, G] at its last token, less kl_coef·divergence [P, G, T] at every token.
 
-  (REINFORCE++, arXiv 2501.03262 eq. 4; the divergence there is k1 from the reference policy.)
+  (REINFORCE++, arXiv 2501.03262; the divergence there is k1 from the reference policy.)
   """
   last = mask & (jnp.cumsum(mask, -1) == mask.sum(-1, keepdims=True))
   placed = jnp.where(last, rewards[..., None], 0.0)
@@ -72,7 +72,7 @@ def token_rewards(rewards: jax.Array, mask: jax.Array, divergence: jax.Array | N
 
 
 def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax.Array:
-  """Returns of token rewards, whitened over the batch (REINFORCE++, arXiv 2501.03262 §3): float32 [P, G, T].
+  """Returns of token rewards, whitened over the batch (REINFORCE++, arXiv 2501.03262): float32 [P, G, T].
 
   rewards: [P, G, T] from `token_rewards`; the return is Σ_{t' ≥ t} γ^(t' − t) r_t' over the tokens of `mask`, which
   alone count as steps.
@@ -89,7 +89,7 @@ def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax
 
 
 def reinforce_pp_baseline(rewards: jax.Array, mask: jax.Array) -> jax.Array:
-  """r − mean of the group, at every token, whitened over the batch (REINFORCE++-baseline, arXiv 2501.03262 §3).
+  """r − mean of the group, at every token, whitened over the batch (REINFORCE++-baseline, arXiv 2501.03262).
 
   rewards: [P, G]; mask: bool [P, G, T]; returns float32 [P, G, T]. A sample without tokens counts in no mean.
   """

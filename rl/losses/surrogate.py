@@ -22,7 +22,7 @@ def _clip(ratio, advantages, rule):
 
 
 def ppo(delta, logp, advantages, mask, rule):
-  """Token ratios (arXiv 1707.06347 eq. 7); with `rule.dual_clip`, bounded where A < 0 (arXiv 1912.09729 eq. 5)."""
+  """Token ratios (arXiv 1707.06347 eq. 7); with `rule.dual_clip`, bounded where A < 0 (arXiv 1912.09729)."""
   ratio = jnp.exp(jnp.clip(delta, -MAX_LOG_RATIO, MAX_LOG_RATIO))
   plain, loss = _clip(ratio, advantages, rule)
   if rule.dual_clip is not None:
