@@ -73,7 +73,7 @@ def bco(rewards: jax.Array, shift: jax.Array) -> jax.Array:
 
 def mpo(logp: jax.Array, mask: jax.Array, reference: jax.Array, shift: RewardShift, *, config: Mpo = Mpo(),
         token_weight: jax.Array | None = None) -> Loss:
-  """Mixed preference optimisation (arXiv 2411.10442; InternVL3.5, arXiv 2508.18265): the mean over pairs, and the next shift.
+  """Mixed preference optimisation (arXiv 2411.10442): the mean over pairs, and the next shift.
 
   logp: float32 [B, 2, T] of the answers' tokens under the policy; mask: bool [B, 2, T] of the tokens there are;
   reference: float32 [B, 2], the answers' summed log-probabilities under the frozen reference. The shift takes in
