@@ -34,6 +34,13 @@ class Cache:
     """Number of slots."""
     return self.positions.shape[1]
 
+  def repeat(self, times: int) -> 'Cache':
+    """Each row `times` times in a row: what samples of one prompt go on from."""
+    if times == 1:
+      return self
+    k, v = (jax.tree.map(lambda x: jnp.repeat(x, times, -4), x) for x in (self.k, self.v))
+    return Cache(k, v, jnp.repeat(self.positions, times, 0), self.length)
+
   def layers(self, positions: jax.Array):
     """What `core.params.walk` hands to each layer: its `Keys`, with room for tokens at `positions` [B, T]."""
     if isinstance(self.k, tuple):

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast
 
+# transformers would tell every user that PyTorch is missing, which tokenizers do without.
+os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+
 # What stands for bytes that are not (yet) a whole UTF-8 character.
 REPLACEMENT = '\ufffd'
 

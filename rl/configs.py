@@ -12,9 +12,9 @@ from rl.tasks import TASKS
 class Warmup:
   """The short supervised phase before reinforcement learning."""
 
-  steps: int = field(120, 'supervised updates')
+  steps: int = field(60, 'supervised updates')
   batch: int = field(128, 'examples an update')
-  optim: Optim = field(Optim(lr=2e-3, schedule='constant', warmup_steps=20), 'optimiser')
+  optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Config:
   task: str = field('digits', 'where queries come from, of rl.tasks.TASKS')
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
-  steps: int = field(240, 'rollouts')
+  steps: int = field(200, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
-  group: int = field(4, 'samples of each prompt')
+  group: int = field(16, 'samples of each prompt')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
   max_new: int = field(4, 'longest answer in tokens, the stop token included')
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
-  optim: Optim = field(Optim(lr=5e-4, schedule='constant', warmup_steps=5), 'optimiser')
+  optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   eval_queries: int = field(1024, 'held-out questions before and after')
   eval_every: int = field(20, 'rollouts between looks at 256 held-out questions')
   save_every: int = field(25, 'steps between checkpoints')

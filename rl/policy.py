@@ -2,7 +2,7 @@
 
 B prompts   G answers to each   P prompt slots   N answer slots   n tiles a prompt   S pixels a side
 
-A prompt's images are encoded once for all its answers.
+A prompt, images included, is computed once for all its answers.
 """
 
 import functools
@@ -58,27 +58,27 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None)
   return Prompts(tokens, positions, pixels)
 
 
-def _embed(params, config, prompts: Prompts, times: int) -> jax.Array:
-  """Prompt embeddings, each `times` times in a row: [B * times, P, D]."""
+def _embed(params, config, prompts: Prompts) -> jax.Array:
+  """Prompt embeddings [B, P, D]."""
   images, _ = model.encode(params, config, prompts.pixels)
-  return jnp.repeat(model.embed(params, config, prompts.tokens, images), times, 0)
+  return model.embed(params, config, prompts.tokens, images)
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'times'))
-def _prepare(params, config, prompts, times):
+@functools.partial(jax.jit, static_argnames='config')
+def _prepare(params, config, prompts):
   """Prompt embeddings, and the language model's weights laid out for decoding."""
   language = params.language
   if jax.default_backend() != 'tpu':
     language = language.replace(blocks=unstack(language.blocks))
-  return _embed(params, config, prompts, times), language
+  return _embed(params, config, prompts), language
 
 
 def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_new: int, stop: int,
            sampling: sample.Sampling) -> Answers:
   """Samples as many answers to each prompt as `sampling` has rows for it: B * G rows, a prompt's beside each other."""
   rows, times = prompts.tokens.shape[0], sampling.seed.shape[0] // prompts.tokens.shape[0]
-  x, language = _prepare(params, config, prompts, times)
-  state = sample.generate(language, config.language, x, np.repeat(prompts.positions, times, 0), max_new=max_new,
+  x, language = _prepare(params, config, prompts)
+  state = sample.generate(language, config.language, x, prompts.positions, times=times, max_new=max_new,
                           sampling=sampling, stops=(stop,))
   mask = jnp.arange(max_new) < state.count[:, None]
   group = lambda a: a[:, :max_new].reshape(rows, times, max_new)
@@ -86,16 +86,21 @@ def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_
 
 
 def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers):
-  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it."""
+  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it.
+
+  A prompt goes through the model once; its answers go on from its keys and values.
+  """
   b, g, n = answers.tokens.shape
-  start = prompts.tokens.shape[1]
-  said, mask = answers.tokens.reshape(b * g, n), answers.mask.reshape(b * g, n)
-  before = jnp.repeat(prompts.positions, g, 0)
-  after = before.max(-1, keepdims=True) + 1 + jnp.arange(n)
-  positions = jnp.concatenate([before, jnp.where(mask, after, -1)], 1)
-  x = jnp.concatenate([_embed(params, config, prompts, g), decoder.embed(params.language, said)], 1)
-  out = decoder.forward(params.language, config.language, x, positions=positions)
-  pair = decoder.log_probs(params.language, config.language, out.hidden[:, start - 1:-1], said)
+  said = answers.tokens.reshape(b * g, n)
+  language = params.language
+  prompt = decoder.forward(language, config.language, _embed(params, config, prompts), positions=prompts.positions,
+                           cache=prompts.tokens.shape[1] + n - 1)
+  start = jnp.repeat(prompts.positions.max(-1, keepdims=True) + 1, g, 0)
+  positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)[:, :-1]
+  rest = decoder.forward(language, config.language, decoder.embed(language, said[:, :-1]), positions=positions,
+                         cache=prompt.cache.repeat(g))
+  hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden], 1)
+  pair = decoder.log_probs(language, config.language, hidden, said)
   return tuple(x.reshape(b, g, n) for x in pair)
 
 

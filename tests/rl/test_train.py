@@ -41,6 +41,19 @@ def test_answers_have_the_log_probability_they_were_sampled_with(s, weights):
   assert (np.asarray(entropy) > 0).all()
 
 
+@pytest.mark.parametrize('slots', [1, 4])
+def test_answers_that_share_a_prompt_equal_answers_to_copies_of_it(s, weights, slots):
+  prompts = s.prompts(s.queries('train', 5, 0, 2))
+  copies = jax.tree.map(lambda x: np.repeat(x, 3, 0), prompts)
+  sampling = Sampling.of(6, temperature=1.0, seed=3)
+  shared, alone = (policy.answer(weights, s.model, p, max_new=slots, stop=s.processor.stop_id, sampling=sampling)
+                   for p in (prompts, copies))
+  assert shared.tokens.shape == (2, 3, slots) and alone.tokens.shape == (6, 1, slots)
+  np.testing.assert_array_equal(shared.tokens.reshape(6, 1, slots), alone.tokens)
+  for a, b in zip(policy.log_probs(weights, s.model, prompts, shared), policy.log_probs(weights, s.model, copies, alone)):
+    np.testing.assert_allclose(np.where(shared.mask, a, 0).ravel(), np.where(alone.mask, b, 0).ravel(), atol=1e-5)
+
+
 def test_a_sample_does_not_depend_on_the_batch_around_it(s, weights):
   prompts = s.prompts(s.queries('train', 5, 0, 4))
   draw = lambda p, seed: np.asarray(policy.answer(
