@@ -20,8 +20,8 @@ AXES = (None, 'kv_heads', None, None)  # of a pool
 class Layer:
   """One layer's pools beside what all layers share."""
 
-  k: jax.Array  # [P, K, S, H]
-  v: jax.Array
+  k: jax.Array  # [P, K, H, S]: keys in columns multiply twice as fast on CPU
+  v: jax.Array  # [P, K, S, H]
   plan: Plan
   page: jax.Array
   offset: jax.Array
@@ -31,9 +31,9 @@ class Layer:
 
     Writing comes first: a buffer that is read before it is written again is copied by XLA at every step.
     """
-    write = lambda pool, x: constrain(
-        pool.at[self.page, :, self.offset].set(x[:, :, 0].astype(pool.dtype), mode='drop'), AXES)
-    k, v = write(self.k, k), write(self.v, v)
+    k = self.k.at[self.page, :, :, self.offset].set(k[:, :, 0].astype(self.k.dtype), mode='drop')
+    v = self.v.at[self.page, :, self.offset].set(v[:, :, 0].astype(self.v.dtype), mode='drop')
+    k, v = constrain(k, AXES), constrain(v, AXES)
     out, _ = tree_attention(q[:, 0], k, v, self.plan, window=window, sinks=sinks)
     return out[:, None], (k, v)
 
@@ -59,5 +59,7 @@ class Pages:
 
 def pools(config, pages: int, page_size: int, dtype) -> tuple[tuple, tuple]:
   """Empty pools (k, v) of a decoder `config` (depth, kv_heads, head_dim)."""
-  shape = (pages, config.kv_heads, page_size, config.head_dim)
-  return tuple(tuple(constrain(jnp.zeros(shape, dtype), AXES) for _ in range(config.depth)) for _ in range(2))
+  columns = (pages, config.kv_heads, config.head_dim, page_size)
+  rows = (pages, config.kv_heads, page_size, config.head_dim)
+  empty = lambda shape: tuple(constrain(jnp.zeros(shape, dtype), AXES) for _ in range(config.depth))
+  return empty(columns), empty(rows)

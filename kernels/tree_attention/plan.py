@@ -1,6 +1,6 @@
 """Which pages are read for which rows: pure NumPy on the host, once a segment.
 
-R rows   W items   P pages in an item   C rows of an item
+R rows   W items   C rows of an item
 """
 
 from collections.abc import Sequence
@@ -8,21 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 from flax import struct
 
-SPAN = 4  # pages in an item: one product covers them all
 BLOCK = 16  # items a step of the XLA loop; lists are padded to its multiples
 FEW = 8  # rows of an item between "one" and "all"
 
 
 @struct.dataclass
 class Items:
-  """Work of one width C: item w is up to P consecutive pages, read by up to C rows.
+  """Work of one width C: each item is a page, read by up to C rows.
 
-  pages: int32 [W, P], -1 where there is none. start: int32 [W], the first page's place in its rows' sequences, in
-  tokens. rows: int32 [W, C], R where there is none; the widest list (C = R) has row r in column r. count: int32 [],
-  the items there are; the rest is padding.
+  page: int32 [W]. start: int32 [W], the page's first token's place in its rows' sequences. rows: int32 [W, C], R where
+  there is none; the widest list (C = R) has row r in column r. count: int32 [], the items there are; the rest is
+  padding.
   """
 
-  pages: np.ndarray
+  page: np.ndarray
   start: np.ndarray
   rows: np.ndarray
   count: np.ndarray
@@ -40,9 +39,9 @@ class Plan:
   lengths: np.ndarray
 
 
-def plan(tables: Sequence[Sequence[int]], lengths: Sequence[int], *, page_size: int, capacity: int | None = None,
-         span: int = SPAN) -> Plan:
-  """The plan of rows whose pages `tables` lists in order; every page appears in exactly one item.
+def plan(tables: Sequence[Sequence[int]], lengths: Sequence[int], *, page_size: int,
+         capacity: int | None = None) -> Plan:
+  """The plan of rows whose pages `tables` lists in order; every page is one item, however many rows read it.
 
   capacity: items in each list, for a fixed shape; by default the least power of two. Raises ValueError when a page is
   listed at two depths, or the items exceed the capacity.
@@ -57,45 +56,24 @@ def plan(tables: Sequence[Sequence[int]], lengths: Sequence[int], *, page_size: 
     raise ValueError(f'page {wrong} is listed at two depths; a page holds one place of a sequence')
   readers = np.zeros((len(pages), rows), bool)
   readers[index, row] = True
-  _, leaves = np.unique(readers, axis=0, return_inverse=True)  # pages with the same readers
-  order = np.lexsort((depth[first], leaves.reshape(-1)))
-  runs = _runs(leaves.reshape(-1)[order], depth[first][order], span)
-  starts = np.flatnonzero(runs == 0)
-  widths = readers[order[starts]].sum(1)
-  out, below = [], 0
+  order = np.lexsort((depth[first], row[first]))  # a sequence's pages beside each other
+  pages, start, readers = pages[order], depth[first][order] * page_size, readers[order]
+  widths, items, below = readers.sum(1), [], 0
   for width in (*(w for w in (1, FEW) if w < rows), rows):
-    chosen = (widths > below) & (widths <= width)
-    out.append(_items(pages[order], depth[first][order], readers[order], starts, runs, np.flatnonzero(chosen), width,
-                      page_size, capacity, span))
+    mine = (widths > below) & (widths <= width)
+    items.append(_items(pages[mine], start[mine], readers[mine], width, capacity))
     below = width
-  return Plan(tuple(out), np.asarray(lengths, np.int32))
+  return Plan(tuple(items), np.asarray(lengths, np.int32))
 
 
-def _runs(leaves: np.ndarray, depth: np.ndarray, span: int) -> np.ndarray:
-  """For pages sorted by (leaves, depth): each one's place in its item, 0..span-1."""
-  fresh = np.ones(len(leaves), bool)
-  fresh[1:] = (leaves[1:] != leaves[:-1]) | (depth[1:] != depth[:-1] + 1)
-  at = np.arange(len(leaves))
-  return (at - np.maximum.accumulate(np.where(fresh, at, 0))) % span
-
-
-def _items(pages, depth, readers, starts, runs, chosen, width, page_size, capacity, span) -> Items:
-  rows = readers.shape[1]
-  room = _padded(len(chosen), capacity)
-  out = Items(np.full((room, span), -1, np.int32), np.zeros(room, np.int32), np.full((room, width), rows, np.int32),
-              np.int32(len(chosen)))
-  ends = np.append(starts, len(runs))
-  for w, item in enumerate(chosen):
-    begin, end = ends[item], ends[item + 1]
-    out.pages[w, :end - begin] = pages[begin:end]
-    out.start[w] = depth[begin] * page_size
-    under = np.flatnonzero(readers[begin])
-    out.rows[w, under if width == rows else slice(len(under))] = under
-  return out
-
-
-def _padded(items: int, capacity: int | None) -> int:
-  room = -(-max(items, capacity or 1 << max(items - 1, 0).bit_length()) // BLOCK) * BLOCK
-  if capacity is not None and items > capacity:
-    raise ValueError(f'{items} items exceed the capacity of {capacity}')
-  return room
+def _items(pages, start, readers, width: int, capacity: int | None) -> Items:
+  count, rows = readers.shape
+  if capacity is not None and count > capacity:
+    raise ValueError(f'{count} items exceed the capacity of {capacity}')
+  room = -(-(capacity or 1 << max(count - 1, 0).bit_length()) // BLOCK) * BLOCK
+  grow = lambda x: np.pad(x, (0, room - count)).astype(np.int32)
+  table = np.full((room, width), rows, np.int32)
+  item, row = np.nonzero(readers)
+  column = row if width == rows else readers.cumsum(1)[item, row] - 1
+  table[item, column] = row
+  return Items(grow(pages), grow(start), table, np.int32(count))

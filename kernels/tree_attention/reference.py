@@ -1,6 +1,6 @@
 """The definition: one softmax over everything that a row reads.
 
-R rows   N query heads   K key heads   G = N/K   H head size   W items   S tokens of an item
+R rows   N query heads   K key heads   G = N/K   H head size   W items   S tokens of a page
 """
 
 import math
@@ -11,21 +11,20 @@ import jax.numpy as jnp
 def run(q, k_pages, v_pages, plan, *, window, sinks):
   """As `kernels.tree_attention`, every row by every item, masked."""
   r, n, h = q.shape
-  heads, page_size = k_pages.shape[1:3]
+  heads, page_size = v_pages.shape[1:3]
   dtype = jnp.promote_types(q.dtype, jnp.float32)
   grouped = q.reshape(r, heads, n // heads, h).astype(dtype)
   length = jnp.asarray(plan.lengths)[:, None, None]
   scores, values, seen = [], [], []
   for items in plan.items:
-    pages = jnp.asarray(items.pages)
-    k, v = (jnp.moveaxis(x[jnp.maximum(pages, 0)].astype(dtype), 2, 1) for x in (k_pages, v_pages))  # [W, K, P, page, H]
-    k, v = (x.reshape(*x.shape[:2], -1, h) for x in (k, v))
-    token = items.start[:, None] + jnp.arange(k.shape[2])  # [W, S]
-    reads = (jnp.asarray(items.rows) == jnp.arange(r)[:, None, None]).any(-1)  # [R, W]
-    see = reads[:, :, None] & jnp.repeat(pages >= 0, page_size, 1) & (token < length)
+    k, v = (x[items.page].astype(dtype) for x in (k_pages, v_pages))
+    token = items.start[:, None] + jnp.arange(page_size)  # [W, S]
+    there = jnp.arange(k.shape[0]) < items.count
+    reads = there & (jnp.asarray(items.rows) == jnp.arange(r)[:, None, None]).any(-1)  # [R, W]
+    see = reads[:, :, None] & (token < length)
     if window is not None:
       see &= token >= length - window
-    s = jnp.einsum('rkgh,wksh->rkgws', grouped, k) / math.sqrt(h)
+    s = jnp.einsum('rkgh,wkhs->rkgws', grouped, k) / math.sqrt(h)
     scores.append(jnp.where(see[:, None, None], s, -jnp.inf).reshape(*s.shape[:3], -1))
     values.append(jnp.where(see.any(0)[:, None, :, None], v, 0))
     seen.append(see)

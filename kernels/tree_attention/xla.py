@@ -1,6 +1,6 @@
 """The portable form: a loop over blocks of items with a running softmax; its length is traced, its shape fixed.
 
-R rows   B items of a block   C rows of an item   N query heads   K key heads   G = N/K   H head size   S tokens
+R rows   B items of a block   C rows of an item   N query heads   K key heads   G = N/K   H head size   S page size
 """
 
 import math
@@ -30,7 +30,7 @@ def run(q, k_pages, v_pages, plan, *, window, sinks):
 
     def block(i, state, items=items, part=part):
       cut = lambda x: jax.lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK)
-      piece = Items(cut(items.pages), cut(items.start), cut(items.rows), items.count)
+      piece = Items(cut(items.page), cut(items.start), cut(items.rows), items.count)
       return part(state, grouped, k_pages, v_pages, piece, lengths, window)
 
     items = jax.tree.map(jnp.asarray, items)
@@ -41,20 +41,10 @@ def run(q, k_pages, v_pages, plan, *, window, sinks):
   return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)
 
 
-def _read(pool, pages):
-  """The pages of a block, [B, K, S, H]."""
-  x = jnp.moveaxis(pool[jnp.maximum(pages, 0)], 2, 1)
-  return x.reshape(*x.shape[:2], -1, x.shape[-1])
-
-
-def _tokens(items: Items, page_size: int):
-  """(place in the sequence [B, S], whether there is a page [B, S])."""
-  there = jnp.repeat(items.pages >= 0, page_size, 1)
-  return items.start[:, None] + jnp.arange(there.shape[1]), there
-
-
-def _sees(token, there, length, window):
-  see = there & (token < length)
+def _sees(items: Items, page_size, length, window):
+  """Whether a row that reads `length` tokens, [..., 1], sees the tokens of each page: [..., B, S] with length's axes."""
+  token = items.start[:, None] + jnp.arange(page_size)
+  see = token < length
   return see if window is None else see & (token >= length - window)
 
 
@@ -62,15 +52,14 @@ def _few(state, q, k_pages, v_pages, items: Items, lengths, window):
   """Each item with its own rows; the parts are summed into rows by a product with a 0/1 matrix."""
   r = q.shape[0]
   rows = jnp.minimum(items.rows, r - 1)
-  token, there = _tokens(items, k_pages.shape[2])
-  length = jnp.where(items.rows < r, lengths[rows], 0)
-  see = _sees(token[:, None], there[:, None], length[..., None], window)  # [B, C, S]
-  s = jnp.einsum('bckgh,bksh->bkcgs', q[rows], _read(k_pages, items.pages), preferred_element_type=state[0].dtype)
-  see = see[:, None, :, None]
-  s = jnp.where(see, s, MASKED)
+  length = jnp.where(items.rows < r, lengths[rows], 0).T[..., None]  # [C, B, 1]
+  see = jnp.moveaxis(_sees(items, v_pages.shape[2], length, window), 0, 1)  # [B, C, S]
+  s = jnp.einsum('bckgh,bkhs->bkcgs', q[rows], k_pages[items.page], preferred_element_type=state[0].dtype)
+  mask = see[:, None, :, None]
+  s = jnp.where(mask, s, MASKED)
   top = s.max(-1)
-  p = jnp.where(see, jnp.exp(s - top[..., None]), 0)
-  v = jnp.where(see.any((2, 3))[..., None], _read(v_pages, items.pages), 0)  # 0 · NaN of an unused token is NaN
+  p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
+  v = jnp.where(see.any(1)[:, None, :, None], v_pages[items.page], 0)  # 0 · NaN of an unused token is NaN
   out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=state[0].dtype)
   flat = lambda x: jnp.moveaxis(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])  # [B * C, K, G, ...]
   return _merge(state, flat(top), flat(p.sum(-1)), flat(out), items.rows.reshape(-1))
@@ -90,16 +79,14 @@ def _merge(state, top, total, out, rows):
 def _all(state, q, k_pages, v_pages, items: Items, lengths, window):
   """All rows by all tokens of the block in one product."""
   was, sums, acc = state
-  token, there = _tokens(items, k_pages.shape[2])
-  see = _sees(token, there, lengths[:, None, None], window) & (items.rows < q.shape[0]).T[..., None]  # [R, B, S]
-  see = see.reshape(q.shape[0], -1)
-  k, v = (jnp.moveaxis(_read(x, items.pages), 1, 0) for x in (k_pages, v_pages))
-  k, v = (x.reshape(x.shape[0], -1, x.shape[-1]) for x in (k, v))  # [K, B * S, H]
-  s = jnp.einsum('rkgh,ksh->rkgs', q, k, preferred_element_type=was.dtype)
-  s = jnp.where(see[:, None, None], s, MASKED)
+  see = _sees(items, v_pages.shape[2], lengths[:, None, None], window) & (items.rows < q.shape[0]).T[..., None]
+  see = see.reshape(q.shape[0], -1)  # [R, B * S]
+  s = jnp.einsum('rkgh,bkhs->rkgbs', q, k_pages[items.page], preferred_element_type=was.dtype)
+  s = jnp.where(see[:, None, None], s.reshape(*s.shape[:3], -1), MASKED)
   now = jnp.maximum(was, s.max(-1))
   p = jnp.where(see[:, None, None], jnp.exp(s - now[..., None]), 0)
-  v = jnp.where(see.any(0)[:, None], v, 0)
+  v = jnp.where(see.any(0).reshape(BLOCK, 1, -1, 1), v_pages[items.page], 0)
   keep = jnp.exp(was - now)
-  part = jnp.einsum('rkgs,ksh->rkgh', p.astype(v.dtype), v, preferred_element_type=was.dtype)
+  weights = p.astype(v.dtype).reshape(*p.shape[:3], BLOCK, -1)
+  part = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=was.dtype)
   return now, sums * keep + p.sum(-1), acc * keep[..., None] + part
