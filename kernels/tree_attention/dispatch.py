@@ -14,9 +14,9 @@ def tree_attention(q, k_pages, v_pages, plan, *, window=None, sinks=None, implem
   """Attention of one query a row over the row's pages; pages shared by rows are read once for all of them.
 
   q: [R, N, H]. k_pages: [pages, K, H, page_size], keys in columns; v_pages: [pages, K, page_size, H]; N a multiple of
-  K. Tokens beyond a row's length are not read, whatever they hold. plan: `kernels.tree_attention.plan.Plan`; `plan.lengths` int32 [R] counts the tokens that
-  a row reads, its own included. window: a row reads its last `window` tokens only. sinks: [N], one extra logit a head
-  that takes part in the softmax and is dropped (GPT-OSS).
+  K. Tokens beyond a row's length are not read, whatever they hold. plan: `kernels.tree_attention.plan.Plan`;
+  `plan.lengths` int32 [R] counts the tokens that a row reads, its own included. window: a row reads its last `window`
+  tokens only. sinks: [N], one extra logit a head that takes part in the softmax and is dropped (GPT-OSS).
   Returns ([R, N, H] in q's dtype, log-sum-exp of the scores [R, N] in float32 or wider); a row without tokens gives 0
   and -inf. Scores and sums are float32, or float64 for float64 input.
   implementation: None picks by platform; 'xla' or 'reference' by name. Raises ValueError for an unknown name or

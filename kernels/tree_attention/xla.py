@@ -42,7 +42,7 @@ def run(q, k_pages, v_pages, plan, *, window, sinks):
 
 
 def _sees(items: Items, page_size, length, window):
-  """Whether a row that reads `length` tokens, [..., 1], sees the tokens of each page: [..., B, S] with length's axes."""
+  """Which tokens of each page a row sees, bool [..., B, S]; it reads `length` [..., B or 1, 1] tokens."""
   token = items.start[:, None] + jnp.arange(page_size)
   see = token < length
   return see if window is None else see & (token >= length - window)
