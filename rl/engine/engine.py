@@ -31,6 +31,11 @@ class Stats:
   copied: int = 0
 
 
+def _settled(arrays):
+  """The arrays committed to where they are: programs compiled for them serve what takes their place."""
+  return jax.device_put(arrays, jax.tree.map(lambda x: x.sharding, arrays))
+
+
 class Engine:
   """Continues requests on a fixed set of slots and pages.
 
@@ -48,15 +53,15 @@ class Engine:
     self._images = Images(params, config) if isinstance(config, internvl.Config) else None
     language, self._config = (params.language, config.language) if self._images else (params, config)
     self._layout = jax.jit(functools.partial(device.layout, dtype=language.embed.dtype))
-    self._params = self._layout(language)
+    self._params = _settled(self._layout(language))
     self._scheduler = Scheduler(slots, pages, page_size, segment)
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._text = text
     self._rows: dict[int, Row] = {}
     self._next = 0
-    self._k, self._v = jax.jit(pools, static_argnums=(0, 1, 2, 3))(self._config, pages, page_size,
-                                                                   language.embed.dtype)
-    self._allowed = jnp.ones((slots, self._config.vocab), bool)
+    empty = jax.jit(lambda: pools(self._config, pages, page_size, language.embed.dtype))
+    self._k, self._v = _settled(empty())
+    self._allowed = _settled(jnp.ones((slots, self._config.vocab), bool))
     self._masks: list[np.ndarray | None] = [None] * slots
     self._warm()
 
