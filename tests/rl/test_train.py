@@ -50,7 +50,8 @@ def test_answers_that_share_a_prompt_equal_answers_to_copies_of_it(s, weights, s
                    for p in (prompts, copies))
   assert shared.tokens.shape == (2, 3, slots) and alone.tokens.shape == (6, 1, slots)
   np.testing.assert_array_equal(shared.tokens.reshape(6, 1, slots), alone.tokens)
-  for a, b in zip(policy.log_probs(weights, s.model, prompts, shared), policy.log_probs(weights, s.model, copies, alone)):
+  both = policy.log_probs(weights, s.model, prompts, shared), policy.log_probs(weights, s.model, copies, alone)
+  for a, b in zip(*both):
     np.testing.assert_allclose(np.where(shared.mask, a, 0).ravel(), np.where(alone.mask, b, 0).ravel(), atol=1e-5)
 
 
