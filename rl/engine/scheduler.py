@@ -86,10 +86,11 @@ class Scheduler:
   def admit(self) -> list[tuple[int, int]]:
     """Moves rows into free slots while pages last; returns page copies (source, target) to be made before all else.
 
-    A row that would repeat what another is just filling in waits for it.
+    A row that would repeat what another is just filling in waits for it; of such rows as many as there are slots are
+    passed over, so that samples of one prompt stay near each other.
     """
     copies, later = [], []
-    while self._queue and None in self.slots:
+    while self._queue and None in self.slots and len(later) <= len(self.slots):
       row = heapq.heappop(self._queue)[1]
       if self._awaits(row):
         later.append(row)
