@@ -85,8 +85,9 @@ def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_
   return Answers(group(state.tokens), group(state.logp), group(mask))
 
 
-def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers):
-  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it.
+def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers, *,
+              temperature: float = 1.0):
+  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it, at a temperature.
 
   A prompt goes through the model once; its answers go on from its keys and values.
   """
@@ -100,7 +101,7 @@ def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answ
   rest = decoder.forward(language, config.language, decoder.embed(language, said[:, :-1]), positions=positions,
                          cache=prompt.cache.repeat(g))
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden], 1)
-  pair = decoder.log_probs(language, config.language, hidden, said)
+  pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
   return tuple(x.reshape(b, g, n) for x in pair)
 
 

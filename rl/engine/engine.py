@@ -36,6 +36,11 @@ def _settled(arrays):
   return jax.device_put(arrays, jax.tree.map(lambda x: x.sharding, arrays))
 
 
+def _completion(row: Row, reason: str) -> Completion:
+  return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
+                    np.array(row.version, np.int32), reason)
+
+
 class Engine:
   """Continues requests on a fixed set of slots and pages.
 
@@ -117,6 +122,10 @@ class Engine:
       self._images.share(row.content)
     return self._add(request, 0, row.content[:at])
 
+  def so_far(self, id: int) -> Completion:
+    """An unfinished sample as it stands between segments. Raises KeyError for an id that is not being worked on."""
+    return _completion(self._rows[id], 'unfinished')
+
   def cancel(self, id: int) -> Completion:
     """Stops a sample and returns what there is. Raises KeyError for an id that is not being worked on."""
     return self._finish(self._rows[id], 'cancelled')
@@ -159,8 +168,7 @@ class Engine:
     del self._rows[row.id]
     if self._images:
       self._images.release(row.content)
-    return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
-                      np.array(row.version, np.int32), reason)
+    return _completion(row, reason)
 
   def _fill(self) -> None:
     """Admits and fills in. Prompts get the time of idle slots, and of half the busy ones before those wait."""

@@ -86,11 +86,12 @@ class Scheduler:
   def admit(self) -> list[tuple[int, int]]:
     """Moves rows into free slots while pages last; returns page copies (source, target) to be made before all else.
 
-    A row that would repeat what another is just filling in waits for it.
+    A row that would repeat what another is just filling in waits for it; of such rows as many as there are slots are
+    passed over, so that samples of one prompt stay near each other.
     """
     copies, later = [], []
     filling = {key for row in self.slots if row is not None and not row.ready for key in self._prefixes_of(row)}
-    while self._queue and None in self.slots:
+    while self._queue and None in self.slots and len(later) <= len(self.slots):
       row = heapq.heappop(self._queue)[1]
       if filling and self._awaits(row, filling):
         later.append(row)

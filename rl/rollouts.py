@@ -1,0 +1,91 @@
+"""Rollouts: queries answered by the policy, rewarded, and compared within their groups.
+
+B prompts   G answers to each   N answer slots
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from rl import advantages, dynamic, policy
+from rl.rewards import Guard
+from rl.sampler import Sampler
+from rl.setup import ROLLOUT_SEED, Setup
+from rl.tasks import TASKS
+
+# From rewards float32 [B, G], valid bool [B, G] and the answers' mask bool [B, G, N], to [B, G, 1 or N].
+ADVANTAGES = {
+    'grpo': lambda r, valid, mask: advantages.grpo(r, valid)[..., None],
+    'dr_grpo': lambda r, valid, mask: advantages.dr_grpo(r, valid)[..., None],
+    'rloo': lambda r, valid, mask: advantages.rloo(r, valid)[..., None],
+    'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
+    'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
+}
+
+
+@struct.dataclass
+class Rollouts:
+  """A batch of the policy step: B prompts with G answers each. Answers without a reward have an empty mask."""
+
+  prompts: policy.Prompts
+  answers: policy.Answers
+  advantages: Any  # float32 [B, G, 1 or N]
+  old_logp: Any = None  # float32 [B, G, N] under the weights that sampled; None when the update starts from those
+
+
+@dataclasses.dataclass(frozen=True)
+class Collector:
+  """Makes rollouts. only: numbers of the queries to draw from, over and over; None draws from the endless stream."""
+
+  setup: Setup
+  guard: Guard
+  only: Sequence[int] | None = None
+
+  def __call__(self, sampler: Sampler, start: int) -> tuple[Rollouts, dict, int]:
+    """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
+
+    With `config.dynamic`, as many rounds as it takes to find groups that are neither all right nor all wrong.
+    """
+    c, cursor = self.setup.config, dynamic.Cursor(start)
+    sample = lambda numbers: self._sample(sampler, numbers)
+    if c.dynamic:
+      batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=c.prompts,
+                                  at_once=c.prompts)
+    else:
+      batch, drawn = sample(cursor.take(c.prompts)), None
+    metrics = self._metrics(batch) | (drawn.metrics() if drawn else {})
+    return self._rollouts(batch), metrics, cursor.at
+
+  def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
+    s, c = self.setup, self.setup.config
+    at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
+    queries = s.queries('train', ROLLOUT_SEED, at)
+    inputs = s.inputs(queries)
+    answers = sampler(inputs, max_new=c.max_new, samples=c.group, temperature=c.temperature,
+                      seeds=[(n + c.seed * 2**20) * c.group for n in numbers])
+    said = policy.texts(s.processor, answers)
+    asked = [(text, queries[i // c.group].answer) for i, text in enumerate(said)]
+    rewards = self.guard(asked)
+    shape = (len(queries), c.group)
+    right = np.array([TASKS[c.task].right(*pair) for pair in asked], np.float32)
+    return {'prompts': s.collate(inputs), 'answers': answers, 'right': right.reshape(shape),
+            'rewards': rewards.values.reshape(shape), 'valid': rewards.valid.reshape(shape)}
+
+  def _rollouts(self, batch: dict) -> Rollouts:
+    mask = batch['answers'].mask & batch['valid'][..., None]
+    gain = ADVANTAGES[self.setup.config.advantage](*map(jnp.asarray, (batch['rewards'], batch['valid'], mask)))
+    return Rollouts(batch['prompts'], batch['answers'].replace(mask=mask), gain)
+
+  def _metrics(self, batch: dict) -> dict:
+    answers, valid = batch['answers'], batch['valid']
+    lengths = answers.mask.sum(-1)
+    ended = np.take_along_axis(answers.tokens, lengths[..., None] - 1, -1)[..., 0] == self.setup.processor.stop_id
+    mean = lambda x: np.float32(x[valid].mean()) if valid.any() else np.float32(0)
+    flat = ~dynamic.mixed(batch['rewards'], valid)
+    return {'reward': mean(batch['rewards']), 'right': mean(batch['right']), 'reward_flat_groups': flat.mean(),
+            'reward_lost': np.float32(1 - valid.mean()), 'tokens': lengths.sum(), 'answer_length': lengths.mean(),
+            'answer_cut': np.float32(1 - ended.mean())}
