@@ -1,10 +1,13 @@
 """Named configurations of `python -m rl.train`."""
 
 import dataclasses
+from typing import Literal
 
 from core.launch import field
+from core.mesh import Shape
 from core.train import Optim
 from rl.losses import RULES, Rule
+from rl.sampler import Sizes
 from rl.tasks import TASKS
 
 
@@ -28,13 +31,21 @@ class Config:
   steps: int = field(200, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
+  dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
+  advantage: Literal['grpo', 'dr_grpo', 'rloo', 'reinforce_pp', 'reinforce_pp_baseline'] = field(
+      'grpo', 'how rewards are compared')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
   max_new: int = field(4, 'longest answer in tokens, the stop token included')
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
+  engine: Sizes = field(Sizes(), 'room of the rollout engine')
+  ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
+  mesh: Shape = field(Shape(), 'axes of the devices that update')
+  reward_seconds: float = field(10.0, 'longest time for one reward; a sample that takes longer is left out')
   eval_queries: int = field(1024, 'held-out questions before and after')
+  eval_samples: int = field(0, 'answers drawn to each of them besides, for pass@k')
   eval_every: int = field(20, 'rollouts between looks at 256 held-out questions')
   save_every: int = field(25, 'steps between checkpoints')
 
@@ -60,6 +71,6 @@ CONFIGS = {
     'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48),
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
-                    steps=3, prompts=4, group=2, eval_queries=16, eval_every=2,
-                    save_every=2),
+                    steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,
+                    engine=Sizes(slots=8, pages=64, chunk=64)),
 }

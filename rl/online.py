@@ -14,6 +14,7 @@ from core.run import Run, loop
 from core.train import Loss, init_state, make_step, optimizer
 from rl import losses, policy
 from rl.dynamic import Cursor
+from rl.evaluate import Result
 from rl.rollouts import Collector, Rollouts
 from rl.sampler import Sampler
 from rl.setup import Setup
@@ -21,104 +22,103 @@ from rl.setup import Setup
 GLANCE = 256  # held-out questions of a look during training
 
 
-def make_update(s: Setup):
-  """(optimiser, jitted step on `Rollouts`)."""
-  c = s.config
-
-  def loss(weights, batch: Rollouts, key) -> Loss:
-    logp, entropy = policy.log_probs(weights, s.model, batch.prompts, batch.answers, temperature=c.temperature)
-    mask = batch.answers.mask
-    out = losses.policy_loss(logp, batch.old_logp, batch.advantages, mask, rule=c.rule,
-                             rollout_logp=batch.answers.logp if c.rule.importance_cap else None)
-    gap = jnp.abs(jax.lax.stop_gradient(logp) - batch.answers.logp)
-    notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
-    return out.replace(metrics=out.metrics | notes)
-
-  tx = optimizer(c.optim, c.steps * c.updates, internvl.spec(s.model))
-  return tx, make_step(loss, tx, accumulate=c.accumulate)
-
-
 class InTurn:
-  """Each rollout is sampled by the weights it updates."""
+  """Each rollout is sampled by the very weights that it updates."""
+
+  lag = 0
 
   def __init__(self, collector: Collector, sampler: Sampler):
     self._collector, self._sampler = collector, sampler
 
   def start(self, weights):
     """What the state keeps of older weights: nothing."""
-    return None
+    return ()
 
-  def collect(self, state, cursor: Cursor):
+  def collect(self, weights, behind, cursor: Cursor):
     """(rollouts, metrics, what the state is to keep)."""
-    self._sampler.update(state['train'].params)
+    self._sampler.update(weights)
     batch, metrics, cursor.at = self._collector(self._sampler, cursor.at)
-    return batch, metrics, None
+    return batch, metrics, ()
 
-  def close(self):
-    """Nothing to end."""
+  def look(self, weights) -> Result:
+    """Greedy answers to some held-out questions."""
+    self._sampler.update(weights)
+    return self._collector.setup.evaluate(self._sampler, GLANCE)
 
 
-class Ahead:
-  """The next rollout is sampled on half of the devices while the other half updates: by weights one rollout older.
+class Ahead(InTurn):
+  """The next rollout is sampled while this one updates, by weights one rollout older, on devices of its own.
 
-  The state keeps those weights, so that a run that was stopped samples the same rollout again. The old
-  log-probabilities are the engine's, as sampled.
+  The state keeps those weights, so that a run that was stopped samples the same rollout again.
   """
 
-  def __init__(self, collector: Collector, sampler: Sampler, devices):
-    self._collector, self._sampler = collector, sampler
-    self._there = jax.NamedSharding(jax.sharding.Mesh(np.array(devices), ('data',)), jax.P())
-    self._thread = concurrent.futures.ThreadPoolExecutor(1)
+  lag = 1
+
+  def __init__(self, collector: Collector, sampler: Sampler):
+    super().__init__(collector, sampler)
+    self._thread = concurrent.futures.ThreadPoolExecutor(1)  # of the engine: rollouts and looks go one by one
     self._next = None
 
   def start(self, weights):
     """The weights of the first rollout, where the engine lives."""
-    return jax.device_put(weights, self._there)
+    return self._sampler.here(weights)
 
-  def collect(self, state, cursor: Cursor):
-    """(rollouts, metrics, what the state is to keep); the next rollout is then on its way."""
-    pending = self._next or self._launch(state['behind'], cursor.at)
-    batch, metrics, cursor.at = pending.result()
-    behind = jax.block_until_ready(jax.device_put(state['train'].params, self._there))  # before they are donated
+  def collect(self, weights, behind, cursor: Cursor):
+    """(rollouts, metrics, what the state is to keep); the next rollout is on its way."""
+    batch, metrics, cursor.at = (self._next or self._launch(behind, cursor.at)).result()
+    behind = jax.block_until_ready(self._sampler.here(weights))  # before the update takes their place
     self._next = self._launch(behind, cursor.at)
     return batch.replace(old_logp=batch.answers.logp), metrics, behind
 
-  def close(self):
-    """Waits for the rollout on its way."""
-    self._thread.shutdown()
+  def look(self, weights) -> Result:
+    """As of `InTurn`, between two rollouts."""
+    return self._thread.submit(super().look, weights).result()
 
   def _launch(self, weights, start):
-    def work():
-      with jax.set_mesh(self._there.mesh):
-        self._sampler.update(weights)
-        return self._collector(self._sampler, start)
-    return self._thread.submit(work)
+    def rollout():
+      self._sampler.update(weights)
+      return self._collector(self._sampler, start)
+    return self._thread.submit(rollout)
 
 
-def reinforce(s: Setup, weights, collector: Collector, sampler: Sampler, workdir: pathlib.Path) -> internvl.Params:
-  """Rollouts and updates until `config.steps`; returns the weights."""
+def make_update(s: Setup):
+  """(optimiser, loss) of the policy on `Rollouts`."""
   c = s.config
-  share = c.prompts // c.updates
+
+  def loss(weights, batch: Rollouts, key) -> Loss:
+    logp, entropy = policy.log_probs(weights, s.model, batch.prompts, batch.answers, temperature=c.temperature)
+    mask, sampled = batch.answers.mask, batch.answers.logp
+    out = losses.policy_loss(logp, batch.old_logp, batch.advantages, mask, rule=c.rule,
+                             rollout_logp=sampled if c.rule.importance_cap else None)
+    gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
+    notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
+    return out.replace(metrics=out.metrics | notes)
+
+  return optimizer(c.optim, c.steps * c.updates, internvl.spec(s.model)), loss
+
+
+def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
+  """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
+  c = s.config
+  share = c.prompts // c.updates // jax.process_count()
+  tx, loss = make_update(s)
+  state = {'train': init_state(weights, tx), 'behind': source.start(weights)}
+  step = make_step(loss, tx, accumulate=c.accumulate, places=jax.tree.map(lambda x: x.sharding, state['train']))
   recompute = jax.jit(lambda w, b: policy.log_probs(w, s.model, b.prompts, b.answers, temperature=c.temperature)[0])
-  tx, step = make_update(s)
-  source = source_of(s, collector, sampler)
   cursor = Cursor()
 
   def advance(state, i):
-    batch, metrics, behind = source.collect(state, cursor)
     train = state['train']
+    batch, metrics, behind = source.collect(train.params, state['behind'], cursor)
+    parts = [mesh.to_global(jax.tree.map(operator.itemgetter(slice(n * share, (n + 1) * share)), batch), place)
+             for n in range(c.updates)]
     if c.updates > 1 and batch.old_logp is None:
-      batch = batch.replace(old_logp=recompute(train.params, batch))
-    for start in range(0, c.prompts, share):
-      part = jax.tree.map(operator.itemgetter(slice(start, start + share)), batch)
+      parts = [part.replace(old_logp=recompute(train.params, part)) for part in parts]
+    for part in parts:
       train, update = step(train, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
-      metrics['heldout_accuracy'] = np.float32(look(s, sampler, train.params))
-    return {'train': train, 'behind': behind}, metrics | update | {'staleness': np.int32(c.ahead and i > 0)}
+      metrics['heldout_accuracy'] = np.float32(source.look(train.params).accuracy)
+    return {'train': train, 'behind': behind}, metrics | update | {'staleness': np.int32(min(i, source.lag))}
 
-  state = {'train': init_state(weights, tx), 'behind': source.start(weights)}
-  try:
-    with Run(workdir, c, every=c.save_every, show=('reward', 'entropy')) as run:
-      return loop(run, state, advance, c.steps, host={'queries': cursor})['train'].params
-  finally:
-    source.close()
+  with jax.set_mesh(place), Run(workdir, c, every=c.save_every, show=('reward', 'entropy')) as run:
+    return loop(run, state, advance, c.steps, host={'queries': cursor})['train'].params

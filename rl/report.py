@@ -49,6 +49,10 @@ def plot(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   return path
 
 
+def _greedy(result: Result) -> list[str]:
+  return [row[0] for row in result.answers]
+
+
 def _data_uri(image) -> str:
   buffer = io.BytesIO()
   image.save(buffer, format='PNG')
@@ -74,7 +78,7 @@ def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
       f'{100 * r.interval[1]:.1f} %</td><td>{len(r.right)}</td></tr>'
       for name, r in (('warm-up', before), ('reinforcement learning', after)))
   cards = ''.join(_card(q, b, a, ok) for q, b, a, ok in
-                  list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES])
+                  list(zip(after.queries, _greedy(before), _greedy(after), after.right[:, 0]))[:SAMPLES])
   page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
           f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
           f'<th>held-out accuracy</th><th>95 % interval</th><th>questions</th></tr>{rows}</table>'

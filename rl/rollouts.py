@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -48,20 +49,23 @@ class Collector:
   def __call__(self, sampler: Sampler, start: int) -> tuple[Rollouts, dict, int]:
     """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
 
-    With `config.dynamic`, as many rounds as it takes to find groups that are neither all right nor all wrong.
+    Of several processes each makes its share, from queries of its own. With `config.dynamic`, as many rounds as it
+    takes to find groups that are neither all right nor all wrong.
     """
     c, cursor = self.setup.config, dynamic.Cursor(start)
+    share = c.prompts // jax.process_count()
     sample = lambda numbers: self._sample(sampler, numbers)
     if c.dynamic:
-      batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=c.prompts,
-                                  at_once=c.prompts)
+      batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=share,
+                                  at_once=share)
     else:
-      batch, drawn = sample(cursor.take(c.prompts)), None
+      batch, drawn = sample(cursor.take(share)), None
     metrics = self._metrics(batch) | (drawn.metrics() if drawn else {})
     return self._rollouts(batch), metrics, cursor.at
 
   def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
     s, c = self.setup, self.setup.config
+    numbers = [n * jax.process_count() + jax.process_index() for n in numbers]
     at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
     queries = s.queries('train', ROLLOUT_SEED, at)
     inputs = s.inputs(queries)
