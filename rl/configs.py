@@ -7,7 +7,8 @@ from core.launch import field
 from core.mesh import Shape
 from core.train import Optim
 from rl.losses import RULES, Rule
-from rl.sampler import Sizes
+from rl.recipes.cascade import Offline
+from rl.sampler import Room
 from rl.tasks import TASKS
 
 
@@ -28,6 +29,7 @@ class Config:
   task: str = field('digits', 'where queries come from, of rl.tasks.TASKS')
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
+  offline: Offline = field(Offline(), 'the offline phase of a cascade')
   steps: int = field(200, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
@@ -40,7 +42,7 @@ class Config:
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
-  engine: Sizes = field(Sizes(), 'room of the rollout engine')
+  engine: Room = field(Room(), 'room of the rollout engine')
   ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
   mesh: Shape = field(Shape(), 'axes of the devices that update')
   reward_seconds: float = field(10.0, 'longest time for one reward; a sample that takes longer is left out')
@@ -72,5 +74,5 @@ CONFIGS = {
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
                     steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,
-                    engine=Sizes(slots=8, pages=64, chunk=64)),
+                    engine=Room(slots=8, pages=64, chunk=64)),
 }

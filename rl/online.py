@@ -68,7 +68,7 @@ class Ahead(InTurn):
     batch, metrics, cursor.at = (self._next or self._launch(behind, cursor.at)).result()
     behind = jax.block_until_ready(self._sampler.here(weights))  # before the update takes their place
     self._next = self._launch(behind, cursor.at)
-    return batch.replace(old_logp=batch.answers.logp), metrics, behind
+    return batch.replace(fresh=np.zeros_like(batch.fresh)), metrics, behind
 
   def look(self, weights) -> Result:
     """As of `InTurn`, between two rollouts."""
@@ -88,7 +88,9 @@ def make_update(s: Setup):
   def loss(weights, batch: Rollouts, key) -> Loss:
     logp, entropy = policy.log_probs(weights, s.model, batch.prompts, batch.answers, temperature=c.temperature)
     mask, sampled = batch.answers.mask, batch.answers.logp
-    out = losses.policy_loss(logp, batch.old_logp, batch.advantages, mask, rule=c.rule,
+    # Log-probabilities of another program differ in the last bits.
+    old = jnp.where(batch.fresh[:, None, None], jax.lax.stop_gradient(logp), batch.old_logp)
+    out = losses.policy_loss(logp, old, batch.advantages, mask, rule=c.rule,
                              rollout_logp=sampled if c.rule.importance_cap else None)
     gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
     notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
@@ -112,8 +114,9 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
     batch, metrics, behind = source.collect(train.params, state['behind'], cursor)
     parts = [mesh.to_global(jax.tree.map(operator.itemgetter(slice(n * share, (n + 1) * share)), batch), place)
              for n in range(c.updates)]
-    if c.updates > 1 and batch.old_logp is None:
-      parts = [part.replace(old_logp=recompute(train.params, part)) for part in parts]
+    if source.lag == 0:  # only the first update starts from the weights that sampled
+      parts[1:] = [part.replace(old_logp=recompute(train.params, part), fresh=jnp.zeros_like(part.fresh))
+                   for part in parts[1:]]
     for part in parts:
       train, update = step(train, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:

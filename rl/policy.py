@@ -1,11 +1,10 @@
-"""An InternVL policy: prompts in, sampled answers out, and their log-probabilities for training.
+"""An InternVL policy as arrays: prompts, answers to them, and the log-probabilities of those for training.
 
 B prompts   G answers to each   P prompt slots   N answer slots   n tiles a prompt   S pixels a side
 
 A prompt, images included, is computed once for all its answers.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 from flax import struct
 
 from core import decoder, sample
-from core.params import unstack
 from internvl import Processor, model
 from internvl.processor import Inputs
 
@@ -62,27 +60,6 @@ def _embed(params, config, prompts: Prompts) -> jax.Array:
   """Prompt embeddings [B, P, D]."""
   images, _ = model.encode(params, config, prompts.pixels)
   return model.embed(params, config, prompts.tokens, images)
-
-
-@functools.partial(jax.jit, static_argnames='config')
-def _prepare(params, config, prompts):
-  """Prompt embeddings, and the language model's weights laid out for decoding."""
-  language = params.language
-  if jax.default_backend() != 'tpu':
-    language = language.replace(blocks=unstack(language.blocks))
-  return _embed(params, config, prompts), language
-
-
-def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_new: int, stop: int,
-           sampling: sample.Sampling) -> Answers:
-  """Samples as many answers to each prompt as `sampling` has rows for it: B * G rows, a prompt's beside each other."""
-  rows, times = prompts.tokens.shape[0], sampling.seed.shape[0] // prompts.tokens.shape[0]
-  x, language = _prepare(params, config, prompts)
-  state = sample.generate(language, config.language, x, prompts.positions, times=times, max_new=max_new,
-                          sampling=sampling, stops=(stop,))
-  mask = jnp.arange(max_new) < state.count[:, None]
-  group = lambda a: a[:, :max_new].reshape(rows, times, max_new)
-  return Answers(group(state.tokens), group(state.logp), group(mask))
 
 
 def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers, *,

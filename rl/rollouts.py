@@ -35,7 +35,8 @@ class Rollouts:
   prompts: policy.Prompts
   answers: policy.Answers
   advantages: Any  # float32 [B, G, 1 or N]
-  old_logp: Any = None  # float32 [B, G, N] under the weights that sampled; None when the update starts from those
+  old_logp: Any  # float32 [B, G, N] under the weights that sampled
+  fresh: Any  # bool [B]: the update starts from those weights, so the ratio is exactly 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,8 @@ class Collector:
   def _rollouts(self, batch: dict) -> Rollouts:
     mask = batch['answers'].mask & batch['valid'][..., None]
     gain = ADVANTAGES[self.setup.config.advantage](*map(jnp.asarray, (batch['rewards'], batch['valid'], mask)))
-    return Rollouts(batch['prompts'], batch['answers'].replace(mask=mask), gain)
+    answers = batch['answers'].replace(mask=mask)
+    return Rollouts(batch['prompts'], answers, np.asarray(gain), answers.logp, np.ones(len(mask), bool))
 
   def _metrics(self, batch: dict) -> dict:
     answers, valid = batch['answers'], batch['valid']

@@ -18,7 +18,7 @@ from rl.policy import Answers
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
+class Room:
   """The engine's room; `rl.engine.Engine` checks it."""
 
   slots: int = field(512, 'answers decoded together')
@@ -31,10 +31,10 @@ class Sizes:
 class Sampler:
   """An engine for the policy on the mesh `home`, of devices of this process; `update` gives it new weights."""
 
-  def __init__(self, params: model.Params, config: model.Config, processor: Processor, sizes: Sizes,
+  def __init__(self, params: model.Params, config: model.Config, processor: Processor, sizes: Room,
                home: jax.sharding.Mesh):
     self._home, self._places = home, mesh.shardings(model.spec(config), home)
-    self._stop = processor.stop_id
+    self._stop, self._image_token = processor.stop_id, config.image_token
     with jax.set_mesh(home):
       self._engine = Engine(self.here(params), config, **dataclasses.asdict(sizes))
 
@@ -55,7 +55,7 @@ class Sampler:
     seeds = range(0, len(prompts) * samples, samples) if seeds is None else seeds
     with jax.set_mesh(self._home):
       for x, seed in zip(prompts, seeds, strict=True):
-        images = [x.pixels] if x.tiles.size else []
+        images = [x.pixels] if (x.tokens == self._image_token).any() else []
         self._engine.submit(Request(x.tokens.tolist(), max_new, samples, stops=(self._stop,), temperature=temperature,
                                     top_k=top_k, seed=int(seed), images=images))
       done = self._engine.run()

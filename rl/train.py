@@ -20,6 +20,7 @@ from core import launch, mesh, params, record
 from internvl.export import export
 from rl import report
 from rl.configs import CONFIGS, Config
+from rl.offline import offline
 from rl.online import Ahead, InTurn, reinforce
 from rl.rewards import Guard
 from rl.rollouts import Collector
@@ -53,7 +54,10 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   before = s.evaluate(sampler, config.eval_queries, config.eval_samples)
   logging.info('held-out accuracy after the warm-up: %.1f %%', 100 * before.accuracy)
   with Guard(TASKS[config.task].reward, seconds=config.reward_seconds) as guard:
-    source = (Ahead if config.ahead else InTurn)(Collector(s, guard), sampler)
+    only = None
+    if config.offline.queries:
+      weights, only = offline(s, weights, sampler, workdir, place)
+    source = (Ahead if config.ahead else InTurn)(Collector(s, guard, only), sampler)
     weights = reinforce(s, weights, source, workdir, place)
   sampler.update(weights)
   after = s.evaluate(sampler, config.eval_queries, config.eval_samples)
