@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.experimental import multihost_utils
 
 from rl import advantages, dynamic, policy
 from rl.rewards import Guard
@@ -92,6 +93,15 @@ class Collector:
     ended = np.take_along_axis(answers.tokens, lengths[..., None] - 1, -1)[..., 0] == self.setup.processor.stop_id
     mean = lambda x: np.float32(x[valid].mean()) if valid.any() else np.float32(0)
     flat = ~dynamic.mixed(batch['rewards'], valid)
-    return {'reward': mean(batch['rewards']), 'right': mean(batch['right']), 'reward_flat_groups': flat.mean(),
-            'reward_lost': np.float32(1 - valid.mean()), 'tokens': lengths.sum(), 'answer_length': lengths.mean(),
-            'answer_cut': np.float32(1 - ended.mean())}
+    return _together({'reward': mean(batch['rewards']), 'right': mean(batch['right']),
+                      'reward_flat_groups': flat.mean(),
+                      'reward_lost': np.float32(1 - valid.mean()), 'answer_length': lengths.mean(),
+                      'answer_cut': np.float32(1 - ended.mean())}) | {'tokens': lengths.sum() * jax.process_count()}
+
+
+def _together(metrics: dict) -> dict:
+  """The means over all processes."""
+  if jax.process_count() == 1:
+    return metrics
+  values = multihost_utils.process_allgather(np.array(list(metrics.values()), np.float32))
+  return dict(zip(metrics, values.mean(0)))
