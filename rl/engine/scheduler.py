@@ -75,12 +75,16 @@ class Scheduler:
     """Rows in the queue."""
     return [row for _, row in self._queue]
 
+  def check(self, prompt: int, new: int) -> None:
+    """Raises ValueError when so many tokens would not fit even alone."""
+    most = -(-(prompt + new - 1) // self.page_size)
+    if most > len(self.pool.references):
+      raise ValueError(f'a prompt of {prompt} tokens and {new} new ones need {most} pages; there are '
+                       f'{len(self.pool.references)}')
+
   def add(self, row: Row) -> None:
     """Queues a row. Raises ValueError when it could not finish even alone."""
-    most = -(-(len(row.content) + row.remaining - 1) // self.page_size)
-    if most > len(self.pool.references):
-      raise ValueError(f'a prompt of {len(row.content)} tokens and {row.remaining} new ones need {most} pages; there '
-                       f'are {len(self.pool.references)}')
+    self.check(len(row.content), row.remaining)
     heapq.heappush(self._queue, (row.order, row))
 
   def admit(self) -> list[tuple[int, int]]:

@@ -239,3 +239,9 @@ def test_impossible_requests_are_refused():
   with pytest.raises(ValueError, match='slots=0'):
     Engine(PARAMS, CONFIG, slots=0, pages=1, page_size=1, segment=1)
   assert e.idle
+  (id,) = e.submit(Request([1], 4))
+  with pytest.raises(ValueError, match='context of 64'):
+    e.fork(id, max_new=64)
+  with pytest.raises(KeyError):
+    e.cancel(id + 1)
+  assert e.cancel(id).reason == 'cancelled' and e.idle
