@@ -102,7 +102,7 @@ class Slot:
     if fresh:
       self.session = self._start(limits, True, b'', _run_cells)
     channel = self.session.channel
-    while _ready(channel):                           # said between cells: of no meaning
+    while _within(0, channel.fileno()):                           # said between cells: of no meaning
       if not channel.recv(4096):
         break
     self.family.signal(signal.SIGCONT)
@@ -173,8 +173,11 @@ class Slot:
       if call.pidfd in events:
         break
       if call.channel and call.channel.fileno() in events:
-        cell = call.channel.recv(1)                  # empty: it closed the channel
-        verdict = None if cell else ('error', 'the session closed its own channel')
+        cell = call.channel.recv(1)
+        if not cell and not _within(0.2, call.pidfd):
+          verdict = ('error', 'the session closed its own channel')
+        elif not cell:                               # closed because the process ended
+          break
       elif left <= 0:
         verdict = ('timeout', f'wall time over {limits.wall} s')
       elif sum(c.total for c in captures) > limits.flood:
@@ -209,7 +212,7 @@ class Slot:
 
   def _end(self, call: Call) -> tuple[int, float]:
     """Kills what is left of a family and clears up; the exit status and the processor seconds of its head."""
-    signal.pidfd_send_signal(call.pidfd, signal.SIGKILL) if not _exited(call.pidfd) else None
+    signal.pidfd_send_signal(call.pidfd, signal.SIGKILL) if not _within(0, call.pidfd) else None
     _, status, usage = os.wait4(call.pid, 0)
     while self.family.members():                     # only where they are no namespace of their own
       self.family.signal(signal.SIGKILL)
@@ -317,12 +320,11 @@ def _drain(call: Call) -> None:
         break
 
 
-def _ready(sock: socket.socket) -> bool:
-  return bool(select.select([sock], [], [], 0)[0])
-
-
-def _exited(pidfd: int) -> bool:
-  return bool(select.select([pidfd], [], [], 0)[0])
+def _within(seconds: float, fd: int) -> bool:
+  """Whether a descriptor becomes readable within that time; of a process descriptor, whether it ended."""
+  poll = select.poll()
+  poll.register(fd, select.POLLIN)
+  return bool(poll.poll(1e3 * seconds))
 
 
 def _usage(folder: str) -> tuple[int, int]:
