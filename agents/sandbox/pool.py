@@ -1,5 +1,6 @@
 """The pool: a zygote and its slots, seen from the process that has code to run. Thread-safe."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -92,6 +93,31 @@ class _Zygote:
     self.process.wait()
 
 
+class _Turns:
+  """A semaphore that serves in the order of asking (`threading.Semaphore` may starve a waiter)."""
+
+  def __init__(self, free: int):
+    self._free, self._lock = free, threading.Lock()
+    self._waiting: collections.deque[threading.Lock] = collections.deque()
+
+  def __enter__(self):
+    with self._lock:
+      if self._free:
+        self._free -= 1
+        return
+      gate = threading.Lock()
+      gate.acquire()
+      self._waiting.append(gate)
+    gate.acquire()
+
+  def __exit__(self, *_):
+    with self._lock:
+      if self._waiting:
+        self._waiting.popleft().release()            # handed over, never free in between
+      else:
+        self._free += 1
+
+
 class Pool:
   """Warm, isolated Python: `Pool(4).run('1 + 1').stdout == '2\\n'`.
 
@@ -111,7 +137,7 @@ class Pool:
       raise ValueError(f'profile={profile!r}: expected one of {sorted(PROFILES)}')
     self.limits, self.profile, self.workers = limits or Limits(), profile, workers
     self._wrap, self._lock, self._closed = tuple(wrap), threading.Lock(), False
-    self._running = threading.Semaphore(workers)
+    self._running = _Turns(workers)
     self._sessions = threading.Semaphore(sessions)
     self.backend, self.report, self._zygote = selftest.choose(backend, lambda b: _Zygote(b, profile, self._wrap))
     self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()

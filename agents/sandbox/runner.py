@@ -72,7 +72,8 @@ def flush() -> None:
   """Flushes what the snippet left of its streams."""
   for stream in (sys.stdout, sys.stderr):
     try:
-      stream.flush()
+      if stream is not None:
+        stream.flush()
     except BaseException as error:                   # the snippet closed or replaced it: its own affair, but told
       os.write(2, f'{type(error).__name__} when flushing\n'.encode()) if _open(2) else None
 

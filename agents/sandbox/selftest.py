@@ -16,7 +16,7 @@ import ctypes, os, signal, socket
 def attempt(name, what):
   try:
     what()
-    print(name)
+    print(name, flush=True)
   except Exception:
     pass
 def read(path):
@@ -76,7 +76,7 @@ def _prove(zygote) -> None:
       result, _ = exchange(slot, request(code, '', None, _LIMITS, session=False), _LIMITS, 0.0)
   finally:
     slot.close()
-  if not result.ok:
-    raise HarnessError(f'the self-test ended with {result.status}: {result.reason} {result.stderr}'.strip())
   if result.stdout:
     raise HarnessError('code ' + ', '.join(result.stdout.splitlines()))
+  if not result.ok:
+    raise HarnessError(f'the self-test ended with {result.status}: {result.reason} {result.stderr}'.strip())
