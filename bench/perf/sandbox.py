@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 from absl import app, flags
@@ -23,9 +24,13 @@ from absl import app, flags
 from agents.sandbox import Limits, Pool
 
 FLAGS = flags.FLAGS
+_SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
     'trivial': '1 + 1',
-    'sympy': 'from sympy import *\nx = symbols("x")\nfactor(x**4 - 1), diff(sin(x) * exp(x), x), solve(x**2 - 2, x)',
+    'sympy expand': _SYMPY + 'expand((x + y)**4)',
+    'sympy factor': _SYMPY + 'factor(x**4 - y**4)',
+    'sympy diff': _SYMPY + 'diff(sin(x * y) * exp(x), x)',
+    'sympy solve': _SYMPY + 'solve(x**2 - 5*x + y, x)',
 }
 SOAK = (
     ('1 + 1', 'ok'), ('print("x" * 10000)', 'ok'), ('1 / 0', 'error'), ('import math\nmath.pi = 3', 'ok'),
@@ -84,7 +89,7 @@ def held(pool: Pool) -> dict[str, int]:
   processes = family(pool)
   return {'KiB': sum(p.memory_full_info().pss for p in processes) // 1024, 'processes': len(processes),
           'descriptors': sum(p.num_fds() for p in processes) + len(os.listdir('/proc/self/fd')),
-          'mounts': max(len(open(f'/proc/{p.pid}/mountinfo', encoding='utf-8').readlines()) for p in processes),
+          'mounts': max(Path(f'/proc/{p.pid}/mountinfo').read_bytes().count(b'\n') for p in processes),
           'own KiB': psutil.Process().memory_info().rss // 1024}
 
 
