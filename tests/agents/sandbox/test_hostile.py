@@ -116,6 +116,8 @@ REACHES = {
     'hardlink': TRY.format('os.link({secret}, "b"); open("b").read()'),
     'path upwards': TRY.format('open("../" * 40 + {secret}.lstrip("/")).read()'),
     'root of a process': TRY.format('open("/proc/self/root" + {secret}).read()'),
+    'root folder': TRY.format('open("/new", "w")'),
+    'devices': TRY.format('os.mknod("dev", 0o20666, os.makedev(1, 1)); open("dev").read(1)'),
     'python itself': TRY.format('open(os.__file__, "a")'),
     'environment': 'import os\nprint("ESCAPED" if "SECRET" in os.environ else sorted(os.environ))',
     'environment of others': TRY.format('assert open("/proc/1/environ", "rb").read()'),
