@@ -111,7 +111,7 @@ class Slot:
       self.session = self._start(limits, session=True)
     channel = self.session.channel
     while _within(0, channel.fileno()):                           # said between cells: of no meaning
-      if not channel.recv(4096):
+      if not _receive(channel, 4096):
         break
     self.family.signal(signal.SIGCONT)
     try:
@@ -185,7 +185,7 @@ class Slot:
       if call.pidfd in events:
         break
       if call.channel and call.channel.fileno() in events:
-        cell = call.channel.recv(1)
+        cell = _receive(call.channel, 1)
         if not cell and not _within(0.2, call.pidfd):
           verdict = ('error', 'the session closed its own channel')
         elif not cell:                               # closed because the process ended
@@ -318,6 +318,14 @@ def _drain(call: Call) -> None:
     while capture and capture.total > before:
       before = capture.total
       capture.read(fd)
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+  """What the code's side of a channel says; empty when it is gone, however it went."""
+  try:
+    return channel.recv(size)
+  except OSError:
+    return b''
 
 
 def _within(seconds: float, fd: int) -> bool:

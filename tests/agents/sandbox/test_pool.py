@@ -255,10 +255,9 @@ def test_calls_are_answered_while_parts_are_killed():
       thread.start()
     for _ in range(12):
       time.sleep(0.25)
-      launcher = psutil.Process(pool._zygote.process.pid)
-      victims = [launcher, *launcher.children(recursive=True)]
       try:
-        rng.choice(victims).kill()
+        launcher = psutil.Process(pool._zygote.process.pid)
+        rng.choice([launcher, *launcher.children(recursive=True)]).kill()
       except psutil.NoSuchProcess:
         continue
     time.sleep(0.5)
