@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -300,7 +301,23 @@ def test_a_killed_application_leaves_nothing():
   assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_refusal_says_why(monkeypatch):
+def test_scratch_folders_go_with_their_calls(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  with Pool(1, Limits(wall=1.0), profile='python', backend='landlock') as pool, pool.session() as session:
+    session.run('1')
+    assert pool.run('import os\nopen("x", "w").write("y" * 9)\nos.mkdir("d")\nos.environ["HOME"] == os.getcwd()').ok
+    pool.run('while True: pass')
+    assert len([p for p in tmp_path.rglob('*') if p.is_dir()]) == 2, 'the pool and the session'
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_command_may_be_put_before_the_zygote():
+  with Pool(1, profile='python', wrap=('nice', '-n', '3')) as pool:
+    assert pool.run('6 * 7').stdout == '42\n'
+    assert psutil.Process(pool._zygote.process.pid).nice() >= 3
+
+
+def test_refusal_says_why():
   from agents.sandbox import selftest
 
   def broken(backend):
