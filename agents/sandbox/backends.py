@@ -60,6 +60,7 @@ class Plain:
     """Locks this process in for good; `space` is the address space, in bytes, it may have."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(HOME=scratch, TMPDIR=scratch)
+    tempfile.tempdir = None                          # what `open_scratch` made it remember
     _limit(limits, space)
 
   watched_scratch = True                             # the scratch is an ordinary folder, its size must be watched
@@ -164,6 +165,7 @@ class Namespaces(Plain):
       linux.prctl(linux.PR_SET_DUMPABLE, 1)          # the change of id hid the memory figures from ourselves
     root.enter(mounts)
     socket.sethostname('sandbox')
+    os.environ.update(HOME=root.SCRATCH, TMPDIR=root.SCRATCH)
     linux.bar_privileges()
 
   def open_scratch(self, limits: Limits) -> str:

@@ -55,7 +55,7 @@ class _Zygote:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     base = str(pathlib.Path(__file__).resolve().parents[2])
     code = (f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
-            f'zygote.main({theirs.fileno()}, {backend!r}, {profile!r})')
+            f'sys.path.pop(0); zygote.main({theirs.fileno()}, {backend!r}, {profile!r})')
     keep = {k: os.environ[k] for k in ('LD_LIBRARY_PATH',) if k in os.environ}
     self.process = subprocess.Popen([*wrap, sys.executable, '-s', '-P', '-c', code], pass_fds=[theirs.fileno()],
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd='/',

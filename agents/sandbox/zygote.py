@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 
 from agents.sandbox.backends import BACKENDS
 from agents.sandbox.family import Family
@@ -24,6 +25,7 @@ def main(control: int, backend: str, profile: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, signal.SIG_DFL)
     proc = os.open('/proc', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')     # out of memory, the host kills here first
     jail = BACKENDS[backend](proc)
     jail.launch()
     sys.argv[:] = ['']

@@ -274,6 +274,12 @@ os.environ['LEFT'] = 'x'; open('left', 'w').write('x')
     assert result.stdout == "(True, '[1]', 3, 2, None, [])\n", result
 
 
+def test_temporary_files_and_folders_are_the_calls_own(pool):
+  code = 'import os, tempfile\nwith tempfile.NamedTemporaryFile("w") as f, tempfile.TemporaryDirectory() as d: pass\n'
+  result = pool.run(code + 'os.path.dirname(f.name) == tempfile.gettempdir() == os.environ["TMPDIR"] == os.getcwd()')
+  assert result.stdout == 'True\n', result
+
+
 def test_random_numbers_differ_between_calls(pool):
   code = 'import random, numpy\nprint(random.random(), numpy.random.rand())'
   first, second = (pool.run(code).stdout.split() for _ in range(2))
