@@ -38,6 +38,7 @@ from agents.sandbox import PROFILES, Limits, Pool
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 _LARGEST = 64 * 2**20                                # bytes of a request
+_SOON, _FAILURES = 10.0, 4                           # seconds; failures in a row that are given up on
 _FIELDS = {'trajectory', 'code', 'stdin', 'files', 'keep', 'limits', 'wait'}
 
 FLAGS = flags.FLAGS
@@ -177,9 +178,9 @@ def work(sock: socket.socket) -> None:
 
 
 def watch(sock: socket.socket, arguments: list[str]) -> int:
-  """Keeps a server running on the socket; ends when it ends of itself or cannot start."""
+  """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
   command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}']
-  server = None
+  server, failures = None, 0
   def stop(number, _):
     if server:
       server.send_signal(number)
@@ -191,7 +192,8 @@ def watch(sock: socket.socket, arguments: list[str]) -> int:
     code = server.wait()
     if code == 0 or code in (-signal.SIGINT, -signal.SIGTERM):
       return 0
-    if code > 0 and time.monotonic() - started < 10.0:   # it cannot start: again would be the same
+    failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
+    if failures == _FAILURES:                        # it cannot start: once more would be the same
       return 1
     print(f'the server ended with {code}; starting another', file=sys.stderr, flush=True)
 

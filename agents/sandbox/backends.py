@@ -109,6 +109,7 @@ class Namespaces(Plain):
     self.free = list(range(_IDS, 0, -1))
     self.taken: dict[int, int] = {}
     self.paths = root.readable()
+    self.scratch = root.scratch(self.paths)
     self.filter = seccomp.program(private=True)
 
   def _map_launched(self, pid: int) -> None:
@@ -163,15 +164,15 @@ class Namespaces(Plain):
       os.setresgid(_USER, _USER, _USER)
       os.setresuid(_USER, _USER, _USER)
       linux.prctl(linux.PR_SET_DUMPABLE, 1)          # the change of id hid the memory figures from ourselves
-    root.enter(mounts)
+    root.enter(mounts, self.scratch)
     socket.sethostname('sandbox')
-    os.environ.update(HOME=root.SCRATCH, TMPDIR=root.SCRATCH)
+    os.environ.update(HOME=self.scratch, TMPDIR=self.scratch)
     linux.bar_privileges()
 
   def open_scratch(self, limits: Limits) -> str:
-    linux.mount('tmpfs', root.SCRATCH, linux.MS_NOSUID | linux.MS_NODEV,
+    linux.mount('tmpfs', self.scratch, linux.MS_NOSUID | linux.MS_NODEV,
                 f'size={limits.disk},nr_inodes={limits.inodes},mode=700,uid={_USER},gid={_USER}')
-    return root.SCRATCH
+    return self.scratch
 
   def close_scratch(self, folder: str) -> None:
     linux.unmount(folder)
