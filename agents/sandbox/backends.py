@@ -110,6 +110,9 @@ class Namespaces(Plain):
     self.taken: dict[int, int] = {}
     self.paths = root.readable()
     self.scratch = root.scratch(self.paths)
+    closed = [p for p in self.paths if not os.stat(p).st_mode & 0o004]
+    if self.many and closed:                         # our own user could go on, the slots' users could not import
+      raise PermissionError(f'{closed} can be read by their owner only (chmod o+rX would open them)')
     self.filter = seccomp.program(private=True)
 
   def _map_launched(self, pid: int) -> None:

@@ -34,8 +34,11 @@ def main(control: int, backend: str, profile: str) -> None:
       raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
     gc.collect()
     gc.freeze()                                      # a collection in a child would copy every page it marks
+  except OSError as error:                           # the machine does not have it, or does not allow it
+    sock.send(f'{type(error).__name__}: {error}'.encode())
+    os._exit(1)
   except BaseException:
-    sock.send(traceback.format_exc(limit=-3)[-60000:].encode())
+    sock.send(traceback.format_exc()[-60000:].encode())
     os._exit(1)
   sock.send(b'ready')
   while True:
