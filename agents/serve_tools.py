@@ -205,7 +205,10 @@ def main(argv: list[str]) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     work(socket.socket(fileno=FLAGS.listening))
     return
-  sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
+  try:
+    sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
+  except (ValueError, OSError) as error:
+    raise app.UsageError(f'cannot listen: {error}') from error
   print(f'listening on {FLAGS.uds or sock.getsockname()}', flush=True)
   sys.exit(watch(sock, sys.argv[1:]))
 

@@ -110,7 +110,7 @@ class Slot:
     if fresh:
       self.session = self._start(limits, session=True)
     channel = self.session.channel
-    while _within(0, channel.fileno()):                           # said between cells: of no meaning
+    while _within(0, channel.fileno()):              # said between cells: of no meaning
       if not _receive(channel, 4096):
         break
     self.family.signal(signal.SIGCONT)
