@@ -1,8 +1,10 @@
 """Hostile snippets: every one ends as an ordinary result in time, reaches nothing, and disturbs nobody."""
 
+import ctypes
 import os
 import pathlib
 import socket
+import subprocess
 import threading
 import time
 
@@ -171,8 +173,18 @@ for frame in [sys._getframe(i) for i in range(1, 9)]:
 }
 
 
+def kernel_has(backend: str) -> bool:
+  """Whether this kernel lets anybody do what the backend needs, asked without the sandbox."""
+  if backend == 'landlock':
+    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 3     # landlock_create_ruleset, its version
+  command = ['unshare', '--user', '--map-root-user', '--mount', '--pid', '--net', '--fork', 'mount', '-t', 'tmpfs']
+  return subprocess.run([*command, 'none', '/mnt'], capture_output=True).returncode == 0
+
+
 @pytest.fixture(scope='module', params=['namespaces', 'landlock'])
 def pool(request):
+  if not kernel_has(request.param):
+    pytest.skip(f'this kernel has no {request.param} for us')
   os.environ['SECRET'] = 'of the host'
   with Pool(3, LIMITS, profile='numpy', backend=request.param) as pool:
     yield pool
