@@ -168,7 +168,8 @@ def work(sock: socket.socket) -> None:
 
   async def serve():
     dispatcher = Dispatcher(pool, queue=FLAGS.queue)
-    config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off')
+    config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off',
+                            limit_concurrency=2 * FLAGS.queue)   # beyond it 503, and clients try again
     try:
       await uvicorn.Server(config).serve([sock])
     finally:
