@@ -14,6 +14,7 @@ import socket
 import tempfile
 
 from agents.sandbox import landlock, linux, root, seccomp
+from agents.sandbox.family import Family
 from agents.sandbox.limits import Limits
 
 _USER = 1000                                         # the code's user id, inside
@@ -42,6 +43,11 @@ class Plain:
     """Readies the slot, once."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+
+  def leave(self) -> None:
+    """Ends what is below the zygote and removes its folder: nobody else may be left to."""
+    Family(self.proc).signal(signal.SIGKILL)
+    shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
 
   def open_scratch(self, limits: Limits) -> str:
     """A new empty folder for one call or one session."""
@@ -98,6 +104,7 @@ class Namespaces(Plain):
       self._map_launched(pid)
       ours.send(b'm')
       _, status = os.waitpid(pid, 0)
+      shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
       os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     ours.close()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -158,6 +165,9 @@ class Namespaces(Plain):
   def released(self, pid: int) -> None:
     if pid in self.taken:
       self.free.append(self.taken.pop(pid))
+
+  def leave(self) -> None:
+    """The kernel ends what is below, and the launching process waits to remove the folder."""
 
   def settle(self) -> None:
     mounts = root.build(self.paths)

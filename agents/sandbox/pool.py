@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,7 +52,8 @@ class _Slot:
 class _Zygote:
   """A launched zygote."""
 
-  def __init__(self, backend: str, profile: str, wrap: Sequence[str], folder: str):
+  def __init__(self, backend: str, profile: str, wrap: Sequence[str]):
+    self.folder = tempfile.mkdtemp(prefix='sandbox-')
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     base = str(pathlib.Path(__file__).resolve().parents[2])
     code = (f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
@@ -59,7 +61,7 @@ class _Zygote:
     keep = {k: os.environ[k] for k in ('LD_LIBRARY_PATH',) if k in os.environ}
     self.process = subprocess.Popen([*wrap, sys.executable, '-s', '-P', '-c', code], pass_fds=[theirs.fileno()],
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd='/',
-                                    env=_ENVIRONMENT | {'TMPDIR': folder} | keep)
+                                    start_new_session=True, env=_ENVIRONMENT | {'TMPDIR': self.folder} | keep)
     theirs.close()
     self.control = ours
     try:
@@ -92,6 +94,7 @@ class _Zygote:
     self.control.close()
     self.process.kill()
     self.process.wait()
+    shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Turns:
@@ -140,7 +143,6 @@ class Pool:
     self._wrap, self._lock, self._closed = tuple(wrap), threading.Lock(), False
     self._running = _Turns(workers)
     self._sessions = threading.Semaphore(sessions)
-    self._folder = tempfile.TemporaryDirectory(prefix='sandbox-', ignore_cleanup_errors=True)
     self.backend, self.report, self._zygote = selftest.choose(backend, self._launch)
     self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
 
@@ -186,7 +188,6 @@ class Pool:
         break
     with self._lock:
       self._zygote.close()
-    self._folder.cleanup()
 
   def __enter__(self):
     return self
@@ -195,7 +196,7 @@ class Pool:
     self.close()
 
   def _launch(self, backend: str) -> _Zygote:
-    return _Zygote(backend, self.profile, self._wrap, self._folder.name)
+    return _Zygote(backend, self.profile, self._wrap)
 
   def _take(self) -> _Slot:
     """An idle slot that lives, or a new one."""

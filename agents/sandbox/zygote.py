@@ -44,6 +44,7 @@ def main(control: int, backend: str, profile: str) -> None:
   while True:
     message, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
     if not message:
+      jail.leave()
       os._exit(0)
     _fork(sock, jail, descriptors[0])
     os.close(descriptors[0])

@@ -291,16 +291,20 @@ def test_nothing_is_left_of_a_closed_pool():
   assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_killed_application_leaves_nothing():
-  code = ('import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; p = Pool(1, profile="python"); '
+@pytest.mark.parametrize('backend', [None, 'landlock'])
+def test_a_killed_application_leaves_nothing(tmp_path, backend):
+  code = ('import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; '
+          f'p = Pool(1, profile="python", backend={backend!r}); '
           'p.run("1"); s = p.session(); s.run("1"); print(p._zygote.process.pid, flush=True); time.sleep(60)')
-  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as owner:
+  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,
+                        env=os.environ | {'TMPDIR': str(tmp_path)}) as owner:
     launcher = psutil.Process(int(owner.stdout.readline()))
     family = [launcher, *launcher.children(recursive=True)]
     assert len(family) >= 3
     owner.send_signal(signal.SIGKILL)
-  _, alive = psutil.wait_procs(family, timeout=3)
+  _, alive = psutil.wait_procs(family, timeout=5)
   assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+  assert not list(tmp_path.iterdir())
 
 
 def test_scratch_folders_go_with_their_calls(tmp_path, monkeypatch):
