@@ -217,9 +217,9 @@ class Slot:
     if self.backend.watched_scratch:
       if (tasks := self.family.tasks()) > limits.tasks:
         return 'error', f'{tasks} processes and threads, more than {limits.tasks}'
-      size, count = _usage(call.scratch)
+      size, count = _usage(call.scratch, limits.inodes)
       if size > limits.disk or count > limits.inodes:
-        return 'error', f'{size} bytes in {count} files, more than {limits.disk} in {limits.inodes}'
+        return 'error', f'more than {limits.disk} bytes or {limits.inodes} files in the working folder'
     return None
 
   def _end(self, call: Call) -> tuple[int, float]:
@@ -335,14 +335,18 @@ def _within(seconds: float, fd: int) -> bool:
   return bool(poll.poll(1e3 * seconds))
 
 
-def _usage(folder: str) -> tuple[int, int]:
-  """Bytes and entries below a folder."""
+def _usage(folder: str, enough: int) -> tuple[int, int]:
+  """Bytes and entries below a folder; looks no further once there are more than `enough` entries."""
   size = count = 0
-  for place, folders, names in os.walk(folder):
-    for name in (*folders, *names):
-      count += 1
-      try:
-        size += os.lstat(os.path.join(place, name)).st_blocks * 512
-      except OSError:                                # removed meanwhile
-        continue
+  folders = [folder]
+  while folders and count <= enough:
+    with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:      # removed meanwhile, as below
+      for entry in entries:
+        count += 1
+        if count > enough:
+          break
+        with contextlib.suppress(OSError):
+          size += entry.stat(follow_symlinks=False).st_blocks * 512
+        if entry.is_dir(follow_symlinks=False):
+          folders.append(entry.path)
   return size, count
