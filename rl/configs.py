@@ -16,17 +16,23 @@ from rl.tasks import TASKS
 class Warmup:
   """The short supervised phase before reinforcement learning."""
 
-  steps: int = field(60, 'supervised updates')
+  steps: int = field(60, 'supervised updates; 0: none')
   batch: int = field(128, 'examples an update')
   optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Reinforcement learning of an InternVL policy by exact-match reward."""
+  """Reinforcement learning of an InternVL policy by reward."""
 
-  model: str = field('tiny', 'size to train from scratch, of internvl.CONFIGS')
-  task: str = field('digits', 'where queries come from, of rl.tasks.TASKS')
+  model: str = field('tiny', 'folder of a checkpoint; or tiny, trained from scratch')
+  task: str = field('digits', f'where queries come from: {", ".join(TASKS)}; not looked at when there is data')
+  data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
+  heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
+  reward: Literal['exact_match', 'boxed', 'boxed_and_format', 'boxed_symbolic'] = field(
+      'boxed_and_format', 'of an answer to a query from data')
+  prompt_length: int = field(0, 'prompt slots; 0: room for the longest of 256 queries')
+  dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
   offline: Offline = field(Offline(), 'the offline phase of a cascade')
@@ -38,6 +44,7 @@ class Config:
       'grpo', 'how rewards are compared')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
+  remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
   max_new: int = field(4, 'longest answer in tokens, the stop token included')
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
@@ -57,6 +64,10 @@ class Config:
     for name in ('steps', 'prompts', 'updates', 'accumulate', 'max_new', 'eval_queries', 'eval_every', 'save_every'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
+    if bool(self.data) != bool(self.heldout):
+      raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
+    if self.warmup.steps < 0 or self.prompt_length < 0:
+      raise ValueError(f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}: expected 0 or more')
     if self.group < 2:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:

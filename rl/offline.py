@@ -11,7 +11,6 @@ from rl import preference
 from rl.recipes import cascade
 from rl.sampler import Sampler
 from rl.setup import ROLLOUT_SEED, Setup
-from rl.tasks import TASKS
 
 
 def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
@@ -26,7 +25,7 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
   queries = s.queries('train', ROLLOUT_SEED, range(c.queries))
   sample = lambda seed: cascade.sample(
       sampler, s.processor, queries, samples=c.samples, max_new=s.config.max_new, temperature=c.temperature, top_k=0,
-      seed=seed, right=TASKS[s.config.task].right)
+      seed=seed, right=s.task.right)
   path = workdir / 'pairs.jsonl'
   if not path.exists():
     pairs = cascade.pairs_of(sample(seed=1), most=c.most)

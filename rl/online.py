@@ -1,6 +1,7 @@
 """The online phase: rollouts and policy updates in turn, or beside each other on two halves of the devices."""
 
 import concurrent.futures
+import functools
 import operator
 import pathlib
 
@@ -9,15 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import internvl
-from core import mesh
+from core import mesh, params
 from core.run import Run, loop
-from core.train import Loss, init_state, make_step, optimizer
-from rl import losses, policy
+from core.train import init_state, make_step, optimizer
+from rl import policy
 from rl.dynamic import Cursor
 from rl.evaluate import Result
-from rl.rollouts import Collector, Rollouts
+from rl.rollouts import Collector
 from rl.sampler import Sampler
 from rl.setup import Setup
+from rl.update import update_loss
 
 GLANCE = 256  # held-out questions of a look during training
 
@@ -81,32 +83,17 @@ class Ahead(InTurn):
     return self._thread.submit(rollout)
 
 
-def make_update(s: Setup):
-  """(optimiser, loss) of the policy on `Rollouts`."""
-  c = s.config
-
-  def loss(weights, batch: Rollouts, key) -> Loss:
-    logp, entropy = policy.log_probs(weights, s.model, batch.prompts, batch.answers, temperature=c.temperature)
-    mask, sampled = batch.answers.mask, batch.answers.logp
-    # Log-probabilities of another program differ in the last bits.
-    old = jnp.where(batch.fresh[:, None, None], jax.lax.stop_gradient(logp), batch.old_logp)
-    out = losses.policy_loss(logp, old, batch.advantages, mask, rule=c.rule,
-                             rollout_logp=sampled if c.rule.importance_cap else None)
-    gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
-    notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
-    return out.replace(metrics=out.metrics | notes)
-
-  return optimizer(c.optim, c.steps * c.updates, internvl.spec(s.model)), loss
-
-
 def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
   """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
   c = s.config
   share = c.prompts // c.updates // jax.process_count()
-  tx, loss = make_update(s)
+  tx = optimizer(c.optim, c.steps * c.updates, internvl.spec(s.model))
+  loss = functools.partial(update_loss, config=s.model, rule=c.rule, temperature=c.temperature, dtype=c.dtype,
+                           remat=c.remat)
   state = {'train': init_state(weights, tx), 'behind': source.start(weights)}
   step = make_step(loss, tx, accumulate=c.accumulate, places=jax.tree.map(lambda x: x.sharding, state['train']))
-  recompute = jax.jit(lambda w, b: policy.log_probs(w, s.model, b.prompts, b.answers, temperature=c.temperature)[0])
+  recompute = jax.jit(lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers,
+                                                    temperature=c.temperature)[0])
   cursor = Cursor()
 
   def advance(state, i):

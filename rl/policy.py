@@ -56,27 +56,27 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None)
   return Prompts(tokens, positions, pixels)
 
 
-def _embed(params, config, prompts: Prompts) -> jax.Array:
+def _embed(params, config, prompts: Prompts, remat: str) -> jax.Array:
   """Prompt embeddings [B, P, D]."""
-  images, _ = model.encode(params, config, prompts.pixels)
+  images, _ = model.encode(params, config, prompts.pixels.astype(params.language.embed.dtype), remat_policy=remat)
   return model.embed(params, config, prompts.tokens, images)
 
 
 def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers, *,
-              temperature: float = 1.0):
+              temperature: float = 1.0, remat: str = 'none'):
   """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it, at a temperature.
 
-  A prompt goes through the model once; its answers go on from its keys and values.
+  remat: a policy of `core.remat`. A prompt goes through the model once; its answers go on from its keys and values.
   """
   b, g, n = answers.tokens.shape
   said = answers.tokens.reshape(b * g, n)
   language = params.language
-  prompt = decoder.forward(language, config.language, _embed(params, config, prompts), positions=prompts.positions,
-                           cache=prompts.tokens.shape[1] + n - 1)
+  prompt = decoder.forward(language, config.language, _embed(params, config, prompts, remat),
+                           positions=prompts.positions, cache=prompts.tokens.shape[1] + n - 1, remat_policy=remat)
   start = jnp.repeat(prompts.positions.max(-1, keepdims=True) + 1, g, 0)
   positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)[:, :-1]
   rest = decoder.forward(language, config.language, decoder.embed(language, said[:, :-1]), positions=positions,
-                         cache=prompt.cache.repeat(g))
+                         cache=prompt.cache.repeat(g), remat_policy=remat)
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden], 1)
   pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
   return tuple(x.reshape(b, g, n) for x in pair)

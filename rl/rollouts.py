@@ -5,19 +5,17 @@ B prompts   G answers to each   N answer slots
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.experimental import multihost_utils
 
 from rl import advantages, dynamic, policy
 from rl.rewards import Guard
 from rl.sampler import Sampler
 from rl.setup import ROLLOUT_SEED, Setup
-from rl.tasks import TASKS
+from rl.update import Rollouts
 
 # From rewards float32 [B, G], valid bool [B, G] and the answers' mask bool [B, G, N], to [B, G, 1 or N].
 ADVANTAGES = {
@@ -27,17 +25,6 @@ ADVANTAGES = {
     'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
     'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
 }
-
-
-@struct.dataclass
-class Rollouts:
-  """A batch of the policy step: B prompts with G answers each. Answers without a reward have an empty mask."""
-
-  prompts: policy.Prompts
-  answers: policy.Answers
-  advantages: Any  # float32 [B, G, 1 or N]
-  old_logp: Any  # float32 [B, G, N] under the weights that sampled
-  fresh: Any  # bool [B]: the update starts from those weights, so the ratio is exactly 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +64,7 @@ class Collector:
     asked = [(text, queries[i // c.group].answer) for i, text in enumerate(said)]
     rewards = self.guard(asked)
     shape = (len(queries), c.group)
-    right = np.array([TASKS[c.task].right(*pair) for pair in asked], np.float32)
+    right = np.array([s.task.right(*pair) for pair in asked], np.float32)
     return {'prompts': s.collate(inputs), 'answers': answers, 'right': right.reshape(shape),
             'rewards': rewards.values.reshape(shape), 'valid': rewards.valid.reshape(shape)}
 

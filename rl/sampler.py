@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from core import mesh
+from core import params as weights
 from core.launch import field
 from internvl import Processor, model
 from internvl.processor import Inputs
@@ -29,17 +30,19 @@ class Room:
 
 
 class Sampler:
-  """An engine for the policy on the mesh `home`, of devices of this process; `update` gives it new weights."""
+  """An engine for the policy in `dtype` on the mesh `home`, of devices of this process; `update` gives new weights."""
 
-  def __init__(self, params: model.Params, config: model.Config, processor: Processor, sizes: Room,
-               home: jax.sharding.Mesh):
+  def __init__(self, params: model.Params, config: model.Config, processor: Processor, room: Room,
+               home: jax.sharding.Mesh, dtype='float32'):
+    self._dtype = dtype
     self._home, self._places = home, mesh.shardings(model.spec(config), home)
     self._stop, self._image_token = processor.stop_id, config.image_token
     with jax.set_mesh(home):
-      self._engine = Engine(self.here(params), config, **dataclasses.asdict(sizes))
+      self._engine = Engine(self.here(params), config, **dataclasses.asdict(room))
 
   def here(self, params: model.Params) -> model.Params:
     """The weights where the engine lives; of several processes, each gathers its own."""
+    params = weights.cast(params, self._dtype)
     if jax.process_count() > 1:
       params = jax.tree.map(mesh.to_local, params)
     return jax.device_put(params, self._places)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import jax
 
 import internvl
+from core import mesh
 from core.sample import bucket
 from internvl import Processor
 from internvl.processor_config import ProcessorConfig
@@ -13,9 +14,9 @@ from rl import policy
 from rl.configs import Config
 from rl.evaluate import Result, evaluate
 from rl.sampler import Sampler
-from rl.tasks import TASKS, Query
+from rl.tasks import TASKS, Query, Task, from_files
 
-WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED, OFFLINE_SEED = 1, 2, 3, 4  # separate streams of queries
+WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +26,13 @@ class Setup:
   config: Config
   model: internvl.Config
   processor: Processor
+  task: Task
   length: int  # prompt slots
 
   def queries(self, split: str, stream: int, numbers: Iterable[int]) -> list[Query]:
     """Queries of these numbers, of one of the endless streams."""
-    draw = TASKS[self.config.task].query
     seed = stream if split == 'heldout' else self.config.seed * 16 + stream  # one held-out set for all seeds
-    return [draw(split, seed, i) for i in numbers]
+    return [self.task.query(split, seed, i) for i in numbers]
 
   def inputs(self, queries: Iterable[Query]) -> list:
     """The queries as prompts."""
@@ -43,23 +44,36 @@ class Setup:
 
   def sampler(self, weights, home: jax.sharding.Mesh) -> Sampler:
     """The engine, with these weights, on the mesh `home`."""
-    return Sampler(weights, self.model, self.processor, self.config.engine, home)
+    return Sampler(weights, self.model, self.processor, self.config.engine, home, self.config.dtype)
 
   def evaluate(self, sampler: Sampler, n: int, samples: int = 0) -> Result:
-    """Answers to the first n held-out questions."""
-    return evaluate(sampler, self.processor, self.queries('heldout', HELDOUT_SEED, range(n)), samples=samples,
-                    max_new=self.config.max_new, right=TASKS[self.config.task].right)
+    """Answers to the first n held-out questions, or to all if there are fewer."""
+    queries = self.queries('heldout', HELDOUT_SEED, range(min(n, self.task.heldout)))
+    return evaluate(sampler, self.processor, queries, samples=samples, max_new=self.config.max_new,
+                    right=self.task.right)
 
 
-def setup(config: Config) -> Setup:
-  """Model and processor of a configuration. Raises ValueError when the model is unknown or not trained from bytes."""
-  if config.model != 'tiny':
-    raise ValueError(f"model={config.model!r}: expected 'tiny'")
-  model = internvl.CONFIGS[config.model]
-  processor = Processor.over_bytes(ProcessorConfig(
-      image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=3, thumbnail=False,
-      template='internvl_hf', system='', max_length=model.language.max_length))
-  model = dataclasses.replace(model, image_token=processor.image_id)
-  draft = Setup(config, model, processor, 0)
+def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Params]:
+  """(the setup, the first weights on the mesh `place`, float32).
+
+  Raises ValueError when the model is no folder, or a size that is not trained from bytes.
+  """
+  spread = lambda w, m: jax.device_put(w, mesh.shardings(internvl.spec(m), place))
+  if config.model == 'tiny':
+    model = internvl.CONFIGS['tiny']
+    processor = Processor.over_bytes(ProcessorConfig(
+        image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=3, thumbnail=False,
+        template='internvl_hf', system='', max_length=model.language.max_length))
+    model = dataclasses.replace(model, image_token=processor.image_id)
+    weights = spread(internvl.init(jax.random.key(config.seed), model), model)
+  elif config.model in internvl.CONFIGS:
+    raise ValueError(f"model={config.model!r}: expected 'tiny' or the folder of a checkpoint")
+  else:
+    processor = Processor.load(config.model)
+    model, weights = internvl.load(config.model, mesh=place, dtype='float32')
+  task = from_files(config.data, config.heldout, config.reward) if config.data else TASKS[config.task]
+  draft = Setup(config, model, processor, task, config.prompt_length)
+  if config.prompt_length:
+    return draft, weights
   longest = max(len(x.tokens) for x in draft.inputs(draft.queries('train', WARMUP_SEED, range(256))))
-  return dataclasses.replace(draft, length=bucket(longest))
+  return dataclasses.replace(draft, length=bucket(longest)), weights

@@ -25,7 +25,6 @@ from rl.online import Ahead, InTurn, reinforce
 from rl.rewards import Guard
 from rl.rollouts import Collector
 from rl.setup import setup
-from rl.tasks import TASKS
 from rl.warmup import warm_up
 
 
@@ -48,12 +47,12 @@ def meshes(config: Config) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
 def main(config: Config, workdir: pathlib.Path) -> dict:
   """Trains, evaluates and reports; returns what stands in results.json."""
   place, home = meshes(config)
-  s = setup(config)
-  weights = warm_up(s, workdir, place)
+  s, weights = setup(config, place)
+  weights = warm_up(s, weights, workdir, place)
   sampler = s.sampler(weights, home)
   before = s.evaluate(sampler, config.eval_queries, config.eval_samples)
   logging.info('held-out accuracy after the warm-up: %.1f %%', 100 * before.accuracy)
-  with Guard(TASKS[config.task].reward, seconds=config.reward_seconds) as guard:
+  with Guard(s.task.reward, seconds=config.reward_seconds, otherwise=0.0) as guard:
     only = None
     if config.offline.queries:
       weights, only = offline(s, weights, sampler, workdir, place)
@@ -63,9 +62,9 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   after = s.evaluate(sampler, config.eval_queries, config.eval_samples)
   results = {'seed': config.seed, 'parameters': params.count(internvl.spec(s.model)),
              'before': before.summary(), 'after': after.summary()}
-  weights = jax.tree.map(mesh.to_local, weights)
+  with jax.set_mesh(place):
+    export(workdir / 'model', s.model, params.cast(weights, config.dtype), s.processor)
   if jax.process_index() == 0:
-    export(workdir / 'model', s.model, weights, s.processor)
     record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
     report.write(workdir, before, after)
   for name, r in (('warm-up', before), ('reinforcement learning', after)):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import internvl
-from core import mesh
+from core import mesh, params
 from core.run import Run, loop
 from core.train import Loss, init_state, make_step, optimizer
 from rl import losses, policy
@@ -28,17 +28,17 @@ def supervised_batch(s: Setup, i: int) -> tuple[policy.Prompts, policy.Answers]:
   return s.collate(s.inputs(queries)), answers
 
 
-def warm_up(s: Setup, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
-  """Trains from random weights on questions and answers, on the mesh `place`; returns the weights."""
+def warm_up(s: Setup, weights, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
+  """Trains on questions and answers, on the mesh `place`; returns the weights."""
   c = s.config
+  if not c.warmup.steps:
+    return weights
 
   def loss(weights, batch, key) -> Loss:
-    logp, _ = policy.log_probs(weights, s.model, *batch)
+    logp, _ = policy.log_probs(params.cast(weights, c.dtype), s.model, *batch, remat=c.remat)
     return Loss(*losses.aggregate(-logp, batch[1].mask, 'token'))
 
   tx = optimizer(c.warmup.optim, c.warmup.steps, internvl.spec(s.model))
-  weights = jax.device_put(internvl.init(jax.random.key(c.seed), s.model),
-                           mesh.shardings(internvl.spec(s.model), place))
   state = init_state(weights, tx)
   step = make_step(loss, tx, places=jax.tree.map(lambda x: x.sharding, state))
 

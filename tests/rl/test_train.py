@@ -24,9 +24,12 @@ from rl.setup import ROLLOUT_SEED, Setup, setup
 SMOKE = CONFIGS['smoke']
 
 
+ONE = mesh.make(devices=jax.devices()[:1])
+
+
 @pytest.fixture(scope='module')
 def s():
-  return setup(SMOKE)
+  return setup(SMOKE, ONE)[0]
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +39,7 @@ def weights(s):
 
 @pytest.fixture(scope='module')
 def sampler(s, weights):
-  return s.sampler(weights, mesh.make(devices=jax.devices()[:1]))
+  return s.sampler(weights, ONE)
 
 
 def _prompts(s, n):
@@ -85,7 +88,7 @@ def _collect(s, sampler, monkeypatch, say, guard=lambda calls: Rewards(
     rows = zip(asked, Setup.queries(s, 'train', ROLLOUT_SEED, asked))
     return [say(i, n, q.answer) for i, q in rows for n in range(s.config.group)]
 
-  watched = Setup(s.config, s.model, s.processor, s.length)
+  watched = Setup(s.config, s.model, s.processor, s.task, s.length)
   object.__setattr__(watched, 'queries', spy)
   monkeypatch.setattr(policy, 'texts', texts)
   return Collector(watched, guard)(sampler, start)
@@ -150,7 +153,7 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
   processor = internvl.Processor.load(tmp_path / 'model')
   assert model.image_token == processor.image_id
   text = internvl.chat(params, model, processor, [{'role': 'user', 'content': '<image>\nSum?'}],
-                       images=setup(config).queries('heldout', 3, range(1))[0].images, max_new_tokens=4)
+                       images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images, max_new_tokens=4)
   assert isinstance(text, str)
 
 
