@@ -101,8 +101,9 @@ def spec(c: Config) -> Params:
   norm = Norm(Spec((d,), (None,), ones), bias(d))
   table = lambda rows, axis: Spec((rows, d), (axis, 'embed'), inputs=0)
   into = Spec((d, n, h), ('embed', 'heads', None))
-  block = Block(into, into, into, bias(n, h), bias(n, h), bias(n, h), Spec((n, h, d), ('heads', None, 'embed'), inputs=2),
-                bias(d), norm, Spec((d, f), ('embed', 'mlp')), bias(f), Spec((f, d), ('mlp', 'embed')), bias(d), norm)
+  out = Spec((n, h, d), ('heads', None, 'embed'), inputs=2)
+  block = Block(into, into, into, bias(n, h), bias(n, h), bias(n, h), out, bias(d), norm,
+                Spec((d, f), ('embed', 'mlp')), bias(f), Spec((f, d), ('mlp', 'embed')), bias(d), norm)
   return Params(table(c.vocab, 'vocab'), table(c.positions, None), table(c.types, None), norm,
                 stacked(block, c.depth), Spec((d, d), ('embed', None)) if c.pooler else None,
                 bias(d) if c.pooler else None)

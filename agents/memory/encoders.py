@@ -49,7 +49,8 @@ class SentenceEncoder:
     if pooling == 'pooler' and params.pooler is None:
       raise ValueError(f"{name}: pooling='pooler', but the folder has no pooler; expected 'cls' or 'mean'")
     self.id, self.width = f'{name}/{pooling}/{max_length}', config.width
-    self._params, self._tokenizer = params, tokenizer
+    self.config, self.params, self.pooling = config, params, pooling
+    self._tokenizer = tokenizer
     self._length = min(max_length, config.max_length)
     self._embed = jax.jit(functools.partial(bert.embed, config=config, pooling=pooling))
 
@@ -75,6 +76,11 @@ class SentenceEncoder:
     return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
   def _batch(self, texts: list[str]) -> np.ndarray:
+    tokens, mask = self.tokens(texts)
+    return np.asarray(self._embed(self.params, tokens=tokens, mask=mask), np.float32)[:len(texts)]
+
+  def tokens(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """int32 tokens and bool mask [texts, length], both sizes rounded up to powers of two."""
     rows = self._tokenizer(texts, truncation=True, max_length=self._length)['input_ids']
     # Sizes are powers of two, so that few programs are compiled; a padding row holds one token.
     count, length = _power(len(rows)), min(_power(max(map(len, rows))), self._length)
@@ -82,7 +88,12 @@ class SentenceEncoder:
     mask[:, 0] = True
     for i, row in enumerate(rows):
       tokens[i, :len(row)], mask[i, :len(row)] = row, True
-    return np.asarray(self._embed(self._params, tokens=tokens, mask=mask), np.float32)[:len(rows)]
+    return tokens, mask
+
+  def with_params(self, params, name: str) -> 'SentenceEncoder':
+    """The same encoder with other weights, under another name."""
+    return SentenceEncoder(self.config, params, self._tokenizer, pooling=self.pooling, name=name,
+                           max_length=self._length)
 
 
 def _power(n: int) -> int:
