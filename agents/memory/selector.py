@@ -222,7 +222,7 @@ def fit(pairs: Pairs, c: Config, *, epochs: int = 10, share: float = 0.1) -> tup
     state, _ = update(state, batch, c, epochs * steps)
     if number % steps == 0 and len(test):
       seen = validate(state.params, test)
-      if best is None or seen.rank > best[1].rank:
+      if best is None or seen.rank >= best[1].rank:  # of equals the one that has learnt longer
         best = state, seen
   # What goes on online starts with fresh moments: a fit's schedule has come to its end.
   state, seen = best or (state, None)
