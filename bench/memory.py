@@ -67,6 +67,8 @@ def tasks(count: int, seed: int, name: str, *, lenient: float) -> list[Task]:
 class Planner:
   """Stands in for a frozen language model: p(plan | task, cases) is fixed, and knows no task's solution."""
 
+  name = 'stand-in'
+
   def chat(self, messages, sampling, seed, tools=()) -> Reply:
     results = [m['content'] for m in messages if m['content'].startswith('Task 1 result: ')]
     if results:
@@ -80,6 +82,8 @@ class Planner:
 
 class Executor:
   """Carries out a procedure: the right one yields the answer."""
+
+  name = 'stand-in'
 
   def __init__(self, solutions: Sequence[Task]):
     self._by_question = {task.question: task for task in solutions}
