@@ -120,6 +120,6 @@ class Watch:
     self.reply_tokens += reply.reply_tokens or estimate({'content': reply.text})
 
   def say(self, kind: str, title: str, text: str = '') -> None:
-    event = Event(round(self.seconds, 3), kind, title, text)
+    event = Event(round(self.seconds, 3), kind, title[:200], text)
     self.events.append(event)
     self._on_event(event)

@@ -55,7 +55,8 @@ class McpTools:
 
   def __init__(self, servers: Mapping[str, StdioServerParameters | MCPServer | str], *, start_seconds: float = 60.0,
                restarts: int = 20, log: TextIO | None = None):
-    self._servers, self._start_seconds, self._log = dict(servers), start_seconds, log or sys.stderr
+    self._servers, self._start_seconds = dict(servers), start_seconds
+    self._log = log or sys.__stderr__  # a notebook's sys.stderr is no file
     self._left = dict.fromkeys(servers, restarts)
     self._live: dict[str, _Connection] = {}
     self._starting: dict[str, asyncio.Lock] = {}

@@ -77,7 +77,7 @@ def test_help_lists_every_flag(capsys):
 
 
 def episode(text):
-  events = (Event(0.0, 'planner', text, text), Event(1.0, 'answer', 'answered', text))
+  events = (Event(0.0, 'planner', text[:200], text), Event(1.0, 'answer', 'answered', text))
   return Episode('', text, text, 'answered', '', (), 'none', (text,), (), events, 1, 1, 1.0)
 
 
@@ -88,7 +88,7 @@ def test_what_others_wrote_can_neither_script_the_page_nor_rewrite_the_terminal(
   shown = io.StringIO()
   trace.Printer(shown)(Event(0.0, 'observation', hostile, hostile * 100))
   assert '\x1b' not in shown.getvalue() and shown.getvalue().count('\n') == 1
-  assert len(trace.html(episode('x' * 10**6))) < 10**6 + 500_000
+  assert len(trace.html(episode('x' * 10**6))) < 2 * 10**6 + 100_000  # question and answer whole, texts cut
 
 
 def test_servers_are_modules_of_ours_and_names_do_not_clash(tmp_path):
