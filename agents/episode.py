@@ -1,4 +1,4 @@
-"""What one question left behind: the three memories of Memento (arXiv 2508.16153, §4) as data, limits and clocks.
+"""What one question left behind: the three memories of Memento (arXiv 2508.16153) as data, limits and clocks.
 
 Case memory lives in `agents.memory`; an episode holds the cases that were read, the subtask memory (tasks and their
 results) and the tool memory (every call of each task).
