@@ -1,6 +1,6 @@
 """What case memory is worth, on synthetic tasks whose truth is known: no memory, random, cosine and learned retrieval.
 
-    python -m bench.memory --family=misleading --seeds=5
+    python -m bench.memory --family=misleading --seeds=5 --first=5
 
 A task's words tell its topic, and its topic which of a few procedures solves it. The frozen planner does not know
 which: it copies plans that succeeded in the cases it is shown, and shuns those that failed. In the `aligned` family
@@ -16,13 +16,14 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 from absl import app, flags
 
 from agents.memory import CaseBank, HashEncoder, Memory, Reading
 from agents.memory import selector as selection
 from agents.planner import Agent
 from agents.plans import FINAL, Plan, Step
-from bench import qa, stats
+from bench import qa
 from core.endpoint import Reply
 
 PROCEDURES = ('ask the register', 'add up the tables', 'compare two encyclopedias', 'read the court records')
@@ -103,7 +104,7 @@ class Outcome:
   selector: str
 
 
-def run(family: str, reading: str, *, seed: int, stream: int = 300, heldout: int = 200) -> Outcome:
+def run(family: str, reading: str, *, seed: int, stream: int = 400, heldout: int = 200) -> Outcome:
   """A stream of judged tasks from an empty bank, then held-out tasks with bank and selector frozen.
 
   The learned reader goes by cosine for the first half, is trained, and learns online through the second.
@@ -143,36 +144,45 @@ def _attempt(agent: Agent, task: Task, seed: int, *, remember: bool) -> float:
   return reward
 
 
-def study(family: str, seeds: int, **sizes) -> dict[str, np.ndarray]:
-  """Held-out rewards by reading, the tasks of all seeds in one row: the same tasks for every reading."""
-  return {name: np.concatenate([run(family, name, seed=seed, **sizes).heldout for seed in range(seeds)])
+def study(family: str, seeds: Sequence[int], **sizes) -> dict[str, np.ndarray]:
+  """Held-out accuracy of each stream by reading, [streams]: the same tasks for every reading."""
+  return {name: np.array([run(family, name, seed=seed, **sizes).heldout.mean() for seed in seeds])
           for name in READINGS}
 
 
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+  """(mean, low, high): Student's 95 % interval over streams.
+
+  Tasks held out of one stream share its bank and selector, so the stream is what is repeated, not the task.
+  """
+  mean, error = values.mean(), scipy.stats.sem(values)
+  half = error * scipy.stats.t.ppf(0.975, len(values) - 1)
+  return float(mean), float(mean - half), float(mean + half)
+
+
 def table(results: dict[str, np.ndarray]) -> str:
-  """Accuracy with its interval, and the paired difference from each simpler reading, as Markdown."""
-  columns = lambda rewards: (rewards[:, None], np.ones((len(rewards), 1)))
+  """Accuracy with its interval over streams, and the paired difference from cosine, as Markdown."""
   lines = ['| retrieval | held-out accuracy | difference from cosine |', '|---|---|---|']
-  for name, rewards in results.items():
-    e = stats.estimate(*columns(rewards))
-    d = stats.paired(columns(rewards), columns(results['cosine']))
-    lines.append(f'| {name} | {100 * e.value:.1f} % ({100 * e.low:.1f} to {100 * e.high:.1f}) | '
-                 + (f'{100 * d.value:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f}) |' if name != 'cosine' else '|'))
+  for name, values in results.items():
+    accuracy = '{:.1f} % ({:.1f} to {:.1f})'.format(*(100 * x for x in interval(values)))
+    gap = '{:+.1f} ({:+.1f} to {:+.1f})'.format(*(100 * x for x in interval(values - results['cosine'])))
+    lines.append(f'| {name} | {accuracy} | {gap if name != "cosine" else ""} |')
   return '\n'.join(lines)
 
 
 def cli() -> None:
   """The command line."""
   flags.DEFINE_enum('family', 'misleading', sorted(LENIENT), 'Which tasks.')
-  flags.DEFINE_integer('seeds', 5, 'Independent streams.', 1)
-  flags.DEFINE_integer('stream', 300, 'Tasks that the memory learns from.', 1)
+  flags.DEFINE_integer('seeds', 5, 'Independent streams.', 2)
+  flags.DEFINE_integer('first', 0, 'Seed of the first stream.', 0)
+  flags.DEFINE_integer('stream', 400, 'Tasks that the memory learns from.', 1)
   flags.DEFINE_integer('heldout', 200, 'Tasks that are measured, one attempt each.', 1)
 
   def main(argv):
     if len(argv) > 1:
       raise app.UsageError(f'unexpected argument {argv[1]!r}')
     f = flags.FLAGS
-    print(table(study(f.family, f.seeds, stream=f.stream, heldout=f.heldout)))
+    print(table(study(f.family, range(f.first, f.first + f.seeds), stream=f.stream, heldout=f.heldout)))
 
   sys.modules['__main__'].__doc__ = __doc__
   app.run(main)

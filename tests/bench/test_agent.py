@@ -10,7 +10,7 @@ from agents.memory import CaseBank, HashEncoder, Memory, Reading
 from agents.planner import Agent
 from bench import agent as agents
 from bench import memory as study
-from bench import qa, stats
+from bench import qa
 from core.endpoint import RequestFailed
 
 
@@ -94,21 +94,24 @@ def test_the_stand_ins_know_nothing_without_cases():
     study.run('other', 'cosine', seed=0)
 
 
-def difference(a, b):
-  columns = lambda rewards: (rewards[:, None], np.ones((len(rewards), 1)))
-  return stats.paired(columns(a), columns(b), resamples=2000)
-
-
 def test_memory_beats_none_and_random_where_similarity_leads():
-  got = {name: np.concatenate([study.run('aligned', name, seed=s, stream=100, heldout=100).heldout for s in range(2)])
-         for name in ('no memory', 'random', 'cosine')}
-  assert difference(got['cosine'], got['no memory']).low > 0.3
-  assert difference(got['cosine'], got['random']).low > 0.3
+  held = lambda name: np.array([study.run('aligned', name, seed=s, stream=100, heldout=100).heldout.mean()
+                                for s in range(3)])
+  cosine = held('cosine')
+  for control in ('no memory', 'random'):
+    _, low, high = study.interval(cosine - held(control))
+    assert 0.3 < low < high < 0.9
 
 
 @pytest.mark.slow
 def test_learned_retrieval_beats_similarity_where_it_misleads():
-  got = {name: np.concatenate([study.run('misleading', name, seed=s, stream=400, heldout=100).heldout
-                               for s in (1, 2)]) for name in ('random', 'cosine', 'learned')}
-  assert difference(got['learned'], got['cosine']).low > 0
-  assert difference(got['learned'], got['random']).low > 0.1
+  got = study.study('misleading', range(10, 13), stream=400, heldout=100)
+  for control in ('no memory', 'random', 'cosine'):
+    assert study.interval(got['learned'] - got[control])[1] > 0, (control, got)
+
+
+def test_the_interval_is_student_s_and_the_table_pairs_streams():
+  mean, low, high = study.interval(np.array([1.0, 2.0, 3.0]))
+  assert (mean, low, high) == pytest.approx((2.0, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
+  shown = study.table({'cosine': np.array([0.5, 0.3]), 'learned': np.array([0.6, 0.4])})
+  assert '| learned | 50.0 % (-77.1 to 177.1) | +10.0 (+10.0 to +10.0) |' in shown
