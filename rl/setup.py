@@ -1,6 +1,7 @@
 """What all phases of a run share: model, processor, streams of queries, the sampler."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 import jax
@@ -58,14 +59,14 @@ def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Par
 
   Raises ValueError when the model is no folder, or a size that is not trained from bytes.
   """
-  spread = lambda w, m: jax.device_put(w, mesh.shardings(internvl.spec(m), place))
   if config.model == 'tiny':
     model = internvl.CONFIGS['tiny']
     processor = Processor.over_bytes(ProcessorConfig(
         image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=3, thumbnail=False,
         template='internvl_hf', system='', max_length=model.language.max_length))
     model = dataclasses.replace(model, image_token=processor.image_id)
-    weights = spread(internvl.init(jax.random.key(config.seed), model), model)
+    make = functools.partial(internvl.init, config=model)
+    weights = jax.jit(make, out_shardings=mesh.shardings(internvl.spec(model), place))(jax.random.key(config.seed))
   elif config.model in internvl.CONFIGS:
     raise ValueError(f"model={config.model!r}: expected 'tiny' or the folder of a checkpoint")
   else:
