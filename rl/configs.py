@@ -36,7 +36,7 @@ class Config:
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
   offline: Offline = field(Offline(), 'the offline phase of a cascade')
-  steps: int = field(200, 'rollouts')
+  steps: int = field(160, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
   dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
