@@ -37,8 +37,9 @@ class Sampler:
     self._dtype = dtype
     self._home, self._places = home, mesh.shardings(model.spec(config), home)
     self._stop, self._image_token = processor.stop_id, config.image_token
+    params = self.here(params)
     with jax.set_mesh(home):
-      self._engine = Engine(self.here(params), config, **dataclasses.asdict(room))
+      self._engine = Engine(params, config, **dataclasses.asdict(room))
 
   def here(self, params: model.Params) -> model.Params:
     """The weights where the engine lives; of several processes, each gathers its own."""
@@ -49,8 +50,9 @@ class Sampler:
 
   def update(self, params: model.Params) -> None:
     """Samples from these weights from now on."""
+    params = self.here(params)
     with jax.set_mesh(self._home):
-      self._engine.update(self.here(params))
+      self._engine.update(params)
 
   def __call__(self, prompts: Sequence[Inputs], *, max_new: int, samples: int = 1, temperature: float = 0.0,
                top_k: int = 0, seeds: Sequence[int] | None = None) -> Answers:
