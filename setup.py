@@ -25,6 +25,8 @@ EXTRAS = {
     # Ahead-of-time compilation for TPU topologies without a TPU: the libtpu that the jax release names.
     'plan': ['jax[tpu]'],
     'bench': BENCH,
+    # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
+    'rl': ['math-verify>=0.8,<1'],
     # The published SEED scorer's parser, for `mode='compat'` only.
     'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tqdm import tqdm
 
 from bench import passk
-from bench.extract import boxed_answer
 from bench.rows import RowError, load_examples, need, row_id
 from bench.task import CUT_OFF, NO_ANSWER, Answer, Example, Outcome, Sampling, Scores, Task, mean_over_samples
+from rl.rewards.extract import boxed_answer
 
 TYPES = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
 FULL = 100 - 1e-4

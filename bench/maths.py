@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from bench import answers, passk
-from bench.limited import Late, Limited
+from bench import passk
 from bench.rows import RowError, load_examples, row_id
-from bench.task import CUT_OFF, NO_ANSWER, OK, Answer, Data, Example, Outcome, Problem, Sampling, Scores, Task
+from bench.task import CUT_OFF, NO_ANSWER, Answer, Data, Example, Outcome, Problem, Sampling, Scores, Task
+from rl.rewards import answers
+from rl.rewards.limited import Limited
 
 INSTRUCTION = 'Please reason step by step, and put your final answer within \\boxed{}.'
 SECONDS = 20.0
@@ -104,28 +105,10 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, exact, last_number, secon
         continue
       key = (example.fields['answer'], found)
       if key not in verdicts:
-        verdicts[key] = _verdict(*key, None if exact else symbolic)
+        verdicts[key] = answers.compare(*key, None if exact else symbolic)
       right, status = verdicts[key]
       yield Outcome(status, found[:answers.MAX_CHARS], {'accuracy': (float(right), 1.0)},
                     {'vote': answers.canonical(found) if status != 'too_large' else None})
-
-
-def _verdict(gold: str, found: str, symbolic) -> tuple[bool, str]:
-  if len(found) > answers.MAX_CHARS:
-    return False, 'too_large'
-  ours, theirs = answers.rational(gold), answers.rational(found)
-  if ours is not None and theirs is not None:
-    return ours == theirs, OK
-  if answers.clean_up(gold) == answers.clean_up(found):
-    return True, OK
-  if symbolic is None:
-    return False, OK
-  try:
-    return symbolic(gold, found), OK
-  except Late:
-    return False, 'timeout'
-  except RuntimeError:
-    return False, 'unsupported'
 
 
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:

@@ -200,6 +200,7 @@ class Loss:
   total: Any                                 # [] sum of weighted losses
   weight: Any                                # [] sum of the weights
   metrics: dict[str, tuple[Any, Any]] = struct.field(default_factory=dict)   # name -> (sum, weight)
+  carry: Any = None                          # what the loss remembers for its next evaluation
 
 
 @struct.dataclass
@@ -208,6 +209,7 @@ class TrainState:
   step: Any                                  # [] int32: batches seen
   params: Any                                # the trainable part
   opt_state: Any
+  carry: Any = None                          # the loss's own memory, such as MPO's running reward shift
 
 
 def _wide(tree):
@@ -216,16 +218,16 @@ def _wide(tree):
   return jax.tree.map(lambda x: x.astype(jnp.float32) if low(x) else x, tree)
 
 
-def init_state(params, tx: optax.GradientTransformation) -> TrainState:
+def init_state(params, tx: optax.GradientTransformation, carry: Any = None) -> TrainState:
   """The state before the first step. A moment lies where its weight lies, all else on every device."""
-  make = _make(tx)
+  make = _make(tx, carry)
   if _mesh(params) is None:
     return make(params).replace(params=params)
-  places = jax.tree.map(lambda x: x.sharding, abstract_state(params, tx).replace(params=None))
+  places = jax.tree.map(lambda x: x.sharding, abstract_state(params, tx, carry).replace(params=None))
   return jax.jit(make, out_shardings=places)(params).replace(params=params)
 
 
-def abstract_state(params, tx: optax.GradientTransformation) -> TrainState:
+def abstract_state(params, tx: optax.GradientTransformation, carry: Any = None) -> TrainState:
   """`init_state` as `jax.ShapeDtypeStruct`s with shardings, for parameters (abstract or not) on a mesh."""
   homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
   everywhere = jax.sharding.NamedSharding(_mesh(params), jax.P())
@@ -235,13 +237,13 @@ def abstract_state(params, tx: optax.GradientTransformation) -> TrainState:
     weight = next((homes[name] for name in names if name in homes), None)
     place = weight.sharding if weight is not None and weight.shape == x.shape else everywhere
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-  state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx), params))
+  state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx, carry), params))
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
   return state.replace(params=jax.tree.map(here, params))
 
 
-def _make(tx):
-  return lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)))
+def _make(tx, carry):
+  return lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)), jax.tree.map(jnp.asarray, carry))
 
 
 def _mesh(params):
@@ -260,23 +262,27 @@ def _split(batch, parts: int):
   return jax.tree.map_with_path(split, batch)
 
 
-def _gradient(loss_fn, params, frozen, batch, key, accumulate):
-  """Gradient of the summed loss (float32 tree), and the summed `Loss`."""
-  def one(batch, key):
+def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
+  """Gradient of the summed loss (float32 tree), the summed `Loss`, and what the last evaluation carries on."""
+  def one(carry, batch, key):
     def total(params):
-      loss = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss_fn(merge(params, frozen), batch, key))
-      return loss.total, loss
-    (_, loss), grads = jax.value_and_grad(total, has_aux=True)(params)
-    return _wide(grads), loss
+      loss = loss_fn(merge(params, frozen), batch, key, *(() if carry is None else (carry,)))
+      sums = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss.replace(carry=None))
+      return sums.total, (sums, loss.carry)
+    (_, (loss, carry)), grads = jax.value_and_grad(total, has_aux=True)(params)
+    return carry, (_wide(grads), loss)
   if accumulate == 1:
-    return one(batch, key)
+    carry, (grads, loss) = one(carry, batch, key)
+    return grads, loss, carry
   def body(sums, part):
     i, batch = part
-    return jax.tree.map(jnp.add, sums, one(batch, jax.random.fold_in(key, i))), None
+    carry, new = one(sums[0], batch, jax.random.fold_in(key, i))
+    return (carry, jax.tree.map(jnp.add, sums[1], new)), None
   parts = (jnp.arange(accumulate), _split(batch, accumulate))
-  shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts[1]), key)
+  _, shapes = jax.eval_shape(one, carry, jax.tree.map(lambda x: x[0], parts[1]), key)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  return jax.lax.scan(body, zeros, parts)[0]
+  (carry, (grads, loss)), _ = jax.lax.scan(body, (carry, zeros), parts)
+  return grads, loss, carry
 
 
 def _mean(total, weight):
@@ -292,15 +298,19 @@ def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
   leaf), whose number changes nothing but memory. `frozen` may be None. `places`: the state's tree of
   shardings; without it XLA chooses where the new state lies, not always where the old one was.
 
+  If `state.carry` is not None the loss is `loss_fn(params, batch, key, carry)` and returns the next one, of the same
+  structure, in `Loss.carry`: each micro-batch passes it to the one after it, no gradient flows through it, and the
+  state keeps the last.
+
   metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own as means.
-  A batch of weight 0, or whose gradient is not finite, leaves parameters and optimiser as they were and
+  A batch of weight 0, or whose gradient is not finite, leaves parameters, optimiser and carry as they were and
   reports skipped = 1.
   """
   if accumulate < 1:
     raise ValueError(f'accumulate={accumulate}: expected 1 or more')
 
   def step(state, frozen, batch, key):
-    grads, loss = _gradient(loss_fn, state.params, frozen, batch, key, accumulate)
+    grads, loss, carry = _gradient(loss_fn, state.params, frozen, batch, key, state.carry, accumulate)
     grads = jax.tree.map(lambda g: _mean(g, loss.weight), grads)
     norm = optax.global_norm(grads)
     good = jnp.isfinite(norm) & (loss.weight != 0)
@@ -308,12 +318,13 @@ def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
     params = optax.apply_updates(state.params, updates)
     keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
     opt_state = keep(opt_state, state.opt_state)
+    carry = keep(carry, state.carry)
     metrics = {name: _mean(*pair) for name, pair in loss.metrics.items()}
     metrics |= {'loss': _mean(loss.total, loss.weight), 'weight': loss.weight, 'grad_norm': norm,
                 'skipped': 1 - good.astype(jnp.int32)}
     rate = optax.tree.get(opt_state, 'Rate')
     if rate is not None:
       metrics['lr'] = rate.rate
-    return TrainState(state.step + 1, keep(params, state.params), opt_state), metrics
+    return TrainState(state.step + 1, keep(params, state.params), opt_state, carry), metrics
 
   return jax.jit(step, donate_argnums=0, out_shardings=(places, None))

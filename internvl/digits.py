@@ -32,13 +32,16 @@ class Example(NamedTuple):
   digits: tuple[int, int]
 
 
-class _Scans(NamedTuple):
+class Scans(NamedTuple):
+  """Handwritten digits and what they are."""
+
   pixels: np.ndarray  # uint8 [images, 16, 16, 3]
   labels: np.ndarray  # int [images]
 
 
 @functools.cache
-def _scans(split: str) -> _Scans:
+def scans(split: str) -> Scans:
+  """The scans of a split; no scan is in both."""
   if split not in SPLITS:
     raise ValueError(f'unknown split {split!r}; known are {", ".join(SPLITS)}')
   from sklearn.datasets import load_digits
@@ -48,7 +51,7 @@ def _scans(split: str) -> _Scans:
   rows = rows[SPLITS.index(split)]
   grey = np.rint(data.images[rows] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0..16
   doubled = grey.repeat(2, axis=1).repeat(2, axis=2)
-  return _Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[rows])
+  return Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[rows])
 
 
 class _Draws(NamedTuple):
@@ -60,7 +63,7 @@ class _Draws(NamedTuple):
 @functools.lru_cache(maxsize=16)
 def _block(split: str, seed: int, block: int) -> _Draws:
   """`_BLOCK` examples at once: a generator for each would cost more than all the rest."""
-  labels = _scans(split).labels
+  labels = scans(split).labels
   rng = np.random.default_rng((seed, block, SPLITS.index(split)))
   left, right = rng.integers(len(labels), size=(2, _BLOCK))
   question = rng.integers(len(QUESTIONS), size=_BLOCK)
@@ -74,11 +77,11 @@ def example(split: str, seed: int, index: int) -> Example:
   """Example number `index` of the endless stream of (split, seed); split is 'train' or 'heldout'."""
   if index < 0:
     raise ValueError(f'an example index must not be negative: {index}')
-  scans, draws = _scans(split), _block(split, seed, index // _BLOCK)
+  images, draws = scans(split), _block(split, seed, index // _BLOCK)
   at = index % _BLOCK
   left, right, question = draws.left[at], draws.right[at], draws.question[at]
-  pixels = np.concatenate([scans.pixels[left], scans.pixels[right]], axis=1)
-  digits = int(scans.labels[left]), int(scans.labels[right])
+  pixels = np.concatenate([images.pixels[left], images.pixels[right]], axis=1)
+  digits = int(images.labels[left]), int(images.labels[right])
   return Example(Image.fromarray(pixels), QUESTIONS[question], answer(question, *digits), digits)
 
 

@@ -2,9 +2,10 @@ import time
 
 import pytest
 
-from bench import answers, maths
-from bench.limited import Late, Limited
+from bench import maths
 from bench.task import Answer
+from rl.rewards import answers
+from rl.rewards.limited import Late, Limited
 
 
 @pytest.mark.parametrize('spelling', [

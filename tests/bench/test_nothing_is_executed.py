@@ -11,13 +11,14 @@ READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', '
 
 SCRIPT = r'''
 import re, sys
-from bench import answers, judge, literals, qa, tasks
+from bench import judge, literals, qa, tasks
 from bench.speech import speakers
 from bench.task import Answer, Example
 from bench.unigenbench import judging
 from bench.vlm import judges, options
 from bench.vlm.grounding import last_box
 from bench.vlm.mathvista import normalised, quick_extract
+from rl.rewards import answers, boxed, think_format
 
 CODE = '__import__("os").system("touch /tmp/owned")'
 HOSTILE = [
@@ -43,6 +44,8 @@ def everything():
     attempt(literals.read_list, text)
     attempt(answers.extract, text)
     attempt(answers.rational, text)
+    attempt(boxed, text, text)
+    attempt(think_format, text)
     attempt(qa.read_judgement, text)
     attempt(qa.final_answer, text)
     attempt(judges.read_option, text)
@@ -115,7 +118,7 @@ def test_the_hook_is_awake():
 
 def test_the_source_calls_nothing_that_executes_text():
   found = []
-  files = sorted((ROOT / 'bench').rglob('*.py'))
+  files = sorted(path for folder in ('bench', 'rl') for path in (ROOT / folder).rglob('*.py'))
   for path in files:
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
       if isinstance(node, ast.Call):

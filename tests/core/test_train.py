@@ -228,3 +228,30 @@ def test_an_uneven_split_is_named():
 def test_a_split_holds_every_row_once(parts, rows):
   x = np.arange(parts * rows)
   assert sorted(train._split({'x': x}, parts)['x'].ravel()) == list(x)
+
+
+def remembering(params, batch, key, seen):
+  """`loss_fn` times how many evaluations there have been, which it counts."""
+  loss = loss_fn(params, batch, key)
+  return loss.replace(total=loss.total * (seen + 1), carry=seen + 1)
+
+
+@pytest.mark.parametrize('accumulate', [1, 2, 4])
+def test_a_carry_goes_from_one_evaluation_to_the_next(accumulate):
+  tx = train.optimizer(train.Optim(schedule='constant'), 10, SPEC)
+  step = train.make_step(remembering, tx, accumulate=accumulate)
+  state = train.init_state(toy(), tx, carry=0)
+  data = batch()
+  parts = [{k: v[i::accumulate] for k, v in data.items()} for i in range(accumulate)]
+  for update in range(2):
+    want = sum((accumulate * update + 1 + i) * loss_fn(state.params, p, None).total for i, p in enumerate(parts))
+    state, metrics = step(state, None, data, jax.random.key(0))
+    assert float(metrics['loss'] * metrics['weight']) == pytest.approx(float(want), rel=1e-5)
+  assert int(state.carry) == 2 * accumulate
+
+
+def test_a_skipped_step_leaves_the_carry():
+  tx = train.optimizer(train.Optim(), 10, SPEC)
+  empty = batch() | {'w': np.zeros(12, np.float32)}
+  state, _ = train.make_step(remembering, tx)(train.init_state(toy(), tx, carry=7), None, empty, jax.random.key(0))
+  assert int(state.carry) == 7

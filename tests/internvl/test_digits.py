@@ -10,21 +10,21 @@ from internvl.dataset import Rows
 
 
 def half_images(split):
-  scans = digits._scans(split)
+  scans = digits.scans(split)
   return {scan.tobytes() for scan in scans.pixels}
 
 
 def test_train_and_heldout_images_are_disjoint_and_complete():
   train, heldout = half_images('train'), half_images('heldout')
   assert not train & heldout
-  assert len(digits._scans('train').labels) + len(digits._scans('heldout').labels) == 1797
+  assert len(digits.scans('train').labels) + len(digits.scans('heldout').labels) == 1797
   for split in digits.SPLITS:
-    shares = np.bincount(digits._scans(split).labels) / len(digits._scans(split).labels)
+    shares = np.bincount(digits.scans(split).labels) / len(digits.scans(split).labels)
     assert shares.min() > .09 and shares.max() < .11
 
 
 def test_answers_follow_from_the_digits_and_the_image_shows_them():
-  scans = digits._scans('heldout')
+  scans = digits.scans('heldout')
   label = {}
   for scan, digit in zip(scans.pixels, scans.labels):
     label.setdefault(scan.tobytes(), set()).add(int(digit))

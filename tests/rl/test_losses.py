@@ -1,4 +1,4 @@
-"""Policy losses: worked values, identities, gradients against finite differences, invariance to micro-batches."""
+"""Policy losses: formulas and finite differences in float64, identities, invariance to micro-batches."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rl import advantages, losses
+from rl import losses
 from rl.losses import RULES, Rule
 
 
@@ -25,45 +25,87 @@ def mean(loss):
   return loss.total / loss.weight
 
 
-def reference(logp, old, adv, mask, rule):
-  """Token by token, in float64."""
-  rows = []
-  for i in range(logp.shape[0]):
-    row = []
-    for j in range(logp.shape[1]):
-      if mask[i, j]:
-        ratio = math.exp(logp[i, j] - old[i, j])
-        clipped = min(max(ratio, 1 - rule.clip_low), 1 + rule.clip_high)
-        value = max(-adv[i, 0] * ratio, -adv[i, 0] * clipped)
-        if rule.dual_clip is not None and adv[i, 0] < 0:
-          value = min(value, -adv[i, 0] * rule.dual_clip)
-        row.append(value)
-    if row:
-      rows.append(row)
+def surrogate(logp, old, adv, rule, at):
+  """Loss of each token of one row, in float64; `at` stands where the rule stops the gradient."""
+  delta, there = logp - old, at - old
+  low, high = 1 - rule.clip_low, 1 + rule.clip_high
+  if rule.surrogate == 'cispo':
+    return [-min(max(math.exp(d), low), high) * adv * x for d, x in zip(there, logp)]
+  if rule.surrogate == 'ppo':
+    ratios = [math.exp(d) for d in delta]
+  elif rule.surrogate == 'gspo':
+    ratios = [math.exp(delta.mean())] * len(delta)
+  else:
+    ratios = [math.exp(there.mean() + x - y) for x, y in zip(logp, at)]
+  losses_ = [max(-adv * r, -adv * min(max(r, low), high)) for r in ratios]
+  cap = -adv * rule.dual_clip if rule.dual_clip is not None and adv < 0 else math.inf
+  return [min(x, cap) for x in losses_]
+
+
+def loss_of(logp, old, adv, mask, rule, **more):
+  return mean(losses.policy_loss(logp, old, adv, mask, rule=rule, **more))
+
+
+def reference(logp, old, adv, mask, rule, at=None):
+  """Row by row and token by token, in float64."""
+  at = logp if at is None else at
+  rows = [surrogate(logp[i][m], old[i][m], adv[i, 0], rule, at[i][m]) for i, m in enumerate(mask) if m.any()]
   if rule.aggregation == 'token':
     return sum(map(sum, rows)) / sum(map(len, rows))
-  return sum(sum(r) / len(r) for r in rows) / len(rows)
+  share = {'sequence': len, 'sequence_sum': lambda _: 1, 'constant': lambda _: rule.length}[rule.aggregation]
+  return sum(sum(r) / share(r) for r in rows) / len(rows)
 
 
-@pytest.mark.parametrize('name', RULES)
-def test_equals_the_formula_token_by_token_in_float64(name):
-  for seed in range(5):
-    args = draw(seed)
-    got = mean(losses.policy_loss(*map(jnp.asarray, args), rule=RULES[name]))
-    assert float(got) == pytest.approx(reference(*args, RULES[name]), abs=1e-5)
+EVERY = list(RULES.values()) + [
+    dataclasses.replace(RULES['dapo'], dual_clip=3.0),
+    Rule(aggregation='sequence_sum'), Rule(aggregation='constant', length=7),
+    Rule('gspo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence'),
+    Rule('gspo_token', clip_low=0.1, clip_high=0.1, dual_clip=None),
+    Rule('cispo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence')]
 
 
-def test_gradient_equals_finite_differences():
-  logp, old, adv, mask = draw(3)
-  rule = dataclasses.replace(RULES['dapo'], dual_clip=3.0)
-  grad = jax.grad(lambda x: mean(losses.policy_loss(x, *map(jnp.asarray, (old, adv, mask)), rule=rule)))(
-      jnp.asarray(logp))
-  for i, j in np.ndindex(logp.shape):
-    up, down = logp.copy(), logp.copy()
-    up[i, j] += 1e-6
-    down[i, j] -= 1e-6
-    want = (reference(up, old, adv, mask, rule) - reference(down, old, adv, mask, rule)) / 2e-6
-    assert float(grad[i, j]) == pytest.approx(want, abs=1e-5)
+@pytest.mark.parametrize('rule', EVERY, ids=lambda r: f'{r.surrogate}-{r.aggregation}-{r.clip_high:g}')
+def test_value_and_gradient_against_finite_differences_in_float64(rule):
+  for seed in range(3):
+    logp, old, adv, mask = draw(seed)
+    with jax.enable_x64(True):
+      value, grad = jax.value_and_grad(loss_of)(jnp.asarray(logp), old, adv, mask, rule)
+    assert value.dtype == jnp.float64
+    assert float(value) == pytest.approx(reference(logp, old, adv, mask, rule), rel=1e-12, abs=1e-12)
+    for i, j in np.ndindex(logp.shape):
+      step = np.zeros_like(logp)
+      step[i, j] = 1e-6
+      want = (reference(logp + step, old, adv, mask, rule, logp) - reference(logp - step, old, adv, mask, rule, logp))
+      assert float(grad[i, j]) == pytest.approx(want / 2e-6, abs=1e-8)
+
+
+def test_gspo_and_gspo_token_have_one_value_and_one_gradient():
+  args = [jnp.asarray(a) for a in draw(2)]
+  for clip in (3e-4, 0.2):
+    rules = [dataclasses.replace(RULES[name], clip_low=clip, clip_high=clip) for name in ('gspo', 'gspo_token')]
+    for a, b in zip(*(jax.value_and_grad(loss_of)(*args, rule) for rule in rules)):
+      np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_gspo_of_rows_of_one_token_is_ppo():
+  logp, old, adv, _ = map(jnp.asarray, draw(4, t=1))
+  mask = jnp.ones(logp.shape, bool)
+  of = lambda name: loss_of(logp, old, adv, mask, Rule(name, dual_clip=None))
+  assert float(of('gspo')) == pytest.approx(float(of('ppo')), abs=1e-6)
+
+
+def test_truncated_importance_weighs_tokens_without_a_gradient():
+  logp, old, adv, mask = map(jnp.asarray, draw(5))
+  rule = dataclasses.replace(RULES['dapo'], importance_cap=2.0)
+  rollout = old - jnp.log(jnp.where(jnp.arange(5) % 2, 4.0, 0.5))  # weights 2 (capped from 4) and 0.5
+  weights = jnp.where(jnp.arange(5) % 2, 2.0, 0.5) * jnp.ones_like(logp)
+  np.testing.assert_allclose(losses.truncated_importance(old, rollout, 2.0), weights, rtol=1e-5)
+  got = jax.value_and_grad(loss_of)(logp, old, adv, mask, rule, rollout_logp=rollout)
+  want = jax.value_and_grad(loss_of)(logp, old, adv * weights, mask, RULES['dapo'])
+  for a, b in zip(got, want):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+  with pytest.raises(ValueError, match='rollout_logp'):
+    losses.policy_loss(logp, old, adv, mask, rule=rule)
 
 
 def test_dual_clip_caps_the_loss_of_bad_tokens():
@@ -72,11 +114,12 @@ def test_dual_clip_caps_the_loss_of_bad_tokens():
   assert float(mean(losses.policy_loss(*args, rule=Rule(dual_clip=None)))) == pytest.approx(100.0, rel=1e-5)
 
 
-@pytest.mark.parametrize('aggregation', ['token', 'sequence'])
-def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation):
+@pytest.mark.parametrize('aggregation', ['token', 'sequence', 'sequence_sum'])
+@pytest.mark.parametrize('surrogate', losses.SURROGATES)
+def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation, surrogate):
   logp, _, adv, mask = map(jnp.asarray, draw())
-  rule = Rule(aggregation=aggregation)
-  run = lambda x: losses.policy_loss(x, jax.lax.stop_gradient(x), adv, mask, rule=rule)
+  rule = Rule(surrogate, dual_clip=None, aggregation=aggregation)
+  run = lambda x: losses.policy_loss(x, None, adv, mask, rule=rule)
   loss = run(logp)
   assert float(loss.metrics['ratio'][0] / loss.metrics['ratio'][1]) == 1.0
   assert float(loss.metrics['clipped'][0]) == 0.0
@@ -131,21 +174,8 @@ def test_kl_term_enters_the_loss_with_its_weight():
 
 
 @pytest.mark.parametrize('field,value', [('clip_low', 1.5), ('clip_high', -1.0), ('dual_clip', 0.5),
-                                         ('aggregation', 'median'), ('kl', 'k4')])
+                                         ('aggregation', 'median'), ('kl', 'k4'), ('surrogate', 'gpo'),
+                                         ('length', 5), ('importance_cap', 0.0)])
 def test_an_impossible_rule_is_refused_by_name(field, value):
   with pytest.raises(ValueError, match=field):
     Rule(**{field: value})
-
-
-def test_grpo_advantages_by_hand():
-  rewards = jnp.array([[1.0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
-  got = np.asarray(advantages.grpo(rewards))
-  np.testing.assert_allclose(got[0], [1.5, -0.5, -0.5, -0.5], atol=1e-4)  # std 0.5 with n-1
-  assert (got[1] == 0).all()
-  np.testing.assert_allclose(got[2], np.array([1, 1, -1, -1]) * 0.5 / np.sqrt(1 / 3), atol=1e-4)
-  np.testing.assert_allclose(advantages.grpo(jnp.array([[0.7]])), [[0.7]])
-
-
-def test_grpo_ignores_the_scale_and_offset_of_rewards():
-  rewards = jax.random.normal(jax.random.key(0), (5, 8))
-  np.testing.assert_allclose(advantages.grpo(rewards), advantages.grpo(3 * rewards + 2), atol=1e-4)

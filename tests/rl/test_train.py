@@ -75,7 +75,7 @@ def test_rewards_go_to_the_prompt_they_answer(s, weights, monkeypatch):
 
 def test_held_out_images_are_never_trained_on(s):
   from internvl import digits
-  seen = lambda split: {p.tobytes() for p in digits._scans(split).pixels}
+  seen = lambda split: {p.tobytes() for p in digits.scans(split).pixels}
   assert not seen('train') & seen('heldout')
 
 

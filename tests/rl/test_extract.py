@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bench.extract import boxed_answer, last_box, strip_thoughts
+from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
 
 
 @pytest.mark.parametrize('text, want', [

@@ -1,9 +1,11 @@
 """The answer of a mathematics output: found, brought to one form, and compared."""
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
-from bench.extract import boxed_answer, strip_thoughts
+from rl.rewards.extract import boxed_answer, strip_thoughts
+from rl.rewards.limited import Late
 
 MAX_CHARS = 2_000
 MAX_DIGITS = 400
@@ -76,10 +78,32 @@ def canonical(answer: str) -> str:
   return str(value) if value is not None else clean_up(answer)
 
 
+def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None = None) -> tuple[bool, str]:
+  """(whether two answers are equal, 'ok' or why they could not be compared).
+
+  Rational numbers exactly, else as cleaned-up text, else by `symbolic`, which is `symbolically_equal` under a limit.
+  """
+  if len(found) > MAX_CHARS:
+    return False, 'too_large'
+  ours, theirs = rational(gold), rational(found)
+  if ours is not None and theirs is not None:
+    return ours == theirs, 'ok'
+  if clean_up(gold) == clean_up(found):
+    return True, 'ok'
+  if symbolic is None:
+    return False, 'ok'
+  try:
+    return symbolic(gold, found), 'ok'
+  except Late:
+    return False, 'timeout'
+  except RuntimeError:
+    return False, 'unsupported'
+
+
 def symbolically_equal(gold: str, answer: str) -> bool:
   """Math-Verify's verdict on two LaTeX answers: the gold decides the kind, floats are compared at 6 digits.
 
-  Only its LaTeX reader is used. It has no limit of its own here, so call it through `bench.limited.Limited`.
+  Only its LaTeX reader is used. It has no limit of its own here, so call it through `rl.rewards.limited.Limited`.
   """
   import math_verify
   config = (math_verify.LatexExtractionConfig(),)

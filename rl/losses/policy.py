@@ -1,0 +1,104 @@
+"""The policy-gradient loss of a batch, put together as a `Rule` says; `RULES` holds the published ones.
+
+B rows, on any number of leading axes   T tokens
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from core.launch import field
+from core.train import Loss
+from rl.losses.aggregate import AGGREGATIONS, Aggregation, aggregate
+from rl.losses.divergence import KL, kl
+from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How a token's gain is clipped and how tokens are averaged."""
+
+  surrogate: Literal['ppo', 'gspo', 'gspo_token', 'cispo'] = field('ppo', 'which ratio, and what clipping does to it')
+  clip_low: float = field(0.2, 'the ratio is clipped below at 1 − clip_low')
+  clip_high: float = field(0.2, 'the ratio is clipped above at 1 + clip_high; larger than clip_low is DAPO clip-higher')
+  dual_clip: float | None = field(3.0, 'where the advantage is negative the loss is at most dual_clip·|A|; none: off')
+  aggregation: Aggregation = field('token', 'mean over all tokens of the batch (token), or over rows of their token '
+                                            'means (sequence), token sums (sequence_sum), token sums over `length`')
+  length: int | None = field(None, "divisor of aggregation='constant': the longest answer there may be")
+  kl: Literal['k1', 'k2', 'k3'] = field('k3', 'estimator of the divergence from the reference policy')
+  kl_coef: float = field(0.0, 'weight of that divergence in the loss')
+  importance_cap: float | None = field(None, 'cap of the weight that makes up for an engine whose probabilities are '
+                                             "not the trainer's; none: no such weight")
+
+  def __post_init__(self):
+    if not 0 <= self.clip_low <= 1:
+      raise ValueError(f'clip_low={self.clip_low}: expected a number from 0 to 1')
+    if self.clip_high < 0 or self.kl_coef < 0:
+      raise ValueError(f'clip_high={self.clip_high}, kl_coef={self.kl_coef}: expected zero or more')
+    if self.importance_cap is not None and self.importance_cap <= 0:
+      raise ValueError(f'importance_cap={self.importance_cap}: expected a positive number, or none')
+    for name, allowed in (('surrogate', SURROGATES), ('aggregation', AGGREGATIONS), ('kl', KL)):
+      if getattr(self, name) not in allowed:
+        raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
+    if self.dual_clip is not None and (self.dual_clip <= 1 or self.surrogate != 'ppo'):
+      raise ValueError(f'dual_clip={self.dual_clip}: expected more than 1 with surrogate=ppo, or none')
+    if (self.length is None) == (self.aggregation == 'constant') or (self.length is not None and self.length < 1):
+      raise ValueError(f"length={self.length}: expected 1 or more with aggregation='constant', else none")
+
+
+_GSPO = Rule('gspo', clip_low=3e-4, clip_high=4e-4, dual_clip=None, aggregation='sequence')
+
+RULES = {
+    'ppo': Rule(),  # PPO-clip (arXiv 1707.06347) with the dual clip of arXiv 1912.09729
+    'grpo': Rule(dual_clip=None, aggregation='sequence'),  # arXiv 2402.03300 eq. 3
+    'dapo': Rule(clip_high=0.28, dual_clip=None),  # arXiv 2503.14476 eq. 8
+    # arXiv 2503.20783 §3.2, with `rl.advantages.dr_grpo`; `length` should be the run's longest answer.
+    'dr_grpo': Rule(dual_clip=None, aggregation='constant', length=4096),
+    # arXiv 2507.18071 eq. 5 and its bounds. The scripts of InternVL3.5 keep 0.2 on both sides, which never binds.
+    'gspo': _GSPO,
+    'gspo_token': dataclasses.replace(_GSPO, surrogate='gspo_token'),
+    # arXiv 2506.13585 eq. 4: no lower bound; it does not print the upper one, here DAPO's.
+    'cispo': Rule('cispo', clip_low=1.0, clip_high=0.28, dual_clip=None),
+}
+
+
+def truncated_importance(old_logp: jax.Array, rollout_logp: jax.Array, cap: float) -> jax.Array:
+  """min(π_old(y_t)/π_rollout(y_t), cap), without gradient, of the shape of both log-probabilities.
+
+  Truncated importance sampling (Yao et al. 2025): the engine samples from π_rollout, which rounding makes another
+  distribution than the trainer's π_old of the same weights.
+  """
+  ratio = jnp.exp(jnp.clip(old_logp - rollout_logp, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+  return jax.lax.stop_gradient(jnp.minimum(ratio, cap))
+
+
+def policy_loss(logp: jax.Array, old_logp: jax.Array | None, advantages: jax.Array, mask: jax.Array, *, rule: Rule,
+                ref_logp: jax.Array | None = None, rollout_logp: jax.Array | None = None) -> Loss:
+  """The loss of tokens sampled by an older policy.
+
+  logp, old_logp, ref_logp, rollout_logp: float32 [B, T] log-probabilities of the sampled tokens under the policy
+  being trained, the policy that sampled (None while they are the same: the ratio is exactly 1, its gradient is not 0),
+  the reference (needed when rule.kl_coef > 0), and the engine as it sampled (needed with rule.importance_cap).
+  advantages: [B, 1] or [B, T]. mask: bool [B, T], true where the policy chose the token.
+  Raises ValueError when the rule needs log-probabilities that are missing.
+  """
+  if rule.kl_coef and ref_logp is None:
+    raise ValueError(f'kl_coef={rule.kl_coef} needs ref_logp')
+  if rule.importance_cap is not None and rollout_logp is None:
+    raise ValueError(f'importance_cap={rule.importance_cap} needs rollout_logp')
+  old_logp = jax.lax.stop_gradient(logp) if old_logp is None else old_logp
+  delta, sampled = jnp.where(mask, logp - old_logp, 0.0), jnp.where(mask, logp, 0.0)
+  plain, loss, ratio = SURROGATES[rule.surrogate](delta, sampled, advantages, mask, rule)
+  metrics = {'clipped': loss != plain, 'approx_kl': -delta, 'ratio': ratio}
+  if rule.dual_clip is not None:
+    metrics['dual_clipped'] = loss < plain
+  if rule.importance_cap is not None:
+    metrics['importance'] = weight = truncated_importance(old_logp, rollout_logp, rule.importance_cap)
+    loss = loss * weight
+  if ref_logp is not None:
+    metrics['kl'] = divergence = kl(logp, ref_logp, rule.kl)
+    loss = loss + rule.kl_coef * divergence
+  total, weight = aggregate(loss, mask, rule.aggregation, length=rule.length)
+  return Loss(total, weight, {k: aggregate(jax.lax.stop_gradient(v), mask, 'token') for k, v in metrics.items()})

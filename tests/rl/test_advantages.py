@@ -1,0 +1,129 @@
+"""Advantages: worked values, identities, samples left out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from rl import advantages
+
+
+def test_grpo_by_hand():
+  rewards = jnp.array([[1.0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
+  got = np.asarray(advantages.grpo(rewards))
+  np.testing.assert_allclose(got[0], [1.5, -0.5, -0.5, -0.5], atol=1e-4)  # std 0.5 with n-1
+  assert (got[1] == 0).all()
+  np.testing.assert_allclose(got[2], np.array([1, 1, -1, -1]) * 0.5 / np.sqrt(1 / 3), atol=1e-4)
+  np.testing.assert_allclose(advantages.grpo(jnp.array([[0.7]])), [[0.7]])
+
+
+def test_grpo_against_scipy_zscore():
+  rewards = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
+  np.testing.assert_allclose(advantages.grpo(rewards), scipy.stats.zscore(rewards, axis=1, ddof=1), atol=1e-4)
+
+
+def test_grpo_ignores_the_scale_and_offset_of_rewards():
+  rewards = jax.random.normal(jax.random.key(0), (5, 8))
+  np.testing.assert_allclose(advantages.grpo(rewards), advantages.grpo(3 * rewards + 2), atol=1e-4)
+
+
+def test_grpo_of_the_published_synthesis_example():
+  """SvS (arXiv 2508.14029): four of eight variants rewarded."""
+  got = advantages.grpo(jnp.array([[0.0, 1, 1, 1, 0, 0, 0, 1]]))
+  np.testing.assert_allclose(np.abs(got), 0.935413, atol=2e-6)
+
+
+def test_rloo_is_the_reward_less_the_mean_of_the_others():
+  rewards = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+  others = (rewards.sum(1, keepdims=True) - rewards) / 4
+  np.testing.assert_allclose(advantages.rloo(rewards), rewards - others, atol=1e-6)
+  np.testing.assert_allclose(advantages.rloo(rewards), advantages.dr_grpo(rewards) * 5 / 4, atol=1e-6)
+  np.testing.assert_allclose(advantages.rloo(rewards[:, :1]), rewards[:, :1])
+
+
+@pytest.mark.parametrize('estimate', [advantages.grpo, advantages.dr_grpo, advantages.rloo])
+def test_a_sample_left_out_counts_in_no_mean(estimate):
+  rewards = jnp.array([[1.0, 0, 5, 0], [jnp.nan, 2, 3, jnp.inf]])
+  valid = jnp.array([[True, True, False, True], [False, True, True, False]])
+  got = np.asarray(estimate(rewards, valid))
+  np.testing.assert_allclose(got[0, [0, 1, 3]], estimate(jnp.array([[1.0, 0, 0]]))[0], atol=1e-6)
+  np.testing.assert_allclose(got[1, 1:3], estimate(jnp.array([[2.0, 3]]))[0], atol=1e-6)
+  assert (got[~np.asarray(valid)] == 0).all()
+  assert (np.asarray(estimate(rewards, jnp.zeros((2, 4), bool))) == 0).all()
+
+
+def test_whitening_of_the_published_tree_example():
+  """TreePO (arXiv 2508.17445): eight leaves of four tokens, before and after."""
+  before = jnp.array([0.75, 0.75, -0.58333, -0.58333, -0.41667, -0.41667, 1.25, -0.75])
+  after = [1.00949, 1.00949, -0.78516, -0.78516, -0.56083, -0.56083, 1.68249, -1.00949]
+  got = advantages.whiten(jnp.broadcast_to(before[:, None], (8, 4)), jnp.ones((8, 4), bool))
+  np.testing.assert_allclose(got[:, 0], after, atol=2e-5)
+
+
+def test_whitening_weighs_tokens_and_forgets_what_is_masked():
+  values = jnp.array([[1.0, 1, 1, jnp.nan], [4, jnp.nan, jnp.nan, jnp.nan]])
+  mask = jnp.array([[True, True, True, False], [True, False, False, False]])
+  got = advantages.whiten(values, mask)
+  np.testing.assert_allclose(got[mask], scipy.stats.zscore([1.0, 1, 1, 4], ddof=1), atol=1e-5)
+  assert (got[~mask] == 0).all()
+
+
+def test_reinforce_pp_against_a_loop():
+  rng = np.random.default_rng(2)
+  mask = rng.random((3, 2, 6)) < 0.7
+  mask[0, 0] = False
+  rewards, divergence = rng.normal(size=(3, 2)), rng.normal(size=mask.shape)
+  for gamma in (1.0, 0.9):
+    returns = np.zeros(mask.shape)
+    for i, j in np.ndindex(3, 2):
+      at = np.flatnonzero(mask[i, j])
+      later = 0.0
+      for n, t in enumerate(at[::-1]):
+        later = later * gamma - 0.1 * divergence[i, j, t] + (rewards[i, j] if n == 0 else 0)
+        returns[i, j, t] = later
+    want = scipy.stats.zscore(returns[mask], ddof=1)
+    placed = advantages.token_rewards(jnp.asarray(rewards), jnp.asarray(mask), jnp.asarray(divergence), 0.1)
+    got = np.asarray(advantages.reinforce_pp(placed, jnp.asarray(mask), gamma))
+    np.testing.assert_allclose(got[mask], want, atol=1e-5)
+    assert (got[~mask] == 0).all()
+
+
+def test_reinforce_pp_baseline_whitens_centred_rewards_over_tokens():
+  rewards, lengths = np.array([[1.0, 0, 0], [1, 1, 0]]), np.array([[3, 1, 2], [4, 2, 0]])
+  mask = np.arange(4) < lengths[..., None]
+  centred = np.array([[2 / 3, -1 / 3, -1 / 3], [0, 0, 0]])  # the last sample has no tokens and no say
+  want = scipy.stats.zscore(np.broadcast_to(centred[..., None], mask.shape)[mask], ddof=1)
+  got = np.asarray(advantages.reinforce_pp_baseline(jnp.asarray(rewards), jnp.asarray(mask)))
+  np.testing.assert_allclose(got[mask], want, atol=1e-5)
+
+
+# Vision-SR1 (arXiv 2508.19652): accuracy, format, accuracy and format of the description, of eight answers.
+ACC, FMT = [1, 1, 0, 0, 1, 0, 0, 0], [1, 1, 1, 0, 1, 1, 0, 1]
+DESC_ACC, DESC_FMT = [1, 0, 1, 0, 1, 0, 0, 1], [1, 1, 1, 1, 1, 0, 1, 1]
+
+
+def test_decoupled_of_the_published_vision_sr1_example():
+  kinds = np.array([ACC, FMT, DESC_ACC, DESC_FMT], np.float32).T[None]
+  got = advantages.decoupled(kinds, [1.0, 0.1, 1.0, 0.1])[0]
+  np.testing.assert_allclose(got, [2.2324, .3616, .3002, -1.7866, 2.2324, -1.8535, -1.7866, .3002], atol=1e-4)
+  summed = advantages.grpo(kinds @ np.array([0.9, 0.1, 1.0, 0.0], np.float32))[0]
+  np.testing.assert_allclose(summed, [1.3176, .1060, .2272, -1.1056, 1.3176, -.9844, -1.1056, .2272], atol=1e-4)
+
+
+def test_gdpo_keeps_apart_what_a_summed_reward_confuses():
+  """The motivating example of arXiv 2601.05242: (0, 1) must not weigh as (0, 2), of two rewards."""
+  one, two = np.array([[[0, 0], [1, 0]]], np.float32), np.array([[[0, 0], [1, 1]]], np.float32)
+  summed = lambda r: np.asarray(advantages.grpo(r.sum(-1)))
+  np.testing.assert_allclose(summed(one), summed(two), atol=1e-5)
+  apart = lambda r: np.asarray(advantages.decoupled(r, [1.0, 1.0]))
+  np.testing.assert_allclose(apart(two), 2 * apart(one), atol=1e-5)
+  both = np.concatenate([one, two])
+  got = np.asarray(advantages.gdpo(both, [1.0, 1.0]))
+  np.testing.assert_allclose(got.ravel(), scipy.stats.zscore(apart(both).ravel(), ddof=1), atol=1e-5)
+  np.testing.assert_allclose(got, advantages.gdpo(both, [10.0, 10.0]), atol=1e-5)  # only the ratio of weights matters
+
+
+def test_gdpo_of_one_reward_and_one_group_is_grpo():
+  rewards = np.random.default_rng(3).normal(size=(1, 9, 1)).astype(np.float32)
+  np.testing.assert_allclose(advantages.gdpo(rewards, [1.0]), advantages.grpo(rewards[..., 0]), atol=1e-4)
