@@ -13,6 +13,7 @@ from flax import struct
 
 from core import cache as kv
 from core import moe as experts
+from core import pages
 from core.attention import Keys, attention
 from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
@@ -157,7 +158,7 @@ def embed(params: Params, tokens: jax.Array) -> jax.Array:
   return constrain(table[tokens], ('batch', 'time', None))
 
 
-def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
+def _attend(p: Attention, x, past: Keys | pages.Layer | None, ctx, window, c: Config):
   """Self-attention of x [B, T, D]: (output [B, T, D], what the cache is to keep)."""
   plus = lambda y, b: y if b is None else y + b
   q = plus(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
@@ -169,10 +170,16 @@ def _attend(p: Attention, x, past: Keys | None, ctx, window, c: Config):
   q, k = rotate(q, cos, sin), rotate(k, cos, sin)
   q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
   k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
-  runs, new = kv.extend(past, Keys(k, v, ctx.positions, ctx.segments), ctx.start)
-  y = attention(q, runs, positions=ctx.positions, segments=ctx.segments,
-                window=window, sinks=p.sinks, implementation=ctx.attention, rules=ctx.rules)
+  y, new = _look(q, k, v, past, ctx, window, p.sinks)
   return plus(einsum('btnh,nhd->btd', y, p.o), p.o_bias), new
+
+
+def _look(q, k, v, past, ctx, window, sinks):
+  if isinstance(past, pages.Layer):
+    return past.attend(q, k, v, window=window, sinks=sinks)
+  runs, new = kv.extend(past, Keys(k, v, ctx.positions, ctx.segments), ctx.start)
+  return attention(q, runs, positions=ctx.positions, segments=ctx.segments, window=window, sinks=sinks,
+                   implementation=ctx.attention, rules=ctx.rules), new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,14 +225,18 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
   packed samples do not see each other; not together with a cache. cache: a `core.cache.Cache`, attended to and
-  returned extended; a number of slots starts a new one. Raises ValueError on impossible combinations.
+  returned extended; a number of slots starts a new one; or `core.pages.Pages`, with one token a row at given
+  positions, beside unstacked blocks. Raises ValueError on impossible combinations.
   """
   check(keep)
   b, t, _ = x.shape
   if segments is not None and cache is not None:
     raise ValueError('segments and cache cannot be combined: a packed row is not continued')
+  paged = isinstance(cache, pages.Pages)
+  if paged and (t != 1 or positions is None or not isinstance(params.blocks, tuple)):
+    raise ValueError(f'a paged cache takes one token a row (got {t}), positions, and unstacked blocks')
   past = cache if isinstance(cache, kv.Cache) else None
-  slots = past.capacity if past else cache
+  slots = past.capacity if past else None if paged else cache
   if slots is not None and t > slots:
     raise ValueError(f'{t} tokens do not fit a cache of {slots} slots')
   if positions is None:
@@ -237,10 +248,12 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx, config)
 
-  xs = (past.layers(positions),) if past else ()
+  xs = (past.layers(positions),) if past else (cache.layers(),) if paged else ()
   x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *xs)
   x = rms_norm(x, params.norm, config.norm_eps)
-  if cache is not None:
+  if paged:
+    cache = cache.replace(k=new[0], v=new[1])
+  elif cache is not None:
     past = past or kv.new(config, b, slots, x.dtype, unstacked=isinstance(params.blocks, tuple))
     cache = kv.append(past, new, positions)
   coef = config.moe.aux_coef if config.moe else 0.0

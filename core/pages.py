@@ -1,0 +1,65 @@
+"""The paged key-value cache: pools of pages that rows share, read through a plan.
+
+P pages   K key heads   S page size   H head size   R rows, one token each
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from core.mesh import constrain
+from kernels import tree_attention
+from kernels.tree_attention.plan import Plan
+
+AXES = (None, 'kv_heads', None, None)  # of a pool
+
+
+@struct.dataclass
+class Layer:
+  """One layer's pools beside what all layers share."""
+
+  k: jax.Array  # [P, K, H, S]: keys in columns multiply twice as fast on CPU
+  v: jax.Array  # [P, K, S, H]
+  plan: Plan
+  page: jax.Array
+  offset: jax.Array
+
+  def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, *, window, sinks) -> tuple[jax.Array, tuple]:
+    """Writes k, v [R, K, 1, H], then attends from q [R, 1, N, H]: (output like q, the pools as written).
+
+    Writing comes first: a buffer that is read before it is written again is copied by XLA at every step.
+    """
+    k = self.k.at[self.page, :, :, self.offset].set(k[:, :, 0].astype(self.k.dtype), mode='drop')
+    v = self.v.at[self.page, :, self.offset].set(v[:, :, 0].astype(self.v.dtype), mode='drop')
+    k, v = constrain(k, AXES), constrain(v, AXES)
+    out, _ = tree_attention(q[:, 0], k, v, self.plan, window=window, sinks=sinks)
+    return out[:, None], (k, v)
+
+
+@struct.dataclass
+class Pages:
+  """Pools and where this call's tokens go: row r's to `offset[r]` of `page[r]`, nowhere when that is P.
+
+  Every row is one token, be it of a decoding sequence or of a prompt; `plan.lengths` says how many tokens each reads,
+  its own included, so tokens of one prompt beside each other are causal. k, v: a tuple over (unstacked) layers.
+  """
+
+  k: Any
+  v: Any
+  plan: Plan
+  page: jax.Array  # int32 [R]
+  offset: jax.Array  # int32 [R]
+
+  def layers(self) -> tuple[Layer, ...]:
+    """What `core.params.walk` hands to each layer."""
+    return tuple(Layer(k, v, self.plan, self.page, self.offset) for k, v in zip(self.k, self.v))
+
+
+def pools(config, pages: int, page_size: int, dtype) -> tuple[tuple, tuple]:
+  """Empty pools (k, v) of a decoder `config` (depth, kv_heads, head_dim)."""
+  columns = (pages, config.kv_heads, config.head_dim, page_size)
+  rows = (pages, config.kv_heads, page_size, config.head_dim)
+  empty = lambda shape: tuple(constrain(jnp.zeros(shape, dtype), AXES) for _ in range(config.depth))
+  return empty(columns), empty(rows)

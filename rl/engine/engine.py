@@ -1,0 +1,268 @@
+"""The segment engine: between two compiled calls the host harvests, forks, refills.
+
+R slots   C prompt tokens of one call   S tokens of a segment
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import internvl
+from core.pages import pools
+from core.sample import Sampling
+from kernels.tree_attention.plan import plan
+from rl.engine import device
+from rl.engine.images import Images
+from rl.engine.request import Completion, Request
+from rl.engine.scheduler import Row, Scheduler
+from rl.engine.stops import StopStrings
+
+
+@dataclasses.dataclass
+class Stats:
+  """Counts so far: prompt tokens filled in (again after a preemption), new tokens, pages copied."""
+
+  prefilled: int = 0
+  decoded: int = 0
+  copied: int = 0
+
+
+def _settled(arrays):
+  """The arrays committed to where they are: programs compiled for them serve what takes their place."""
+  return jax.device_put(arrays, jax.tree.map(lambda x: x.sharding, arrays))
+
+
+class Engine:
+  """Continues requests on a fixed set of slots and pages.
+
+  params, config: of a `core.decoder`, or of `internvl` for requests with images. slots: rows decoded together. pages,
+  page_size: the cache. segment: tokens between two looks of the host. chunk: prompt tokens filled in at a time, so that
+  a long prompt does not hold up the slots. text: decodes token ids, for stop strings. Everything is compiled here;
+  under a mesh (`jax.set_mesh`) weights stay sharded as they come. Raises ValueError on impossible sizes.
+  """
+
+  def __init__(self, params, config, *, slots: int, pages: int, page_size: int, segment: int, chunk: int = 64,
+               text: Callable[[Sequence[int]], str] | None = None):
+    if min(slots, pages, page_size, segment, chunk) < 1:
+      raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
+    self.stats, self.version = Stats(), 0
+    self._images = Images(params, config) if isinstance(config, internvl.Config) else None
+    language, self._config = (params.language, config.language) if self._images else (params, config)
+    self._layout = jax.jit(functools.partial(device.layout, dtype=language.embed.dtype))
+    self._params = _settled(self._layout(language))
+    self._scheduler = Scheduler(slots, pages, page_size, segment)
+    self._chunks = sorted({-(-chunk // 4), chunk})
+    self._text = text
+    self._rows: dict[int, Row] = {}
+    self._next = 0
+    empty = jax.jit(lambda: pools(self._config, pages, page_size, language.embed.dtype))
+    self._k, self._v = _settled(empty())
+    self._allowed = _settled(jnp.ones((slots, self._config.vocab), bool))
+    self._masks: list[np.ndarray | None] = [None] * slots
+    self._warm()
+
+  @property
+  def scheduler(self) -> Scheduler:
+    """Slots, pages and the queue, to look at."""
+    return self._scheduler
+
+  @property
+  def idle(self) -> bool:
+    """Whether nothing is left to do."""
+    return not self._rows
+
+  def submit(self, request: Request) -> list[int]:
+    """Queues the request's n samples and returns their ids. Raises ValueError when it can never be served."""
+    total, vocab = len(request.prompt) + request.max_new, self._config.vocab
+    if total > self._config.max_length:
+      raise ValueError(f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
+                       f'{self._config.max_length}')
+    if not all(0 <= t < vocab for t in request.prompt):
+      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
+    if request.stop_strings and self._text is None:
+      raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
+    if request.allowed is not None and (np.shape(request.allowed) != (vocab,) or not np.any(request.allowed)):
+      raise ValueError(f'allowed: shape {np.shape(request.allowed)}; expected a non-empty choice among ({vocab},)')
+    if request.images and self._images is None:
+      raise ValueError('a request with images needs the weights of internvl')
+    content = self._images.name(request.prompt, request.images) if self._images else list(request.prompt)
+    ids = []
+    for sample in range(request.n):
+      if sample and self._images:
+        self._images.share(content)
+      ids.append(self._add(request, sample, list(content)))
+    return ids
+
+  def fork(self, id: int, at: int | None = None, **changes) -> int:
+    """A new sample that goes on from token `at` (its end, by default) of an unfinished one, prompt included.
+
+    It shares the pages up to there. changes: fields of the request, such as `seed`; `max_new` counts from `at`.
+    Raises KeyError for an id that is not being worked on, ValueError for an `at` outside its answer.
+    """
+    row = self._rows[id]
+    start = len(row.content) - len(row.tokens)
+    at = len(row.content) if at is None else at
+    if not start <= at <= len(row.content):
+      raise ValueError(f'fork at token {at}; expected {start}..{len(row.content)}')
+    said = row.tokens[:at - start]
+    left = {'max_new': row.request.max_new - len(said), 'n': 1, 'seed': row.request.seed + row.sample}
+    request = dataclasses.replace(row.request, prompt=[*row.request.prompt, *said], **(left | changes))
+    if row.slot is not None:
+      self._scheduler.remember(row)
+    if self._images:
+      self._images.share(row.content)
+    return self._add(request, 0, row.content[:at])
+
+  def cancel(self, id: int) -> Completion:
+    """Stops a sample and returns what there is. Raises KeyError for an id that is not being worked on."""
+    return self._finish(self._rows[id], 'cancelled')
+
+  def update(self, params) -> None:
+    """New weights, laid out in place of the old. Unfinished samples go on under them, their caches filled in anew."""
+    if self._images:
+      self._images.update(params)
+    language = params.language if self._images else params
+    places = jax.tree.map(lambda w: w.sharding, self._params)
+    self._params = None  # the old weights make room first
+    self._params = jax.device_put(self._layout(language), places)
+    self._scheduler.forget()
+    self.version += 1
+
+  def step(self) -> list[Completion]:
+    """Fills in prompts, decodes one segment, and returns the samples that are finished."""
+    self._scheduler.grow()
+    self._fill()
+    ready = [row for row in self._scheduler.running if row.ready]
+    return self._decode(ready) if ready else []
+
+  def run(self) -> list[Completion]:
+    """Steps until nothing is left; completions in the order of their ids."""
+    done = []
+    while not self.idle:
+      done += self.step()
+    return sorted(done, key=lambda c: c.id)
+
+  def _add(self, request: Request, sample: int, content: list[int]) -> int:
+    watch = StopStrings(self._text, request.stop_strings) if request.stop_strings else None
+    row = Row(self._next, request, sample, content, watch)
+    self._scheduler.add(row)
+    self._rows[row.id] = row
+    self._next += 1
+    return row.id
+
+  def _finish(self, row: Row, reason: str) -> Completion:
+    self._scheduler.leave(row)
+    del self._rows[row.id]
+    if self._images:
+      self._images.release(row.content)
+    return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
+                      np.array(row.version, np.int32), reason)
+
+  def _fill(self) -> None:
+    """Admits and fills in. Prompts get the time of idle slots, and of half the busy ones before those wait."""
+    s = self._scheduler
+    busy = sum(row.ready for row in s.running)
+    budget = s.segment * (len(s.slots) - busy // 2)
+    while True:
+      self._copy(s.admit())
+      if budget <= 0 and any(row.ready for row in s.running):
+        return
+      work = s.unfilled(self._chunks[-1])
+      if not work:
+        return
+      self._prefill(work)
+      budget -= sum(stop - start for _, start, stop in work)
+
+  def _copy(self, copies: list[tuple[int, int]]) -> None:
+    slots, pages = len(self._scheduler.slots), len(self._scheduler.pool.references)
+    if copies:
+      pairs = np.array(copies + [(0, pages)] * (slots - len(copies)), np.int32)  # at most one a slot
+      self._k, self._v = device.copy(self._k, self._v, pairs[:, 0], pairs[:, 1])
+      self.stats.copied += len(copies)
+
+  def _prefill(self, work: list[tuple[Row, int, int]]) -> None:
+    size, pages = self._scheduler.page_size, len(self._scheduler.pool.references)
+    count = sum(stop - start for _, start, stop in work)
+    room = next(c for c in self._chunks if c >= count)
+    spare = room - count
+    content = [c for row, start, stop in work for c in row.content[start:stop]] + [0] * spare
+    positions = np.array([t for _, start, stop in work for t in range(start, stop)] + [-1] * spare, np.int32)
+    tables = [row.pages[:-(-stop // size)] for row, start, stop in work for _ in range(start, stop)] + [[]] * spare
+    page = np.array([table[t // size] if table else pages for table, t in zip(tables, positions)], np.int32)
+    read = plan(tables, positions + 1, page_size=size, capacity=pages)
+    tokens = np.maximum(np.array(content, np.int32), 0)
+    features = self._images.features(content) if self._images else ()
+    self._k, self._v = device.prefill(self._params, self._config, self._k, self._v, read, tokens, positions, page,
+                                      positions % size, *features)
+    self.stats.prefilled += count
+    for row, _, stop in work:
+      self._scheduler.filled(row, stop)
+
+  def _decode(self, ready: list[Row]) -> list[Completion]:
+    s = self._scheduler
+    for row in ready:
+      if row.request.allowed is not self._masks[row.slot]:
+        mask = np.ones(self._config.vocab, bool) if row.request.allowed is None else np.asarray(row.request.allowed)
+        self._allowed = device.allow(self._allowed, np.int32(row.slot), mask.astype(bool))
+        self._masks[row.slot] = row.request.allowed
+    read, slots = self._inputs(ready)
+    self._k, self._v, out = device.decode(self._params, self._config, self._k, self._v, read, slots, self._allowed,
+                                          segment=s.segment)
+    out = jax.device_get(out)
+    done = []
+    for row in ready:
+      count = int(out.count[row.slot])
+      tokens = out.tokens[row.slot, :count].tolist()
+      cut = row.watch.feed(tokens) if row.watch else None
+      tokens = tokens[:cut]
+      s.append(row, tokens, out.logp[row.slot, :len(tokens)].tolist(), self.version, count)
+      self.stats.decoded += len(tokens)
+      reason = ('stop_string' if cut is not None else 'stop' if tokens[-1] in row.request.stops else
+                'length' if not row.remaining else None)
+      if reason:
+        done.append(self._finish(row, reason))
+    return done
+
+  def _inputs(self, ready: list[Row]):
+    """What a segment reads: (plan, Slots)."""
+    s = self._scheduler
+    count, size, pages = len(s.slots), s.page_size, len(s.pool.references)
+    tail = (s.segment + size - 2) // size + 1
+    tables: list[list[int]] = [[] for _ in range(count)]
+    slots = device.Slots(token=np.zeros(count, np.int32), position=np.zeros(count, np.int32),
+                         limit=np.zeros(count, np.int32), stops=np.full((count, device.STOPS), -1, np.int32),
+                         sampling=Sampling.of(count), pages=np.full((count, tail), pages, np.int32))
+    drawn = [(0.0, 0, 1.0, 0.0, 0)] * count
+    for row in ready:
+      i, position = row.slot, row.target
+      tables[i] = row.pages
+      slots.token[i], slots.position[i], slots.limit[i] = row.content[-1], position, row.remaining
+      slots.stops[i, :len(row.request.stops)] = row.request.stops
+      own = row.pages[position // size:][:tail]
+      slots.pages[i, :len(own)] = own
+      drawn[i] = row.request.sampling(row.sample)
+    names = ('temperature', 'top_k', 'top_p', 'min_p', 'seed')
+    sampling = Sampling.of(count, **{name: list(column) for name, column in zip(names, zip(*drawn))})
+    read = plan(tables, np.zeros(count), page_size=size, capacity=pages)
+    return read, slots.replace(sampling=sampling)
+
+  def _warm(self) -> None:
+    """Compiles every program on nothing."""
+    slots, size = len(self._scheduler.slots), self._scheduler.page_size
+    pages = len(self._scheduler.pool.references)
+    for room in self._chunks:
+      nothing = np.zeros(room, np.int32)
+      read = plan([[]] * room, nothing, page_size=size, capacity=pages)
+      features = self._images.features(nothing.tolist()) if self._images else ()
+      self._k, self._v = device.prefill(self._params, self._config, self._k, self._v, read, nothing, nothing - 1,
+                                        nothing + pages, nothing, *features)
+    if self._images:
+      self._images.warm()
+    self._allowed = device.allow(self._allowed, np.int32(0), np.ones(self._config.vocab, bool))
+    self._k, self._v = device.copy(self._k, self._v, np.zeros(slots, np.int32), np.full(slots, pages, np.int32))
+    self._k, self._v, _ = device.decode(self._params, self._config, self._k, self._v, *self._inputs([]),
+                                        self._allowed, segment=self._scheduler.segment)
