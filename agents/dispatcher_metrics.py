@@ -1,0 +1,36 @@
+"""What a dispatcher counts."""
+
+import collections
+import time
+
+from agents.sandbox import STATUSES, Result
+
+_RECENT = 4096                                       # calls over which latencies are taken
+
+
+class Metrics:
+  """Counts of calls by status, retries and evictions; recent latencies; the share of time that workers were busy."""
+
+  def __init__(self, workers: int):
+    self.workers, self.started = workers, time.monotonic()
+    self.statuses = dict.fromkeys(STATUSES, 0)
+    self.retries = self.evicted = 0
+    self.busy = 0.0                                  # worker seconds
+    self._recent: collections.deque[tuple[float, float]] = collections.deque(maxlen=_RECENT)
+
+  def add(self, result: Result) -> None:
+    """Counts a call that was answered."""
+    self.statuses[result.status] += 1
+    self.busy += result.seconds
+    self._recent.append((result.queued, result.seconds))
+
+  def figures(self) -> dict:
+    """Numbers by name: seconds, counts, fractions."""
+    up, calls = time.monotonic() - self.started, sum(self.statuses.values())
+    figures = {'calls': calls, 'calls_per_second': calls / up, 'uptime': up, 'busy': self.busy / (up * self.workers),
+               'retries': self.retries, 'evicted_sessions': self.evicted}
+    figures |= {f'status_{name}': count for name, count in self.statuses.items()}
+    for name, values in zip(('queued', 'run', 'total'), zip(*((q, s, q + s) for q, s in self._recent))):
+      ranked = sorted(values)
+      figures |= {f'{name}_p{p}': ranked[min(len(ranked) * p // 100, len(ranked) - 1)] for p in (50, 95, 99)}
+    return figures

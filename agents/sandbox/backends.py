@@ -1,0 +1,209 @@
+"""The three ways of shutting code in: namespaces, Landlock with seccomp, or (asked for by name only) rlimits alone.
+
+Each runs the same life: the launched process becomes the zygote (`launch`), the zygote forks slots (`fork_slot`,
+`settle`), a slot makes a scratch folder and forks a call (`open_scratch`, `fork_call`), the call locks itself in
+(`confine`).
+"""
+
+import math
+import os
+import resource
+import shutil
+import signal
+import socket
+import tempfile
+
+from agents.sandbox import landlock, linux, root, seccomp
+from agents.sandbox.limits import Limits
+
+_USER = 1000                                         # the code's user id, inside
+_IDS = 255                                           # ids reserved for slots when the launcher may map any
+
+
+class Plain:
+  """Limits only: the code sees files, network and processes as the caller does. For trusted code."""
+
+  name = 'rlimits'
+
+  def __init__(self, proc: int):
+    self.proc = proc                                 # /proc as it was at the launch
+
+  def launch(self) -> None:
+    """Turns the launched process into the zygote; a backend may return in a child only."""
+
+  def fork_slot(self) -> int:
+    """Forks a slot off the zygote: 0 in the slot."""
+    return os.fork()
+
+  def released(self, pid: int) -> None:
+    """The slot `pid` is gone."""
+
+  def settle(self) -> None:
+    """Readies the slot, once."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+
+  def open_scratch(self, limits: Limits) -> str:
+    """A new empty folder for one call or one session."""
+    del limits                                       # held to by the slot's watch
+    return tempfile.mkdtemp(prefix='sandbox-')
+
+  def close_scratch(self, folder: str) -> None:
+    """Removes what `open_scratch` made."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+  def fork_call(self) -> int:
+    """Forks a call off the slot: 0 in the call."""
+    return os.fork()
+
+  def confine(self, limits: Limits, scratch: str, space: int) -> None:
+    """Locks this process in for good; `space` is the address space, in bytes, it may have."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    _limit(limits, space)
+
+  watched_scratch = True                             # the scratch is an ordinary folder, its size must be watched
+
+
+class Landlock(Plain):
+  """One process without privileges: Landlock keeps the file trees, seccomp forbids forks, sockets, foreign targets."""
+
+  name = 'landlock'
+
+  def launch(self) -> None:
+    landlock.version()
+    self.paths = root.readable()
+    linux.bar_privileges()
+
+  def confine(self, limits: Limits, scratch: str, space: int) -> None:
+    super().confine(limits, scratch, space)
+    linux.drop_capabilities()
+    landlock.restrict([*self.paths, *root.DEVICES], [scratch, '/dev/null'])
+    seccomp.install(seccomp.program(private=False, pid=os.getpid()))
+
+
+class Namespaces(Plain):
+  """A private world: user, processes, mounts, network, ipc and host name; its root holds Python and nothing else."""
+
+  name = 'namespaces'
+  watched_scratch = False
+
+  def launch(self) -> None:
+    """The zygote is process 1 of its own namespace: when it dies, everything below it dies."""
+    ours, theirs = socket.socketpair()
+    pid = linux.clone(linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
+    if pid:
+      theirs.close()
+      self._map_launched(pid)
+      ours.send(b'm')
+      _, status = os.waitpid(pid, 0)
+      os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    ours.close()
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if theirs.recv(1) != b'm':
+      os._exit(1)
+    theirs.close()
+    with open('/proc/self/uid_map', encoding='ascii') as f:
+      self.many = len(f.readlines()) > 1
+    self.free = list(range(_IDS, 0, -1))
+    self.taken: dict[int, int] = {}
+    self.paths = root.readable()
+    self.filter = seccomp.program(private=True)
+
+  def _map_launched(self, pid: int) -> None:
+    """Maps our own id, and where we may a range that nobody else uses: code then runs as none of the host's users."""
+    base = 2**30 + pid * (_IDS + 1)
+    for kind, own in (('uid', os.geteuid()), ('gid', os.getegid())):
+      try:
+        _write(self.proc, f'{pid}/{kind}_map', f'0 {own} 1\n1 {base} {_IDS}\n')
+      except PermissionError:
+        if kind == 'gid':
+          _write(self.proc, f'{pid}/setgroups', 'deny')
+        _write(self.proc, f'{pid}/{kind}_map', f'0 {own} 1\n')
+
+  def fork_slot(self) -> int:
+    if self.many and not self.free:
+      raise OSError(f'more than {_IDS} slots')
+    ours, theirs = socket.socketpair()
+    pid = linux.clone(linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET
+                      | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP)
+    with ours, theirs:
+      if pid == 0:
+        ours.close()
+        theirs.send(os.readlink('self', dir_fd=self.proc).encode())
+        if theirs.recv(1) != b'm':
+          os._exit(1)
+        return 0
+      theirs.close()
+      outside = ours.recv(16).decode()
+      index = 0
+      if self.many:
+        index = self.taken[pid] = self.free.pop()
+      elif not self._denied(outside):
+        _write(self.proc, f'{outside}/setgroups', 'deny')
+      for kind in ('uid', 'gid'):
+        _write(self.proc, f'{outside}/{kind}_map', f'{_USER} {index} 1\n')
+      ours.send(b'm')
+    return pid
+
+  def _denied(self, pid: str) -> bool:
+    with open(os.open(f'{pid}/setgroups', os.O_RDONLY, dir_fd=self.proc), encoding='ascii') as f:
+      return f.read().strip() == 'deny'
+
+  def released(self, pid: int) -> None:
+    if pid in self.taken:
+      self.free.append(self.taken.pop(pid))
+
+  def settle(self) -> None:
+    mounts = root.build(self.paths)
+    self.pids = os.open('self/ns/pid', os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
+    if self.many:
+      os.setgroups([])
+      os.setresgid(_USER, _USER, _USER)
+      os.setresuid(_USER, _USER, _USER)
+      linux.prctl(linux.PR_SET_DUMPABLE, 1)          # the change of id hid the memory figures from ourselves
+    root.enter(mounts)
+    socket.sethostname('sandbox')
+    linux.bar_privileges()
+
+  def open_scratch(self, limits: Limits) -> str:
+    linux.mount('tmpfs', root.SCRATCH, linux.MS_NOSUID | linux.MS_NODEV,
+                f'size={limits.disk},nr_inodes={limits.inodes},mode=700,uid={_USER},gid={_USER}')
+    return root.SCRATCH
+
+  def close_scratch(self, folder: str) -> None:
+    linux.unmount(folder)
+
+  def fork_call(self) -> int:
+    """The call is process 1 of a new namespace: its end, however it comes, is the end of all it started."""
+    linux.syscall('setns', self.pids, linux.CLONE_NEWPID)     # a second unshare is only allowed from home
+    linux.syscall('unshare', linux.CLONE_NEWPID)
+    return os.fork()
+
+  def confine(self, limits: Limits, scratch: str, space: int) -> None:
+    _limit(limits, space)
+    linux.drop_capabilities()
+    seccomp.install(self.filter)
+
+
+BACKENDS = {b.name: b for b in (Namespaces, Landlock, Plain)}
+
+
+def _limit(limits: Limits, space: int) -> None:
+  """Sets the hard resource limits of this process."""
+  for what, value in (('AS', space), ('CPU', math.ceil(limits.cpu)), ('NPROC', limits.tasks),
+                      ('NOFILE', limits.descriptors), ('FSIZE', limits.disk), ('CORE', 0), ('MEMLOCK', 0),
+                      ('MSGQUEUE', 0), ('STACK', 8 * 2**20)):
+    kind = getattr(resource, f'RLIMIT_{what}')
+    _, highest = resource.getrlimit(kind)
+    value = value if highest == resource.RLIM_INFINITY else min(value, highest)
+    resource.setrlimit(kind, (value, value))
+
+
+def _write(proc: int, path: str, text: str) -> None:
+  """Writes a file of /proc in one piece."""
+  fd = os.open(path, os.O_WRONLY, dir_fd=proc)
+  try:
+    os.write(fd, text.encode())
+  finally:
+    os.close(fd)

@@ -1,0 +1,295 @@
+"""What a call gives back, what a session keeps, and what happens when parts of the sandbox die."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from agents.sandbox import HarnessError, Limits, Pool
+from agents.sandbox.slot import Capture
+
+# Source, what is printed, the status.
+ECHO = [
+    ('1 + 1', '2\n', 'ok'),
+    ('x = 5; x', '5\n', 'ok'),
+    ('1; 2', '2\n', 'ok'),
+    ('None', '', 'ok'),
+    ('"a"', "'a'\n", 'ok'),
+    ('print(3)\nx = 4', '3\n', 'ok'),
+    ('x = [\n 1,\n 2]\nx', '[1, 2]\n', 'ok'),
+    ('for i in range(2): i', '', 'ok'),
+    ('__name__', "'__main__'\n", 'ok'),
+    ('', '', 'ok'),
+    ('# only words', '', 'ok'),
+    ('exit(0)', '', 'ok'),
+    ('import sys; sys.exit(4)', '', 'error'),
+    ('10**5000', '', 'error'),
+    ('print(1)\n%time x', '', 'error'),
+    ('await f()', '', 'error'),
+    ('import atexit\natexit.register(print, "end")\n"value"', "'value'\nend\n", 'ok'),
+    ('import threading\nthreading.Timer(0.05, print, ["late"]).start()\n0', '0\nlate\n', 'ok'),
+    ('def f():\n  return g()\nasync def g(): return 7\nimport asyncio\nasyncio.run(f())', '7\n', 'ok'),
+    ('from concurrent.futures import ThreadPoolExecutor as T\nlist(T(2).map(abs, [-1, 2]))', '[1, 2]\n', 'ok'),
+    ('import dataclasses, pickle\n@dataclasses.dataclass\nclass A: x: int\npickle.loads(pickle.dumps(A(3)))',
+     'A(x=3)\n', 'ok'),
+]
+# Source, what stderr says.
+ERRORS = [
+    ('a = 1\nb = a / 0\n', 'ZeroDivisionError at line 2: division by zero\n    b = a / 0\n'),
+    ('a = 1\n\nmissing', "NameError at line 3: name 'missing' is not defined\n    missing\n"),
+    ('def f(x):\n  return x[3]\nf([])', 'IndexError at line 2: list index out of range\n    return x[3]\n'),
+    ('import json\njson.loads("{")', 'JSONDecodeError at line 2: '),
+    ('x = (', "SyntaxError at line 1: '(' was never closed\n    x = (\n"),
+    ('raise KeyboardInterrupt', 'KeyboardInterrupt at line 1: \n    raise KeyboardInterrupt\n'),
+    ('exit("bye")', 'bye\n'),
+]
+
+
+@pytest.fixture(scope='module')
+def pool():
+  with Pool(2, Limits(wall=3.0), profile='python') as pool:
+    yield pool
+
+
+@pytest.mark.parametrize(('code', 'printed', 'status'), ECHO)
+def test_echo_of_the_last_expression(pool, code, printed, status):
+  result = pool.run(code)
+  assert (result.stdout, result.status) == (printed, status), result
+
+
+@pytest.mark.parametrize(('code', 'text'), ERRORS)
+def test_error_text(pool, code, text):
+  result = pool.run(code)
+  assert result.status == 'error'
+  assert result.code == 1
+  assert result.stderr.startswith(text), result.stderr
+
+
+def test_last_expression_is_evaluated_once(pool):
+  assert pool.run('calls = []\ndef f():\n  print("once")\n  return 1 / 0\nf()').stdout == 'once\n'
+
+
+def test_input_and_files(pool):
+  files = {'data/a.txt': 'text', 'helper.py': b'def twice(x): return 2 * x'}
+  result = pool.run('import helper\nhelper.twice(input()), open("data/a.txt").read()', 'é\n', files)
+  assert result.stdout == "('éé', 'text')\n", result
+  assert pool.run('input()').stderr.startswith('EOFError')
+  assert pool.run('import os\nos.listdir(".")').stdout == '[]\n'
+  assert pool.run('import sys\nlen(sys.stdin.read())', 'x' * 10**7).stdout == '10000000\n'
+
+
+@pytest.mark.parametrize(('arguments', 'word'), [
+    ((3,), 'code'), (('1', 3), 'stdin'), (('1', '', {'/etc/x': ''}), 'relative'), (('1', '', {'a/../../x': ''}), '..'),
+    (('1', '', {'a': 3}), 'files'), (('1', '', {'a': b'x' * (65 * 2**20)}), 'files'), (('1', '', {'': ''}), 'file name'),
+])
+def test_impossible_arguments_are_refused(pool, arguments, word):
+  with pytest.raises(ValueError, match=word):
+    pool.run(*arguments)
+
+
+@pytest.mark.parametrize('wrong', [{'wall': 0}, {'memory': -1}, {'tasks': 1.5}, {'cpu': float('nan')}, {'wall': True}])
+def test_impossible_limits_are_refused(wrong):
+  with pytest.raises(ValueError, match=next(iter(wrong))):
+    Limits(**wrong)
+
+
+def test_unknown_names_are_refused():
+  with pytest.raises(ValueError, match='profile'):
+    Pool(1, profile='torch')
+  with pytest.raises(ValueError, match='backend'):
+    Pool(1, backend='chroot')
+
+
+def test_output_keeps_head_and_tail(pool):
+  result = pool.run('import os\nos.write(1, b"a" * 5000 + b"b" * 90000 + b"c" * 5000)', limits=Limits(output=2000))
+  assert result.stdout.startswith('a' * 1000 + '\n[... ')
+  assert result.stdout.endswith('c' * (1000 - len('100000\n')) + '100000\n')
+  assert result.omitted == (100007 - 2000, 0)
+  assert f'[... {100007 - 2000} bytes left out ...]' in result.stdout
+
+
+@pytest.mark.parametrize('keep', [2, 10, 64])
+def test_capture_is_head_and_tail_however_it_arrives(keep):
+  rng = random.Random(0)
+  for _ in range(200):
+    data = bytes(rng.choices(b'abcdef', k=rng.randrange(100)))
+    capture, at = Capture(keep), 0
+    while at < len(data):
+      step = rng.randrange(1, 40)
+      capture.add(data[at:at + step])
+      at += step
+    assert capture.total == len(data)
+    if len(data) <= keep:
+      assert capture.text() == data
+    else:
+      assert capture.text().startswith(data[:keep // 2] + b'\n[')
+      assert capture.text().endswith(b']\n' + data[-(keep // 2):])
+      assert capture.omitted == len(data) - 2 * (keep // 2)
+
+
+def test_processes_may_be_used(pool):
+  code = 'import subprocess, sys\nsubprocess.run([sys.executable, "-c", "print(6 * 7)"], capture_output=True).stdout'
+  assert pool.run(code).stdout == "b'42\\n'\n"
+
+
+def test_processor_time_is_limited(pool):
+  result = pool.run('while True: pass', limits=Limits(wall=30.0, cpu=1.0))
+  assert result.status == 'timeout'
+  assert 'processor' in result.reason
+  assert result.cpu < 2
+
+
+def test_session_keeps_state_and_survives_errors(pool):
+  with pool.session() as session:
+    first = session.run('x = 1\ndef f(): return x + int(input())')
+    assert first.ok
+    assert first.fresh
+    assert session.run('1 / 0').status == 'error'
+    assert session.run('exit(3)').code == 3
+    second = session.run('x += 1\nopen("kept", "w").write("k")\nf()', '40')
+    assert second.stdout == '42\n'
+    assert not second.fresh
+    assert session.run('open("kept").read()').stdout == "'k'\n"
+    assert session.run('print(open("new").read())', files={'new': 'n'}).stdout == 'n\n'
+    assert pool.run('x').status == 'error'
+    slow = session.run('while True: pass', limits=Limits(wall=0.3))
+    assert slow.status == 'timeout'
+    lost = session.run('x')
+    assert lost.fresh
+    assert lost.status == 'error'
+  with pytest.raises(ValueError, match='closed'):
+    session.run('1')
+
+
+HOSTILE_CELLS = {
+    'forged end': 'import os\nos.write(3, bytes([0]) * 50)\nprint("a")',
+    'closed channel': 'import os\nos.close(3)',
+    'dead process': 'import os\nos._exit(9)',
+    'dead child': 'import os\nif os.fork() == 0: os._exit(0)',
+    'flooded channel': 'import os, threading\nthreading.Thread(target=lambda: [os.write(3, b"x") for _ in range(10**6)],'
+                       ' daemon=True).start()',
+    'stolen cell': 'import os, threading\nthreading.Thread(target=lambda: [os.read(3, 1) for _ in range(99)],'
+                   ' daemon=True).start()',
+}
+
+
+@pytest.mark.parametrize('name', HOSTILE_CELLS)
+def test_hostile_cell_harms_only_its_session(pool, name):
+  with pool.session() as session, pool.session() as other:
+    assert other.run('y = 7').ok
+    limits = Limits(wall=0.5)
+    for _ in range(3):
+      assert session.run(HOSTILE_CELLS[name], limits=limits).status != 'harness'
+      assert session.run('1', limits=limits).status != 'harness'
+    assert other.run('y').stdout == '7\n'
+    assert pool.run('6 * 7').stdout == '42\n'
+
+
+def test_what_a_cell_leaves_running_stands_still_between_cells(pool):
+  with pool.session() as session:
+    session.run('import threading, time\nn = 0\ndef count():\n  global n\n  while True: n += 1; time.sleep(0.001)\n'
+                'threading.Thread(target=count, daemon=True).start()')
+    before = int(session.run('n').stdout)
+    time.sleep(0.4)
+    assert int(session.run('n').stdout) - before < 50
+
+
+def test_sessions_are_counted():
+  with Pool(1, profile='python', sessions=1) as pool:
+    session = pool.session()
+    with pytest.raises(HarnessError, match='sessions'):
+      pool.session()
+    session.close()
+    pool.session().close()
+
+
+def test_calls_are_answered_while_parts_are_killed():
+  """Zygote and slots die at random under load: each call is answered, and service is back within two seconds."""
+  with Pool(2, profile='python') as pool:
+    results, stop, rng = [], threading.Event(), random.Random(0)
+
+    def load():
+      while not stop.is_set():
+        start = time.monotonic()
+        results.append((pool.run('6 * 7'), time.monotonic() - start))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+      thread.start()
+    for _ in range(12):
+      time.sleep(0.25)
+      launcher = psutil.Process(pool._zygote.process.pid)
+      victims = [launcher, *launcher.children(recursive=True)]
+      try:
+        rng.choice(victims).kill()
+      except psutil.NoSuchProcess:
+        continue
+    time.sleep(0.5)
+    stop.set()
+    for thread in threads:
+      thread.join(10)
+      assert not thread.is_alive()
+    assert {r.status for r, _ in results} <= {'ok', 'harness', 'error'}
+    assert all(r.stdout == '42\n' for r, _ in results if r.ok)
+    assert sum(r.ok for r, _ in results) > 0.5 * len(results)
+    assert max(seconds for _, seconds in results) < 2.0
+    assert pool.run('1').ok
+
+
+def test_nothing_is_left_of_a_closed_pool():
+  before = set(os.listdir('/proc/self/fd'))
+  mounts = open('/proc/mounts').read()
+  with Pool(2, profile='python') as pool, ThreadPoolExecutor(4) as threads:
+    assert all(r.ok for r in threads.map(pool.run, ['1'] * 200))
+    session = pool.session()
+    session.run('1')
+    launcher = psutil.Process(pool._zygote.process.pid)
+    family = [launcher, *launcher.children(recursive=True)]
+    session.close()
+  assert set(os.listdir('/proc/self/fd')) == before
+  assert open('/proc/mounts').read() == mounts
+  psutil.wait_procs(family, timeout=3)
+  assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_application_leaves_nothing():
+  code = ('import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; p = Pool(1, profile="python"); '
+          'p.run("1"); s = p.session(); s.run("1"); print(p._zygote.process.pid, flush=True); time.sleep(60)')
+  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) as owner:
+    launcher = psutil.Process(int(owner.stdout.readline()))
+    family = [launcher, *launcher.children(recursive=True)]
+    assert len(family) >= 3
+    owner.send_signal(signal.SIGKILL)
+  _, alive = psutil.wait_procs(family, timeout=3)
+  assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_refusal_says_why(monkeypatch):
+  from agents.sandbox import selftest
+
+  def broken(backend):
+    raise OSError(f'{backend} is off')
+
+  with pytest.raises(HarnessError, match=r'namespaces is off.*landlock is off.*rlimits'):
+    selftest.choose(None, broken)
+
+
+def test_self_test_refuses_a_backend_that_does_not_hold(monkeypatch):
+  from agents.sandbox import selftest
+  monkeypatch.setattr(selftest, 'AUTOMATIC', ('rlimits',))
+  with pytest.raises(HarnessError, match='reads a file of the host'):
+    Pool(1, profile='python')
+
+
+def test_result_is_plain_data(pool):
+  import dataclasses
+  told = dataclasses.asdict(pool.run('1'))
+  assert json.loads(json.dumps(told)) == told | {'omitted': [0, 0]}
