@@ -19,6 +19,19 @@ BENCH = [
     'whisper-normalizer>=0.1.10,<0.2',
 ]
 
+# What agents need beyond the core: a chat client, the Model Context Protocol, readers of documents and pages.
+AGENTS = [
+    'beautifulsoup4>=4.12,<5',
+    'httpx>=0.27,<1',
+    'jinja2>=3.1,<4',
+    'markdownify>=1.1,<2',
+    'mcp>=2.3,<3',
+    'openpyxl>=3.1,<4',
+    'pypdf>=5,<8',
+    'python-docx>=1.1,<2',
+    'python-pptx>=1,<2',
+]
+
 EXTRAS = {
     'cuda': ['jax[cuda13]'],
     'tpu': ['jax[tpu]'],
@@ -27,12 +40,13 @@ EXTRAS = {
     'bench': BENCH,
     # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
     'rl': ['math-verify>=0.8,<1'],
+    'agents': AGENTS,
     # The published SEED scorer's parser, for `mode='compat'` only.
     'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
     'test': ['av>=14,<19', 'pint>=0.24,<1', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9',
-             'psutil>=6', *BENCH],
+             'psutil>=6', *AGENTS, *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

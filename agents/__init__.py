@@ -1,1 +1,1 @@
-"""Agents that act with tools: the isolated Python they run code in, and what dispatches their calls."""
+"""Agents: isolated tools, multi-turn rollouts, and memory that learns while the language model stays as it is."""

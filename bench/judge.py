@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.model import RequestFailed
-from bench.rows import clean
 from bench.store import Log, dump
 from bench.task import Sampling, user_message
+from core.endpoint import RequestFailed
+from core.text import clean, parse_json
 
 SAMPLING = Sampling(max_tokens=1024)
 OK, FAILED, MISSING = 'ok', 'judge_failed', 'judge_missing'
@@ -110,7 +110,6 @@ class Judge:
 
 def _judge_of(cache: Path) -> str:
   """The judge that a cache names in its first line."""
-  from bench.rows import parse_json
   with open(cache, encoding='utf-8') as f:
     header = parse_json(f.readline())
   if not isinstance(header, dict) or not isinstance(header.get('judge'), str):

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench import judge as judging
-from bench.rows import RowError, iter_texts, load_examples, parse_json, row_id
+from bench.rows import RowError, iter_texts, load_examples, row_id
 from bench.task import NO_ANSWER, OK, Answer, Column, Example, Item, Outcome, Sampling, Task
+from core.text import parse_json
 
 SEPARATOR = '<|answer_split|>'
 INSTRUCTION = ('Answer the question. You may think first between <think> and </think>. '

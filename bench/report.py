@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import charts
-from bench.html import page
 from bench.store import write_text
 from bench.task import Item, Task
+from core.html import page
 
 MOST_ITEMS = 1_000
 MOST_CHARS = 4_000

@@ -8,13 +8,13 @@ import csv
 import dataclasses
 import hashlib
 import io
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.task import Data, Example, Problem, without_repeats
+from core.text import clean, parse_json
 
 SUFFIXES = ('.json', '.jsonl', '.csv', '.tsv', '.parquet', '.arrow')
 
@@ -35,11 +35,6 @@ class Rows:
 
 class RowError(ValueError):
   """A row that no example can be made of; the message is the reason that the report gives."""
-
-
-def clean(text: str) -> str:
-  """`text` with lone surrogates, which UTF-8 cannot carry, replaced."""
-  return text.encode('utf-8', 'replace').decode('utf-8') if not text.isascii() else text
 
 
 def need(row: Mapping, field: str, kind=str):
@@ -118,14 +113,6 @@ def _decode(raw: bytes, where: str, repaired: list[Problem]) -> str:
   except UnicodeDecodeError:
     repaired.append(Problem(where, 'invalid_utf8'))
     return raw.decode('utf-8-sig', 'replace')
-
-
-def parse_json(text: str) -> Any:
-  """`text` as JSON. Raises ValueError for anything malformed, too deep included."""
-  try:
-    return json.loads(text)
-  except RecursionError:
-    raise ValueError('nested too deeply') from None
 
 
 def _read_jsonl(path: Path, name: str):

@@ -19,9 +19,10 @@ from pathlib import Path
 from absl import app, flags
 
 from bench import runner, tasks
-from bench.model import RequestFailed, open_model
+from bench.model import open_model
 from bench.report import number, scale_of
 from bench.task import Data, Sampling, Task
+from core.endpoint import RequestFailed
 
 FLAGS = flags.FLAGS
 

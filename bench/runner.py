@@ -15,10 +15,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench import report, summary
-from bench.model import RequestFailed
-from bench.rows import clean, read_rows
+from bench.rows import read_rows
 from bench.store import Log, dump, write_text
 from bench.task import REQUEST_FAILED, Answer, Data, Example, Item, Sampling, Task
+from core.endpoint import RequestFailed
+from core.text import clean
 
 VERSION = '1'
 MOST_FAILURES = 20

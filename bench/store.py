@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.rows import parse_json
+from core.text import parse_json
 
 
 def dump(value: Any) -> str:

@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from core import endpoint
+
 Scores = Mapping[str, tuple[float, float]]
 """Metric name → (numerator, denominator)."""
 
@@ -56,14 +58,10 @@ class Data:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class Sampling(endpoint.Sampling):
   """How answers are drawn. `samples` is the number of answers to each question."""
 
   samples: int = 1
-  temperature: float = 0.0
-  top_p: float = 1.0
-  top_k: int = 0
-  max_tokens: int = 2048
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.html import page
 from bench.store import write_text
 from bench.task import Item
+from core.html import page
 
 SIDE = 256
 

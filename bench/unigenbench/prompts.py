@@ -4,9 +4,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from bench.rows import RowError, clean, need, parse_json, read_rows
+from bench.rows import RowError, need, read_rows
 from bench.task import Problem
 from bench.unigenbench.taxonomy import BY_NAME, SUBJECTS, THEMES, TestPoint, sub_theme
+from core.text import clean, parse_json
 
 _KEYS = {
     'en': ('Primary Categories', 'Secondary Categories', 'Subjects', 'Sentence Structure', 'Testpoints',

@@ -13,6 +13,7 @@ from bench import model as models
 from bench import qa
 from bench.judge import FAILED, MISSING, OK, Judge, Template
 from bench.task import Sampling
+from core import endpoint as endpoints
 from tests.bench.chat_server import completion, question, serve
 
 FIELDS = {'question': 'Who?', 'accepted': 'Ann', 'prediction': 'Anne'}
@@ -30,21 +31,21 @@ BAD = {
 
 
 def endpoint(url, **kwargs):
-  retry = models.Retry(attempts=3, first=0.01, longest=0.02)
+  retry = endpoints.Retry(attempts=3, first=0.01, longest=0.02)
   return models.Endpoint(url, **{'timeout': 5.0, 'retry': retry, **kwargs})
 
 
 @pytest.mark.parametrize('kind', BAD)
 def test_a_bad_server_is_asked_three_times_and_no_more(kind):
   with serve(lambda n, body: BAD[kind](n)) as (url, requests):
-    with pytest.raises(models.RequestFailed, match='3 attempts'):
+    with pytest.raises(endpoints.RequestFailed, match='3 attempts'):
       endpoint(url)([{'role': 'user', 'content': 'hi'}], Sampling(), 0)
     assert len(requests) == 3
 
 
 def test_a_refused_request_is_not_repeated():
   with serve(lambda n, body: (401, b'who are you')) as (url, requests):
-    with pytest.raises(models.RequestFailed, match='401: who are you'):
+    with pytest.raises(endpoints.RequestFailed, match='401: who are you'):
       endpoint(url)([{'role': 'user', 'content': 'hi'}], Sampling(), 0)
     assert len(requests) == 1
 
@@ -53,7 +54,7 @@ def test_a_server_that_never_answers_is_given_up_in_time():
   stop = threading.Event()
   with serve(lambda n, body: stop.wait(20) and None) as (url, _):
     start = time.monotonic()
-    with pytest.raises(models.RequestFailed):
+    with pytest.raises(endpoints.RequestFailed):
       endpoint(url, timeout=0.3, name='m')([{'role': 'user', 'content': 'hi'}], Sampling(), 0)
     assert time.monotonic() - start < 5
     stop.set()
@@ -62,9 +63,9 @@ def test_a_server_that_never_answers_is_given_up_in_time():
 def test_pauses_grow_up_to_a_bound():
   pauses = []
   with serve(lambda n, body: (503, b'')) as (url, _):
-    retry = models.Retry(attempts=6, first=1, longest=5)
+    retry = endpoints.Retry(attempts=6, first=1, longest=5)
     client = models.Endpoint(url, 'm', retry=retry, sleep=pauses.append)
-    with pytest.raises(models.RequestFailed):
+    with pytest.raises(endpoints.RequestFailed):
       client([{'role': 'user', 'content': 'hi'}], Sampling(), 0)
   assert pauses == [1, 2, 4, 5, 5]
 

@@ -9,6 +9,7 @@ import pytest
 
 from bench import compare, maths, model, runner, tasks
 from bench.task import Sampling
+from core.endpoint import Retry
 from tests.bench.chat_server import completion, question, serve
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def right_half_of_the_time(number, body):
 
 def run(url, path, out, reply_model=None, **kwargs):
   task = maths.aime()
-  client = model.Endpoint(url, retry=model.Retry(2, 0.01, 0.01))
+  client = model.Endpoint(url, retry=Retry(2, 0.01, 0.01))
   return runner.run(task, task.load(path), str(out), model=client, sampling=SAMPLING, resamples=500, **kwargs)
 
 

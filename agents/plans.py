@@ -1,0 +1,88 @@
+"""Plans as models write them: JSON somewhere in a text, checked and bounded, never executed."""
+
+import dataclasses
+import json
+
+from core.text import parse_json
+
+MAX_STEPS = 20
+MAX_DESCRIPTION = 4000  # characters of one step
+MAX_TEXT = 200_000  # characters that are searched for a plan
+MAX_STARTS = 64  # braces at which JSON may begin
+FINAL = 'FINAL ANSWER:'
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """One task of a plan."""
+
+  id: int
+  description: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Tasks in the order they are carried out."""
+
+  steps: tuple[Step, ...]
+
+  def to_json(self) -> str:
+    """The plan as text, as the planner is asked to write it."""
+    return json.dumps({'plan': [dataclasses.asdict(step) for step in self.steps]}, ensure_ascii=False)
+
+
+class PlanError(ValueError):
+  """A text without a usable plan; the message is what the planner is told."""
+
+
+def final_answer(text: str) -> str | None:
+  """What follows the final-answer mark at the start of a reply, or None."""
+  text = text.strip().lstrip('*# ')
+  return text[len(FINAL):].strip(' *\n') if text.upper().startswith(FINAL) else None
+
+
+def parse_plan(text: str) -> Plan:
+  """The first plan in a text: bare, in a Markdown fence, or among other words. Raises PlanError."""
+  reason = 'there is no JSON object in it'
+  decoder, starts, at = json.JSONDecoder(), 0, text.find('{')
+  if len(text) > MAX_TEXT:
+    raise PlanError(f'it has {len(text)} characters, more than {MAX_TEXT}')
+  while at >= 0 and starts < MAX_STARTS:
+    starts += 1
+    try:
+      value, _ = decoder.raw_decode(text, at)
+    except (ValueError, RecursionError):
+      at = text.find('{', at + 1)
+      continue
+    try:
+      return _plan(value)
+    except PlanError as error:
+      reason = str(error)
+      at = text.find('{', at + 1)
+  raise PlanError(reason)
+
+
+def _plan(value) -> Plan:
+  items = value.get('plan') if isinstance(value, dict) else None
+  if not isinstance(items, list):
+    raise PlanError('the object has no list called "plan"')
+  if not 0 < len(items) <= MAX_STEPS:
+    raise PlanError(f'the plan has {len(items)} tasks, expected 1 to {MAX_STEPS}')
+  steps = []
+  for number, item in enumerate(items, 1):
+    description = item.get('description') if isinstance(item, dict) else None
+    if not isinstance(description, str) or not description.strip():
+      raise PlanError(f'task {number} has no description')
+    if len(description) > MAX_DESCRIPTION:
+      raise PlanError(f'task {number} has a description of more than {MAX_DESCRIPTION} characters')
+    given = item.get('id', number)
+    steps.append(Step(given if isinstance(given, int) and abs(given) < 10**6 else number, description.strip()))
+  return Plan(tuple(steps))
+
+
+def numbered(plan: str) -> str:
+  """A stored plan as numbered lines; as it is where it cannot be read."""
+  try:
+    return '\n'.join(f'{n}. {step.description}' for n, step in enumerate(_plan(parse_json(plan)).steps, 1))
+  except ValueError:
+    return plan

@@ -1,0 +1,75 @@
+"""Tools as the loop sees them: schemas, and calls whose every failure is an observation."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from core.endpoint import Call
+from core.text import parse_json
+
+MAX_CHARACTERS = 40_000  # of one observation
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+  """What a tool call gave: its text, and whether that is the description of a failure."""
+
+  text: str
+  failed: bool = False
+
+
+class Toolbox(Protocol):
+  """Something with tools. `call` never raises for what a tool or its arguments do."""
+
+  def schemas(self) -> Sequence[Mapping[str, Any]]: ...
+  def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> Observation: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+  """Python functions as tools, in this process: for trusted code of ours and for tests. No timeout is kept."""
+
+  functions: Mapping[str, tuple[Mapping[str, Any], Callable[..., str]]] = dataclasses.field(default_factory=dict)
+
+  def schemas(self) -> list[dict]:
+    return [schema(name, function.__doc__ or '', parameters) for name, (parameters, function) in self.functions.items()]
+
+  def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> Observation:
+    try:
+      return Observation(str(self.functions[name][1](**arguments)))
+    except (TypeError, ValueError, ArithmeticError, LookupError, OSError) as error:
+      return Observation(f'{type(error).__name__}: {error}', True)
+
+
+def schema(name: str, description: str, parameters: Mapping[str, Any]) -> dict:
+  """A tool as the chat-completions interface describes it."""
+  return {'type': 'function', 'function': {'name': name, 'description': description, 'parameters': dict(parameters)}}
+
+
+def carry_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
+  """Runs a call as the model wrote it; unknown names and arguments that are no JSON object are observations."""
+  known = [s['function']['name'] for s in tools.schemas()]
+  if call.name not in known:
+    return Observation(f'there is no tool called {call.name[:100]!r}; the tools are {", ".join(known) or "none"}', True)
+  try:
+    arguments = parse_json(call.arguments)
+  except ValueError as error:
+    return Observation(f'the arguments are not JSON ({error})', True)
+  if not isinstance(arguments, dict):
+    return Observation(f'the arguments are {type(arguments).__name__}, expected a JSON object', True)
+  got = tools.call(call.name, arguments, timeout)
+  return dataclasses.replace(got, text=shortened(got.text))
+
+
+def shortened(text: str, most: int = MAX_CHARACTERS) -> str:
+  """A text of at most about `most` characters: its head and its tail, and between them how much was left out."""
+  if len(text) <= most:
+    return text
+  head, tail = most * 3 // 4, most // 4
+  return f'{text[:head]}\n[… {len(text) - head - tail} of {len(text)} characters left out …]\n{text[-tail:]}'
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> str:
+  """Arguments as one line for people."""
+  return json.dumps(arguments, ensure_ascii=False)

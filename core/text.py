@@ -1,0 +1,17 @@
+"""Text and JSON that others wrote: always valid Unicode, and malformed input is always a ValueError."""
+
+import json
+from typing import Any
+
+
+def clean(text: str) -> str:
+  """`text` with lone surrogates, which UTF-8 cannot carry, replaced."""
+  return text.encode('utf-8', 'replace').decode('utf-8') if not text.isascii() else text
+
+
+def parse_json(text: str) -> Any:
+  """`text` as JSON. Raises ValueError for anything malformed, too deep included."""
+  try:
+    return json.loads(text)
+  except RecursionError:
+    raise ValueError('nested too deeply') from None
