@@ -7,8 +7,8 @@
 
 `stdin` and files are strings, or {"base64": …} for bytes. Limits may only be lowered. A full queue answers 429 to a
 call with "wait": false. With the environment variable ESPALIER_TOOLS_TOKEN set, each request needs it as a bearer
-token; without it, only loopback and unix sockets are served. The process holds the socket and starts a server that does the work; a
-server that dies is replaced, and callers that connect meanwhile wait in the socket's queue.
+token; without it, only loopback and unix sockets are served. The process holds the socket and starts a server that
+does the work; a server that dies is replaced, and callers that connect meanwhile wait in the socket's queue.
 """
 
 import asyncio

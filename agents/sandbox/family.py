@@ -38,6 +38,10 @@ class Family:
           total += int(line.split()[1]) * 1024
     return total
 
+  def space(self) -> int:
+    """Bytes of address space of the calling process."""
+    return int(self._read(f'{self.me}/statm').split()[0]) * _PAGE
+
   def tasks(self) -> int:
     """Processes and threads of the family."""
     return sum(len(self._threads(pid)) for pid in self.members())

@@ -33,11 +33,11 @@ _ALWAYS = '''
   timer_settime timer_gettime timer_getoverrun timer_delete
   wait4 waitid exit exit_group execve execveat getrandom sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown
   getsockname getpeername getsockopt setsockopt
-'''.split()
+'''
 # Harmless where everything in sight is the call's own or read-only; elsewhere they reach the host's files.
 _PRIVATE_ROOT = '''
   fork vfork chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
-'''.split()
+'''
 # Where other processes of this user are in sight, only when aimed at the caller: the first argument is 0 or its own id.
 _AT_A_PROCESS = ('kill', 'tgkill', 'prlimit64', 'sched_setaffinity')
 
@@ -86,7 +86,7 @@ def program(*, private: bool, pid: int = 0) -> bytes:
   arch = _AUDIT_ARCH.get(platform.machine())
   if arch is None:
     raise OSError(errno.ENOSYS, f'no seccomp filter for {platform.machine()}, only for {sorted(_AUDIT_ARCH)}')
-  plain = _ALWAYS + (_PRIVATE_ROOT + list(_AT_A_PROCESS) + ['tkill'] if private else [])
+  plain = _ALWAYS.split() + ([*_PRIVATE_ROOT.split(), *_AT_A_PROCESS, 'tkill'] if private else [])
   clone = (_argument(0) + _op(_ANY_BIT, _NAMESPACES, 0, 1) + _refuse(errno.EPERM)
            + (b'' if private else _op(_ANY_BIT, _THREAD, 1, 0) + _refuse(errno.EPERM)) + _YES)
   mmap = _argument(3) + b''.join((

@@ -10,7 +10,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -70,7 +69,7 @@ class Slot:
 
   def __init__(self, sock: socket.socket, backend: Plain, family: Family):
     self.sock, self.backend, self.family = sock, backend, family
-    self.space = int(open('/proc/self/statm', encoding='ascii').read().split()[0]) * resource.getpagesize()
+    self.space = family.space()
     self.session: Call | None = None
 
   def serve(self) -> None:
@@ -122,6 +121,7 @@ class Slot:
     (out, out_w), (err, err_w), (ready, ready_w) = os.pipe(), os.pipe(), os.pipe()
     mine, theirs = socket.socketpair() if session else (None, None)
     given = _sealed(stdin)
+    _reseed()
     pid = self.backend.fork_call()
     if pid == 0:
       try:
@@ -244,7 +244,6 @@ def _run_once(code: bytes, files: list) -> None:
   atexit._clear()
   _write_files(files)
   runner.attach_streams()
-  _reseed()
   sys.path.insert(0, '')
   runner.finish(runner.execute(code, runner.fresh_main()))
 
@@ -252,7 +251,6 @@ def _run_once(code: bytes, files: list) -> None:
 def _run_cells() -> None:
   """The body of a session's process."""
   atexit._clear()
-  _reseed()
   sys.path.insert(0, '')
   namespace, channel, number = runner.fresh_main(), socket.socket(fileno=_SESSION), 0
   while True:
@@ -273,7 +271,7 @@ def _write_files(files) -> None:
 
 
 def _reseed() -> None:
-  """Calls forked from one zygote must not share random numbers; `random` sees to itself."""
+  """Calls must not share random numbers; `random` sees to itself after a fork."""
   if 'numpy.random' in sys.modules:
     sys.modules['numpy.random'].seed()
 

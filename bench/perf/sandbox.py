@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 from absl import app, flags
@@ -23,9 +24,13 @@ from absl import app, flags
 from agents.sandbox import Limits, Pool
 
 FLAGS = flags.FLAGS
+_SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
     'trivial': '1 + 1',
-    'sympy': 'from sympy import *\nx = symbols("x")\nfactor(x**4 - 1), diff(sin(x) * exp(x), x), solve(x**2 - 2, x)',
+    'sympy expand': _SYMPY + 'expand((x + y)**4)',
+    'sympy factor': _SYMPY + 'factor(x**4 - y**4)',
+    'sympy diff': _SYMPY + 'diff(sin(x * y) * exp(x), x)',
+    'sympy solve': _SYMPY + 'solve(x**2 - 5*x + y, x)',
 }
 SOAK = (
     ('1 + 1', 'ok'), ('print("x" * 10000)', 'ok'), ('1 / 0', 'error'), ('import math\nmath.pi = 3', 'ok'),
@@ -82,10 +87,10 @@ def measure(pool: Pool, code: str) -> dict[str, float]:
 def held(pool: Pool) -> dict[str, int]:
   """What the sandbox holds now."""
   processes = family(pool)
+  mounts = [Path(f'/proc/{p.pid}/mountinfo').read_bytes().count(b'\n') for p in processes]
   return {'KiB': sum(p.memory_full_info().pss for p in processes) // 1024, 'processes': len(processes),
           'descriptors': sum(p.num_fds() for p in processes) + len(os.listdir('/proc/self/fd')),
-          'mounts': max(len(open(f'/proc/{p.pid}/mountinfo', encoding='utf-8').readlines()) for p in processes),
-          'own KiB': psutil.Process().memory_info().rss // 1024}
+          'mounts': max(mounts), 'own KiB': psutil.Process().memory_info().rss // 1024}
 
 
 def soak(pool: Pool, calls: int) -> None:
@@ -111,7 +116,7 @@ def soak(pool: Pool, calls: int) -> None:
 def main(_) -> None:
   """Prints the figures, or runs the soak."""
   with Pool(FLAGS.workers, Limits(wall=20.0), profile='sympy', backend=FLAGS.backend) as pool:
-    print(f'{pool.report}; {pool.workers} workers, {FLAGS.concurrency} callers, load {os.getloadavg()[0]:.1f}')
+    print(f'{pool.report}; workers {pool.workers}, callers {FLAGS.concurrency}, load {os.getloadavg()[0]:.1f}')
     if FLAGS.soak:
       soak(pool, FLAGS.soak)
       return
@@ -120,8 +125,8 @@ def main(_) -> None:
     wall, cpu = (min(a, b) for a, b in zip((wall, cpu), fresh(3)))
   print(f'fresh import of sympy: {1e3 * wall:.0f} ms wall, {1e3 * cpu:.0f} ms cpu')
   for name, figures in results.items():
-    print(name, '  '.join(f'{k} {v:.4g}' for k, v in figures.items()),
-          f' times fresh: {1e3 * wall / figures["ms wall/call"]:.1f} wall, {1e3 * cpu / figures["ms cpu/call"]:.1f} cpu')
+    figures |= {'fresh/wall': 1e3 * wall / figures['ms wall/call'], 'fresh/cpu': 1e3 * cpu / figures['ms cpu/call']}
+    print(name, '  '.join(f'{k} {v:.4g}' for k, v in figures.items()))
 
 
 if __name__ == '__main__':

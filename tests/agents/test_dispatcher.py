@@ -163,7 +163,8 @@ def test_service_answers_and_refuses():
     async with http(dispatcher) as client:
       answer = await client.post('/run', json={'trajectory': 'a', 'code': 'x'})
       assert answer.json()['stdout'] == 'x'
-      for wrong in ([], {}, {'trajectory': 1, 'code': 'x'}, {'trajectory': 'a'}, {'trajectory': 'a', 'code': 'x', 'y': 1},
+      for wrong in ([], {}, {'trajectory': 1, 'code': 'x'}, {'trajectory': 'a'},
+                    {'trajectory': 'a', 'code': 'x', 'y': 1},
                     {'trajectory': 'a', 'code': 'x', 'files': []}, {'trajectory': 'a', 'code': 'x', 'stdin': 3},
                     {'trajectory': 'a', 'code': 'x', 'stdin': {'base64': '!'}},
                     {'trajectory': 'a', 'code': 'x', 'limits': {'y': 1}},
@@ -233,7 +234,7 @@ def test_service_over_a_unix_socket(service):
 
 
 def test_service_survives_the_death_of_its_parts(service):
-  """Server, zygote or slot die at random under load: every call is answered, each within two seconds and its own time."""
+  """Server, zygote or slot die at random under load: every call is answered, and soon."""
   watchdog = psutil.Process(service[1].pid)
   rng, results, seconds = random.Random(1), [], []
 

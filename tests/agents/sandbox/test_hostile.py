@@ -267,8 +267,8 @@ os.environ['LEFT'] = 'x'; open('left', 'w').write('x')
   for _ in range(4):
     assert pool.run(change).ok
   for _ in range(4):
-    result = pool.run('import json, math, numpy, os\n(math.pi > 3.1, json.dumps([1]), int(numpy.sum([1, 2])), len("ab"),'
-                      ' os.environ.get("LEFT"), os.listdir("."))')
+    result = pool.run('import json, math, numpy, os\n(math.pi > 3.1, json.dumps([1]), int(numpy.sum([1, 2])), '
+                      'len("ab"), os.environ.get("LEFT"), os.listdir("."))')
     assert result.stdout == "(True, '[1]', 3, 2, None, [])\n", result
 
 
