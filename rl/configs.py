@@ -57,6 +57,7 @@ class Config:
 
 CONFIGS = {
     'digits': Config(),
+    'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48),
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
                     steps=3, prompts=4, group=2, eval_queries=16, eval_every=2,

@@ -1,7 +1,7 @@
 """Held-out accuracy with its interval."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.intervals import wilson
 from core.sample import Sampling
@@ -36,8 +36,9 @@ class Result:
             'queries': len(self.right)}
 
 
-def evaluate(params, config, processor, queries: Sequence[Query], *, max_new: int, length: int) -> Result:
-  """Greedy answers to all queries; `length` as in `policy.collate`."""
+def evaluate(params, config, processor, queries: Sequence[Query], *, max_new: int, length: int,
+             right: Callable[[str, str], float] = exact_match) -> Result:
+  """Greedy answers to all queries; `length` as in `policy.collate`, right(answer, reference) 1 for a right one."""
   answers = []
   for start in range(0, len(queries), BATCH):
     batch = queries[start:start + BATCH]
@@ -46,5 +47,4 @@ def evaluate(params, config, processor, queries: Sequence[Query], *, max_new: in
     sampled = policy.answer(params, config, prompts, max_new=max_new, stop=processor.stop_id,
                             sampling=Sampling.of(len(padded)))
     answers += policy.texts(processor, sampled)[:len(batch)]
-  right = [bool(exact_match(a, q.answer)) for a, q in zip(answers, queries)]
-  return Result(queries, answers, right)
+  return Result(queries, answers, [bool(right(a, q.answer)) for a, q in zip(answers, queries)])

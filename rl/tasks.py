@@ -1,10 +1,11 @@
-"""Where queries come from: each is a conversation, its images, and the answer that is rewarded."""
+"""Where queries come from, and what an answer to one is worth."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from internvl import digits, expressions
-from rl.rewards import boxed_and_format, exact_match
+from rl.rewards import boxed, boxed_and_format, exact_match
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,5 +38,19 @@ def expressions_query(split: str, seed: int, index: int) -> Query:
   return Query(messages, [item.image], item.answer, item.solution)
 
 
-TASKS = {'digits': digits_query, 'expressions': expressions_query}
-REWARDS = {'digits': exact_match, 'expressions': boxed_and_format}  # of (answer, reference), by task
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """query(split, seed, index) is one of an endless stream; reward and right take (answer, reference).
+
+  reward trains; right is 1 or 0 and is what accuracy counts.
+  """
+
+  query: Callable[[str, int, int], Query]
+  reward: Callable[[str, str], float]
+  right: Callable[[str, str], float]
+
+
+TASKS = {
+    'digits': Task(digits_query, exact_match, exact_match),
+    'expressions': Task(expressions_query, boxed_and_format, boxed),
+}

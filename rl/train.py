@@ -31,7 +31,6 @@ from internvl.processor_config import ProcessorConfig
 from rl import advantages, losses, policy, report
 from rl.configs import CONFIGS, Config
 from rl.evaluate import evaluate
-from rl.rewards import exact_match
 from rl.tasks import TASKS
 
 WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
@@ -59,7 +58,7 @@ class Setup:
 
   def queries(self, split: str, stream: int, start: int, n: int) -> list:
     """Queries start..start+n−1 of one of the endless streams."""
-    draw = TASKS[self.config.task]
+    draw = TASKS[self.config.task].query
     seed = stream if split == 'heldout' else self.config.seed * 16 + stream  # one held-out set for all seeds
     return [draw(split, seed, i) for i in range(start, start + n)]
 
@@ -71,7 +70,7 @@ class Setup:
   def evaluate(self, weights, n: int):
     """Greedy answers to the first n held-out questions."""
     return evaluate(weights, self.model, self.processor, self.queries('heldout', HELDOUT_SEED, 0, n),
-                    max_new=self.config.max_new, length=self.length)
+                    max_new=self.config.max_new, length=self.length, right=TASKS[self.config.task].right)
 
 
 def setup(config: Config) -> Setup:
@@ -80,7 +79,7 @@ def setup(config: Config) -> Setup:
     raise ValueError(f"model={config.model!r}: expected 'tiny'")
   model = internvl.CONFIGS[config.model]
   processor = Processor.over_bytes(ProcessorConfig(
-      image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=2, thumbnail=False,
+      image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=3, thumbnail=False,
       template='internvl_hf', system='', max_length=model.language.max_length))
   model = dataclasses.replace(model, image_token=processor.image_id)
   draft = Setup(config, model, processor, 0)
@@ -95,7 +94,7 @@ def supervised_batch(s: Setup, i: int) -> tuple[policy.Prompts, policy.Answers]:
   tokens = np.full((len(queries), c.max_new), s.processor.pad_id, np.int32)
   mask = np.zeros(tokens.shape, bool)
   for row, q in enumerate(queries):
-    ids = [*s.processor.tokenizer.encode(q.answer, add_special_tokens=False), s.processor.stop_id][:c.max_new]
+    ids = [*s.processor.tokenizer.encode(q.solution, add_special_tokens=False), s.processor.stop_id][:c.max_new]
     tokens[row, :len(ids)], mask[row, :len(ids)] = ids, True
   one = lambda a: a[:, None]  # one answer a prompt
   return s.prompts(queries), policy.Answers(one(tokens), one(np.zeros(tokens.shape, np.float32)), one(mask))
@@ -129,7 +128,8 @@ def rollout(s: Setup, weights, i: int) -> tuple[Rollouts, dict]:
   sampling = Sampling.of(rows, temperature=c.temperature, seed=(c.seed * c.steps + i) * rows)
   answers = policy.answer(weights, s.model, prompts, max_new=c.max_new, stop=s.processor.stop_id, sampling=sampling)
   said = policy.texts(s.processor, answers)
-  rewards = np.array([exact_match(a, queries[n // c.group].answer) for n, a in enumerate(said)], np.float32)
+  reward = TASKS[c.task].reward
+  rewards = np.array([reward(a, queries[n // c.group].answer) for n, a in enumerate(said)], np.float32)
   groups = rewards.reshape(c.prompts, c.group)
   gain = advantages.grpo(jnp.asarray(groups))
   lengths = answers.mask.sum(-1)

@@ -1,0 +1,1 @@
+"""Recipes: phases of training put together from rollouts, advantages, losses and data."""
