@@ -93,7 +93,11 @@ def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> C
     code, given = arguments.get('code'), arguments.get('input', '')
     if not isinstance(code, str) or not isinstance(given, str):
       raise TypeError(f'code is {type(code).__name__} and input is {type(given).__name__}; expected two strings')
-    return show(await run(trajectory, code, stdin=given), view)
+    try:
+      result = await run(trajectory, code, stdin=given)
+    except (RuntimeError, OSError) as error:         # full, closed or gone: no fault of the code
+      result = Result('harness', reason=str(error))
+    return show(result, view)
   return call
 
 
