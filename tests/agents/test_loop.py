@@ -35,13 +35,14 @@ from tests.agents.scripted import ScriptedEngine
 TOKENIZER = byte_tokenizer(TAGS, eos=END, pad=END)
 PROTOCOL = Protocol(TOKENIZER, system=system_text([python_schema()]), preamble='Answer in a box.\n\n')
 RIGHT = 'It is so.</reason><answer>\\boxed{4}</answer>'
+WIDE = Bounds(4000)
 
 
 def call(code, name='python', **more):
   return 'I compute.</reason>\n' + call_text(name, {'code': code, 'input': '', **more})
 
 
-def run(turns, *, bounds=Bounds(4000), tools=None, n=1, protocol=PROTOCOL, **options):
+def run(turns, *, bounds=WIDE, tools=None, n=1, protocol=PROTOCOL, **options):
   """Trajectories of a model that says `turns[k]` in its k-th turn."""
   def say(request):
     turn = list(request.prompt).count(protocol.stop_id) - protocol.prompt('2+2').count(protocol.stop_id)
