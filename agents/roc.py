@@ -126,7 +126,8 @@ def resample(traces: Sequence[Trace], rewards: np.ndarray, keep: int, *, seed: i
   kept[rows] = True
   mixed = np.isin(np.arange(b), group).repeat(n)
   flat, good = penalties.reshape(-1, 2), right.reshape(-1)
-  metrics = {'roc_groups': np.float32(len(np.unique(group)) / b)}
+  answers = sum(turn.text.count(ANSWER) for t in traces for turn in t.turns)
+  metrics = {'roc_groups': np.float32(len(np.unique(group)) / b), 'answers': np.float32(answers / len(traces))}
   for name, column in (('errors', 0), ('form', 1)):
     for when, chosen in (('before', mixed & good), ('after', kept & good)):
       metrics[f'roc_{name}_{when}'] = np.float32(flat[chosen, column].mean() if chosen.any() else 0)
