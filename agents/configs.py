@@ -109,7 +109,7 @@ class Config:
 
 
 _TINY = Config(
-    sft=Sft(steps=150, batch=64, length=112),
+    sft=Sft(steps=200, batch=64, length=112, calls=0.25, slips=0.25, guesses=0.5),
     stage1=Stage(20, Bounds(112, 3)), stage2=Stage(10, Bounds(144, 4)),
     prompts=16, group=8, workers=2, profile='python', lag=2, eval_problems=256,
     optim=Optim('muon', lr=2e-3, schedule='linear', end=0.1, warmup_steps=2))

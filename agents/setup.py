@@ -51,10 +51,9 @@ class Setup:
     epoch, at = divmod(number, len(self.train))
     return self.train[np.random.default_rng([self.config.seed, epoch]).permutation(len(self.train))[at]]
 
-  def seeds(self, stream: int, step: int, n: int) -> range:
-    """Sampling seeds of n trajectories, shared with no other step or stream."""
-    start = ((self.config.seed * 16 + stream) * (self.config.steps + 1) + step) * n
-    return range(start, start + n)
+  def seeds(self, stream: int, step: int, n: int) -> list[int]:
+    """Sampling seeds of n trajectories, drawn for this step of this stream alone."""
+    return np.random.default_rng([self.config.seed, stream, step]).integers(0, 2**31, n).tolist()
 
   def rollout(self, problems: Sequence[Problem], seeds: Sequence[int], bounds: Bounds,
               temperature: float) -> list[Trajectory]:
@@ -71,7 +70,7 @@ class Setup:
     """Answers to the first n held-out problems, within the widest bounds of all stages."""
     c = self.config
     problems = self.heldout[:n] or [product('heldout', HELDOUT_SEED, i) for i in range(n)]
-    traces = self.rollout(problems, range(len(problems)), c.bounds, c.eval_temperature)
+    traces = self.rollout(problems, self.seeds(HELDOUT_SEED, 0, len(problems)), c.bounds, c.eval_temperature)
     right = [bool(reward(t, p.answer)) for t, p in zip(traces, problems)]
     return Result(problems, [answer(t) or '' for t in traces], right, traces)
 
