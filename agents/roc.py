@@ -77,7 +77,7 @@ def select(right: Sequence[bool], penalties: Sequence[float], keep: int, *, seed
   """Indices of the rollouts of one group that are kept, in ascending order.
 
   'sorted'     `counts`; the right ones by ascending penalty, ties at random; the wrong ones at random
-  'paper'      half of the wrong ones at random, the right ones drawn with weight 1/(p_total + ε)
+  'paper'      half of the wrong ones, rounded down, at random; right ones drawn with weight 1/(p_total + ε)
   'reference'  `counts(reference=True)`; the right ones by ascending penalty, ties and the wrong ones by arrival
   'off'        all
   seed: numbers that name the group, so that the choice depends on nothing else.
