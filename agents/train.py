@@ -1,0 +1,189 @@
+"""Reinforcement learning of a policy that calls a Python tool: GRPO-RoC (rStar2-Agent, arXiv 2508.20722).
+
+  python -m agents.train --workdir=runs/tools [--config=tiny --config.roc=off …]
+
+A tiny language model learns, from scratch, to multiply numbers that it cannot multiply, by writing Python and reading
+what it prints: a short supervised phase teaches the format, badly, then reward does the rest. The workdir ends with
+metrics.jsonl, TensorBoard events, the reward curve, a page of conversations, and a checkpoint. Started again, it goes
+on where it was stopped.
+"""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from agents import report, roc
+from agents.configs import CONFIGS, Config, Stage
+from agents.grade import reward
+from agents.problems import demonstrations
+from agents.rows import Rows, log_probs, pack
+from agents.setup import Setup, setup
+from agents.sft import collate
+from agents.trajectory import figures
+from core import decoder, launch, params, record
+from core.run import Run, loop
+from core.train import Loss, init_state, make_step, optimizer
+from rl import advantages, losses
+
+SFT_SEED, ROLLOUT_SEED, HARD_SEED = 1, 2, 4  # separate streams of problems and of sampling
+TRIES = 8  # of each problem, to find the hard ones (arXiv 2508.20722 §4.3)
+
+
+def supervised(s: Setup, workdir: pathlib.Path):
+  """The supervised phase; returns the weights."""
+  c = s.config
+  if not c.sft.steps:
+    return s.weights
+  spec = decoder.spec(s.model)
+  shares = (c.sft.calls, c.sft.slips, c.sft.guesses)
+
+  def loss(weights, batch, key) -> Loss:
+    logp, _ = log_probs(weights, s.model, batch)
+    return Loss(*losses.aggregate(-logp, batch.mask[:, 1:], 'token'))
+
+  tx = optimizer(c.sft.optim, c.sft.steps, spec)
+  step = make_step(loss, tx)
+
+  def advance(state, i):
+    found = demonstrations(c.seed * 16 + SFT_SEED, i * c.sft.batch, c.sft.batch, shares, s.protocol)
+    tokens, mask = collate(found, pad_id=s.protocol.pad_id, length=c.sft.length)
+    rows = Rows(tokens, mask, np.array([len(e.ids) for e in found], np.int32), np.zeros(tokens.shape, np.float32),
+                np.zeros(len(found), np.float32))
+    return step(state, None, rows, jax.random.key(0))
+
+  with Run(workdir / 'sft', c, every=max(c.sft.steps // 4, 1)) as run:
+    return loop(run, init_state(s.weights, tx), advance, c.sft.steps).params
+
+
+class Hard:
+  """Which problems the present stage draws from; None is all. Host state of the loop."""
+
+  def __init__(self):
+    self.numbers: list[int] | None = None
+
+  def get_state(self):
+    """For a checkpoint."""
+    return self.numbers
+
+  def set_state(self, state) -> None:
+    """From a checkpoint."""
+    self.numbers = state
+
+  def find(self, s: Setup, stage: Stage) -> None:
+    """Keeps the problems of a sample that are not solved in every try; all of it when none is left."""
+    numbers = list(range(stage.hard))
+    problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
+    seeds = s.seeds(HARD_SEED, 0, len(problems) * TRIES)
+    traces = s.rollout([p for p in problems for _ in range(TRIES)], seeds, stage.bounds, s.config.temperature)
+    right = np.array([reward(t, problems[n // TRIES].answer) for n, t in enumerate(traces)]).reshape(-1, TRIES)
+    self.numbers = [n for n in numbers if not right[n].all()] or numbers
+
+
+def sample(s: Setup, stage: Stage, hard: Hard, i: int) -> tuple[Rows, dict]:
+  """What rollout i leaves to train on, padded to a fixed number of rows, and its metrics."""
+  c = s.config
+  numbers = range(i * c.prompts, (i + 1) * c.prompts)
+  if hard.numbers is not None:
+    numbers = [hard.numbers[n % len(hard.numbers)] for n in numbers]
+  problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
+  n = c.sampled
+  traces = s.rollout([p for p in problems for _ in range(n)], s.seeds(ROLLOUT_SEED, i, len(problems) * n),
+                     stage.bounds, c.temperature)
+  rewards = np.array([reward(t, problems[k // n].answer) for k, t in enumerate(traces)], np.float32)
+  chosen = roc.resample(traces, rewards.reshape(-1, n), c.group, seed=c.seed, step=i, mode=c.roc)
+  kept = [traces[k] for k in chosen.rows]
+  gain = group_advantages(rewards[chosen.rows], chosen.group, len(problems))
+  share = lambda ts: figures(ts)['calls_failed']
+  metrics = {
+      'reward': rewards.mean(), 'tokens': sum(len(t.ids) for t in traces),
+      'response_length': np.mean([len(t.ids) for t in traces]),
+      'right_calls_failed': share([t for t, r in zip(traces, rewards) if r]),
+      'kept_right_calls_failed': share([t for t, k in zip(kept, chosen.rows) if rewards[k]]),
+  } | figures(traces) | chosen.metrics
+  return pack(kept, gain, rows=c.prompts * c.group, pad_id=s.protocol.pad_id), metrics
+
+
+def group_advantages(rewards: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+  """Advantages [k] of rewards [k] within their groups, int [k]: `rl.advantages.grpo` over the survivors only."""
+  slot = np.array([(group[:k] == g).sum() for k, g in enumerate(group)], np.int64)
+  wide = np.zeros((groups, max(slot.max(initial=0) + 1, 1)), np.float32)
+  valid = np.zeros(wide.shape, bool)
+  wide[group, slot], valid[group, slot] = rewards, True
+  return np.asarray(advantages.grpo(jnp.asarray(wide), jnp.asarray(valid)))[group, slot]
+
+
+def reinforce(s: Setup, weights, workdir: pathlib.Path):
+  """The reinforcement-learning phase, all stages; returns the weights."""
+  c = s.config
+  starts = np.cumsum([0, *(stage.steps for stage in c.stages)])
+  recompute = jax.jit(lambda w, rows: log_probs(w, s.model, rows)[0])
+
+  def loss(weights, batch, key) -> Loss:
+    rows, old = batch
+    logp, entropy = log_probs(weights, s.model, rows)
+    mask = rows.mask[:, 1:]
+    out = losses.policy_loss(logp, old if c.updates > 1 else None, rows.advantage[:, None], mask, rule=c.rule,
+                             rollout_logp=rows.logp[:, 1:])
+    gap = jnp.abs(jax.lax.stop_gradient(logp) - rows.logp[:, 1:])
+    notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
+    return out.replace(metrics=out.metrics | notes)
+
+  tx = optimizer(c.optim, c.steps * c.updates, decoder.spec(s.model))
+  step = make_step(loss, tx, accumulate=c.accumulate)
+  hard = Hard()
+
+  def advance(state, i):
+    number = int(np.searchsorted(starts, i, 'right')) - 1
+    stage = c.stages[number]
+    s.update(state.params)
+    if i == starts[number]:
+      hard.numbers = None
+      if stage.hard:
+        hard.find(s, stage)
+      if stage.reset:
+        state = init_state(state.params, tx)
+    rows, metrics = sample(s, stage, hard, i)
+    old = recompute(state.params, rows) if c.updates > 1 else rows.logp[:, 1:]
+    for part in range(c.updates):
+      mine = jax.tree.map(lambda x, part=part: x[part::c.updates], (rows, old))
+      state, update = step(state, None, mine, jax.random.key(0))
+    if (i + 1) % c.eval_every == 0:
+      s.update(state.params)
+      metrics['heldout_accuracy'] = np.float32(s.evaluate(c.eval_problems // 8).accuracy)
+    return state, metrics | update | {'stage': np.int32(number + 1)}
+
+  with Run(workdir, c, every=c.save_every, show=('reward', 'calls_failed')) as run:
+    return loop(run, init_state(weights, tx), advance, c.steps, host={'hard': hard}).params
+
+
+def main(config: Config, workdir: pathlib.Path) -> dict:
+  """Trains, evaluates and reports; returns what stands in results.json."""
+  with setup(config) as s:
+    weights = supervised(s, workdir)
+    s.update(weights)
+    before = s.evaluate(config.eval_problems)
+    logging.info('held-out accuracy before: %.1f %%', 100 * before.accuracy)
+    weights = reinforce(s, weights, workdir)
+    s.update(weights)
+    after = s.evaluate(config.eval_problems)
+    (workdir / 'model').mkdir(exist_ok=True)
+    decoder.save(workdir / 'model', s.model, weights)
+    s.protocol.tokenizer.save_pretrained(workdir / 'model')
+  results = {'seed': config.seed, 'parameters': params.count(decoder.spec(s.model)),
+             'before': before.summary(), 'after': after.summary()}
+  record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
+  report.write(workdir, before, after)
+  for name, r in (('before', before), ('after', after)):
+    low, high = r.interval
+    print(f'held-out accuracy {name} reinforcement learning: {100 * r.accuracy:.1f} % (95 % interval {100 * low:.1f} '
+          f'to {100 * high:.1f}, {len(r.right)} problems)')
+  print(f'report: {workdir / "report.html"}')
+  return results
+
+
+if __name__ == '__main__':
+  launch.run(main, CONFIGS, default='tiny')

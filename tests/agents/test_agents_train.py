@@ -1,0 +1,212 @@
+"""Training with tools: what is learned from, what the gradient sees, and a run that goes on where it was killed."""
+
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents import grade, train
+from agents.configs import CONFIGS, Config, Stage
+from agents.problems import PHRASES, TOOL, demonstrations, product, read
+from agents.protocol import END, TAGS, Protocol, parse
+from agents.rows import log_probs, pack
+from agents.sft import collate, example
+from agents.tools import Response
+from agents.trajectory import Bounds, Trace, Trajectory, Turn
+from core import decoder
+from core.tokenizers import byte_tokenizer
+from rl import advantages, losses
+
+SMOKE = CONFIGS['smoke']
+PROTOCOL = Protocol(byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END), markup=PHRASES)
+MODEL = decoder.CONFIGS['tiny']
+
+
+def trajectory(*texts, response='Tool call success\nstdout: 42'):
+  """A finished conversation of these assistant turns."""
+  t, bounds = Trajectory(prompt=PROTOCOL.prompt('6*7')), Bounds(1000)
+  for k, text in enumerate(texts):
+    ids = PROTOCOL.assistant(text)
+    t.hear(ids, [-1.0] * len(ids), PROTOCOL, bounds)
+    if k + 1 < len(texts):
+      t.take([Response(response, 'ok')], PROTOCOL, bounds)
+  return t
+
+
+CALLS = '</reason>\n<tool_call>\n{"name": "python", "arguments": {"code": "print(6*7)", "input": ""}}\n</tool_call>'
+DONE = '</reason><answer>\\boxed{42}</answer>'
+
+
+@pytest.fixture(scope='module')
+def weights():
+  return decoder.init(jax.random.key(0), MODEL)
+
+
+def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
+  """Through the per-token log-probabilities of a policy loss, with tool text that has no other copy in the batch."""
+  t = trajectory(CALLS, DONE)
+  rows = pack([t, t], [1.0, -0.5], rows=3, pad_id=PROTOCOL.pad_id)
+  logp, _ = log_probs(weights, MODEL, rows)
+
+  def loss(logp):
+    out = losses.policy_loss(logp, jnp.asarray(rows.logp[:, 1:]), rows.advantage[:, None], rows.mask[:, 1:],
+                             rule=SMOKE.rule)
+    return out.total / out.weight
+
+  gradient = np.asarray(jax.grad(loss)(logp))
+  mine = rows.mask[:, 1:]
+  assert (gradient[~mine] == 0).all() and (gradient[:2][mine[:2]] != 0).any()
+  told = np.array([not m for m in t.mask])
+  assert told.sum() == len(PROTOCOL.tool_turn(['Tool call success\nstdout: 42']))
+  assert (gradient[0, len(t.prompt) - 1:len(t.prompt) - 1 + len(t.ids)][told] == 0).all()
+
+
+def test_only_sampled_tokens_are_pulled_up():
+  """The mask and the targets are aligned: of the head, just the columns of the model's own tokens get a gradient."""
+  untied = dataclasses.replace(MODEL, tied=False)
+  params = decoder.init(jax.random.key(1), untied)
+  t = trajectory(CALLS, DONE, response='é')  # two bytes that stand nowhere else
+  rows = pack([t], [1.0], rows=1, pad_id=PROTOCOL.pad_id)
+  tokens = jnp.asarray(rows.tokens)
+
+  def chosen(params):
+    out = decoder.forward(params, untied, decoder.embed(params, tokens[:, :-1]))
+    z = jnp.take_along_axis(decoder.logits(params, untied, out.hidden), tokens[:, 1:, None], -1)[..., 0]
+    return jnp.sum(jnp.where(rows.mask[:, 1:], z, 0))
+
+  head = np.asarray(jax.grad(chosen)(params).head)
+  moved = set(np.flatnonzero((head != 0).any(0)).tolist())
+  assert moved == {i for i, m in zip(t.ids, t.mask) if m} and not moved & set('é'.encode())
+
+
+def test_padding_changes_no_log_probability(weights):
+  short, long = trajectory(DONE), trajectory(CALLS, CALLS, DONE)
+  alone, _ = log_probs(weights, MODEL, pack([short], [0.0], rows=1, pad_id=PROTOCOL.pad_id))
+  both, entropy = log_probs(weights, MODEL, pack([long, short], [0.0, 0.0], rows=4, pad_id=PROTOCOL.pad_id))
+  n = len(short.prompt) + len(short.ids) - 1
+  np.testing.assert_allclose(both[1, :n], alone[0, :n], atol=1e-5)
+  assert np.isfinite(both).all() and np.isfinite(entropy).all()
+  with pytest.raises(ValueError, match='2 trajectories for 1 rows'):
+    pack([short, long], [0.0, 0.0], rows=1, pad_id=PROTOCOL.pad_id)
+
+
+def test_an_example_is_what_a_rollout_would_have_left():
+  t = trajectory(CALLS, DONE)
+  call = {'function': {'name': 'python', 'arguments': '{"code": "print(6*7)", "input": ""}'}}
+  e = example([{'role': 'user', 'content': '6*7'}, {'role': 'assistant', 'content': '<reason></reason>',
+                                                    'tool_calls': [call]},
+               {'role': 'tool', 'content': 'Tool call success\nstdout: 42'},
+               {'role': 'assistant', 'content': DONE}], PROTOCOL)
+  assert e.ids == t.prompt + t.ids and e.mask == [False] * len(t.prompt) + t.mask
+
+
+@pytest.mark.parametrize('roles,message', [
+    (['user'], 'user first and assistant last'), (['assistant'], 'user first'), ([], 'user first'),
+    (['user', 'tool', 'assistant'], 'tool after one of user'),
+    (['user', 'assistant', 'assistant'], 'assistant after one of assistant')])
+def test_an_example_in_another_order_is_refused(roles, message):
+  with pytest.raises(ValueError, match=message):
+    example([{'role': role, 'content': 'x'} for role in roles], PROTOCOL)
+
+
+def test_demonstrations_are_right_fit_and_come_in_their_shares():
+  found = demonstrations(0, 0, 400, (0.5, 0.3, 0.2), PROTOCOL)
+  texts = [PROTOCOL.text(e.ids) for e in found]
+  calls = [text.count('<tool_call>') for text in texts]
+  for count, share in ((1, 0.5), (2, 0.3), (0, 0.2)):
+    assert abs(calls.count(count) / 400 - share) < 0.08
+  tokens, _ = collate(found, pad_id=PROTOCOL.pad_id, length=CONFIGS['tiny'].sft.length)
+  assert tokens.shape == (400, CONFIGS['tiny'].sft.length)
+  for n, text in enumerate(texts[:50]):
+    assert f'\\boxed{{{product("train", 0, n).answer}}}' in text
+    assert all(not c.error and c.name == TOOL for c in parse(text, 9))
+
+
+def test_held_out_products_are_never_trained_on():
+  train_set = {product('train', 1, n).question for n in range(3000)}
+  heldout = {product('heldout', 3, n).question for n in range(3000)}
+  assert not train_set & heldout
+  for p in (product('train', 0, 5), product('heldout', 0, 5)):
+    a, b = map(int, p.question.split('*'))
+    assert str(a * b) == p.answer and min(a, b) >= 100 and max(a, b) < 10_000
+
+
+@pytest.mark.parametrize('texts,expected', [
+    (['<answer>\\boxed{42}</answer>'], '42'), (['<answer>42</answer>'], '42'),
+    (['\\boxed{41}', 'so \\boxed{42}.'], '42'),
+    (['<answer>\\boxed{1}</answer>', 'then <answer>\\boxed{42}</answer>'], '42'), (['it is 41, no, 42.'], '42'),
+    (['nothing'], None), (['41', 'nothing'], None), (['<answer>\\boxed{42'], '42')])
+def test_where_the_answer_is_looked_for(texts, expected):
+  trace = Trace([Turn(text, (Response('\\boxed{9}', 'ok'),)) for text in texts], 'final')
+  assert grade.answer(trace) == expected
+  assert grade.reward(trace, '42') == float(expected == '42')
+
+
+@pytest.mark.parametrize('said,right', [('42', 1), ('42.0', 1), ('\\frac{84}{2}', 1), ('42.00001', 0), ('4200', 0),
+                                        ('0.42', 0), ('10**400', 0), ('9' * 5000, 0), ("__import__('os')", 0)])
+def test_answers_are_compared_exactly(said, right):
+  assert grade.reward(Trace([Turn(f'<answer>\\boxed{{{said}}}</answer>')], 'final'), '42') == right
+
+
+def test_advantages_use_the_survivors_only():
+  rewards, group = np.array([1, 0, 0, 1, 1, 0], np.float32), np.array([0, 0, 0, 2, 2, 2])
+  got = train.group_advantages(rewards, group, 3)
+  for g in (0, 2):
+    np.testing.assert_allclose(got[group == g], advantages.grpo(jnp.asarray(rewards[group == g][None]))[0], atol=1e-6)
+  assert train.group_advantages(np.zeros(0, np.float32), np.zeros(0, int), 3).shape == (0,)
+
+
+def test_problems_of_a_file(tmp_path):
+  path = tmp_path / 'p.jsonl'
+  path.write_text('{"problem": "1+1", "answer": 2}\n')
+  assert read(path)[0].answer == '2'
+  path.write_text('{"problem": "1+1", "answer": 2}\n{"problem": 3}\n')
+  with pytest.raises(ValueError, match='line 2'):
+    read(path)
+  path.write_text('')
+  with pytest.raises(ValueError, match='no problems'):
+    read(path)
+
+
+@pytest.mark.parametrize('changes,message', [
+    ({'group': 2}, 'group'), ({'stage1': Stage(), 'stage2': Stage(), 'stage3': Stage()}, 'stage with steps'),
+    ({'updates': 3}, 'updates=3'), ({'temperature': 0.0}, 'temperature'), ({'data': 'x'}, 'heldout'),
+    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers')])
+def test_an_impossible_configuration_is_refused_by_name(changes, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(SMOKE, **changes)
+  assert isinstance(SMOKE, Config)
+
+
+def _lines(folder: pathlib.Path) -> int:
+  path = folder / 'metrics.jsonl'
+  return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
+  command = [sys.executable, '-m', 'agents.train', '--config=smoke', '--config.temperature=0.3']
+  run = lambda name, **k: subprocess.Popen([*command, f'--workdir={tmp_path / name}'], stdout=subprocess.DEVNULL,
+                                           stderr=subprocess.DEVNULL, **k)
+  assert run('whole').wait(timeout=900) == 0
+  for after in (1, 3):  # killed without warning once that many steps are written down
+    process = run('cut')
+    deadline = time.monotonic() + 900
+    while _lines(tmp_path / 'cut') < after and process.poll() is None and time.monotonic() < deadline:
+      time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  assert run('cut').wait(timeout=900) == 0
+  for name in ('metrics.jsonl', 'sft/metrics.jsonl', 'results.json', 'conversations.jsonl', 'model/model.safetensors'):
+    assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes(), name
+  assert (tmp_path / 'whole' / 'reward.png').stat().st_size > 5000
+  assert 'Conversations after' in (tmp_path / 'whole' / 'report.html').read_text()
+  assert len(json.loads((tmp_path / 'whole' / 'results.json').read_text())['after']['interval']) == 2
