@@ -18,42 +18,42 @@ from rl.tasks import Query
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Answers to `queries`, the greedy one first, and which were right, bool [Q, 1 + n]."""
+  """Greedy answers to `queries` and which were right; sampled: bool [Q, n], which of n drawn answers were."""
 
   queries: Sequence[Query]
-  answers: list[list[str]]
-  right: np.ndarray
+  answers: list[str]
+  right: list[bool]
+  sampled: np.ndarray | None = None
 
   @property
   def accuracy(self) -> float:
-    """Share of right greedy answers."""
-    return float(self.right[:, 0].mean())
+    """Share of right answers."""
+    return sum(self.right) / len(self.right)
 
   @property
   def interval(self) -> tuple[float, float]:
     """95 % Wilson interval of the accuracy."""
-    return wilson(int(self.right[:, 0].sum()), len(self.right))
+    return wilson(sum(self.right), len(self.right))
 
   def pass_at(self, k: int) -> float:
-    """Mean chance that k of the sampled answers hold a right one. Raises ValueError unless 1 <= k <= n."""
-    sampled = self.right[:, 1:]
-    return float(np.mean([pass_at_k(sampled.shape[1], int(c), k) for c in sampled.sum(1)]))
+    """Mean chance that k of the drawn answers hold a right one. Raises ValueError unless 1 <= k <= n."""
+    return float(np.mean([pass_at_k(self.sampled.shape[1], int(c), k) for c in self.sampled.sum(1)]))
 
   def summary(self) -> dict:
     """As JSON."""
-    samples = self.right.shape[1] - 1
-    return {'accuracy': self.accuracy, 'interval': list(self.interval), 'right': int(self.right[:, 0].sum()),
-            'queries': len(self.right)} | {f'pass@{k}': self.pass_at(k) for k in sorted({1, samples}) if samples}
+    drawn = {} if self.sampled is None else {f'pass@{k}': self.pass_at(k) for k in sorted({1, self.sampled.shape[1]})}
+    return {'accuracy': self.accuracy, 'interval': list(self.interval), 'right': sum(self.right),
+            'queries': len(self.right)} | drawn
 
 
 def evaluate(sampler: Sampler, processor: Processor, queries: Sequence[Query], *, max_new: int,
              right: Callable[[str, str], float] = exact_match, samples: int = 0, temperature: float = 1.0) -> Result:
-  """A greedy answer to every query and `samples` drawn ones; right(answer, reference) is 1 for a right one."""
+  """A greedy answer to every query, and `samples` drawn ones; right(answer, reference) is 1 for a right one."""
   prompts = [processor(q.messages, q.images) for q in queries]
-  parts = [sampler(prompts, max_new=max_new)]
+  check = lambda texts, times: [bool(right(a, queries[i // times].answer)) for i, a in enumerate(texts)]
+  answers = policy.texts(processor, sampler(prompts, max_new=max_new))
+  sampled = None
   if samples:
-    parts.append(sampler(prompts, max_new=max_new, samples=samples, temperature=temperature))
-  columns = [np.array(policy.texts(processor, a), object).reshape(len(queries), -1) for a in parts]
-  answers = np.concatenate(columns, 1).tolist()
-  verdict = [[bool(right(a, q.answer)) for a in row] for row, q in zip(answers, queries)]
-  return Result(queries, answers, np.array(verdict))
+    drawn = sampler(prompts, max_new=max_new, samples=samples, temperature=temperature)
+    sampled = np.array(check(policy.texts(processor, drawn), samples)).reshape(len(queries), samples)
+  return Result(queries, answers, check(answers, 1), sampled)

@@ -17,6 +17,7 @@ from core import mesh
 from core.intervals import wilson
 from rl import policy, train
 from rl.configs import CONFIGS, Config
+from rl.evaluate import evaluate
 from rl.rewards import Rewards, exact_match
 from rl.rollouts import Collector
 from rl.setup import ROLLOUT_SEED, Setup, setup
@@ -116,6 +117,21 @@ def test_a_lost_reward_costs_its_sample_alone(s, sampler, monkeypatch):
   assert metrics['reward_lost'] == np.float32(1 / (SMOKE.prompts * SMOKE.group))
   assert not batch.answers.mask[0, 0].any() and batch.answers.mask[1, 0].any()
   assert (np.asarray(batch.advantages)[0, 0] == 0).all()
+
+
+def test_pass_at_k_counts_the_drawn_answers(s, sampler):
+  queries = s.queries('heldout', 3, range(6))
+  seen = []
+
+  def right(answer, reference):
+    seen.append(reference)
+    return float(len(seen) % 3 == 0)
+
+  result = evaluate(sampler, s.processor, queries, max_new=2, right=right, samples=3)
+  assert result.right == [False, False, True, False, False, True] and result.sampled.shape == (6, 3)
+  assert seen[6:] == [q.answer for q in queries for _ in range(3)]
+  assert result.pass_at(3) == 1.0 and result.pass_at(1) == pytest.approx(1 / 3)
+  assert result.summary()['pass@3'] == 1.0
 
 
 def test_held_out_images_are_never_trained_on(s):
