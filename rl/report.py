@@ -81,7 +81,8 @@ def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
                   list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES])
   page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
           f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
-          f'<th>held-out accuracy</th><th>95 % interval</th><th>pass@k of drawn answers</th><th>questions</th></tr>{rows}</table>'
+          f'<th>held-out accuracy</th><th>95 % interval</th><th>drawn answers</th>'
+          f'<th>questions</th></tr>{rows}</table>'
           f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
           f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
           f'<div class="grid">{cards}</div></html>')
