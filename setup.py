@@ -6,6 +6,14 @@ from setuptools import find_packages, setup
 
 PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
 
+# What the isolated Python needs: system call numbers; for other hosts a server and a client.
+SANDBOX = [
+    'httpx>=0.27,<1',
+    'starlette>=0.46,<2',
+    'system-calls>=7,<8',
+    'uvicorn>=0.30,<1',
+]
+
 # What the benchmarks need beyond the core: scorers, model clients, reports.
 BENCH = [
     'httpx>=0.27,<1',
@@ -40,13 +48,16 @@ EXTRAS = {
     'bench': BENCH,
     # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
     'rl': ['math-verify>=0.8,<1'],
-    'agents': AGENTS,
+    # Isolated Python for agents, and the adapter that spreads it over a Ray cluster.
+    'sandbox': SANDBOX,
+    'agents': [*AGENTS, *SANDBOX],
+    'ray': ['ray>=2.40,<3', *SANDBOX],
     # The published SEED scorer's parser, for `mode='compat'` only.
     'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
     # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
     'video': ['av>=14,<19'],
     'test': ['av>=14,<19', 'pint>=0.24,<1', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9',
-             'psutil>=6', *AGENTS, *BENCH],
+             'psutil>=6', *AGENTS, *SANDBOX, *BENCH],
     # Reference implementations for the numerics tests only; never imported by the packages.
     'parity': ['torch>=2.9'],
 }

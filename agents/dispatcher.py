@@ -46,7 +46,8 @@ class _Trajectory:
 class Dispatcher:
   """Runs code for trajectories on a pool: `await dispatcher.run(trajectory, code)`.
 
-  queue: calls that may wait. retries: further attempts after a harness fault. The pool is closed with the dispatcher.
+  queue: calls that may wait; beyond it each trajectory may still have one, lest a greedy one keep others out. retries:
+  further attempts after a harness fault. The pool is closed with the dispatcher.
   """
 
   def __init__(self, pool: Pool, *, queue: int = 4096, retries: int = 2):
@@ -69,11 +70,12 @@ class Dispatcher:
     A kept state can be lost (a limit ended its process, or it had to make room): then `Result.fresh` is true again.
     Raises Full when the queue is full and `wait` is false, ValueError on arguments that could never run.
     """
+    asked = time.monotonic()
     async with self._room:
-      if self._waiting >= self.queue and not wait:
+      if not wait and not self._admits(trajectory):
         raise Full(f'{self._waiting} calls are waiting')
-      await self._room.wait_for(lambda: self._waiting < self.queue)
-      call = _Call((code, stdin, files, limits), keep, asyncio.get_running_loop().create_future(), time.monotonic())
+      await self._room.wait_for(lambda: self._admits(trajectory))
+      call = _Call((code, stdin, files, limits), keep, asyncio.get_running_loop().create_future(), asked)
       line = self._trajectories.setdefault(trajectory, _Trajectory())
       if not line.waiting:
         self._turns.append(trajectory)
@@ -106,6 +108,11 @@ class Dispatcher:
         line.session.close()
     self._threads.shutdown()
     self.pool.close()
+
+  def _admits(self, trajectory: Hashable) -> bool:
+    """Whether a call may join the queue: while there is room, or as its trajectory's only one that waits."""
+    line = self._trajectories.get(trajectory)
+    return self._waiting < self.queue or line is None or not line.waiting
 
   def _pump(self) -> None:
     """Starts calls while there are free workers."""

@@ -1,4 +1,4 @@
-"""What one question left behind: the three memories of Memento (arXiv 2508.16153, §4) as data, limits and clocks.
+"""What one question left behind: the three memories of Memento (arXiv 2508.16153) as data, limits and clocks.
 
 Case memory lives in `agents.memory`; an episode holds the cases that were read, the subtask memory (tasks and their
 results) and the tool memory (every call of each task).
@@ -120,6 +120,6 @@ class Watch:
     self.reply_tokens += reply.reply_tokens or estimate({'content': reply.text})
 
   def say(self, kind: str, title: str, text: str = '') -> None:
-    event = Event(round(self.seconds, 3), kind, title, text)
+    event = Event(round(self.seconds, 3), kind, title[:200], text)
     self.events.append(event)
     self._on_event(event)

@@ -1,4 +1,4 @@
-"""The agent: a planner that has seen cases, an executor that has tools (Memento, arXiv 2508.16153, §4).
+"""The agent: a planner that has seen cases, an executor that has tools (Memento, arXiv 2508.16153).
 
 Departs from the released code where it leaves a run unbounded or its end unrecorded: plans are validated, a reply that
 is neither plan nor answer is sent back, every loop has a limit, and after the last plan the planner is asked once more

@@ -38,6 +38,7 @@ from agents.sandbox import PROFILES, Limits, Pool
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 _LARGEST = 64 * 2**20                                # bytes of a request
+_SOON, _FAILURES = 10.0, 4                           # seconds; failures in a row that are given up on
 _FIELDS = {'trajectory', 'code', 'stdin', 'files', 'keep', 'limits', 'wait'}
 
 FLAGS = flags.FLAGS
@@ -167,7 +168,8 @@ def work(sock: socket.socket) -> None:
 
   async def serve():
     dispatcher = Dispatcher(pool, queue=FLAGS.queue)
-    config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off')
+    config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off',
+                            limit_concurrency=2 * FLAGS.queue)   # beyond it 503, and clients try again
     try:
       await uvicorn.Server(config).serve([sock])
     finally:
@@ -177,9 +179,9 @@ def work(sock: socket.socket) -> None:
 
 
 def watch(sock: socket.socket, arguments: list[str]) -> int:
-  """Keeps a server running on the socket; ends when it ends of itself or cannot start."""
+  """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
   command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}']
-  server = None
+  server, failures = None, 0
   def stop(number, _):
     if server:
       server.send_signal(number)
@@ -191,7 +193,8 @@ def watch(sock: socket.socket, arguments: list[str]) -> int:
     code = server.wait()
     if code == 0 or code in (-signal.SIGINT, -signal.SIGTERM):
       return 0
-    if code > 0 and time.monotonic() - started < 10.0:   # it cannot start: again would be the same
+    failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
+    if failures == _FAILURES:                        # it cannot start: once more would be the same
       return 1
     print(f'the server ended with {code}; starting another', file=sys.stderr, flush=True)
 
@@ -203,7 +206,10 @@ def main(argv: list[str]) -> None:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
     work(socket.socket(fileno=FLAGS.listening))
     return
-  sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
+  try:
+    sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
+  except (ValueError, OSError) as error:
+    raise app.UsageError(f'cannot listen: {error}') from error
   print(f'listening on {FLAGS.uds or sock.getsockname()}', flush=True)
   sys.exit(watch(sock, sys.argv[1:]))
 

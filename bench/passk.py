@@ -8,33 +8,17 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
+from core.intervals import check, pass_at_k
+
+__all__ = ['best_of_k', 'curve_points', 'maj_at_k', 'pass_at_k']
+
 EXACT_SUBSETS = 1_000
 RANDOM_SUBSETS = 1_000
 
 
-def _check(n: int, k: int) -> None:
-  if not 1 <= k <= n:
-    raise ValueError(f'k is {k}, expected 1 <= k <= n = {n}')
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-  """The chance that k of n samples, drawn without replacement, hold a correct one: 1 - C(n-c, k) / C(n, k).
-
-  The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, §2.1). A product of at most c factors, so no
-  factorial is formed. Raises ValueError unless 1 <= k <= n and 0 <= c <= n.
-  """
-  _check(n, k)
-  if not 0 <= c <= n:
-    raise ValueError(f'c is {c}, expected 0 <= c <= n = {n}')
-  if n - c < k:
-    return 1.0
-  # C(n-c, k) / C(n, k) = C(n-k, c) / C(n, c) = Π (1 - k / i), i = n-c+1 … n, summed as logarithms.
-  return -math.expm1(math.fsum(math.log1p(-k / i) for i in range(n - c + 1, n + 1)))
-
-
 def curve_points(n: int) -> list[int]:
   """1, 2, 4, … and n: where pass@k and maj@k are reported."""
-  _check(n, 1)
+  check(n, 1)
   return sorted({2 ** i for i in range(n.bit_length()) if 2 ** i <= n} | {n})
 
 
@@ -46,7 +30,7 @@ def maj_at_k(votes: Sequence[Hashable | None], correct: Sequence[bool], k: int, 
   else the mean over 1 000 random ones.
   """
   n = len(votes)
-  _check(n, k)
+  check(n, k)
   answers = list(dict.fromkeys(v for v in votes if v is not None))
   if not answers:
     return 0.0
@@ -78,7 +62,7 @@ def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> flo
   ValueError for a reward that is not finite.
   """
   n = len(rewards)
-  _check(n, k)
+  check(n, k)
   if not all(math.isfinite(r) for r in rewards):
     raise ValueError('best_of_k: every reward must be a finite number')
   total = math.comb(n, k)

@@ -54,6 +54,7 @@ def define_flags() -> None:
   flags.DEFINE_float('timeout', 600.0, 'Seconds for one reply.', lower_bound=0.1)
   flags.DEFINE_string('judge', None, 'URL or folder of a judge, for the tasks that can ask one.')
   flags.DEFINE_string('judge_name', '', 'The model to ask for at the judge\'s URL.')
+  flags.DEFINE_string('critic', None, 'Folder of InternVL weights that judge the steps of answers, for best@k.')
   flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
   flags.DEFINE_multi_string('set', [], 'An option of the task, option=value; may be repeated.')
   flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
@@ -85,7 +86,7 @@ def _run() -> None:
   name = model.name if model else Path(FLAGS.answers).stem
   out = FLAGS.out or os.path.join('runs', task.name, name.replace('/', '_'))
   report = runner.run(task, data, out, model=model, answers=FLAGS.answers or '', sampling=_sampling(task),
-                      seed=FLAGS.seed, workers=FLAGS.workers, resamples=FLAGS.resamples)
+                      seed=FLAGS.seed, workers=FLAGS.workers, resamples=FLAGS.resamples, critic=_critic())
   for metric, estimate in list(report['metrics'].items())[:12]:
     print(f'{metric:>32}  {number(estimate, scale_of(metric, report))}')
   print(f'report: {os.path.join(out, "report.html")}')
@@ -93,6 +94,13 @@ def _run() -> None:
 
 def _open(spec: str, name: str):
   return open_model(spec, name, key_env=FLAGS.key_env, timeout=FLAGS.timeout)
+
+
+def _critic():
+  if not FLAGS.critic:
+    return None
+  from bench.critic import Critic
+  return Critic(FLAGS.critic)
 
 
 def _limited(data: Data) -> Data:

@@ -31,9 +31,10 @@ class TooManyFailures(RuntimeError):
 
 def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
         sampling: Sampling | None = None,
-        seed: int = 0, workers: int = 8, resamples: int = 10_000) -> dict:
+        seed: int = 0, workers: int = 8, resamples: int = 10_000, critic=None) -> dict:
   """The report of `task` on `data`, with answers of `model` or, without one, of the file `answers`.
 
+  critic: a `bench.critic.Critic`, which gives answers the rewards that best-of-N ranks them by.
   Raises ValueError when there is nothing to score or `folder` belongs to another run.
   """
   if not data.examples:
@@ -48,6 +49,9 @@ def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
   else:
     given, account = read_answers(answers, data.examples)
     source = {'model': Path(answers).name, 'generation': account}
+  if critic is not None:
+    given = critic(task, data.examples, given)
+    source['critic'] = critic.name
   items = score(task, data.examples, given)
   header = {'tool': {'name': 'espalier-jax bench', 'version': VERSION}, 'task': task.name,
             'primary': task.primary,

@@ -170,7 +170,7 @@ def _read_completion(reply: Mapping) -> Reply:
   calls = tuple(map(_read_call, choice['message'].get('tool_calls') or ()))
   usage = reply.get('usage') or {}
   spent = [usage.get(kind) for kind in ('prompt_tokens', 'completion_tokens')]
-  return Reply(clean(content or ''), finish, calls, *(n if isinstance(n, int) and n >= 0 else 0 for n in spent))
+  return Reply(clean(content or ''), finish, calls, *(n if type(n) is int and n >= 0 else 0 for n in spent))
 
 
 def _read_call(call: Mapping) -> Call:

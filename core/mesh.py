@@ -6,6 +6,7 @@ Axes of every mesh: `data` (batch and FSDP), `expert` (experts; also batch outsi
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -115,6 +116,17 @@ def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
     whole = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
     return jax.make_array_from_process_local_data(batch_sharding(whole, mesh, rules), x, whole.shape)
   return jax.tree.map(place, batch)
+
+
+def own(rows: Sequence) -> Sequence:
+  """This process's share of the rows of a batch, as `to_global` takes them.
+
+  Raises ValueError when the processes do not divide them.
+  """
+  share, rest = divmod(len(rows), jax.process_count())
+  if rest:
+    raise ValueError(f'{len(rows)} rows are not a multiple of {jax.process_count()} processes')
+  return rows[jax.process_index() * share:(jax.process_index() + 1) * share]
 
 
 def to_local(x: jax.Array | np.ndarray) -> np.ndarray:

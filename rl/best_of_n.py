@@ -59,12 +59,17 @@ def steps(answer: str, most: int = 12) -> list[str]:
   return ['\n\n'.join(parts[i:i + size]) for i in range(0, len(parts), size)]
 
 
+def without_marks(text: str) -> str:
+  """The text with `<image>` and `<video>` broken up, so that they stand for nothing."""
+  return _MARK.sub(r'< \1>', text)
+
+
 def conversation(question: str, answer: str, protocol: Protocol = Protocol()) -> list[dict]:
   """The turns that judge every step of an answer at once, each reply filled in as `good`.
 
   `<image>` marks count in the question alone: in a model's words they are broken up.
   """
-  plain = [_MARK.sub(r'< \1>', step) for step in steps(answer, protocol.most)]
+  plain = [without_marks(step) for step in steps(answer, protocol.most)]
   fields = {'{question}': question, '{step}': plain[0]}
   asked = [re.sub(r'\{question\}|\{step\}', lambda m: fields[m[0]], protocol.first), *plain[1:]]
   talk = [{'role': 'system', 'content': protocol.system}] if protocol.system else []

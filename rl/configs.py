@@ -1,10 +1,14 @@
 """Named configurations of `python -m rl.train`."""
 
 import dataclasses
+from typing import Literal
 
 from core.launch import field
+from core.mesh import Shape
 from core.train import Optim
 from rl.losses import RULES, Rule
+from rl.recipes.cascade import Offline
+from rl.sampler import Room
 from rl.tasks import TASKS
 
 
@@ -12,29 +16,45 @@ from rl.tasks import TASKS
 class Warmup:
   """The short supervised phase before reinforcement learning."""
 
-  steps: int = field(60, 'supervised updates')
+  steps: int = field(60, 'supervised updates; 0: none')
   batch: int = field(128, 'examples an update')
   optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Reinforcement learning of an InternVL policy by exact-match reward."""
+  """Reinforcement learning of an InternVL policy by reward."""
 
-  model: str = field('tiny', 'size to train from scratch, of internvl.CONFIGS')
-  task: str = field('digits', 'where queries come from, of rl.tasks.TASKS')
+  model: str = field('tiny', 'folder of a checkpoint; or tiny, trained from scratch')
+  task: str = field('digits', f'where queries come from: {", ".join(TASKS)}; not looked at when there is data')
+  data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
+  heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
+  reward: Literal['exact_match', 'boxed', 'boxed_and_format', 'boxed_symbolic'] = field(
+      'boxed_and_format', 'of an answer to a query from data')
+  prompt_length: int = field(0, 'prompt slots; 0: room for the longest of 256 queries')
+  dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
-  steps: int = field(200, 'rollouts')
+  offline: Offline = field(Offline(), 'the offline phase of a cascade')
+  steps: int = field(160, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
+  dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
+  advantage: Literal['grpo', 'dr_grpo', 'rloo', 'reinforce_pp', 'reinforce_pp_baseline'] = field(
+      'grpo', 'how rewards are compared')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
+  remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
   max_new: int = field(4, 'longest answer in tokens, the stop token included')
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
+  engine: Room = field(Room(), 'room of the rollout engine')
+  ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
+  mesh: Shape = field(Shape(), 'axes of the devices that update')
+  reward_seconds: float = field(10.0, 'longest time for one reward; a sample that takes longer is left out')
   eval_queries: int = field(1024, 'held-out questions before and after')
+  eval_samples: int = field(0, 'answers drawn to each of them besides, for pass@k')
   eval_every: int = field(20, 'rollouts between looks at 256 held-out questions')
   save_every: int = field(25, 'steps between checkpoints')
 
@@ -44,6 +64,10 @@ class Config:
     for name in ('steps', 'prompts', 'updates', 'accumulate', 'max_new', 'eval_queries', 'eval_every', 'save_every'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
+    if bool(self.data) != bool(self.heldout):
+      raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
+    if self.warmup.steps < 0 or self.prompt_length < 0:
+      raise ValueError(f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}: expected 0 or more')
     if self.group < 2:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:
@@ -60,6 +84,6 @@ CONFIGS = {
     'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48),
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
-                    steps=3, prompts=4, group=2, eval_queries=16, eval_every=2,
-                    save_every=2),
+                    steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,
+                    engine=Room(slots=8, pages=64, chunk=64)),
 }

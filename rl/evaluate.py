@@ -1,24 +1,29 @@
-"""Held-out accuracy with its interval."""
+"""Held-out accuracy with its interval, and pass@k of sampled answers.
+
+Q queries   n answers to each
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from core.intervals import wilson
-from core.sample import Sampling
+import numpy as np
+
+from core.intervals import pass_at_k, wilson
+from internvl import Processor
 from rl import policy
 from rl.rewards import exact_match
+from rl.sampler import Sampler
 from rl.tasks import Query
-
-BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """Answers to `queries` and which were right."""
+  """Greedy answers to `queries` and which were right; sampled: bool [Q, n], which of n drawn answers were."""
 
   queries: Sequence[Query]
   answers: list[str]
   right: list[bool]
+  sampled: np.ndarray | None = None
 
   @property
   def accuracy(self) -> float:
@@ -30,21 +35,25 @@ class Result:
     """95 % Wilson interval of the accuracy."""
     return wilson(sum(self.right), len(self.right))
 
+  def pass_at(self, k: int) -> float:
+    """Mean chance that k of the drawn answers hold a right one. Raises ValueError unless 1 <= k <= n."""
+    return float(np.mean([pass_at_k(self.sampled.shape[1], int(c), k) for c in self.sampled.sum(1)]))
+
   def summary(self) -> dict:
     """As JSON."""
+    drawn = {} if self.sampled is None else {f'pass@{k}': self.pass_at(k) for k in sorted({1, self.sampled.shape[1]})}
     return {'accuracy': self.accuracy, 'interval': list(self.interval), 'right': sum(self.right),
-            'queries': len(self.right)}
+            'queries': len(self.right)} | drawn
 
 
-def evaluate(params, config, processor, queries: Sequence[Query], *, max_new: int, length: int,
-             right: Callable[[str, str], float] = exact_match) -> Result:
-  """Greedy answers to all queries; `length` as in `policy.collate`, right(answer, reference) 1 for a right one."""
-  answers = []
-  for start in range(0, len(queries), BATCH):
-    batch = queries[start:start + BATCH]
-    padded = list(batch) + [batch[-1]] * (min(BATCH, len(queries)) - len(batch))  # the last batch keeps its shape
-    prompts = policy.collate([processor(q.messages, q.images) for q in padded], pad_id=processor.pad_id, length=length)
-    sampled = policy.answer(params, config, prompts, max_new=max_new, stop=processor.stop_id,
-                            sampling=Sampling.of(len(padded)))
-    answers += policy.texts(processor, sampled)[:len(batch)]
-  return Result(queries, answers, [bool(right(a, q.answer)) for a, q in zip(answers, queries)])
+def evaluate(sampler: Sampler, processor: Processor, queries: Sequence[Query], *, max_new: int,
+             right: Callable[[str, str], float] = exact_match, samples: int = 0, temperature: float = 1.0) -> Result:
+  """A greedy answer to every query, and `samples` drawn ones; right(answer, reference) is 1 for a right one."""
+  prompts = [processor(q.messages, q.images) for q in queries]
+  check = lambda texts, times: [bool(right(a, queries[i // times].answer)) for i, a in enumerate(texts)]
+  answers = policy.texts(processor, sampler(prompts, max_new=max_new))
+  sampled = None
+  if samples:
+    drawn = sampler(prompts, max_new=max_new, samples=samples, temperature=temperature)
+    sampled = np.array(check(policy.texts(processor, drawn), samples)).reshape(len(queries), samples)
+  return Result(queries, answers, check(answers, 1), sampled)

@@ -1,11 +1,10 @@
-"""An InternVL policy: prompts in, sampled answers out, and their log-probabilities for training.
+"""An InternVL policy as arrays: prompts, answers to them, and the log-probabilities of those for training.
 
 B prompts   G answers to each   P prompt slots   N answer slots   n tiles a prompt   S pixels a side
 
 A prompt, images included, is computed once for all its answers.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 from flax import struct
 
 from core import decoder, sample
-from core.params import unstack
 from internvl import Processor, model
 from internvl.processor import Inputs
 
@@ -58,49 +56,29 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None)
   return Prompts(tokens, positions, pixels)
 
 
-def _embed(params, config, prompts: Prompts) -> jax.Array:
+def _embed(params, config, prompts: Prompts, remat: str) -> jax.Array:
   """Prompt embeddings [B, P, D]."""
-  images, _ = model.encode(params, config, prompts.pixels)
+  images, _ = model.encode(params, config, prompts.pixels.astype(params.language.embed.dtype), remat_policy=remat)
   return model.embed(params, config, prompts.tokens, images)
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _prepare(params, config, prompts):
-  """Prompt embeddings, and the language model's weights laid out for decoding."""
-  language = params.language
-  if jax.default_backend() != 'tpu':
-    language = language.replace(blocks=unstack(language.blocks))
-  return _embed(params, config, prompts), language
+def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers, *,
+              temperature: float = 1.0, remat: str = 'none'):
+  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it, at a temperature.
 
-
-def answer(params: model.Params, config: model.Config, prompts: Prompts, *, max_new: int, stop: int,
-           sampling: sample.Sampling) -> Answers:
-  """Samples as many answers to each prompt as `sampling` has rows for it: B * G rows, a prompt's beside each other."""
-  rows, times = prompts.tokens.shape[0], sampling.seed.shape[0] // prompts.tokens.shape[0]
-  x, language = _prepare(params, config, prompts)
-  state = sample.generate(language, config.language, x, prompts.positions, times=times, max_new=max_new,
-                          sampling=sampling, stops=(stop,))
-  mask = jnp.arange(max_new) < state.count[:, None]
-  group = lambda a: a[:, :max_new].reshape(rows, times, max_new)
-  return Answers(group(state.tokens), group(state.logp), group(mask))
-
-
-def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers):
-  """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it.
-
-  A prompt goes through the model once; its answers go on from its keys and values.
+  remat: a policy of `core.remat`. A prompt goes through the model once; its answers go on from its keys and values.
   """
   b, g, n = answers.tokens.shape
   said = answers.tokens.reshape(b * g, n)
   language = params.language
-  prompt = decoder.forward(language, config.language, _embed(params, config, prompts), positions=prompts.positions,
-                           cache=prompts.tokens.shape[1] + n - 1)
+  prompt = decoder.forward(language, config.language, _embed(params, config, prompts, remat),
+                           positions=prompts.positions, cache=prompts.tokens.shape[1] + n - 1, remat_policy=remat)
   start = jnp.repeat(prompts.positions.max(-1, keepdims=True) + 1, g, 0)
   positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)[:, :-1]
   rest = decoder.forward(language, config.language, decoder.embed(language, said[:, :-1]), positions=positions,
-                         cache=prompt.cache.repeat(g))
+                         cache=prompt.cache.repeat(g), remat_policy=remat)
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden], 1)
-  pair = decoder.log_probs(language, config.language, hidden, said)
+  pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
   return tuple(x.reshape(b, g, n) for x in pair)
 
 

@@ -55,6 +55,10 @@ def _data_uri(image) -> str:
   return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
+def _pass(r: Result) -> str:
+  return ', '.join(f'{k}: {100 * v:.1f} %' for k, v in r.summary().items() if k.startswith('pass@')) or 'none drawn'
+
+
 def _card(query, before: str, after: str, right: bool) -> str:
   question = html.escape(query.messages[-1]['content'].replace('<image>', '').strip())
   mark = 'right' if right else 'wrong'
@@ -71,13 +75,13 @@ def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
   rows = ''.join(
       f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '
-      f'{100 * r.interval[1]:.1f} %</td><td>{len(r.right)}</td></tr>'
+      f'{100 * r.interval[1]:.1f} %</td><td>{_pass(r)}</td><td>{len(r.right)}</td></tr>'
       for name, r in (('warm-up', before), ('reinforcement learning', after)))
   cards = ''.join(_card(q, b, a, ok) for q, b, a, ok in
                   list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES])
   page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
           f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
-          f'<th>held-out accuracy</th><th>95 % interval</th><th>questions</th></tr>{rows}</table>'
+          f'<th>held-out accuracy</th><th>95 % interval</th><th>pass@k of drawn answers</th><th>questions</th></tr>{rows}</table>'
           f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
           f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
           f'<div class="grid">{cards}</div></html>')

@@ -6,6 +6,7 @@ Everything asynchronous lives in one thread with its own event loop; `schemas` a
 import asyncio
 import concurrent.futures
 import dataclasses
+import logging
 import os
 import sys
 import threading
@@ -55,7 +56,8 @@ class McpTools:
 
   def __init__(self, servers: Mapping[str, StdioServerParameters | MCPServer | str], *, start_seconds: float = 60.0,
                restarts: int = 20, log: TextIO | None = None):
-    self._servers, self._start_seconds, self._log = dict(servers), start_seconds, log or sys.stderr
+    self._servers, self._start_seconds = dict(servers), start_seconds
+    self._log = log or sys.__stderr__  # a notebook's sys.stderr is no file
     self._left = dict.fromkeys(servers, restarts)
     self._live: dict[str, _Connection] = {}
     self._starting: dict[str, asyncio.Lock] = {}
@@ -154,7 +156,9 @@ class McpTools:
         ready.set_result(connection)
         await connection.close.wait()
     except Exception as error:  # the SDK raises what its transports do, in groups
-      if not ready.done():
+      if ready.done():  # whoever was waiting for it has been told by the client
+        logging.getLogger(__name__).info('%s ended: %s', server, _reason(error))
+      else:
         ready.set_exception(ServerFailed(f'{server}: {_reason(error)}'))
     finally:
       if connection is not None and self._live.get(server) is connection:

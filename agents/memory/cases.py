@@ -1,6 +1,6 @@
 """The case bank: what was asked, what was planned, how it ended. One sqlite file that several processes may share.
 
-Successes and failures are both kept (arXiv 2508.16153, §4.2). A write is on the disk, and visible to the next read
+Successes and failures are both kept (arXiv 2508.16153). A write is on the disk, and visible to the next read
 of any process, before `add` returns.
 """
 

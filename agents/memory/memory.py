@@ -60,8 +60,14 @@ class Memory:
     if self.config.width != bank.encoder.width:
       raise ValueError(f'the selector reads vectors of width {self.config.width}, '
                        f'{bank.encoder.id} makes {bank.encoder.width}')
-    self.state = state or selection.init(self.config)
+    self._state = state  # drawn when first needed: most readings need none
     self._replay: list[Use] = []  # the replay buffer, read from the bank as it grows
+
+  @property
+  def state(self) -> selection.State:
+    """The selector as it is now."""
+    self._state = self._state or selection.init(self.config)
+    return self._state
 
   def version(self) -> str:
     """What a record says of how its cases were chosen."""
@@ -85,13 +91,13 @@ class Memory:
     case = self.bank.add(task, plan, reward, key=key, run=self.run)
     if self.online and self.reading.kind == 'q':
       self._replay += self.bank.uses(after=self._replay[-1].id if self._replay else 0)
-      self.state = selection.learn_online(self.state, self._replay, self.bank.vectors, self.config)
+      self._state = selection.learn_online(self.state, self._replay, self.bank.vectors, self.config)
     return case
 
   def refit(self, *, epochs: int = 10, share: float = 0.1) -> selection.Validation | None:
     """Trains the selector from scratch on every recorded use; the validation on held-out tasks."""
     pairs = selection.pairs_of(self.bank.uses(), self.bank.vectors)
-    self.state, seen = selection.fit(pairs, self.config, epochs=epochs, share=share)
+    self._state, seen = selection.fit(pairs, self.config, epochs=epochs, share=share)
     return seen
 
   def _choose(self, task: str, key: str, where) -> list[Found]:

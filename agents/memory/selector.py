@@ -1,6 +1,6 @@
 """The parametric case selector: Q(s,c) = p(success | task s, case c) as a small network, learnt as cases are used.
 
-Memento (arXiv 2508.16153, §3.3, §4.2) acts once an episode, so the target of Q is the reward itself and its loss is
+Memento (arXiv 2508.16153) acts once an episode, so the target of Q is the reward itself and its loss is
 cross-entropy. Here the sentence encoder stays frozen and the network learns on cached vectors; `fine_tune.py` also
 trains the encoder, as the released code does.
 
@@ -96,7 +96,7 @@ def q_values(params: Params, tasks: jax.Array, cases: jax.Array) -> jax.Array:
 
 
 def cross_entropy(logits: jax.Array, rewards: jax.Array, weights: jax.Array) -> jax.Array:
-  """-Σ w [r log Q + (1-r) log(1-Q)] / Σ w of logits [B, 2] (eq. 15 of the paper, weighted)."""
+  """-Σ w [r log Q + (1-r) log(1-Q)] / Σ w of logits [B, 2], weighted."""
   log_p = jax.nn.log_softmax(logits, -1)
   losses = -(rewards * log_p[:, 1] + (1 - rewards) * log_p[:, 0])
   return jnp.sum(weights * losses) / jnp.maximum(weights.sum(), 1e-9)
@@ -222,7 +222,7 @@ def fit(pairs: Pairs, c: Config, *, epochs: int = 10, share: float = 0.1) -> tup
     state, _ = update(state, batch, c, epochs * steps)
     if number % steps == 0 and len(test):
       seen = validate(state.params, test)
-      if best is None or seen.rank > best[1].rank:
+      if best is None or seen.rank >= best[1].rank:  # of equals the one that has learnt longer
         best = state, seen
   # What goes on online starts with fresh moments: a fit's schedule has come to its end.
   state, seen = best or (state, None)

@@ -1,10 +1,10 @@
-"""Choosing a case as soft Q-learning: the memory-based MDP of Memento (arXiv 2508.16153, §3) and its equations.
+"""Choosing a case as soft Q-learning: the memory-based MDP of Memento (arXiv 2508.16153) and its equations.
 
 S states   C cases   A actions.  μ is the retrieval policy, the only thing that learns; the language model's
 p(a|s,c) is part of the world. `alpha` is the temperature of the entropy bonus.
 
 Two corrections of the paper. Its temporal-difference target (eqs. 8, 10, 24) sums exp(Q) where its own optimal
-policy (eq. 7) makes it exp(Q/α). And M' in the target holds the *new* case, as Retain adds it, not the retrieved one.
+policy makes it exp(Q/α). And M' in the target holds the *new* case, as Retain adds it, not the retrieved one.
 
 The second half is Memento 2 (arXiv 2512.22716): retrieval relative to a prior that may choose no case at all.
 """
@@ -27,12 +27,12 @@ def soft_value(q: jax.Array, alpha: float, there: jax.Array | None = None) -> ja
 
 
 def soft_policy(q: jax.Array, alpha: float, there: jax.Array | None = None) -> jax.Array:
-  """μ*(c|s,M) = exp(Q_c / α) / Σ exp(Q / α) over the last axis (eq. 7)."""
+  """μ*(c|s,M) = exp(Q_c / α) / Σ exp(Q / α) over the last axis."""
   return jax.nn.softmax(q / alpha, -1, where=there)
 
 
 def policy_value(q: jax.Array, policy: jax.Array, alpha: float) -> jax.Array:
-  """V(s,M) = Σ_c μ_c (Q_c - α log μ_c), of any policy (eq. 5)."""
+  """V(s,M) = Σ_c μ_c (Q_c - α log μ_c), of any policy."""
   return jnp.sum(policy * q - alpha * jax.scipy.special.xlogy(policy, policy), -1)
 
 
@@ -47,7 +47,7 @@ def td_target(reward: jax.Array, next_q: jax.Array, gamma: float, alpha: float, 
 
 
 def td_update(q: jax.Array, state: jax.Array, case: jax.Array, target: jax.Array, rate: float) -> jax.Array:
-  """Q(s,c) ← Q(s,c) + η (y - Q(s,c)) in a table [S, C] (eq. 8), for one transition."""
+  """Q(s,c) ← Q(s,c) + η (y - Q(s,c)) in a table [S, C], for one transition."""
   return q.at[state, case].add(rate * (target - q[state, case]))
 
 
@@ -61,12 +61,12 @@ class MMDP:
 
 
 def bellman(world: MMDP, value: jax.Array, gamma: float) -> jax.Array:
-  """Q(s,c) = Σ_a p_LLM(a|s,c) [R(s,a) + γ Σ_s' P(s'|s,a) V(s')], [S, C] (eq. 6)."""
+  """Q(s,c) = Σ_a p_LLM(a|s,c) [R(s,a) + γ Σ_s' P(s'|s,a) V(s')], [S, C]."""
   return jnp.einsum('sca,sa->sc', world.model, world.reward + gamma * world.transition @ value)
 
 
 def overall_policy(world: MMDP, retrieval: jax.Array) -> jax.Array:
-  """π(a|s,M) = Σ_c μ(c|s,M) p_LLM(a|s,c), [S, A] (eq. 2)."""
+  """π(a|s,M) = Σ_c μ(c|s,M) p_LLM(a|s,c), [S, A]."""
   return jnp.einsum('sc,sca->sa', retrieval, world.model)
 
 
@@ -122,7 +122,10 @@ class Kernel:
 
 @struct.dataclass
 class Episodes:
-  """Episodic memory D, N entries: embeddings [N, D] of states, the case each used [N], the value stored [N]."""
+  """Episodic memory D, N entries: embeddings [N, D] of states, the case each used [N], the value stored [N].
+
+  An entry whose case is negative is still empty, so that a memory may grow without a new compilation.
+  """
 
   states: jax.Array
   cases: jax.Array
@@ -147,12 +150,13 @@ def log_kernel(params: Kernel, states: jax.Array, others: jax.Array) -> jax.Arra
 def episodic_q(params: Kernel, episodes: Episodes, states: jax.Array, cases: jax.Array) -> jax.Array:
   """Q_EC(s,M,c) = Σ_{i∈D_c} w_i Q_i, w_i = k(s,s_i) / Σ_{j∈D_c} k(s,s_j), for pairs [B, D], [B].
 
-  A case that was never used takes the mean of all stored values.
+  A case that was never used takes the mean of all stored values, 0 in an empty memory.
   """
   mine = cases[:, None] == episodes.cases[None]
-  logits = jnp.where(mine, log_kernel(params, states, episodes.states), -jnp.inf)
-  used = mine.any(-1)
-  weights = jax.nn.softmax(jnp.where(used[:, None], logits, 0.0), -1)  # equal weights over all where unused
+  used = mine.any(-1, keepdims=True)
+  counted = jnp.where(used, mine, episodes.cases[None] >= 0)
+  logits = jnp.where(used, log_kernel(params, states, episodes.states), 0.0)
+  weights = jax.nn.softmax(jnp.where(counted, logits, -1e30), -1) * counted  # finite, so that no row is NaN
   return weights @ episodes.values
 
 

@@ -14,6 +14,7 @@ import socket
 import tempfile
 
 from agents.sandbox import landlock, linux, root, seccomp
+from agents.sandbox.family import Family
 from agents.sandbox.limits import Limits
 
 _USER = 1000                                         # the code's user id, inside
@@ -43,6 +44,11 @@ class Plain:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
 
+  def leave(self) -> None:
+    """Ends what is below the zygote and removes its folder: nobody else may be left to."""
+    Family(self.proc).signal(signal.SIGKILL)
+    shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
+
   def open_scratch(self, limits: Limits) -> str:
     """A new empty folder for one call or one session."""
     del limits                                       # held to by the slot's watch
@@ -60,6 +66,7 @@ class Plain:
     """Locks this process in for good; `space` is the address space, in bytes, it may have."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(HOME=scratch, TMPDIR=scratch)
+    tempfile.tempdir = None                          # what `open_scratch` made it remember
     _limit(limits, space)
 
   watched_scratch = True                             # the scratch is an ordinary folder, its size must be watched
@@ -97,6 +104,7 @@ class Namespaces(Plain):
       self._map_launched(pid)
       ours.send(b'm')
       _, status = os.waitpid(pid, 0)
+      shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
       os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     ours.close()
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -108,6 +116,10 @@ class Namespaces(Plain):
     self.free = list(range(_IDS, 0, -1))
     self.taken: dict[int, int] = {}
     self.paths = root.readable()
+    self.scratch = root.scratch(self.paths)
+    closed = [p for p in self.paths if not os.stat(p).st_mode & 0o004]
+    if self.many and closed:                         # our own user could go on, the slots' users could not import
+      raise PermissionError(f'{closed} can be read by their owner only (chmod o+rX would open them)')
     self.filter = seccomp.program(private=True)
 
   def _map_launched(self, pid: int) -> None:
@@ -154,6 +166,9 @@ class Namespaces(Plain):
     if pid in self.taken:
       self.free.append(self.taken.pop(pid))
 
+  def leave(self) -> None:
+    """The kernel ends what is below, and the launching process waits to remove the folder."""
+
   def settle(self) -> None:
     mounts = root.build(self.paths)
     self.pids = os.open('self/ns/pid', os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
@@ -162,14 +177,15 @@ class Namespaces(Plain):
       os.setresgid(_USER, _USER, _USER)
       os.setresuid(_USER, _USER, _USER)
       linux.prctl(linux.PR_SET_DUMPABLE, 1)          # the change of id hid the memory figures from ourselves
-    root.enter(mounts)
+    root.enter(mounts, self.scratch)
     socket.sethostname('sandbox')
+    os.environ.update(HOME=self.scratch, TMPDIR=self.scratch)
     linux.bar_privileges()
 
   def open_scratch(self, limits: Limits) -> str:
-    linux.mount('tmpfs', root.SCRATCH, linux.MS_NOSUID | linux.MS_NODEV,
+    linux.mount('tmpfs', self.scratch, linux.MS_NOSUID | linux.MS_NODEV,
                 f'size={limits.disk},nr_inodes={limits.inodes},mode=700,uid={_USER},gid={_USER}')
-    return root.SCRATCH
+    return self.scratch
 
   def close_scratch(self, folder: str) -> None:
     linux.unmount(folder)

@@ -31,12 +31,7 @@ class Family:
 
   def exact_memory(self) -> int:
     """The same with every shared page counted once (proportional set sizes, slower to read)."""
-    total = 0
-    for pid in self.members():
-      for line in self._read(f'{pid}/smaps_rollup').splitlines():
-        if line.startswith('Pss:'):
-          total += int(line.split()[1]) * 1024
-    return total
+    return sum(self._proportional(pid) for pid in self.members())
 
   def space(self) -> int:
     """Bytes of address space of the calling process."""
@@ -75,6 +70,12 @@ class Family:
 
   def _children(self, pid: int) -> list[str]:
     return [child for tid in self._threads(pid) for child in self._read(f'{pid}/task/{tid}/children').split()]
+
+  def _proportional(self, pid: int) -> int:
+    for line in self._read(f'{pid}/smaps_rollup').splitlines():
+      if line.startswith('Pss:'):
+        return int(line.split()[1]) * 1024
+    return self._pages(pid) * _PAGE                  # not readable: no reason to count it less
 
   def _threads(self, pid: int) -> list[str]:
     try:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import queue
+import shutil
 import signal
 import socket
 import subprocess
@@ -36,7 +37,8 @@ class _Slot:
   def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
     """One request and its answer. Raises OSError when the slot is gone or silent."""
     self.sock.settimeout(seconds)
-    wire.send(self.sock, *parts)
+    wire.send(self.sock, parts[0])
+    wire.send(self.sock, *parts[1:])
     return wire.receive(self.sock, seconds)
 
   def close(self) -> None:
@@ -51,14 +53,15 @@ class _Zygote:
   """A launched zygote."""
 
   def __init__(self, backend: str, profile: str, wrap: Sequence[str]):
+    self.folder = tempfile.mkdtemp(prefix='sandbox-')
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     base = str(pathlib.Path(__file__).resolve().parents[2])
     code = (f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
-            f'zygote.main({theirs.fileno()}, {backend!r}, {profile!r})')
+            f'sys.path.pop(0); zygote.main({theirs.fileno()}, {backend!r}, {profile!r})')
     keep = {k: os.environ[k] for k in ('LD_LIBRARY_PATH',) if k in os.environ}
     self.process = subprocess.Popen([*wrap, sys.executable, '-s', '-P', '-c', code], pass_fds=[theirs.fileno()],
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd='/',
-                                    env=_ENVIRONMENT | {'TMPDIR': tempfile.gettempdir()} | keep)
+                                    start_new_session=True, env=_ENVIRONMENT | {'TMPDIR': self.folder} | keep)
     theirs.close()
     self.control = ours
     try:
@@ -91,6 +94,7 @@ class _Zygote:
     self.control.close()
     self.process.kill()
     self.process.wait()
+    shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class _Turns:
@@ -139,7 +143,7 @@ class Pool:
     self._wrap, self._lock, self._closed = tuple(wrap), threading.Lock(), False
     self._running = _Turns(workers)
     self._sessions = threading.Semaphore(sessions)
-    self.backend, self.report, self._zygote = selftest.choose(backend, lambda b: _Zygote(b, profile, self._wrap))
+    self.backend, self.report, self._zygote = selftest.choose(backend, self._launch)
     self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
 
   def run(self, code: str, stdin: str | bytes = '', files: Mapping[str, str | bytes] | None = None,
@@ -191,6 +195,9 @@ class Pool:
   def __exit__(self, *_):
     self.close()
 
+  def _launch(self, backend: str) -> _Zygote:
+    return _Zygote(backend, self.profile, self._wrap)
+
   def _take(self) -> _Slot:
     """An idle slot that lives, or a new one."""
     while True:
@@ -211,7 +218,7 @@ class Pool:
         return self._zygote.slot()
       except OSError:
         self._zygote.close()
-        self._zygote = _Zygote(self.backend, self.profile, self._wrap)
+        self._zygote = self._launch(self.backend)
       try:
         return self._zygote.slot()
       except OSError as error:
@@ -262,7 +269,7 @@ class Session:
 
 def request(code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | None, limits: Limits, *,
             session: bool) -> list[bytes]:
-  """The message that asks a slot for a run. Raises ValueError on arguments that could never run."""
+  """What asks a slot for a run: limits, then names, code, input and contents. Raises ValueError on the impossible."""
   if not isinstance(code, str):
     raise ValueError(f'code is {type(code).__name__}, expected str')
   contents = {name: _bytes(f'files[{name!r}]', content) for name, content in (files or {}).items()}
@@ -273,8 +280,9 @@ def request(code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | No
   size = sum(map(len, contents.values()))
   if size > limits.disk or len(contents) > limits.inodes // 4:
     raise ValueError(f'{len(contents)} files of {size} bytes: expected at most {limits.inodes // 4} of {limits.disk}')
-  meta = {'files': list(contents), 'limits': dataclasses.asdict(limits), 'session': session}
-  parts = [json.dumps(meta).encode(), code.encode('utf-8', 'surrogatepass'), _bytes('stdin', stdin), *contents.values()]
+  meta = {'limits': dataclasses.asdict(limits), 'session': session}
+  parts = [json.dumps(meta).encode(), json.dumps(list(contents)).encode(), code.encode('utf-8', 'surrogatepass'),
+           _bytes('stdin', stdin), *contents.values()]
   if sum(map(len, parts)) > wire.LARGEST // 2:
     raise ValueError(f'{sum(map(len, parts))} bytes of code and input: expected at most {wire.LARGEST // 2}')
   return parts
@@ -283,13 +291,23 @@ def request(code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | No
 def exchange(slot: _Slot, parts: list[bytes], limits: Limits, queued: float) -> tuple[Result, bool]:
   """Asks a slot; the result, and whether the slot can be used again."""
   try:
-    meta, out, err = slot.ask(parts, limits.wall + _GRACE)
+    meta, *streams = slot.ask(parts, limits.wall + _GRACE)
   except OSError as error:                           # Closed and TimeoutError are OSErrors
     return Result('harness', reason=f'the worker was lost: {error}', queued=queued), False
   told = json.loads(meta)
-  told['omitted'] = tuple(told.get('omitted', (0, 0)))
-  result = Result(stdout=out.decode(), stderr=err.decode(), queued=queued, **told)
-  return result, result.status != 'harness'
+  if told['status'] == 'harness':
+    return Result(queued=queued, **told), False
+  told['omitted'] = tuple(told['omitted'])
+  stdout, stderr = (text(streams[3 * i], streams[3 * i + 1] + streams[3 * i + 2], told['omitted'][i]) for i in (0, 1))
+  return Result(stdout=stdout, stderr=stderr, queued=queued, **told), True
+
+
+def text(head: bytes, tail: bytes, omitted: int) -> str:
+  """A stream as text, with a marker where something was left out."""
+  if not omitted:
+    return (head + tail).decode('utf-8', 'replace')
+  marker = f'\n[... {omitted} bytes left out ...]\n'
+  return head.decode('utf-8', 'replace') + marker + tail.decode('utf-8', 'replace')
 
 
 def _bytes(name: str, value: str | bytes) -> bytes:

@@ -8,7 +8,6 @@ import sysconfig
 
 from agents.sandbox import linux
 
-SCRATCH = '/tmp'
 DEVICES = ('/dev/null', '/dev/urandom')
 _READ_ONLY = linux.ATTR_RDONLY | linux.ATTR_NOSUID
 
@@ -50,6 +49,11 @@ def _links() -> dict[str, str]:
   return {p: os.readlink(p) for p in ('/lib', '/lib64', '/usr/lib64', *loaders) if os.path.islink(p)}
 
 
+def scratch(paths: list[str]) -> str:
+  """Where the writable folder lies in the new root: /tmp, unless a tree that is needed lies below it."""
+  return '/scratch' if any(p.startswith('/tmp/') for p in paths) else '/tmp'
+
+
 def build(paths: list[str]) -> list[tuple[str, int, bool]]:
   """Detached read-only copies of the trees at `paths` and of the devices: where each belongs, it, whether a folder.
 
@@ -59,8 +63,8 @@ def build(paths: list[str]) -> list[tuple[str, int, bool]]:
           for p in (*paths, *DEVICES)]
 
 
-def enter(mounts: list[tuple[str, int, bool]]) -> None:
-  """Makes a new root of these mounts alone, with the symlinks that lead to them, and closes it to writing."""
+def enter(mounts: list[tuple[str, int, bool]], scratch: str) -> None:
+  """Makes a new root of these mounts, the symlinks that lead to them and a scratch folder; closes it to writing."""
   linux.mount(None, '/', linux.MS_REC | linux.MS_PRIVATE)
   base = '/proc'                                     # any folder that exists and is in nobody's way
   links = _links()
@@ -77,6 +81,6 @@ def enter(mounts: list[tuple[str, int, bool]]) -> None:
     os.makedirs(os.path.dirname(base + path), exist_ok=True)
     if not os.path.lexists(base + path):
       os.symlink(target, base + path)
-  os.mkdir(base + SCRATCH)
+  os.mkdir(base + scratch)
   linux.pivot(base)
   linux.mount(None, '/', linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV)

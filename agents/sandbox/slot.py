@@ -6,9 +6,11 @@ forgery cuts short nobody's result but its own.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -16,6 +18,7 @@ import socket
 import sys
 import time
 import traceback
+from typing import NoReturn
 
 from agents.sandbox import runner, wire
 from agents.sandbox.backends import Plain
@@ -23,31 +26,39 @@ from agents.sandbox.family import Family
 from agents.sandbox.limits import Limits
 
 _TICK = 0.02                                         # seconds between two looks at a family
-_SESSION = 3                                         # the descriptor on which a session's process gets its cells
+_SESSION, _READY = 3, 4                              # descriptors: a session's cells; the end of the set-up
 
 
 class Capture:
-  """The head and the tail of a stream, and its length."""
+  """The head and the tail of a stream, and its length.
+
+  Kept outside the heap, in pages that a fork leaves out: no call can find in its memory what an earlier one printed.
+  """
 
   def __init__(self, keep: int):
-    self.keep, self.total = max(keep // 2, 1), 0
-    self.head, self.tail = bytearray(), bytearray()
+    self.half, self.total = max(keep // 2, 1), 0
+    memory = mmap.mmap(-1, 2 * self.half, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_DONTFORK)
+    self.head, self.ring = memoryview(memory)[:self.half], memoryview(memory)[self.half:]
 
-  def add(self, data: bytes) -> None:
-    self.total += len(data)
-    room = self.keep - len(self.head)
-    self.head += data[:room]
-    self.tail += data[room:] if room > 0 else data
-    del self.tail[:-self.keep]
+  def read(self, fd: int) -> bool:
+    """Reads what is there, at most a few pages; False at the end of the stream."""
+    at = (self.total - self.half) % self.half
+    room = [self.head[self.total:]] if self.total < self.half else [self.ring[at:], self.ring[:at]]
+    try:
+      count = os.readv(fd, room)
+    except BlockingIOError:
+      return True
+    self.total += count
+    return count > 0
 
-  omitted = property(lambda self: self.total - len(self.head) - len(self.tail))
+  omitted = property(lambda self: max(0, self.total - 2 * self.half))
 
-  def text(self) -> bytes:
-    """Valid UTF-8, with a marker where something was left out."""
-    if not self.omitted:
-      return (self.head + self.tail).decode('utf-8', 'replace').encode()
-    marker = f'\n[... {self.omitted} bytes left out ...]\n'
-    return (self.head.decode('utf-8', 'replace') + marker + self.tail.decode('utf-8', 'replace')).encode()
+  def parts(self) -> tuple[memoryview, memoryview, memoryview]:
+    """The head, and the tail in two pieces."""
+    at = (self.total - self.half) % self.half if self.omitted else 0
+    length = min(max(self.total - self.half, 0), self.half)
+    return self.head[:self.total], self.ring[at:length], self.ring[:at]
 
 
 class Call:
@@ -74,71 +85,54 @@ class Slot:
 
   def serve(self) -> None:
     """Answers requests; returns when the other end is gone."""
-    while True:
-      try:
-        meta, code, stdin, *contents = wire.receive(self.sock)
-      except OSError:
-        break
-      meta = json.loads(meta)
-      files = list(zip(meta['files'], contents))
-      limits = Limits(**meta['limits'])
-      try:
-        told, out, err = (self._cell if meta['session'] else self._once)(code, stdin, files, limits)
-      except OSError as error:
-        self._drop_session()
-        told, out, err = {'status': 'harness', 'reason': f'{type(error).__name__}: {error}'}, b'', b''
-      wire.send(self.sock, json.dumps(told).encode(), out, err)
+    try:
+      while True:
+        (meta,) = wire.receive(self.sock)
+        meta = json.loads(meta)
+        limits = Limits(**meta['limits'])
+        (self._cell if meta['session'] else self._once)(limits)
+    except OSError as error:                         # if the other end is there, it hears of it, and drops this slot
+      with contextlib.suppress(OSError):
+        wire.send(self.sock, json.dumps({'status': 'harness', 'reason': f'{type(error).__name__}: {error}'}).encode())
     self._drop_session()
 
-  def _once(self, code: bytes, stdin: bytes, files: list, limits: Limits) -> tuple[dict, bytes, bytes]:
-    """A call of its own, from the fork to the end of all it started."""
-    call = self._start(limits, False, stdin, lambda: _run_once(code, files))
-    return self._watch(call, limits, {'fresh': True})
+  def _once(self, limits: Limits) -> None:
+    """A call of its own, from the fork to the end of all it started.
 
-  def _cell(self, code: bytes, stdin: bytes, files: list, limits: Limits) -> tuple[dict, bytes, bytes]:
+    The fork itself takes code and input off the socket. This process never holds them, so later forks do not.
+    """
+    self._watch(self._start(limits, session=False), limits, {'fresh': True})
+
+  def _cell(self, limits: Limits) -> None:
     """The next cell of the session, in the process that holds its state; a new one if there is none."""
+    payload = wire.receive(self.sock)
     fresh = self.session is None
     if fresh:
-      self.session = self._start(limits, True, b'', _run_cells)
+      self.session = self._start(limits, session=True)
     channel = self.session.channel
-    while _within(0, channel.fileno()):                           # said between cells: of no meaning
-      if not channel.recv(4096):
+    while _within(0, channel.fileno()):              # said between cells: of no meaning
+      if not _receive(channel, 4096):
         break
     self.family.signal(signal.SIGCONT)
     try:
       channel.settimeout(limits.wall)
-      names = json.dumps([name for name, _ in files]).encode()
-      wire.send(channel, names, code, stdin, *(content for _, content in files))
+      wire.send(channel, *payload)
     except OSError:                                  # it does not listen or is gone: the watch will tell which
       pass
-    return self._watch(self.session, limits, {'fresh': fresh})
+    self._watch(self.session, limits, {'fresh': fresh})
 
-  def _start(self, limits: Limits, session: bool, stdin: bytes, body) -> Call:
-    """Forks and confines a call that then runs `body`. Raises OSError when it could not be confined."""
+  def _start(self, limits: Limits, *, session: bool) -> Call:
+    """Forks and confines a call. Raises OSError when it could not be confined."""
     if session:                                      # the sum over its cells has no bound, each has its wall time
       limits = dataclasses.replace(limits, cpu=float(2**31))
     scratch = self.backend.open_scratch(limits)
     (out, out_w), (err, err_w), (ready, ready_w) = os.pipe(), os.pipe(), os.pipe()
     mine, theirs = socket.socketpair() if session else (None, None)
-    given = _sealed(stdin)
     _reseed()
     pid = self.backend.fork_call()
     if pid == 0:
-      try:
-        _descriptors(given, out_w, err_w, ready_w, theirs)
-        os.chdir(scratch)
-        self.backend.confine(limits, scratch, self.space + limits.memory)
-      except BaseException:
-        os.write(4, traceback.format_exc(limit=-2).encode())
-        os._exit(1)
-      os.close(4)
-      try:
-        body()
-      except BaseException:
-        os.write(2, traceback.format_exc(limit=-2).encode('utf-8', 'replace'))
-      finally:
-        os._exit(1)                                  # whatever the code did, it never returns into the slot
-    for fd in (out_w, err_w, ready_w, given):
+      self._become_call(limits, scratch, (out_w, err_w, ready_w), theirs)
+    for fd in (out_w, err_w, ready_w):
       os.close(fd)
     if theirs:
       theirs.close()
@@ -152,8 +146,26 @@ class Slot:
       raise OSError(f'the call could not be confined: {failure.decode()}')
     return call
 
-  def _watch(self, call: Call, limits: Limits, told: dict) -> tuple[dict, bytes, bytes]:
-    """Follows a call or a cell to its end or to a limit."""
+  def _become_call(self, limits: Limits, scratch: str, pipes: tuple[int, int, int], channel) -> NoReturn:
+    """The forked process: takes its input, locks itself in, runs."""
+    try:
+      names, code, stdin, *contents = (b'[]', b'', b'') if channel else wire.receive(self.sock)
+      _descriptors(_sealed(stdin), *pipes, channel)
+      os.chdir(scratch)
+      self.backend.confine(limits, scratch, self.space + limits.memory)
+    except BaseException:
+      os.write(pipes[2], traceback.format_exc(limit=-2).encode())
+      os._exit(1)
+    os.close(_READY)
+    try:
+      _run_cells() if channel else _run_once(code, names, contents)
+    except BaseException:
+      os.write(2, traceback.format_exc(limit=-2).encode('utf-8', 'replace'))
+    finally:
+      os._exit(1)                                    # whatever the code did, it never returns into the slot
+
+  def _watch(self, call: Call, limits: Limits, told: dict) -> None:
+    """Follows a call or a cell to its end or to a limit, and tells what came of it."""
     start = time.monotonic()
     captures = [Capture(limits.output) for _ in range(2)]
     call.pipes = dict(zip(call.pipes, captures))
@@ -165,7 +177,7 @@ class Slot:
       left = start + limits.wall - time.monotonic()
       events = {fd for fd, _ in poll.poll(1e3 * max(min(_TICK, left), 0))}
       for fd in events & call.pipes.keys():
-        if not _read(fd, call.pipes[fd]):
+        if not call.pipes[fd].read(fd):
           poll.unregister(fd)
       if self.sock.fileno() in events:               # nobody waits for the answer any more
         self._drop_session() if call is self.session else self._end(call)
@@ -173,7 +185,7 @@ class Slot:
       if call.pidfd in events:
         break
       if call.channel and call.channel.fileno() in events:
-        cell = call.channel.recv(1)
+        cell = _receive(call.channel, 1)
         if not cell and not _within(0.2, call.pidfd):
           verdict = ('error', 'the session closed its own channel')
         elif not cell:                               # closed because the process ended
@@ -196,7 +208,7 @@ class Slot:
       if verdict:
         told.update(status=verdict[0], reason=verdict[1], code=None)
     told['omitted'] = [c.omitted for c in captures]
-    return told, captures[0].text(), captures[1].text()
+    wire.send(self.sock, json.dumps(told).encode(), *captures[0].parts(), *captures[1].parts())
 
   def _over(self, call: Call, limits: Limits) -> tuple[str, str] | None:
     """The verdict on a family that holds more than it may."""
@@ -205,9 +217,9 @@ class Slot:
     if self.backend.watched_scratch:
       if (tasks := self.family.tasks()) > limits.tasks:
         return 'error', f'{tasks} processes and threads, more than {limits.tasks}'
-      size, count = _usage(call.scratch)
+      size, count = _usage(call.scratch, limits.inodes)
       if size > limits.disk or count > limits.inodes:
-        return 'error', f'{size} bytes in {count} files, more than {limits.disk} in {limits.inodes}'
+        return 'error', f'more than {limits.disk} bytes or {limits.inodes} files in the working folder'
     return None
 
   def _end(self, call: Call) -> tuple[int, float]:
@@ -239,10 +251,10 @@ def _outcome(status: int, cpu: float, limits: Limits) -> dict:
   return told
 
 
-def _run_once(code: bytes, files: list) -> None:
+def _run_once(code: bytes, names: bytes, contents: list[bytes]) -> None:
   """The body of a one-shot call."""
   atexit._clear()
-  _write_files(files)
+  _write_files(names, contents)
   runner.attach_streams()
   sys.path.insert(0, '')
   runner.finish(runner.execute(code, runner.fresh_main()))
@@ -256,15 +268,15 @@ def _run_cells() -> None:
   while True:
     names, code, stdin, *contents = wire.receive(channel)
     number += 1
-    _write_files(zip(json.loads(names), contents))
+    _write_files(names, contents)
     runner.attach_streams(stdin)
     code = runner.execute(code, namespace, f'<cell {number}>')
     runner.flush()
     channel.send(bytes([code]))
 
 
-def _write_files(files) -> None:
-  for name, content in files:
+def _write_files(names: bytes, contents: list[bytes]) -> None:
+  for name, content in zip(json.loads(names), contents):
     os.makedirs(os.path.dirname(name) or '.', exist_ok=True)
     with open(name, 'wb') as f:
       f.write(content)
@@ -281,10 +293,10 @@ def _descriptors(stdin: int, out: int, err: int, ready: int, session: socket.soc
   os.setsid()
   high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (stdin, out, err, ready)]
   channel = fcntl.fcntl(session.fileno(), fcntl.F_DUPFD, 64) if session else None
-  for fd, target in zip(high, (0, 1, 2, 4)):
+  for fd, target in zip(high, (0, 1, 2, _READY)):
     os.dup2(fd, target)
   os.dup2(channel, _SESSION) if session else os.closerange(_SESSION, _SESSION + 1)
-  os.closerange(5, 2**16)
+  os.closerange(_READY + 1, 2**16)
 
 
 def _sealed(data: bytes) -> int:
@@ -299,23 +311,21 @@ def _sealed(data: bytes) -> int:
   return fd
 
 
-def _read(fd: int, capture: Capture) -> bool:
-  """Reads what is there; False at the end of the stream."""
-  try:
-    data = os.read(fd, 1 << 16)
-  except BlockingIOError:
-    return True
-  capture.add(data)
-  return bool(data)
-
-
 def _drain(call: Call) -> None:
-  """Reads what the pipes still hold, at most what they can hold."""
+  """Reads what the pipes still hold; those who could write into them are dead or stopped."""
   for fd, capture in call.pipes.items():
-    for _ in range(32):
-      before = capture.total if capture else 0
-      if not capture or not _read(fd, capture) or capture.total == before:
-        break
+    before = -1
+    while capture and capture.total > before:
+      before = capture.total
+      capture.read(fd)
+
+
+def _receive(channel: socket.socket, size: int) -> bytes:
+  """What the code's side of a channel says; empty when it is gone, however it went."""
+  try:
+    return channel.recv(size)
+  except OSError:
+    return b''
 
 
 def _within(seconds: float, fd: int) -> bool:
@@ -325,14 +335,18 @@ def _within(seconds: float, fd: int) -> bool:
   return bool(poll.poll(1e3 * seconds))
 
 
-def _usage(folder: str) -> tuple[int, int]:
-  """Bytes and entries below a folder."""
+def _usage(folder: str, enough: int) -> tuple[int, int]:
+  """Bytes and entries below a folder; looks no further once there are more than `enough` entries."""
   size = count = 0
-  for place, folders, names in os.walk(folder):
-    for name in (*folders, *names):
-      count += 1
-      try:
-        size += os.lstat(os.path.join(place, name)).st_blocks * 512
-      except OSError:                                # removed meanwhile
-        continue
+  folders = [folder]
+  while folders and count <= enough:
+    with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:      # removed meanwhile, as below
+      for entry in entries:
+        count += 1
+        if count > enough:
+          break
+        with contextlib.suppress(OSError):
+          size += entry.stat(follow_symlinks=False).st_blocks * 512
+        if entry.is_dir(follow_symlinks=False):
+          folders.append(entry.path)
   return size, count

@@ -5,15 +5,23 @@ import struct
 import time
 
 LARGEST = 256 * 2**20
+_AT_ONCE = 64                                        # buffers in one system call
 
 
 class Closed(ConnectionError):
   """The other end is gone, or what it sent is no message."""
 
 
-def send(sock: socket.socket, *parts: bytes) -> None:
-  """Sends one message. Raises OSError when the other end is gone."""
-  sock.sendall(struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts)) + b''.join(parts))
+def send(sock: socket.socket, *parts: bytes | memoryview) -> None:
+  """Sends one message, without copying its parts. Raises OSError when the other end is gone."""
+  head = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
+  views = [memoryview(part) for part in (head, *parts)]
+  while views:
+    sent = sock.sendmsg(views[:_AT_ONCE])
+    while views and sent >= len(views[0]):
+      sent -= len(views.pop(0))
+    if views:
+      views[0] = views[0][sent:]
 
 
 def receive(sock: socket.socket, seconds: float | None = None) -> list[bytes]:

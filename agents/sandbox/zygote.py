@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+from pathlib import Path
 
 from agents.sandbox.backends import BACKENDS
 from agents.sandbox.family import Family
@@ -24,6 +25,7 @@ def main(control: int, backend: str, profile: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
       signal.signal(number, signal.SIG_DFL)
     proc = os.open('/proc', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')     # out of memory, the host kills here first
     jail = BACKENDS[backend](proc)
     jail.launch()
     sys.argv[:] = ['']
@@ -32,13 +34,17 @@ def main(control: int, backend: str, profile: str) -> None:
       raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
     gc.collect()
     gc.freeze()                                      # a collection in a child would copy every page it marks
+  except OSError as error:                           # the machine does not have it, or does not allow it
+    sock.send(f'{type(error).__name__}: {error}'.encode())
+    os._exit(1)
   except BaseException:
-    sock.send(traceback.format_exc(limit=-3)[-60000:].encode())
+    sock.send(traceback.format_exc()[-60000:].encode())
     os._exit(1)
   sock.send(b'ready')
   while True:
     message, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
     if not message:
+      jail.leave()
       os._exit(0)
     _fork(sock, jail, descriptors[0])
     os.close(descriptors[0])

@@ -51,7 +51,7 @@ def shape() -> decoder.Config:
   """The model."""
   return decoder.Config(vocab=FLAGS.vocab, width=FLAGS.width, depth=FLAGS.layers, heads=FLAGS.width // 64,
                         kv_heads=max(FLAGS.width // 128, 1), head_dim=64, mlp_width=3 * FLAGS.width, norm_eps=1e-6,
-                        rope_theta=1e4, qk_norm=True, max_length=FLAGS.prompt + FLAGS.longest)
+                        rope_theta=1e6, qk_norm=True, max_length=FLAGS.prompt + FLAGS.longest)
 
 
 def workload() -> tuple[list[list[int]], np.ndarray]:

@@ -1,8 +1,9 @@
 """The peer's side of `bench.perf.rollout`: tunix's sampler on weights in safetensors, asked over pipes.
 
-Runs in an environment of its own (`pip install google-tunix`), as a script; imports nothing of this project. Reads a
-JSON line `{"batches": [[[token, …], …], …], "steps": [n, …], "sampled": true}` for each answer; the first line of all describes the
-model. Answers `{"seconds": CPU seconds, "tokens": the rows of the last batch}`.
+Runs in an environment of its own (`pip install google-tunix`), as a script; imports nothing of this project. The first
+line of the input describes the model; each further one asks for batches of prompts, each for so many steps, as JSON
+`{"batches": [[[token, …], …], …], "steps": [n, …], "sampled": true}`, and is answered by `{"seconds": CPU seconds,
+"tokens": the rows of the last batch}`.
 """
 
 # ruff: noqa: E402 -- the settings must precede the first import of jax.

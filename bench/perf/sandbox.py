@@ -27,6 +27,7 @@ FLAGS = flags.FLAGS
 _SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
     'trivial': '1 + 1',
+    'sympy import': 'import sympy',                  # what the fresh interpreter does
     'sympy expand': _SYMPY + 'expand((x + y)**4)',
     'sympy factor': _SYMPY + 'factor(x**4 - y**4)',
     'sympy diff': _SYMPY + 'diff(sin(x * y) * exp(x), x)',

@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 BLOCK = 16  # items a step of the XLA loop; lists are padded to its multiples
-FEW = 8  # rows of an item between "one" and "all"
+FEW = 16  # rows of an item between "one" and "all"
 
 
 @struct.dataclass

@@ -36,6 +36,11 @@ def _settled(arrays):
   return jax.device_put(arrays, jax.tree.map(lambda x: x.sharding, arrays))
 
 
+def _completion(row: Row, reason: str) -> Completion:
+  return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
+                    np.array(row.version, np.int32), reason)
+
+
 class Engine:
   """Continues requests on a fixed set of slots and pages.
 
@@ -77,18 +82,7 @@ class Engine:
 
   def submit(self, request: Request) -> list[int]:
     """Queues the request's n samples and returns their ids. Raises ValueError when it can never be served."""
-    total, vocab = len(request.prompt) + request.max_new, self._config.vocab
-    if total > self._config.max_length:
-      raise ValueError(f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
-                       f'{self._config.max_length}')
-    if not all(0 <= t < vocab for t in request.prompt):
-      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
-    if request.stop_strings and self._text is None:
-      raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
-    if request.allowed is not None and (np.shape(request.allowed) != (vocab,) or not np.any(request.allowed)):
-      raise ValueError(f'allowed: shape {np.shape(request.allowed)}; expected a non-empty choice among ({vocab},)')
-    if request.images and self._images is None:
-      raise ValueError('a request with images needs the weights of internvl')
+    self._check(request)
     content = self._images.name(request.prompt, request.images) if self._images else list(request.prompt)
     ids = []
     for sample in range(request.n):
@@ -101,7 +95,8 @@ class Engine:
     """A new sample that goes on from token `at` (its end, by default) of an unfinished one, prompt included.
 
     It shares the pages up to there. changes: fields of the request, such as `seed`; `max_new` counts from `at`.
-    Raises KeyError for an id that is not being worked on, ValueError for an `at` outside its answer.
+    Raises KeyError for an id that is not being worked on, ValueError for an `at` outside its answer or a request that
+    can never be served.
     """
     row = self._rows[id]
     start = len(row.content) - len(row.tokens)
@@ -111,11 +106,16 @@ class Engine:
     said = row.tokens[:at - start]
     left = {'max_new': row.request.max_new - len(said), 'n': 1, 'seed': row.request.seed + row.sample}
     request = dataclasses.replace(row.request, prompt=[*row.request.prompt, *said], **(left | changes))
+    self._check(request)
     if row.slot is not None:
       self._scheduler.remember(row)
     if self._images:
       self._images.share(row.content)
     return self._add(request, 0, row.content[:at])
+
+  def so_far(self, id: int) -> Completion:
+    """An unfinished sample as it stands between segments. Raises KeyError for an id that is not being worked on."""
+    return _completion(self._rows[id], 'unfinished')
 
   def cancel(self, id: int) -> Completion:
     """Stops a sample and returns what there is. Raises KeyError for an id that is not being worked on."""
@@ -146,6 +146,21 @@ class Engine:
       done += self.step()
     return sorted(done, key=lambda c: c.id)
 
+  def _check(self, request: Request) -> None:
+    total, vocab = len(request.prompt) + request.max_new, self._config.vocab
+    if total > self._config.max_length:
+      raise ValueError(f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
+                       f'{self._config.max_length}')
+    if not all(0 <= t < vocab for t in request.prompt):
+      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
+    if request.stop_strings and self._text is None:
+      raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
+    if request.allowed is not None and (np.shape(request.allowed) != (vocab,) or not np.any(request.allowed)):
+      raise ValueError(f'allowed: shape {np.shape(request.allowed)}; expected a non-empty choice among ({vocab},)')
+    if request.images and self._images is None:
+      raise ValueError('a request with images needs the weights of internvl')
+    self._scheduler.check(len(request.prompt), request.max_new)
+
   def _add(self, request: Request, sample: int, content: list[int]) -> int:
     watch = StopStrings(self._text, request.stop_strings) if request.stop_strings else None
     row = Row(self._next, request, sample, content, watch)
@@ -159,8 +174,7 @@ class Engine:
     del self._rows[row.id]
     if self._images:
       self._images.release(row.content)
-    return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
-                      np.array(row.version, np.int32), reason)
+    return _completion(row, reason)
 
   def _fill(self) -> None:
     """Admits and fills in. Prompts get the time of idle slots, and of half the busy ones before those wait."""

@@ -62,8 +62,10 @@ class Images:
 
   def release(self, content: Sequence[int]) -> None:
     """Ends one use of the tiles in a named prompt."""
-    for tile in self._in(content):
+    for tile in (tiles := self._in(content)):
       self._tiles[tile][1].users -= 1
+    if all(self._tiles[tile][1].users for tile in tiles):
+      return
     idle = [i for i, (_, tile) in self._tiles.items() if not tile.users]
     for i in idle[:max(len(idle) - self._spare, 0)]:
       del self._ids[self._tiles.pop(i)[0]]

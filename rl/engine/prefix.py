@@ -5,6 +5,7 @@ partly filled; a sequence that agrees with the beginning of a page only can copy
 """
 
 import collections
+import itertools
 
 import numpy as np
 
@@ -28,8 +29,8 @@ class Node:
 def common(a: np.ndarray, b: np.ndarray) -> int:
   """Length of the common beginning."""
   n = min(len(a), len(b))
-  differ = np.flatnonzero(a[:n] != b[:n])
-  return int(differ[0]) if len(differ) else n
+  equal = a[:n] == b[:n]
+  return n if equal.all() else int(equal.argmin())
 
 
 class Prefixes:
@@ -56,6 +57,8 @@ class Prefixes:
     for child in node.nodes() if len(rest) else ():
       if (n := common(child.content, rest)) > tokens:
         best, tokens = child, n
+      if tokens == len(rest):
+        break
     if best is not None:
       self._touch(best)
     self._touch(node)
@@ -83,11 +86,11 @@ class Prefixes:
   def evict(self, pages: int) -> None:
     """Gives up oldest leaves that nothing else refers to until `pages` pages are free, as far as there are any."""
     while self._pool.free < pages:
-      leaves = [n for n in self._age
-                if not n.whole and not n.partial and self._pool.references[n.page] == 1]
+      idle = (n for n in self._age if not n.whole and not n.partial and self._pool.references[n.page] == 1)
+      leaves = list(itertools.islice(idle, pages - self._pool.free))
       if not leaves:
         return
-      for leaf in leaves[:pages - self._pool.free]:
+      for leaf in leaves:
         self._remove(leaf)
 
   def clear(self) -> None:

@@ -50,10 +50,10 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """A finished sample: `tokens` int32 and their log-probabilities as sampled, a stop token included.
+  """A sample: `tokens` int32 and their log-probabilities as sampled, a stop token included.
 
-  id: as `submit` returned it. reason: 'stop', 'stop_string', 'length' or 'cancelled'. version: int32, how many weight
-  updates preceded each token.
+  id: as `submit` returned it. reason: 'stop', 'stop_string', 'length', 'cancelled', or 'unfinished' of a look in
+  between. version: int32, how many weight updates preceded each token.
   """
 
   id: int

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rl.engine.pool import Pool
-from rl.engine.prefix import Prefixes, common
+from rl.engine.prefix import Prefixes
 from rl.engine.request import Request
 from rl.engine.stops import StopStrings
 
@@ -75,39 +75,53 @@ class Scheduler:
     """Rows in the queue."""
     return [row for _, row in self._queue]
 
+  def check(self, prompt: int, new: int) -> None:
+    """Raises ValueError when so many tokens would not fit even alone."""
+    most = -(-(prompt + new - 1) // self.page_size)
+    if most > len(self.pool.references):
+      raise ValueError(f'a prompt of {prompt} tokens and {new} new ones need {most} pages; there are '
+                       f'{len(self.pool.references)}')
+
   def add(self, row: Row) -> None:
     """Queues a row. Raises ValueError when it could not finish even alone."""
-    most = -(-(len(row.content) + row.remaining - 1) // self.page_size)
-    if most > len(self.pool.references):
-      raise ValueError(f'a prompt of {len(row.content)} tokens and {row.remaining} new ones need {most} pages; there '
-                       f'are {len(self.pool.references)}')
+    self.check(len(row.content), row.remaining)
     heapq.heappush(self._queue, (row.order, row))
 
   def admit(self) -> list[tuple[int, int]]:
     """Moves rows into free slots while pages last; returns page copies (source, target) to be made before all else.
 
-    A row that would repeat what another is just filling in waits for it.
+    A row that would repeat what another is just filling in waits for it; of such rows as many as there are slots are
+    passed over, so that samples of one prompt stay near each other.
     """
     copies, later = [], []
-    while self._queue and None in self.slots:
+    filling = {key for row in self.slots if row is not None and not row.ready for key in self._prefixes_of(row)}
+    while self._queue and None in self.slots and len(later) <= len(self.slots):
       row = heapq.heappop(self._queue)[1]
-      if self._awaits(row):
+      if filling and self._awaits(row, filling):
         later.append(row)
       elif (made := self._enter(row)) is None:
         later.append(row)
         break
       else:
         copies += made
+        if not row.ready:
+          filling |= self._prefixes_of(row)
     for row in later:
       heapq.heappush(self._queue, (row.order, row))
     return copies
 
-  def _awaits(self, row: Row) -> bool:
-    content = np.array(row.content[:-1], np.int64)
-    pages, partial = self.prefixes.match(content)
-    have = len(pages) * self.page_size + (partial[1] if partial else 0)
-    return any(common(np.array(other.content[:other.target], np.int64), content) > have
-               for other in self.slots if other is not None and not other.ready)
+  def _prefixes_of(self, row: Row) -> set[bytes]:
+    """What a row will have in its pages: each prefix of full pages, and all of it."""
+    content = np.array(row.content[:row.target], np.int64)
+    return {content[:n].tobytes() for n in (*range(self.page_size, row.target, self.page_size), row.target)}
+
+  def _awaits(self, row: Row, filling: set[bytes]) -> bool:
+    """Whether the first page of a row that is not known yet is being filled in."""
+    content = np.array(row.content[:row.target], np.int64)
+    if content.tobytes() in filling:
+      return True
+    pages, _ = self.prefixes.match(content)
+    return content[:(len(pages) + 1) * self.page_size].tobytes() in filling
 
   def _enter(self, row: Row) -> list[tuple[int, int]] | None:
     """Gives a row pages and a slot: the copies to make, or None when pages are short."""

@@ -88,9 +88,12 @@ def policy_loss(logp: jax.Array, old_logp: jax.Array | None, advantages: jax.Arr
     raise ValueError(f'kl_coef={rule.kl_coef} needs ref_logp')
   if rule.importance_cap is not None and rollout_logp is None:
     raise ValueError(f'importance_cap={rule.importance_cap} needs rollout_logp')
+  # Zeros at padding from the start: whatever stands there reaches neither the loss nor its gradient.
+  inside = lambda x: None if x is None else jnp.where(mask, x, 0.0)
+  logp, old_logp, advantages, ref_logp, rollout_logp = map(inside, (logp, old_logp, advantages, ref_logp, rollout_logp))
   old_logp = jax.lax.stop_gradient(logp) if old_logp is None else old_logp
-  delta, sampled = jnp.where(mask, logp - old_logp, 0.0), jnp.where(mask, logp, 0.0)
-  plain, loss, ratio = SURROGATES[rule.surrogate](delta, sampled, advantages, mask, rule)
+  delta = logp - old_logp
+  plain, loss, ratio = SURROGATES[rule.surrogate](delta, logp, advantages, mask, rule)
   metrics = {'clipped': loss != plain, 'approx_kl': -delta, 'ratio': ratio}
   if rule.dual_clip is not None:
     metrics['dual_clipped'] = loss < plain

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from core.sample import Sampling
 from internvl import Processor, messages
 from internvl.processor import Inputs
-from rl import policy
 from rl.preference.records import Pair
+from rl.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,21 +74,18 @@ def with_tile(x: Inputs) -> Inputs:
   return x if len(x.pixels) else dataclasses.replace(x, pixels=blank)
 
 
-def continuation_pairs(params, config, processor: Processor, good: Sequence[tuple[list[dict], list[Any], str]], *,
+def continuation_pairs(sampler: Sampler, processor: Processor, good: Sequence[tuple[list[dict], list[Any], str]], *,
                        max_new: int, temperature: float = 1.0, seed: int = 0) -> list[Pair]:
   """A pair for each (messages, images, good answer), against its first half continued without the images.
 
   max_new: most tokens of a continuation. A continuation that arrives at the same text gives no pair.
   """
   said = [answer_tokens(processor, text) for _, _, text in good]
-  prompts = policy.collate([_blind_half(processor, talk, s) for (talk, _, _), s in zip(good, said)],
-                           pad_id=processor.pad_id)
-  rest = policy.answer(params, config, prompts, max_new=max_new, stop=processor.stop_id,
-                       sampling=Sampling.of(len(good), temperature=temperature, seed=seed))
+  prompts = [_blind_half(processor, talk, s) for (talk, _, _), s in zip(good, said)]
+  rest = sampler(prompts, max_new=max_new, temperature=temperature, seeds=range(seed, seed + len(good)))
   pairs = []
   for row, ((talk, images, text), s) in enumerate(zip(good, said)):
-    new = np.asarray(rest.tokens[row, 0])[np.asarray(rest.mask[row, 0])]
-    rejected = processor.answer([*s[:len(s) // 2], *new])
+    rejected = processor.answer([*s[:len(s) // 2], *rest.tokens[row, 0][rest.mask[row, 0]]])
     if rejected != text.strip():
       pairs.append(Pair(talk, images, text, rejected, '', {'kind': 'continuation'}))
   return pairs

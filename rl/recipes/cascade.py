@@ -15,7 +15,6 @@ import internvl
 from core import data, mesh
 from core.launch import field
 from core.run import Run, loop
-from core.sample import Sampling
 from core.train import Loss, Optim, init_state, make_step, optimizer
 from internvl import Processor
 from rl import dynamic, losses, policy, preference
@@ -23,6 +22,7 @@ from rl.losses import Mpo, RewardShift
 from rl.preference import Pair, Scored, Sizes
 from rl.rewards import boxed, think_format
 from rl.rewards.extract import boxed_answer
+from rl.sampler import Sampler
 from rl.tasks import Query
 
 
@@ -50,6 +50,25 @@ class MpoPhase:
 
 
 @dataclasses.dataclass(frozen=True)
+class Offline:
+  """What stands before the online phase: pairs out of the policy's own samples, MPO on them, the choice of queries."""
+
+  queries: int = field(0, 'queries sampled for pairs, and again after MPO for their accuracy; 0: no offline phase')
+  samples: int = field(16, 'samples of each')
+  temperature: float = field(1.0, 'of that sampling')
+  most: int = field(15, 'pairs of a query, at most')
+  low: float = field(0.2, 'least accuracy of a query that goes on to the online phase')
+  high: float = field(0.8, 'highest accuracy of such a query')
+  phase: MpoPhase = field(MpoPhase(), 'the MPO run')
+
+  def __post_init__(self):
+    if self.queries < 0 or self.samples < 2 or self.most < 1:
+      raise ValueError(f'queries={self.queries}, samples={self.samples}, most={self.most}: expected 0, 2, 1 or more')
+    if not 0 <= self.low <= self.high <= 1:
+      raise ValueError(f'low={self.low}, high={self.high}: expected 0 <= low <= high <= 1')
+
+
+@dataclasses.dataclass(frozen=True)
 class Sampled:
   """Samples of a query, for pairs and for its measured accuracy."""
 
@@ -67,14 +86,14 @@ def score(query: Query, texts: Sequence[str], right: Callable[[str, str], float]
   return Sampled(query, [Scored(t, right(t, query.answer) == 1, think_format(t) == 1, boxed_answer(t)) for t in texts])
 
 
-def sample(params, config: internvl.Config, processor: Processor, queries: Sequence[Query], *, samples: int,
-           max_new: int, length: int, temperature: float = 0.7, top_k: int = 50, seed: int = 0) -> list[Sampled]:
-  """`samples` answers to each query (MMPR: 32, temperature 0.7, top-k 50). length: prompt slots."""
-  prompts = policy.collate([processor(q.messages, q.images) for q in queries], pad_id=processor.pad_id, length=length)
-  answers = policy.answer(params, config, prompts, max_new=max_new, stop=processor.stop_id, sampling=Sampling.of(
-      len(queries) * samples, temperature=temperature, top_k=top_k, seed=seed))
+def sample(sampler: Sampler, processor: Processor, queries: Sequence[Query], *, samples: int, max_new: int,
+           temperature: float = 0.7, top_k: int = 50, seed: int = 0,
+           right: Callable[[str, str], float] = boxed) -> list[Sampled]:
+  """`samples` answers to each query (MMPR: 32, temperature 0.7, top-k 50)."""
+  answers = sampler([processor(q.messages, q.images) for q in queries], max_new=max_new, samples=samples,
+                    temperature=temperature, top_k=top_k, seeds=[seed + n * samples for n in range(len(queries))])
   texts = policy.texts(processor, answers)
-  return [score(q, texts[i * samples:(i + 1) * samples]) for i, q in enumerate(queries)]
+  return [score(q, texts[i * samples:(i + 1) * samples], right) for i, q in enumerate(queries)]
 
 
 def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> list[Pair]:
@@ -84,9 +103,9 @@ def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> li
                                                    most=most, seed=seed + n)]
 
 
-def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0.8) -> list[Query]:
-  """The queries whose measured accuracy lies in the band: neither hopeless nor solved (MMPR-Tiny)."""
-  return [s.query for s in sampled if dynamic.band(np.array(s.right), len(s.samples), low, high)]
+def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0.8) -> list[int]:
+  """Which queries' measured accuracies lie in the band: neither hopeless nor solved (MMPR-Tiny)."""
+  return [n for n, s in enumerate(sampled) if dynamic.band(np.array(s.right), len(s.samples), low, high)]
 
 
 def mpo(phase: MpoPhase, config: internvl.Config, params: internvl.Params, processor: Processor,

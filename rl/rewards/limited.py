@@ -45,10 +45,13 @@ class Limited:
     self._process = _CONTEXT.Process(target=_work, args=(theirs, self._function, self._memory), daemon=True)
     self._process.start()
     theirs.close()
-    if not self._pipe.poll(60):
+    try:
+      started = self._pipe.poll(60) and self._pipe.recv()
+    except (EOFError, OSError):
+      started = False
+    if not started:
       self.close()
       raise Late('the worker did not start within 60 s')
-    self._pipe.recv()
 
   def close(self) -> None:
     if self._process is not None:

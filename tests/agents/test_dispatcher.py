@@ -82,16 +82,19 @@ def test_a_full_queue_holds_back():
     pool = Scripted()
     pool.gate.clear()
     dispatcher = Dispatcher(pool, queue=2)
-    calls = [asyncio.ensure_future(dispatcher.run(i, str(i))) for i in range(5)]
+    calls = [asyncio.ensure_future(dispatcher.run('a', str(i))) for i in range(5)]
     await asyncio.sleep(0.05)
     assert dispatcher.figures()['waiting'] == 2
     with pytest.raises(Full):
-      await dispatcher.run('x', 'x', wait=False)
+      await dispatcher.run('a', 'x', wait=False)
+    calls.append(asyncio.ensure_future(dispatcher.run('b', 'b', wait=False)))    # each may have one in the queue
+    await asyncio.sleep(0.05)
     calls[1].cancel()
     pool.gate.set()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [r.stdout if isinstance(r, Result) else type(r) for r in results] == [
-        '0', asyncio.CancelledError, '2', '3', '4']
+        '0', asyncio.CancelledError, '2', '3', '4', 'b']
+    assert pool.order.index('b') <= 2
     assert '1' not in pool.order
     await dispatcher.close()
 

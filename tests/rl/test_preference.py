@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 import internvl
+from core import mesh
 from internvl.processor_config import ProcessorConfig
 from internvl.templates import LAYOUTS
-from rl import policy, preference
+from rl import preference
 from rl.preference import Examples, Pair, Records, Scored, Sizes, TooLong, correctness_pairs
 from rl.preference.build import answer_tokens, without_media
 from rl.recipes import cascade
+from rl.sampler import Room, Sampler
 from rl.tasks import expressions_query
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)
@@ -126,17 +128,16 @@ def test_pairs_that_do_not_fit_are_left_out(processor, model):
     preference.reference(params, config, Examples([long], processor, SIZES), at_once=2)
 
 
-def test_continuations_keep_the_first_half_and_see_no_image(processor, model, monkeypatch):
+def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
   config, params = model
-  seen = {}
-  answer = policy.answer
-  def spy(params, config, prompts, **options):
-    seen['tokens'] = prompts.tokens
-    return answer(params, config, prompts, **options)
-  monkeypatch.setattr(policy, 'answer', spy)
+  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.make(devices=jax.devices()[:1]))
+  seen = []
+  def spy(prompts, **options):
+    seen.extend(prompts)
+    return sampler(prompts, **options)
   good = [(p.messages, p.images, p.chosen) for p in digits_pairs(3)]
-  pairs = preference.continuation_pairs(params, config, processor, good, max_new=8, seed=3)
-  assert len(pairs) == 3 and not (seen['tokens'] == processor.image_id).any()
+  pairs = preference.continuation_pairs(spy, processor, good, max_new=8, seed=3)
+  assert len(pairs) == 3 and not any((x.tokens == processor.image_id).any() for x in seen)
   for pair, (_, images, text) in zip(pairs, good):
     half = processor.tokenizer.decode(answer_tokens(processor, text)[:len(answer_tokens(processor, text)) // 2])
     assert pair.chosen == text and pair.images is images

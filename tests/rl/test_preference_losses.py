@@ -77,6 +77,36 @@ def test_dpo_against_its_gradient_in_the_paper():
   np.testing.assert_allclose(losses.dpo(rewards, 0.5), losses.dpo(rewards[:, ::-1], 0.5), atol=1e-6)
 
 
+# Three batches in a row through `DPOTrainer.dpo_loss` of trl 0.21.0, beta 0.1, in float64: summed log-probabilities
+# (chosen, rejected, reference of each), losses 'sigmoid', the same smoothed by 0.25, 'bco_pair', running mean after.
+TRL = [
+    ([[-19.5, -20.53, -17.44, -19.58], [-22.14, -18.55, -14.78, -16.21], [-22.81, -25.06, -22.49, -19.83],
+      [-29.3, -20.88, -24.98, -22.93]],
+     [0.9040620, 0.5891850, 0.9834403, 1.0680853], [0.8078120, 0.6441850, 0.8546903, 0.9063353],
+     [1.5882543, 1.2850237, 1.6779533, 1.7410230], 0.4943750),
+    ([[-22.18, -21.27, -18.35, -15.83], [-20.51, -14.53, -22.66, -18.59], [-16.39, -19.62, -22.97, -23.69],
+      [-21.83, -19.12, -24.04, -20.84]],
+     [1.1105495, 1.0530494, 0.5442122, 0.4514820], [0.9327995, 0.8970494, 0.6252122, 0.5917320],
+     [1.8487950, 1.7314507, 1.2312127, 1.1322450], 0.3383125),
+    ([[-20.64, -17.84, -19.14, -18.58], [-22.62, -20.52, -16.86, -14.03], [-25.04, -13.94, -14.62, -16.87],
+      [-18.94, -21.26, -14.17, -12.16]],
+     [0.3686273, 0.9518212, 0.7888275, 0.6851792], [0.5706273, 0.8358212, 0.7430775, 0.6891792],
+     [1.0271585, 1.6582111, 1.5494018, 1.4086788], 0.1704167),
+]
+
+
+def test_dpo_bco_and_the_running_shift_against_trl():
+  shift = RewardShift.new()
+  for sums, sigmoid, smoothed, bco_pair, mean in TRL:
+    chosen, rejected, ref_chosen, ref_rejected = jnp.array(sums)
+    rewards = 0.1 * jnp.stack([chosen - ref_chosen, rejected - ref_rejected], 1)
+    shift = shift.update(rewards, jnp.ones(4, bool))
+    assert float(shift.mean) == pytest.approx(mean, abs=1e-6)
+    np.testing.assert_allclose(losses.dpo(rewards), sigmoid, atol=2e-6)
+    np.testing.assert_allclose(losses.dpo(rewards, 0.25), smoothed, atol=2e-6)
+    np.testing.assert_allclose(losses.bco(rewards, shift.mean), bco_pair, atol=2e-6)
+
+
 def test_shift_is_the_cumulative_mean_of_batch_means():
   rng = np.random.default_rng(0)
   shift, means = RewardShift.new(), []

@@ -13,18 +13,24 @@ import numpy as np
 import pytest
 
 import internvl
+from core import mesh
 from core.intervals import wilson
-from core.sample import Sampling
 from rl import policy, train
 from rl.configs import CONFIGS, Config
-from rl.rewards import exact_match
+from rl.evaluate import evaluate
+from rl.rewards import Rewards, exact_match
+from rl.rollouts import Collector
+from rl.setup import ROLLOUT_SEED, Setup, setup
 
 SMOKE = CONFIGS['smoke']
 
 
+ONE = mesh.make(devices=jax.devices()[:1])
+
+
 @pytest.fixture(scope='module')
 def s():
-  return train.setup(SMOKE)
+  return setup(SMOKE, ONE)[0]
 
 
 @pytest.fixture(scope='module')
@@ -32,45 +38,100 @@ def weights(s):
   return internvl.init(jax.random.key(1), s.model)
 
 
-def test_answers_have_the_log_probability_they_were_sampled_with(s, weights):
-  prompts = s.prompts(s.queries('train', 5, 0, 4))
-  answers = policy.answer(weights, s.model, prompts, max_new=4, stop=s.processor.stop_id,
-                          sampling=Sampling.of(4, temperature=1.0, seed=3))
-  logp, entropy = policy.log_probs(weights, s.model, prompts, answers)
-  np.testing.assert_allclose(np.where(answers.mask, logp, 0), np.where(answers.mask, answers.logp, 0), atol=1e-4)
+@pytest.fixture(scope='module')
+def sampler(s, weights):
+  return s.sampler(weights, ONE)
+
+
+def _prompts(s, n):
+  return s.inputs(s.queries('train', 5, range(n)))
+
+
+@pytest.mark.parametrize('temperature', [1.0, 0.7])
+def test_answers_have_the_log_probability_they_were_sampled_with(s, weights, sampler, temperature):
+  prompts = _prompts(s, 4)
+  answers = sampler(prompts, max_new=4, samples=2, temperature=temperature, seeds=[3, 5, 7, 9])
+  logp, entropy = policy.log_probs(weights, s.model, s.collate(prompts), answers, temperature=temperature)
+  np.testing.assert_allclose(np.where(answers.mask, logp, 0), answers.logp, atol=1e-4)
   assert (np.asarray(entropy) > 0).all()
 
 
 @pytest.mark.parametrize('slots', [1, 4])
-def test_answers_that_share_a_prompt_equal_answers_to_copies_of_it(s, weights, slots):
-  prompts = s.prompts(s.queries('train', 5, 0, 2))
-  copies = jax.tree.map(lambda x: np.repeat(x, 3, 0), prompts)
-  sampling = Sampling.of(6, temperature=1.0, seed=3)
-  shared, alone = (policy.answer(weights, s.model, p, max_new=slots, stop=s.processor.stop_id, sampling=sampling)
-                   for p in (prompts, copies))
-  assert shared.tokens.shape == (2, 3, slots) and alone.tokens.shape == (6, 1, slots)
-  np.testing.assert_array_equal(shared.tokens.reshape(6, 1, slots), alone.tokens)
-  for a, b in zip(policy.log_probs(weights, s.model, prompts, shared), policy.log_probs(weights, s.model, copies, alone)):
+def test_log_probabilities_of_answers_that_share_a_prompt_equal_those_beside_copies_of_it(s, weights, sampler, slots):
+  prompts = _prompts(s, 2)
+  shared = sampler(prompts, max_new=slots, samples=3, temperature=1.0)
+  alone = jax.tree.map(lambda x: x.reshape(6, 1, slots), shared)
+  copies = jax.tree.map(lambda x: np.repeat(x, 3, 0), s.collate(prompts))
+  pairs = zip(policy.log_probs(weights, s.model, s.collate(prompts), shared),
+              policy.log_probs(weights, s.model, copies, alone))
+  for a, b in pairs:
     np.testing.assert_allclose(np.where(shared.mask, a, 0).ravel(), np.where(alone.mask, b, 0).ravel(), atol=1e-5)
 
 
-def test_a_sample_does_not_depend_on_the_batch_around_it(s, weights):
-  prompts = s.prompts(s.queries('train', 5, 0, 4))
-  draw = lambda p, seed: np.asarray(policy.answer(
-      weights, s.model, p, max_new=4, stop=s.processor.stop_id,
-      sampling=Sampling.of(len(seed), temperature=1.0, seed=np.array(seed))).tokens)
-  alone = draw(jax.tree.map(lambda x: x[2:3], prompts), [9])
-  np.testing.assert_array_equal(draw(prompts, [7, 8, 9, 10])[2:3], alone)
+def test_a_sample_does_not_depend_on_the_batch_around_it(s, sampler):
+  prompts = _prompts(s, 4)
+  draw = lambda which: sampler([prompts[i] for i in which], max_new=4, samples=2, temperature=1.0,
+                               seeds=[10 * i for i in which])
+  np.testing.assert_array_equal(draw([0, 1, 2, 3]).tokens[2:3], draw([2]).tokens)
 
 
-def test_rewards_go_to_the_prompt_they_answer(s, weights, monkeypatch):
-  queries = s.queries('train', train.ROLLOUT_SEED, 0, SMOKE.prompts)
-  said = [q.answer if n % 2 == 0 else 'wrong' for q in queries for n in range(SMOKE.group)]
-  monkeypatch.setattr(policy, 'texts', lambda *_: said)
-  batch, metrics = train.rollout(s, weights, 0)
-  assert metrics['reward'] == 0.5
-  gain = np.asarray(batch.advantages)
+def _collect(s, sampler, monkeypatch, say, guard=lambda calls: Rewards(
+    np.array([exact_match(*c) for c in calls], np.float32), np.ones(len(calls), bool), {}), start=0, **changes):
+  """Rollouts in which sample n of query number i says say(i, n, right answer)."""
+  s = dataclasses.replace(s, config=dataclasses.replace(s.config, **changes))
+  asked = []
+
+  def spy(split, stream, numbers):
+    asked[:] = numbers
+    return Setup.queries(s, split, stream, numbers)
+
+  def texts(*_):
+    rows = zip(asked, Setup.queries(s, 'train', ROLLOUT_SEED, asked))
+    return [say(i, n, q.answer) for i, q in rows for n in range(s.config.group)]
+
+  watched = Setup(s.config, s.model, s.processor, s.task, s.length)
+  object.__setattr__(watched, 'queries', spy)
+  monkeypatch.setattr(policy, 'texts', texts)
+  return Collector(watched, guard)(sampler, start)
+
+
+def test_rewards_go_to_the_prompt_they_answer(s, sampler, monkeypatch):
+  batch, metrics, after = _collect(s, sampler, monkeypatch, lambda i, n, right: right if n == 0 else 'wrong')
+  assert metrics['reward'] == 0.5 and metrics['reward_flat_groups'] == 0 and after == SMOKE.prompts
+  gain = np.asarray(batch.advantages)[..., 0]
   assert (gain[:, 0] > 0).all() and (gain[:, 1] < 0).all()
+
+
+def test_dynamic_sampling_goes_on_until_every_group_is_mixed(s, sampler, monkeypatch):
+  say = lambda i, n, right: right if n == 0 or i % 2 else 'wrong'  # every other query is solved by all samples
+  batch, metrics, after = _collect(s, sampler, monkeypatch, say, start=6, dynamic=True)
+  assert (np.asarray(batch.advantages)[:, 0] > 0).all() and after == 6 + 2 * SMOKE.prompts
+  assert metrics['dynamic_rounds'] == 2 and metrics['dynamic_kept'] == 0.5
+
+
+def test_a_lost_reward_costs_its_sample_alone(s, sampler, monkeypatch):
+  def guard(calls):
+    values = np.array([exact_match(*c) for c in calls], np.float32)
+    return Rewards(values, np.arange(len(calls)) != 0, {0: 'raised'})
+  batch, metrics, _ = _collect(s, sampler, monkeypatch, lambda i, n, right: right if n == 0 else 'wrong', guard)
+  assert metrics['reward_lost'] == np.float32(1 / (SMOKE.prompts * SMOKE.group))
+  assert not batch.answers.mask[0, 0].any() and batch.answers.mask[1, 0].any()
+  assert (np.asarray(batch.advantages)[0, 0] == 0).all()
+
+
+def test_pass_at_k_counts_the_drawn_answers(s, sampler):
+  queries = s.queries('heldout', 3, range(6))
+  seen = []
+
+  def right(answer, reference):
+    seen.append(reference)
+    return float(len(seen) % 3 == 0)
+
+  result = evaluate(sampler, s.processor, queries, max_new=2, right=right, samples=3)
+  assert result.right == [False, False, True, False, False, True] and result.sampled.shape == (6, 3)
+  assert seen[6:] == [q.answer for q in queries for _ in range(3)]
+  assert result.pass_at(3) == 1.0 and result.pass_at(1) == pytest.approx(1 / 3)
+  assert result.summary()['pass@3'] == 1.0
 
 
 def test_held_out_images_are_never_trained_on(s):
@@ -108,7 +169,7 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
   processor = internvl.Processor.load(tmp_path / 'model')
   assert model.image_token == processor.image_id
   text = internvl.chat(params, model, processor, [{'role': 'user', 'content': '<image>\nSum?'}],
-                       images=[train.setup(config).queries('heldout', 3, 0, 1)[0].images[0]], max_new_tokens=4)
+                       images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images, max_new_tokens=4)
   assert isinstance(text, str)
 
 

@@ -17,7 +17,7 @@ SIZES = {'vocab_size': 300, 'hidden_size': 24, 'num_hidden_layers': 3, 'num_atte
 
 def reference(kind, folder=None, **changes):
   """A transformers encoder whose every weight, norms included, is drawn anew."""
-  torch = pytest.importorskip('torch')
+  import torch
   import transformers
   config, model = {'bert': (transformers.BertConfig, transformers.BertModel),
                    'roberta': (transformers.RobertaConfig, transformers.RobertaModel)}[kind]

@@ -182,6 +182,48 @@ def test_the_kernel_learns_which_direction_matters():
   assert error(learnt, fresh) < 0.25 * error(params, fresh)
 
 
+def test_an_empty_memory_is_worth_nothing_and_empty_entries_count_for_nothing():
+  params, episodes, states, cases, _ = memory()
+  grown = jax.tree.map(lambda x: jnp.concatenate([x, 7 * jnp.ones_like(x[:4])]), episodes)
+  grown = grown.replace(cases=grown.cases.at[9:].set(-1))
+  for asked in (cases, jnp.full(5, 8)):
+    np.testing.assert_allclose(softq.episodic_q(params, grown, states, asked),
+                               softq.episodic_q(params, episodes, states, asked))
+  empty = grown.replace(cases=jnp.full(13, -1))
+  np.testing.assert_array_equal(softq.episodic_q(params, empty, states, cases), 0)
+  gradient = jax.grad(lambda p: softq.episodic_q(p, empty, states, cases).sum())(params)
+  assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_kernel_control_learns_which_case_suits_which_state():
+  """The whole loop of the paper on a bandit: the sign of one coordinate of six decides which of two cases is right."""
+  size, control = 300, softq.Control(alpha=0.1)
+  optimizer = optax.adam(0.03)
+
+  @jax.jit
+  def step(carry, t):
+    params, target, moments, d = carry
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(1), t), 3)
+    s = jax.random.normal(keys[0], (1, 6))
+    q = jnp.stack([softq.episodic_q(params, d, s, jnp.full(1, c))[0] for c in range(2)])
+    case = jax.random.categorical(keys[1], q / control.alpha)
+    reward = jnp.where((s[0, 0] > 0) == (case == 1), 1.0, 0.0)
+    y = softq.td_target(reward[None], q[None], control.gamma, control.alpha, last=True)  # one step an episode
+    rows = jax.random.randint(keys[2], (32,), 0, t + 1)
+    d = softq.Episodes(d.states.at[t].set(s[0]), d.cases.at[t].set(case), d.values.at[t].set(y[0]))
+    # Each drawn entry is predicted from the others: it must not answer for itself.
+    loss = lambda p: jax.vmap(lambda i: softq.kernel_loss(
+        p, d.replace(cases=d.cases.at[i].set(-1)), d.states[i][None], d.cases[i][None], d.values[i][None]))(rows).mean()
+    change, moments = optimizer.update(jax.grad(loss)(params), moments)
+    params = optax.apply_updates(params, change)
+    return (params, softq.soft_copy(target, params, control.keep), moments, d), reward
+
+  params = softq.Kernel(jnp.eye(6), jnp.asarray(0.0))
+  empty = softq.Episodes(jnp.zeros((size, 6)), jnp.full(size, -1), jnp.zeros(size))
+  _, rewards = jax.lax.scan(step, (params, params, optimizer.init(params), empty), jnp.arange(size))
+  assert rewards[:30].mean() < 0.75 and rewards[-100:].mean() > 0.85
+
+
 def test_kernel_targets_bootstrap_from_every_case_of_the_bank():
   params, episodes, states, _, rewards = memory()
   last = jnp.array([False, False, True, False, True])

@@ -1,8 +1,10 @@
 """Hostile snippets: every one ends as an ordinary result in time, reaches nothing, and disturbs nobody."""
 
+import ctypes
 import os
 import pathlib
 import socket
+import subprocess
 import threading
 import time
 
@@ -116,6 +118,8 @@ REACHES = {
     'hardlink': TRY.format('os.link({secret}, "b"); open("b").read()'),
     'path upwards': TRY.format('open("../" * 40 + {secret}.lstrip("/")).read()'),
     'root of a process': TRY.format('open("/proc/self/root" + {secret}).read()'),
+    'root folder': TRY.format('open("/new", "w")'),
+    'devices': TRY.format('os.mknod("dev", 0o20666, os.makedev(1, 1)); open("dev").read(1)'),
     'python itself': TRY.format('open(os.__file__, "a")'),
     'environment': 'import os\nprint("ESCAPED" if "SECRET" in os.environ else sorted(os.environ))',
     'environment of others': TRY.format('assert open("/proc/1/environ", "rb").read()'),
@@ -169,8 +173,18 @@ for frame in [sys._getframe(i) for i in range(1, 9)]:
 }
 
 
+def kernel_has(backend: str) -> bool:
+  """Whether this kernel lets anybody do what the backend needs, asked without the sandbox."""
+  if backend == 'landlock':
+    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 3     # landlock_create_ruleset, its version
+  command = ['unshare', '--user', '--map-root-user', '--mount', '--pid', '--net', '--fork', 'mount', '-t', 'tmpfs']
+  return subprocess.run([*command, 'none', '/mnt'], capture_output=True).returncode == 0
+
+
 @pytest.fixture(scope='module', params=['namespaces', 'landlock'])
 def pool(request):
+  if not kernel_has(request.param):
+    pytest.skip(f'this kernel has no {request.param} for us')
   os.environ['SECRET'] = 'of the host'
   with Pool(3, LIMITS, profile='numpy', backend=request.param) as pool:
     yield pool
@@ -270,6 +284,12 @@ os.environ['LEFT'] = 'x'; open('left', 'w').write('x')
     result = pool.run('import json, math, numpy, os\n(math.pi > 3.1, json.dumps([1]), int(numpy.sum([1, 2])), '
                       'len("ab"), os.environ.get("LEFT"), os.listdir("."))')
     assert result.stdout == "(True, '[1]', 3, 2, None, [])\n", result
+
+
+def test_temporary_files_and_folders_are_the_calls_own(pool):
+  code = 'import os, tempfile\nwith tempfile.NamedTemporaryFile("w") as f, tempfile.TemporaryDirectory() as d: pass\n'
+  result = pool.run(code + 'os.path.dirname(f.name) == tempfile.gettempdir() == os.environ["TMPDIR"] == os.getcwd()')
+  assert result.stdout == 'True\n', result
 
 
 def test_random_numbers_differ_between_calls(pool):

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import decoder, sample
+from core import decoder, pages, sample
 from core.sample import Sampling
-from rl.engine import Engine, Request
+from rl.engine import Engine, Request, device
 
 CONFIG = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, width=32, mlp_width=48, max_length=64)
 PARAMS = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(0), CONFIG))  # far from uniform
@@ -75,11 +75,9 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
       if asked and r.random() < 0.3:
         id = int(r.choice(list(asked)))
         key, start, new = asked[id]
-        row = e._rows[id]
-        if len(row.tokens) < new and r.random() < 0.7:
-          keep = int(r.integers(0, len(row.tokens) + 1))
-          if keep < new:
-            asked[e.fork(id, len(row.request.prompt) + keep)] = key, start + keep, new - keep
+        if r.random() < 0.7:
+          keep = int(r.integers(0, len(e.so_far(id).tokens) + 1))
+          asked[e.fork(id, len(PROMPTS[key[0]]) + start + keep)] = key, start + keep, new - keep
         else:
           c = e.cancel(id)
           key, start, _ = asked.pop(id)
@@ -137,24 +135,29 @@ def test_samples_of_one_prompt_fill_it_in_once():
 
 def test_a_fork_shares_pages_and_copies_at_most_one():
   e = Engine(PARAMS, CONFIG, slots=2, pages=40, page_size=4, segment=4, chunk=32)
-  (id,) = e.submit(Request(PROMPTS[2], 12, temperature=1.0, seed=3))
+  (id,) = e.submit(Request(PROMPTS[2], 24, temperature=1.0, seed=3))
   e.step()
   for at, copies in ((13, 0), (12, 1)):  # 12 and 11 tokens in pages
     before = dataclasses.replace(e.stats)
     fork = e.fork(id, at, seed=9, max_new=3)
-    done = []
-    while not done:
-      done = [c for c in e.step() if c.id == fork]
+    (done,) = e.step()
     assert (e.stats.copied - before.copied, e.stats.prefilled - before.prefilled) == (copies, 0)
-    row = e._rows.get(id)
-    said = (row.tokens if row else finished[id])[:at - len(PROMPTS[2])]
+    said = e.so_far(id).tokens[:at - len(PROMPTS[2])].tolist()
     (want,), _ = generate([PROMPTS[2] + said], {'temperature': 1.0}, [9], new=3)
-    assert done[0].tokens.tolist() == want
-    if row:
-      finished = {id: list(row.tokens)}
+    assert done.id == fork and done.tokens.tolist() == want
   with pytest.raises(ValueError, match='fork at token 3; expected 9'):
-    (id,) = e.submit(Request(PROMPTS[2], 12))
     e.fork(id, 3)
+
+
+def test_a_long_prompt_does_not_hold_up_the_slots():
+  e = engine(3, 200)
+  (short,) = e.submit(Request(PROMPTS[0], NEW))
+  e.step()
+  e.scheduler.prefixes.clear()
+  (long,) = e.submit(Request(PROMPTS[4], 5))
+  e.step()
+  assert len(e.so_far(short).tokens) == 10 and len(e.so_far(long).tokens) == 0
+  e.run()
 
 
 def test_stops_and_allowed_tokens():
@@ -206,13 +209,12 @@ def test_sinks_and_windows():
 
 def test_decoding_copies_no_weights_and_no_pages():
   """Temporary memory of the compiled segment, on shapes alone, stays below half of one layer's weights."""
-  from rl.engine import device
   config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=2048, width=512, heads=8, kv_heads=4, head_dim=64,
                                mlp_width=1536, tied=False, depth=3)
   e = engine(3, 200)
   read, slots = e._inputs([])
   weights = jax.eval_shape(lambda: device.layout(decoder.init(jax.random.key(0), config), jnp.float32))
-  k, v = jax.eval_shape(lambda: __import__('core.pages', fromlist=['pools']).pools(config, 200, 4, jnp.float32))
+  k, v = jax.eval_shape(lambda: pages.pools(config, 200, 4, jnp.float32))
   compiled = device.decode.lower(weights, config, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool),
                                  segment=5).compile()
   layer = sum(w.size * 4 for w in jax.tree.leaves(weights.blocks[0]))
@@ -237,3 +239,9 @@ def test_impossible_requests_are_refused():
   with pytest.raises(ValueError, match='slots=0'):
     Engine(PARAMS, CONFIG, slots=0, pages=1, page_size=1, segment=1)
   assert e.idle
+  (id,) = e.submit(Request([1], 4))
+  with pytest.raises(ValueError, match='context of 64'):
+    e.fork(id, max_new=64)
+  with pytest.raises(KeyError):
+    e.cancel(id + 1)
+  assert e.cancel(id).reason == 'cancelled' and e.idle

@@ -1,0 +1,47 @@
+"""The offline phase of the cascade: the policy's own samples become preference pairs, and choose the online queries."""
+
+import json
+import pathlib
+
+from absl import logging
+
+import internvl
+from core import record
+from rl import preference
+from rl.recipes import cascade
+from rl.sampler import Sampler
+from rl.setup import ROLLOUT_SEED, Setup
+
+
+def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
+            place) -> tuple[internvl.Params, list[int]]:
+  """(weights after MPO, numbers of the queries whose accuracy under them lies in the band).
+
+  Samples the first `config.offline.queries` queries of the online stream, with the weights before and after. The
+  pairs and the chosen numbers are kept in the workdir, and taken from there by a run that was stopped.
+  Raises ValueError when the samples make no pair, or no query lies in the band.
+  """
+  c = s.config.offline
+  queries = s.queries('train', ROLLOUT_SEED, range(c.queries))
+  sample = lambda seed: cascade.sample(
+      sampler, s.processor, queries, samples=c.samples, max_new=s.config.max_new, temperature=c.temperature, top_k=0,
+      seed=seed, right=s.task.right)
+  path = workdir / 'pairs.jsonl'
+  if not path.exists():
+    pairs = cascade.pairs_of(sample(seed=1), most=c.most)
+    if not pairs:
+      raise ValueError(f'{c.samples} samples of {c.queries} queries make no preference pair')
+    workdir.mkdir(parents=True, exist_ok=True)
+    logging.info('%d preference pairs', preference.write(path, pairs))
+  pairs = preference.Records(path)
+  weights = cascade.mpo(c.phase, s.model, weights, s.processor, pairs, workdir / 'mpo', place=place)
+  sampler.update(weights)
+  chosen = workdir / 'queries.json'
+  if not chosen.exists():
+    kept = cascade.online_queries(sample(seed=2), c.low, c.high)
+    if not kept:
+      raise ValueError(f'no query of {c.queries} has an accuracy from {c.low} to {c.high}')
+    record.replace(chosen, json.dumps(kept))
+  kept = json.loads(chosen.read_text())
+  logging.info('%d of %d queries lie in the band', len(kept), c.queries)
+  return weights, kept

@@ -1,0 +1,94 @@
+"""Rollouts: queries answered by the policy, rewarded, and compared within their groups.
+
+B prompts   G answers to each   N answer slots
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rl import advantages, dynamic, policy
+from rl.rewards import Guard
+from rl.sampler import Sampler
+from rl.setup import ROLLOUT_SEED, Setup
+from rl.update import Rollouts
+
+# From rewards float32 [B, G], valid bool [B, G] and the answers' mask bool [B, G, N], to [B, G, 1 or N].
+ADVANTAGES = {
+    'grpo': lambda r, valid, mask: advantages.grpo(r, valid)[..., None],
+    'dr_grpo': lambda r, valid, mask: advantages.dr_grpo(r, valid)[..., None],
+    'rloo': lambda r, valid, mask: advantages.rloo(r, valid)[..., None],
+    'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
+    'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Collector:
+  """Makes rollouts. only: numbers of the queries to draw from, over and over; None draws from the endless stream."""
+
+  setup: Setup
+  guard: Guard
+  only: Sequence[int] | None = None
+
+  def __call__(self, sampler: Sampler, start: int) -> tuple[Rollouts, dict, int]:
+    """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
+
+    Of several processes each makes its share, from queries of its own. With `config.dynamic`, as many rounds as it
+    takes to find groups that are neither all right nor all wrong.
+    """
+    c, cursor = self.setup.config, dynamic.Cursor(start)
+    share = c.prompts // jax.process_count()
+    sample = lambda numbers: self._sample(sampler, numbers)
+    if c.dynamic:
+      batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=share,
+                                  at_once=share)
+    else:
+      batch, drawn = sample(cursor.take(share)), None
+    metrics = self._metrics(batch) | (drawn.metrics() if drawn else {})
+    return self._rollouts(batch), metrics, cursor.at
+
+  def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
+    s, c = self.setup, self.setup.config
+    numbers = [n * jax.process_count() + jax.process_index() for n in numbers]
+    at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
+    queries = s.queries('train', ROLLOUT_SEED, at)
+    inputs = s.inputs(queries)
+    answers = sampler(inputs, max_new=c.max_new, samples=c.group, temperature=c.temperature,
+                      seeds=[(n + c.seed * 2**20) * c.group for n in numbers])
+    said = policy.texts(s.processor, answers)
+    asked = [(text, queries[i // c.group].answer) for i, text in enumerate(said)]
+    rewards = self.guard(asked)
+    shape = (len(queries), c.group)
+    right = np.array([s.task.right(*pair) for pair in asked], np.float32)
+    return {'prompts': s.collate(inputs), 'answers': answers, 'right': right.reshape(shape),
+            'rewards': rewards.values.reshape(shape), 'valid': rewards.valid.reshape(shape)}
+
+  def _rollouts(self, batch: dict) -> Rollouts:
+    mask = batch['answers'].mask & batch['valid'][..., None]
+    gain = ADVANTAGES[self.setup.config.advantage](*map(jnp.asarray, (batch['rewards'], batch['valid'], mask)))
+    answers = batch['answers'].replace(mask=mask)
+    return Rollouts(batch['prompts'], answers, np.asarray(gain), answers.logp, np.ones(len(mask), bool))
+
+  def _metrics(self, batch: dict) -> dict:
+    answers, valid = batch['answers'], batch['valid']
+    lengths = answers.mask.sum(-1)
+    ended = np.take_along_axis(answers.tokens, lengths[..., None] - 1, -1)[..., 0] == self.setup.processor.stop_id
+    mean = lambda x: np.float32(x[valid].mean()) if valid.any() else np.float32(0)
+    flat = ~dynamic.mixed(batch['rewards'], valid)
+    return _together({'reward': mean(batch['rewards']), 'right': mean(batch['right']),
+                      'reward_flat_groups': flat.mean(),
+                      'reward_lost': np.float32(1 - valid.mean()), 'answer_length': lengths.mean(),
+                      'answer_cut': np.float32(1 - ended.mean())}) | {'tokens': lengths.sum() * jax.process_count()}
+
+
+def _together(metrics: dict) -> dict:
+  """The means over all processes."""
+  if jax.process_count() == 1:
+    return metrics
+  values = multihost_utils.process_allgather(np.array(list(metrics.values()), np.float32))
+  return dict(zip(metrics, values.mean(0)))

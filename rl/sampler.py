@@ -1,0 +1,72 @@
+"""Answers of an InternVL policy through the segment engine, as arrays to train on.
+
+B prompts   G answers to each   N answer slots
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from core import mesh
+from core import params as weights
+from core.launch import field
+from internvl import Processor, model
+from internvl.processor import Inputs
+from rl.engine import Engine, Request
+from rl.policy import Answers
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+  """The engine's room; `rl.engine.Engine` checks it."""
+
+  slots: int = field(512, 'answers decoded together')
+  pages: int = field(1024, 'pages of the key-value cache')
+  page_size: int = field(16, 'tokens of a page')
+  segment: int = field(4, 'tokens decoded between two looks at what is finished')
+  chunk: int = field(512, 'prompt tokens filled in at a time')
+
+
+class Sampler:
+  """An engine for the policy in `dtype` on the mesh `home`, of devices of this process; `update` gives new weights."""
+
+  def __init__(self, params: model.Params, config: model.Config, processor: Processor, room: Room,
+               home: jax.sharding.Mesh, dtype='float32'):
+    self._dtype = dtype
+    self._home, self._places = home, mesh.shardings(model.spec(config), home)
+    self._stop, self._image_token = processor.stop_id, config.image_token
+    params = self.here(params)
+    with jax.set_mesh(home):
+      self._engine = Engine(params, config, **dataclasses.asdict(room))
+
+  def here(self, params: model.Params) -> model.Params:
+    """The weights where the engine lives; of several processes, each gathers its own."""
+    params = weights.cast(params, self._dtype)
+    if jax.process_count() > 1:
+      params = jax.tree.map(mesh.to_local, params)
+    return jax.device_put(params, self._places)
+
+  def update(self, params: model.Params) -> None:
+    """Samples from these weights from now on."""
+    params = self.here(params)
+    with jax.set_mesh(self._home):
+      self._engine.update(params)
+
+  def __call__(self, prompts: Sequence[Inputs], *, max_new: int, samples: int = 1, temperature: float = 0.0,
+               top_k: int = 0, seeds: Sequence[int] | None = None) -> Answers:
+    """`samples` answers to each prompt, host arrays [B, G, N]; answer g to prompt b draws with seeds[b] + g."""
+    seeds = range(0, len(prompts) * samples, samples) if seeds is None else seeds
+    with jax.set_mesh(self._home):
+      for x, seed in zip(prompts, seeds, strict=True):
+        images = [x.pixels] if (x.tokens == self._image_token).any() else []
+        self._engine.submit(Request(x.tokens.tolist(), max_new, samples, stops=(self._stop,), temperature=temperature,
+                                    top_k=top_k, seed=int(seed), images=images))
+      done = self._engine.run()
+    tokens, logp = np.zeros((len(done), max_new), np.int32), np.zeros((len(done), max_new), np.float32)
+    mask = np.zeros(tokens.shape, bool)
+    for row, answer in enumerate(done):
+      n = len(answer.tokens)
+      tokens[row, :n], logp[row, :n], mask[row, :n] = answer.tokens, answer.logp, True
+    return Answers(*(x.reshape(len(prompts), samples, max_new) for x in (tokens, logp, mask)))

@@ -1,0 +1,47 @@
+"""Greedy tokens of the engine on eight fake devices are those on one."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[3]
+SCRIPT = """
+import dataclasses
+import jax, numpy as np
+from core import decoder, mesh
+from rl.engine import Engine, Request
+
+assert jax.device_count() == 8
+config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, max_length=64, heads=4, kv_heads=2)
+params = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(0), config))
+
+def run(params, **shape):
+  on = mesh.make(**shape) if shape else mesh.make(devices=jax.devices()[:1])
+  with jax.set_mesh(on):
+    params = jax.device_put(params, mesh.shardings(decoder.spec(config), on))
+    e = Engine(params, config, slots=4, pages=30, page_size=4, segment=4, chunk=8)
+    split = sum(not w.sharding.is_fully_replicated for w in jax.tree.leaves((e._params, e._k)))
+    assert bool(split) == bool(shape)
+    for i, n in enumerate((3, 17, 9)):
+      e.submit(Request(np.random.default_rng(i).integers(0, 40, n).tolist(), 12, n=2))
+    first = [c.tokens.tolist() for c in e.run()]
+    e.update(params)
+    e.submit(Request([1, 2, 3], 12))
+    return first, [c.tokens.tolist() for c in e.run()]
+
+want = run(params)
+assert len(want[0]) == 6
+assert run(params, data=2, expert=2, model=2) == want
+print('equal')
+"""
+
+
+@pytest.mark.slow
+def test_greedy_tokens_do_not_depend_on_the_number_of_devices():
+  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+  out = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags},
+                       capture_output=True, text=True, check=False)
+  assert out.returncode == 0 and out.stdout.strip() == 'equal', out.stderr[-3000:]

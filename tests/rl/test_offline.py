@@ -1,0 +1,52 @@
+"""The offline phase of a cascade, on samples that are given."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from core import mesh
+from core.train import Optim
+from rl import offline as phase
+from rl.configs import CONFIGS
+from rl.preference import Records, Sizes
+from rl.recipes import cascade
+from rl.setup import setup
+
+SIZES = Sizes(prompt=48, answer=48, tiles=3)
+MPO = cascade.MpoPhase(steps=2, batch=4, sizes=SIZES, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
+
+
+class Mute:
+  """A sampler that only counts updates."""
+
+  updates = 0
+
+  def update(self, weights):
+    """New weights."""
+    self.updates += 1
+
+
+@pytest.mark.slow
+def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypatch):
+  config = dataclasses.replace(CONFIGS['smoke'], task='expressions', max_new=48,
+                               offline=cascade.Offline(queries=6, samples=4, phase=MPO))
+  place = mesh.make(devices=jax.devices()[:1])
+  s, weights = setup(config, place)
+  calls = []
+
+  def sample(sampler, processor, queries, *, samples, right, **_):
+    calls.append(len(queries))
+    say = lambda n, i, q: q.solution if i < n % 5 else f'<think></think>\\boxed{{{900 + i}}}'
+    return [cascade.score(q, [say(n, i, q) for i in range(samples)], right) for n, q in enumerate(queries)]
+
+  monkeypatch.setattr(cascade, 'sample', sample)
+  copy = lambda: jax.tree.map(lambda x: x.copy(), weights)
+  trained, kept = phase.offline(s, copy(), Mute(), tmp_path, place)
+  assert kept == [1, 2, 3] and calls == [6, 6]  # 0 and 5 are never right, 4 always is
+  assert {p.meta['kind'] for p in Records(tmp_path / 'pairs.jsonl')} == {'correctness'}
+  again, same = phase.offline(s, copy(), Mute(), tmp_path, place)
+  assert same == kept and calls == [6, 6]  # nothing is sampled a second time
+  for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(again)):
+    np.testing.assert_array_equal(a, b)

@@ -1,0 +1,47 @@
+"""Queries from files."""
+
+import json
+import pathlib
+
+import pytest
+
+from internvl import digits
+from rl.tasks import from_files
+
+
+@pytest.fixture
+def files(tmp_path):
+  for split, n in (('train', 5), ('heldout', 3)):
+    digits.export(tmp_path, split, 0, n)
+  return [str(tmp_path / 'train.jsonl')], [str(tmp_path / 'heldout.jsonl')]
+
+
+def test_an_epoch_of_training_rows_has_each_once_and_the_next_another_order(files):
+  task = from_files(*files, 'exact_match')
+  epochs = [[task.query('train', 7, i).images[0] for i in range(e * 5, e * 5 + 5)] for e in range(4)]
+  assert all(len(set(e)) == 5 for e in epochs) and len({tuple(e) for e in epochs}) > 1
+  assert task.heldout == 3
+  shown = [task.query('heldout', 7, i) for i in range(3)]
+  assert [q.answer for q in shown] == [digits.example('heldout', 0, i).answer for i in range(3)]
+  assert shown[0].messages[-1]['role'] == 'user' and task.reward(shown[0].solution, shown[0].answer) == 1
+
+
+def test_the_answer_column_is_what_the_reward_compares_with(files):
+  path = files[0][0]
+  rows = [json.loads(line) for line in pathlib.Path(path).read_text(encoding='utf-8').splitlines()]
+  rows[0] |= {'answer': '42'}
+  rows[0]['conversations'][-1]['value'] = r'<think>6 * 7</think>\boxed{42}'
+  with open(path, 'w', encoding='utf-8') as f:
+    f.write(json.dumps(rows[0]) + '\n')
+  query = from_files(*files, 'boxed_and_format').query('train', 0, 0)
+  task = from_files(*files, 'boxed_and_format')
+  assert (query.answer, task.reward(query.solution, query.answer), task.right(r'\boxed{41}', '42')) == ('42', 1.0, 0)
+
+
+def test_a_video_is_refused(files):
+  path = files[0][0]
+  with open(path, 'w', encoding='utf-8') as f:
+    f.write(json.dumps({'video': 'train', 'conversations': [{'from': 'human', 'value': '<video>\nWhat?'},
+                                                            {'from': 'gpt', 'value': 'x'}]}) + '\n')
+  with pytest.raises(ValueError, match='video'):
+    from_files(*files, 'boxed').query('train', 0, 0)

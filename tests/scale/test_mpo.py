@@ -1,0 +1,41 @@
+"""The MPO phase of an InternVL policy on eight devices is the phase on one."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SCRIPT = """
+import dataclasses, pathlib, sys
+import jax
+import internvl
+from core import mesh
+from core.train import Optim
+from rl.recipes import cascade
+from tests.rl.test_preference import SIZES, digits_pairs, over_bytes
+
+processor = over_bytes()
+config = dataclasses.replace(internvl.CONFIGS['tiny'], image_token=processor.image_id)
+phase = cascade.MpoPhase(steps=2, batch=8, sizes=SIZES, reference_batch=8, optim=Optim(lr=1e-3, schedule='constant'))
+for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh.make(data=4, model=2)):
+  cascade.mpo(phase, config, internvl.init(jax.random.key(0), config), processor, digits_pairs(16),
+              pathlib.Path(sys.argv[1]) / name, place=place)
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(tmp_path):
+  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
+  out = subprocess.run([sys.executable, '-c', SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False,
+                       cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'})
+  assert out.returncode == 0, out.stderr[-4000:]
+  one, eight = ([json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+                for name in ('one', 'eight'))
+  for a, b in zip(one, eight):
+    for key in ('loss', 'preference', 'quality', 'generation', 'shift', 'grad_norm'):
+      assert a[key] == pytest.approx(b[key], rel=1e-5, abs=2e-6), key
+  assert len(one) == len(eight) == 2

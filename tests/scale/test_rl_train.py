@@ -1,0 +1,59 @@
+"""Reinforcement learning on several devices and processes, and with rollouts ahead of the updates."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+from tests.scale.processes import join, spawn
+
+PROGRAM = textwrap.dedent('''
+  import dataclasses, os, pathlib, sys
+  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
+  from core import mesh
+  many = int(os.environ['PROCESSES'])
+  if many > 1:
+    mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
+  from rl import train
+  folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
+  config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=2, steps=4, save_every=1)
+  if stop:
+    from rl import online
+    make = online.make_step
+    def breaking(*a, **k):
+      step, calls = make(*a, **k), []
+      def run(*args):
+        calls.append(1)
+        if len(calls) > stop:
+          os._exit(9)
+        return step(*args)
+      return run
+    online.make_step = breaking
+  train.main(config, folder)
+''')
+
+
+def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
+  join(spawn(PROGRAM, str(folder), mode, str(stop), devices=devices, count=count), limit=900, code=9 if stop else 0)
+  return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_four_devices_and_two_processes_train_as_one(tmp_path):
+  one = _run(tmp_path / 'one')
+  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2})):
+    other = _run(tmp_path / name, **options)
+    for key, tolerance in (('reward', 0), ('answer_length', 0), ('loss', 1e-5), ('entropy', 1e-5), ('grad_norm', 1e-4)):
+      np.testing.assert_allclose([m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance,
+                                 err_msg=f'{name} {key}')
+
+
+@pytest.mark.slow
+def test_rollouts_ahead_are_one_update_old_and_survive_a_crash(tmp_path):
+  whole = _run(tmp_path / 'whole', 'ahead', devices=2)
+  assert [m['staleness'] for m in whole] == [0, 1, 1, 1]
+  _run(tmp_path / 'cut', 'ahead', devices=2, stop=5)  # inside the third rollout's updates
+  _run(tmp_path / 'cut', 'ahead', devices=2)
+  for name in ('metrics.jsonl', 'results.json', 'model/model.safetensors'):
+    assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes(), name
