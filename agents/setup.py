@@ -72,7 +72,7 @@ class Setup:
     problems = self.heldout[:n] or [product('heldout', HELDOUT_SEED, i) for i in range(n)]
     traces = self.rollout(problems, self.seeds(HELDOUT_SEED, 0, len(problems)), c.bounds, c.eval_temperature)
     right = [bool(reward(t, p.answer)) for t, p in zip(traces, problems)]
-    return Result(problems, [answer(t) or '' for t in traces], right, traces)
+    return Result(problems, [answer(t) or '' for t in traces], right, traces=traces)
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import grade, train
+from agents import grade, report, train
 from agents.configs import CONFIGS, Config, Stage
 from agents.problems import PHRASES, TOOL, demonstrations, product, read
 from agents.protocol import END, TAGS, Protocol, parse
 from agents.rows import log_probs, pack
+from agents.setup import Result
 from agents.sft import collate, example
 from agents.tools import Response
 from agents.trajectory import Bounds, Trace, Trajectory, Turn
@@ -210,3 +211,14 @@ def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
   assert (tmp_path / 'whole' / 'reward.png').stat().st_size > 5000
   assert 'Conversations after' in (tmp_path / 'whole' / 'report.html').read_text()
   assert len(json.loads((tmp_path / 'whole' / 'results.json').read_text())['after']['interval']) == 2
+
+
+def test_the_report_shows_conversations_and_escapes_what_they_say(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text(json.dumps(
+      {'step': 1, 'reward': 0.5, 'right_calls_failed': 0.1, 'kept_right_calls_failed': 0.0}) + '\n')
+  trace = Trace([Turn('<script>', (Response('stdout: 42', 'ok'),)), Turn('<answer>42</answer>')], 'final')
+  result = Result([product('heldout', 0, 0)] * 2, ['42', ''], [True, False], traces=[trace, trace])
+  text = report.write(tmp_path, result, result).read_text()
+  assert '50.0 %' in text and 'stdout: 42' in text and 'no answer' in text and '<script>' not in text
+  assert result.summary()['right'] == 1
+  assert len((tmp_path / 'conversations.jsonl').read_text().splitlines()) == 4
