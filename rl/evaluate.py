@@ -52,8 +52,8 @@ def evaluate(sampler: Sampler, processor: Processor, queries: Sequence[Query], *
   prompts = [processor(q.messages, q.images) for q in queries]
   check = lambda texts, times: [bool(right(a, queries[i // times].answer)) for i, a in enumerate(texts)]
   answers = policy.texts(processor, sampler(prompts, max_new=max_new))
-  sampled = None
+  verdict, sampled = check(answers, 1), None
   if samples:
     drawn = sampler(prompts, max_new=max_new, samples=samples, temperature=temperature)
     sampled = np.array(check(policy.texts(processor, drawn), samples)).reshape(len(queries), samples)
-  return Result(queries, answers, check(answers, 1), sampled)
+  return Result(queries, answers, verdict, sampled)

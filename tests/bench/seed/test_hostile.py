@@ -88,7 +88,7 @@ def test_nothing_in_a_text_is_executed():
 def test_source_evaluates_no_text():
   banned = {'eval', 'exec', 'compile', 'sympify', 'parse_expr', 'lambdify', 'S', '__import__', 'literal_eval',
       'parse_latex'}
-  files = [*PACKAGE.glob('*.py'), PACKAGE.parent / 'extract.py']
+  files = [*PACKAGE.glob('*.py'), PACKAGE.parents[1] / 'rl/rewards/extract.py']
   assert len(files) > 15
   for file in files:
     if file.name == 'compat.py':
