@@ -178,6 +178,9 @@ def main(argv: Sequence[str]) -> int:
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
   try:
     return ask(values, question)
+  except ModuleNotFoundError as error:
+    print(f"error: {error.name} is not installed: pip install 'espalier-jax[agents]'", file=sys.stderr)
+    return 1
   except (ValueError, OSError, RuntimeError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

@@ -185,5 +185,13 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   return results
 
 
+def run(config: Config, workdir: pathlib.Path) -> None:
+  """`main`, with what a user can mend as one line."""
+  try:
+    main(config, workdir)
+  except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {error.name} is not installed: pip install 'espalier-jax[agents]'") from error
+
+
 if __name__ == '__main__':
-  launch.run(main, CONFIGS, default='tiny')
+  launch.run(run, CONFIGS, default='tiny')
