@@ -7,6 +7,7 @@ from agents.roc import Mode
 from agents.trajectory import Bounds
 from core.launch import field
 from core.train import Optim
+from rl.engine import Room
 from rl.losses import Rule
 
 
@@ -38,17 +39,6 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-  """Sizes of the rollout engine."""
-
-  slots: int = field(128, 'rows decoded together')
-  pages: int = field(2560, 'pages of the cache')
-  page_size: int = field(16, 'tokens of a page')
-  segment: int = field(12, 'tokens between two looks of the host')
-  chunk: int = field(128, 'prompt tokens filled in at a time')
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
   """GRPO-RoC: reinforcement learning of a policy that calls a Python tool (arXiv 2508.20722)."""
 
@@ -70,7 +60,7 @@ class Config:
   temperature: float = field(1.0, 'of sampling in training')
   rule: Rule = field(Rule(clip_high=0.28), 'clipping and averaging of the loss; no KL')
   optim: Optim = field(Optim(lr=1e-6, schedule='constant', warmup_steps=20, weight_decay=0.01), 'optimiser')
-  engine: Sizes = field(Sizes(), 'rollout engine')
+  engine: Room = field(Room(128, 2560, 16, 12, 128), 'rollout engine')
   workers: int = field(2, 'tool calls that run at once')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
   view: int = field(1000, 'characters of each output stream that the model sees')
@@ -120,10 +110,10 @@ CONFIGS = {
     'smoke': dataclasses.replace(
         _TINY, sft=Sft(steps=4, batch=8, optim=Optim(schedule='constant')), prompts=4, group=4,
         stage1=Stage(2, Bounds(64, 3)), stage2=Stage(1, Bounds(80, 3)), stage3=Stage(1, Bounds(80, 3), 4, True),
-        engine=Sizes(8, 96, 8, 8, 32), eval_problems=8, eval_every=2, save_every=2),
+        engine=Room(8, 96, 8, 8, 32), eval_problems=8, eval_every=2, save_every=2),
     # The published recipe (arXiv 2508.20722 §4); give it --config.model, --config.data and --config.heldout.
     'rstar2': Config(
         tool='execute_python_code_with_standard_io', stage1=Stage(300, Bounds(8192, 10)),
         stage2=Stage(85, Bounds(12288, 10)), stage3=Stage(125, Bounds(12288, 15), 42_000, True), workers=64,
-        engine=Sizes(256, 65536, 64, 32, 512), eval_problems=30),
+        engine=Room(256, 65536, 64, 32, 512), eval_problems=30),
 }

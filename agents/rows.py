@@ -44,9 +44,9 @@ def pack(trajectories: Sequence[Trajectory], advantages: Sequence[float], *, row
   return out
 
 
-def log_probs(params: decoder.Params, config: decoder.Config, rows: Rows):
-  """(log-probability, entropy) float32 [N, T − 1] of each token but the first, given those before it."""
+def log_probs(params: decoder.Params, config: decoder.Config, rows: Rows, *, temperature: float = 1.0):
+  """(log-probability, entropy) float32 [N, T − 1], at a temperature, of each token but the first given those before."""
   at = jnp.arange(rows.tokens.shape[1] - 1)
   positions = jnp.where(at < jnp.asarray(rows.length)[:, None], at, -1)
   out = decoder.forward(params, config, decoder.embed(params, jnp.asarray(rows.tokens)[:, :-1]), positions=positions)
-  return decoder.log_probs(params, config, out.hidden, jnp.asarray(rows.tokens)[:, 1:])
+  return decoder.log_probs(params, config, out.hidden / temperature, jnp.asarray(rows.tokens)[:, 1:])

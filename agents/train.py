@@ -28,6 +28,7 @@ from core import decoder, launch, params, record
 from core.run import Run, loop
 from core.train import Loss, init_state, make_step, optimizer
 from rl import advantages, losses
+from rl.update import reward_loss
 
 SFT_SEED, ROLLOUT_SEED, HARD_SEED = 1, 2, 4  # separate streams of problems and of sampling
 TRIES = 8  # of each problem, to find the hard ones (arXiv 2508.20722 §4.3)
@@ -120,17 +121,12 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
   """The reinforcement-learning phase, all stages; returns the weights."""
   c = s.config
   starts = np.cumsum([0, *(stage.steps for stage in c.stages)])
-  recompute = jax.jit(lambda w, rows: log_probs(w, s.model, rows)[0])
+  recompute = jax.jit(lambda w, rows: log_probs(w, s.model, rows, temperature=c.temperature)[0])
 
   def loss(weights, batch, key) -> Loss:
-    rows, old = batch
-    logp, entropy = log_probs(weights, s.model, rows)
-    mask = rows.mask[:, 1:]
-    out = losses.policy_loss(logp, old if c.updates > 1 else None, rows.advantage[:, None], mask, rule=c.rule,
-                             rollout_logp=rows.logp[:, 1:])
-    gap = jnp.abs(jax.lax.stop_gradient(logp) - rows.logp[:, 1:])
-    notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
-    return out.replace(metrics=out.metrics | notes)
+    rows, old, fresh = batch
+    logp, entropy = log_probs(weights, s.model, rows, temperature=c.temperature)
+    return reward_loss(logp, entropy, rows.logp[:, 1:], old, fresh, rows.advantage[:, None], rows.mask[:, 1:], c.rule)
 
   tx = optimizer(c.optim, c.steps * c.updates, decoder.spec(s.model))
   step = make_step(loss, tx, accumulate=c.accumulate)
@@ -149,8 +145,9 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
     rows, metrics = sample(s, stage, hard, i)
     old = recompute(state.params, rows) if c.updates > 1 else rows.logp[:, 1:]
     for part in range(c.updates):
-      mine = jax.tree.map(lambda x, part=part: x[part::c.updates], (rows, old))
-      state, update = step(state, None, mine, jax.random.key(0))
+      mine, before = jax.tree.map(lambda x, part=part: x[part::c.updates], (rows, old))
+      fresh = np.full(len(before), part == 0)  # only the first update starts from the weights that sampled
+      state, update = step(state, None, (mine, before, fresh), jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       s.update(state.params)
       metrics['heldout_accuracy'] = np.float32(s.evaluate(c.eval_problems // 8).accuracy)
@@ -178,20 +175,10 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
   report.write(workdir, before, after)
   for name, r in (('before', before), ('after', after)):
-    low, high = r.interval
-    print(f'held-out accuracy {name} reinforcement learning: {100 * r.accuracy:.1f} % (95 % interval {100 * low:.1f} '
-          f'to {100 * high:.1f}, {len(r.right)} problems)')
+    print(f'held-out accuracy {name} reinforcement learning: {r}')
   print(f'report: {workdir / "report.html"}')
   return results
 
 
-def run(config: Config, workdir: pathlib.Path) -> None:
-  """`main`, with what a user can mend as one line."""
-  try:
-    main(config, workdir)
-  except ModuleNotFoundError as error:
-    raise SystemExit(f"error: {error.name} is not installed: pip install 'espalier-jax[agents]'") from error
-
-
 if __name__ == '__main__':
-  launch.run(run, CONFIGS, default='tiny')
+  launch.run(main, CONFIGS, default='tiny')

@@ -258,7 +258,10 @@ def _worth_reading(record) -> bool:
 
 
 def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], default: str) -> None:
-  """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage."""
+  """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage.
+
+  What a user can mend, a ValueError, an OSError or a missing extra, is one line and exit status 1.
+  """
   doc = sys.modules['__main__'].__doc__ or ''
 
   def read(argv):
@@ -283,6 +286,12 @@ def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], de
     logging.info('process %d of %d: %d local and %d global %s devices', jax.process_index(),
                  jax.process_count(), jax.local_device_count(), jax.device_count(), jax.default_backend())
     name = _config_name(sys.argv[1:], default)
-    main(config, pathlib.Path(flags.FLAGS.workdir or f'runs/{name}'))
+    try:
+      main(config, pathlib.Path(flags.FLAGS.workdir or f'runs/{name}'))
+    except ModuleNotFoundError as error:
+      raise SystemExit(f'error: {error.name} is not installed; one of the extras of espalier-jax brings it') from error
+    except (ValueError, OSError) as error:
+      logging.debug('', exc_info=True)  # --verbosity=1 shows where it was raised
+      raise SystemExit(f'error: {error}') from error
 
   app.run(go, flags_parser=read)

@@ -94,17 +94,16 @@ class State:
   cache: Any
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'capacity', 'new', 'times', 'rules'))
-def _prefill(params, config, x, positions, sampling, stops, limit, *, capacity, new, times, rules) -> State:
-  b = x.shape[0] * times
+@functools.partial(jax.jit, static_argnames=('config', 'capacity', 'new', 'rules'))
+def _prefill(params, config, x, positions, sampling, stops, limit, *, capacity, new, rules) -> State:
+  b = x.shape[0]
   out = decoder.forward(params, config, x, positions=positions, cache=capacity, rules=dict(rules))
   last = jnp.argmax(positions, -1)
   hidden = jnp.take_along_axis(out.hidden, last[:, None, None], 1)
-  position = jnp.repeat(positions.max(-1) + 1, times, 0)
-  z = jnp.repeat(decoder.logits(params, config, hidden)[:, 0], times, 0)
-  token, logp = pick(z, sampling, position)
+  position = positions.max(-1) + 1
+  token, logp = pick(decoder.logits(params, config, hidden)[:, 0], sampling, position)
   empty = State(jnp.zeros((b, new), jnp.int32), jnp.zeros((b, new), jnp.float32), jnp.zeros(b, jnp.int32),
-                position - 1, limit < 1, out.cache.repeat(times))
+                position - 1, limit < 1, out.cache)
   return _note(empty, token, logp, stops, limit)
 
 
@@ -155,18 +154,17 @@ def for_decoding(params: decoder.Params) -> decoder.Params:
 class Generation:
   """Rows being generated: `advance(until)` decodes on, `rows()` reads the tokens so far.
 
-  x: embeddings [B, T, D] or tokens int32 [B, T]; positions int32 [B, T], -1 at padding (either side). times: samples
-  of each prompt, whose prefill they share: B * times rows, a prompt's beside each other. max_new: a number or one a
-  row. T and max_new are rounded up to buckets, so lengths in one bucket compile once.
+  x: embeddings [B, T, D] or tokens int32 [B, T]; positions int32 [B, T], -1 at padding (either side). max_new: a
+  number or one a row. T and max_new are rounded up to buckets, so lengths in one bucket compile once.
   Raises ValueError when a row has no token, or prompt and answer exceed the model's context.
   """
 
   def __init__(self, params, config, x, positions, *, max_new, sampling: Sampling, stops: Sequence[int] = (),
-               times: int = 1, rules=RULES):
+               rules=RULES):
     positions = np.asarray(positions, np.int32)
     b, t = positions.shape
-    limit = np.broadcast_to(np.asarray(max_new, np.int32), (b * times,))
-    longest = positions.max(-1).repeat(times) + 1 + limit
+    limit = np.broadcast_to(np.asarray(max_new, np.int32), (b,))
+    longest = positions.max(-1) + 1 + limit
     if positions.max(-1).min() < 0:
       raise ValueError(f'row {int(positions.max(-1).argmin())} of the prompt has no token')
     if longest.max() > config.max_length:
@@ -182,7 +180,7 @@ class Generation:
     self._traced = (sampling, jnp.asarray([*stops, *[-1] * (8 - len(stops))], jnp.int32), jnp.asarray(limit))
     self._rules = tuple(rules.items())
     self.state = _prefill(params, config, x, positions, *self._traced, capacity=bucket(t) + new, new=new,
-                          times=times, rules=self._rules)
+                          rules=self._rules)
 
   def advance(self, until: int = 2**30) -> State:
     """Decodes until every row is done or the longest has `until` tokens."""

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from core import launch, mesh, train
 from core import params as params_lib
 from core.intervals import wilson
 from core.run import Run, loop
-from core.weights import CheckpointError, Files
+from core.weights import Files
 from internvl import chat as answer
 from internvl import checkpoint, digits, model, packing, sft
 from internvl.chat import for_decoding
@@ -35,7 +34,7 @@ from internvl.processor import Processor
 from internvl.processor_config import ProcessorConfig
 from internvl.train_configs import CONFIGS, Config
 
-__all__ = ['CONFIGS', 'Config', 'main', 'plan_step', 'run']  # CONFIGS and plan_step are what `core.plan` reads
+__all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
 DIGITS = {'train': 4096, 'heldout': 1024}  # examples of the digits task
 
@@ -143,14 +142,5 @@ def report(c: Config, workdir: pathlib.Path, tests: Sequence[Rows]) -> None:
   print(f'python -m internvl.chat --model={workdir} --image=…')
 
 
-def run(c: Config, workdir: pathlib.Path) -> None:
-  """`main`, with what a user can mend as one line."""
-  try:
-    main(c, workdir)
-  except (ValueError, OSError, CheckpointError) as error:
-    logging.debug('', exc_info=True)
-    raise SystemExit(f'error: {error}') from error
-
-
 if __name__ == '__main__':
-  launch.run(run, CONFIGS, default='tiny')
+  launch.run(main, CONFIGS, default='tiny')

@@ -6,9 +6,9 @@ from typing import Literal
 from core.launch import field
 from core.mesh import Shape
 from core.train import Optim
+from rl.engine import Room
 from rl.losses import RULES, Rule
 from rl.recipes.cascade import Offline
-from rl.sampler import Room
 from rl.tasks import TASKS
 
 
@@ -52,7 +52,7 @@ class Config:
   engine: Room = field(Room(), 'room of the rollout engine')
   ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
   mesh: Shape = field(Shape(), 'axes of the devices that update')
-  reward_seconds: float = field(10.0, 'longest time for one reward; a sample that takes longer is left out')
+  reward_seconds: float = field(10.0, 'longest time for one reward; a sample whose reward fails or takes longer gets 0')
   eval_queries: int = field(1024, 'held-out questions before and after')
   eval_samples: int = field(0, 'answers drawn to each of them besides, for pass@k')
   eval_every: int = field(20, 'rollouts between looks at 256 held-out questions')
@@ -81,7 +81,8 @@ class Config:
 
 CONFIGS = {
     'digits': Config(),
-    'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48),
+    'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48,
+                          engine=Room(pages=3072, segment=16)),
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
                     steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,

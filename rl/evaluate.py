@@ -35,6 +35,11 @@ class Result:
     """95 % Wilson interval of the accuracy."""
     return wilson(sum(self.right), len(self.right))
 
+  def __str__(self) -> str:
+    low, high = self.interval
+    return (f'{100 * self.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {len(self.right)} '
+            'questions)')
+
   def pass_at(self, k: int) -> float:
     """Mean chance that k of the drawn answers hold a right one. Raises ValueError unless 1 <= k <= n."""
     return float(np.mean([pass_at_k(self.sampled.shape[1], int(c), k) for c in self.sampled.sum(1)]))

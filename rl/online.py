@@ -1,6 +1,7 @@
 """The online phase: rollouts and policy updates in turn, or beside each other on two halves of the devices."""
 
 import concurrent.futures
+import contextlib
 import functools
 import operator
 import pathlib
@@ -36,8 +37,8 @@ class InTurn:
     """What the state keeps of older weights: nothing."""
     return ()
 
-  def collect(self, weights, behind, cursor: Cursor):
-    """(rollouts, metrics, what the state is to keep)."""
+  def collect(self, weights, behind, cursor: Cursor, more: bool):
+    """(rollouts, metrics, what the state is to keep); more: whether another rollout will be asked for."""
     self._sampler.update(weights)
     batch, metrics, cursor.at = self._collector(self._sampler, cursor.at)
     return batch, metrics, ()
@@ -46,6 +47,9 @@ class InTurn:
     """Greedy answers to some held-out questions."""
     self._sampler.update(weights)
     return self._collector.setup.evaluate(self._sampler, GLANCE)
+
+  def close(self) -> None:
+    """Leaves the sampler to others."""
 
 
 class Ahead(InTurn):
@@ -65,16 +69,20 @@ class Ahead(InTurn):
     """The weights of the first rollout, where the engine lives."""
     return self._sampler.here(weights)
 
-  def collect(self, weights, behind, cursor: Cursor):
-    """(rollouts, metrics, what the state is to keep); the next rollout is on its way."""
+  def collect(self, weights, behind, cursor: Cursor, more: bool):
+    """As of `InTurn`; with `more` the next rollout is then on its way."""
     batch, metrics, cursor.at = (self._next or self._launch(behind, cursor.at)).result()
     behind = jax.block_until_ready(self._sampler.here(weights))  # before the update takes their place
-    self._next = self._launch(behind, cursor.at)
+    self._next = self._launch(behind, cursor.at) if more else None
     return batch.replace(fresh=np.zeros_like(batch.fresh)), metrics, behind
 
   def look(self, weights) -> Result:
     """As of `InTurn`, between two rollouts."""
     return self._thread.submit(super().look, weights).result()
+
+  def close(self) -> None:
+    """Waits for what is on its way."""
+    self._thread.shutdown()
 
   def _launch(self, weights, start):
     def rollout():
@@ -98,7 +106,7 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
 
   def advance(state, i):
     train = state['train']
-    batch, metrics, behind = source.collect(train.params, state['behind'], cursor)
+    batch, metrics, behind = source.collect(train.params, state['behind'], cursor, i + 1 < c.steps)
     parts = [mesh.to_global(jax.tree.map(operator.itemgetter(slice(n * share, (n + 1) * share)), batch), place)
              for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
@@ -110,5 +118,6 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
       metrics['heldout_accuracy'] = np.float32(source.look(train.params).accuracy)
     return {'train': train, 'behind': behind}, metrics | update | {'staleness': np.int32(min(i, source.lag))}
 
-  with jax.set_mesh(place), Run(workdir, c, every=c.save_every, show=('reward', 'entropy')) as run:
+  run = Run(workdir, c, every=c.save_every, show=('reward', 'entropy'))
+  with contextlib.closing(source), jax.set_mesh(place), run:
     return loop(run, state, advance, c.steps, host={'queries': cursor})['train'].params

@@ -6,6 +6,8 @@ import io
 import json
 import pathlib
 
+from PIL import Image
+
 from core.record import replace
 from rl.evaluate import Result
 
@@ -49,9 +51,14 @@ def plot(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   return path
 
 
+def _picture(image) -> Image.Image:
+  """An image of a query, which may be a path."""
+  return image if isinstance(image, Image.Image) else Image.open(image)
+
+
 def _data_uri(image) -> str:
   buffer = io.BytesIO()
-  image.save(buffer, format='PNG')
+  _picture(image).save(buffer, format='PNG')
   return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -60,9 +67,12 @@ def _pass(r: Result) -> str:
 
 
 def _card(query, before: str, after: str, right: bool) -> str:
-  question = html.escape(query.messages[-1]['content'].replace('<image>', '').strip())
+  asked = query.messages[-1]['content']
+  parts = [asked] if isinstance(asked, str) else [part.get('text', '') for part in asked]
+  question = html.escape(' '.join(parts).replace('<image>', '').strip())
+  pictures = ''.join(f'<img src="{_data_uri(image)}" alt="an image of the question">' for image in query.images)
   mark = 'right' if right else 'wrong'
-  return (f'<figure><img src="{_data_uri(query.images[0])}" alt="two handwritten digits"><div>{question}</div>'
+  return (f'<figure>{pictures}<div>{question}</div>'
           f'<div>warm-up: {html.escape(before)}</div><div class="{mark}">after RL: {html.escape(after)}</div>'
           f'<div>answer: {html.escape(query.answer)}</div></figure>')
 
@@ -70,8 +80,8 @@ def _card(query, before: str, after: str, right: bool) -> str:
 def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   """Writes reward.png, report.html and, to ask the model about, samples/*.png; returns the page's path."""
   (workdir / 'samples').mkdir(exist_ok=True)
-  for n, query in enumerate(after.queries[:PICTURES]):
-    query.images[0].save(workdir / 'samples' / f'{n}.png')
+  for n, query in enumerate([q for q in after.queries if q.images][:PICTURES]):
+    _picture(query.images[0]).save(workdir / 'samples' / f'{n}.png')
   picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
   rows = ''.join(
       f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '

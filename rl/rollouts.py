@@ -49,7 +49,7 @@ class Collector:
                                   at_once=share)
     else:
       batch, drawn = sample(cursor.take(share)), None
-    metrics = self._metrics(batch) | (drawn.metrics() if drawn else {})
+    metrics = _together(self._metrics(batch) | (drawn.metrics() if drawn else {}))
     return self._rollouts(batch), metrics, cursor.at
 
   def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
@@ -65,8 +65,9 @@ class Collector:
     rewards = self.guard(asked)
     shape = (len(queries), c.group)
     right = np.array([s.task.right(*pair) for pair in asked], np.float32)
-    return {'prompts': s.collate(inputs), 'answers': answers, 'right': right.reshape(shape),
-            'rewards': rewards.values.reshape(shape), 'valid': rewards.valid.reshape(shape)}
+    lost = np.isin(np.arange(len(asked)), list(rewards.lost))
+    scores = {'right': right, 'lost': lost, 'rewards': rewards.values, 'valid': rewards.valid}
+    return {'prompts': s.collate(inputs), 'answers': answers} | {k: v.reshape(shape) for k, v in scores.items()}
 
   def _rollouts(self, batch: dict) -> Rollouts:
     mask = batch['answers'].mask & batch['valid'][..., None]
@@ -80,15 +81,15 @@ class Collector:
     ended = np.take_along_axis(answers.tokens, lengths[..., None] - 1, -1)[..., 0] == self.setup.processor.stop_id
     mean = lambda x: np.float32(x[valid].mean()) if valid.any() else np.float32(0)
     flat = ~dynamic.mixed(batch['rewards'], valid)
-    return _together({'reward': mean(batch['rewards']), 'right': mean(batch['right']),
-                      'reward_flat_groups': flat.mean(),
-                      'reward_lost': np.float32(1 - valid.mean()), 'answer_length': lengths.mean(),
-                      'answer_cut': np.float32(1 - ended.mean())}) | {'tokens': lengths.sum() * jax.process_count()}
+    return {'reward': mean(batch['rewards']), 'right': mean(batch['right']), 'reward_flat_groups': flat.mean(),
+            'reward_lost': batch['lost'].mean(dtype=np.float32), 'tokens': lengths.sum(),
+            'answer_length': lengths.mean(), 'answer_cut': np.float32(1 - ended.mean())}
 
 
 def _together(metrics: dict) -> dict:
-  """The means over all processes."""
+  """The means over all processes; of tokens their sum."""
   if jax.process_count() == 1:
     return metrics
   values = multihost_utils.process_allgather(np.array(list(metrics.values()), np.float32))
-  return dict(zip(metrics, values.mean(0)))
+  means = dict(zip(metrics, values.mean(0)))
+  return means | {'tokens': means['tokens'] * jax.process_count()}

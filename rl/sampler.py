@@ -11,22 +11,10 @@ import numpy as np
 
 from core import mesh
 from core import params as weights
-from core.launch import field
 from internvl import Processor, model
 from internvl.processor import Inputs
-from rl.engine import Engine, Request
+from rl.engine import Engine, Request, Room
 from rl.policy import Answers
-
-
-@dataclasses.dataclass(frozen=True)
-class Room:
-  """The engine's room; `rl.engine.Engine` checks it."""
-
-  slots: int = field(512, 'answers decoded together')
-  pages: int = field(1024, 'pages of the key-value cache')
-  page_size: int = field(16, 'tokens of a page')
-  segment: int = field(4, 'tokens decoded between two looks at what is finished')
-  chunk: int = field(512, 'prompt tokens filled in at a time')
 
 
 class Sampler:

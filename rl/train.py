@@ -31,9 +31,13 @@ from rl.warmup import warm_up
 def meshes(config: Config) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
   """(where the policy is updated, where it is sampled): all devices for both, or with `config.ahead` a half each.
 
-  Of several processes each samples on its own devices. Raises ValueError when the devices do not suffice.
+  Of several processes each samples on its own devices. Raises ValueError when the devices do not suffice,
+  or the prompts of a rollout cannot be shared out.
   """
   devices, shape = jax.devices(), dataclasses.asdict(config.mesh)
+  if config.prompts % (config.updates * jax.process_count()):
+    raise ValueError(f'prompts={config.prompts}: expected a multiple of updates={config.updates} times the '
+                     f'{jax.process_count()} processes')
   if not config.ahead:
     place = mesh.make(**shape, devices=devices)
     return place, place if jax.process_count() == 1 else mesh.make(devices=jax.local_devices())
@@ -68,9 +72,7 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
     record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
     report.write(workdir, before, after)
   for name, r in (('warm-up', before), ('reinforcement learning', after)):
-    low, high = r.interval
-    print(f'held-out accuracy after {name}: {100 * r.accuracy:.1f} % (95 % interval {100 * low:.1f} to '
-          f'{100 * high:.1f}, {len(r.right)} questions)')
+    print(f'held-out accuracy after {name}: {r}')
   print(f'report: {workdir / "report.html"}')
   return results
 

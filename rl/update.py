@@ -1,4 +1,4 @@
-"""The loss of one policy update, for training (`rl.online`) and for planning (`rl.plan`) alike."""
+"""The loss of one policy update."""
 
 from typing import Any
 
@@ -23,16 +23,27 @@ class Rollouts:
   fresh: Any  # bool [B]: the update starts from those weights, so the ratio is exactly 1
 
 
-def update_loss(weights: internvl.Params, batch: Rollouts, key, *, config: internvl.Config, rule: losses.Rule,
-                temperature: float = 1.0, dtype='float32', remat: str = 'none') -> Loss:
-  """`rl.losses.policy_loss` of a batch under float32 weights used in `dtype`; with entropy and the sampler's gap."""
-  logp, entropy = policy.log_probs(params.cast(weights, dtype), config, batch.prompts, batch.answers,
-                                   temperature=temperature, remat=remat)
-  mask, sampled = batch.answers.mask, batch.answers.logp
-  # Log-probabilities of another program would differ in the last bits.
-  old = jnp.where(batch.fresh[:, None, None], jax.lax.stop_gradient(logp), batch.old_logp)
-  out = losses.policy_loss(logp, old, batch.advantages, mask, rule=rule,
+def reward_loss(logp: jax.Array, entropy: jax.Array, sampled: jax.Array, old_logp: jax.Array, fresh: jax.Array,
+                advantages: jax.Array, mask: jax.Array, rule: losses.Rule) -> Loss:
+  """`rl.losses.policy_loss` with entropy and the sampler's gap beside it, of tokens float32 [..., T].
+
+  sampled: log-probabilities as the engine sampled. old_logp: under the weights that sampled; not looked at in rows of
+  `fresh`, bool [...], which start from those: log-probabilities of another program would differ in the last bits, and
+  the ratio there is exactly 1.
+  """
+  old = jnp.where(fresh[..., None], jax.lax.stop_gradient(logp), old_logp)
+  out = losses.policy_loss(logp, old, advantages, mask, rule=rule,
                            rollout_logp=sampled if rule.importance_cap else None)
   gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
   notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
   return out.replace(metrics=out.metrics | notes)
+
+
+def update_loss(weights: internvl.Params, batch: Rollouts, key, *, config: internvl.Config, rule: losses.Rule,
+                temperature: float = 1.0, dtype='float32', remat: str = 'none') -> Loss:
+  """`reward_loss` of a batch under float32 weights used in `dtype`."""
+  logp, entropy = policy.log_probs(params.cast(weights, dtype), config, batch.prompts, batch.answers,
+                                   temperature=temperature, remat=remat)
+  fresh = jnp.broadcast_to(batch.fresh[:, None], logp.shape[:2])
+  return reward_loss(logp, entropy, batch.answers.logp, batch.old_logp, fresh, batch.advantages, batch.answers.mask,
+                     rule)

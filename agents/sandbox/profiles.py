@@ -1,21 +1,36 @@
 """What a zygote has done before the first fork: imports, and the first use that fills the libraries' caches."""
 
-_PYTHON = '''
-import array, bisect, cmath, collections, copy, csv, dataclasses, datetime, decimal, enum, fractions, functools, heapq
-import itertools, json, math, operator, random, re, statistics, string, textwrap, time, typing
-'''
-_NUMPY = _PYTHON + '''
-import numpy, numpy.linalg, numpy.random
-numpy.linalg.solve(numpy.eye(2), numpy.ones(2))
-'''
-_SYMPY = _NUMPY + '''
-import mpmath, sympy
-_x = sympy.Symbol('x')
-sympy.solve(_x**2 - 2, _x)
-sympy.integrate(_x**2 * sympy.exp(_x), _x)
-sympy.simplify(sympy.sin(_x)**2 + sympy.cos(_x)**2)
-'''
-_SCIPY = _SYMPY + '''
-import scipy, scipy.integrate, scipy.linalg, scipy.optimize, scipy.special
-'''
-PROFILES = {'python': _PYTHON, 'numpy': _NUMPY, 'sympy': _SYMPY, 'scipy': _SCIPY}
+import importlib
+
+_STANDARD = """array bisect cmath collections copy csv dataclasses datetime decimal enum fractions functools heapq
+itertools json math operator random re statistics string textwrap time typing"""
+
+
+def _python() -> None:
+  for name in _STANDARD.split():
+    importlib.import_module(name)
+
+
+def _numpy() -> None:
+  _python()
+  import numpy as np
+  importlib.import_module('numpy.random')
+  np.linalg.solve(np.eye(2), np.ones(2))
+
+
+def _sympy() -> None:
+  _numpy()
+  import sympy
+  x = sympy.Symbol('x')
+  sympy.solve(x**2 - 2, x)
+  sympy.integrate(x**2 * sympy.exp(x), x)
+  sympy.simplify(sympy.sin(x)**2 + sympy.cos(x)**2)
+
+
+def _scipy() -> None:
+  _sympy()
+  for part in ('integrate', 'linalg', 'optimize', 'special'):
+    importlib.import_module(f'scipy.{part}')
+
+
+PROFILES = {'python': _python, 'numpy': _numpy, 'sympy': _sympy, 'scipy': _scipy}

@@ -37,7 +37,11 @@ def attach_streams(stdin: bytes | None = None) -> None:
 
 
 def execute(source: bytes, namespace: dict, label: str = '<snippet>') -> int:
-  """Runs the source; returns the exit code that Python would have given: 0, 1, or what `exit` was given."""
+  """Runs the source; returns the exit code that Python would have given: 0, 1, or what `exit` was given.
+
+  The one place of the project where text is run: called in a process that was forked for it, after `BACKENDS` has shut
+  it in.
+  """
   try:
     text = source.decode('utf-8')
     linecache.cache[label] = (len(text), None, text.splitlines(keepends=True), label)

@@ -29,7 +29,7 @@ def main(control: int, backend: str, profile: str) -> None:
     jail = BACKENDS[backend](proc)
     jail.launch()
     sys.argv[:] = ['']
-    exec(PROFILES[profile], {'__name__': 'preload'})
+    PROFILES[profile]()
     if (threads := len(os.listdir('/proc/thread-self/..'))) > 1:
       raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
     gc.collect()

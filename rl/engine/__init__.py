@@ -2,5 +2,6 @@
 
 from rl.engine.engine import Engine, Stats
 from rl.engine.request import Completion, Request
+from rl.engine.room import Room
 
-__all__ = ['Completion', 'Engine', 'Request', 'Stats']
+__all__ = ['Completion', 'Engine', 'Request', 'Room', 'Stats']

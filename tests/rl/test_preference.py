@@ -14,10 +14,11 @@ from core import mesh
 from internvl.processor_config import ProcessorConfig
 from internvl.templates import LAYOUTS
 from rl import preference
+from rl.engine import Room
 from rl.preference import Examples, Pair, Records, Scored, Sizes, TooLong, correctness_pairs
 from rl.preference.build import answer_tokens, without_media
 from rl.recipes import cascade
-from rl.sampler import Room, Sampler
+from rl.sampler import Sampler
 from rl.tasks import expressions_query
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)

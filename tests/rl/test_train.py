@@ -15,8 +15,9 @@ import pytest
 import internvl
 from core import mesh
 from core.intervals import wilson
+from internvl import digits
 from rl import policy, train
-from rl.configs import CONFIGS, Config
+from rl.configs import CONFIGS, Config, Warmup
 from rl.evaluate import evaluate
 from rl.rewards import Rewards, exact_match
 from rl.rollouts import Collector
@@ -135,7 +136,6 @@ def test_pass_at_k_counts_the_drawn_answers(s, sampler):
 
 
 def test_held_out_images_are_never_trained_on(s):
-  from internvl import digits
   seen = lambda split: {p.tobytes() for p in digits.scans(split).pixels}
   assert not seen('train') & seen('heldout')
 
@@ -171,6 +171,29 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
   text = internvl.chat(params, model, processor, [{'role': 'user', 'content': '<image>\nSum?'}],
                        images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images, max_new_tokens=4)
   assert isinstance(text, str)
+  _trains_on_from(tmp_path / 'model', tmp_path)
+
+
+def _trains_on_from(model: pathlib.Path, folder: pathlib.Path):
+  """The checkpoint is where another run starts, on queries from files, in bfloat16."""
+  for split in digits.SPLITS:
+    digits.export(folder, split, 0, 8)
+  more = dataclasses.replace(SMOKE, model=str(model), warmup=Warmup(steps=0), dtype='bfloat16', prompt_length=64,
+                             data=(str(folder / 'train.jsonl'),), heldout=(str(folder / 'heldout.jsonl'),),
+                             reward='exact_match', eval_samples=2)
+  results = train.main(more, folder / 'more')
+  assert results['before']['queries'] == 8 and 'pass@2' in results['after']
+  assert internvl.load(folder / 'more' / 'model')[1].language.embed.dtype == jax.numpy.bfloat16
+
+
+@pytest.mark.parametrize('flag,names', [('--config.ahead=True', 'ahead'), ('--config.model=/nowhere', '/nowhere'),
+                                        ('--config.mesh.model=3', 'model=3')])
+def test_what_cannot_be_is_one_line(flag, names, tmp_path):
+  out = subprocess.run([sys.executable, '-m', 'rl.train', '--config=smoke', f'--workdir={tmp_path / "run"}', flag],
+                       capture_output=True, text=True, timeout=300, check=False)
+  said = [line for line in out.stderr.splitlines() if line.startswith('error:')]
+  assert out.returncode == 1 and len(said) == 1 and names in said[0] and 'Traceback' not in out.stderr
+  assert not (tmp_path / 'run').exists()
 
 
 def _lines(folder: pathlib.Path) -> int:

@@ -17,7 +17,7 @@ PROGRAM = textwrap.dedent('''
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
   from rl import train
   folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
-  config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=2, steps=4, save_every=1)
+  config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=2, steps=4, save_every=1, eval_every=3)
   if stop:
     from rl import online
     make = online.make_step

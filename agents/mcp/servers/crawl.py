@@ -48,6 +48,7 @@ def build(*, private: bool = False, get=fetch) -> MCPServer:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Serves over standard input and output."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--private', action='store_true', help='allow hosts that are not on the public internet')
   build(private=parser.parse_args(argv).private).run()

@@ -78,6 +78,7 @@ def build(root: str | os.PathLike) -> MCPServer:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Serves a folder over standard input and output."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--root', required=True, help='the folder; nothing outside it is read')
   build(parser.parse_args(argv).root).run()

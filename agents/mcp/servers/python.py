@@ -58,6 +58,7 @@ def report(result: Result) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Serves a sandbox over standard input and output."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--workers', type=int, default=4, help='programs at a time')
   options = parser.parse_args(argv)

@@ -104,6 +104,7 @@ def build(find: Search) -> MCPServer:
 
 
 def main(argv: list[str] | None = None) -> None:
+  """Serves over standard input and output."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   source = parser.add_mutually_exclusive_group(required=True)
   source.add_argument('--searx', help='address of a SearxNG instance whose JSON format is switched on')
