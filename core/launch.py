@@ -257,11 +257,20 @@ def _worth_reading(record) -> bool:
   return record.levelno >= stdlib_logging.WARNING or '/orbax/' not in record.pathname
 
 
-def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], default: str) -> None:
-  """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage.
+@contextlib.contextmanager
+def one_line():
+  """What a user can mend, a ValueError, an OSError or a missing extra, ends the program with one line and status 1."""
+  try:
+    yield
+  except ModuleNotFoundError as error:
+    raise SystemExit(f'error: {error.name} is not installed; one of the extras of espalier-jax brings it') from error
+  except (ValueError, OSError) as error:
+    logging.debug('', exc_info=True)  # --verbosity=1 shows where it was raised
+    raise SystemExit(f'error: {error}') from error
 
-  What a user can mend, a ValueError, an OSError or a missing extra, is one line and exit status 1.
-  """
+
+def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], default: str) -> None:
+  """Parses the command line, joins the cluster, and calls `main(config, workdir)`; exits 2 on bad usage."""
   doc = sys.modules['__main__'].__doc__ or ''
 
   def read(argv):
@@ -286,12 +295,7 @@ def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], de
     logging.info('process %d of %d: %d local and %d global %s devices', jax.process_index(),
                  jax.process_count(), jax.local_device_count(), jax.device_count(), jax.default_backend())
     name = _config_name(sys.argv[1:], default)
-    try:
+    with one_line():
       main(config, pathlib.Path(flags.FLAGS.workdir or f'runs/{name}'))
-    except ModuleNotFoundError as error:
-      raise SystemExit(f'error: {error.name} is not installed; one of the extras of espalier-jax brings it') from error
-    except (ValueError, OSError) as error:
-      logging.debug('', exc_info=True)  # --verbosity=1 shows where it was raised
-      raise SystemExit(f'error: {error}') from error
 
   app.run(go, flags_parser=read)

@@ -150,8 +150,8 @@ def test_adapters_alone_are_trained_and_export_folded(tiny, tmp_path):
   ({'data': ('rows.txt',)}, 'suffix'), ({'trainable': 'nothing'}, 'matches none'),
   ({'lora': Lora(rank=2, pattern='nothing')}, 'matches'), ({'mesh': mesh.Shape(model=7)}, 'devices')])
 def test_what_cannot_be_is_one_line(tmp_path, change, why):
-  with pytest.raises(SystemExit, match=f'error: .*{why}'):
-    program.run(dataclasses.replace(TINY, **change), tmp_path)
+  with pytest.raises(SystemExit, match=f'error: .*{why}'), launch.one_line():
+    program.main(dataclasses.replace(TINY, **change), tmp_path)
   assert not (tmp_path / 'model').exists()
 
 
