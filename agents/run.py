@@ -21,6 +21,8 @@ from pathlib import Path
 
 from absl import flags
 
+from core import command
+
 SERVERS = ('python', 'documents', 'crawl', 'search')
 
 
@@ -55,16 +57,6 @@ def define(values: flags.FlagValues) -> None:
   number('seed', 0, 'of sampling', 0)
   text('out', 'runs/agent', 'folder for trace.html and episode.json')
   flags.DEFINE_bool('help', False, 'show this', short_name='h', flag_values=values)
-
-
-def usage(values: flags.FlagValues) -> str:
-  """The text of --help."""
-  lines = [__doc__.strip(), '', 'Flags:']
-  for name in values:
-    flag = values[name]
-    default = '' if flag.default in (None, '', []) or flag.boolean else f' (default {flag.default})'
-    lines.append(f'  --{name}: {" ".join(flag.help.split())}{default}')
-  return '\n'.join(lines)
 
 
 def check(f: flags.FlagValues, rest: Sequence[str]) -> str:
@@ -163,29 +155,9 @@ def judged(feedback: str | None) -> float | None:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the program; returns its exit status: 0, 1 for no answer or an error, 2 for bad flags."""
-  values = flags.FlagValues()
-  define(values)
-  try:
-    rest = values(list(argv))[1:]
-    if values.help:
-      print(usage(values))
-      return 0
-    question = check(values, rest)
-  except flags.Error as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
   for noisy in ('httpx', 'mcp.client.stdio'):
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
-  try:
-    return ask(values, question)
-  except ModuleNotFoundError as error:
-    print(f"error: {error.name} is not installed: pip install 'espalier-jax[agents]'", file=sys.stderr)
-    return 1
-  except (ValueError, OSError, RuntimeError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
+  return command.run(argv, __doc__, define=define, check=check, work=ask, mendable=(ValueError, OSError, RuntimeError))
 
 
 if __name__ == '__main__':

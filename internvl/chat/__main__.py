@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from core import command
+
 
 def define(values: flags.FlagValues) -> None:
   """The program's flags."""
@@ -40,16 +42,6 @@ def define(values: flags.FlagValues) -> None:
                         ('model', 'split matrices over')):
     flags.DEFINE_integer(f'mesh.{axis}', 1, f'devices to {meaning}', 1, flag_values=values)
   flags.DEFINE_bool('help', False, 'show this', short_name='h', flag_values=values)
-
-
-def usage(values: flags.FlagValues) -> str:
-  """The text of --help."""
-  lines = [__doc__.strip(), '', 'Flags:']
-  for name in values:
-    flag = values[name]
-    default = '' if flag.default is None or flag.boolean or flag.default == [] else f' (default {flag.default})'
-    lines.append(f'  --{name}: {" ".join(flag.help.split())}{default}')
-  return '\n'.join(lines)
 
 
 def folder(path: str) -> pathlib.Path:
@@ -134,7 +126,7 @@ def load(f: flags.FlagValues, path: pathlib.Path):
   return config, internvl.for_decoding(weights), place
 
 
-def serve(f: flags.FlagValues) -> None:
+def serve(f: flags.FlagValues, _) -> int:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
   from internvl.processor import Processor
   path = folder(f.model)
@@ -161,6 +153,7 @@ def serve(f: flags.FlagValues) -> None:
     else:
       for line in sys.stdin:
         session.read(line)
+  return 0
 
 
 def converse(session: Session) -> None:
@@ -177,34 +170,21 @@ def converse(session: Session) -> None:
       print(f'error: {error}', file=sys.stderr)
 
 
+def check(f: flags.FlagValues, rest: Sequence[str]) -> None:
+  """Raises flags.Error, in one line, for what cannot be."""
+  if rest:
+    raise flags.Error(f'{rest[0]!r}: expected only flags')
+  if not f.model:
+    raise flags.Error('--model=FOLDER is needed; see --help')
+  if f.top_p == 0:
+    raise flags.Error('--top_p=0: expected a number above 0')
+  if f.thinking and f.system is not None:
+    raise flags.Error('--thinking brings its own system text: give either it or --system')
+
+
 def main(argv: Sequence[str]) -> int:
   """Runs the program; returns its exit status: 0, 1 for an error or 2 for bad flags."""
-  values = flags.FlagValues()
-  define(values)
-  try:
-    rest = values(list(argv))[1:]
-    if values.help:
-      print(usage(values))
-      return 0
-    if rest:
-      raise flags.Error(f'{rest[0]!r}: expected only flags')
-    if not values.model:
-      raise flags.Error('--model=FOLDER is needed; see --help')
-    if values.top_p == 0:
-      raise flags.Error('--top_p=0: expected a number above 0')
-    if values.thinking and values.system is not None:
-      raise flags.Error('--thinking brings its own system text: give either it or --system')
-  except flags.Error as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  try:
-    serve(values)
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
-  return 0
+  return command.run(argv, __doc__, define=define, check=check, work=serve)
 
 
 if __name__ == '__main__':
