@@ -18,6 +18,7 @@ from absl import logging
 import internvl
 from core import launch, mesh, params
 from core.launch import field
+from core.mesh import Shape
 from internvl import Processor, mixture
 from internvl.export import export
 from internvl.train import layout_for
@@ -34,7 +35,7 @@ class Config(MpoPhase):
   dtype: Literal['float32', 'bfloat16'] = field('bfloat16', 'of arithmetic and the exported files; trained weights are '
                                                             'float32')
   remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
-  mesh: mesh.Shape = field(mesh.Shape(), 'axes of the devices')
+  mesh: Shape = field(Shape(), 'axes of the devices')
 
 
 CONFIGS = {'release': Config()}
