@@ -161,7 +161,7 @@ def _log_probs(params, config, rows, dtype):
 def reference(params, config, rows: Placed, place: jax.sharding.Mesh, *, at_once: int,
               dtype: str = 'float32') -> np.ndarray:
   """float32 [K, 2]: the answers' summed log-probabilities, `at_once` pairs at a time on the mesh `place`."""
-  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2 * at_once)
+  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(THREADS, 2 * at_once))
   sums = []
   for some in grain.MapDataset.source(rows).to_iter_dataset(reading).batch(at_once):
     n = len(some['tokens'])

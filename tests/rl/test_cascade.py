@@ -56,7 +56,8 @@ def command(start, workdir: pathlib.Path) -> list[str]:
   """`rl.train --config=expressions`, scaled down to seconds."""
   model, (train, heldout) = start
   flags = {'model': model, 'data': train, 'heldout': heldout, 'warmup.steps': 0, 'steps': 2, 'prompts': 4, 'group': 4,
-           'max_new': 32, 'eval_queries': 8, 'eval_every': 2, 'save_every': 1, 'engine.slots': 16, 'engine.pages': 128,
+           'max_new': 32, 'optim.warmup_steps': 1, 'eval_queries': 8, 'eval_every': 2, 'save_every': 1,
+           'engine.slots': 16, 'engine.pages': 128,
            'engine.chunk': 64, 'offline.queries': 8, 'offline.samples': 6, 'offline.most': 4, 'offline.low': 0.1,
            'offline.high': 0.9, 'offline.phase.steps': 3, 'offline.phase.batch': 4, 'offline.phase.save_every': 1,
            'offline.phase.reference_batch': 4, 'offline.phase.sizes.prompt': 64, 'offline.phase.sizes.answer': 32,

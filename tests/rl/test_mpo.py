@@ -15,7 +15,7 @@ import pytest
 import internvl
 from core import launch
 from internvl.export import export
-from rl import mpo, preference
+from rl import configs, mpo, preference
 from rl.mpo import CONFIGS, Config
 from tests.rl.test_preference import digits_pairs, over_bytes
 
@@ -92,6 +92,13 @@ def test_the_defaults_are_the_releases():
   c = CONFIGS['release']
   assert (c.batch, c.optim.lr, c.optim.weight_decay, c.dtype, c.loss.beta) == (256, 2e-7, 0.05, 'bfloat16', 0.1)
   assert c.sizes.prompt + c.sizes.answer == 16384
+
+
+def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
+  with pytest.raises(ValueError, match='optim.warmup_steps=24: expected fewer than steps=20'):
+    Config(steps=20)
+  with pytest.raises(ValueError, match='optim.warmup_steps=5: expected fewer than its 4 updates'):
+    configs.Config(steps=2, updates=2)
 
 
 def start(checkpoint, data, workdir) -> subprocess.Popen:
