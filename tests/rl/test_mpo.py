@@ -95,9 +95,9 @@ def test_the_defaults_are_the_releases():
 
 
 def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
-  with pytest.raises(ValueError, match='optim.warmup_steps=24: expected fewer than steps=20'):
+  with pytest.raises(ValueError, match=r'optim\.warmup_steps=24: expected fewer than steps=20'):
     Config(steps=20)
-  with pytest.raises(ValueError, match='optim.warmup_steps=5: expected fewer than its 4 updates'):
+  with pytest.raises(ValueError, match=r'optim\.warmup_steps=5: expected fewer than its 4 updates'):
     configs.Config(steps=2, updates=2)
 
 
