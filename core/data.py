@@ -178,6 +178,26 @@ class ArrayRecord:
     return f'ArrayRecord({self.paths!r})'
 
 
+class Some:
+  """The records of a source that have these numbers, as a source."""
+
+  def __init__(self, records: Source, numbers: Sequence[int]):
+    self.records, self.numbers = records, np.asarray(numbers, np.int64)
+
+  def __len__(self) -> int:
+    return len(self.numbers)
+
+  def __getitem__(self, index: int) -> dict:
+    return self.records[int(self.numbers[index])]
+
+  def place(self, index: int) -> str:
+    """Where the record stands in the whole source."""
+    return self.records.place(int(self.numbers[index]))
+
+  def __repr__(self) -> str:
+    return f'{len(self)} of {self.records!r}'
+
+
 SUFFIXES = {'.jsonl': JsonLines, '.parquet': Parquet, '.array_record': ArrayRecord}
 
 

@@ -33,10 +33,18 @@ class Rows:
     ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with its place.
   """
 
-  def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None):
-    """root: the folder that media paths are relative to; by default the file's own."""
+  def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, *, share: float = 1.0,
+               seed: int = 0):
+    """root: the folder that media paths are relative to; by default the file's own.
+
+    share: below 1, only that share of the rows, rounded down but at least one, drawn with `seed`.
+    """
     self.records = data.source(path)
     self.root = os.path.dirname(path) if root is None else os.fspath(root)
+    if share < 1:
+      n = len(self.records)
+      drawn = np.random.default_rng(seed).choice(n, max(1, int(n * share)), replace=False)
+      self.records = data.Some(self.records, np.sort(drawn))
 
   def __len__(self) -> int:
     return len(self.records)

@@ -57,17 +57,17 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
           'pixels': x.pixels.astype(jnp.dtype(c.dtype))}
 
 
-def batches(parts: Sequence[Examples], c: Config, *, which: int | None = None,
+def batches(parts: Sequence[Examples], c: Config, *, shares: Sequence[float] | None = None, which: int | None = None,
             many: int | None = None) -> grain.DatasetIterator:
   """An endless iterator of this process's rows of each batch, dictionaries of arrays [B / processes, …].
 
-  which, many: the process and their number, by default as they are.
-  Raises ValueError when the rows cannot be shared out evenly.
+  shares: of each part in the mixture, by default equal. which, many: the process and their number, by default as they
+  are. Raises ValueError when the rows cannot be shared out evenly.
   """
   which, many = jax.process_index() if which is None else which, many or jax.process_count()
   if c.batch % many:
     raise ValueError(f'batch={c.batch} rows cannot be shared by {many} processes')
-  shares = c.weights or (1.0,) * len(parts)
+  shares = shares or (1.0,) * len(parts)
   mixture = {str(i): (part, share) for i, (part, share) in enumerate(zip(parts, shares))}
   own = c.batch // many
   image_id = parts[0].processor.image_id

@@ -24,7 +24,7 @@ from core.intervals import wilson
 from core.run import Run, loop
 from core.weights import Files
 from internvl import chat as answer
-from internvl import checkpoint, digits, model, packing, sft
+from internvl import checkpoint, digits, mixture, model, packing, sft
 from internvl.chat import for_decoding
 from internvl.configs import CONFIGS as SIZES
 from internvl.dataset import Examples, Rows
@@ -88,6 +88,13 @@ def files(c: Config, workdir: pathlib.Path) -> tuple[Sequence[str], Sequence[str
   return (paths['train'],), c.heldout or (paths['heldout'],)
 
 
+def shares(c: Config, parts: Sequence[mixture.Part], examples: Sequence[Examples]) -> Sequence[float]:
+  """How much each file has of the mixture: as asked, else as a meta.json says by size and repetition, else equal."""
+  if any(map(mixture.is_mixture, c.data)):
+    return [len(rows) * part.passes() for part, rows in zip(parts, examples)]
+  return c.weights or [1.0] * len(parts)
+
+
 def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tokens: int, at_once: int = 32) -> tuple:
   """(right, asked): greedy answers of an exported model that equal the last turn of the first `n` rows."""
   processor = Processor.load(folder)
@@ -109,7 +116,9 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   place = mesh.make(**dataclasses.asdict(c.mesh))
   processor, layout = processor_for(c), layout_for(c)
   paths, heldout = files(c, workdir)
-  parts = [Examples(Rows(path), processor, seed=c.seed, augment=c.augment) for path in paths]
+  parts = mixture.parts(paths)
+  examples = [Examples(part.open(seed=c.seed), part.adapt(processor), seed=c.seed, augment=c.augment or part.augment)
+              for part in parts]
   tests = [Rows(path) for path in heldout] if c.heldout_rows else []
   key = jax.random.key(c.seed)
   with jax.set_mesh(place), Run(workdir, c, every=c.save_every) as run:
@@ -119,7 +128,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     state = train.init_state(trained, sft.optimizer(c, m))
     step = sft.make_step(c, m, places=jax.tree.map(lambda x: x.sharding, state))
     prepare = jax.jit(lambda rows: (packing.batch(rows), packing.counts(rows)))
-    data = packing.batches(parts, c)
+    data = packing.batches(examples, c, shares=shares(c, parts, examples))
 
     def advance(state, i):
       batch, counts = prepare(mesh.to_global(next(data), place))

@@ -25,8 +25,9 @@ class Config:
   """Supervised fine-tuning on packed rows."""
   model: str = field('tiny', f'folder of a checkpoint; or a size to train from scratch: {", ".join(SIZES)}')
   tokenizer: str = field('', 'folder with the tokenizer for a size trained from scratch; tiny reads bytes')
-  data: tuple[str, ...] = field((), 'JSONL, Parquet or ArrayRecord files; none = the digits task, made on the spot')
-  weights: tuple[float, ...] = field((), 'share of each file in the mixture; none = equal')
+  data: tuple[str, ...] = field((), 'JSONL, Parquet or ArrayRecord files, or a meta.json that names some; none = the '
+                                    'digits task, made on the spot')
+  weights: tuple[float, ...] = field((), 'share of each file in the mixture; none = equal, or as a meta.json says')
   heldout: tuple[str, ...] = field((), 'files whose answers are compared with those of the trained model')
   heldout_rows: int = field(256, 'how many rows of each, at most; 0 = no evaluation')
   answer_tokens: int = field(64, 'longest answer in the evaluation')
@@ -61,6 +62,8 @@ class Config:
       raise ValueError(f'batch={self.batch} is not a multiple of accumulate={self.accumulate}')
     if self.weights and len(self.weights) != len(self.data):
       raise ValueError(f'weights has {len(self.weights)} numbers for {len(self.data)} data files')
+    if self.weights and any(path.endswith('.json') for path in self.data):
+      raise ValueError(f'weights={self.weights}: a meta.json among data={self.data} says them itself')
     if not 0 <= self.drop_path < 1:
       raise ValueError(f'drop_path={self.drop_path}: expected a number in [0, 1)')
     if self.optim.warmup_steps >= self.steps:

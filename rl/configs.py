@@ -75,6 +75,10 @@ class Config:
     if self.prompts // self.updates % self.accumulate:
       raise ValueError(f'accumulate={self.accumulate} does not divide the {self.prompts // self.updates} prompts of an '
                        'update')
+    for name, optim, updates in (('warmup.optim', self.warmup.optim, self.warmup.steps),
+                                 ('optim', self.optim, self.steps * self.updates)):
+      if updates and optim.warmup_steps >= updates:
+        raise ValueError(f'{name}.warmup_steps={optim.warmup_steps}: expected fewer than its {updates} updates')
     if self.temperature <= 0:
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
 

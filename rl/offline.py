@@ -10,6 +10,7 @@ import internvl
 from core import mesh, record
 from rl import preference
 from rl.recipes import cascade
+from rl.recipes.mpo import mpo
 from rl.sampler import Sampler
 from rl.setup import ROLLOUT_SEED, Setup
 
@@ -35,8 +36,9 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
     workdir.mkdir(parents=True, exist_ok=True)
     logging.info('%d preference pairs', preference.write(path, pairs))
   mesh.together('pairs')
-  pairs = preference.Records(path)
-  weights = cascade.mpo(c.phase, s.model, weights, s.processor, pairs, workdir / 'mpo', place=place)
+  pairs = preference.Examples(preference.Records(path), s.processor, thinking=c.phase.thinking)
+  weights = mpo(c.phase, s.model, weights, {'own': (pairs, 1.0)}, workdir / 'mpo', place=place, dtype=s.config.dtype,
+                remat=s.config.remat)
   sampler.update(weights)
   chosen = workdir / 'queries.json'
   if first and not chosen.exists():

@@ -6,29 +6,24 @@ B pairs   P prompt slots   N answer slots   n tiles   S pixels a side
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax import struct
 
 from core import mesh
-from core.launch import field
+from core import params as params_lib
 from internvl import Processor
+from internvl.dataset import Rows
 from rl import losses, policy
 from rl.preference.build import answer_tokens, with_tile
 from rl.preference.records import Pair
+from rl.preference.rooms import Sizes
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-  """The room of a pair in a batch."""
-
-  prompt: int = field(8192, 'tokens of a prompt, images included')
-  answer: int = field(8192, 'tokens of an answer, its stop token included')
-  tiles: int = field(12, 'tiles of a prompt')
+THREADS = 16  # that read images
 
 
 @struct.dataclass
@@ -41,87 +36,135 @@ class Batch:
   token_weight: Any  # float32 [B], see `rl.losses.token_weight_of`
 
 
-class Examples:
-  """Pairs by number as dictionaries of arrays of one shape: a grain source. pairs: a sequence, or `Records`."""
+class Source(Protocol):
+  """Pairs by number."""
 
-  def __init__(self, pairs: Sequence[Pair], processor: Processor, sizes: Sizes, *, thinking: bool = False):
-    self.pairs, self.processor, self.sizes, self.thinking = pairs, processor, sizes, thinking
+  def __len__(self) -> int: ...
+  def need(self, i: int) -> np.ndarray: ...  # int32 [3], what `Sizes.holds` takes
+  def row(self, i: int, room: Sizes) -> dict[str, np.ndarray]: ...  # arrays of one shape a room
+
+
+class Examples:
+  """A sequence of pairs, or `Records`, as arrays.
+
+  thinking: prompts carry the layout's system text for reasoning. augment: JPEG recompression of tiles, which depends on
+  (seed, number) alone, so that policy and reference see the same. How long a conversation may be is for rooms to say,
+  not for the processor. Raises ValueError and FileNotFoundError, when a pair is read, with its place.
+  """
+
+  def __init__(self, pairs: Sequence[Pair], processor: Processor, *, thinking: bool = False, augment: bool = False,
+               seed: int = 0):
+    unlimited = dataclasses.replace(processor.config, max_length=2**31 - 1)
+    self.pairs, self.processor = pairs, Processor(unlimited, processor.tokenizer)
+    self.thinking, self.augment, self.seed = thinking, augment, seed
 
   def __len__(self) -> int:
     return len(self.pairs)
 
-  def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    pair, pad = self.pairs[i], self.processor.pad_id
-    prompt = with_tile(self.processor(pair.messages, pair.images, thinking=self.thinking))
-    answers = [answer_tokens(self.processor, text) for text in (pair.chosen, pair.rejected)]
-    need = Sizes(len(prompt.tokens), max(map(len, answers)), len(prompt.pixels))
-    if any(getattr(need, f.name) > getattr(self.sizes, f.name) for f in dataclasses.fields(Sizes)):
-      raise TooLong(f'pair {i} needs {need}: expected at most {self.sizes}')
-    rows = policy.collate([prompt], pad_id=pad, length=self.sizes.prompt)
-    said, mask = np.full((2, self.sizes.answer), pad, np.int32), np.zeros((2, self.sizes.answer), bool)
+  def _inputs(self, i: int):
+    pair = self.pairs[i]
+    rng = np.random.default_rng((self.seed, i)) if self.augment else None
+    try:
+      prompt = with_tile(self.processor(pair.messages, pair.images, thinking=self.thinking, augment=rng))
+      return prompt, [answer_tokens(self.processor, text) for text in (pair.chosen, pair.rejected)]
+    except ValueError as error:
+      place = self.pairs.where(i) if isinstance(self.pairs, Rows) else f'pair {i}'
+      raise ValueError(f'{place}: {error}') from error
+
+  def need(self, i: int) -> np.ndarray:
+    """int32 [3]: tokens of the prompt, tokens of the longer answer, tiles."""
+    prompt, answers = self._inputs(i)
+    return np.array([len(prompt.tokens), max(map(len, answers)), len(prompt.pixels)], np.int32)
+
+  def row(self, i: int, room: Sizes) -> dict[str, np.ndarray]:
+    """The pair in a room that holds it: tokens and positions [P], said and mask [2, N], pixels [n, S, S, 3]."""
+    prompt, answers = self._inputs(i)
+    pad = self.processor.pad_id
+    rows = policy.collate([prompt], pad_id=pad, length=room.prompt)
+    said, mask = np.full((2, room.answer), pad, np.int32), np.zeros((2, room.answer), bool)
     for k, tokens in enumerate(answers):
       said[k, :len(tokens)], mask[k, :len(tokens)] = tokens, True
-    spare = self.sizes.tiles - len(prompt.pixels)
+    spare = room.tiles - len(prompt.pixels)
     return {'tokens': rows.tokens[0], 'positions': rows.positions[0], 'said': said, 'mask': mask,
             'pixels': np.pad(rows.pixels[0], ((0, spare), (0, 0), (0, 0), (0, 0)))}
 
 
-class TooLong(ValueError):
-  """A pair that does not fit its `Sizes`."""
+class Chain:
+  """Several sources, one after the other."""
+
+  def __init__(self, sources: Sequence[Source]):
+    self.sources = sources
+    self.ends = np.cumsum([len(s) for s in sources])
+
+  def __len__(self) -> int:
+    return int(self.ends[-1])
+
+  def which(self, numbers: np.ndarray) -> np.ndarray:
+    """int [K]: the source that each of the pairs comes from."""
+    return np.searchsorted(self.ends, numbers, side='right')
+
+  def _find(self, i: int) -> tuple[Source, int]:
+    part = int(self.which(i))
+    return self.sources[part], i - int(self.ends[part] - len(self.sources[part]))
+
+  def need(self, i: int) -> np.ndarray:
+    """As of `Source`."""
+    source, at = self._find(i)
+    return source.need(at)
+
+  def row(self, i: int, room: Sizes) -> dict[str, np.ndarray]:
+    """As of `Source`."""
+    source, at = self._find(i)
+    return source.row(at, room)
 
 
-def batch(rows: dict[str, Any]) -> Batch:
-  """What the loss takes of stacked examples and their references; all rows of the step, for the weights' sake."""
-  prompts = policy.Prompts(rows['tokens'], rows['positions'], rows['pixels'])
-  answers = policy.Answers(rows['said'], jnp.zeros(rows['said'].shape, jnp.float32), rows['mask'])
-  return Batch(prompts, answers, rows['reference'], losses.token_weight_of(rows['mask']))
+class Placed:
+  """The pairs of these numbers in one room: a grain source of rows.
 
-
-@functools.partial(jax.jit, static_argnames='config')
-def _log_probs(params, config, rows):
-  prompts = policy.Prompts(rows['tokens'], rows['positions'], rows['pixels'])
-  logp, _ = policy.log_probs(params, config, prompts, policy.Answers(rows['said'], None, rows['mask']))
-  return jnp.where(rows['mask'], logp, 0).sum(-1)
-
-
-def reference(params, config, examples: Examples, *, at_once: int) -> tuple[np.ndarray, np.ndarray]:
-  """(numbers of the pairs that fit int64 [K], their summed log-probabilities float32 [K, 2]), one pass over all.
-
-  The others are counted and logged. Raises ValueError when none fits.
+  sums: float32 [pairs, 2] of all pairs of the source, their summed log-probabilities under the reference; rows carry
+  theirs as `reference`.
   """
-  numbers, sums, rows = [], [], []
-  def flush():
-    padded = rows + [rows[-1]] * (at_once - len(rows))
-    stacked = jax.tree.map(lambda *x: np.stack(x), *padded)
-    sums.append(mesh.to_local(_log_probs(params, config, stacked))[:len(rows)])
-    rows.clear()
-  for i in range(len(examples)):
-    try:
-      rows.append(examples[i])
-    except TooLong as error:
-      logging.log_every_n(logging.INFO, '%s', 100, error)
-      continue
-    numbers.append(i)
-    if len(rows) == at_once:
-      flush()
-  if rows:
-    flush()
-  if not numbers:
-    raise ValueError(f'none of {len(examples)} pairs fits {examples.sizes}')
-  if len(numbers) < len(examples):
-    logging.warning('%d of %d pairs do not fit %s and are left out', len(examples) - len(numbers), len(examples),
-                    examples.sizes)
-  return np.array(numbers), np.concatenate(sums)
 
-
-class Referenced:
-  """The pairs that fit, with the reference's log-probabilities beside each: a grain source."""
-
-  def __init__(self, examples: Examples, numbers: np.ndarray, sums: np.ndarray):
-    self.examples, self.numbers, self.sums = examples, numbers, sums
+  def __init__(self, source: Source, room: Sizes, numbers: np.ndarray, sums: np.ndarray | None = None):
+    self.source, self.room, self.numbers, self.sums = source, room, numbers, sums
 
   def __len__(self) -> int:
     return len(self.numbers)
 
   def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-    return self.examples[int(self.numbers[i])] | {'reference': self.sums[i]}
+    number = int(self.numbers[i])
+    row = self.source.row(number, self.room)
+    return row if self.sums is None else row | {'reference': self.sums[number]}
+
+
+def measure(source: Source) -> np.ndarray:
+  """int32 [pairs, 3]: what each pair needs, one pass over all."""
+  stream = grain.MapDataset.range(len(source)).map(lambda i: source.need(int(i)))
+  return np.stack(list(stream.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=64))))
+
+
+def batch(rows: dict[str, Any]) -> Batch:
+  """What the loss takes of stacked rows; all rows of the step, for the weights' sake."""
+  prompts = policy.Prompts(rows['tokens'], rows['positions'], rows['pixels'])
+  answers = policy.Answers(rows['said'], jnp.zeros(rows['said'].shape, jnp.float32), rows['mask'])
+  return Batch(prompts, answers, rows['reference'], losses.token_weight_of(rows['mask']))
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'dtype'))
+def _log_probs(params, config, rows, dtype):
+  prompts = policy.Prompts(rows['tokens'], rows['positions'], rows['pixels'])
+  answers = policy.Answers(rows['said'], None, rows['mask'])
+  logp, _ = policy.log_probs(params_lib.cast(params, dtype), config, prompts, answers)
+  return jnp.where(rows['mask'], logp, 0).sum(-1)
+
+
+def reference(params, config, rows: Placed, place: jax.sharding.Mesh, *, at_once: int,
+              dtype: str = 'float32') -> np.ndarray:
+  """float32 [K, 2]: the answers' summed log-probabilities, `at_once` pairs at a time on the mesh `place`."""
+  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(THREADS, 2 * at_once))
+  sums = []
+  for some in grain.MapDataset.source(rows).to_iter_dataset(reading).batch(at_once):
+    n = len(some['tokens'])
+    filled = jax.tree.map(lambda x: mesh.own(np.concatenate([x, np.repeat(x[-1:], at_once - len(x), 0)])), some)
+    sums.append(mesh.to_local(_log_probs(params, config, mesh.to_global(filled, place), dtype))[:n])
+  return np.concatenate(sums)

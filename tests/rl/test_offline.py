@@ -12,10 +12,11 @@ from rl import offline as phase
 from rl.configs import CONFIGS
 from rl.preference import Records, Sizes
 from rl.recipes import cascade
+from rl.recipes.mpo import MpoPhase
 from rl.setup import setup
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)
-MPO = cascade.MpoPhase(steps=2, batch=4, sizes=SIZES, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
+MPO = MpoPhase(steps=2, batch=4, sizes=SIZES, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
 
 
 class Mute:

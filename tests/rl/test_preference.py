@@ -7,21 +7,24 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import internvl
 from core import mesh
 from internvl.processor_config import ProcessorConfig
 from internvl.templates import LAYOUTS
-from rl import preference
+from rl import losses, policy, preference
 from rl.engine import Room
-from rl.preference import Examples, Pair, Records, Scored, Sizes, TooLong, correctness_pairs
+from rl.preference import Chain, Examples, Pair, Placed, Records, Scored, Sizes, correctness_pairs, divide
 from rl.preference.build import answer_tokens, without_media
-from rl.recipes import cascade
+from rl.recipes import cascade, mpo
 from rl.sampler import Sampler
 from rl.tasks import expressions_query
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)
+ONE = mesh.make(devices=jax.devices()[:1])
 
 
 def over_bytes(template='internvl_hf', **settings):
@@ -106,9 +109,8 @@ def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(template):
 def test_the_reference_is_the_sum_of_each_answers_log_probabilities(processor, model):
   config, params = model
   pairs = [*digits_pairs(3), Pair([{'role': 'user', 'content': 'Hi'}], [], 'yes', 'no')]  # text alone fits too
-  examples = Examples(pairs, processor, SIZES)
-  numbers, sums = preference.reference(params, config, examples, at_once=3)
-  assert numbers.tolist() == [0, 1, 2, 3]
+  rows = Placed(Examples(pairs, processor), SIZES, np.arange(4))
+  sums = preference.reference(params, config, rows, ONE, at_once=3)
   for i, pair in enumerate(pairs):
     for k, said in enumerate((pair.chosen, pair.rejected)):
       x = processor([*pair.messages, {'role': 'assistant', 'content': said}], pair.images)
@@ -118,15 +120,75 @@ def test_the_reference_is_the_sum_of_each_answers_log_probabilities(processor, m
       assert sums[i, k] == pytest.approx(want, abs=2e-3)
 
 
-def test_pairs_that_do_not_fit_are_left_out(processor, model):
+def test_a_pair_is_worth_the_same_in_every_room(processor, model):
   config, params = model
-  long = Pair([{'role': 'user', 'content': 'Hi'}], [], 'y' * 60, 'no')
-  with pytest.raises(TooLong, match='pair 0 needs'):
-    Examples([long], processor, SIZES)[0]
-  numbers, _ = preference.reference(params, config, Examples([long, *digits_pairs(1)], processor, SIZES), at_once=2)
-  assert numbers.tolist() == [1]
-  with pytest.raises(ValueError, match='none of 1 pairs'):
-    preference.reference(params, config, Examples([long], processor, SIZES), at_once=2)
+  examples = Examples(digits_pairs(3), processor)
+  whole = Placed(examples, SIZES, np.arange(3))
+  sums = preference.reference(params, config, whole, ONE, at_once=3)
+  needs = preference.measure(examples)
+  tight = Sizes(*map(int, needs.max(0)))
+  assert tight.slots < SIZES.slots and tight.holds(needs[0]) and not tight.holds(needs.max(0) + 1)
+  close = preference.reference(params, config, Placed(examples, tight, np.arange(3)), ONE, at_once=3)
+  np.testing.assert_allclose(sums, close, rtol=1e-5)
+  grads = []
+  for room in (SIZES, tight):
+    batch = preference.batch(jax.tree.map(lambda *x: np.stack(x), *Placed(examples, room, np.arange(3), sums - 1)))
+    def loss(params, batch=batch):
+      logp, _ = policy.log_probs(params, config, batch.prompts, batch.answers)
+      return losses.mpo(logp, batch.answers.mask, batch.reference, losses.RewardShift.new()).total
+    grads.append(jax.jit(jax.value_and_grad(loss))(params))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *grads)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 5)), min_size=1, max_size=60),
+       st.integers(1, 6), st.integers(1, 9))
+def test_rooms_hold_every_pair_that_fits_once_and_never_waste_more(needs, most, least):
+  needs, limit = np.array(needs), Sizes(1500, 1700, 4)
+  fitting = [i for i, need in enumerate(needs) if limit.holds(need)]
+  if not fitting:
+    with pytest.raises(ValueError, match='none of'):
+      divide(needs, limit, most=most, least=least)
+    return
+  groups = divide(needs, limit, most=most, least=least)
+  assert sorted(int(i) for g in groups for i in g.numbers) == fitting and len(groups) <= most
+  assert len(groups) == 1 or min(len(g.numbers) for g in groups) >= least
+  for g in groups:
+    assert all(g.room.holds(needs[i]) for i in g.numbers) and limit.holds(dataclasses.astuple(g.room))
+  slots = lambda groups: sum(len(g.numbers) * g.room.slots for g in groups)
+  assert slots(groups) <= slots(divide(needs, limit, most=1, least=least)) <= len(fitting) * limit.slots
+
+
+def test_batches_have_one_room_and_the_shares_of_a_mixture(processor):
+  short = [Pair([{'role': 'user', 'content': 'Hi'}], [], 'yes', 'no')] * 6
+  long = [Pair([{'role': 'user', 'content': 'Hi'}], [], 'y' * 200, 'no')] * 6
+  chain = Chain([Examples(short, processor), Examples(long + short, processor)])
+  phase = mpo.MpoPhase(batch=2, sizes=Sizes(128, 256, 1), rooms=4)
+  needs = preference.measure(chain)
+  groups = divide(needs, phase.sizes, most=phase.rooms, least=phase.batch)
+  assert [g.numbers.tolist() for g in groups] == [[*range(6), *range(12, 18)], [*range(6, 12)]]
+  sums = np.arange(36, dtype=np.float32).reshape(18, 2)  # a pair is told by its reference
+  batches = lambda: mpo._batches(phase, chain, {'a': 1.0, 'b': 2.0}, groups, sums)
+  stream, seen = batches(), []
+  for _ in range(15):  # an epoch: 6 pairs once and 12 twice
+    rows = next(stream)
+    assert rows['said'].shape[-1] == (128 if rows['reference'][0, 0] // 2 not in range(6, 12) else 256)
+    seen += (rows['reference'][:, 0] / 2).astype(int).tolist()
+  counts = np.bincount(seen, minlength=18)
+  assert counts.sum() == 30
+  assert np.array_equal(counts, [1] * 6 + [2] * 12)
+  again = batches()
+  for _ in range(4):
+    next(again)
+  resumed = batches()
+  resumed.set_state(again.get_state())
+  np.testing.assert_array_equal(next(again)['reference'], next(resumed)['reference'])
+
+
+def test_how_long_a_prompt_may_be_is_for_the_room_to_say(processor):
+  long = Pair([{'role': 'user', 'content': 'x' * 600}], [], 'yes', 'no')  # beyond what the processor allows
+  assert Examples([long], processor).need(0)[0] > processor.config.max_length
+  assert len(divide(preference.measure(Examples([long, *digits_pairs(1)], processor)), SIZES, most=1, least=1)) == 1
 
 
 def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
@@ -151,8 +213,8 @@ def test_online_queries_are_those_within_the_band():
   assert len(cascade.online_queries([of(n) for n in range(11)])) == 7  # 2 to 8 of 10
 
 
-PHASE = cascade.MpoPhase(steps=12, batch=8, accumulate=2, sizes=SIZES, reference_batch=8, save_every=4,
-                         optim=cascade.Optim(lr=1e-3, schedule='constant'))
+PHASE = mpo.MpoPhase(steps=12, batch=8, accumulate=2, sizes=SIZES, reference_batch=8, save_every=4,
+                         optim=mpo.Optim(lr=1e-3, schedule='constant'))
 
 
 def lines(folder: pathlib.Path) -> list[dict]:
@@ -163,8 +225,8 @@ def lines(folder: pathlib.Path) -> list[dict]:
 def test_the_mpo_phase_starts_at_its_known_value_learns_and_resumes(processor, model, tmp_path):
   config, _ = model
   start = lambda: internvl.init(jax.random.key(0), config)
-  pairs = digits_pairs(16)
-  whole = cascade.mpo(PHASE, config, start(), processor, pairs, tmp_path / 'whole')
+  pairs = {'digits': (Examples(digits_pairs(16), processor), 1.0)}
+  whole = mpo.mpo(PHASE, config, start(), pairs, tmp_path / 'whole')
   metrics = lines(tmp_path / 'whole')
   # The first micro-batch has policy = reference; so has the second, whose weights are the same.
   assert metrics[0]['preference'] == pytest.approx(np.log(2), abs=1e-4)
@@ -173,16 +235,16 @@ def test_the_mpo_phase_starts_at_its_known_value_learns_and_resumes(processor, m
   assert metrics[-1]['preference'] < np.log(2) - 0.01 and metrics[-1]['generation'] < metrics[0]['generation']
   assert metrics[-1]['shift'] != 0
   with pytest.raises(KeyboardInterrupt):
-    interrupted(PHASE, config, start(), processor, pairs, tmp_path / 'cut')
-  again = cascade.mpo(PHASE, config, start(), processor, pairs, tmp_path / 'cut')
+    interrupted(PHASE, config, start(), pairs, tmp_path / 'cut')
+  again = mpo.mpo(PHASE, config, start(), pairs, tmp_path / 'cut')
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again)):
     np.testing.assert_array_equal(a, b)
   assert (tmp_path / 'whole/metrics.jsonl').read_bytes() == (tmp_path / 'cut/metrics.jsonl').read_bytes()
 
 
-def interrupted(phase, config, params, processor, pairs, folder):
+def interrupted(phase, config, params, pairs, folder):
   """The phase, killed in the tenth step."""
-  step = cascade.make_step
+  step = mpo.make_step
   def breaking(*args, **options):
     inner, calls = step(*args, **options), []
     def go(*a):
@@ -192,5 +254,5 @@ def interrupted(phase, config, params, processor, pairs, folder):
       return inner(*a)
     return go
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cascade, 'make_step', breaking)
-    cascade.mpo(phase, config, params, processor, pairs, folder)
+    patch.setattr(mpo, 'make_step', breaking)
+    mpo.mpo(phase, config, params, pairs, folder)

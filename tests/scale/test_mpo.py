@@ -15,15 +15,16 @@ import jax
 import internvl
 from core import mesh
 from core.train import Optim
-from rl.recipes import cascade
+from rl.preference import Examples
+from rl.recipes.mpo import MpoPhase, mpo
 from tests.rl.test_preference import SIZES, digits_pairs, over_bytes
 
 processor = over_bytes()
 config = dataclasses.replace(internvl.CONFIGS['tiny'], image_token=processor.image_id)
-phase = cascade.MpoPhase(steps=2, batch=8, sizes=SIZES, reference_batch=8, optim=Optim(lr=1e-3, schedule='constant'))
+pairs = {'digits': (Examples(digits_pairs(16), processor), 1.0)}
+phase = MpoPhase(steps=2, batch=8, sizes=SIZES, reference_batch=8, optim=Optim(lr=1e-3, schedule='constant'))
 for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh.make(data=4, model=2)):
-  cascade.mpo(phase, config, internvl.init(jax.random.key(0), config), processor, digits_pairs(16),
-              pathlib.Path(sys.argv[1]) / name, place=place)
+  mpo(phase, config, internvl.init(jax.random.key(0), config), pairs, pathlib.Path(sys.argv[1]) / name, place=place)
 """
 
 
