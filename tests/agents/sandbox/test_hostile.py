@@ -212,7 +212,7 @@ def host(tmp_path_factory):
 
 
 def family(pool: Pool) -> set[int]:
-  return {p.pid for p in psutil.Process(pool._zygote.process.pid).children(recursive=True)
+  return {p.pid for p in psutil.Process(pool._seed.process.pid).children(recursive=True)
           if p.status() != psutil.STATUS_ZOMBIE}
 
 
