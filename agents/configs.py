@@ -94,6 +94,9 @@ class Config:
     if self.prompts * self.group % (self.updates * self.accumulate):
       raise ValueError(f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
                        f'{self.prompts * self.group} trajectories of a rollout')
+    for name, optim, steps in (('', self.optim, self.steps * self.updates), ('sft.', self.sft.optim, self.sft.steps)):
+      if steps and optim.warmup_steps >= steps:
+        raise ValueError(f'{name}optim.warmup_steps={optim.warmup_steps}: expected fewer than all {steps} updates')
     if self.temperature <= 0:
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
     if bool(self.data) != bool(self.heldout):

@@ -180,7 +180,8 @@ def test_problems_of_a_file(tmp_path):
 @pytest.mark.parametrize('changes,message', [
     ({'group': 2}, 'group'), ({'stage1': Stage(), 'stage2': Stage(), 'stage3': Stage()}, 'stage with steps'),
     ({'updates': 3}, 'updates=3'), ({'temperature': 0.0}, 'temperature'), ({'data': 'x'}, 'heldout'),
-    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers')])
+    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers'),
+    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than all 4')])
 def test_an_impossible_configuration_is_refused_by_name(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(SMOKE, **changes)
