@@ -180,7 +180,8 @@ def work(sock: socket.socket) -> None:
 
 def watch(sock: socket.socket, arguments: list[str]) -> int:
   """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
-  command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}']
+  command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}',
+             f'--holder={os.getpid()}']
   server, failures = None, 0
   def stop(number, _):
     if server:
@@ -204,6 +205,8 @@ def main(argv: list[str]) -> None:
   if FLAGS.listening is not None:
     from agents.sandbox import linux
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != FLAGS.holder:                 # it was killed before: nobody would end us, and the port stay ours
+      return
     work(socket.socket(fileno=FLAGS.listening))
     return
   try:
@@ -225,4 +228,5 @@ if __name__ == '__main__':
   flags.DEFINE_string('host', '127.0.0.1', 'address to serve on')
   flags.DEFINE_integer('port', 8765, 'port to serve on; 0 picks one')
   flags.DEFINE_integer('listening', None, 'descriptor of a socket held by the parent process')
+  flags.DEFINE_integer('holder', None, 'process id of that parent')
   app.run(main)
