@@ -20,9 +20,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -34,7 +34,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 
 from agents.dispatcher import Dispatcher, Full
-from agents.sandbox import PROFILES, Limits, Pool
+from agents.sandbox import PROFILES, Limits, Pool, linux
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 _LARGEST = 64 * 2**20                                # bytes of a request
@@ -178,20 +178,35 @@ def work(sock: socket.socket) -> None:
   asyncio.run(serve())
 
 
-def watch(sock: socket.socket, arguments: list[str]) -> int:
+def fork_server(sock: socket.socket) -> int:
+  """Forks the server, which dies with us; its process id. What it needs is imported, so that it starts at once."""
+  holder = os.getpid()
+  if pid := os.fork():
+    return pid
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+  linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+  try:
+    if os.getppid() == holder:
+      work(sock)
+  except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+  os._exit(0)
+
+
+def watch(sock: socket.socket) -> int:
   """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
-  command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}',
-             f'--holder={os.getpid()}']
-  server, failures = None, 0
+  server, failures = 0, 0
   def stop(number, _):
     if server:
-      server.send_signal(number)
+      os.kill(server, number)
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop)
   while True:
     started = time.monotonic()
-    server = subprocess.Popen(command, pass_fds=[sock.fileno()])
-    code = server.wait()
+    server = fork_server(sock)
+    code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
     if code == 0 or code in (-signal.SIGINT, -signal.SIGTERM):
       return 0
     failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
@@ -201,20 +216,13 @@ def watch(sock: socket.socket, arguments: list[str]) -> int:
 
 
 def main(argv: list[str]) -> None:
-  """Holds the socket, or serves on one held by the parent."""
-  if FLAGS.listening is not None:
-    from agents.sandbox import linux
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != FLAGS.holder:                 # it was killed before: nobody would end us, and the port stay ours
-      return
-    work(socket.socket(fileno=FLAGS.listening))
-    return
+  """Holds the socket and watches over the server."""
   try:
     sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
   except (ValueError, OSError) as error:
     raise app.UsageError(f'cannot listen: {error}') from error
   print(f'listening on {FLAGS.uds or sock.getsockname()}', flush=True)
-  sys.exit(watch(sock, sys.argv[1:]))
+  sys.exit(watch(sock))
 
 
 if __name__ == '__main__':
@@ -227,6 +235,4 @@ if __name__ == '__main__':
   flags.DEFINE_string('uds', None, 'path of a unix socket to serve on, instead of a port')
   flags.DEFINE_string('host', '127.0.0.1', 'address to serve on')
   flags.DEFINE_integer('port', 8765, 'port to serve on; 0 picks one')
-  flags.DEFINE_integer('listening', None, 'descriptor of a socket held by the parent process')
-  flags.DEFINE_integer('holder', None, 'process id of that parent')
   app.run(main)

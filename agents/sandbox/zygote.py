@@ -6,6 +6,7 @@ that carries a descriptor with a process descriptor of the slot that serves on i
 zygote costs a fork, and its memory is the seed's.
 """
 
+import contextlib
 import gc
 import os
 import select
@@ -49,7 +50,7 @@ def main(control: int, backend: str, profile: str) -> None:
   jail = _tell(sock, lambda: _load(backend, profile))
   zygote = None
   while True:
-    message, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
+    message, descriptors = _next(sock)
     if zygote:
       zygote.end(0.0 if message else _LEAVE)         # asked for another: this one is dead or as good as dead
     if not message:
@@ -84,8 +85,17 @@ def _tell(sock: socket.socket, start: Callable) -> Plain:
   except BaseException:
     sock.send(traceback.format_exc()[-60000:].encode())
     os._exit(1)
-  sock.send(b'ready')
+  with contextlib.suppress(ConnectionError):         # nobody listens any more, as the next read will tell
+    sock.send(b'ready')
   return started
+
+
+def _next(sock: socket.socket) -> tuple[bytes, list[int]]:
+  """The next request and its descriptors; empty when the other end is gone."""
+  try:
+    return socket.recv_fds(sock, 16, 1)[:2]
+  except ConnectionError:
+    return b'', []
 
 
 def _fork_zygote(sock: socket.socket, jail: Plain, descriptor: int) -> _Zygote | None:
@@ -108,7 +118,7 @@ def _serve(sock: socket.socket, jail: Plain) -> NoReturn:
   """The zygote: serves until the other end of `sock` is closed."""
   _tell(sock, jail.launch)
   while True:
-    message, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
+    message, descriptors = _next(sock)
     if not message:
       jail.leave()
       os._exit(0)
