@@ -66,7 +66,7 @@ class _Seed:
     self.control, self.zygote = ours, None
     try:
       _hear_ready(self.control, _START)
-      self._fork()
+      self.fork_zygote()
     except OSError as error:
       self.close()
       raise HarnessError(f'the zygote did not start: {error}') from error
@@ -76,10 +76,10 @@ class _Seed:
     try:
       return self._slot()
     except OSError:
-      self._fork()
+      self.fork_zygote()
     return self._slot()
 
-  def _fork(self) -> None:
+  def fork_zygote(self) -> None:
     """Has the seed fork a zygote in the place of the last one."""
     if self.zygote:
       self.zygote.close()
@@ -203,6 +203,18 @@ class Pool:
     if not self._sessions.acquire(blocking=False):
       raise HarnessError('as many sessions as this pool may keep are open')
     return Session(self)
+
+  def renew(self) -> None:
+    """Has a new zygote forked, as must be in a process that inherited the pool from one that did not go on using it.
+
+    Raises HarnessError when the seed is gone and cannot be launched again.
+    """
+    with self._lock:
+      try:
+        self._seed.fork_zygote()
+      except OSError:
+        self._seed.close()
+        self._seed = self._launch(self.backend)
 
   def close(self) -> None:
     """Ends every slot, the zygote and the seed."""
