@@ -267,7 +267,10 @@ def test_a_zygote_with_sympy_is_replaced_without_importing_again():
     assert pool._seed.process.pid == seed.pid and max(back) < 2.0
     assert sum(spent) < 0.5, 'processor seconds of the seed: it has imported sympy again'
     seed.kill()
-    assert _first_good(pool) and pool._seed.process.pid != seed.pid
+    deadline = time.monotonic() + 20
+    while pool._seed.process.pid == seed.pid:        # a slot may outlive it for a moment
+      assert time.monotonic() < deadline
+      _first_good(pool)
 
 
 def test_calls_are_answered_while_parts_are_killed():
