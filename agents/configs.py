@@ -6,6 +6,7 @@ from typing import Literal
 from agents.roc import Mode
 from agents.trajectory import Bounds
 from core.launch import field
+from core.mesh import Shape
 from core.train import Optim
 from rl.engine import Room
 from rl.losses import Rule
@@ -46,6 +47,9 @@ class Config:
   data: str = field('', 'JSONL of training problems, {"problem", "answer"} a line; empty: products of two numbers')
   heldout: str = field('', 'JSONL of held-out problems, when data is given')
   tool: str = field('python', 'name of the Python tool')
+  tools: str = field('', 'address of a running agents.serve_tools, unix:/path or http://host:port; empty: a sandbox in '
+                         'each process')
+  dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, problems, sampling and selection')
   sft: Sft = field(Sft(), 'supervised start')
   stage1: Stage = field(Stage(), 'first stage')
@@ -57,11 +61,13 @@ class Config:
   roc: Mode = field('sorted', 'how they are chosen; off: plain GRPO, which trains on all')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the trajectories')
   accumulate: int = field(1, 'micro-batches an update')
+  remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
   temperature: float = field(1.0, 'of sampling in training')
   rule: Rule = field(Rule(clip_high=0.28), 'clipping and averaging of the loss; no KL')
   optim: Optim = field(Optim(lr=1e-6, schedule='constant', warmup_steps=20, weight_decay=0.01), 'optimiser')
   engine: Room = field(Room(128, 2560, 16, 12, 128), 'rollout engine')
-  workers: int = field(2, 'tool calls that run at once')
+  mesh: Shape = field(Shape(), 'axes of the devices that update; each process samples on its own')
+  workers: int = field(2, 'tool calls that run at once, in each process')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
   view: int = field(1000, 'characters of each output stream that the model sees')
   lag: int | None = field(None, 'engine steps until a response is taken, which makes runs repeat bit for bit; none: '
@@ -88,6 +94,9 @@ class Config:
     if self.prompts * self.group % (self.updates * self.accumulate):
       raise ValueError(f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
                        f'{self.prompts * self.group} trajectories of a rollout')
+    for name, optim, steps in (('', self.optim, self.steps * self.updates), ('sft.', self.sft.optim, self.sft.steps)):
+      if steps and optim.warmup_steps >= steps:
+        raise ValueError(f'{name}optim.warmup_steps={optim.warmup_steps}: expected fewer than all {steps} updates')
     if self.temperature <= 0:
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
     if bool(self.data) != bool(self.heldout):
@@ -114,6 +123,6 @@ CONFIGS = {
     # The published recipe (arXiv 2508.20722 §4); give it --config.model, --config.data and --config.heldout.
     'rstar2': Config(
         tool='execute_python_code_with_standard_io', stage1=Stage(300, Bounds(8192, 10)),
-        stage2=Stage(85, Bounds(12288, 10)), stage3=Stage(125, Bounds(12288, 15), 42_000, True), workers=64,
-        engine=Room(256, 65536, 64, 32, 512), eval_problems=30),
+        stage2=Stage(85, Bounds(12288, 10)), stage3=Stage(125, Bounds(12288, 15), 42_000, True), dtype='bfloat16',
+        remat='full', workers=64, engine=Room(256, 65536, 64, 32, 512), eval_problems=30),
 }

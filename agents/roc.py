@@ -103,22 +103,25 @@ def select(right: Sequence[bool], penalties: Sequence[float], keep: int, *, seed
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-  """The rollouts trained on: indices [k] of all, their group [k], and what there is to report."""
+  """The rollouts trained on: indices [k] of all, their group [k], and what there is to report: (total, divisor)."""
 
   rows: np.ndarray
   group: np.ndarray
-  metrics: dict[str, np.ndarray]
+  metrics: dict[str, tuple[float, float]]
 
 
-def resample(traces: Sequence[Trace], rewards: np.ndarray, keep: int, *, seed: int, step: int,
+def resample(traces: Sequence[Trace], rewards: np.ndarray, keep: int, *, seed: int, step: int, first: int = 0,
              mode: Mode = 'sorted') -> Chosen:
-  """Leaves out groups whose rewards are all equal, then selects within each: rewards 0 or 1, float [B, N]."""
+  """Leaves out groups whose rewards are all equal, then selects within each: rewards 0 or 1, float [B, N].
+
+  first: number of the first group among those of all processes, so that the choice does not depend on theirs.
+  """
   b, n = rewards.shape
   penalties = np.array([[error_penalty(t), form_penalty(t)] for t in traces]).reshape(b, n, 2)
   right = rewards > 0.5
   rows, group = [], []
   for g in np.flatnonzero(right.any(-1) & ~right.all(-1)):
-    chosen = select(right[g], penalties[g].sum(-1), keep, seed=(seed, step, int(g)), mode=mode)
+    chosen = select(right[g], penalties[g].sum(-1), keep, seed=(seed, step, first + int(g)), mode=mode)
     rows += (g * n + chosen).tolist()
     group += [g] * len(chosen)
   rows, group = np.array(rows, np.int64), np.array(group, np.int64)
@@ -127,8 +130,8 @@ def resample(traces: Sequence[Trace], rewards: np.ndarray, keep: int, *, seed: i
   mixed = np.isin(np.arange(b), group).repeat(n)
   flat, good = penalties.reshape(-1, 2), right.reshape(-1)
   answers = sum(turn.text.count(ANSWER) for t in traces for turn in t.turns)
-  metrics = {'roc_groups': np.float32(len(np.unique(group)) / b), 'answers': np.float32(answers / len(traces))}
+  metrics = {'roc_groups': (len(np.unique(group)), b), 'answers': (answers, len(traces))}
   for name, column in (('errors', 0), ('form', 1)):
     for when, chosen in (('before', mixed & good), ('after', kept & good)):
-      metrics[f'roc_{name}_{when}'] = np.float32(flat[chosen, column].mean() if chosen.any() else 0)
+      metrics[f'roc_{name}_{when}'] = (flat[chosen, column].sum(), chosen.sum())
   return Chosen(rows, group, metrics)

@@ -7,8 +7,9 @@
 
 `stdin` and files are strings, or {"base64": …} for bytes. Limits may only be lowered. A full queue answers 429 to a
 call with "wait": false. With the environment variable ESPALIER_TOOLS_TOKEN set, each request needs it as a bearer
-token; without it, only loopback and unix sockets are served. The process holds the socket and starts a server that
-does the work; a server that dies is replaced, and callers that connect meanwhile wait in the socket's queue.
+token; without it, only loopback and unix sockets are served. The process holds the socket and the pool's seed and
+forks a server that does the work; a server that dies is replaced at once, and callers that connect meanwhile wait in
+the socket's queue.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -34,7 +35,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.routing import Route
 
 from agents.dispatcher import Dispatcher, Full
-from agents.sandbox import PROFILES, Limits, Pool
+from agents.sandbox import PROFILES, HarnessError, Limits, Pool, linux
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 _LARGEST = 64 * 2**20                                # bytes of a request
@@ -160,12 +161,8 @@ def listen(uds: str | None, host: str, port: int, token: str | None) -> socket.s
   return sock
 
 
-def work(sock: socket.socket) -> None:
-  """The server process: a pool, a dispatcher, and uvicorn on the inherited socket."""
-  limits = Limits(wall=FLAGS.wall, cpu=FLAGS.wall, memory=FLAGS.memory * 2**20)
-  pool = Pool(FLAGS.workers, limits, profile=FLAGS.profile, backend=FLAGS.backend)
-  print(f'{pool.workers} workers, profile {pool.profile}. {pool.report}', flush=True)
-
+def work(sock: socket.socket, pool: Pool) -> None:
+  """The server process: a dispatcher on the inherited pool, and uvicorn on the inherited socket."""
   async def serve():
     dispatcher = Dispatcher(pool, queue=FLAGS.queue)
     config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off',
@@ -178,40 +175,59 @@ def work(sock: socket.socket) -> None:
   asyncio.run(serve())
 
 
-def watch(sock: socket.socket, arguments: list[str]) -> int:
+def fork_server(sock: socket.socket, pool: Pool) -> int:
+  """Forks the server, which dies with us; its process id. Everything is imported and loaded, so it starts at once."""
+  holder = os.getpid()
+  if pid := os.fork():
+    return pid
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+  linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+  try:
+    if os.getppid() == holder:
+      work(sock, pool)
+  except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+  os._exit(0)
+
+
+def watch(sock: socket.socket, pool: Pool) -> int:
   """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
-  command = [sys.executable, '-m', 'agents.serve_tools', *arguments, f'--listening={sock.fileno()}']
-  server, failures = None, 0
+  server, failures = 0, 0
   def stop(number, _):
     if server:
-      server.send_signal(number)
+      os.kill(server, number)
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop)
   while True:
     started = time.monotonic()
-    server = subprocess.Popen(command, pass_fds=[sock.fileno()])
-    code = server.wait()
+    server = fork_server(sock, pool)
+    code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
     if code == 0 or code in (-signal.SIGINT, -signal.SIGTERM):
       return 0
     failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
     if failures == _FAILURES:                        # it cannot start: once more would be the same
       return 1
     print(f'the server ended with {code}; starting another', file=sys.stderr, flush=True)
+    try:
+      pool.renew()                                   # what the dead one had asked of the zygote is not for the next
+    except HarnessError as error:                    # the next server tries again for each call
+      print(error, file=sys.stderr, flush=True)
 
 
 def main(argv: list[str]) -> None:
-  """Holds the socket, or serves on one held by the parent."""
-  if FLAGS.listening is not None:
-    from agents.sandbox import linux
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
-    work(socket.socket(fileno=FLAGS.listening))
-    return
+  """Holds the socket and watches over the server."""
   try:
     sock = listen(FLAGS.uds, FLAGS.host, FLAGS.port, os.environ.get(TOKEN))
   except (ValueError, OSError) as error:
     raise app.UsageError(f'cannot listen: {error}') from error
   print(f'listening on {FLAGS.uds or sock.getsockname()}', flush=True)
-  sys.exit(watch(sock, sys.argv[1:]))
+  limits = Limits(wall=FLAGS.wall, cpu=FLAGS.wall, memory=FLAGS.memory * 2**20)
+  with Pool(FLAGS.workers, limits, profile=FLAGS.profile, backend=FLAGS.backend) as pool:
+    print(f'{pool.workers} workers, profile {pool.profile}. {pool.report}', flush=True)
+    code = watch(sock, pool)
+  sys.exit(code)
 
 
 if __name__ == '__main__':
@@ -224,5 +240,4 @@ if __name__ == '__main__':
   flags.DEFINE_string('uds', None, 'path of a unix socket to serve on, instead of a port')
   flags.DEFINE_string('host', '127.0.0.1', 'address to serve on')
   flags.DEFINE_integer('port', 8765, 'port to serve on; 0 picks one')
-  flags.DEFINE_integer('listening', None, 'descriptor of a socket held by the parent process')
   app.run(main)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import os
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 
 from agents.configs import Config
 from agents.dispatcher import Dispatcher
+from agents.dispatcher_client import Client
 from agents.grade import answer, reward
 from agents.loop import Drawing, rollout
 from agents.problems import PHRASES, Problem, product, read
@@ -16,12 +19,15 @@ from agents.protocol import END, PREAMBLE, TAGS, Protocol, python_schema, system
 from agents.sandbox import Pool
 from agents.tools import Runner, View, python_tool
 from agents.trajectory import Bounds, Trajectory
-from core import decoder
+from core import decoder, mesh, params
 from core.tokenizers import byte_tokenizer, load_tokenizer
 from rl import evaluate
 from rl.engine import Engine
+from rl.setup import places
 
 HELDOUT_SEED = 3
+LOST = 0.5  # share of a rollout's calls that may fail for want of a tool; learning from more would unlearn its use
+TOKEN = 'ESPALIER_TOOLS_TOKEN'  # environment variable with the token of `agents.serve_tools`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +39,16 @@ class Result(evaluate.Result):
 
 @dataclasses.dataclass
 class Setup:
-  """A policy with everything around it. `weights` are the initial ones; the engine has those of the last `update`."""
+  """A policy with everything around it. `weights` are the initial ones, on the mesh `place`, where it is updated.
+
+  The engine, on the mesh `home` of this process's devices, has those of the last `update`.
+  """
 
   config: Config
   model: decoder.Config
   weights: decoder.Params
+  place: mesh.Mesh
+  home: mesh.Mesh
   protocol: Protocol
   engine: Engine
   runner: Runner
@@ -57,14 +68,23 @@ class Setup:
 
   def rollout(self, problems: Sequence[Problem], seeds: Sequence[int], bounds: Bounds,
               temperature: float) -> list[Trajectory]:
-    """One trajectory for each problem and seed."""
+    """One trajectory for each problem and seed. Raises ConnectionError when the tools are gone."""
     prompts = [self.protocol.prompt(p.question) for p in problems]
-    return rollout([self.engine], prompts, seeds, protocol=self.protocol, runner=self.runner, bounds=bounds,
-                   drawing=Drawing(temperature), lag=self.config.lag)
+    with jax.set_mesh(self.home):
+      traces = rollout([self.engine], prompts, seeds, protocol=self.protocol, runner=self.runner, bounds=bounds,
+                       drawing=Drawing(temperature), lag=self.config.lag)
+    calls = [r for t in traces for r in t.responses]
+    lost = [r for r in calls if r.status == 'harness']
+    if len(lost) > LOST * len(calls):
+      raise ConnectionError(f'{len(lost)} of {len(calls)} tool calls of a rollout were lost; '
+                            'the same command goes on from the last checkpoint')
+    return traces
 
   def update(self, weights) -> None:
     """New weights for the engine."""
-    self.engine.update(weights)
+    weights = here(weights, self.model, self.home, self.config.dtype)
+    with jax.set_mesh(self.home):
+      self.engine.update(weights)
 
   def evaluate(self, n: int) -> Result:
     """Answers to the first n held-out problems, within the widest bounds of all stages."""
@@ -75,25 +95,58 @@ class Setup:
     return Result(problems, [answer(t) or '' for t in traces], right, traces=traces)
 
 
+def here(weights, model: decoder.Config, home: mesh.Mesh, dtype) -> decoder.Params:
+  """Weights as the engine on the mesh `home` takes them; of several processes, each gathers its own."""
+  weights = params.cast(weights, dtype)
+  if jax.process_count() > 1:
+    weights = jax.tree.map(mesh.to_local, weights)
+  return jax.device_put(weights, mesh.shardings(decoder.spec(model), home))
+
+
+def check_shares(config: Config) -> None:
+  """Raises ValueError when the processes cannot share out the work."""
+  count = jax.process_count()
+  for name, n in (('prompts', config.prompts), ('sft.batch', config.sft.batch)):
+    if n % count:
+      raise ValueError(f'{name}={n}: expected a multiple of the {count} processes')
+  if config.prompts * config.group // count % config.updates:
+    raise ValueError(f'updates={config.updates}: does not divide the {config.prompts * config.group // count} '
+                     'trajectories of a process')
+
+
+@contextlib.contextmanager
+def tool_runner(config: Config) -> Iterator[Runner]:
+  """The Python tool: in a sandbox of this process, or at `config.tools`; ends what it started."""
+  with contextlib.ExitStack() as stack:
+    runner = Runner({})
+    stack.callback(runner.close)
+    if config.tools:
+      source = Client(config.tools, token=os.environ.get(TOKEN))
+    else:
+      source = Dispatcher(stack.enter_context(Pool(config.workers, profile=config.profile)))
+    stack.callback(lambda: runner.wait(source.close()))
+    runner.tools[config.tool] = python_tool(source.run, View(stream=config.view, seconds=config.lag is None))
+    yield runner
+
+
 @contextlib.contextmanager
 def setup(config: Config) -> Iterator[Setup]:
   """The policy of a configuration, with its tools running; ends them. Raises ValueError, OSError as loading does."""
+  check_shares(config)
+  place, home = places(config.mesh)
   train, heldout = (read(path) if path else () for path in (config.data, config.heldout))
   if config.model == 'tiny':
     tokenizer = byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END)
     protocol = Protocol(tokenizer, markup=PHRASES)
     model = decoder.CONFIGS['tiny']
-    weights = decoder.init(jax.random.key(config.seed), model)
+    make = functools.partial(decoder.init, config=model)
+    weights = jax.jit(make, out_shardings=mesh.shardings(decoder.spec(model), place))(jax.random.key(config.seed))
   else:
     protocol = Protocol(load_tokenizer(config.model), system=system_text([python_schema(config.tool)]),
                         preamble=PREAMBLE)
-    model, weights = decoder.load(config.model)
-  with contextlib.ExitStack() as stack:
-    pool = stack.enter_context(Pool(config.workers, profile=config.profile))
-    runner = Runner({})
-    stack.callback(runner.close)
-    dispatcher = Dispatcher(pool)
-    stack.callback(lambda: runner.wait(dispatcher.close()))
-    runner.tools[config.tool] = python_tool(dispatcher.run, View(stream=config.view, seconds=config.lag is None))
-    engine = Engine(weights, model, **dataclasses.asdict(config.engine))
-    yield Setup(config, model, weights, protocol, engine, runner, train, heldout)
+    model, weights = decoder.load(config.model, mesh=place, dtype='float32')
+  with tool_runner(config) as runner:
+    mine = here(weights, model, home, config.dtype)
+    with jax.set_mesh(home):
+      engine = Engine(mine, model, **dataclasses.asdict(config.engine))
+    yield Setup(config, model, weights, place, home, protocol, engine, runner, train, heldout)

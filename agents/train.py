@@ -9,6 +9,7 @@ on where it was stopped.
 """
 
 import json
+import operator
 import pathlib
 
 import jax
@@ -20,11 +21,11 @@ from agents import report, roc
 from agents.configs import CONFIGS, Config, Stage
 from agents.grade import reward
 from agents.problems import demonstrations
-from agents.rows import Rows, log_probs, pack
+from agents.rows import Rows, gathered, log_probs, means, pack
 from agents.setup import Setup, setup
 from agents.sft import collate
 from agents.trajectory import figures
-from core import decoder, launch, params, record
+from core import decoder, launch, mesh, params, record
 from core.run import Run, loop
 from core.train import Loss, init_state, make_step, optimizer
 from rl import advantages, losses
@@ -43,21 +44,23 @@ def supervised(s: Setup, workdir: pathlib.Path):
   shares = (c.sft.calls, c.sft.slips, c.sft.guesses)
 
   def loss(weights, batch, key) -> Loss:
-    logp, _ = log_probs(weights, s.model, batch)
+    logp, _ = log_probs(params.cast(weights, c.dtype), s.model, batch, remat=c.remat)
     return Loss(*losses.aggregate(-logp, batch.mask[:, 1:], 'token'))
 
   tx = optimizer(c.sft.optim, c.sft.steps, spec)
-  step = make_step(loss, tx)
+  state = init_state(s.weights, tx)
+  step = make_step(loss, tx, places=jax.tree.map(lambda x: x.sharding, state))
 
   def advance(state, i):
-    found = demonstrations(c.seed * 16 + SFT_SEED, i * c.sft.batch, c.sft.batch, shares, s.protocol)
+    mine = mesh.own(range(i * c.sft.batch, (i + 1) * c.sft.batch))
+    found = demonstrations(c.seed * 16 + SFT_SEED, mine.start, len(mine), shares, s.protocol)
     tokens, mask = collate(found, pad_id=s.protocol.pad_id, length=c.sft.length)
     rows = Rows(tokens, mask, np.array([len(e.ids) for e in found], np.int32), np.zeros(tokens.shape, np.float32),
                 np.zeros(len(found), np.float32))
-    return step(state, None, rows, jax.random.key(0))
+    return step(state, None, mesh.to_global(rows, s.place), jax.random.key(0))
 
-  with Run(workdir / 'sft', c, every=max(c.sft.steps // 4, 1)) as run:
-    return loop(run, init_state(s.weights, tx), advance, c.sft.steps).params
+  with jax.set_mesh(s.place), Run(workdir / 'sft', c, every=max(c.sft.steps // 4, 1)) as run:
+    return loop(run, state, advance, c.sft.steps).params
 
 
 class Hard:
@@ -75,37 +78,47 @@ class Hard:
     self.numbers = state
 
   def find(self, s: Setup, stage: Stage) -> None:
-    """Keeps the problems of a sample that are not solved in every try; all of it when none is left."""
-    numbers = list(range(stage.hard))
-    problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
-    seeds = s.seeds(HARD_SEED, 0, len(problems) * TRIES)
-    traces = s.rollout([p for p in problems for _ in range(TRIES)], seeds, stage.bounds, s.config.temperature)
-    right = np.array([reward(t, problems[n // TRIES].answer) for n, t in enumerate(traces)]).reshape(-1, TRIES)
-    self.numbers = [n for n in numbers if not right[n].all()] or numbers
+    """Keeps the problems of a sample that are not solved in every try; all of it when none is left.
+
+    Of several processes each tries its share.
+    """
+    mine = range(jax.process_index(), stage.hard, jax.process_count())
+    asked = [(s.problem(ROLLOUT_SEED, n), n * TRIES + k) for n in mine for k in range(TRIES)]
+    seeds = s.seeds(HARD_SEED, 0, stage.hard * TRIES)
+    traces = s.rollout([p for p, _ in asked], [seeds[k] for _, k in asked], stage.bounds, s.config.temperature)
+    right = np.zeros(stage.hard, np.int32)
+    np.add.at(right, [k // TRIES for _, k in asked], [int(reward(t, p.answer)) for t, (p, _) in zip(traces, asked)])
+    right = gathered(right).sum(0)
+    self.numbers = np.flatnonzero(right < TRIES).tolist() or list(range(stage.hard))
 
 
 def sample(s: Setup, stage: Stage, hard: Hard, i: int) -> tuple[Rows, dict]:
-  """What rollout i leaves to train on, padded to a fixed number of rows, and its metrics."""
-  c = s.config
-  numbers = range(i * c.prompts, (i + 1) * c.prompts)
+  """What rollout i leaves to train on, padded to a fixed number of rows, and its metrics.
+
+  Of several processes each samples the trajectories of its share of the problems; the metrics are of all.
+  """
+  c, n = s.config, s.config.sampled
+  numbers = mesh.own(range(i * c.prompts, (i + 1) * c.prompts))
+  first = jax.process_index() * len(numbers)
   if hard.numbers is not None:
     numbers = [hard.numbers[n % len(hard.numbers)] for n in numbers]
   problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
-  n = c.sampled
-  traces = s.rollout([p for p in problems for _ in range(n)], s.seeds(ROLLOUT_SEED, i, len(problems) * n),
+  traces = s.rollout([p for p in problems for _ in range(n)], mesh.own(s.seeds(ROLLOUT_SEED, i, c.prompts * n)),
                      stage.bounds, c.temperature)
   rewards = np.array([reward(t, problems[k // n].answer) for k, t in enumerate(traces)], np.float32)
-  chosen = roc.resample(traces, rewards.reshape(-1, n), c.group, seed=c.seed, step=i, mode=c.roc)
+  chosen = roc.resample(traces, rewards.reshape(-1, n), c.group, seed=c.seed, step=i, first=first,
+                        mode=c.roc)
   kept = [traces[k] for k in chosen.rows]
   gain = group_advantages(rewards[chosen.rows], chosen.group, len(problems))
-  share = lambda ts: figures(ts)['calls_failed']
-  metrics = {
-      'reward': rewards.mean(), 'tokens': sum(len(t.ids) for t in traces),
-      'response_length': np.mean([len(t.ids) for t in traces]),
-      'right_calls_failed': share([t for t, r in zip(traces, rewards) if r]),
-      'kept_right_calls_failed': share([t for t, k in zip(kept, chosen.rows) if rewards[k]]),
-  } | figures(traces) | chosen.metrics
-  return pack(kept, gain, rows=c.prompts * c.group, pad_id=s.protocol.pad_id), metrics
+  failed = lambda ts: figures(ts)['calls_failed']
+  tokens = sum(len(t.ids) for t in traces)
+  metrics = means({
+      'reward': (rewards.sum(), len(traces)), 'tokens': (tokens, 1 / jax.process_count()),
+      'response_length': (tokens, len(traces)),
+      'right_calls_failed': failed([t for t, r in zip(traces, rewards) if r]),
+      'kept_right_calls_failed': failed([t for t, k in zip(kept, chosen.rows) if rewards[k]]),
+  } | figures(traces) | chosen.metrics)
+  return pack(kept, gain, rows=len(problems) * c.group, pad_id=s.protocol.pad_id), metrics
 
 
 def group_advantages(rewards: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
@@ -121,15 +134,17 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
   """The reinforcement-learning phase, all stages; returns the weights."""
   c = s.config
   starts = np.cumsum([0, *(stage.steps for stage in c.stages)])
-  recompute = jax.jit(lambda w, rows: log_probs(w, s.model, rows, temperature=c.temperature)[0])
+  score = lambda w, rows: log_probs(params.cast(w, c.dtype), s.model, rows, temperature=c.temperature, remat=c.remat)
+  recompute = jax.jit(lambda w, rows: score(w, rows)[0])
 
   def loss(weights, batch, key) -> Loss:
     rows, old, fresh = batch
-    logp, entropy = log_probs(weights, s.model, rows, temperature=c.temperature)
+    logp, entropy = score(weights, rows)
     return reward_loss(logp, entropy, rows.logp[:, 1:], old, fresh, rows.advantage[:, None], rows.mask[:, 1:], c.rule)
 
   tx = optimizer(c.optim, c.steps * c.updates, decoder.spec(s.model))
-  step = make_step(loss, tx, accumulate=c.accumulate)
+  state = init_state(weights, tx)
+  step = make_step(loss, tx, accumulate=c.accumulate, places=jax.tree.map(lambda x: x.sharding, state))
   hard = Hard()
 
   def advance(state, i):
@@ -143,18 +158,19 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
       if stage.reset:
         state = init_state(state.params, tx)
     rows, metrics = sample(s, stage, hard, i)
-    old = recompute(state.params, rows) if c.updates > 1 else rows.logp[:, 1:]
-    for part in range(c.updates):
-      mine, before = jax.tree.map(lambda x, part=part: x[part::c.updates], (rows, old))
-      fresh = np.full(len(before), part == 0)  # only the first update starts from the weights that sampled
-      state, update = step(state, None, (mine, before, fresh), jax.random.key(0))
+    mine = [jax.tree.map(operator.itemgetter(slice(n, None, c.updates)), rows) for n in range(c.updates)]
+    # Only the first update starts from the weights that sampled.
+    parts = [mesh.to_global((part, np.full(len(part.length), n == 0)), s.place) for n, part in enumerate(mine)]
+    old = [recompute(state.params, part) if n else part.logp[:, 1:] for n, (part, _) in enumerate(parts)]
+    for (part, fresh), before in zip(parts, old):
+      state, update = step(state, None, (part, before, fresh), jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       s.update(state.params)
       metrics['heldout_accuracy'] = np.float32(s.evaluate(c.eval_problems // 8).accuracy)
     return state, metrics | update | {'stage': np.int32(number + 1)}
 
-  with Run(workdir, c, every=c.save_every, show=('reward', 'calls_failed')) as run:
-    return loop(run, init_state(weights, tx), advance, c.steps, host={'hard': hard}).params
+  with jax.set_mesh(s.place), Run(workdir, c, every=c.save_every, show=('reward', 'calls_failed')) as run:
+    return loop(run, state, advance, c.steps, host={'hard': hard}).params
 
 
 def main(config: Config, workdir: pathlib.Path) -> dict:
@@ -167,13 +183,16 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
     weights = reinforce(s, weights, workdir)
     s.update(weights)
     after = s.evaluate(config.eval_problems)
-    (workdir / 'model').mkdir(exist_ok=True)
-    decoder.save(workdir / 'model', s.model, weights)
-    s.protocol.tokenizer.save_pretrained(workdir / 'model')
+    with jax.set_mesh(s.place):
+      decoder.save(workdir / 'model', s.model, params.cast(weights, config.dtype))
+    first = jax.process_index() == 0
+    if first:
+      s.protocol.tokenizer.save_pretrained(workdir / 'model')
   results = {'seed': config.seed, 'parameters': params.count(decoder.spec(s.model)),
              'before': before.summary(), 'after': after.summary()}
-  record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
-  report.write(workdir, before, after)
+  if first:
+    record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
+    report.write(workdir, before, after)
   for name, r in (('before', before), ('after', after)):
     print(f'held-out accuracy {name} reinforcement learning: {r}')
   print(f'report: {workdir / "report.html"}')

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
 from agents.protocol import Call, Protocol, parse
 from agents.tools import Response
 from core.launch import field
@@ -102,15 +100,15 @@ class Trajectory(Trace):
     self.logp += logp
 
 
-def figures(traces: Sequence[Trace]) -> dict[str, np.ndarray]:
-  """Metrics of many traces: turns and calls each, shares of stop reasons, of failed calls and of harness faults."""
+def figures(traces: Sequence[Trace]) -> dict[str, tuple[float, float]]:
+  """Metrics of many traces, each as (total, what it is divided by): turns and calls of a trace, shares of stop reasons,
+  of failed calls and of harness faults."""
   responses = [r for t in traces for r in t.responses]
-  share = lambda hits, n: np.float32(hits / max(n, 1))
-  stops = {f'stop_{reason}': share(sum(t.stop == reason for t in traces), len(traces))
+  stops = {f'stop_{reason}': (sum(t.stop == reason for t in traces), len(traces))
            for reason in STOPS if reason != 'request_failed'}
   return stops | {
-      'turns': share(sum(len(t.turns) for t in traces), len(traces)),
-      'calls': share(len(responses), len(traces)),
-      'calls_failed': share(sum(r.failed for r in responses), len(responses)),
-      'calls_harness': share(sum(r.status == 'harness' for r in responses), len(responses)),
-      'calls_cut': share(sum(r.omitted > 0 for r in responses), len(responses))}
+      'turns': (sum(len(t.turns) for t in traces), len(traces)),
+      'calls': (len(responses), len(traces)),
+      'calls_failed': (sum(r.failed for r in responses), len(responses)),
+      'calls_harness': (sum(r.status == 'harness' for r in responses), len(responses)),
+      'calls_cut': (sum(r.omitted > 0 for r in responses), len(responses))}

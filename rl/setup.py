@@ -20,6 +20,15 @@ from rl.tasks import TASKS, Query, Task, from_files
 WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
 
 
+def places(shape: mesh.Shape) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
+  """(where a policy is updated: all devices, where this process samples: the same, or its own of several processes).
+
+  Raises ValueError when the shape does not fit the devices.
+  """
+  place = mesh.make(**dataclasses.asdict(shape))
+  return place, place if jax.process_count() == 1 else mesh.make(devices=jax.local_devices())
+
+
 @dataclasses.dataclass(frozen=True)
 class Setup:
   """A run's model and data."""

@@ -24,7 +24,7 @@ from rl.offline import offline
 from rl.online import Ahead, InTurn, reinforce
 from rl.rewards import Guard
 from rl.rollouts import Collector
-from rl.setup import setup
+from rl.setup import places, setup
 from rl.warmup import warm_up
 
 
@@ -39,8 +39,7 @@ def meshes(config: Config) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
     raise ValueError(f'prompts={config.prompts}: expected a multiple of updates={config.updates} times the '
                      f'{jax.process_count()} processes')
   if not config.ahead:
-    place = mesh.make(**shape, devices=devices)
-    return place, place if jax.process_count() == 1 else mesh.make(devices=jax.local_devices())
+    return places(config.mesh)
   if len(devices) % 2 or jax.process_count() > 1:
     raise ValueError(f'ahead=True: needs an even number of devices in one process; there are {len(devices)} in '
                      f'{jax.process_count()}')

@@ -1,8 +1,8 @@
 """The three ways of shutting code in: namespaces, Landlock with seccomp, or (asked for by name only) rlimits alone.
 
-Each runs the same life: the launched process becomes the zygote (`launch`), the zygote forks slots (`fork_slot`,
-`settle`), a slot makes a scratch folder and forks a call (`open_scratch`, `fork_call`), the call locks itself in
-(`confine`).
+Each runs the same life: the launched process forks the zygote (`fork_zygote`, `launch`), the zygote forks slots
+(`fork_slot`, `settle`), a slot makes a scratch folder and forks a call (`open_scratch`, `fork_call`), the call locks
+itself in (`confine`).
 """
 
 import math
@@ -29,8 +29,18 @@ class Plain:
   def __init__(self, proc: int):
     self.proc = proc                                 # /proc as it was at the launch
 
+  def fork_zygote(self) -> int:
+    """Forks the zygote off the launched process, with which it dies: 0 in the zygote."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+      linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+      if os.getppid() != parent:
+        os._exit(1)
+    return pid
+
   def launch(self) -> None:
-    """Turns the launched process into the zygote; a backend may return in a child only."""
+    """Readies the zygote."""
 
   def fork_slot(self) -> int:
     """Forks a slot off the zygote: 0 in the slot."""
@@ -45,9 +55,8 @@ class Plain:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
 
   def leave(self) -> None:
-    """Ends what is below the zygote and removes its folder: nobody else may be left to."""
+    """Ends what is below the zygote."""
     Family(self.proc).signal(signal.SIGKILL)
-    shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
 
   def open_scratch(self, limits: Limits) -> str:
     """A new empty folder for one call or one session."""
@@ -95,22 +104,22 @@ class Namespaces(Plain):
   name = 'namespaces'
   watched_scratch = False
 
-  def launch(self) -> None:
+  def fork_zygote(self) -> int:
     """The zygote is process 1 of its own namespace: when it dies, everything below it dies."""
     ours, theirs = socket.socketpair()
     pid = linux.clone(linux.CLONE_NEWUSER | linux.CLONE_NEWPID)
-    if pid:
-      theirs.close()
+    with ours, theirs:
+      if pid == 0:
+        ours.close()
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if theirs.recv(1) != b'm':
+          os._exit(1)
+        return 0
       self._map_launched(pid)
       ours.send(b'm')
-      _, status = os.waitpid(pid, 0)
-      shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
-      os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-    ours.close()
-    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
-    if theirs.recv(1) != b'm':
-      os._exit(1)
-    theirs.close()
+    return pid
+
+  def launch(self) -> None:
     with open('/proc/self/uid_map', encoding='ascii') as f:
       self.many = len(f.readlines()) > 1
     self.free = list(range(_IDS, 0, -1))
@@ -167,7 +176,7 @@ class Namespaces(Plain):
       self.free.append(self.taken.pop(pid))
 
   def leave(self) -> None:
-    """The kernel ends what is below, and the launching process waits to remove the folder."""
+    """The kernel ends what is below."""
 
   def settle(self) -> None:
     mounts = root.build(self.paths)

@@ -1,4 +1,4 @@
-"""The pool: a zygote and its slots, seen from the process that has code to run. Thread-safe."""
+"""The pool: seed, zygote and slots, seen from the process that has code to run. Thread-safe."""
 
 import collections
 import contextlib
@@ -49,8 +49,8 @@ class _Slot:
     os.close(self.pidfd)
 
 
-class _Zygote:
-  """A launched zygote."""
+class _Seed:
+  """A launched seed with its zygote. A zygote that is gone is replaced by another fork, without new imports."""
 
   def __init__(self, backend: str, profile: str, wrap: Sequence[str]):
     self.folder = tempfile.mkdtemp(prefix='sandbox-')
@@ -63,22 +63,38 @@ class _Zygote:
                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd='/',
                                     start_new_session=True, env=_ENVIRONMENT | {'TMPDIR': self.folder} | keep)
     theirs.close()
-    self.control = ours
+    self.control, self.zygote = ours, None
     try:
-      self.control.settimeout(_START)
-      self._expect(b'ready', self.control.recv(1 << 16))
+      _hear_ready(self.control, _START)
+      self.fork_zygote()
     except OSError as error:
       self.close()
       raise HarnessError(f'the zygote did not start: {error}') from error
 
   def slot(self) -> _Slot:
-    """Forks a slot. Raises OSError when the zygote is gone or cannot."""
+    """Forks a slot. Raises OSError when it cannot, and when zygote and seed are gone."""
+    try:
+      return self._slot()
+    except OSError:
+      self.fork_zygote()
+    return self._slot()
+
+  def fork_zygote(self) -> None:
+    """Has the seed fork a zygote in the place of the last one."""
+    if self.zygote:
+      self.zygote.close()
+    self.zygote, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+      socket.send_fds(self.control, [b'zygote'], [theirs.fileno()])
+    _hear_ready(self.zygote, _GRACE)
+
+  def _slot(self) -> _Slot:
     ours, theirs = socket.socketpair()
     try:
-      self.control.settimeout(_GRACE)
-      socket.send_fds(self.control, [b'slot'], [theirs.fileno()])
-      message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 1)
-      self._expect(b'slot', message)
+      self.zygote.settimeout(_GRACE)
+      socket.send_fds(self.zygote, [b'slot'], [theirs.fileno()])
+      message, descriptors, _, _ = socket.recv_fds(self.zygote, 4096, 1)
+      _expect(b'slot', message)
     except OSError:
       ours.close()
       raise
@@ -86,15 +102,25 @@ class _Zygote:
       theirs.close()
     return _Slot(ours, descriptors[0])
 
-  def _expect(self, wanted: bytes, message: bytes) -> None:
-    if message != wanted:
-      raise wire.Closed(message.decode('utf-8', 'replace').strip() or 'it ended')
-
   def close(self) -> None:
+    """Ends the seed and everything below."""
     self.control.close()
+    if self.zygote:
+      self.zygote.close()
     self.process.kill()
     self.process.wait()
     shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _hear_ready(sock: socket.socket, seconds: float) -> None:
+  sock.settimeout(seconds)
+  _expect(b'ready', sock.recv(1 << 16))
+
+
+def _expect(wanted: bytes, message: bytes) -> None:
+  """Raises Closed with what was said instead."""
+  if message != wanted:
+    raise wire.Closed(message.decode('utf-8', 'replace').strip() or 'it ended')
 
 
 class _Turns:
@@ -143,7 +169,7 @@ class Pool:
     self._wrap, self._lock, self._closed = tuple(wrap), threading.Lock(), False
     self._running = _Turns(workers)
     self._sessions = threading.Semaphore(sessions)
-    self.backend, self.report, self._zygote = selftest.choose(backend, self._launch)
+    self.backend, self.report, self._seed = selftest.choose(backend, self._launch)
     self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
 
   def run(self, code: str, stdin: str | bytes = '', files: Mapping[str, str | bytes] | None = None,
@@ -178,8 +204,20 @@ class Pool:
       raise HarnessError('as many sessions as this pool may keep are open')
     return Session(self)
 
+  def renew(self) -> None:
+    """Has a new zygote forked, as must be in a process that inherited the pool from one that did not go on using it.
+
+    Raises HarnessError when the seed is gone and cannot be launched again.
+    """
+    with self._lock:
+      try:
+        self._seed.fork_zygote()
+      except OSError:
+        self._seed.close()
+        self._seed = self._launch(self.backend)
+
   def close(self) -> None:
-    """Ends every slot and the zygote."""
+    """Ends every slot, the zygote and the seed."""
     self._closed = True
     while True:
       try:
@@ -187,7 +225,7 @@ class Pool:
       except queue.Empty:
         break
     with self._lock:
-      self._zygote.close()
+      self._seed.close()
 
   def __enter__(self):
     return self
@@ -195,8 +233,8 @@ class Pool:
   def __exit__(self, *_):
     self.close()
 
-  def _launch(self, backend: str) -> _Zygote:
-    return _Zygote(backend, self.profile, self._wrap)
+  def _launch(self, backend: str) -> _Seed:
+    return _Seed(backend, self.profile, self._wrap)
 
   def _take(self) -> _Slot:
     """An idle slot that lives, or a new one."""
@@ -210,17 +248,17 @@ class Pool:
       slot.close()
 
   def _new(self) -> _Slot:
-    """Forks a slot; launches the zygote again if it is gone."""
+    """Forks a slot; launches the seed again if it is gone."""
     with self._lock:
       if self._closed:
         raise HarnessError('the pool is closed')
       try:
-        return self._zygote.slot()
+        return self._seed.slot()
       except OSError:
-        self._zygote.close()
-        self._zygote = self._launch(self.backend)
+        self._seed.close()
+        self._seed = self._launch(self.backend)
       try:
-        return self._zygote.slot()
+        return self._seed.slot()
       except OSError as error:
         raise HarnessError(f'no slot: {error}') from error
 

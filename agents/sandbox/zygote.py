@@ -1,48 +1,124 @@
-"""The zygote: loads a profile once, then forks slots on request.
+"""The seed loads a profile once and forks a zygote, and another when that one dies; the zygote forks slots on request.
 
-`python -c 'from agents.sandbox import zygote; zygote.main(...)'` with one end of a SOCK_SEQPACKET pair. It answers
-`ready`, then each message that carries a descriptor with a process descriptor of the slot that serves on it.
+`python -c 'from agents.sandbox import zygote; zygote.main(...)'` with one end of a SOCK_SEQPACKET pair. The seed says
+`ready`, then takes descriptors of such ends for zygotes. A zygote says `ready` on its own, and answers each message
+that carries a descriptor with a process descriptor of the slot that serves on it. Only the seed imports, so a new
+zygote costs a fork, and its memory is the seed's.
 """
 
+import contextlib
 import gc
 import os
+import select
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
-from agents.sandbox.backends import BACKENDS
+from agents.sandbox.backends import BACKENDS, Plain
 from agents.sandbox.family import Family
 from agents.sandbox.profiles import PROFILES
 from agents.sandbox.slot import Slot
 
+_LEAVE = 2.0                                         # seconds a zygote has to end what is below it
+
+
+class _Zygote:
+  """The seed's view of a zygote: its process and its folder."""
+
+  def __init__(self, pid: int, folder: str):
+    self.pid, self.folder = pid, folder
+
+  def end(self, seconds: float) -> None:
+    """Waits for it to leave, then kills it."""
+    pidfd = os.pidfd_open(self.pid)
+    if not select.select([pidfd], [], [], seconds)[0]:
+      signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
+    os.waitpid(self.pid, 0)
+    shutil.rmtree(self.folder, ignore_errors=True)
+
 
 def main(control: int, backend: str, profile: str) -> None:
-  """Serves until the other end of `control` is closed."""
+  """The seed: serves until the other end of `control` is closed."""
   sock = socket.socket(fileno=control)
+  jail = _tell(sock, lambda: _load(backend, profile))
+  zygote = None
+  while True:
+    message, descriptors = _next(sock)
+    if zygote:
+      zygote.end(0.0 if message else _LEAVE)         # asked for another: this one is dead or as good as dead
+    if not message:
+      shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
+      os._exit(0)
+    zygote = _fork_zygote(sock, jail, descriptors[0])
+    os.close(descriptors[0])
+
+
+def _load(backend: str, profile: str) -> Plain:
+  """Imports everything; the backend."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+  proc = os.open('/proc', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+  Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')       # out of memory, the host kills here first
+  sys.argv[:] = ['']
+  PROFILES[profile]()
+  if (threads := len(os.listdir('/proc/thread-self/..'))) > 1:
+    raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
+  gc.collect()
+  gc.freeze()                                        # a collection in a child would copy every page it marks
+  return BACKENDS[backend](proc)
+
+
+def _tell(sock: socket.socket, start: Callable) -> Plain:
+  """Starts, and tells `ready`; or tells why not, and ends the process."""
   try:
-    for number in (signal.SIGINT, signal.SIGTERM):
-      signal.signal(number, signal.SIG_DFL)
-    proc = os.open('/proc', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')     # out of memory, the host kills here first
-    jail = BACKENDS[backend](proc)
-    jail.launch()
-    sys.argv[:] = ['']
-    PROFILES[profile]()
-    if (threads := len(os.listdir('/proc/thread-self/..'))) > 1:
-      raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
-    gc.collect()
-    gc.freeze()                                      # a collection in a child would copy every page it marks
+    started = start()
   except OSError as error:                           # the machine does not have it, or does not allow it
     sock.send(f'{type(error).__name__}: {error}'.encode())
     os._exit(1)
   except BaseException:
     sock.send(traceback.format_exc()[-60000:].encode())
     os._exit(1)
-  sock.send(b'ready')
+  with contextlib.suppress(ConnectionError):         # nobody listens any more, as the next read will tell
+    sock.send(b'ready')
+  return started
+
+
+def _next(sock: socket.socket) -> tuple[bytes, list[int]]:
+  """The next request and its descriptors; empty when the other end is gone."""
+  try:
+    return socket.recv_fds(sock, 16, 1)[:2]
+  except ConnectionError:
+    return b'', []
+
+
+def _fork_zygote(sock: socket.socket, jail: Plain, descriptor: int) -> _Zygote | None:
+  """Forks the zygote that serves on `descriptor`; tells there when it cannot."""
+  folder = tempfile.mkdtemp(dir=os.environ['TMPDIR'])
+  try:
+    pid = jail.fork_zygote()
+  except OSError as error:
+    os.rmdir(folder)
+    os.write(descriptor, f'{type(error).__name__}: {error}'.encode())
+    return None
+  if pid == 0:
+    sock.close()
+    os.environ['TMPDIR'] = folder
+    _serve(socket.socket(fileno=descriptor), jail)
+  return _Zygote(pid, folder)
+
+
+def _serve(sock: socket.socket, jail: Plain) -> NoReturn:
+  """The zygote: serves until the other end of `sock` is closed."""
+  _tell(sock, jail.launch)
   while True:
-    message, descriptors, _, _ = socket.recv_fds(sock, 16, 1)
+    message, descriptors = _next(sock)
     if not message:
       jail.leave()
       os._exit(0)

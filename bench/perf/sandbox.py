@@ -43,7 +43,7 @@ SOAK = (
 
 def family(pool: Pool) -> list[psutil.Process]:
   """The launcher, the zygote and the slots."""
-  launcher = psutil.Process(pool._zygote.process.pid)
+  launcher = psutil.Process(pool._seed.process.pid)
   return [launcher, *launcher.children(recursive=True)]
 
 

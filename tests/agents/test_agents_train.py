@@ -1,5 +1,6 @@
 """Training with tools: what is learned from, what the gradient sees, and a run that goes on where it was killed."""
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -15,16 +16,17 @@ import pytest
 
 from agents import grade, report, train
 from agents.configs import CONFIGS, Config, Stage
-from agents.problems import PHRASES, TOOL, demonstrations, product, read
+from agents.problems import PHRASES, TOOL, Problem, demonstrations, product, read
 from agents.protocol import END, TAGS, Protocol, parse
 from agents.rows import log_probs, pack
-from agents.setup import Result
+from agents.setup import Result, Setup
 from agents.sft import collate, example
-from agents.tools import Response
+from agents.tools import Response, Runner
 from agents.trajectory import Bounds, Trace, Trajectory, Turn
-from core import decoder
+from core import decoder, mesh
 from core.tokenizers import byte_tokenizer
 from rl import advantages, losses
+from tests.agents.scripted import ScriptedEngine
 
 SMOKE = CONFIGS['smoke']
 PROTOCOL = Protocol(byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END), markup=PHRASES)
@@ -165,6 +167,26 @@ def test_advantages_use_the_survivors_only():
   assert train.group_advantages(np.zeros(0, np.float32), np.zeros(0, int), 3).shape == (0,)
 
 
+def test_the_last_stage_keeps_the_problems_that_are_not_solved_in_every_try():
+  """Of problems solved in all eight tries, in some, and in none, the first leave."""
+  train_set = [Problem(f'{n}+{n}', str(2 * n)) for n in range(6)]
+  tried = collections.Counter()
+
+  def say(request):
+    question = PROTOCOL.text(request.prompt).split('user\n')[1].split('<')[0]
+    n = int(question.split('+')[0])
+    tried[n] += 1
+    right = n < 2 or (n < 4 and tried[n] % 3 == 0)
+    return PROTOCOL.assistant(f'<answer>\\boxed{{{2 * n + (not right)}}}</answer>')
+
+  here, runner, hard = mesh.make(devices=jax.devices()[:1]), Runner({}), train.Hard()
+  s = Setup(SMOKE, MODEL, None, here, here, PROTOCOL, ScriptedEngine(say, PROTOCOL.stop_id), runner, train_set)
+  hard.find(s, Stage(1, Bounds(200), hard=6))
+  runner.close()
+  assert set(tried.values()) == {8}
+  assert {s.problem(train.ROLLOUT_SEED, n).question for n in hard.numbers} == {'2+2', '3+3', '4+4', '5+5'}
+
+
 def test_problems_of_a_file(tmp_path):
   path = tmp_path / 'p.jsonl'
   path.write_text('{"problem": "1+1", "answer": 2}\n')
@@ -180,7 +202,8 @@ def test_problems_of_a_file(tmp_path):
 @pytest.mark.parametrize('changes,message', [
     ({'group': 2}, 'group'), ({'stage1': Stage(), 'stage2': Stage(), 'stage3': Stage()}, 'stage with steps'),
     ({'updates': 3}, 'updates=3'), ({'temperature': 0.0}, 'temperature'), ({'data': 'x'}, 'heldout'),
-    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers')])
+    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers'),
+    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than all 4')])
 def test_an_impossible_configuration_is_refused_by_name(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(SMOKE, **changes)

@@ -237,7 +237,7 @@ def test_service_over_a_unix_socket(service):
 
 
 def test_service_survives_the_death_of_its_parts(service):
-  """Server, zygote or slot die at random under load: every call is answered, and soon."""
+  """Server, seed, zygote or slot die at random under load: every call is answered, and soon."""
   watchdog = psutil.Process(service[1].pid)
   rng, results, seconds = random.Random(1), [], []
 
@@ -248,8 +248,12 @@ def test_service_survives_the_death_of_its_parts(service):
       seconds.append(time.monotonic() - start)
 
   async def kill(until):
+    seen = 0
     while time.monotonic() < until:
       await asyncio.sleep(0.7)
+      if not any(r.ok for r in results[seen:]):      # not back yet from the last one
+        continue
+      seen = len(results)
       victims = watchdog.children(recursive=True)
       try:
         rng.choice([v for v in victims if v.name()] or victims).kill()
@@ -260,7 +264,7 @@ def test_service_survives_the_death_of_its_parts(service):
     client = Client(service[0])
     until = time.monotonic() + 6
     await asyncio.gather(kill(until - 1), *(load(client, str(i), until) for i in range(4)))
-    watchdog.children()[0].kill()
+    next(p for p in watchdog.children() if p.cmdline() == watchdog.cmdline()).kill()
     start = time.monotonic()
     assert (await client.run('a', '1')).stdout == '1\n'
     back = time.monotonic() - start
@@ -271,5 +275,5 @@ def test_service_survives_the_death_of_its_parts(service):
   assert back < 2.0
   assert {r.status for r in results} <= {'ok', 'harness', 'error'}
   assert all(r.stdout == '42\n' for r in results if r.ok)
-  assert sum(r.ok for r in results) > 0.8 * len(results) > 20
+  assert sum(r.ok for r in results) > 0.8 * len(results) > 10
   assert max(seconds) < 4.0

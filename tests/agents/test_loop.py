@@ -307,7 +307,7 @@ def test_a_closed_dispatcher_is_a_harness_fault_and_the_rollout_ends():
   assert all(t.stop == 'final' and len(t.turns) == 3 for t in ts)
   assert all(t.responses[0].status == 'ok' and 'stdout: 42' in t.responses[0].text for t in ts)
   assert all(t.responses[1].status == 'harness' for t in ts)
-  assert figures(ts)['calls_harness'] == 0.5
+  assert figures(ts)['calls_harness'] == (5, 10)
 
 
 def test_arguments_reach_the_sandbox_as_they_are():

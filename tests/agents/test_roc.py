@@ -117,6 +117,8 @@ def test_flat_groups_leave_and_rewards_stay():
   before = rewards.copy()
   chosen = resample(traces, rewards, 2, seed=0, step=3)
   np.testing.assert_array_equal(rewards, before)
-  assert set(chosen.group.tolist()) == {1} and chosen.metrics['roc_groups'] == pytest.approx(1 / 3)
-  assert chosen.metrics['roc_errors_before'] == pytest.approx(2 / 3) and 6 in chosen.rows
+  assert set(chosen.group.tolist()) == {1} and chosen.metrics['roc_groups'] == (1, 3)
+  assert chosen.metrics['roc_errors_before'] == (2, 3) and 6 in chosen.rows
+  alone = resample(traces[4:8], rewards[1:2], 2, seed=0, step=3, first=1)  # as the process that has only this group
+  np.testing.assert_array_equal(alone.rows + 4, chosen.rows)
   assert len(resample(traces, rewards, 2, seed=0, step=3, mode='off').rows) == 4

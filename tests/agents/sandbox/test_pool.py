@@ -245,8 +245,36 @@ def test_sessions_are_counted():
     pool.session().close()
 
 
+def _first_good(pool) -> float:
+  """Seconds until a call is answered well."""
+  start = time.monotonic()
+  while pool.run('import sympy\nsympy.Integer(42)').stdout != '42\n':
+    assert time.monotonic() < start + 20
+  return time.monotonic() - start
+
+
+def test_a_zygote_with_sympy_is_replaced_without_importing_again():
+  """Killed again and again, service is back within two seconds; only the death of the seed costs the imports."""
+  with Pool(1) as pool:
+    _first_good(pool)
+    seed, rng, spent, back = psutil.Process(pool._seed.process.pid), random.Random(0), [], []
+    for _ in range(6):
+      family = seed.children(recursive=True)
+      before = sum(seed.cpu_times()[:2])
+      (family[0] if rng.random() < 0.7 else rng.choice(family)).kill()  # the zygote is process 1 of all the others
+      back.append(_first_good(pool))
+      spent.append(sum(seed.cpu_times()[:2]) - before)
+    assert pool._seed.process.pid == seed.pid and max(back) < 2.0
+    assert sum(spent) < 0.5, 'processor seconds of the seed: it has imported sympy again'
+    seed.kill()
+    deadline = time.monotonic() + 20
+    while pool._seed.process.pid == seed.pid:        # a slot may outlive it for a moment
+      assert time.monotonic() < deadline
+      _first_good(pool)
+
+
 def test_calls_are_answered_while_parts_are_killed():
-  """Zygote and slots die at random under load: each call is answered, and service is back within two seconds."""
+  """Seed, zygote and slots die at random under load: each call is answered, and service is back in two seconds."""
   with Pool(2, profile='python') as pool:
     results, stop, rng = [], threading.Event(), random.Random(0)
 
@@ -261,7 +289,7 @@ def test_calls_are_answered_while_parts_are_killed():
     for _ in range(12):
       time.sleep(0.25)
       try:
-        launcher = psutil.Process(pool._zygote.process.pid)
+        launcher = psutil.Process(pool._seed.process.pid)
         rng.choice([launcher, *launcher.children(recursive=True)]).kill()
       except psutil.NoSuchProcess:
         continue
@@ -284,7 +312,7 @@ def test_nothing_is_left_of_a_closed_pool():
     assert all(r.ok for r in threads.map(pool.run, ['1'] * 200))
     session = pool.session()
     session.run('1')
-    launcher = psutil.Process(pool._zygote.process.pid)
+    launcher = psutil.Process(pool._seed.process.pid)
     family = [launcher, *launcher.children(recursive=True)]
     session.close()
   assert set(os.listdir('/proc/self/fd')) == before
@@ -297,7 +325,7 @@ def test_nothing_is_left_of_a_closed_pool():
 def test_a_killed_application_leaves_nothing(tmp_path, backend):
   code = ('import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; '
           f'p = Pool(1, profile="python", backend={backend!r}); '
-          'p.run("1"); s = p.session(); s.run("1"); print(p._zygote.process.pid, flush=True); time.sleep(60)')
+          'p.run("1"); s = p.session(); s.run("1"); print(p._seed.process.pid, flush=True); time.sleep(60)')
   with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,
                         env=os.environ | {'TMPDIR': str(tmp_path)}) as owner:
     launcher = psutil.Process(int(owner.stdout.readline()))
@@ -315,14 +343,14 @@ def test_scratch_folders_go_with_their_calls(tmp_path, monkeypatch):
     session.run('1')
     assert pool.run('import os\nopen("x", "w").write("y" * 9)\nos.mkdir("d")\nos.environ["HOME"] == os.getcwd()').ok
     pool.run('while True: pass')
-    assert len([p for p in tmp_path.rglob('*') if p.is_dir()]) == 2, 'the pool and the session'
+    assert len([p for p in tmp_path.rglob('*') if p.is_dir()]) == 3, 'the pool, the zygote, the session'
   assert not list(tmp_path.iterdir())
 
 
 def test_a_command_may_be_put_before_the_zygote():
   with Pool(1, profile='python', wrap=('nice', '-n', '3')) as pool:
     assert pool.run('6 * 7').stdout == '42\n'
-    assert psutil.Process(pool._zygote.process.pid).nice() == min(os.nice(0) + 3, 19)
+    assert psutil.Process(pool._seed.process.pid).nice() == min(os.nice(0) + 3, 19)
 
 
 def test_refusal_says_why():
