@@ -75,7 +75,6 @@ def test_policy_update_compiles(small):
   # Prompts, answers to them, tiles: forward, forward again, and two kernels backward.
   assert compiled.text.count('custom_call_target="tpu_custom_call"') >= 12
 
-  # A device works on 2 of 8 answers; scores of one head would take 2 · 1152 · 1408 floats, of all of them this much.
-  scores = 2 * 1152 * (256 + 1152) * 4 * configs.CONFIGS['small'].language.heads
+  # A device works on 2 of a micro-batch's 8 answers, and holds a few times the logits of one piece of them at most.
   logits = 2 * 1024 * 4 * 300
-  assert compiled.memory.temporary < 12e6 + 20 * logits, (compiled.memory, scores)
+  assert compiled.memory.temporary < 12e6 + 20 * logits, compiled.memory
