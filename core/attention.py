@@ -2,7 +2,7 @@
 
 B batch   T queries   S keys   N query heads   K key heads   G = N/K   H head size
 
-Keys come as one or more runs (a cache, then the new tokens), so nothing is ever concatenated to a cache. A query
+Keys come as one or more runs (a cache, then the new tokens), so decoding concatenates nothing to a cache. A query
 sees a key when the key's position is known (>= 0), not later than the query's, inside the window, and of the same
 segment. `implementation` is None (pick), or a name: 'reference' (plain jnp, the definition), 'chunked' (the same in
 blocks of queries, linear memory), 'cudnn' (jax.nn on GPU), 'splash' (Pallas on TPU). A named implementation that
@@ -37,6 +37,10 @@ class Keys:
   segments: jax.Array | None = None
   columns: bool = struct.field(pytree_node=False, default=False)
 
+  def repeat(self, times: int) -> 'Keys':
+    """Each row `times` times in a row: what several answers to one prompt attend to."""
+    return self if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, 0), self)
+
 
 def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None, implementation=None, rules=RULES):
   """Softmax attention of q [B, T, N, H] over runs of `Keys`; returns [B, T, N, H] in q's dtype.
@@ -52,7 +56,7 @@ def attention(q, runs, *, positions=None, segments=None, window=None, sinks=None
   plain = 'chunked' if q.shape[1] > 2 * QUERY_BLOCK else 'reference'
   pick = {}
   for platform, name in (('tpu', 'splash'), ('cuda', 'cudnn')):
-    if REFUSALS[name](*args) is None:
+    if REFUSALS[name](*args, window) is None:
       pick[platform] = functools.partial(call, name)
   default = functools.partial(call, plain)
   return jax.lax.platform_dependent(*args, **pick, default=default) if pick else default(*args)
@@ -122,48 +126,56 @@ def _cudnn(q, runs, positions, segments, sinks, *, window, rules):
 
 
 def _splash(q, runs, positions, segments, sinks, *, window, rules):
-  """TPU flash attention. Causality goes by index, which equals position order inside a segment.
+  """TPU flash attention. Causality goes by index, which equals position order inside a segment and over the runs.
 
-  Lengths are padded to the kernel's tiles of 128 by tokens of no segment. Under a mesh each device runs its own
-  rows and heads over the whole length.
+  The runs of a layer are joined: a copy of one layer's keys, in place of scores. Lengths are padded to the kernel's
+  tiles of 128 by tokens of no segment. Under a mesh each device runs its own rows and heads over the whole length.
   """
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
-  (keys,) = runs
   b, length, _, h = q.shape
-  segments = jnp.ones((b, length), jnp.int32) if segments is None else segments
-  if positions is not None:
-    segments = jnp.where(positions < 0, 0, segments)
-  grow = lambda x, axis: jnp.pad(x, [(0, -length % LANES if i == axis else 0) for i in range(x.ndim)])
-  q, k, v, segments = grow(q, 1), grow(keys.k, 2), grow(keys.v, 2), grow(segments, 1)
-  t = q.shape[1]
-  block = next(n for n in (4 * LANES, 3 * LANES, 2 * LANES, LANES) if t % n == 0)
-  sizes = splash.BlockSizes(block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block,
-                            block_kv_dkv=block, block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block)
+  join = lambda parts, axis: jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]
+  k, v = (join([getattr(keys, name) for keys in runs], 2) for name in 'kv')
+  theirs = join([_segments(keys.positions, keys.segments, (b, keys.v.shape[2])) for keys in runs], 1)
+  before = k.shape[2] - length  # keys of earlier tokens
+  grow = lambda x, axis: jnp.pad(x, [(0, -x.shape[axis] % LANES if i == axis else 0) for i in range(x.ndim)])
+  q, k, v, theirs = grow(q, 1), grow(k, 2), grow(v, 2), grow(theirs, 1)
+  own = grow(_segments(positions, segments, (b, length)), 1)
+  shape = q.shape[1], k.shape[2]
+  bq, bk = (next(n for n in (4 * LANES, 3 * LANES, 2 * LANES, LANES) if size % n == 0) for size in shape)
+  sizes = splash.BlockSizes(block_q=bq, block_kv=bk, block_kv_compute=bk, block_q_dkv=bq, block_kv_dkv=bk,
+                            block_kv_dkv_compute=bk, block_q_dq=bq, block_kv_dq=bk)
 
-  def local(q, k, v, segments, sinks):
-    one = splash.FullMask((t, t)) if positions is None else (
-        splash.CausalMask((t, t)) if window is None else splash.LocalMask((t, t), (window - 1, 0), 0))
+  def local(q, k, v, own, theirs, sinks):
+    one = splash.FullMask(shape) if positions is None else (
+        splash.CausalMask(shape, before) if window is None else splash.LocalMask(shape, (window - 1, 0), before))
     kernel = splash.make_splash_mha_single_device(splash.MultiHeadMask([one] * q.shape[2]), block_sizes=sizes)
-    run = lambda q, k, v, s: kernel(q, k, v, segment_ids=splash.SegmentIds(s, s),
-                                    sinks=None if sinks is None else sinks.astype(jnp.float32))
-    out = jax.vmap(run)(jnp.swapaxes(q, 1, 2) / math.sqrt(h), k, v, segments)
+    run = lambda q, k, v, own, theirs: kernel(q, k, v, segment_ids=splash.SegmentIds(own, theirs),
+                                              sinks=None if sinks is None else sinks.astype(jnp.float32))
+    out = jax.vmap(run)(jnp.swapaxes(q, 1, 2) / math.sqrt(h), k, v, own, theirs)
     return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
-  return _per_device(local, q, k, v, segments, sinks, rules)[:, :length]
+  return _per_device(local, q, k, v, own, theirs, sinks, rules)[:, :length]
 
 
-def _per_device(local, q, k, v, segments, sinks, rules):
-  """`local(q, k, v, segments, sinks)` on each device's rows and heads; key heads go with their query heads."""
+def _segments(positions, segments, shape) -> jax.Array:
+  """int32 of `shape`, a segment for every token: 0 where there is none."""
+  segments = jnp.ones(shape, jnp.int32) if segments is None else segments
+  return segments if positions is None else jnp.where(positions < 0, 0, segments)
+
+
+def _per_device(local, q, k, v, own, theirs, sinks, rules):
+  """`local(q, k, v, own, theirs, sinks)` on each device's rows and heads; key heads go with their query heads."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return local(q, k, v, segments, sinks)
+    return local(q, k, v, own, theirs, sinks)
   place = lambda x, *axes: _divisible(physical(axes, rules), x.shape, mesh)
   qs = place(q, 'batch', None, 'attn_heads', None)
   copies = key_copies(k.shape[1], q.shape[2], math.prod(mesh.shape[a] for a in qs[2] or ()))
   k, v = (jnp.repeat(x, copies, 1) if copies > 1 else x for x in (k, v))
   ks, heads = jax.P(qs[0], qs[2], None, None), jax.P(qs[2])
-  specs = (qs, ks, ks, jax.P(qs[0], None), None if sinks is None else heads)
-  return jax.shard_map(local, in_specs=specs, out_specs=qs, check_vma=False)(q, k, v, segments, sinks)
+  ids = jax.P(qs[0], None)
+  specs = (qs, ks, ks, ids, ids, None if sinks is None else heads)
+  return jax.shard_map(local, in_specs=specs, out_specs=qs, check_vma=False)(q, k, v, own, theirs, sinks)
 
 
 def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
@@ -172,15 +184,19 @@ def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
               if key_heads * c % shards == 0 and query_heads % (key_heads * c) == 0)
 
 
-def _refuse_splash(q, runs, positions, segments, sinks):
-  if len(runs) != 1 or q.shape[1] != runs[0].v.shape[2] or runs[0].columns:
-    return 'splash attends within one run of tokens, not to a cache'
+def _refuse_splash(q, runs, positions, segments, sinks, window):
+  if q.shape[1] != runs[-1].v.shape[2] or any(keys.columns for keys in runs):
+    return 'splash attends to the keys of its own tokens, and of runs in rows before them'
+  if len(runs) > 1 and q.shape[1] <= 2 * QUERY_BLOCK:
+    return f'splash joins the runs, a copy that {q.shape[1]} queries are not worth'
+  if len(runs) > 1 and window is not None:
+    return 'splash counts a window by index, and a cache may have gaps'
   if q.shape[-1] % 64:
     return f'splash needs a head size in 64s, not {q.shape[-1]}'
   return None
 
 
-def _refuse_cudnn(q, runs, positions, segments, sinks):
+def _refuse_cudnn(q, runs, positions, segments, sinks, window):
   if not any(importlib.util.find_spec(f'jax_cuda{n}_plugin') for n in (12, 13)):
     return 'cudnn is asked for its version while tracing, and no CUDA plugin of JAX is installed'
   if len(runs) != 1 or runs[0].columns:
@@ -199,6 +215,6 @@ REFUSALS = {'reference': lambda *a: None, 'chunked': lambda *a: None, 'cudnn': _
 def _run(name, *args, window, rules):
   if name not in IMPLEMENTATIONS:
     raise ValueError(f'attention implementation {name!r}; expected one of {sorted(IMPLEMENTATIONS)}')
-  if (why := REFUSALS[name](*args)) is not None:
+  if (why := REFUSALS[name](*args, window)) is not None:
     raise NotImplementedError(why)
   return IMPLEMENTATIONS[name](*args, window=window, rules=rules)

@@ -34,17 +34,10 @@ class Cache:
     """Number of slots."""
     return self.positions.shape[1]
 
-  def repeat(self, times: int) -> 'Cache':
-    """Each row `times` times in a row: what samples of one prompt go on from."""
-    if times == 1:
-      return self
-    k, v = (jax.tree.map(lambda x: jnp.repeat(x, times, -4), x) for x in (self.k, self.v))
-    return Cache(k, v, jnp.repeat(self.positions, times, 0), self.length)
-
-  def layers(self, positions: jax.Array):
-    """What `core.params.walk` hands to each layer: its `Keys`, with room for tokens at `positions` [B, T]."""
+  def layers(self, positions: jax.Array | None = None):
+    """What `core.params.walk` hands to each layer: its `Keys`, with room for tokens at `positions` [B, T] if given."""
     if isinstance(self.k, tuple):
-      slots = _put(self.positions, positions, self.length, 1)
+      slots = self.positions if positions is None else _put(self.positions, positions, self.length, 1)
       return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
     spread = jnp.broadcast_to(self.positions, (self.k.shape[0], *self.positions.shape))
     return Keys(self.k, self.v, spread)

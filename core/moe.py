@@ -16,6 +16,7 @@ from core.mesh import RULES, _divisible, physical
 from core.params import Spec, dense, einsum, zeros
 
 GPT_OSS_LIMIT, GPT_OSS_ALPHA = 7.0, 1.702
+PIECE = 32768  # tokens whose k copies a device multiplies at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,18 @@ def _experts(p: Params, x, weights, chosen, first, config: Config):
   return jnp.zeros_like(x).at[source].add(out)
 
 
+def _in_pieces(p: Params, x, weights, chosen, first, config: Config):
+  """`_experts` over `PIECE` tokens at a time, recomputed in the backward pass: the k copies are never held whole."""
+  pieces = -(-x.shape[0] // PIECE)
+  if pieces == 1:
+    return _experts(p, x, weights, chosen, first, config)
+  grow = -x.shape[0] % pieces
+  split = lambda a, fill: jnp.pad(a, ((0, grow), (0, 0)), constant_values=fill).reshape(pieces, -1, a.shape[-1])
+  one = jax.checkpoint(lambda args: _experts(p, *args, first, config))
+  y = jax.lax.map(one, (split(x, 0), split(weights, 0), split(chosen, -1)))
+  return y.reshape(-1, x.shape[-1])[:x.shape[0]]
+
+
 def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
   """The layer on x [B, T, D]: (output [B, T, D], logits [B, T, E], chosen [B, T, k])."""
   weights, chosen, logits = route(p, x, config)
@@ -122,14 +135,14 @@ def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
   mesh = jax.sharding.get_abstract_mesh()
   flat = lambda a: a.reshape(-1, a.shape[-1])
   if mesh.empty:
-    return _experts(p, flat(x), flat(weights), flat(chosen), 0, config).reshape(x.shape), logits, chosen
+    return _in_pieces(p, flat(x), flat(weights), flat(chosen), 0, config).reshape(x.shape), logits, chosen
 
   def local(p, x, weights, chosen):
     gather = lambda a: jax.lax.all_gather(a, 'expert', axis=0, tiled=True) if split else a
     first = jax.lax.axis_index('expert') * p.gate.shape[0]
     if tensor and p.down_bias is not None:  # the partial sums of the tensor axis carry the bias once
       p = p.replace(down_bias=jnp.where(jax.lax.axis_index('model') == 0, p.down_bias, 0))
-    y = _experts(p, *(flat(gather(a)) for a in (x, weights, chosen)), first, config)
+    y = _in_pieces(p, *(flat(gather(a)) for a in (x, weights, chosen)), first, config)
     y = y.reshape(-1, *x.shape[1:])
     y = jax.lax.psum(y, 'model') if tensor else y
     return jax.lax.psum_scatter(y, 'expert', scatter_dimension=0, tiled=True) if split else jax.lax.psum(y, 'expert')

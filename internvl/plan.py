@@ -1,11 +1,15 @@
-"""The supervised fine-tuning step for `python -m core.plan`: abstract, so no weight is ever drawn."""
+"""InternVL for `python -m core.plan`: abstract weights, what to count, and the supervised fine-tuning step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import numpy as np
 
 from core import params as params_lib
-from core import plan, train
-from core.mesh import batch_sharding, shardings
+from core import plan
+from core.mesh import shardings
+from core.plan.training import training
 from internvl import model, sft
 from internvl.configs import CONFIGS as SIZES
 from internvl.train_configs import Config
@@ -18,47 +22,61 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   of a bfloat16 weight, and would be lost. Arithmetic is in `config.dtype`. Raises plan.PlanError when `config.model`
   is not the name of a size.
   """
-  if config.model not in SIZES:
-    raise plan.PlanError(f'model={config.model!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
-  m = SIZES[config.model]
-  on = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  trained, frozen = _weights(config, m, mesh)
-  state = train.abstract_state(trained, sft.optimizer(config, m))
-  batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), sft.abstract_batch(config, m))
-  key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.NamedSharding(mesh, jax.P()))
-  step = sft.make_step(config, m, places=jax.tree.map(lambda x: x.sharding, state))
-  kinds = {'weights': (trained, frozen), 'optimiser state': state.opt_state, 'batch': batch}
-  return plan.Program(step, (state, frozen, batch, key), kinds, parts(config, m), config.batch, config.accumulate,
-                      config.remat)
-
-
-def _weights(config: Config, m: model.Config, mesh):
-  """(trainable, frozen) abstract weights, each where its `Spec` puts it; factors of adapters on every device."""
-  spec = model.spec(m)
-  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(spec, mesh))}
-  everywhere = jax.NamedSharding(mesh, jax.P())
+  m = size(config.model)
   dtype = config.dtype if config.lora.rank else 'float32'
+  weights = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(model.spec(m), dtype))
+  return training(functools.partial(sft.make_step, config, m), sft.optimizer(config, m), place(weights, m, mesh),
+                  sft.abstract_batch(config, m), mesh, parts=parts(config, m), rows=config.batch,
+                  micro_batches=config.accumulate, remat=config.remat)
 
-  def place(path, x):
+
+def size(name: str) -> model.Config:
+  """The published model of that name. Raises plan.PlanError when there is none."""
+  if name not in SIZES:
+    raise plan.PlanError(f'model={name!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
+  return SIZES[name]
+
+
+def place(weights: Any, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
+  """Abstract weights (trees of them), each where its `Spec` puts it; factors of adapters on every device."""
+  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(model.spec(m), mesh))}
+  everywhere = jax.NamedSharding(mesh, jax.P())
+
+  def on(path, x):
     home = places.get(params_lib.path_name(path).removesuffix('.base'), everywhere)
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home)
 
-  parts = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(spec, dtype))
-  return tuple(jax.tree.map_with_path(place, part) for part in parts)
+  return jax.tree.map_with_path(on, weights)
 
 
 def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
   """The towers. Attention counts the whole causal triangle of a packed row: its kernel skips no other sample's keys."""
+  tokens = config.batch * config.length
+  return towers(m, tiles=config.batch * config.tiles, tokens=tokens, scored=tokens,
+                pairs=lambda window: config.batch * triangle(config.length, window))
+
+
+def triangle(length: int, window: int | None) -> float:
+  """Visible pairs of query and key in a causal row of so many tokens, each of which sees the last `window`."""
+  w = min(length, window or length)
+  return w * (w + 1) / 2 + (length - w) * w
+
+
+def towers(m: model.Config, *, tiles: int, tokens: int, scored: int,
+           pairs: Callable[[int | None], float]) -> tuple[plan.Part, ...]:
+  """The parts of a model that reads so many tiles and tokens and predicts the successors of `scored` of these.
+
+  pairs(window): visible pairs of query and key in a layer with that window.
+  """
   spec, language = model.spec(m), m.language
-  tokens, tiles = config.batch * config.length, config.batch * config.tiles
   patches = 1 + m.vision.grid**2
   # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every visible pair.
-  seen = [min(config.length, w or config.length) for w in language.windows]
-  pairs = np.mean([w * (w + 1) / 2 + (config.length - w) * w for w in seen]) * config.batch
-  causal = 4.0 * language.heads * language.head_dim * language.depth * pairs
   full = 4.0 * m.vision.width * m.vision.depth * patches**2 * tiles
-  head = 2.0 * language.width * language.vocab * tokens if language.tied else 0.0
+  layers = language.depth // len(language.windows)
+  causal = 4.0 * language.heads * language.head_dim * layers * sum(map(pairs, language.windows))
+  table = 2.0 * language.width * language.vocab * scored if language.tied else 0.0
   active = language.moe.top_k / language.moe.experts if language.moe else 1.0
   return (plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
           plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
-          plan.Part('language model', spec.language, tokens, causal, table=head, active=active))
+          plan.Part('language model', spec.language.replace(head=None), tokens, causal, active=active),
+          plan.Part('head', spec.language.head, scored, 0.0, table=table))

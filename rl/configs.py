@@ -32,6 +32,7 @@ class Config:
   reward: Literal['exact_match', 'boxed', 'boxed_and_format', 'boxed_symbolic'] = field(
       'boxed_and_format', 'of an answer to a query from data')
   prompt_length: int = field(0, 'prompt slots; 0: room for the longest of 256 queries')
+  tiles: int = field(0, 'image tiles of a prompt, padded to so many; 0: as many as the most in a rollout')
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, queries and sampling')
   warmup: Warmup = field(Warmup(), 'supervised start')
@@ -66,8 +67,9 @@ class Config:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
     if bool(self.data) != bool(self.heldout):
       raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
-    if self.warmup.steps < 0 or self.prompt_length < 0:
-      raise ValueError(f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}: expected 0 or more')
+    if min(self.warmup.steps, self.prompt_length, self.tiles) < 0:
+      raise ValueError(f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}, tiles={self.tiles}: '
+                       'expected 0 or more')
     if self.group < 2:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:
@@ -83,10 +85,22 @@ class Config:
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
 
 
+# The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K
+# queries, and the bounds of GSPO. 12 tiles and a thumbnail fit; 16 are shared out evenly.
+GSPO = Config(warmup=Warmup(steps=0), steps=137, prompts=512, group=16, updates=16, prompt_length=8192, tiles=16,
+              max_new=32768, dtype='bfloat16', remat='full', rule=RULES['gspo'],
+              optim=Optim(lr=1e-6, schedule='constant'), engine=Room(slots=256, pages=8192, page_size=128, segment=32))
+
 CONFIGS = {
     'digits': Config(),
     'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48,
                           engine=Room(pages=3072, segment=16)),
+    # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
+    '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),
+    # For 1024 devices; two epochs.
+    '241b_gspo': dataclasses.replace(GSPO, model='241B-A28B', steps=274, updates=8, accumulate=2,
+                                     optim=Optim(lr=8e-7, schedule='constant', clip_norm=0.5),
+                                     mesh=Shape(data=32, expert=8, seq=4)),
     # Seconds instead of minutes: for tests and for trying a flag.
     'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
                     steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import functools
 import operator
 import pathlib
 
@@ -13,14 +12,13 @@ import numpy as np
 import internvl
 from core import mesh, params
 from core.run import Run, loop
-from core.train import init_state, make_step, optimizer
-from rl import policy
+from core.train import init_state
+from rl import policy, update
 from rl.dynamic import Cursor
 from rl.evaluate import Result
 from rl.rollouts import Collector
 from rl.sampler import Sampler
 from rl.setup import Setup
-from rl.update import update_loss
 
 GLANCE = 256  # held-out questions of a look during training
 
@@ -95,11 +93,8 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
   """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
   c = s.config
   share = c.prompts // c.updates // jax.process_count()
-  tx = optimizer(c.optim, c.steps * c.updates, internvl.spec(s.model))
-  loss = functools.partial(update_loss, config=s.model, rule=c.rule, temperature=c.temperature, dtype=c.dtype,
-                           remat=c.remat)
-  state = {'train': init_state(weights, tx), 'behind': source.start(weights)}
-  step = make_step(loss, tx, accumulate=c.accumulate, places=jax.tree.map(lambda x: x.sharding, state['train']))
+  state = {'train': init_state(weights, update.optimizer(c, s.model)), 'behind': source.start(weights)}
+  step = update.make_step(c, s.model, places=jax.tree.map(lambda x: x.sharding, state['train']))
   recompute = jax.jit(lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers,
                                                     temperature=c.temperature)[0])
   cursor = Cursor()
@@ -113,10 +108,10 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
       parts[1:] = [part.replace(old_logp=recompute(train.params, part), fresh=jnp.zeros_like(part.fresh))
                    for part in parts[1:]]
     for part in parts:
-      train, update = step(train, None, part, jax.random.key(0))
+      train, made = step(train, None, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       metrics['heldout_accuracy'] = np.float32(source.look(train.params).accuracy)
-    return {'train': train, 'behind': behind}, metrics | update | {'staleness': np.int32(min(i, source.lag))}
+    return {'train': train, 'behind': behind}, metrics | made | {'staleness': np.int32(min(i, source.lag))}
 
   run = Run(workdir, c, every=c.save_every, show=('reward', 'entropy'))
   with contextlib.closing(source), jax.set_mesh(place), run:

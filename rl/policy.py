@@ -36,16 +36,19 @@ class Answers:
   mask: Any
 
 
-def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None) -> Prompts:
-  """Prompts of several conversations, padded on the left to a bucket (or to `length`), tiles on the right.
+def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None, tiles: int | None = None) -> Prompts:
+  """Prompts of several conversations, padded on the left to a bucket (or to `length`), tiles (to `tiles`) on the right.
 
-  Raises ValueError when `length` is too short.
+  Raises ValueError when `length` or `tiles` is too small.
   """
   longest = max(len(x.tokens) for x in inputs)
   length = sample.bucket(longest) if length is None else length
   if longest > length:
     raise ValueError(f'a prompt has {longest} tokens; expected at most {length}')
-  tiles = max(len(x.pixels) for x in inputs)
+  most = max(len(x.pixels) for x in inputs)
+  tiles = most if tiles is None else tiles
+  if most > tiles:
+    raise ValueError(f'a prompt has {most} image tiles; expected at most {tiles}')
   tokens = np.full((len(inputs), length), pad_id, np.int32)
   positions = np.full((len(inputs), length), -1, np.int32)
   pixels = np.zeros((len(inputs), tiles, *inputs[0].pixels.shape[1:]), np.float32)
@@ -72,12 +75,13 @@ def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answ
   said = answers.tokens.reshape(b * g, n)
   language = params.language
   prompt = decoder.forward(language, config.language, _embed(params, config, prompts, remat),
-                           positions=prompts.positions, cache=prompts.tokens.shape[1] + n - 1, remat_policy=remat)
+                           positions=prompts.positions, cache=prompts.tokens.shape[1], remat_policy=remat)
   start = jnp.repeat(prompts.positions.max(-1, keepdims=True) + 1, g, 0)
-  positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)[:, :-1]
-  rest = decoder.forward(language, config.language, decoder.embed(language, said[:, :-1]), positions=positions,
-                         cache=prompt.cache.repeat(g), remat_policy=remat)
-  hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden], 1)
+  positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)
+  # All N tokens, although none follows the last: a mesh splits N, and seldom N - 1.
+  rest = decoder.forward(language, config.language, decoder.embed(language, said), positions=positions,
+                         prefix=prompt.cache, remat_policy=remat)
+  hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
   pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
   return tuple(x.reshape(b, g, n) for x in pair)
 

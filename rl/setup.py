@@ -50,7 +50,7 @@ class Setup:
 
   def collate(self, inputs) -> policy.Prompts:
     """Prompts as a batch."""
-    return policy.collate(inputs, pad_id=self.processor.pad_id, length=self.length)
+    return policy.collate(inputs, pad_id=self.processor.pad_id, length=self.length, tiles=self.config.tiles or None)
 
   def sampler(self, weights, home: jax.sharding.Mesh) -> Sampler:
     """The engine, with these weights, on the mesh `home`."""

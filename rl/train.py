@@ -22,10 +22,13 @@ from rl import report
 from rl.configs import CONFIGS, Config
 from rl.offline import offline
 from rl.online import Ahead, InTurn, reinforce
+from rl.plan import plan_step
 from rl.rewards import Guard
 from rl.rollouts import Collector
 from rl.setup import places, setup
 from rl.warmup import warm_up
+
+__all__ = ['CONFIGS', 'Config', 'main', 'meshes', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
 
 def meshes(config: Config) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:

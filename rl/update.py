@@ -1,5 +1,6 @@
-"""The loss of one policy update."""
+"""One policy update: its batch, its loss, its step; for training (`rl.train`) and planning (`core.plan`) alike."""
 
+import functools
 from typing import Any
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 from flax import struct
 
 import internvl
-from core import params
+from core import params, train
 from core.train import Loss
 from rl import losses, policy
+from rl.configs import Config
 
 
 @struct.dataclass
@@ -47,3 +49,26 @@ def update_loss(weights: internvl.Params, batch: Rollouts, key, *, config: inter
   fresh = jnp.broadcast_to(batch.fresh[:, None], logp.shape[:2])
   return reward_loss(logp, entropy, batch.answers.logp, batch.old_logp, fresh, batch.advantages, batch.answers.mask,
                      rule)
+
+
+def optimizer(c: Config, m: internvl.Config):
+  """The optimiser and its schedule over the whole run."""
+  return train.optimizer(c.optim, c.steps * c.updates, internvl.spec(m))
+
+
+def make_step(c: Config, m: internvl.Config, *, places: Any = None):
+  """The jitted `step(state, None, batch: Rollouts, key) -> (state, metrics)` of `core.train.make_step`."""
+  loss = functools.partial(update_loss, config=m, rule=c.rule, temperature=c.temperature, dtype=c.dtype, remat=c.remat)
+  return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+
+
+def abstract_rollouts(c: Config, m: internvl.Config) -> Rollouts:
+  """The shapes and dtypes of an update's batch, where the config says how long prompts are and how many tiles."""
+  b, side = c.prompts // c.updates, m.vision.image_size
+  an = lambda dtype, *shape: jax.ShapeDtypeStruct((b, *shape), dtype)
+  prompt, answer = an(jnp.int32, c.prompt_length), (c.group, c.max_new)
+  logp = an(jnp.float32, *answer)
+  whole = c.advantage in ('grpo', 'dr_grpo', 'rloo')  # one advantage for all tokens of an answer
+  return Rollouts(policy.Prompts(prompt, prompt, an(jnp.float32, c.tiles, side, side, 3)),
+                  policy.Answers(an(jnp.int32, *answer), logp, an(jnp.bool_, *answer)),
+                  an(jnp.float32, c.group, 1) if whole else logp, logp, an(jnp.bool_))

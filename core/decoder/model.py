@@ -177,7 +177,8 @@ def _attend(p: Attention, x, past: Keys | pages.Layer | None, ctx, window, c: Co
 def _look(q, k, v, past, ctx, window, sinks):
   if isinstance(past, pages.Layer):
     return past.attend(q, k, v, window=window, sinks=sinks)
-  runs, new = kv.extend(past, Keys(k, v, ctx.positions, ctx.segments), ctx.start)
+  fresh = Keys(k, v, ctx.positions, ctx.segments)
+  runs, new = ((past.repeat(ctx.branches), fresh), None) if ctx.branches else kv.extend(past, fresh, ctx.start)
   return attention(q, runs, positions=ctx.positions, segments=ctx.segments, window=window, sinks=sinks,
                    implementation=ctx.attention, rules=ctx.rules), new
 
@@ -190,6 +191,7 @@ class _Context:
   positions: jax.Array
   segments: jax.Array | None
   start: jax.Array | int  # the cache slot of the first token
+  branches: int  # rows that go on from one row of a prefix; 0 without one
   rules: dict
   attention: str | None
   edit: Any
@@ -219,19 +221,23 @@ def _block(x, i, block: Block, past, ctx: _Context, c: Config):
   return x, (new, kept, aux)
 
 
-def forward(params: Params, config: Config, x: jax.Array, *, positions=None, segments=None, cache=None, edit=None,
-            keep=(), rules=RULES, attention=None, remat_policy='none') -> Hidden:
+def forward(params: Params, config: Config, x: jax.Array, *, positions=None, segments=None, cache=None, prefix=None,
+            edit=None, keep=(), rules=RULES, attention=None, remat_policy='none') -> Hidden:
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
   packed samples do not see each other; not together with a cache. cache: a `core.cache.Cache`, attended to and
   returned extended; a number of slots starts a new one; or `core.pages.Pages`, with one token a row at given
-  positions, beside unstacked blocks. Raises ValueError on impossible combinations.
+  positions, beside unstacked blocks. prefix: a `core.cache.Cache` of fewer rows, each of which B/rows rows of x in turn
+  go on from; attended to and never copied whole, nor extended. Raises ValueError on impossible combinations.
   """
   check(keep)
   b, t, _ = x.shape
   if segments is not None and cache is not None:
     raise ValueError('segments and cache cannot be combined: a packed row is not continued')
+  if prefix is not None and (cache is not None or segments is not None or b % prefix.positions.shape[0]):
+    raise ValueError(f'a prefix of {prefix.positions.shape[0]} rows takes a multiple of them (got {b}), no cache and '
+                     'no segments')
   paged = isinstance(cache, pages.Pages)
   if paged and (t != 1 or positions is None or not isinstance(params.blocks, tuple)):
     raise ValueError(f'a paged cache takes one token a row (got {t}), positions, and unstacked blocks')
@@ -239,16 +245,19 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
   slots = past.capacity if past else None if paged else cache
   if slots is not None and t > slots:
     raise ValueError(f'{t} tokens do not fit a cache of {slots} slots')
+  branches = b // prefix.positions.shape[0] if prefix else 0
   if positions is None:
-    start = past.positions.max(1, keepdims=True) + 1 if past else 0
+    before = past or prefix
+    start = jnp.repeat(before.positions.max(1, keepdims=True) + 1, branches or 1, 0) if before else 0
     positions = jnp.broadcast_to(start + jnp.arange(t), (b, t)).astype(jnp.int32)
   rope = rope_tables(positions, config.head_dim, config.rope_theta, config.yarn)
-  ctx = _Context(rope, positions, segments, past.length if past else 0, rules, attention, edit, tuple(keep))
+  ctx = _Context(rope, positions, segments, past.length if past else 0, branches, rules, attention, edit, tuple(keep))
 
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx, config)
 
-  xs = (past.layers(positions),) if past else (cache.layers(),) if paged else ()
+  held = past.layers(positions) if past else (prefix or cache).layers() if prefix or paged else None
+  xs = () if held is None else (held,)
   x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *xs)
   x = rms_norm(x, params.norm, config.norm_eps)
   if paged:
@@ -270,7 +279,8 @@ def logits(params: Params, config: Config, hidden: jax.Array) -> jax.Array:
 def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Array, *, chunk: int = 1024):
   """(log-probability of `targets`, entropy of the distribution), float32 [B, T].
 
-  In chunks of time, recomputed in the backward pass: the [B, T, V] logits are never held whole.
+  In `pieces` of time of at most `chunk` tokens, recomputed in the backward pass: the [B, T, V] logits are never held
+  whole. A piece is every so manyth token, so that each stays spread over the devices that share the time.
   """
   if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
     params = params.replace(head=constrain(params.head, (None, 'vocab')))
@@ -278,7 +288,7 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
   @jax.checkpoint
   def piece(args):
     h, y = args
-    z = constrain(logits(params, config, h), ('batch', None, 'vocab'))
+    z = constrain(logits(params, config, constrain(h, ('batch', 'time', None))), ('batch', 'time', 'vocab'))
     norm = jax.nn.logsumexp(z, -1)
     chosen = jnp.take_along_axis(z, y[..., None], -1)[..., 0]
     return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)
@@ -289,9 +299,9 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
   pieces = -(-t // chunk)
   pad = pieces * chunk - t
   split = lambda a: jnp.moveaxis(
-      jnp.pad(a, ((0, 0), (0, pad)) + ((0, 0),) * (a.ndim - 2)).reshape(b, pieces, chunk, *a.shape[2:]), 1, 0)
+      jnp.pad(a, ((0, 0), (0, pad)) + ((0, 0),) * (a.ndim - 2)).reshape(b, chunk, pieces, *a.shape[2:]), 2, 0)
   out = jax.lax.map(piece, (split(hidden), split(targets)))
-  return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1).reshape(b, -1)[:, :t], out)
+  return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
 
 
 def apply(params: Params, config: Config, tokens: jax.Array, **options: Any) -> Output:

@@ -81,7 +81,11 @@ def _override(config, values):
   if any(n < 1 for n in axes.values()):
     raise chips.PlanError(f'mesh axes {axes}: expected sizes of 1 or more')
   config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **axes))
-  return config if values.batch is None else dataclasses.replace(config, batch=values.batch)
+  if values.batch is None:
+    return config
+  if not hasattr(config, 'batch'):
+    raise chips.PlanError(f'--batch={values.batch}: this config has no field batch')
+  return dataclasses.replace(config, batch=values.batch)
 
 
 def _describe(config) -> str:

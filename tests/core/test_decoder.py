@@ -84,6 +84,20 @@ def test_prefill_and_decode_equal_the_full_pass(case, unstacked):
   assert int(out.cache.length) == 14 and (np.asarray(out.cache.positions) == np.arange(14)).all()
 
 
+@pytest.mark.parametrize('unstacked', [False, True])
+def test_branches_from_a_prefix_equal_whole_rows(case, unstacked):
+  config, weights, _ = case
+  prompts = np.repeat(TOKENS[:, :9], 2, 0)
+  whole = np.concatenate([prompts, np.random.default_rng(3).integers(0, 50, (4, 5))], 1).astype(np.int32)
+  want = apply(weights, config, whole).logits[:, 9:]
+  if unstacked:
+    weights = weights.replace(blocks=params.unstack(weights.blocks))
+  prefix = apply(weights, config, TOKENS[:, :9], slots=9).cache
+  close(apply(weights, config, whole[:, 9:], prefix=prefix).logits, want)
+  with pytest.raises(ValueError, match='prefix of 2 rows takes a multiple'):
+    apply(weights, config, whole[:3, 9:], prefix=prefix)
+
+
 def test_ragged_rows_in_a_cache_equal_their_own(case):
   """Right-padded prompts of two lengths, decoded on from their own positions."""
   config, weights, want = case

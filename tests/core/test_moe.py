@@ -78,3 +78,13 @@ def test_bad_sizes_are_refused():
     moe.Config(experts=4, top_k=5, width=3)
   with pytest.raises(ValueError, match='relu'):
     moe.Config(experts=4, top_k=2, width=3, activation='relu')
+
+
+def test_pieces_of_the_tokens_change_nothing(monkeypatch):
+  config = moe.Config(experts=6, top_k=2, width=6)
+  p, x = drawn(config), np.random.default_rng(1).standard_normal((2, 5, 10)).astype(np.float32)
+  loss = lambda p, x: (moe.moe(p, x, config)[0] ** 2).sum()
+  whole = jax.value_and_grad(loss, (0, 1))(p, x)
+  monkeypatch.setattr(moe, 'PIECE', 3)
+  for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(jax.value_and_grad(loss, (0, 1))(p, x))):
+    np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())

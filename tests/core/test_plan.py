@@ -61,7 +61,7 @@ def test_towers_hold_every_parameter(name):
   towers = sft.parts(Config(name), configs.CONFIGS[name])
   assert sum(params.count(t.spec) for t in towers) == params.count(model.spec(configs.CONFIGS[name]))
   language = configs.CONFIGS[name].language
-  matrices = sum(w.active for w in formula.weights(towers[2], mesh()))
+  matrices = sum(w.active for tower in towers[2:] for w in formula.weights(tower, mesh()))
   attention = language.width * language.head_dim * (2 * language.heads + 2 * language.kv_heads)
   moe = language.moe
   mlp = 3 * language.width * (moe.width * moe.top_k if moe else language.mlp_width)
@@ -159,6 +159,29 @@ def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypa
   np.testing.assert_allclose(run('splash')[:, :-5], run('reference')[:, :-5], atol=2e-5)
 
 
+def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(monkeypatch):
+  """Interpreted on the host: two answers to each prompt, one prompt padded on its left, one answer on its right."""
+  from jax.experimental.pallas.ops.tpu import splash_attention as splash
+  make = splash.make_splash_mha_single_device
+  monkeypatch.setattr(splash, 'make_splash_mha_single_device', lambda mask, **o: make(mask, **o, interpret=True))
+  monkeypatch.setattr(attention, 'QUERY_BLOCK', 16)
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
+  q, fresh, prompt = draw(2, 70, 2, 64), draw(2, 2, 1, 70, 64), draw(2, 1, 1, 150, 64)
+  before = jnp.asarray(np.arange(150)[None] - 9).clip(-1)
+  at = jnp.asarray(np.stack([np.arange(141, 211), np.where(np.arange(70) < 60, np.arange(141, 211), -1)]))
+
+  def run(name):
+    def total(q, fresh, prompt):
+      runs = [attention.Keys(*prompt, before).repeat(2), attention.Keys(*fresh, at)]
+      y = attention.attention(q, runs, positions=at, implementation=name)
+      return jnp.sum(jnp.where((at >= 0)[..., None, None], y, 0) ** 2)
+    return jax.value_and_grad(total, (0, 1, 2))(q, fresh, prompt)
+
+  for a, b in zip(jax.tree.leaves(run('splash')), jax.tree.leaves(run('reference'))):
+    np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4)
+
+
 @pytest.mark.parametrize('flags,says', [
     (('--config=8b_sft', '--program=internvl.train'), '--topology is missing'),
     (('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'), "no TPU generation 'v9'"),
@@ -167,6 +190,10 @@ def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypa
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=core.mesh'), 'no CONFIGS and no plan_step'),
     (('--topology=v5p:4x8x8', '--config=8b_stf', '--program=internvl.train'), '--config=8b_stf: no such config'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--batch=0'), 'batch=0'),
+    (('--topology=v5p:4x8x8', '--config=8b_gspo', '--program=rl.train', '--batch=8'), 'has no field batch'),
+    (('--topology=v5p:4x8x8', '--config=8b_gsop', '--program=rl.train'), "did you mean '8b_gspo'"),
+    (('--topology=v5p:4x8x8', '--config=8b_gspo', '--program=rl.train', '--config.model=9B'), "model='9B'"),
+    (('--topology=v5p:4x8x8', '--config=digits', '--program=rl.train'), 'prompt_length=0, tiles=0'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'), 'sizes of 1 or more'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--modle=2'), "flag 'modle'"),
 ])

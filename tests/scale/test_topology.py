@@ -11,6 +11,8 @@ from core.plan import aot, chips, report
 from internvl import configs
 from internvl import plan as sft
 from internvl.train_configs import Config
+from rl import plan as gspo
+from rl.configs import CONFIGS
 
 pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'")
 
@@ -57,3 +59,22 @@ def test_training_step_compiles(small, topology, axes):
   logits = rows * small.length * 4 * 300
   assert memory.temporary < 12e6 + 20 * logits, memory
   assert 'FITS' in report.text(made)
+
+
+@pytest.mark.slow
+def test_policy_update_compiles(small):
+  """Answers on more devices than there are prompts; long enough for splash to join them to their prompts."""
+  chip, _ = chips.parse('v5p:2x2x1')
+  on = mesh_lib.make(data=2, expert=2, devices=chips.devices('v5p:2x2x1'))
+  config = dataclasses.replace(CONFIGS['8b_gspo'], model='small', prompts=64, group=4, accumulate=2, prompt_length=256,
+                               tiles=2, max_new=1152)
+  program = gspo.plan_step(config, on)
+  compiled = aot.compile_step(program, on)
+  made = report.make('', program, on, chip, compiled)
+  assert made.fits and made.collectives
+  # Prompts, answers to them, tiles: forward, forward again, and two kernels backward.
+  assert compiled.text.count('custom_call_target="tpu_custom_call"') >= 12
+
+  # A device works on 2 of a micro-batch's 8 answers, and holds a few times the logits of one piece of them at most.
+  logits = 2 * 1024 * 4 * 300
+  assert compiled.memory.temporary < 12e6 + 20 * logits, compiled.memory

@@ -1,0 +1,98 @@
+"""The planned policy update: its batch is that of training, its formulas are what the compiler counts."""
+
+import dataclasses
+import math
+import types
+
+import jax
+import numpy as np
+import pytest
+
+import internvl
+from core import mesh
+from core.plan import aot, formula
+from internvl import configs
+from rl import plan, train, update
+from rl.configs import CONFIGS
+from rl.policy import Answers
+from rl.rewards import Rewards
+from rl.rollouts import Collector
+from rl.setup import setup
+
+ONE = mesh.make(devices=jax.devices()[:1])
+TINY = dataclasses.replace(CONFIGS['smoke'], prompt_length=48, tiles=3)
+
+
+@pytest.mark.parametrize('advantage', ['grpo', 'reinforce_pp'])
+def test_the_planned_batch_is_the_one_that_training_makes(advantage):
+  config = dataclasses.replace(TINY, advantage=advantage, updates=1)
+  s, _ = setup(config, ONE)
+
+  def sampler(inputs, *, samples, max_new, **_):
+    shape = (len(inputs), samples, max_new)
+    return Answers(np.full(shape, 65, np.int32), np.zeros(shape, np.float32), np.ones(shape, bool))
+
+  guard = lambda calls: Rewards(np.arange(len(calls), dtype=np.float32), np.ones(len(calls), bool), {})
+  made, _, _ = Collector(s, guard)(sampler, 0)
+  place = lambda x: (x.shape, x.dtype, x.sharding)
+  want = jax.tree.map(place, mesh.to_global(made, ONE))
+  assert jax.tree.map(place, plan.plan_step(config, ONE).args[2]) == want
+
+
+def test_the_planned_update_is_compiled_with_its_state_donated():
+  config = dataclasses.replace(TINY, model='tiny', accumulate=2, remat='full')
+  program = train.plan_step(config, ONE)
+  assert program.rows == config.prompts * config.group and program.micro_batches == 2
+  memory = aot.compile_step(program, ONE).memory
+  state = aot.shard_bytes(program.args[0])
+  assert state <= memory.alias <= memory.arguments and memory.output - memory.alias < 4096
+
+
+@pytest.fixture
+def broad(monkeypatch):
+  """One layer each, so that no loop's body counts once for many, and wide, so that products outweigh all else."""
+  tiny = configs.CONFIGS['tiny']
+  language = dataclasses.replace(tiny.language, width=256, depth=1, heads=4, kv_heads=2, head_dim=64, mlp_width=1024)
+  vision = dataclasses.replace(tiny.vision, width=256, mlp_width=1024, depth=1)
+  monkeypatch.setitem(configs.CONFIGS, 'broad', dataclasses.replace(tiny, vision=vision, language=language))
+  return dataclasses.replace(TINY, model='broad', max_new=32, prompts=2)
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_flops_are_those_that_the_compiler_counts(broad, remat):
+  config, m = dataclasses.replace(broad, remat=remat), configs.CONFIGS['broad']
+  program = plan.plan_step(config, ONE)
+
+  def total(weights, batch):
+    return update.update_loss(weights, batch, None, config=m, rule=config.rule, remat=remat).total
+
+  lowered = jax.jit(jax.grad(total)).lower(program.args[0].params, program.args[2])
+  counted = lowered.cost_analysis()['flops']
+  parts = [dataclasses.replace(part, attention=0.0) for part in program.parts]
+  products = formula.flops(dataclasses.replace(program, parts=parts), ONE)[1]
+  # The reference attends to every key there is, seen or not, and multiplies twice backward for once forward.
+  attention = 4 * 4 * 64 * config.prompts * (48**2 + config.group * 32 * (48 + 32))
+  attention += program.parts[0].attention
+  assert counted == pytest.approx(products + attention * (3 + (remat == 'full')), rel=0.05)
+
+
+def test_attention_counts_the_pairs_that_answers_see(broad):
+  config, m = dataclasses.replace(broad, max_new=5, group=3), configs.CONFIGS['20B-A4B']
+  prompt, answer = np.tril(np.ones((48, 48))), np.tril(np.ones((53, 53)))[48:]
+  window = lambda see, start: see - np.tril(see, start - 128)
+  pairs = [p.sum() + 3 * a.sum() for p, a in ((prompt, answer), (window(prompt, 0), window(answer, 48)))]
+  want = 4 * m.language.heads * m.language.head_dim * m.language.depth * config.prompts * np.mean(pairs)
+  language = next(part for part in plan.parts(config, m) if part.name == 'language model')
+  assert language.attention == pytest.approx(want, rel=1e-12)
+  assert language.tokens == config.prompts * (48 + 3 * 5)
+
+
+@pytest.mark.parametrize('name,devices', [('8b_gspo', 256), ('241b_gspo', 1024)])
+def test_named_configurations_share_their_prompts_out_evenly(name, devices):
+  config = CONFIGS[name]
+  shape = dataclasses.asdict(config.mesh)
+  assert math.prod(shape.values()) == devices and config.model in internvl.CONFIGS
+  on = types.SimpleNamespace(**shape)
+  rows = config.prompts // config.updates // config.accumulate
+  assert rows % on.data == 0 and rows * config.group % (on.data * on.expert) == 0
+  assert config.max_new % on.seq == 0 and config.prompt_length % on.seq == 0
