@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.mesh import constrain
+from core.mesh import constrain, sharding
 from kernels import tree_attention
 from kernels.tree_attention.plan import Plan
 
@@ -57,9 +57,16 @@ class Pages:
     return tuple(Layer(k, v, self.plan, self.page, self.offset) for k, v in zip(self.k, self.v))
 
 
-def pools(config, pages: int, page_size: int, dtype) -> tuple[tuple, tuple]:
-  """Empty pools (k, v) of a decoder `config` (depth, kv_heads, head_dim)."""
+def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+  """Pools (k, v) of a decoder `config` (depth, kv_heads, head_dim) as shapes, key heads spread as `mesh` allows."""
   columns = (pages, config.kv_heads, config.head_dim, page_size)
   rows = (pages, config.kv_heads, page_size, config.head_dim)
-  empty = lambda shape: tuple(constrain(jnp.zeros(shape, dtype), AXES) for _ in range(config.depth))
-  return empty(columns), empty(rows)
+  pool = lambda shape: (jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(shape, AXES, mesh)),) * config.depth
+  return pool(columns), pool(rows)
+
+
+def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+  """Empty pools, as `abstract` describes them."""
+  want = abstract(config, pages, page_size, dtype, mesh)
+  places = jax.tree.map(lambda x: x.sharding, want)
+  return jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), want), out_shardings=places)()

@@ -43,8 +43,8 @@ class Setup:
     """Prompts as a batch."""
     return policy.collate(inputs, pad_id=self.processor.pad_id, length=self.length)
 
-  def sampler(self, weights, home: jax.sharding.Mesh) -> Sampler:
-    """The engine, with these weights, on the mesh `home`."""
+  def sampler(self, weights, home: mesh.Share) -> Sampler:
+    """The engine, with these weights, on the devices of `home`."""
     return Sampler(weights, self.model, self.processor, self.config.engine, home, self.config.dtype)
 
   def evaluate(self, sampler: Sampler, n: int, samples: int = 0) -> Result:

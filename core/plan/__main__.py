@@ -71,6 +71,7 @@ def plan(argv: list[str]):
   from core.plan import aot, report
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
   step = program.plan_step(config, mesh)
+  mesh = step.mesh or mesh
   title = f'{program.__name__} {name} on {topology}: {_describe(config)}'
   return report.make(title, step, mesh, chip, aot.compile_step(step, mesh)), values.json
 
@@ -81,6 +82,8 @@ def _override(config, values):
   if any(n < 1 for n in axes.values()):
     raise chips.PlanError(f'mesh axes {axes}: expected sizes of 1 or more')
   config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **axes))
+  if values.batch is not None and not hasattr(config, 'batch'):
+    raise chips.PlanError(f'--batch={values.batch}: this program has no such field')
   return config if values.batch is None else dataclasses.replace(config, batch=values.batch)
 
 

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import decoder, moe
+from core import decoder, mesh, moe
 from core.pages import Pages, pools
 from core.sample import for_decoding
 from kernels.tree_attention.plan import plan
 
 SIZE = 4
+ALONE = mesh.make(devices=jax.devices()[:1])
 apply = jax.jit(decoder.apply, static_argnames='config')
 TINY = decoder.CONFIGS['tiny']
 FAMILIES = {'qwen3': TINY,
@@ -29,7 +30,7 @@ def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
   first = r.integers(0, config.vocab, 11)
   second = np.concatenate([first[:SIZE], r.integers(0, config.vocab, 3)])
   tables = [[5, 2, 7], [5, 0]]
-  k, v = (jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), x) for x in pools(config, 8, SIZE, jnp.float32))
+  k, v = (jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), x) for x in pools(config, 8, SIZE, jnp.float32, ALONE))
 
   def run(rows, k, v):
     """rows: (sequence, its table, place of the token) each."""
@@ -50,7 +51,7 @@ def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
 
 def test_impossible_calls_are_refused():
   params = decoder.init(jax.random.key(0), TINY)
-  k, v = pools(TINY, 2, SIZE, jnp.float32)
+  k, v = pools(TINY, 2, SIZE, jnp.float32, ALONE)
   cache = Pages(k, v, plan([[0]], [1], page_size=SIZE), np.zeros(1, int), np.zeros(1, int))
   for weights, tokens in ((params, [[1]]), (for_decoding(params), [[1, 2]])):
     with pytest.raises(ValueError, match='one token a row'):

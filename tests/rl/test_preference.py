@@ -131,7 +131,8 @@ def test_pairs_that_do_not_fit_are_left_out(processor, model):
 
 def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
   config, params = model
-  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.make(devices=jax.devices()[:1]))
+  place = mesh.make(devices=jax.devices()[:1])
+  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.Share(place, place))
   seen = []
   def spy(prompts, **options):
     seen.extend(prompts)

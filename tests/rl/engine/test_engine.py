@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import decoder, pages, sample
+from core import decoder, mesh, pages, sample
+from core.params import unstack
 from core.sample import Sampling
-from rl.engine import Engine, Request, device
+from rl.engine import Engine, Request, device, pack
 
 CONFIG = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, width=32, mlp_width=48, max_length=64)
 PARAMS = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(0), CONFIG))  # far from uniform
@@ -212,10 +213,10 @@ def test_decoding_copies_no_weights_and_no_pages():
   config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=2048, width=512, heads=8, kv_heads=4, head_dim=64,
                                mlp_width=1536, tied=False, depth=3)
   e = engine(3, 200)
-  read, slots = e._inputs([])
-  weights = jax.eval_shape(lambda: device.layout(decoder.init(jax.random.key(0), config), jnp.float32))
-  k, v = jax.eval_shape(lambda: pages.pools(config, 200, 4, jnp.float32))
-  compiled = device.decode.lower(weights, config, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool),
+  read, slots = pack.segment(e.scheduler, [])
+  weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
+  k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
+  compiled = device.decode.lower(weights, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool), config=config,
                                  segment=5).compile()
   layer = sum(w.size * 4 for w in jax.tree.leaves(weights.blocks[0]))
   memory = compiled.memory_analysis()
