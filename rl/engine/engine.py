@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import internvl
@@ -63,7 +64,8 @@ class Engine:
     self._next = 0
     home, choices = self._place.mesh, (slots, self._config.vocab)
     self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
-    self._allowed = jax.device_put(np.ones(choices, bool), mesh_lib.sharding(choices, device.CHOICES, home))
+    self._allowed = jax.jit(lambda: jnp.ones(choices, bool),
+                            out_shardings=mesh_lib.sharding(choices, device.CHOICES, home))()
     self._masks: list[np.ndarray | None] = [None] * slots
     with jax.set_mesh(home):
       self._warm()

@@ -23,7 +23,8 @@ PROGRAM = textwrap.dedent('''
   config = dataclasses.replace(tiny, language=dataclasses.replace(tiny.language, depth=1, tied=False, max_length=64),
                                vision=dataclasses.replace(tiny.vision, depth=1))
   place = mesh.make(model=many)
-  params = jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, internvl.init(jax.random.key(0), config))
+  make = lambda key: jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, internvl.init(key, config))
+  params = jax.jit(make, out_shardings=mesh.shardings(internvl.spec(config), place))(jax.random.key(0))
   e = Engine(params, config, slots=3, pages=30, page_size=4, segment=4, chunk=16, mesh=place)
   assert all(k.sharding.shard_shape(k.shape)[1] == 2 // many for k in e._k + e._v)
 

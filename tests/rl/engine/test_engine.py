@@ -66,7 +66,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
     for _ in range(r.integers(1, 5)):
       p, k, n = int(r.integers(len(PROMPTS))), int(r.integers(len(KINDS))), int(r.integers(1, SAMPLES + 1))
       new = int(r.integers(1, NEW + 1))
-      ids = e.submit(Request(PROMPTS[p], new, n=n, seed=100 * p, priority=int(r.integers(0, 2)), **KINDS[k]))
+      ids = e.submit(Request(PROMPTS[p], new, n=n, seed=100 * p, priority=int(r.integers(0, 3)), **KINDS[k]))
       asked |= {i: ((p, k, s), 0, new) for s, i in enumerate(ids)}
     while not e.idle:
       for c in e.step():
@@ -87,7 +87,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
         e.scheduler.forget()
     assert not asked
   s = e.scheduler
-  assert (s.preempted > before) == (pages == 16)
+  assert s.preempted > before
   s.prefixes.clear()
   assert s.pool.free == pages
 
@@ -159,6 +159,20 @@ def test_a_long_prompt_does_not_hold_up_the_slots():
   e.step()
   assert len(e.so_far(short).tokens) == 10 and len(e.so_far(long).tokens) == 0
   e.run()
+
+
+def test_higher_priority_is_done_first():
+  """Its request comes last and finds all slots taken; the youngest sample makes room and goes on later."""
+  e = engine(3, 200)
+  before = e.scheduler.preempted
+  low = e.submit(Request(PROMPTS[0], NEW, n=3, temperature=1.0))
+  e.step()
+  (high,) = e.submit(Request(PROMPTS[2], 10, seed=200, temperature=1.0, priority=1))
+  done = {}
+  while not e.idle:
+    done |= {c.id: c.tokens.tolist() for c in e.step()}
+  assert list(done) == [high, *low] and e.scheduler.preempted == before + 1
+  assert [done[i] for i in low] == [expected()[0, 1, s] for s in range(3)] and done[high] == expected()[2, 1, 0][:10]
 
 
 def test_stops_and_allowed_tokens():
