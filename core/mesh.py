@@ -31,7 +31,6 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     'vision': ('data', 'expert'),
     'tiles': ('data', 'expert', 'seq', 'model'),  # a vision tower computes each tile whole, on one device
   'rows': ('data', 'expert', 'seq', 'model'),  # of logits to draw from: a row's whole vocabulary on one device
-    'rows': ('data', 'expert', 'seq', 'model'),  # of logits to draw from: a row's whole vocabulary on one device
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core import decoder, mesh, moe
-from core.pages import Pages, pools
+from core.pages import Pages, by_page, by_token, pools
 from core.sample import for_decoding
 from kernels.tree_attention.plan import plan
 
@@ -56,3 +56,15 @@ def test_impossible_calls_are_refused():
   for weights, tokens in ((params, [[1]]), (for_decoding(params), [[1, 2]])):
     with pytest.raises(ValueError, match='one token a row'):
       decoder.apply(weights, TINY, np.array(tokens), positions=np.zeros((1, len(tokens[0])), int), cache=cache)
+
+
+def test_writing_whole_pages_equals_writing_tokens():
+  """Tokens beside each other on one page, alone on another, and nowhere."""
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
+  args = draw(6, 2, 8, SIZE), draw(6, 2, SIZE, 8), draw(6, 2, 8), draw(6, 2, 8)
+  page, offset = np.array([4, 4, 1, 6, 4, 6]), np.array([2, 3, 0, 0, 1, 3])
+  got, want = (jax.jit(f)(*args, page, offset) for f in (by_page, by_token))
+  for a, b in zip(got, want):
+    np.testing.assert_array_equal(a, b)
+  assert (np.asarray(got[0]) != args[0]).sum() == 4 * 2 * 8
