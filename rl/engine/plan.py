@@ -38,8 +38,8 @@ class Config:
 
 
 CONFIGS = {
-    '8b': Config('8B', engine=Room(slots=128, pages=16384, page_size=64, segment=32, chunk=512), mesh=Shape(model=4)),
-    '241b': Config('241B-A28B', engine=Room(slots=128, pages=6144, page_size=64, segment=32, chunk=512), processes=2,
+    '8b': Config('8B', engine=Room(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)),
+    '241b': Config('241B-A28B', engine=Room(slots=128, pages=3072, page_size=128, segment=32, chunk=512), processes=2,
                    mesh=Shape(expert=2, model=4)),
 }
 
