@@ -188,7 +188,8 @@ def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
   first = [next(d for d in mesh.devices.flat if d.process_index == p) for p in among]
   line = Mesh(np.array(first), ('process',))
   whole = jax.make_array_from_process_local_data(NamedSharding(line, PartitionSpec('process')), rows)
-  return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))(whole))
+  with jax.set_mesh(line):
+    return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))(whole))
 
 
 def part(x: jax.Array, home: Mesh) -> jax.Array:

@@ -63,11 +63,11 @@ class Engine:
     self._rows: dict[int, Row] = {}
     self._next = 0
     home, choices = self._place.mesh, (slots, self._config.vocab)
-    self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
-    self._allowed = jax.jit(lambda: jnp.ones(choices, bool),
-                            out_shardings=mesh_lib.sharding(choices, device.CHOICES, home))()
     self._masks: list[np.ndarray | None] = [None] * slots
     with jax.set_mesh(home):
+      self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
+      self._allowed = jax.jit(lambda: jnp.ones(choices, bool),
+                              out_shardings=mesh_lib.sharding(choices, device.CHOICES, home))()
       self._warm()
 
   @property
