@@ -57,3 +57,37 @@ def test_an_engine_over_two_processes_samples_as_one():
   assert pair[0]['tokens'] == alone['tokens'] and len({len(t) for _, t in alone['tokens']}) > 2
   np.testing.assert_allclose(pair[0]['logp'], alone['logp'], atol=5e-4)
   assert pair[0]['free'] == alone['free'] == 30 and pair[0]['preempted'] == alone['preempted'] > 0
+
+
+BESIDE = textwrap.dedent('''
+  import os
+  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
+  from core import mesh
+  mesh.start(os.environ['COORDINATOR'], 2, int(os.environ['PROCESS']))
+  import jax, numpy as np
+  from core import decoder
+  from rl.engine import weights
+
+  config = decoder.CONFIGS['tiny']
+  home, spread = mesh.share(1, model=2), mesh.make()
+  draw = lambda key: decoder.init(key, config)
+  trained = jax.jit(draw, out_shardings=mesh.shardings(decoder.spec(config), spread))(jax.random.key(0))
+  laid = weights.lay(trained, config, home)
+  assert (home.index, home.count) == (jax.process_index(), 2)
+  assert {d.process_index for d in laid.embed.sharding.device_set} == {home.index}
+  q = laid.blocks[1].attn.q
+  assert q.is_fully_addressable and q.sharding.shard_shape(q.shape) == (64, 2, 24)
+  np.testing.assert_array_equal(q, mesh.to_local(trained.blocks.attn.q)[1])
+  np.testing.assert_array_equal(laid.embed, mesh.to_local(trained.embed))
+
+  rows = np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * home.index
+  np.testing.assert_array_equal(mesh.gather(rows, spread)[:, 0], [0, 2, 4, 10, 12, 14])
+  np.testing.assert_array_equal(mesh.gather(rows, home.mesh), rows)
+  assert list(mesh.own(range(6))) == list(range(3 * home.index, 3 * home.index + 3))
+  assert list(mesh.own(range(6), home.mesh)) == list(range(6))
+''')
+
+
+@pytest.mark.slow
+def test_engines_beside_each_other_get_the_trained_weights():
+  join(spawn(BESIDE, devices=2, count=2))
