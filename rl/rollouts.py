@@ -4,6 +4,7 @@ B prompts   G answers to each   N answer slots
 """
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -51,8 +52,10 @@ class Collector:
     else:
       batch, drawn = sample(cursor.take(share)), None
     metrics = _together(self._metrics(batch) | (drawn.metrics() if drawn else {}))
-    part = lambda x: mesh.own(x, sampler.home.mesh)
-    return jax.tree.map(part, self._rollouts(batch)), metrics, cursor.at
+    # Each of an engine's processes takes prompts in turn, so that an update is of the same ones whatever their number.
+    among = mesh.processes(sampler.home.mesh)
+    part = slice(among.index(jax.process_index()), None, len(among))
+    return jax.tree.map(operator.itemgetter(part), self._rollouts(batch)), metrics, cursor.at
 
   def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
     s, c = self.setup, self.setup.config
