@@ -51,8 +51,8 @@ PROGRAM = textwrap.dedent('''
 @pytest.mark.slow
 def test_an_engine_over_two_processes_samples_as_one():
   """Greedy and drawn tokens, forks, images, preemptions and new weights; and every page comes back."""
-  (alone,) = (json.loads(out) for out, _ in join(spawn(PROGRAM)))
-  pair = [json.loads(out.splitlines()[-1]) for out, _ in join(spawn(PROGRAM, count=2))]
+  (alone,) = (json.loads(out) for out, _ in join(spawn(PROGRAM), limit=300))
+  pair = [json.loads(out.splitlines()[-1]) for out, _ in join(spawn(PROGRAM, count=2), limit=300)]
   assert pair[0] == pair[1]
   assert pair[0]['tokens'] == alone['tokens'] and len({len(t) for _, t in alone['tokens']}) > 2
   np.testing.assert_allclose(pair[0]['logp'], alone['logp'], atol=5e-4)
@@ -90,4 +90,4 @@ BESIDE = textwrap.dedent('''
 
 @pytest.mark.slow
 def test_engines_beside_each_other_get_the_trained_weights():
-  join(spawn(BESIDE, devices=2, count=2))
+  join(spawn(BESIDE, devices=2, count=2), limit=300)
