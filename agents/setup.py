@@ -23,7 +23,6 @@ from core import decoder, mesh, params
 from core.tokenizers import byte_tokenizer, load_tokenizer
 from rl import evaluate
 from rl.engine import Engine
-from rl.setup import places
 
 HELDOUT_SEED = 3
 LOST = 0.5  # share of a rollout's calls that may fail for want of a tool; learning from more would unlearn its use
@@ -41,14 +40,13 @@ class Result(evaluate.Result):
 class Setup:
   """A policy with everything around it. `weights` are the initial ones, on the mesh `place`, where it is updated.
 
-  The engine, on the mesh `home` of this process's devices, has those of the last `update`.
+  The engine, on this process's own devices, has those of the last `update`.
   """
 
   config: Config
   model: decoder.Config
   weights: decoder.Params
   place: mesh.Mesh
-  home: mesh.Mesh
   protocol: Protocol
   engine: Engine
   runner: Runner
@@ -70,9 +68,8 @@ class Setup:
               temperature: float) -> list[Trajectory]:
     """One trajectory for each problem and seed. Raises ConnectionError when the tools are gone."""
     prompts = [self.protocol.prompt(p.question) for p in problems]
-    with jax.set_mesh(self.home):
-      traces = rollout([self.engine], prompts, seeds, protocol=self.protocol, runner=self.runner, bounds=bounds,
-                       drawing=Drawing(temperature), lag=self.config.lag)
+    traces = rollout([self.engine], prompts, seeds, protocol=self.protocol, runner=self.runner, bounds=bounds,
+                     drawing=Drawing(temperature), lag=self.config.lag)
     calls = [r for t in traces for r in t.responses]
     lost = [r for r in calls if r.status == 'harness']
     if len(lost) > LOST * len(calls):
@@ -82,9 +79,7 @@ class Setup:
 
   def update(self, weights) -> None:
     """New weights for the engine."""
-    weights = here(weights, self.model, self.home, self.config.dtype)
-    with jax.set_mesh(self.home):
-      self.engine.update(weights)
+    self.engine.update(params.cast(weights, self.config.dtype))
 
   def evaluate(self, n: int) -> Result:
     """Answers to the first n held-out problems, within the widest bounds of all stages."""
@@ -93,14 +88,6 @@ class Setup:
     traces = self.rollout(problems, self.seeds(HELDOUT_SEED, 0, len(problems)), c.bounds, c.eval_temperature)
     right = [bool(reward(t, p.answer)) for t, p in zip(traces, problems)]
     return Result(problems, [answer(t) or '' for t in traces], right, traces=traces)
-
-
-def here(weights, model: decoder.Config, home: mesh.Mesh, dtype) -> decoder.Params:
-  """Weights as the engine on the mesh `home` takes them; of several processes, each gathers its own."""
-  weights = params.cast(weights, dtype)
-  if jax.process_count() > 1:
-    weights = jax.tree.map(mesh.to_local, weights)
-  return jax.device_put(weights, mesh.shardings(decoder.spec(model), home))
 
 
 def check_shares(config: Config) -> None:
@@ -133,7 +120,7 @@ def tool_runner(config: Config) -> Iterator[Runner]:
 def setup(config: Config) -> Iterator[Setup]:
   """The policy of a configuration, with its tools running; ends them. Raises ValueError, OSError as loading does."""
   check_shares(config)
-  place, home = places(config.mesh)
+  place, home = mesh.make(**dataclasses.asdict(config.mesh)), mesh.share(1)
   train, heldout = (read(path) if path else () for path in (config.data, config.heldout))
   if config.model == 'tiny':
     tokenizer = byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END)
@@ -146,7 +133,5 @@ def setup(config: Config) -> Iterator[Setup]:
                         preamble=PREAMBLE)
     model, weights = decoder.load(config.model, mesh=place, dtype='float32')
   with tool_runner(config) as runner:
-    mine = here(weights, model, home, config.dtype)
-    with jax.set_mesh(home):
-      engine = Engine(mine, model, **dataclasses.asdict(config.engine))
-    yield Setup(config, model, weights, place, home, protocol, engine, runner, train, heldout)
+    engine = Engine(params.cast(weights, config.dtype), model, **dataclasses.asdict(config.engine), mesh=home)
+    yield Setup(config, model, weights, place, protocol, engine, runner, train, heldout)

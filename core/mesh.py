@@ -5,8 +5,9 @@ Axes of every mesh: `data` (batch and FSDP), `expert` (experts; also batch outsi
 """
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     'vocab': 'model',
     'vision': ('data', 'expert'),
     'tiles': ('data', 'expert', 'seq', 'model'),  # a vision tower computes each tile whole, on one device
+    'rows': ('data', 'expert', 'seq', 'model'),  # of logits to draw from: a row's whole vocabulary on one device
 }
 
 
@@ -60,6 +62,48 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
     # Neighbours in an axis are neighbours in the torus; an axis may be a part of one of the torus's.
     devices = mesh_utils.create_device_mesh(shape, devices.tolist(), allow_split_physical_axes=True)
   return Mesh(devices.reshape(shape), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+
+
+def of(tree: Any) -> Mesh:
+  """The mesh on which arrays live; of arrays on one device or on the host, a mesh of one device."""
+  place = getattr(jax.tree.leaves(tree)[0], 'sharding', None)
+  if isinstance(place, NamedSharding):
+    return place.mesh
+  return make(devices=jax.devices()[:1] if place is None else list(place.device_set))
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """One of `count` equal meshes, each of the devices of some neighbouring processes.
+
+  mesh: this process's. whole: all of them beside each other on `data`. index: which one this is.
+  """
+
+  mesh: Mesh
+  whole: Mesh
+  index: int = 0
+  count: int = 1
+
+
+def groups(devices: Iterable, processes: int, **shape: int) -> list[Mesh]:
+  """The devices of every `processes` neighbouring processes as a mesh of `shape`, as `make` takes it.
+
+  Raises ValueError when the processes cannot be grouped so, or the sizes do not fit a group's devices.
+  """
+  devices = sorted(devices, key=lambda d: d.process_index)
+  there = len({d.process_index for d in devices})
+  if processes < 1 or there % processes:
+    raise ValueError(f'{there} processes cannot be put into groups of {processes}')
+  return [make(**shape, devices=list(group)) for _, group in
+          itertools.groupby(devices, key=lambda d: d.process_index // processes)]
+
+
+def share(processes: int, **shape: int) -> Share:
+  """This process's part of `groups` of all devices. Raises ValueError as they do."""
+  meshes = groups(jax.devices(), processes, **shape)
+  whole = Mesh(np.concatenate([m.devices for m in meshes]), AXES, axis_types=meshes[0].axis_types)
+  index = jax.process_index() // processes
+  return Share(meshes[index], whole, index, len(meshes))
 
 
 def physical(axes: tuple[str | None, ...], rules=RULES) -> PartitionSpec:
@@ -118,15 +162,43 @@ def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
   return jax.tree.map(place, batch)
 
 
-def own(rows: Sequence) -> Sequence:
-  """This process's share of the rows of a batch, as `to_global` takes them.
+def processes(mesh: Mesh | None = None) -> list[int]:
+  """The processes whose devices a mesh has; all, without one."""
+  return list(range(jax.process_count())) if mesh is None else sorted({d.process_index for d in mesh.devices.flat})
+
+
+def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
+  """This process's share of the rows of a batch among the processes of `mesh`, in their order; as `to_global` takes it.
 
   Raises ValueError when the processes do not divide them.
   """
-  share, rest = divmod(len(rows), jax.process_count())
+  among = processes(mesh)
+  size, rest = divmod(len(rows), len(among))
   if rest:
-    raise ValueError(f'{len(rows)} rows are not a multiple of {jax.process_count()} processes')
-  return rows[jax.process_index() * share:(jax.process_index() + 1) * share]
+    raise ValueError(f'{len(rows)} rows are not a multiple of {len(among)} processes')
+  at = among.index(jax.process_index())
+  return rows[at * size:(at + 1) * size]
+
+
+def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
+  """The inverse of `own`: the rows of all processes of `mesh`, in each of them."""
+  among = processes(mesh)
+  if len(among) == 1:
+    return rows
+  first = [next(d for d in mesh.devices.flat if d.process_index == p) for p in among]
+  line = Mesh(np.array(first), ('process',))
+  whole = jax.make_array_from_process_local_data(NamedSharding(line, PartitionSpec('process')), rows)
+  with jax.set_mesh(line):
+    return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))(whole))
+
+
+def part(x: jax.Array, home: Mesh) -> jax.Array:
+  """What the devices of `home` hold of x as an array by itself, no byte moved.
+
+  `home` is a part of x's mesh, beside others on `data`; over `data` x must not be split.
+  """
+  place = NamedSharding(home, x.sharding.spec)
+  return jax.make_array_from_single_device_arrays(x.shape, place, [s.data for s in x.addressable_shards])
 
 
 def to_local(x: jax.Array | np.ndarray) -> np.ndarray:

@@ -9,11 +9,33 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.mesh import constrain
+from core.mesh import constrain, sharding
 from kernels import tree_attention
 from kernels.tree_attention.plan import Plan
 
 AXES = (None, 'kv_heads', None, None)  # of a pool
+
+
+def by_token(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
+  """The pools with k, v [R, K, H] of R tokens written, each to `offset` of its `page`; a page out of range is none."""
+  return (pool_k.at[page, :, :, offset].set(k, mode='drop'), pool_v.at[page, :, offset].set(v, mode='drop'))
+
+
+def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
+  """As `by_token`, a whole page a token: one that several tokens go to is made alike for each of them.
+
+  For TPU, where XLA keeps an array to which it writes single tokens in a layout of its own, and copies all of it
+  between every write and read.
+  """
+  rows, (pages, _, size, _) = k.shape[0], pool_v.shape
+  table = jnp.full((pages, size), rows).at[page, offset].set(jnp.arange(rows), mode='drop')
+  there = jnp.minimum(page, pages - 1)
+  writer = table[there]  # [R, S]: which token comes to each place of the page
+  here = (writer < rows)[:, None, :, None]
+  fresh = lambda new: jnp.swapaxes(new[jnp.minimum(writer, rows - 1)], 1, 2)  # [R, K, S, H]
+  columns = jnp.where(jnp.swapaxes(here, 2, 3), jnp.swapaxes(fresh(k), 2, 3), pool_k[there])
+  lines = jnp.where(here, fresh(v), pool_v[there])
+  return pool_k.at[page].set(columns, mode='drop'), pool_v.at[page].set(lines, mode='drop')
 
 
 @struct.dataclass
@@ -31,8 +53,8 @@ class Layer:
 
     Writing comes first: a buffer that is read before it is written again is copied by XLA at every step.
     """
-    k = self.k.at[self.page, :, :, self.offset].set(k[:, :, 0].astype(self.k.dtype), mode='drop')
-    v = self.v.at[self.page, :, self.offset].set(v[:, :, 0].astype(self.v.dtype), mode='drop')
+    new = k[:, :, 0].astype(self.k.dtype), v[:, :, 0].astype(self.v.dtype)
+    k, v = jax.lax.platform_dependent(self.k, self.v, *new, self.page, self.offset, tpu=by_page, default=by_token)
     k, v = constrain(k, AXES), constrain(v, AXES)
     out, _ = tree_attention(q[:, 0], k, v, self.plan, window=window, sinks=sinks)
     return out[:, None], (k, v)
@@ -57,9 +79,16 @@ class Pages:
     return tuple(Layer(k, v, self.plan, self.page, self.offset) for k, v in zip(self.k, self.v))
 
 
-def pools(config, pages: int, page_size: int, dtype) -> tuple[tuple, tuple]:
-  """Empty pools (k, v) of a decoder `config` (depth, kv_heads, head_dim)."""
+def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+  """Pools (k, v) of a decoder `config` (depth, kv_heads, head_dim) as shapes, key heads spread as `mesh` allows."""
   columns = (pages, config.kv_heads, config.head_dim, page_size)
   rows = (pages, config.kv_heads, page_size, config.head_dim)
-  empty = lambda shape: tuple(constrain(jnp.zeros(shape, dtype), AXES) for _ in range(config.depth))
-  return empty(columns), empty(rows)
+  pool = lambda shape: (jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(shape, AXES, mesh)),) * config.depth
+  return pool(columns), pool(rows)
+
+
+def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+  """Empty pools, as `abstract` describes them."""
+  want = abstract(config, pages, page_size, dtype, mesh)
+  places = jax.tree.map(lambda x: x.sharding, want)
+  return jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), want), out_shardings=places)()

@@ -51,6 +51,8 @@ class Config:
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   engine: Room = field(Room(), 'room of the rollout engine')
+  engine_mesh: Shape = field(Shape(), 'axes of the devices of one engine; data repeats its weights')
+  engine_processes: int = field(1, 'processes that share one engine, for a model too big for the devices of one')
   ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
   mesh: Shape = field(Shape(), 'axes of the devices that update')
   reward_seconds: float = field(10.0, 'longest time for one reward; a sample whose reward fails or takes longer gets 0')
@@ -62,7 +64,8 @@ class Config:
   def __post_init__(self):
     if self.task not in TASKS:
       raise ValueError(f'task={self.task!r}: expected one of {", ".join(TASKS)}')
-    for name in ('steps', 'prompts', 'updates', 'accumulate', 'max_new', 'eval_queries', 'eval_every', 'save_every'):
+    for name in ('steps', 'prompts', 'updates', 'accumulate', 'max_new', 'engine_processes', 'eval_queries',
+                 'eval_every', 'save_every'):
       if getattr(self, name) < 1:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
     if bool(self.data) != bool(self.heldout):

@@ -28,24 +28,28 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
   sample = lambda seed: cascade.sample(
       sampler, s.processor, queries, samples=c.samples, max_new=s.config.max_new, temperature=c.temperature, top_k=0,
       seed=seed, right=s.task.right)
-  path, first = workdir / 'pairs.jsonl', jax.process_index() == 0
-  if first and not path.exists():
+  path, chosen = workdir / 'pairs.jsonl', workdir / 'queries.json'
+  lead, first = sampler.home.index == 0, jax.process_index() == 0  # one engine samples, one process writes
+  todo = [file for file in (path, chosen) if not file.exists()]
+  mesh.together('files looked for')
+  if lead and path in todo:
     pairs = cascade.pairs_of(sample(seed=1), most=c.most)
     if not pairs:
       raise ValueError(f'{c.samples} samples of {c.queries} queries make no preference pair')
-    workdir.mkdir(parents=True, exist_ok=True)
-    logging.info('%d preference pairs', preference.write(path, pairs))
+    if first:
+      workdir.mkdir(parents=True, exist_ok=True)
+      logging.info('%d preference pairs', preference.write(path, pairs))
   mesh.together('pairs')
   pairs = preference.Examples(preference.Records(path), s.processor, thinking=c.phase.thinking)
   weights = mpo(c.phase, s.model, weights, {'own': (pairs, 1.0)}, workdir / 'mpo', place=place, dtype=s.config.dtype,
                 remat=s.config.remat)
   sampler.update(weights)
-  chosen = workdir / 'queries.json'
-  if first and not chosen.exists():
+  if lead and chosen in todo:
     kept = cascade.online_queries(sample(seed=2), c.low, c.high)
     if not kept:
       raise ValueError(f'no query of {c.queries} has an accuracy from {c.low} to {c.high}')
-    record.replace(chosen, json.dumps(kept))
+    if first:
+      record.replace(chosen, json.dumps(kept))
   mesh.together('queries')
   kept = json.loads(chosen.read_text())
   logging.info('%d of %d queries lie in the band', len(kept), c.queries)

@@ -4,6 +4,7 @@ B prompts   G answers to each   N answer slots
 """
 
 import dataclasses
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from core import mesh
 from rl import advantages, dynamic, policy
 from rl.rewards import Guard
 from rl.sampler import Sampler
@@ -38,11 +40,11 @@ class Collector:
   def __call__(self, sampler: Sampler, start: int) -> tuple[Rollouts, dict, int]:
     """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
 
-    Of several processes each makes its share, from queries of its own. With `config.dynamic`, as many rounds as it
-    takes to find groups that are neither all right nor all wrong.
+    Of several engines each makes its share, from queries of its own; of the processes that share one each returns its
+    part. With `config.dynamic`, as many rounds as it takes to find groups that are neither all right nor all wrong.
     """
     c, cursor = self.setup.config, dynamic.Cursor(start)
-    share = c.prompts // jax.process_count()
+    share = c.prompts // sampler.home.count
     sample = lambda numbers: self._sample(sampler, numbers)
     if c.dynamic:
       batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=share,
@@ -50,24 +52,30 @@ class Collector:
     else:
       batch, drawn = sample(cursor.take(share)), None
     metrics = _together(self._metrics(batch) | (drawn.metrics() if drawn else {}))
-    return self._rollouts(batch), metrics, cursor.at
+    # Each of an engine's processes takes prompts in turn, so that an update is of the same ones whatever their number.
+    among = mesh.processes(sampler.home.mesh)
+    part = slice(among.index(jax.process_index()), None, len(among))
+    return jax.tree.map(operator.itemgetter(part), self._rollouts(batch)), metrics, cursor.at
 
   def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
     s, c = self.setup, self.setup.config
-    numbers = [n * jax.process_count() + jax.process_index() for n in numbers]
+    home = sampler.home
+    numbers = [n * home.count + home.index for n in numbers]
     at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
     queries = s.queries('train', ROLLOUT_SEED, at)
     inputs = s.inputs(queries)
     answers = sampler(inputs, max_new=c.max_new, samples=c.group, temperature=c.temperature,
                       seeds=[(n + c.seed * 2**20) * c.group for n in numbers])
-    said = policy.texts(s.processor, answers)
-    asked = [(text, queries[i // c.group].answer) for i, text in enumerate(said)]
+    # A reward may take its time or fail: each is found by one process, and all that share an engine go by it.
+    mine = mesh.own(range(len(queries)), home.mesh)
+    said = policy.texts(s.processor, jax.tree.map(lambda x: x[mine.start:mine.stop], answers))
+    asked = [(text, queries[mine[i // c.group]].answer) for i, text in enumerate(said)]
     rewards = self.guard(asked)
-    shape = (len(queries), c.group)
     right = np.array([s.task.right(*pair) for pair in asked], np.float32)
     lost = np.isin(np.arange(len(asked)), list(rewards.lost))
     scores = {'right': right, 'lost': lost, 'rewards': rewards.values, 'valid': rewards.valid}
-    return {'prompts': s.collate(inputs), 'answers': answers} | {k: v.reshape(shape) for k, v in scores.items()}
+    scores = {k: mesh.gather(v.reshape(-1, c.group), home.mesh) for k, v in scores.items()}
+    return {'prompts': s.collate(inputs), 'answers': answers} | scores
 
   def _rollouts(self, batch: dict) -> Rollouts:
     mask = batch['answers'].mask & batch['valid'][..., None]

@@ -18,40 +18,35 @@ from rl.policy import Answers
 
 
 class Sampler:
-  """An engine for the policy in `dtype` on the mesh `home`, of devices of this process; `update` gives new weights."""
+  """An engine for the policy in `dtype` on the devices of `home`; `update` gives new weights.
 
-  def __init__(self, params: model.Params, config: model.Config, processor: Processor, room: Room,
-               home: jax.sharding.Mesh, dtype='float32'):
-    self._dtype = dtype
-    self._home, self._places = home, mesh.shardings(model.spec(config), home)
+  The processes of `home.mesh` share the engine: they make the same calls, and get the same answers.
+  """
+
+  def __init__(self, params: model.Params, config: model.Config, processor: Processor, room: Room, home: mesh.Share,
+               dtype='float32'):
+    self.home = home
+    self._dtype, self._places = dtype, mesh.shardings(model.spec(config), home.whole)
     self._stop, self._image_token = processor.stop_id, config.image_token
-    params = self.here(params)
-    with jax.set_mesh(home):
-      self._engine = Engine(params, config, **dataclasses.asdict(room))
+    self._engine = Engine(weights.cast(params, dtype), config, **dataclasses.asdict(room), mesh=home)
 
   def here(self, params: model.Params) -> model.Params:
-    """The weights where the engine lives; of several processes, each gathers its own."""
-    params = weights.cast(params, self._dtype)
-    if jax.process_count() > 1:
-      params = jax.tree.map(mesh.to_local, params)
-    return jax.device_put(params, self._places)
+    """The weights on the engine's devices, whatever becomes of the ones given."""
+    return jax.device_put(weights.cast(params, self._dtype), self._places)
 
   def update(self, params: model.Params) -> None:
     """Samples from these weights from now on."""
-    params = self.here(params)
-    with jax.set_mesh(self._home):
-      self._engine.update(params)
+    self._engine.update(weights.cast(params, self._dtype))
 
   def __call__(self, prompts: Sequence[Inputs], *, max_new: int, samples: int = 1, temperature: float = 0.0,
                top_k: int = 0, seeds: Sequence[int] | None = None) -> Answers:
     """`samples` answers to each prompt, host arrays [B, G, N]; answer g to prompt b draws with seeds[b] + g."""
     seeds = range(0, len(prompts) * samples, samples) if seeds is None else seeds
-    with jax.set_mesh(self._home):
-      for x, seed in zip(prompts, seeds, strict=True):
-        images = [x.pixels] if (x.tokens == self._image_token).any() else []
-        self._engine.submit(Request(x.tokens.tolist(), max_new, samples, stops=(self._stop,), temperature=temperature,
-                                    top_k=top_k, seed=int(seed), images=images))
-      done = self._engine.run()
+    for x, seed in zip(prompts, seeds, strict=True):
+      images = [x.pixels] if (x.tokens == self._image_token).any() else []
+      self._engine.submit(Request(x.tokens.tolist(), max_new, samples, stops=(self._stop,), temperature=temperature,
+                                  top_k=top_k, seed=int(seed), images=images))
+    done = self._engine.run()
     tokens, logp = np.zeros((len(done), max_new), np.int32), np.zeros((len(done), max_new), np.float32)
     mask = np.zeros(tokens.shape, bool)
     for row, answer in enumerate(done):

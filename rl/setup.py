@@ -20,15 +20,6 @@ from rl.tasks import TASKS, Query, Task, from_files
 WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
 
 
-def places(shape: mesh.Shape) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
-  """(where a policy is updated: all devices, where this process samples: the same, or its own of several processes).
-
-  Raises ValueError when the shape does not fit the devices.
-  """
-  place = mesh.make(**dataclasses.asdict(shape))
-  return place, place if jax.process_count() == 1 else mesh.make(devices=jax.local_devices())
-
-
 @dataclasses.dataclass(frozen=True)
 class Setup:
   """A run's model and data."""
@@ -52,8 +43,8 @@ class Setup:
     """Prompts as a batch."""
     return policy.collate(inputs, pad_id=self.processor.pad_id, length=self.length, tiles=self.config.tiles or None)
 
-  def sampler(self, weights, home: jax.sharding.Mesh) -> Sampler:
-    """The engine, with these weights, on the mesh `home`."""
+  def sampler(self, weights, home: mesh.Share) -> Sampler:
+    """The engine, with these weights, on the devices of `home`."""
     return Sampler(weights, self.model, self.processor, self.config.engine, home, self.config.dtype)
 
   def evaluate(self, sampler: Sampler, n: int, samples: int = 0) -> Result:

@@ -25,29 +25,30 @@ from rl.online import Ahead, InTurn, reinforce
 from rl.plan import plan_step
 from rl.rewards import Guard
 from rl.rollouts import Collector
-from rl.setup import places, setup
+from rl.setup import setup
 from rl.warmup import warm_up
 
 __all__ = ['CONFIGS', 'Config', 'main', 'meshes', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
 
-def meshes(config: Config) -> tuple[jax.sharding.Mesh, jax.sharding.Mesh]:
+def meshes(config: Config) -> tuple[mesh.Mesh, mesh.Share]:
   """(where the policy is updated, where it is sampled): all devices for both, or with `config.ahead` a half each.
 
-  Of several processes each samples on its own devices. Raises ValueError when the devices do not suffice,
-  or the prompts of a rollout cannot be shared out.
+  Of several processes, every `config.engine_processes` share one engine on their devices. Raises ValueError when the
+  devices do not suffice, or the prompts of a rollout cannot be shared out.
   """
-  devices, shape = jax.devices(), dataclasses.asdict(config.mesh)
+  devices, shape, engine = jax.devices(), dataclasses.asdict(config.mesh), dataclasses.asdict(config.engine_mesh)
   if config.prompts % (config.updates * jax.process_count()):
     raise ValueError(f'prompts={config.prompts}: expected a multiple of updates={config.updates} times the '
                      f'{jax.process_count()} processes')
   if not config.ahead:
-    return places(config.mesh)
+    return mesh.make(**shape, devices=devices), mesh.share(config.engine_processes, **engine)
   if len(devices) % 2 or jax.process_count() > 1:
     raise ValueError(f'ahead=True: needs an even number of devices in one process; there are {len(devices)} in '
                      f'{jax.process_count()}')
   half = len(devices) // 2
-  return mesh.make(**shape, devices=devices[:half]), mesh.make(devices=devices[half:])
+  home = mesh.make(**engine, devices=devices[half:])
+  return mesh.make(**shape, devices=devices[:half]), mesh.Share(home, home)
 
 
 def main(config: Config, workdir: pathlib.Path) -> dict:

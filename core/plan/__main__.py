@@ -71,6 +71,7 @@ def plan(argv: list[str]):
   from core.plan import aot, report
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
   step = program.plan_step(config, mesh)
+  mesh = step.mesh or mesh
   title = f'{program.__name__} {name} on {topology}: {_describe(config)}'
   return report.make(title, step, mesh, chip, aot.compile_step(step, mesh)), values.json
 

@@ -79,7 +79,7 @@ def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   """Compiles `program.step` for the devices of `mesh`. An HBM overflow is a result; other errors are raised."""
   start, cpu = time.monotonic(), time.process_time()
   with jax.set_mesh(mesh):
-    lowered = program.step.lower(*program.args)
+    lowered = program.step.lower(*program.args, **program.static)
   traced = time.monotonic()
   memory = refused = None
   text = ''

@@ -31,6 +31,10 @@ class Program:
   kinds: name → the part of `args` reported under that name ('weights', 'optimiser state', 'batch').
   parts: for the formulas. rows: of the batch, over all devices. micro_batches: gradient accumulation. remat: the
   policy of `core.remat`.
+
+  static: keyword arguments that are no arrays. mesh: the devices that it takes, when not all. Of a program that is no
+  training step, counted: its `core.plan.formula.Work`; tips: what to change where it does not fit. note: a line to
+  print beside the mesh.
   """
 
   step: Callable
@@ -40,3 +44,8 @@ class Program:
   rows: int
   micro_batches: int = 1
   remat: str = 'none'
+  static: dict[str, Any] = dataclasses.field(default_factory=dict)
+  mesh: Any = None
+  counted: Any = None
+  tips: tuple[str, ...] = ()
+  note: str = ''

@@ -19,6 +19,7 @@ class Plan:
   """All that is printed. by_kind: bytes a device of the arguments, by kind; the rest is the compiler's."""
 
   title: str
+  note: str
   mesh: dict[str, int]
   chip: Chip
   fits: bool
@@ -42,11 +43,11 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
   by_kind = {kind: shard_bytes(tree) for kind, tree in program.kinds.items()}
   by_kind['other arguments'] = shard_bytes(program.args) - sum(by_kind.values())
   state = shard_bytes(program.args[0])
-  done = work(program, mesh, state)
+  done = program.counted or work(program, mesh, state)
   fits = compiled.memory is not None and compiled.memory.total <= chip.hbm
-  tips = [] if fits else advice(program, mesh, chip, sum(by_kind.values()))
-  return Plan(title, dict(mesh.shape), chip, fits, by_kind, compiled, done, roofline(done, chip, mesh.size),
-              collectives(compiled.text), tips)
+  tips = [] if fits else list(program.tips) or advice(program, mesh, chip, sum(by_kind.values()))
+  return Plan(title, program.note, dict(mesh.shape), chip, fits, by_kind, compiled, done,
+              roofline(done, chip, mesh.size), collectives(compiled.text), tips)
 
 
 def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
@@ -93,7 +94,8 @@ def _size(n: float) -> str:
 def text(plan: Plan) -> str:
   """The plan for people."""
   axes = ' '.join(f'{axis}={n}' for axis, n in plan.mesh.items())
-  lines = [plan.title, f'mesh {axes} ({math.prod(plan.mesh.values())} devices)', '', *_memory(plan)]
+  lines = [plan.title, f'mesh {axes} ({math.prod(plan.mesh.values())} devices)', *filter(None, [plan.note]), '',
+           *_memory(plan)]
   if plan.advice:
     lines += ['', 'What to change, first things first:', *(f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1))]
   lines += ['', *_formulas(plan)]

@@ -4,6 +4,7 @@ R slots   C prompt tokens of one call   S tokens of a segment   T pages a segmen
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -11,12 +12,14 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import decoder
+from core.mesh import _divisible, constrain, physical
 from core.pages import Pages
-from core.params import unstack
 from core.sample import Sampling, pick
 from kernels.tree_attention.plan import Plan
 
 STOPS = 8  # stop tokens a request may have
+FEW = 8  # rows that a device draws for at a time
+CHOICES = ('rows', None)  # axes of logits and of the table of allowed tokens
 
 
 @struct.dataclass
@@ -51,15 +54,8 @@ class _State:
   out: Segment
 
 
-def layout(params: decoder.Params, dtype) -> decoder.Params:
-  """The weights as the engine decodes with them: unstacked, in `dtype`."""
-  blocks = params.blocks if isinstance(params.blocks, tuple) else unstack(params.blocks)
-  cast = lambda w: w.astype(dtype) if jnp.issubdtype(w.dtype, jnp.floating) else w
-  return jax.tree.map(cast, params.replace(blocks=blocks))
-
-
 @functools.partial(jax.jit, static_argnames='config', donate_argnames=('k', 'v'))
-def prefill(params, config, k, v, plan: Plan, tokens, positions, page, offset, features=None, given=None):
+def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=None, given=None, *, config):
   """Writes keys and values of C prompt tokens, of one sequence or several, and returns the pools.
 
   tokens, positions, page, offset: int32 [C], as in `core.pages.Pages`. features: [C, D] takes the place of a token's
@@ -72,8 +68,25 @@ def prefill(params, config, k, v, plan: Plan, tokens, positions, page, offset, f
   return out.cache.k, out.cache.v
 
 
+def _pick(*args):
+  """`core.sample.pick`; under a mesh each device draws for rows of its own."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return _few_by_few(*args)
+  whole = _divisible(physical(CHOICES), args[0].shape, mesh)
+  row = jax.P(whole[0])
+  return jax.shard_map(_few_by_few, in_specs=(whole, row, row, whole), out_specs=row, check_vma=False)(*args)
+
+
+def _few_by_few(*args):
+  """`core.sample.pick` for some rows after others: it sorts, which takes several times the memory of the logits."""
+  few = math.gcd(args[0].shape[0], FEW)
+  split = jax.tree.map(lambda x: x.reshape(-1, few, *x.shape[1:]), args)
+  return jax.tree.map(jnp.ravel, jax.lax.map(lambda rows: pick(*rows), split))
+
+
 @functools.partial(jax.jit, static_argnames=('config', 'segment'), donate_argnames=('k', 'v'))
-def decode(params, config, k, v, plan: Plan, slots: Slots, allowed, *, segment: int):
+def decode(params, k, v, plan: Plan, slots: Slots, allowed, *, config, segment: int):
   """Up to `segment` tokens for each slot, fewer when all are done: (pools k and v, Segment).
 
   The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. allowed:
@@ -88,7 +101,10 @@ def decode(params, config, k, v, plan: Plan, slots: Slots, allowed, *, segment: 
     page = jnp.where(s.live, slots.pages[rows, s.position // size - first], k[0].shape[0])
     cache = Pages(s.k, s.v, plan.replace(lengths=at + 1), page, s.position % size)
     out = decoder.forward(params, config, decoder.embed(params, s.token[:, None]), positions=at[:, None], cache=cache)
-    token, logp = pick(decoder.logits(params, config, out.hidden)[:, 0], slots.sampling, s.position + 1, allowed)
+    # Pinned before they change places, or XLA gathers the head instead.
+    logits = constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
+    drawn = _pick(logits, slots.sampling, s.position + 1, allowed)
+    token, logp = (constrain(x, (None,)) for x in drawn)  # every process reads them
     count = s.out.count + s.live
     noted = Segment(s.out.tokens.at[:, s.step].set(jnp.where(s.live, token, 0)),
                     s.out.logp.at[:, s.step].set(jnp.where(s.live, logp, 0)), count)
@@ -113,4 +129,4 @@ def copy(k, v, source, target):
 @functools.partial(jax.jit, donate_argnames='allowed')
 def allow(allowed, slot, mask):
   """The table of allowed tokens with one slot's row replaced."""
-  return allowed.at[slot].set(mask)
+  return constrain(allowed.at[slot].set(mask), CHOICES)

@@ -4,7 +4,6 @@ R slots   C prompt tokens of one call   S tokens of a segment
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import internvl
+from core import mesh as mesh_lib
+from core.mesh import Mesh, Share
 from core.pages import pools
-from core.sample import Sampling
-from kernels.tree_attention.plan import plan
-from rl.engine import device
+from rl.engine import device, pack, weights
 from rl.engine.images import Images
 from rl.engine.request import Completion, Request
 from rl.engine.scheduler import Row, Scheduler
@@ -31,11 +30,6 @@ class Stats:
   copied: int = 0
 
 
-def _settled(arrays):
-  """The arrays committed to where they are: programs compiled for them serve what takes their place."""
-  return jax.device_put(arrays, jax.tree.map(lambda x: x.sharding, arrays))
-
-
 def _completion(row: Row, reason: str) -> Completion:
   return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
                     np.array(row.version, np.int32), reason)
@@ -46,29 +40,35 @@ class Engine:
 
   params, config: of a `core.decoder`, or of `internvl` for requests with images. slots: rows decoded together. pages,
   page_size: the cache. segment: tokens between two looks of the host. chunk: prompt tokens filled in at a time, so that
-  a long prompt does not hold up the slots. text: decodes token ids, for stop strings. Everything is compiled here;
-  under a mesh (`jax.set_mesh`) weights stay sharded as they come. Raises ValueError on impossible sizes.
+  a long prompt does not hold up the slots. text: decodes token ids, for stop strings. mesh: the devices it takes, by
+  default those of the weights; a `core.mesh.Share` where engines lie beside each other. Everything is compiled here.
+
+  A mesh may span processes: each makes this same engine and the same calls in the same order, and reads the same
+  tokens. Raises ValueError on impossible sizes.
   """
 
   def __init__(self, params, config, *, slots: int, pages: int, page_size: int, segment: int, chunk: int = 64,
-               text: Callable[[Sequence[int]], str] | None = None):
+               text: Callable[[Sequence[int]], str] | None = None, mesh: Mesh | Share | None = None):
     if min(slots, pages, page_size, segment, chunk) < 1:
       raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
     self.stats, self.version = Stats(), 0
-    self._images = Images(params, config) if isinstance(config, internvl.Config) else None
+    mesh = mesh or mesh_lib.of(params)
+    self._place = mesh if isinstance(mesh, Share) else Share(mesh, mesh)
+    self._images = Images(params, config, self._place) if isinstance(config, internvl.Config) else None
     language, self._config = (params.language, config.language) if self._images else (params, config)
-    self._layout = jax.jit(functools.partial(device.layout, dtype=language.embed.dtype))
-    self._params = _settled(self._layout(language))
+    self._params = weights.lay(language, self._config, self._place)
     self._scheduler = Scheduler(slots, pages, page_size, segment)
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._text = text
     self._rows: dict[int, Row] = {}
     self._next = 0
-    empty = jax.jit(lambda: pools(self._config, pages, page_size, language.embed.dtype))
-    self._k, self._v = _settled(empty())
-    self._allowed = _settled(jnp.ones((slots, self._config.vocab), bool))
+    home, choices = self._place.mesh, (slots, self._config.vocab)
     self._masks: list[np.ndarray | None] = [None] * slots
-    self._warm()
+    with jax.set_mesh(home):
+      self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
+      self._allowed = jax.jit(lambda: jnp.ones(choices, bool),
+                              out_shardings=mesh_lib.sharding(choices, device.CHOICES, home))()
+      self._warm()
 
   @property
   def scheduler(self) -> Scheduler:
@@ -126,18 +126,18 @@ class Engine:
     if self._images:
       self._images.update(params)
     language = params.language if self._images else params
-    places = jax.tree.map(lambda w: w.sharding, self._params)
     self._params = None  # the old weights make room first
-    self._params = jax.device_put(self._layout(language), places)
+    self._params = weights.lay(language, self._config, self._place)
     self._scheduler.forget()
     self.version += 1
 
   def step(self) -> list[Completion]:
     """Fills in prompts, decodes one segment, and returns the samples that are finished."""
     self._scheduler.grow()
-    self._fill()
-    ready = [row for row in self._scheduler.running if row.ready]
-    return self._decode(ready) if ready else []
+    with jax.set_mesh(self._place.mesh):
+      self._fill()
+      ready = [row for row in self._scheduler.running if row.ready]
+      return self._decode(ready) if ready else []
 
   def run(self) -> list[Completion]:
     """Steps until nothing is left; completions in the order of their ids."""
@@ -199,22 +199,17 @@ class Engine:
       self.stats.copied += len(copies)
 
   def _prefill(self, work: list[tuple[Row, int, int]]) -> None:
-    size, pages = self._scheduler.page_size, len(self._scheduler.pool.references)
     count = sum(stop - start for _, start, stop in work)
-    room = next(c for c in self._chunks if c >= count)
-    spare = room - count
-    content = [c for row, start, stop in work for c in row.content[start:stop]] + [0] * spare
-    positions = np.array([t for _, start, stop in work for t in range(start, stop)] + [-1] * spare, np.int32)
-    tables = [row.pages[:-(-stop // size)] for row, start, stop in work for _ in range(start, stop)] + [[]] * spare
-    page = np.array([table[t // size] if table else pages for table, t in zip(tables, positions)], np.int32)
-    read = plan(tables, positions + 1, page_size=size, capacity=pages)
-    tokens = np.maximum(np.array(content, np.int32), 0)
-    features = self._images.features(content) if self._images else ()
-    self._k, self._v = device.prefill(self._params, self._config, self._k, self._v, read, tokens, positions, page,
-                                      positions % size, *features)
+    self._write(*pack.prompts(self._scheduler, work, next(c for c in self._chunks if c >= count)))
     self.stats.prefilled += count
     for row, _, stop in work:
       self._scheduler.filled(row, stop)
+
+  def _write(self, read, content: list[int], positions, page, offset) -> None:
+    tokens = np.maximum(np.array(content, np.int32), 0)
+    features = self._images.features(content) if self._images else ()
+    self._k, self._v = device.prefill(self._params, self._k, self._v, read, tokens, positions, page, offset, *features,
+                                      config=self._config)
 
   def _decode(self, ready: list[Row]) -> list[Completion]:
     s = self._scheduler
@@ -223,10 +218,7 @@ class Engine:
         mask = np.ones(self._config.vocab, bool) if row.request.allowed is None else np.asarray(row.request.allowed)
         self._allowed = device.allow(self._allowed, np.int32(row.slot), mask.astype(bool))
         self._masks[row.slot] = row.request.allowed
-    read, slots = self._inputs(ready)
-    self._k, self._v, out = device.decode(self._params, self._config, self._k, self._v, read, slots, self._allowed,
-                                          segment=s.segment)
-    out = jax.device_get(out)
+    out = jax.device_get(self._segment(ready))
     done = []
     for row in ready:
       count = int(out.count[row.slot])
@@ -241,42 +233,19 @@ class Engine:
         done.append(self._finish(row, reason))
     return done
 
-  def _inputs(self, ready: list[Row]):
-    """What a segment reads: (plan, Slots)."""
-    s = self._scheduler
-    count, size, pages = len(s.slots), s.page_size, len(s.pool.references)
-    tail = (s.segment + size - 2) // size + 1
-    tables: list[list[int]] = [[] for _ in range(count)]
-    slots = device.Slots(token=np.zeros(count, np.int32), position=np.zeros(count, np.int32),
-                         limit=np.zeros(count, np.int32), stops=np.full((count, device.STOPS), -1, np.int32),
-                         sampling=Sampling.of(count), pages=np.full((count, tail), pages, np.int32))
-    drawn = [(0.0, 0, 1.0, 0.0, 0)] * count
-    for row in ready:
-      i, position = row.slot, row.target
-      tables[i] = row.pages
-      slots.token[i], slots.position[i], slots.limit[i] = row.content[-1], position, row.remaining
-      slots.stops[i, :len(row.request.stops)] = row.request.stops
-      own = row.pages[position // size:][:tail]
-      slots.pages[i, :len(own)] = own
-      drawn[i] = row.request.sampling(row.sample)
-    names = ('temperature', 'top_k', 'top_p', 'min_p', 'seed')
-    sampling = Sampling.of(count, **{name: list(column) for name, column in zip(names, zip(*drawn))})
-    read = plan(tables, np.zeros(count), page_size=size, capacity=pages)
-    return read, slots.replace(sampling=sampling)
+  def _segment(self, ready: list[Row]) -> device.Segment:
+    read, slots = pack.segment(self._scheduler, ready)
+    self._k, self._v, out = device.decode(self._params, self._k, self._v, read, slots, self._allowed,
+                                          config=self._config, segment=self._scheduler.segment)
+    return out
 
   def _warm(self) -> None:
     """Compiles every program on nothing."""
-    slots, size = len(self._scheduler.slots), self._scheduler.page_size
-    pages = len(self._scheduler.pool.references)
+    slots, pages = len(self._scheduler.slots), len(self._scheduler.pool.references)
     for room in self._chunks:
-      nothing = np.zeros(room, np.int32)
-      read = plan([[]] * room, nothing, page_size=size, capacity=pages)
-      features = self._images.features(nothing.tolist()) if self._images else ()
-      self._k, self._v = device.prefill(self._params, self._config, self._k, self._v, read, nothing, nothing - 1,
-                                        nothing + pages, nothing, *features)
+      self._write(*pack.prompts(self._scheduler, [], room))
     if self._images:
       self._images.warm()
     self._allowed = device.allow(self._allowed, np.int32(0), np.ones(self._config.vocab, bool))
     self._k, self._v = device.copy(self._k, self._v, np.zeros(slots, np.int32), np.full(slots, pages, np.int32))
-    self._k, self._v, _ = device.decode(self._params, self._config, self._k, self._v, *self._inputs([]),
-                                        self._allowed, segment=self._scheduler.segment)
+    self._segment([])

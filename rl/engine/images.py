@@ -12,7 +12,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from core import mesh
+from core.mesh import constrain
 from internvl import model
+from rl.engine import weights
 
 BATCH = 8  # tiles encoded together; a single one goes alone
 
@@ -26,14 +29,15 @@ class _Tile:
 
 @functools.partial(jax.jit, static_argnames='config')
 def _encode(params, config, pixels):
-  return model.encode(params, config, pixels)[0]
+  return constrain(model.encode(params, config, pixels)[0], (None, None, None))  # every process reads them
 
 
 class Images:
   """Tiles in use, and the `spare` last used besides. An image token is named -1 - (tile · M + its place in it)."""
 
-  def __init__(self, params: model.Params, config: model.Config, spare: int = 256):
-    self.params, self._config, self._spare = params, config, spare
+  def __init__(self, params: model.Params, config: model.Config, place: mesh.Share, spare: int = 256):
+    self._config, self._place, self._spare = config, place, spare
+    self._params = self._lay(params)
     self.encoded = 0  # tiles so far
     self._ids: dict[bytes, int] = {}
     self._tiles: collections.OrderedDict[int, tuple[bytes, _Tile]] = collections.OrderedDict()  # least recent first
@@ -90,13 +94,19 @@ class Images:
     """Compiles what it runs."""
     size = self._config.vision.image_size
     for batch in (1, BATCH):
-      _encode(self.params, self._config, np.zeros((batch, size, size, 3), np.float32))
+      _encode(self._params, self._config, np.zeros((batch, size, size, 3), np.float32))
 
   def update(self, params: model.Params) -> None:
     """New weights: features are computed afresh when they are next needed."""
-    self.params = params
+    self._params = None  # the old weights make room first
+    self._params = self._lay(params)
     for _, tile in self._tiles.values():
       tile.features = None
+
+  def _lay(self, params: model.Params) -> model.Params:
+    """All but the language model, where the engine lives."""
+    spec = model.spec(self._config)
+    return weights.put(params.replace(language=None), spec.replace(language=None), self._place)
 
   def _in(self, content) -> list[int]:
     return sorted({(-1 - c) // self._config.tokens_per_tile for c in content if c < 0})
@@ -119,6 +129,6 @@ class Images:
       pixels = np.stack([t.pixels for t in part])
       if len(part) > 1:
         pixels = np.pad(pixels, ((0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)))
-      for tile, features in zip(part, np.asarray(_encode(self.params, self._config, pixels), np.float32)):
+      for tile, features in zip(part, np.asarray(_encode(self._params, self._config, pixels), np.float32)):
         tile.features = features
       self.encoded += len(part)

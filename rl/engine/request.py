@@ -16,7 +16,7 @@ class Request:
   Sample i draws with `seed + i`, at each position with a key of its own, as `core.sample` does. images: tiles
   [n, S, S, 3] of each image, in the order of the prompt's image tokens; the last token of a prompt must be text.
   stop_strings end a sample with the token that completes one. allowed: bool [vocab], tokens that may be chosen.
-  Requests of higher priority enter first and are preempted last.
+  Requests of higher priority enter first, in the place of running ones of lower priority if need be.
   """
 
   prompt: Sequence[int]

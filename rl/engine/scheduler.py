@@ -88,18 +88,19 @@ class Scheduler:
     heapq.heappush(self._queue, (row.order, row))
 
   def admit(self) -> list[tuple[int, int]]:
-    """Moves rows into free slots while pages last; returns page copies (source, target) to be made before all else.
+    """Moves rows into slots while slots and pages last; returns page copies (source, target) to make before all else.
 
-    A row that would repeat what another is just filling in waits for it; of such rows as many as there are slots are
-    passed over, so that samples of one prompt stay near each other.
+    Where they do not last, running rows of lower priority make room, the youngest of the lowest first. A row that would
+    repeat what another is just filling in waits for it; of such rows as many as there are slots are passed over, so
+    that samples of one prompt stay near each other.
     """
     copies, later = [], []
     filling = {key for row in self.slots if row is not None and not row.ready for key in self._prefixes_of(row)}
-    while self._queue and None in self.slots and len(later) <= len(self.slots):
+    while self._queue and len(later) <= len(self.slots) and (None in self.slots or self._lower(self._queue[0][1])):
       row = heapq.heappop(self._queue)[1]
       if filling and self._awaits(row, filling):
         later.append(row)
-      elif (made := self._enter(row)) is None:
+      elif (made := self._make_way(row)) is None:
         later.append(row)
         break
       else:
@@ -122,6 +123,27 @@ class Scheduler:
       return True
     pages, _ = self.prefixes.match(content)
     return content[:(len(pages) + 1) * self.page_size].tobytes() in filling
+
+  def _lower(self, row: Row) -> list[Row]:
+    """Running rows of lower priority than a row's, first come first."""
+    return [r for r in self.running if r.request.priority < row.request.priority]
+
+  def _make_way(self, row: Row) -> list[tuple[int, int]] | None:
+    """As `_enter`, after rows of lower priority have left one by one; none does unless that makes room."""
+    made = self._enter(row) if None in self.slots else None
+    lower = self._lower(row)
+    if made is None and self._fits_beside(row, self.running[:len(self.running) - len(lower)]):
+      while made is None and lower:
+        self.preempt(lower.pop())
+        made = self._enter(row)
+    return made
+
+  def _fits_beside(self, row: Row, rows: Sequence[Row]) -> bool:
+    """Whether a row can enter when only `rows` stay."""
+    shared, _ = self.prefixes.match(np.array(row.content[:-1], np.int64))
+    held = {page for r in rows for page in r.pages}.union(shared)
+    more = self._needs(row) - len(shared)
+    return len(rows) < len(self.slots) and len(held) + more <= len(self.pool.references)
 
   def _enter(self, row: Row) -> list[tuple[int, int]] | None:
     """Gives a row pages and a slot: the copies to make, or None when pages are short."""
@@ -147,10 +169,13 @@ class Scheduler:
     row.filled += source[1]
     return [(source[0], row.pages[len(shared)])]
 
+  def _needs(self, row: Row) -> int:
+    """Pages of everything up to the end of the next segment."""
+    return -(-(row.target + min(self.segment, row.remaining)) // self.page_size)
+
   def _extend(self, row: Row) -> bool:
     """Pages for everything up to the end of the next segment, or none at all."""
-    upto = row.target + min(self.segment, row.remaining)
-    need = -(-upto // self.page_size) - len(row.pages)
+    need = self._needs(row) - len(row.pages)
     self.prefixes.evict(need)
     if self.pool.free < need:
       return False

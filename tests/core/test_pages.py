@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import decoder, moe
-from core.pages import Pages, pools
+from core import decoder, mesh, moe
+from core.pages import Pages, by_page, by_token, pools
 from core.sample import for_decoding
 from kernels.tree_attention.plan import plan
 
 SIZE = 4
+ALONE = mesh.make(devices=jax.devices()[:1])
 apply = jax.jit(decoder.apply, static_argnames='config')
 TINY = decoder.CONFIGS['tiny']
 FAMILIES = {'qwen3': TINY,
@@ -29,7 +30,7 @@ def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
   first = r.integers(0, config.vocab, 11)
   second = np.concatenate([first[:SIZE], r.integers(0, config.vocab, 3)])
   tables = [[5, 2, 7], [5, 0]]
-  k, v = (jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), x) for x in pools(config, 8, SIZE, jnp.float32))
+  k, v = (jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), x) for x in pools(config, 8, SIZE, jnp.float32, ALONE))
 
   def run(rows, k, v):
     """rows: (sequence, its table, place of the token) each."""
@@ -50,8 +51,20 @@ def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
 
 def test_impossible_calls_are_refused():
   params = decoder.init(jax.random.key(0), TINY)
-  k, v = pools(TINY, 2, SIZE, jnp.float32)
+  k, v = pools(TINY, 2, SIZE, jnp.float32, ALONE)
   cache = Pages(k, v, plan([[0]], [1], page_size=SIZE), np.zeros(1, int), np.zeros(1, int))
   for weights, tokens in ((params, [[1]]), (for_decoding(params), [[1, 2]])):
     with pytest.raises(ValueError, match='one token a row'):
       decoder.apply(weights, TINY, np.array(tokens), positions=np.zeros((1, len(tokens[0])), int), cache=cache)
+
+
+def test_writing_whole_pages_equals_writing_tokens():
+  """Tokens beside each other on one page, alone on another, and nowhere."""
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
+  args = draw(6, 2, 8, SIZE), draw(6, 2, SIZE, 8), draw(6, 2, 8), draw(6, 2, 8)
+  page, offset = np.array([4, 4, 1, 6, 4, 6]), np.array([2, 3, 0, 0, 1, 3])
+  got, want = (jax.jit(f)(*args, page, offset) for f in (by_page, by_token))
+  for a, b in zip(got, want):
+    np.testing.assert_array_equal(a, b)
+  assert (np.asarray(got[0]) != args[0]).sum() == 4 * 2 * 8

@@ -193,7 +193,8 @@ def test_how_long_a_prompt_may_be_is_for_the_room_to_say(processor):
 
 def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
   config, params = model
-  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.make(devices=jax.devices()[:1]))
+  place = mesh.make(devices=jax.devices()[:1])
+  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.Share(place, place))
   seen = []
   def spy(prompts, **options):
     seen.extend(prompts)

@@ -41,7 +41,7 @@ def weights(s):
 
 @pytest.fixture(scope='module')
 def sampler(s, weights):
-  return s.sampler(weights, ONE)
+  return s.sampler(weights, mesh.Share(ONE, ONE))
 
 
 def _prompts(s, n):

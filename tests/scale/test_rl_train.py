@@ -18,6 +18,8 @@ PROGRAM = textwrap.dedent('''
   from rl import train
   folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
   config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=2, steps=4, save_every=1, eval_every=3)
+  if sys.argv[2] == 'shared':
+    config = dataclasses.replace(config, engine_processes=many, engine_mesh=mesh.Shape(model=2))
   if stop:
     from rl import online
     make = online.make_step
@@ -42,7 +44,8 @@ def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
 @pytest.mark.slow
 def test_four_devices_and_two_processes_train_as_one(tmp_path):
   one = _run(tmp_path / 'one')
-  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2})):
+  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2}),
+                        ('one engine over processes', {'count': 2, 'mode': 'shared'})):
     other = _run(tmp_path / name, **options)
     for key, tolerance in (('reward', 0), ('answer_length', 0), ('loss', 1e-5), ('entropy', 1e-5), ('grad_norm', 1e-4)):
       np.testing.assert_allclose([m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance,

@@ -11,26 +11,28 @@ ROOT = pathlib.Path(__file__).parents[3]
 SCRIPT = """
 import dataclasses
 import jax, numpy as np
-from core import decoder, mesh
+from core import decoder, mesh, moe
 from rl.engine import Engine, Request
 
 assert jax.device_count() == 8
-config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, max_length=64, heads=4, kv_heads=2)
+config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, max_length=64, heads=4, kv_heads=2,
+                             moe=moe.Config(4, 2, 32))
 params = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(0), config))
 
 def run(params, **shape):
   on = mesh.make(**shape) if shape else mesh.make(devices=jax.devices()[:1])
-  with jax.set_mesh(on):
-    params = jax.device_put(params, mesh.shardings(decoder.spec(config), on))
-    e = Engine(params, config, slots=4, pages=30, page_size=4, segment=4, chunk=8)
-    split = sum(not w.sharding.is_fully_replicated for w in jax.tree.leaves((e._params, e._k)))
-    assert bool(split) == bool(shape)
-    for i, n in enumerate((3, 17, 9)):
-      e.submit(Request(np.random.default_rng(i).integers(0, 40, n).tolist(), 12, n=2))
-    first = [c.tokens.tolist() for c in e.run()]
-    e.update(params)
-    e.submit(Request([1, 2, 3], 12))
-    return first, [c.tokens.tolist() for c in e.run()]
+  params = jax.device_put(params, mesh.shardings(decoder.spec(config), on))
+  e = Engine(params, config, slots=4, pages=30, page_size=4, segment=4, chunk=8)
+  assert all(k.sharding.shard_shape(k.shape)[1] == 2 // shape.get('model', 1) for k in e._k + e._v)
+  q, up = e._params.blocks[0].attn.q, e._params.blocks[0].mlp.up
+  assert q.sharding.shard_shape(q.shape) == (64, 4 // shape.get('model', 1), 24)
+  assert up.sharding.shard_shape(up.shape) == (4 // shape.get('expert', 1), 64, 32 // shape.get('model', 1))
+  for i, n in enumerate((3, 17, 9)):
+    e.submit(Request(np.random.default_rng(i).integers(0, 40, n).tolist(), 12, n=2))
+  first = [c.tokens.tolist() for c in e.run()]
+  e.update(params)
+  e.submit(Request([1, 2, 3], 12))
+  return first, [c.tokens.tolist() for c in e.run()]
 
 want = run(params)
 assert len(want[0]) == 6

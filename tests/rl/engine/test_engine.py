@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import decoder, pages, sample
+from core import decoder, mesh, pages, sample
+from core.params import unstack
 from core.sample import Sampling
-from rl.engine import Engine, Request, device
+from rl.engine import Engine, Request, device, pack
 
 CONFIG = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, width=32, mlp_width=48, max_length=64)
 PARAMS = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(0), CONFIG))  # far from uniform
@@ -65,7 +66,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
     for _ in range(r.integers(1, 5)):
       p, k, n = int(r.integers(len(PROMPTS))), int(r.integers(len(KINDS))), int(r.integers(1, SAMPLES + 1))
       new = int(r.integers(1, NEW + 1))
-      ids = e.submit(Request(PROMPTS[p], new, n=n, seed=100 * p, priority=int(r.integers(0, 2)), **KINDS[k]))
+      ids = e.submit(Request(PROMPTS[p], new, n=n, seed=100 * p, priority=int(r.integers(0, 3)), **KINDS[k]))
       asked |= {i: ((p, k, s), 0, new) for s, i in enumerate(ids)}
     while not e.idle:
       for c in e.step():
@@ -86,7 +87,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
         e.scheduler.forget()
     assert not asked
   s = e.scheduler
-  assert (s.preempted > before) == (pages == 16)
+  assert s.preempted > before
   s.prefixes.clear()
   assert s.pool.free == pages
 
@@ -160,6 +161,20 @@ def test_a_long_prompt_does_not_hold_up_the_slots():
   e.run()
 
 
+def test_higher_priority_is_done_first():
+  """Its request comes last and finds all slots taken; the youngest sample makes room and goes on later."""
+  e = engine(3, 200)
+  before = e.scheduler.preempted
+  low = e.submit(Request(PROMPTS[0], NEW, n=3, temperature=1.0))
+  e.step()
+  (high,) = e.submit(Request(PROMPTS[2], 10, seed=200, temperature=1.0, priority=1))
+  done = {}
+  while not e.idle:
+    done |= {c.id: c.tokens.tolist() for c in e.step()}
+  assert list(done) == [high, *low] and e.scheduler.preempted == before + 1
+  assert [done[i] for i in low] == [expected()[0, 1, s] for s in range(3)] and done[high] == expected()[2, 1, 0][:10]
+
+
 def test_stops_and_allowed_tokens():
   e = engine(3, 200)
   e._text = lambda ids: ''.join(chr(97 + i) for i in ids)
@@ -212,10 +227,10 @@ def test_decoding_copies_no_weights_and_no_pages():
   config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=2048, width=512, heads=8, kv_heads=4, head_dim=64,
                                mlp_width=1536, tied=False, depth=3)
   e = engine(3, 200)
-  read, slots = e._inputs([])
-  weights = jax.eval_shape(lambda: device.layout(decoder.init(jax.random.key(0), config), jnp.float32))
-  k, v = jax.eval_shape(lambda: pages.pools(config, 200, 4, jnp.float32))
-  compiled = device.decode.lower(weights, config, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool),
+  read, slots = pack.segment(e.scheduler, [])
+  weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
+  k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
+  compiled = device.decode.lower(weights, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool), config=config,
                                  segment=5).compile()
   layer = sum(w.size * 4 for w in jax.tree.leaves(weights.blocks[0]))
   memory = compiled.memory_analysis()

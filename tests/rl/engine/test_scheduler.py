@@ -44,7 +44,10 @@ def segment(s: Scheduler, memory: Memory, r, chunk=5):
   """One step of an engine; returns the rows that are finished."""
   s.grow()
   for _ in range(r.integers(1, 5)):
+    before = s.running
     memory.copy(s.admit())
+    left, came = ([row for row in a if row not in b] for a, b in ((before, s.running), (s.running, before)))
+    assert all(row.request.priority < max(new.request.priority for new in came) for row in left)
     for row, start, stop in s.unfilled(chunk):
       memory.write(row, start, stop)
       s.filled(row, stop)
@@ -154,6 +157,30 @@ def test_higher_priority_enters_first_and_the_youngest_is_preempted():
     for row in s.running:
       s.append(row, [7, 7], [0.0, 0.0], 0, 2)
   assert rows[1].slot is not None and s.preempted == 1
+
+
+def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
+  """One slot each time, and only where that is enough: pages of equals are not given up."""
+  s = Scheduler(slots=3, pages=9, page_size=2, segment=2)
+  rows = [Row(i, Request([i] * length, 2, priority=p), 0, [i] * length)
+          for i, (length, p) in enumerate([(3, 0), (3, 1), (3, 0), (3, 1), (5, 2), (9, 2)])]
+  running = lambda: [row.id for row in s.running]
+  add = lambda *ids: [s.add(rows[i]) for i in ids] and s.admit()
+  add(0, 1, 2)
+  assert running() == [1, 0, 2]
+  add(3)
+  assert running() == [1, 3, 0] and s.preempted == 1
+  add(4)
+  assert running() == [4, 1, 3] and s.preempted == 2
+  add(5)  # needs five pages: those of 1 and 3 and the ones that are free would do
+  assert running() == [4, 5] and s.preempted == 4
+  references_add_up(s)
+  s = Scheduler(slots=3, pages=4, page_size=2, segment=2)
+  rows = [Row(i, Request([i] * 3, 2, priority=p), 0, [i] * length)
+          for i, (length, p) in enumerate([(3, 1), (3, 0), (5, 1)])]
+  add(0, 1)
+  add(2)  # needs three pages: two would be too few
+  assert running() == [0, 1] and not s.preempted
 
 
 def test_pool_refuses_free_pages():

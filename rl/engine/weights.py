@@ -1,0 +1,56 @@
+"""The weights as an engine holds them: layer by layer, in one dtype, where decoding wants them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from core import decoder, mesh
+from core.params import cast
+
+# A step multiplies each weight with a few rows only, so gathering it would cost more than the step: nothing is spread
+# over `data`, and over `expert` only what is looked up or computed rarely, and the experts.
+RULES = mesh.RULES | {'embed': None, 'expert_embed': None, 'vision': 'expert'}
+
+_cast = jax.jit(cast, static_argnames='dtype')
+
+
+@functools.partial(jax.jit, static_argnames='dtype')
+def _layer(blocks, i, dtype):
+  return cast(jax.tree.map(lambda w: w[i], blocks), dtype)
+
+
+def unstacked(config: decoder.Config) -> decoder.Params:
+  """The decoder's spec, a block for each layer."""
+  spec = decoder.spec(config)
+  one = jax.tree.map(lambda s: dataclasses.replace(s, shape=s.shape[1:], axes=s.axes[1:]), spec.blocks)
+  return spec.replace(blocks=(one,) * config.depth)
+
+
+def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
+  """The weights of an engine on `home` as shapes."""
+  shape = lambda s: jax.ShapeDtypeStruct(s.shape, dtype, sharding=mesh.sharding(s.shape, s.axes, home, RULES))
+  return jax.tree.map(shape, unstacked(config))
+
+
+def put(params: Any, spec: Any, place: mesh.Share) -> Any:
+  """The weights that `spec` describes on the devices of `place.mesh`, by way of the engines beside it."""
+  def move(s, w):
+    axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device
+    there = jax.device_put(w, mesh.sharding(w.shape, axes, place.whole, RULES))
+    return there if place.count == 1 else mesh.part(there, place.mesh)
+  return jax.tree.map(lambda s, w: jax.tree.map(functools.partial(move, s), w), spec, params)
+
+
+def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> decoder.Params:
+  """Weights, stacked or not, from wherever they are: unstacked, in the embedding's dtype, on the engine's devices.
+
+  One layer is moved after the other, so that little is held twice.
+  """
+  spec, dtype = unstacked(config), params.embed.dtype
+  stacked = not isinstance(params.blocks, tuple)
+  layer = lambda i: _layer(params.blocks, i, dtype) if stacked else _cast(params.blocks[i], dtype)
+  blocks = tuple(put(layer(i), block, place) for i, block in enumerate(spec.blocks))
+  rest = put(_cast(params.replace(blocks=None), dtype), spec.replace(blocks=None), place)
+  return rest.replace(blocks=blocks)
