@@ -86,7 +86,7 @@ def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
 
 def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
   """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
-  spec, size = decoder.spec(c), home.shape
+  spec, axes = decoder.spec(c), home.shape
   active = c.moe.top_k / c.moe.experts if c.moe else 1.0
   found = formula.weights(plan.Part('', spec, rows, 0.0, active=active), home)
   met = round(sum(w.active for w in found))
@@ -94,7 +94,7 @@ def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, p
   flops = steps * (2.0 * rows * met + attention)
   hbm = {'weights': steps * BYTES * sum(w.needed for w in found), 'pages': float(steps * pools)}
   # Two sums over `model` a layer; with experts the second is of all rows, gathered from `expert` and scattered back.
-  ring, own = lambda axis: 2 * (size[axis] - 1) / size[axis], rows / size['expert']
+  ring, own = lambda axis: 2 * (axes[axis] - 1) / axes[axis], rows / axes['expert']
   sent = steps * BYTES * c.width * c.depth
   ici = {'tensor axis': sent * ring('model') * (own + (rows if c.moe else own)),
          'expert axis': sent * ring('expert') * (rows if c.moe else 0)}
