@@ -8,7 +8,9 @@ from core.mesh import Shape
 from core.train import Optim
 from rl.engine import Room
 from rl.losses import RULES, Rule
+from rl.preference import Sizes
 from rl.recipes.cascade import Offline
+from rl.recipes.mpo import MpoPhase
 from rl.tasks import TASKS
 
 
@@ -94,10 +96,17 @@ GSPO = Config(warmup=Warmup(steps=0), steps=137, prompts=512, group=16, updates=
               max_new=32768, dtype='bfloat16', remat='full', rule=RULES['gspo'],
               optim=Optim(lr=1e-6, schedule='constant'), engine=Room(slots=256, pages=8192, page_size=128, segment=32))
 
+EXPRESSIONS = Config(task='expressions', warmup=Warmup(steps=300), steps=40, prompts=64, rule=RULES['gspo'], max_new=48,
+                     optim=Optim('muon', lr=2e-3, schedule='cosine', warmup_steps=2), eval_every=10,
+                     engine=Room(slots=512, pages=3072, segment=16))
+
 CONFIGS = {
     'digits': Config(),
-    'expressions': Config(task='expressions', warmup=Warmup(steps=300), rule=RULES['gspo'], max_new=48,
-                          engine=Room(pages=3072, segment=16)),
+    'expressions': EXPRESSIONS,
+    'cascade': dataclasses.replace(EXPRESSIONS, steps=24, offline=Offline(
+        queries=4096, samples=4, most=2, phase=MpoPhase(
+            steps=60, batch=64, reference_batch=64, sizes=Sizes(prompt=48, answer=48, tiles=3),
+            optim=Optim('muon', lr=2e-4, schedule='constant', warmup_steps=5)))),
     # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
     '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),
     # For 1024 devices; two epochs.
