@@ -21,8 +21,8 @@ PROGRAM = textwrap.dedent('''
   if sys.argv[2] == 'shared':
     config = dataclasses.replace(config, engine_processes=many, engine_mesh=mesh.Shape(model=2))
   if stop:
-    from rl import online
-    make = online.make_step
+    from rl import update
+    make = update.make_step
     def breaking(*a, **k):
       step, calls = make(*a, **k), []
       def run(*args):
@@ -31,7 +31,7 @@ PROGRAM = textwrap.dedent('''
           os._exit(9)
         return step(*args)
       return run
-    online.make_step = breaking
+    update.make_step = breaking
   train.main(config, folder)
 ''')
 
