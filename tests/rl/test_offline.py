@@ -24,6 +24,9 @@ class Mute:
 
   updates = 0
 
+  def __init__(self, place):
+    self.home = mesh.Share(place, place)
+
   def update(self, weights):
     """New weights."""
     self.updates += 1
@@ -44,10 +47,10 @@ def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypa
 
   monkeypatch.setattr(cascade, 'sample', sample)
   copy = lambda: jax.tree.map(lambda x: x.copy(), weights)
-  trained, kept = phase.offline(s, copy(), Mute(), tmp_path, place)
+  trained, kept = phase.offline(s, copy(), Mute(place), tmp_path, place)
   assert kept == [1, 2, 3] and calls == [6, 6]  # 0 and 5 are never right, 4 always is
   assert {p.meta['kind'] for p in Records(tmp_path / 'pairs.jsonl')} == {'correctness'}
-  again, same = phase.offline(s, copy(), Mute(), tmp_path, place)
+  again, same = phase.offline(s, copy(), Mute(place), tmp_path, place)
   assert same == kept and calls == [6, 6]  # nothing is sampled a second time
   for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(again)):
     np.testing.assert_array_equal(a, b)
