@@ -246,7 +246,8 @@ def _outcome(status: int, cpu: float, limits: Limits) -> dict:
   told = {'cpu': cpu, 'code': code, 'status': 'error' if code else 'ok', 'reason': ''}
   if code < 0:
     told.update(code=None, reason=f'ended by {signal.Signals(-code).name}')
-    if -code in (signal.SIGXCPU, signal.SIGKILL) and cpu >= 0.9 * limits.cpu:
+    # The kernel limits ticks, which may be more than the time it reports: half of the limit is enough to believe it.
+    if -code == signal.SIGXCPU and cpu >= 0.5 * limits.cpu or -code == signal.SIGKILL and cpu >= 0.9 * limits.cpu:
       told.update(status='timeout', reason=f'processor time over {limits.cpu} s')
   return told
 

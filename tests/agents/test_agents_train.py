@@ -180,7 +180,7 @@ def test_the_last_stage_keeps_the_problems_that_are_not_solved_in_every_try():
     return PROTOCOL.assistant(f'<answer>\\boxed{{{2 * n + (not right)}}}</answer>')
 
   here, runner, hard = mesh.make(devices=jax.devices()[:1]), Runner({}), train.Hard()
-  s = Setup(SMOKE, MODEL, None, here, here, PROTOCOL, ScriptedEngine(say, PROTOCOL.stop_id), runner, train_set)
+  s = Setup(SMOKE, MODEL, None, here, PROTOCOL, ScriptedEngine(say, PROTOCOL.stop_id), runner, train_set)
   hard.find(s, Stage(1, Bounds(200), hard=6))
   runner.close()
   assert set(tried.values()) == {8}

@@ -132,6 +132,6 @@ def test_training_stops_rather_than_learn_from_a_rollout_whose_tools_are_gone():
   config, here = dataclasses.replace(CONFIGS['smoke'], lag=None), mesh.make(devices=jax.devices()[:1])
   engine = ScriptedEngine(say, PROTOCOL.stop_id)
   with remote('http://127.0.0.1:1', 0.1) as runner:
-    s = Setup(config, None, None, here, here, PROTOCOL, engine, runner)
+    s = Setup(config, None, None, here, PROTOCOL, engine, runner)
     with pytest.raises(ConnectionError, match='4 of 4 tool calls of a rollout were lost'):
       s.rollout([product('train', 0, 0)] * 2, [0, 1], Bounds(6000), 1.0)

@@ -32,6 +32,7 @@ def test_the_planned_batch_is_the_one_that_training_makes(advantage):
     shape = (len(inputs), samples, max_new)
     return Answers(np.full(shape, 65, np.int32), np.zeros(shape, np.float32), np.ones(shape, bool))
 
+  sampler.home = mesh.Share(ONE, ONE)
   guard = lambda calls: Rewards(np.arange(len(calls), dtype=np.float32), np.ones(len(calls), bool), {})
   made, _, _ = Collector(s, guard)(sampler, 0)
   place = lambda x: (x.shape, x.dtype, x.sharding)
