@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import mmap
 import os
 import select
@@ -247,7 +248,8 @@ def _outcome(status: int, cpu: float, limits: Limits) -> dict:
   if code < 0:
     told.update(code=None, reason=f'ended by {signal.Signals(-code).name}')
     # The kernel limits ticks, which may be more than the time it reports: half of the limit is enough to believe it.
-    if -code == signal.SIGXCPU and cpu >= 0.5 * limits.cpu or -code == signal.SIGKILL and cpu >= 0.9 * limits.cpu:
+    share = {signal.SIGXCPU: 0.5, signal.SIGKILL: 0.9}.get(-code, math.inf)
+    if cpu >= share * limits.cpu:
       told.update(status='timeout', reason=f'processor time over {limits.cpu} s')
   return told
 
