@@ -218,7 +218,7 @@ class Engine:
         mask = np.ones(self._config.vocab, bool) if row.request.allowed is None else np.asarray(row.request.allowed)
         self._allowed = device.allow(self._allowed, np.int32(row.slot), mask.astype(bool))
         self._masks[row.slot] = row.request.allowed
-    out = jax.device_get(self._segment(ready))
+    out = jax.tree.map(mesh_lib.to_local, self._segment(ready))
     done = []
     for row in ready:
       count = int(out.count[row.slot])
