@@ -30,9 +30,9 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
       seed=seed, right=s.task.right)
   path, chosen = workdir / 'pairs.jsonl', workdir / 'queries.json'
   lead, first = sampler.home.index == 0, jax.process_index() == 0  # one engine samples, one process writes
-  todo = [file for file in (path, chosen) if not file.exists()]
+  missing = [file for file in (path, chosen) if not file.exists()]
   mesh.together('files looked for')
-  if lead and path in todo:
+  if lead and path in missing:
     pairs = cascade.pairs_of(sample(seed=1), most=c.most)
     if not pairs:
       raise ValueError(f'{c.samples} samples of {c.queries} queries make no preference pair')
@@ -44,7 +44,7 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
   weights = mpo(c.phase, s.model, weights, {'own': (pairs, 1.0)}, workdir / 'mpo', place=place, dtype=s.config.dtype,
                 remat=s.config.remat)
   sampler.update(weights)
-  if lead and chosen in todo:
+  if lead and chosen in missing:
     kept = cascade.online_queries(sample(seed=2), c.low, c.high)
     if not kept:
       raise ValueError(f'no query of {c.queries} has an accuracy from {c.low} to {c.high}')

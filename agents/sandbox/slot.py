@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import fcntl
 import json
-import math
 import mmap
 import os
 import select
@@ -247,9 +246,7 @@ def _outcome(status: int, cpu: float, limits: Limits) -> dict:
   told = {'cpu': cpu, 'code': code, 'status': 'error' if code else 'ok', 'reason': ''}
   if code < 0:
     told.update(code=None, reason=f'ended by {signal.Signals(-code).name}')
-    # The kernel limits ticks, which may be more than the time it reports: half of the limit is enough to believe it.
-    share = {signal.SIGXCPU: 0.5, signal.SIGKILL: 0.9}.get(-code, math.inf)
-    if cpu >= share * limits.cpu:
+    if -code in (signal.SIGXCPU, signal.SIGKILL) and cpu >= 0.9 * limits.cpu:
       told.update(status='timeout', reason=f'processor time over {limits.cpu} s')
   return told
 

@@ -218,7 +218,7 @@ class Engine:
         mask = np.ones(self._config.vocab, bool) if row.request.allowed is None else np.asarray(row.request.allowed)
         self._allowed = device.allow(self._allowed, np.int32(row.slot), mask.astype(bool))
         self._masks[row.slot] = row.request.allowed
-    out = jax.tree.map(mesh_lib.to_local, self._segment(ready))
+    out = self._segment(ready)
     done = []
     for row in ready:
       count = int(out.count[row.slot])
@@ -234,10 +234,11 @@ class Engine:
     return done
 
   def _segment(self, ready: list[Row]) -> device.Segment:
+    """Decodes, and reads back what was sampled: host arrays."""
     read, slots = pack.segment(self._scheduler, ready)
     self._k, self._v, out = device.decode(self._params, self._k, self._v, read, slots, self._allowed,
                                           config=self._config, segment=self._scheduler.segment)
-    return out
+    return jax.tree.map(mesh_lib.to_local, out)
 
   def _warm(self) -> None:
     """Compiles every program on nothing."""

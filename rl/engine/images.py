@@ -123,9 +123,9 @@ class Images:
     return tile
 
   def _encode(self, tiles: Sequence[int]) -> None:
-    todo = [self._tiles[i][1] for i in tiles if self._tiles[i][1].features is None]
-    for start in range(0, len(todo), BATCH):
-      part = todo[start:start + BATCH]
+    pending = [self._tiles[i][1] for i in tiles if self._tiles[i][1].features is None]
+    for start in range(0, len(pending), BATCH):
+      part = pending[start:start + BATCH]
       pixels = np.stack([t.pixels for t in part])
       if len(part) > 1:
         pixels = np.pad(pixels, ((0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)))

@@ -277,5 +277,5 @@ def test_service_survives_the_death_of_its_parts(service):
   assert back < 2.0
   assert {r.status for r in results} <= {'ok', 'harness', 'error'}
   assert all(r.stdout == '42\n' for r in results if r.ok)
-  assert sum(r.ok for r in results) > 0.8 * len(results) > 10
+  assert sum(r.ok for r in results) > 0.8 * len(results) > 20
   assert max(seconds) < 4.0

@@ -44,7 +44,8 @@ def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
 @pytest.mark.slow
 def test_four_devices_and_two_processes_train_as_one(tmp_path):
   one = _run(tmp_path / 'one')
-  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2})):
+  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2}),
+                        ('one engine over processes', {'count': 2, 'mode': 'shared'})):
     other = _run(tmp_path / name, **options)
     for key, tolerance in (('reward', 0), ('answer_length', 0), ('loss', 1e-5), ('entropy', 1e-5), ('grad_norm', 1e-4)):
       np.testing.assert_allclose([m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance,
