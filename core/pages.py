@@ -29,7 +29,8 @@ def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
   """
   rows, (pages, _, size, _) = k.shape[0], pool_v.shape
   table = jnp.full((pages, size), rows).at[page, offset].set(jnp.arange(rows), mode='drop')
-  there = jnp.minimum(page, pages - 1)
+  # A page is read when its token is there, or the pages of all layers would be read at once, and held.
+  there, k, v = jax.lax.optimization_barrier((jnp.minimum(page, pages - 1), k, v))
   writer = table[there]  # [R, S]: which token comes to each place of the page
   here = (writer < rows)[:, None, :, None]
   fresh = lambda new: jnp.swapaxes(new[jnp.minimum(writer, rows - 1)], 1, 2)  # [R, K, S, H]

@@ -20,20 +20,21 @@ pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'
 def test_device_programs_compile(program, monkeypatch):
   tiny = configs.CONFIGS['tiny']
   language = dataclasses.replace(tiny.language, width=256, heads=8, kv_heads=4, head_dim=128, mlp_width=768, vocab=4096,
-                                 depth=1, tied=False)
+                                 depth=4, tied=False)
   monkeypatch.setitem(configs.CONFIGS, 'small', dataclasses.replace(tiny, language=language))
-  room = Room(slots=16, pages=512, page_size=128, segment=8, chunk=64)
+  room = Room(slots=64, pages=512, page_size=128, segment=8, chunk=64)
   config = plan.Config('small', program, room, mesh=mesh.Shape(model=4))
   on = mesh.make(model=4, devices=chips.devices('v5p:2x2x1'))
   made = plan.plan_step(config, on)
   compiled = aot.compile_step(made, made.mesh)
   done = report.make('engine', made, made.mesh, chips.CHIPS['v5p'], compiled)
-  assert done.fits and '16 slots, pages for 65,536 tokens' in report.text(done)
+  assert done.fits and '64 slots, pages for 65,536 tokens' in report.text(done)
 
   whole = 2 * sum(math.prod(x.shape) for x in jax.tree.leaves(made.kinds['pages']))
   assert done.by_kind['pages'] == whole / 4  # by key heads
-  memory = compiled.memory
-  assert memory.alias >= whole / 4 and memory.temporary < whole / 4 / 2  # no second pool, of keys or of values
+  memory, pool = compiled.memory, whole / 4 / 4 / 2  # of keys or of values, of one of the four layers
+  # No second pool, and no pages that all layers' tokens are written to, read at once.
+  assert memory.alias >= whole / 4 and memory.temporary < 1.5 * pool
   gathered = re.findall(r'bf16\[([\d,]+)\]\S* all-gather', compiled.text)
   assert all(math.prod(map(int, shape.split(','))) < 256 * 4096 / 4 for shape in gathered)  # not the head
 
