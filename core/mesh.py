@@ -151,15 +151,45 @@ def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
 
 
 def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
-  """Host arrays as global ones. Each process passes its own rows; together they are the whole batch, in order."""
+  """Host arrays as global ones. Each process passes its own rows, equally many; together they are the whole batch."""
   def place(x):
     x = np.asarray(x)
+    whole = jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype)
+    there = batch_sharding(whole, mesh, rules)
     if jax.process_count() == 1:
-      return jax.device_put(x, batch_sharding(x, mesh, rules))
-    rows = x.shape[0] * jax.process_count()
-    whole = jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
-    return jax.make_array_from_process_local_data(batch_sharding(whole, mesh, rules), x, whole.shape)
+      return jax.device_put(x, there)
+    if _at_home(there, whole.shape):
+      return jax.make_array_from_process_local_data(there, x, whole.shape)
+    return _scatter(gather(x), there)
   return jax.tree.map(place, batch)
+
+
+def dealt(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
+  """Rows `rows` of host arrays that were dealt out to the processes, as global arrays.
+
+  Row i of process p is row i · processes + p of the whole. There may be fewer of `rows` than processes.
+  """
+  among = jax.process_count()
+  first, last = rows.start // among, -(-rows.stop // among)
+
+  def place(x):
+    turns = gather(np.asarray(x)[first:last]).reshape(among, last - first, *x.shape[1:])
+    whole = np.swapaxes(turns, 0, 1).reshape(-1, *x.shape[1:])[rows.start - first * among:][:len(rows)]
+    return _scatter(whole, batch_sharding(whole, mesh, rules))
+  return jax.tree.map(place, batch)
+
+
+def _scatter(whole: np.ndarray, there: NamedSharding) -> jax.Array:
+  """An array that every process has, on the devices that are to hold its parts."""
+  return jax.make_array_from_callback(whole.shape, there, lambda part: whole[part])
+
+
+def _at_home(there: NamedSharding, shape: tuple[int, ...]) -> bool:
+  """Whether no two processes' devices hold the same rows."""
+  rows = {d.process_index: set() for d in there.mesh.devices.flat}
+  for device, part in there.devices_indices_map(shape).items():
+    rows[device.process_index].update(range(*part[0].indices(shape[0])))
+  return sum(map(len, rows.values())) == shape[0]
 
 
 def processes(mesh: Mesh | None = None) -> list[int]:
@@ -180,13 +210,13 @@ def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
   return rows[at * size:(at + 1) * size]
 
 
-def gather(rows: np.ndarray, mesh: Mesh) -> np.ndarray:
-  """The inverse of `own`: the rows of all processes of `mesh`, in each of them."""
+def gather(rows: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
+  """The inverse of `own`: the rows of all processes of `mesh` (of all there are), in each of them."""
   among = processes(mesh)
   if len(among) == 1:
     return rows
-  first = [next(d for d in mesh.devices.flat if d.process_index == p) for p in among]
-  line = Mesh(np.array(first), ('process',))
+  devices = sorted(jax.devices() if mesh is None else mesh.devices.flat, key=lambda d: d.process_index)
+  line = Mesh(np.array(devices).reshape(len(among), -1), ('process', 'device'))
   whole = jax.make_array_from_process_local_data(NamedSharding(line, PartitionSpec('process')), rows)
   with jax.set_mesh(line):
     return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))(whole))

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import operator
 import pathlib
 
 import jax
@@ -92,7 +91,7 @@ class Ahead(InTurn):
 def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
   """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
   c = s.config
-  share = c.prompts // c.updates // jax.process_count()
+  size = c.prompts // c.updates
   state = {'train': init_state(weights, update.optimizer(c, s.model)), 'behind': source.start(weights)}
   step = update.make_step(c, s.model, places=jax.tree.map(lambda x: x.sharding, state['train']))
   recompute = jax.jit(lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers,
@@ -102,8 +101,7 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
   def advance(state, i):
     train = state['train']
     batch, metrics, behind = source.collect(train.params, state['behind'], cursor, i + 1 < c.steps)
-    parts = [mesh.to_global(jax.tree.map(operator.itemgetter(slice(n * share, (n + 1) * share)), batch), place)
-             for n in range(c.updates)]
+    parts = [mesh.dealt(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
       parts[1:] = [part.replace(old_logp=recompute(train.params, part), fresh=jnp.zeros_like(part.fresh))
                    for part in parts[1:]]

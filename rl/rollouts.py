@@ -27,6 +27,7 @@ ADVANTAGES = {
     'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
     'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
 }
+BATCHWIDE = ('reinforce_pp', 'reinforce_pp_baseline')  # normalised over all prompts, of all processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Collector:
     """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
 
     Of several engines each makes its share, from queries of its own; of the processes that share one each returns its
-    part. With `config.dynamic`, as many rounds as it takes to find groups that are neither all right nor all wrong.
+    part, as `mesh.dealt` takes it. With `config.dynamic`, as many rounds as it takes to find groups that are neither
+    all right nor all wrong.
     """
     c, cursor = self.setup.config, dynamic.Cursor(start)
     share = c.prompts // sampler.home.count
@@ -52,15 +54,15 @@ class Collector:
     else:
       batch, drawn = sample(cursor.take(share)), None
     metrics = _together(self._metrics(batch) | (drawn.metrics() if drawn else {}))
-    # Each of an engine's processes takes prompts in turn, so that an update is of the same ones whatever their number.
     among = mesh.processes(sampler.home.mesh)
     part = slice(among.index(jax.process_index()), None, len(among))
-    return jax.tree.map(operator.itemgetter(part), self._rollouts(batch)), metrics, cursor.at
+    return self._rollouts(jax.tree.map(operator.itemgetter(part), batch)), metrics, cursor.at
 
   def _sample(self, sampler: Sampler, numbers: Sequence[int]) -> dict:
     s, c = self.setup, self.setup.config
-    home = sampler.home
-    numbers = [n * home.count + home.index for n in numbers]
+    # Queries are dealt out to the processes, so that an update is of the same ones whatever their number.
+    home, among = sampler.home, len(mesh.processes(sampler.home.mesh))
+    numbers = [(n // among * home.count + home.index) * among + n % among for n in numbers]
     at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
     queries = s.queries('train', ROLLOUT_SEED, at)
     inputs = s.inputs(queries)
@@ -78,10 +80,14 @@ class Collector:
     return {'prompts': s.collate(inputs), 'answers': answers} | scores
 
   def _rollouts(self, batch: dict) -> Rollouts:
-    mask = batch['answers'].mask & batch['valid'][..., None]
-    gain = ADVANTAGES[self.setup.config.advantage](*map(jnp.asarray, (batch['rewards'], batch['valid'], mask)))
+    name, mask = self.setup.config.advantage, batch['answers'].mask & batch['valid'][..., None]
+    compared = batch['rewards'], batch['valid'], mask
+    if name in BATCHWIDE:
+      gain = mesh.own(np.asarray(ADVANTAGES[name](*map(jnp.asarray, map(mesh.gather, compared)))))
+    else:
+      gain = np.asarray(ADVANTAGES[name](*map(jnp.asarray, compared)))
     answers = batch['answers'].replace(mask=mask)
-    return Rollouts(batch['prompts'], answers, np.asarray(gain), answers.logp, np.ones(len(mask), bool))
+    return Rollouts(batch['prompts'], answers, gain, answers.logp, np.ones(len(mask), bool))
 
   def _metrics(self, batch: dict) -> dict:
     answers, valid = batch['answers'], batch['valid']

@@ -38,9 +38,8 @@ def meshes(config: Config) -> tuple[mesh.Mesh, mesh.Share]:
   devices do not suffice, or the prompts of a rollout cannot be shared out.
   """
   devices, shape, engine = jax.devices(), dataclasses.asdict(config.mesh), dataclasses.asdict(config.engine_mesh)
-  if config.prompts % (config.updates * jax.process_count()):
-    raise ValueError(f'prompts={config.prompts}: expected a multiple of updates={config.updates} times the '
-                     f'{jax.process_count()} processes')
+  if config.prompts % jax.process_count():
+    raise ValueError(f'prompts={config.prompts}: expected a multiple of the {jax.process_count()} processes')
   if not config.ahead:
     return mesh.make(**shape, devices=devices), mesh.share(config.engine_processes, **engine)
   if len(devices) % 2 or jax.process_count() > 1:

@@ -42,8 +42,9 @@ class Limited:
 
   def _start(self) -> None:
     self._pipe, theirs = _CONTEXT.Pipe()
-    self._process = _CONTEXT.Process(target=_work, args=(theirs, self._function, self._memory), daemon=True)
-    self._process.start()
+    process = _CONTEXT.Process(target=_work, args=(theirs, self._function, self._memory), daemon=True)
+    process.start()
+    self._process = process
     theirs.close()
     try:
       started = self._pipe.poll(60) and self._pipe.recv()
