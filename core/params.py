@@ -4,7 +4,7 @@ A model's parameters are a tree of `flax.struct` dataclasses. `spec(config)` of 
 with a `Spec` at each leaf; initial values, abstract shapes, counts, shardings (`core.mesh`) and the checkpoint
 loader (`core.weights`) are maps over it, so they cannot drift apart.
 
-A leaf may also be an `Int8` or a `Lora` weight: model code multiplies through `einsum` and never asks.
+A leaf may also be an `Int8`, a `Lora` or a `Flat` weight: model code multiplies through `einsum` and never asks.
 """
 
 import dataclasses
@@ -184,13 +184,24 @@ def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alp
   return map_weights(adapt, params, pattern)
 
 
+@struct.dataclass
+class Flat:
+  """A weight [inputs, *outputs] as a matrix [Π outputs, inputs], which is how checkpoints hold it.
+
+  XLA for TPU wants projections to heads so: of others a decoding loop makes copies first, which live as long as it.
+  """
+
+  matrix: Any
+  outputs: tuple[int, ...] = struct.field(pytree_node=False)
+
+
 def fold(params: Any) -> Any:
   """Every weight as a plain array: LoRA corrections added in, int8 values scaled."""
   return jax.tree.map(dense, params, is_leaf=_is_weight)
 
 
 def _is_weight(w: Any) -> bool:
-  return isinstance(w, (Int8, Lora))
+  return isinstance(w, (Int8, Lora, Flat))
 
 
 def dense(w: Any) -> jax.Array:
@@ -206,11 +217,13 @@ def dense(w: Any) -> jax.Array:
     a = w.a.reshape(*w.a.shape[:stack], -1, rank)
     b = w.b.reshape(*w.b.shape[:stack], rank, -1)
     return base + (w.alpha / rank * (a @ b)).reshape(base.shape).astype(base.dtype)
+  if isinstance(w, Flat):
+    return w.matrix.T.reshape(-1, *w.outputs)
   return w
 
 
 def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
-  """`jnp.einsum(eqn, x, w)` for a plain, int8 or LoRA weight `w`; the letters `z` is reserved for the rank."""
+  """`jnp.einsum(eqn, x, w)` for a weight `w` of any kind; the letter `z` is reserved for the rank and flat outputs."""
   if isinstance(w, Lora):
     (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
     kept = ''.join(c for c in w_dims if c in out)
@@ -219,6 +232,10 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
     low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', x, w.a.astype(x.dtype))
     correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
     return einsum(eqn, x, w.base) + (w.alpha / w.a.shape[-1]) * correction
+  if isinstance(w, Flat):
+    (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
+    y = jnp.einsum(f'{x_dims},z{w_dims[0]}->{out.removesuffix(w_dims[1:])}z', x, w.matrix)
+    return y.reshape(*y.shape[:-1], *w.outputs)
   return jnp.einsum(eqn, x, dense(w))
 
 

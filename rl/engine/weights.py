@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from core import decoder, mesh
-from core.params import cast
+from core.params import Flat, cast
 
 # A step multiplies each weight with a few rows only, so gathering it would cost more than the step: nothing is spread
 # over `data`, and over `expert` only what is looked up or computed rarely, and the experts.
@@ -31,7 +33,35 @@ def unstacked(config: decoder.Config) -> decoder.Params:
 def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
   """The weights of an engine on `home` as shapes."""
   shape = lambda s: jax.ShapeDtypeStruct(s.shape, dtype, sharding=mesh.sharding(s.shape, s.axes, home, RULES))
-  return jax.tree.map(shape, unstacked(config))
+  params = jax.tree.map(shape, unstacked(config))
+
+  def merge(w):
+    inputs, *outputs = w.shape
+    return jax.ShapeDtypeStruct((math.prod(outputs), inputs), dtype, sharding=_rows_of_heads(w.sharding))
+  return params.replace(blocks=tuple(_flat(block, merge) for block in params.blocks))
+
+
+def _rows_of_heads(place: jax.NamedSharding) -> jax.NamedSharding:
+  """Where a matrix lies whose rows are the heads of a weight at `place`: whole heads stay together."""
+  inputs, heads, *_ = *place.spec, None, None
+  return jax.NamedSharding(place.mesh, jax.P(heads, inputs))
+
+
+def _merge(w: jax.Array) -> jax.Array:
+  return _matrix(w, _rows_of_heads(w.sharding))
+
+
+@functools.partial(jax.jit, static_argnames='place')
+def _matrix(w, place):
+  return jax.lax.with_sharding_constraint(w.reshape(w.shape[0], -1).T, place)
+
+
+def _flat(block: Any, merge: Callable) -> Any:
+  """The block with its projections to heads as `core.params.Flat`; int8 and adapted ones are left as they are."""
+  a = block.attn
+  plain = {name: w for name in 'qkv' if hasattr(w := getattr(a, name), 'shape')}
+  flat = {name: Flat(merge(w), w.shape[1:]) for name, w in plain.items()}
+  return block.replace(attn=a.replace(**flat))
 
 
 def put(params: Any, spec: Any, place: mesh.Share) -> Any:
@@ -51,6 +81,6 @@ def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> de
   spec, dtype = unstacked(config), params.embed.dtype
   stacked = not isinstance(params.blocks, tuple)
   layer = lambda i: _layer(params.blocks, i, dtype) if stacked else _cast(params.blocks[i], dtype)
-  blocks = tuple(put(layer(i), block, place) for i, block in enumerate(spec.blocks))
+  blocks = tuple(_flat(put(layer(i), block, place), _merge) for i, block in enumerate(spec.blocks))
   rest = put(_cast(params.replace(blocks=None), dtype), spec.replace(blocks=None), place)
   return rest.replace(blocks=blocks)
