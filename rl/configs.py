@@ -52,6 +52,7 @@ class Config:
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
+  trainable: str = field('', r'regex of the weights that reward trains, such as (?:projector|language)\..*; none = all')
   engine: Room = field(Room(), 'room of the rollout engine')
   engine_mesh: Shape = field(Shape(), 'axes of the devices of one engine; data repeats its weights')
   engine_processes: int = field(1, 'processes that share one engine, for a model too big for the devices of one')
@@ -91,10 +92,12 @@ class Config:
 
 
 # The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K
-# queries, and the bounds of GSPO. 12 tiles and a thumbnail fit; 16 are shared out evenly.
+# queries, and the bounds of GSPO. 12 tiles and a thumbnail fit; 16 are shared out evenly. The scripts freeze the vision
+# tower, which they call a workaround; the paper does not say.
 GSPO = Config(warmup=Warmup(steps=0), steps=137, prompts=512, group=16, updates=16, prompt_length=8192, tiles=16,
               max_new=32768, dtype='bfloat16', remat='full', rule=RULES['gspo'],
-              optim=Optim(lr=1e-6, schedule='constant'), engine=Room(slots=256, pages=8192, page_size=128, segment=32))
+              optim=Optim(lr=1e-6, schedule='constant'), trainable=r'(?:projector|language)\..*',
+              engine=Room(slots=256, pages=8192, page_size=128, segment=32))
 
 EXPRESSIONS = Config(task='expressions', warmup=Warmup(steps=300), steps=40, prompts=64, rule=RULES['gspo'], max_new=48,
                      optim=Optim('muon', lr=2e-3, schedule='cosine', warmup_steps=2), eval_every=10,

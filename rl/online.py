@@ -11,7 +11,7 @@ import numpy as np
 import internvl
 from core import mesh, params
 from core.run import Run, loop
-from core.train import init_state
+from core.train import init_state, merge
 from rl import policy, update
 from rl.dynamic import Cursor
 from rl.evaluate import Result
@@ -92,7 +92,9 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
   """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
   c = s.config
   size = c.prompts // c.updates
-  state = {'train': init_state(weights, update.optimizer(c, s.model)), 'behind': source.start(weights)}
+  trained, frozen = update.adapt(c, weights)
+  whole = lambda train: merge(train.params, frozen)
+  state = {'train': init_state(trained, update.optimizer(c, s.model)), 'behind': source.start(weights)}
   step = update.make_step(c, s.model, places=jax.tree.map(lambda x: x.sharding, state['train']))
   recompute = jax.jit(lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers,
                                                     temperature=c.temperature)[0])
@@ -100,17 +102,17 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
 
   def advance(state, i):
     train = state['train']
-    batch, metrics, behind = source.collect(train.params, state['behind'], cursor, i + 1 < c.steps)
+    batch, metrics, behind = source.collect(whole(train), state['behind'], cursor, i + 1 < c.steps)
     parts = [mesh.dealt(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
-      parts[1:] = [part.replace(old_logp=recompute(train.params, part), fresh=jnp.zeros_like(part.fresh))
+      parts[1:] = [part.replace(old_logp=recompute(whole(train), part), fresh=jnp.zeros_like(part.fresh))
                    for part in parts[1:]]
     for part in parts:
-      train, made = step(train, None, part, jax.random.key(0))
+      train, made = step(train, frozen, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
-      metrics['heldout_accuracy'] = np.float32(source.look(train.params).accuracy)
+      metrics['heldout_accuracy'] = np.float32(source.look(whole(train)).accuracy)
     return {'train': train, 'behind': behind}, metrics | made | {'staleness': np.int32(min(i, source.lag))}
 
   run = Run(workdir, c, every=c.save_every, show=('reward', 'entropy'))
   with contextlib.closing(source), jax.set_mesh(place), run:
-    return loop(run, state, advance, c.steps, host={'queries': cursor})['train'].params
+    return whole(loop(run, state, advance, c.steps, host={'queries': cursor})['train'])

@@ -21,7 +21,7 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   m = size(config.model)
   if not config.prompt_length or not config.tiles:
     raise plan.PlanError(f'prompt_length={config.prompt_length}, tiles={config.tiles}: a plan needs 1 or more of both')
-  weights = place((params.abstract(internvl.spec(m)), None), m, mesh)
+  weights = place(jax.eval_shape(lambda w: update.adapt(config, w), params.abstract(internvl.spec(m))), m, mesh)
   batch = update.abstract_rollouts(config, m)
   return training(functools.partial(update.make_step, config, m), update.optimizer(config, m), weights, batch, mesh,
                   parts=parts(config, m), rows=batch.answers.mask.shape[0] * config.group,

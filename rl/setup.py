@@ -9,6 +9,7 @@ import jax
 import internvl
 from core import mesh
 from core.sample import bucket
+from core.train import partition
 from internvl import Processor
 from internvl.processor_config import ProcessorConfig
 from rl import policy
@@ -57,7 +58,7 @@ class Setup:
 def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Params]:
   """(the setup, the first weights on the mesh `place`, float32).
 
-  Raises ValueError when the model is no folder, or a size that is not trained from bytes.
+  Raises ValueError when the model is no folder, or a size that is not trained from bytes, or has nothing `trainable`.
   """
   if config.model == 'tiny':
     model = internvl.CONFIGS['tiny']
@@ -72,6 +73,7 @@ def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Par
   else:
     processor = Processor.load(config.model)
     model, weights = internvl.load(config.model, mesh=place, dtype='float32')
+  partition(internvl.spec(model), config.trainable or '.*')
   task = from_files(config.data, config.heldout, config.reward) if config.data else TASKS[config.task]
   draft = Setup(config, model, processor, task, config.prompt_length)
   if config.prompt_length:

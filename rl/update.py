@@ -51,13 +51,19 @@ def update_loss(weights: internvl.Params, batch: Rollouts, key, *, config: inter
                      rule)
 
 
+def adapt(c: Config, weights: internvl.Params) -> tuple[Any, Any]:
+  """(trainable, frozen) parts of the weights, the frozen one in `c.dtype`. Raises ValueError when none is to train."""
+  trained, frozen = train.partition(weights, c.trainable or '.*')
+  return trained, params.cast(frozen, c.dtype)
+
+
 def optimizer(c: Config, m: internvl.Config):
   """The optimiser and its schedule over the whole run."""
   return train.optimizer(c.optim, c.steps * c.updates, internvl.spec(m))
 
 
 def make_step(c: Config, m: internvl.Config, *, places: Any = None):
-  """The jitted `step(state, None, batch: Rollouts, key) -> (state, metrics)` of `core.train.make_step`."""
+  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.train.make_step`."""
   loss = functools.partial(update_loss, config=m, rule=c.rule, temperature=c.temperature, dtype=c.dtype, remat=c.remat)
   return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 

@@ -49,6 +49,14 @@ def test_the_planned_update_is_compiled_with_its_state_donated():
   assert state <= memory.alias <= memory.arguments and memory.output - memory.alias < 4096
 
 
+def test_a_frozen_tower_has_no_optimiser_state_and_is_held_as_it_is_used():
+  config = dataclasses.replace(TINY, model='tiny', dtype='bfloat16', trainable=r'(?:projector|language)\..*')
+  state, frozen, *_ = train.plan_step(config, ONE).args
+  assert not jax.tree.leaves((state.params.vision, frozen.language, frozen.projector))
+  assert {x.dtype.name for x in jax.tree.leaves(state.params)} == {'float32'}
+  assert {x.dtype.name for x in jax.tree.leaves(frozen)} == {'bfloat16'}
+
+
 @pytest.fixture
 def broad(monkeypatch):
   """One layer each, so that no loop's body counts once for many, and wide, so that products outweigh all else."""
