@@ -5,6 +5,7 @@ Axes of every mesh: `data` (batch and FSDP), `expert` (experts; also batch outsi
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -172,11 +173,11 @@ def dealt(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
   among = jax.process_count()
   first, last = rows.start // among, -(-rows.stop // among)
 
-  def place(x):
-    turns = gather(np.asarray(x)[first:last]).reshape(among, last - first, *x.shape[1:])
-    whole = np.swapaxes(turns, 0, 1).reshape(-1, *x.shape[1:])[rows.start - first * among:][:len(rows)]
+  def place(turns):
+    turns = turns.reshape(among, last - first, *turns.shape[1:])
+    whole = np.swapaxes(turns, 0, 1).reshape(-1, *turns.shape[2:])[rows.start - first * among:][:len(rows)]
     return _scatter(whole, batch_sharding(whole, mesh, rules))
-  return jax.tree.map(place, batch)
+  return jax.tree.map(place, gather(jax.tree.map(lambda x: x[first:last], batch)))
 
 
 def _scatter(whole: np.ndarray, there: NamedSharding) -> jax.Array:
@@ -210,16 +211,22 @@ def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
   return rows[at * size:(at + 1) * size]
 
 
-def gather(rows: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
-  """The inverse of `own`: the rows of all processes of `mesh` (of all there are), in each of them."""
+def gather(batch: Any, mesh: Mesh | None = None) -> Any:
+  """The inverse of `own`: the rows of all processes of `mesh` (of all there are), in each of them, as host arrays."""
   among = processes(mesh)
   if len(among) == 1:
-    return rows
+    return jax.tree.map(np.asarray, batch)
   devices = sorted(jax.devices() if mesh is None else mesh.devices.flat, key=lambda d: d.process_index)
   line = Mesh(np.array(devices).reshape(len(among), -1), ('process', 'device'))
-  whole = jax.make_array_from_process_local_data(NamedSharding(line, PartitionSpec('process')), rows)
+  rows = NamedSharding(line, PartitionSpec('process'))
+  whole = jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)), batch)
   with jax.set_mesh(line):
-    return np.asarray(jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))(whole))
+    return jax.tree.map(np.asarray, _copies(line)(whole))
+
+
+@functools.cache
+def _copies(line: Mesh):
+  return jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))
 
 
 def part(x: jax.Array, home: Mesh) -> jax.Array:

@@ -76,14 +76,14 @@ class Collector:
     right = np.array([s.task.right(*pair) for pair in asked], np.float32)
     lost = np.isin(np.arange(len(asked)), list(rewards.lost))
     scores = {'right': right, 'lost': lost, 'rewards': rewards.values, 'valid': rewards.valid}
-    scores = {k: mesh.gather(v.reshape(-1, c.group), home.mesh) for k, v in scores.items()}
+    scores = mesh.gather({k: v.reshape(-1, c.group) for k, v in scores.items()}, home.mesh)
     return {'prompts': s.collate(inputs), 'answers': answers} | scores
 
   def _rollouts(self, batch: dict) -> Rollouts:
     name, mask = self.setup.config.advantage, batch['answers'].mask & batch['valid'][..., None]
     compared = batch['rewards'], batch['valid'], mask
     if name in BATCHWIDE:
-      gain = mesh.own(np.asarray(ADVANTAGES[name](*map(jnp.asarray, map(mesh.gather, compared)))))
+      gain = mesh.own(np.asarray(ADVANTAGES[name](*map(jnp.asarray, mesh.gather(compared)))))
     else:
       gain = np.asarray(ADVANTAGES[name](*map(jnp.asarray, compared)))
     answers = batch['answers'].replace(mask=mask)

@@ -48,7 +48,9 @@ def _rows_of_heads(place: jax.NamedSharding) -> jax.NamedSharding:
 
 
 def _merge(w: jax.Array) -> jax.Array:
-  return _matrix(w, _rows_of_heads(w.sharding))
+  place = _rows_of_heads(w.sharding)
+  with jax.set_mesh(place.mesh):  # training's, on more devices, may be set
+    return _matrix(w, place)
 
 
 @functools.partial(jax.jit, static_argnames='place')

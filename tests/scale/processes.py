@@ -1,11 +1,12 @@
 """Programs in processes of their own: several under jax.distributed, or one with many fake devices."""
 
+import concurrent.futures
 import os
 import pathlib
 import socket
 import subprocess
 import sys
-import time
+import threading
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -31,14 +32,23 @@ def join(processes: list[subprocess.Popen], *, limit: float = 120, code: int = 0
 
   Past `limit` seconds in all, or when one ends differently, the others are killed and AssertionError says why.
   """
-  end = time.monotonic() + limit
-  try:
-    wrote = [p.communicate(timeout=max(0.1, end - time.monotonic())) for p in processes]
-  except subprocess.TimeoutExpired:
+  wrong = []
+
+  def stop(why: str) -> None:
+    wrong.append(why)
     for p in processes:
       p.kill()
-    wrote = [p.communicate() for p in processes]
-    raise AssertionError(f'not done in {limit} s:\n' + '\n'.join(err[-2000:] for _, err in wrote)) from None
-  for p, (_, err) in zip(processes, wrote):
-    assert p.returncode == code, f'exit status {p.returncode}, expected {code}:\n{err[-4000:]}'
+
+  def wait(p: subprocess.Popen) -> tuple[str, str]:
+    out, err = p.communicate()
+    if p.returncode != code and not wrong:
+      stop(f'exit status {p.returncode}, expected {code}:\n{err[-4000:]}')
+    return out, err
+
+  late = threading.Timer(limit, stop, [f'not done in {limit} s'])
+  late.start()
+  with concurrent.futures.ThreadPoolExecutor(len(processes)) as pool:  # all at once: a full pipe stops its writer
+    wrote = list(pool.map(wait, processes))
+  late.cancel()
+  assert not wrong, '\n'.join([wrong[0], *(err[-2000:] for _, err in wrote)])
   return wrote
