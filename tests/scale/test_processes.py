@@ -95,3 +95,43 @@ def test_two_processes_train_as_one_through_a_stop(alone, tmp_path):
   assert all(f'SIGTERM: stopped after step {stopped}' in err for err in said)
   join(spawn(PROGRAM, str(tmp_path), STEPS, '0', count=2))
   check_equal(alone, tmp_path)
+
+
+ROWS = textwrap.dedent('''
+  import os
+  import jax, numpy as np
+  from core import mesh
+
+  mesh.start(os.environ['COORDINATOR'], 2, int(os.environ['PROCESS']))
+  me, spread, home = jax.process_index(), mesh.make(), mesh.share(1, model=2).mesh
+  equal = np.testing.assert_array_equal
+
+  assert list(mesh.own(range(6))) == list(range(3 * me, 3 * me + 3))
+  assert list(mesh.own(range(6), home)) == list(range(6))
+
+  rows = {'a': np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * me, 'b': np.array([me] * 3)}
+  whole = mesh.gather(rows, spread)
+  equal(whole['a'][:, 0], [0, 2, 4, 10, 12, 14])
+  equal(whole['b'], [0, 0, 0, 1, 1, 1])
+  equal(mesh.gather(rows, home)['a'], rows['a'])
+
+  # Rows stay where they are, or go to where devices of both processes hold parts of the same ones.
+  a, b = np.reshape(jax.devices(), (2, 2))
+  across = mesh.make(data=2, seq=2, devices=[a[0], b[0], a[1], b[1]])
+  for place in (mesh.make(data=4), mesh.make(data=2, model=2), across, mesh.make(model=4)):
+    x = mesh.to_global({'a': rows['a'][:2]}, place)['a']
+    assert x.sharding == mesh.batch_sharding(x, place)
+    equal(mesh.to_local(x), whole['a'][[0, 1, 3, 4]])
+    for part in x.addressable_shards:
+      equal(part.data, whole['a'][[0, 1, 3, 4]][part.index])
+
+  # Row i of process p is row 2 i + p; there may be one only, of one process.
+  deal = np.arange(3) * 2 + me
+  for want in (range(0, 6), range(0, 4), range(1, 2), range(2, 3), range(3, 6)):
+    equal(mesh.to_local(mesh.dealt(deal, want, spread)), want)
+''')
+
+
+@pytest.mark.slow
+def test_rows_are_shared_gathered_and_dealt():
+  join(spawn(ROWS, devices=2, count=2))

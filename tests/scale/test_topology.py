@@ -72,8 +72,8 @@ def test_policy_update_compiles(small):
   compiled = aot.compile_step(program, on)
   made = report.make('', program, on, chip, compiled)
   assert made.fits and made.collectives
-  # Prompts, answers to them, tiles: forward, forward again, and two kernels backward.
-  assert compiled.text.count('custom_call_target="tpu_custom_call"') >= 12
+  # Prompts and answers to them: forward, forward again, and two kernels backward. Tiles, not trained: forward.
+  assert compiled.text.count('custom_call_target="tpu_custom_call"') >= 9
 
   # A device works on 2 of a micro-batch's 8 answers, and holds a few times the logits of one piece of them at most.
   logits = 2 * 1024 * 4 * 300
