@@ -10,7 +10,6 @@ from tests.scale.processes import join, spawn
 
 PROGRAM = textwrap.dedent('''
   import dataclasses, os, pathlib, sys
-  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
   from core import mesh
   many = int(os.environ['PROCESSES'])
   if many > 1:
@@ -20,8 +19,11 @@ PROGRAM = textwrap.dedent('''
   # An untrained policy writes no calls and no right answers: its turns are read as calls, some of its ends as right.
   trajectory.parse = lambda text, most: [Call('python', {'code': f'print({len(text)})'})]
   train.reward = lambda trace, answer: float(sum(trace.ids) % 3 == 0)
+  make, steps = train.make_step, []
+  train.make_step = lambda *a, **k: steps.append(make(*a, **k)) or steps[-1]
   smoke = train.CONFIGS['smoke']
   train.main(dataclasses.replace(smoke, updates=2, accumulate=2, eval_every=1), pathlib.Path(sys.argv[1]))
+  assert [s._cache_size() for s in steps] == [1, 1]  # demonstrations, and all updates of all stages
 ''')
 # Sampled tokens and what tools say to them must agree exactly, sums of floats nearly.
 EXACT = ('reward', 'tokens', 'turns', 'calls', 'calls_failed', 'roc_groups', 'heldout_accuracy', 'stage')

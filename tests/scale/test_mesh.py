@@ -1,14 +1,12 @@
 """Eight fake devices compute what one computes: forward, loss, gradients, loading, generation."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.scale.processes import ROOT, join, spawn
+
 SCRIPT = """
 import dataclasses, functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
@@ -70,11 +68,8 @@ def test_eight_devices_equal_one(case, fixture, tmp_path):
   folder = ROOT / 'tests' / 'parity' / 'fixtures' / fixture
   if fixture.endswith('-even'):
     folder = even(folder.with_name(fixture.removesuffix('-even')), tmp_path)
-  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-  out = subprocess.run([sys.executable, '-c', SCRIPT, case, str(folder)], capture_output=True, text=True, check=False,
-                       cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'})
-  assert out.returncode == 0, out.stderr[-4000:]
-  gaps = json.loads(out.stdout.splitlines()[-1])
+  ((out, _),) = join(spawn(SCRIPT, case, str(folder), devices=8), limit=600)
+  gaps = json.loads(out.splitlines()[-1])
   assert gaps['split'] > 10
   assert max(gaps[k] for k in ('loss', 'logits', 'gradients')) <= 1e-5, gaps
   assert gaps['ids']

@@ -1,14 +1,11 @@
 """The MPO phase of an InternVL policy on eight devices is the phase on one."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.scale.processes import join, spawn
+
 SCRIPT = """
 import dataclasses, pathlib, sys
 import jax
@@ -30,10 +27,7 @@ for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh
 
 @pytest.mark.slow
 def test_eight_devices_equal_one(tmp_path):
-  flags = '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0'
-  out = subprocess.run([sys.executable, '-c', SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False,
-                       cwd=ROOT, env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'})
-  assert out.returncode == 0, out.stderr[-4000:]
+  join(spawn(SCRIPT, str(tmp_path), devices=8), limit=600)
   one, eight = ([json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
                 for name in ('one', 'eight'))
   for a, b in zip(one, eight):

@@ -10,7 +10,6 @@ from tests.scale.processes import join, spawn
 
 PROGRAM = textwrap.dedent('''
   import dataclasses, json, os
-  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
   from core import mesh
   many = int(os.environ['PROCESSES'])
   if many > 1:
@@ -61,7 +60,6 @@ def test_an_engine_over_two_processes_samples_as_one():
 
 BESIDE = textwrap.dedent('''
   import os
-  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
   from core import mesh
   mesh.start(os.environ['COORDINATOR'], 2, int(os.environ['PROCESS']))
   import jax, numpy as np

@@ -10,32 +10,30 @@ from tests.scale.processes import join, spawn
 
 PROGRAM = textwrap.dedent('''
   import dataclasses, operator, os, pathlib, sys
-  os.environ['XLA_FLAGS'] += ' --xla_backend_optimization_level=0'
   from core import mesh
   many = int(os.environ['PROCESSES'])
   if many > 1:
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
-  from rl import tasks, train
+  from rl import configs, tasks, train, update
   # Something in which the answers of an untrained model to one prompt differ.
   tasks.TASKS['digits'] = dataclasses.replace(tasks.TASKS['digits'], reward=operator.lt)
   folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
   config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=4, steps=4, save_every=1, eval_every=3,
-                               group=4, advantage='reinforce_pp')
+                               group=4, advantage='reinforce_pp', warmup=configs.Warmup(steps=0))
   if sys.argv[2] == 'shared':
     config = dataclasses.replace(config, engine_processes=many, engine_mesh=mesh.Shape(model=2))
-  if stop:
-    from rl import update
-    make = update.make_step
-    def breaking(*a, **k):
-      step, calls = make(*a, **k), []
-      def run(*args):
-        calls.append(1)
-        if len(calls) > stop:
-          os._exit(9)
-        return step(*args)
-      return run
-    update.make_step = breaking
+  make, steps, calls = update.make_step, [], []
+  def watched(*a, **k):
+    steps.append(make(*a, **k))
+    def run(*args):
+      calls.append(1)
+      if len(calls) > (stop or 16):
+        os._exit(9)
+      return steps[0](*args)
+    return run
+  update.make_step = watched
   train.main(config, folder)
+  assert steps[0]._cache_size() == 1  # of all updates
 ''')
 
 
