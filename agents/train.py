@@ -163,6 +163,7 @@ def reinforce(s: Setup, weights, workdir: pathlib.Path):
     parts = [mesh.to_global((part, np.full(len(part.length), n == 0)), s.place) for n, part in enumerate(mine)]
     old = [recompute(state.params, part) if n else part.logp[:, 1:] for n, (part, _) in enumerate(parts)]
     for (part, fresh), before in zip(parts, old):
+      before = jax.device_put(before, part.logp.sharding)  # laid out alike: one compiled step takes them all
       state, update = step(state, None, (part, before, fresh), jax.random.key(0))
     if (i + 1) % c.eval_every == 0:
       s.update(state.params)
