@@ -88,13 +88,6 @@ class Ahead(InTurn):
     return self._thread.submit(rollout)
 
 
-def _later(part: update.Rollouts, logp: jax.Array) -> update.Rollouts:
-  """Rollouts as one of the later updates takes them, laid out like the first's: its step is compiled for both."""
-  fresh = jnp.zeros_like(part.fresh)
-  return part.replace(old_logp=jax.device_put(logp, part.old_logp.sharding),
-                      fresh=jax.device_put(fresh, part.fresh.sharding))
-
-
 def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: jax.sharding.Mesh) -> internvl.Params:
   """Rollouts and updates on the mesh `place` until `config.steps`; returns the weights."""
   c = s.config
@@ -112,7 +105,9 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
     batch, metrics, behind = source.collect(whole(train), state['behind'], cursor, i + 1 < c.steps)
     parts = [mesh.dealt(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
-      parts[1:] = [_later(part, recompute(whole(train), part)) for part in parts[1:]]
+      # Laid out like what was sampled: one compiled step takes them all.
+      parts[1:] = [part.replace(old_logp=jax.device_put(recompute(whole(train), part), part.old_logp.sharding),
+                                fresh=jnp.zeros_like(part.fresh)) for part in parts[1:]]
     for part in parts:
       train, made = step(train, frozen, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:

@@ -73,7 +73,7 @@ def test_policy_update_compiles(small):
   made = report.make('', program, on, chip, compiled)
   assert made.fits and made.collectives
   # Prompts and answers to them: forward, forward again, and two kernels backward. Tiles, not trained: forward.
-  assert compiled.text.count('custom_call_target="tpu_custom_call"') >= 9
+  assert 9 <= compiled.text.count('custom_call_target="tpu_custom_call"') < 12
 
   # A device works on 2 of a micro-batch's 8 answers, and holds a few times the logits of one piece of them at most.
   logits = 2 * 1024 * 4 * 300
