@@ -17,6 +17,7 @@ parity: .venv/parity ## numerics against torch, live
 	$(BIN)/python -m pytest -m parity
 
 lint: .venv/test
+	$(BIN)/ruff format -q --check .
 	$(BIN)/ruff check -q .
 
 clean:

@@ -8,100 +8,110 @@ PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents'
 
 # What the isolated Python needs: system call numbers; for other hosts a server and a client.
 SANDBOX = [
-    'httpx>=0.27,<1',
-    'starlette>=0.46,<2',
-    'system-calls>=7,<8',
-    'uvicorn>=0.30,<1',
+  'httpx>=0.27,<1',
+  'starlette>=0.46,<2',
+  'system-calls>=7,<8',
+  'uvicorn>=0.30,<1',
 ]
 
 # What the benchmarks need beyond the core: scorers, model clients, reports.
 BENCH = [
-    'httpx>=0.27,<1',
-    'jinja2>=3.1,<4',
-    'jiwer>=4,<5',
-    'math-verify>=0.8,<1',
-    'mpmath>=1.3,<2',
-    'rapidfuzz>=3.9,<4',
-    'sympy>=1.13,<2',
-    # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
-    'whisper-normalizer>=0.1.10,<0.2',
+  'httpx>=0.27,<1',
+  'jinja2>=3.1,<4',
+  'jiwer>=4,<5',
+  'math-verify>=0.8,<1',
+  'mpmath>=1.3,<2',
+  'rapidfuzz>=3.9,<4',
+  'sympy>=1.13,<2',
+  # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
+  'whisper-normalizer>=0.1.10,<0.2',
 ]
 
 # What agents need beyond the core: a chat client, the Model Context Protocol, readers of documents and pages.
 AGENTS = [
-    'beautifulsoup4>=4.12,<5',
-    'httpx>=0.27,<1',
-    'jinja2>=3.1,<4',
-    'markdownify>=1.1,<2',
-    'mcp>=2.3,<3',
-    'openpyxl>=3.1,<4',
-    'pypdf>=5,<8',
-    'python-docx>=1.1,<2',
-    'python-pptx>=1,<2',
+  'beautifulsoup4>=4.12,<5',
+  'httpx>=0.27,<1',
+  'jinja2>=3.1,<4',
+  'markdownify>=1.1,<2',
+  'mcp>=2.3,<3',
+  'openpyxl>=3.1,<4',
+  'pypdf>=5,<8',
+  'python-docx>=1.1,<2',
+  'python-pptx>=1,<2',
 ]
 
 EXTRAS = {
-    'cuda': ['jax[cuda13]'],
-    'tpu': ['jax[tpu]'],
-    # Ahead-of-time compilation for TPU topologies without a TPU: the libtpu that the jax release names.
-    'plan': ['jax[tpu]'],
-    'bench': BENCH,
-    # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
-    'rl': ['math-verify>=0.8,<1'],
-    # Isolated Python for agents, and the adapter that spreads it over a Ray cluster.
-    'sandbox': SANDBOX,
-    'agents': [*AGENTS, *SANDBOX],
-    'ray': ['ray>=2.40,<3', *SANDBOX],
-    # The published SEED scorer's parser, for `mode='compat'` only.
-    'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
-    # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
-    'video': ['av>=14,<19'],
-    'test': ['av>=14,<19', 'pint>=0.24,<1', 'pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6.100', 'ruff>=0.9',
-             'psutil>=6', *AGENTS, *SANDBOX, *BENCH],
-    # Reference implementations for the numerics tests only; never imported by the packages.
-    'parity': ['torch>=2.9'],
+  'cuda': ['jax[cuda13]'],
+  'tpu': ['jax[tpu]'],
+  # Ahead-of-time compilation for TPU topologies without a TPU: the libtpu that the jax release names.
+  'plan': ['jax[tpu]'],
+  'bench': BENCH,
+  # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
+  'rl': ['math-verify>=0.8,<1'],
+  # Isolated Python for agents, and the adapter that spreads it over a Ray cluster.
+  'sandbox': SANDBOX,
+  'agents': [*AGENTS, *SANDBOX],
+  'ray': ['ray>=2.40,<3', *SANDBOX],
+  # The published SEED scorer's parser, for `mode='compat'` only.
+  'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
+  # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
+  'video': ['av>=14,<19'],
+  'test': [
+    'av>=14,<19',
+    'pint>=0.24,<1',
+    'pytest>=8',
+    'pytest-xdist>=3.6',
+    'hypothesis>=6.100',
+    'ruff>=0.17,<0.18',
+    'psutil>=6',
+    *AGENTS,
+    *SANDBOX,
+    *BENCH,
+  ],
+  # Reference implementations for the numerics tests only; never imported by the packages.
+  'parity': ['torch>=2.9'],
 }
 
 setup(
-    name='espalier-jax',
-    version='0.1.0',
-    description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
-    long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    license_files=['LICENSE'],
-    python_requires='>=3.11',
-    packages=find_packages(include=[p for name in PACKAGES for p in (name, f'{name}.*')]),
-    include_package_data=True,
-    install_requires=[
-        'jax>=0.10,<0.12',
-        'flax>=0.12',
-        'optax>=0.2.6',
-        'orbax-checkpoint>=0.11.30',
-        'grain>=0.2.12',
-        'transformers>=5,<6',
-        'tokenizers>=0.22',
-        'sentencepiece>=0.2',
-        'safetensors>=0.6',
-        'einops>=0.8',
-        'tensorstore>=0.1.76',
-        'absl-py>=2.1',
-        'ml_collections>=1.1',
-        'numpy>=2',
-        'pillow>=11',
-        'tensorboardX>=2.6',
-        'tqdm>=4.66',
-        'matplotlib>=3.9',
-        'scikit-learn>=1.5',
-        'pyarrow>=17',
-        'array_record>=0.8',
-    ],
-    extras_require=EXTRAS,
-    classifiers=[
-        'Intended Audience :: Science/Research',
-        'Operating System :: POSIX :: Linux',
-        'Programming Language :: Python :: 3.11',
-        'Programming Language :: Python :: 3.12',
-        'Topic :: Scientific/Engineering :: Artificial Intelligence',
-    ],
+  name='espalier-jax',
+  version='0.1.0',
+  description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
+  long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  python_requires='>=3.11',
+  packages=find_packages(include=[p for name in PACKAGES for p in (name, f'{name}.*')]),
+  include_package_data=True,
+  install_requires=[
+    'jax>=0.10,<0.12',
+    'flax>=0.12',
+    'optax>=0.2.6',
+    'orbax-checkpoint>=0.11.30',
+    'grain>=0.2.12',
+    'transformers>=5,<6',
+    'tokenizers>=0.22',
+    'sentencepiece>=0.2',
+    'safetensors>=0.6',
+    'einops>=0.8',
+    'tensorstore>=0.1.76',
+    'absl-py>=2.1',
+    'ml_collections>=1.1',
+    'numpy>=2',
+    'pillow>=11',
+    'tensorboardX>=2.6',
+    'tqdm>=4.66',
+    'matplotlib>=3.9',
+    'scikit-learn>=1.5',
+    'pyarrow>=17',
+    'array_record>=0.8',
+  ],
+  extras_require=EXTRAS,
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Operating System :: POSIX :: Linux',
+    'Programming Language :: Python :: 3.11',
+    'Programming Language :: Python :: 3.12',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
 )

@@ -20,8 +20,16 @@ class Conversation(Trace):
   error: str = ''
 
 
-def converse(endpoint: Endpoint, messages: Sequence[Mapping], *, runner: Runner, bounds: Bounds,
-             sampling: Sampling, seed: int = 0, tools: Sequence[Mapping] = ()) -> Conversation:
+def converse(
+  endpoint: Endpoint,
+  messages: Sequence[Mapping],
+  *,
+  runner: Runner,
+  bounds: Bounds,
+  sampling: Sampling,
+  seed: int = 0,
+  tools: Sequence[Mapping] = (),
+) -> Conversation:
   """One conversation, from `messages` (system and user turns) to its end.
 
   tools: schemas, for servers that parse calls themselves; calls in the text are read as `agents.protocol` does. A
@@ -32,8 +40,9 @@ def converse(endpoint: Endpoint, messages: Sequence[Mapping], *, runner: Runner,
   while not c.stop:
     left = bounds.response - spent
     try:
-      reply = endpoint.chat(c.messages, dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, left)),
-                            seed + len(c.turns), tools)
+      reply = endpoint.chat(
+        c.messages, dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, left)), seed + len(c.turns), tools
+      )
     except RequestFailed as error:
       c.stop, c.error = 'request_failed', str(error)
       return c
@@ -49,10 +58,11 @@ def converse(endpoint: Endpoint, messages: Sequence[Mapping], *, runner: Runner,
 
 def _hear(c: Conversation, reply: Reply, bounds: Bounds, spent: int) -> list[tuple[str, Call]]:
   """Notes a reply; its calls with the server's ids ('' when they stand in the text), or none when it was the last."""
-  given = reply.calls[:bounds.calls]
+  given = reply.calls[: bounds.calls]
   c.turns.append(Turn(reply.text))
-  c.messages.append({'role': 'assistant', 'content': reply.text}
-                    | ({'tool_calls': [call.as_turn() for call in given]} if given else {}))
+  c.messages.append(
+    {'role': 'assistant', 'content': reply.text} | ({'tool_calls': [call.as_turn() for call in given]} if given else {})
+  )
   if reply.finish == 'length' or spent >= bounds.response:
     c.stop = 'length'
   elif len(c.turns) >= bounds.turns:
@@ -82,8 +92,14 @@ def _tool_turns(ids: Sequence[str], responses: Sequence[str]) -> list[dict]:
   return [{'role': 'user', 'content': '\n'.join(f'{RESPONSE}\n{text}\n{END_RESPONSE}' for text in responses)}]
 
 
-def rollout(endpoint: Endpoint, conversations: Sequence[Sequence[Mapping]], seeds: Sequence[int], *,
-            concurrency: int = 32, **options) -> list[Conversation]:
+def rollout(
+  endpoint: Endpoint,
+  conversations: Sequence[Sequence[Mapping]],
+  seeds: Sequence[int],
+  *,
+  concurrency: int = 32,
+  **options,
+) -> list[Conversation]:
   """`converse` for each conversation and seed, in their order, `concurrency` at a time."""
   one = lambda messages, seed: converse(endpoint, messages, seed=seed, **options)
   with concurrent.futures.ThreadPoolExecutor(concurrency) as threads:

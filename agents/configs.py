@@ -47,8 +47,9 @@ class Config:
   data: str = field('', 'JSONL of training problems, {"problem", "answer"} a line; empty: products of two numbers')
   heldout: str = field('', 'JSONL of held-out problems, when data is given')
   tool: str = field('python', 'name of the Python tool')
-  tools: str = field('', 'address of a running agents.serve_tools, unix:/path or http://host:port; empty: a sandbox in '
-                         'each process')
+  tools: str = field(
+    '', 'address of a running agents.serve_tools, unix:/path or http://host:port; empty: a sandbox in each process'
+  )
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, problems, sampling and selection')
   sft: Sft = field(Sft(), 'supervised start')
@@ -70,8 +71,9 @@ class Config:
   workers: int = field(2, 'tool calls that run at once, in each process')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
   view: int = field(1000, 'characters of each output stream that the model sees')
-  lag: int | None = field(None, 'engine steps until a response is taken, which makes runs repeat bit for bit; none: '
-                                'as it comes')
+  lag: int | None = field(
+    None, 'engine steps until a response is taken, which makes runs repeat bit for bit; none: as it comes'
+  )
   eval_problems: int = field(512, 'held-out problems before and after')
   eval_temperature: float = field(0.6, 'of sampling in evaluation')
   eval_every: int = field(10, 'rollouts between looks at an eighth of them')
@@ -80,8 +82,11 @@ class Config:
   stages = property(lambda self: tuple(s for s in (self.stage1, self.stage2, self.stage3) if s.steps))
   steps = property(lambda self: sum(s.steps for s in self.stages))
   sampled = property(lambda self: self.group if self.roc == 'off' else self.group * self.oversample)
-  bounds = property(lambda self: Bounds(max(s.bounds.response for s in self.stages), self.stages[-1].bounds.turns,
-                                        calls=self.stages[-1].bounds.calls))
+  bounds = property(
+    lambda self: Bounds(
+      max(s.bounds.response for s in self.stages), self.stages[-1].bounds.turns, calls=self.stages[-1].bounds.calls
+    )
+  )
 
   def __post_init__(self):
     for name in ('prompts', 'oversample', 'updates', 'accumulate', 'workers', 'eval_every', 'save_every'):
@@ -92,8 +97,10 @@ class Config:
     if self.group < 3:
       raise ValueError(f'group={self.group}: expected 3 or more, two of one kind and one of the other')
     if self.prompts * self.group % (self.updates * self.accumulate):
-      raise ValueError(f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
-                       f'{self.prompts * self.group} trajectories of a rollout')
+      raise ValueError(
+        f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
+        f'{self.prompts * self.group} trajectories of a rollout'
+      )
     for name, optim, steps in (('', self.optim, self.steps * self.updates), ('sft.', self.sft.optim, self.sft.steps)):
       if steps and optim.warmup_steps >= steps:
         raise ValueError(f'{name}optim.warmup_steps={optim.warmup_steps}: expected fewer than all {steps} updates')
@@ -108,21 +115,44 @@ class Config:
 
 
 _TINY = Config(
-    sft=Sft(steps=200, batch=64, length=112, calls=0.25, slips=0.25, guesses=0.5),
-    stage1=Stage(20, Bounds(112, 3)), stage2=Stage(10, Bounds(144, 4)),
-    prompts=16, group=8, workers=2, profile='python', lag=2, eval_problems=256,
-    optim=Optim('muon', lr=2e-3, schedule='linear', end=0.1, warmup_steps=2))
+  sft=Sft(steps=200, batch=64, length=112, calls=0.25, slips=0.25, guesses=0.5),
+  stage1=Stage(20, Bounds(112, 3)),
+  stage2=Stage(10, Bounds(144, 4)),
+  prompts=16,
+  group=8,
+  workers=2,
+  profile='python',
+  lag=2,
+  eval_problems=256,
+  optim=Optim('muon', lr=2e-3, schedule='linear', end=0.1, warmup_steps=2),
+)
 
 CONFIGS = {
-    'tiny': _TINY,
-    # Seconds instead of minutes: for tests and for trying a flag.
-    'smoke': dataclasses.replace(
-        _TINY, sft=Sft(steps=4, batch=8, optim=Optim(schedule='constant')), prompts=4, group=4,
-        stage1=Stage(2, Bounds(64, 3)), stage2=Stage(1, Bounds(80, 3)), stage3=Stage(1, Bounds(80, 3), 4, True),
-        engine=Room(8, 96, 8, 8, 32), eval_problems=8, eval_every=2, save_every=2),
-    # The published recipe (arXiv 2508.20722 §4); give it --config.model, --config.data and --config.heldout.
-    'rstar2': Config(
-        tool='execute_python_code_with_standard_io', stage1=Stage(300, Bounds(8192, 10)),
-        stage2=Stage(85, Bounds(12288, 10)), stage3=Stage(125, Bounds(12288, 15), 42_000, True), dtype='bfloat16',
-        remat='full', workers=64, engine=Room(256, 65536, 64, 32, 512), eval_problems=30),
+  'tiny': _TINY,
+  # Seconds instead of minutes: for tests and for trying a flag.
+  'smoke': dataclasses.replace(
+    _TINY,
+    sft=Sft(steps=4, batch=8, optim=Optim(schedule='constant')),
+    prompts=4,
+    group=4,
+    stage1=Stage(2, Bounds(64, 3)),
+    stage2=Stage(1, Bounds(80, 3)),
+    stage3=Stage(1, Bounds(80, 3), 4, True),
+    engine=Room(8, 96, 8, 8, 32),
+    eval_problems=8,
+    eval_every=2,
+    save_every=2,
+  ),
+  # The published recipe (arXiv 2508.20722 §4); give it --config.model, --config.data and --config.heldout.
+  'rstar2': Config(
+    tool='execute_python_code_with_standard_io',
+    stage1=Stage(300, Bounds(8192, 10)),
+    stage2=Stage(85, Bounds(12288, 10)),
+    stage3=Stage(125, Bounds(12288, 15), 42_000, True),
+    dtype='bfloat16',
+    remat='full',
+    workers=64,
+    engine=Room(256, 65536, 64, 32, 512),
+    eval_problems=30,
+  ),
 }

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping
 from agents.dispatcher_metrics import Metrics
 from agents.sandbox import HarnessError, Limits, Pool, Result, Session
 
-_PAUSE = 0.05                                        # seconds before the first retry, doubled for each further one
+_PAUSE = 0.05  # seconds before the first retry, doubled for each further one
 
 
 class Full(RuntimeError):
@@ -57,14 +57,22 @@ class Dispatcher:
     self.metrics = Metrics(pool.workers)
     self._threads = concurrent.futures.ThreadPoolExecutor(pool.workers, thread_name_prefix='sandbox')
     self._trajectories: collections.OrderedDict[Hashable, _Trajectory] = collections.OrderedDict()
-    self._turns: collections.deque[Hashable] = collections.deque()      # trajectories that wait, in order of turn
+    self._turns: collections.deque[Hashable] = collections.deque()  # trajectories that wait, in order of turn
     self._waiting = self._running = 0
     self._room = asyncio.Condition()
     self._tasks: set[asyncio.Task] = set()
 
-  async def run(self, trajectory: Hashable, code: str, *, stdin: str | bytes = '',
-                files: Mapping[str, str | bytes] | None = None, limits: Limits | None = None, keep: bool = False,
-                wait: bool = True) -> Result:
+  async def run(
+    self,
+    trajectory: Hashable,
+    code: str,
+    *,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+    keep: bool = False,
+    wait: bool = True,
+  ) -> Result:
     """Runs code for a trajectory. keep: in the state its earlier `keep` calls left, one after another.
 
     A kept state can be lost (a limit ended its process, or it had to make room): then `Result.fresh` is true again.
@@ -127,7 +135,7 @@ class Dispatcher:
     for _ in range(len(self._turns)):
       name = self._turns.popleft()
       line = self._trajectories[name]
-      if line.busy and line.waiting[0].keep:         # its state is in use
+      if line.busy and line.waiting[0].keep:  # its state is in use
         self._turns.append(name)
         continue
       call = line.waiting.popleft()
@@ -144,7 +152,7 @@ class Dispatcher:
       async with self._room:
         self._waiting -= 1
         self._room.notify()
-      if call.future.done():                         # its caller gave up
+      if call.future.done():  # its caller gave up
         return
       queued = time.monotonic() - call.asked
       result = await self._attempt(name, line, call)
@@ -152,7 +160,7 @@ class Dispatcher:
       self.metrics.add(result)
       if not call.future.done():
         call.future.set_result(result)
-    except Exception as error:                       # such as arguments that could never run: the caller's to see
+    except Exception as error:  # such as arguments that could never run: the caller's to see
       if not call.future.done():
         call.future.set_exception(error)
     finally:
@@ -178,7 +186,7 @@ class Dispatcher:
         return Result('harness', reason=str(error))
       result = await loop.run_in_executor(self._threads, run, *call.arguments)
       if result.status != 'harness' or (call.keep and kept):
-        return result                                # a lost state cannot be had again by trying
+        return result  # a lost state cannot be had again by trying
     return result
 
   def _session(self, line: _Trajectory) -> Session:
@@ -203,5 +211,8 @@ class Dispatcher:
 
   def figures(self) -> dict:
     """Counts, rates and latencies since the start, and the present load."""
-    return self.metrics.figures() | {'waiting': self._waiting, 'running': self._running,
-                                     'sessions': sum(t.session is not None for t in self._trajectories.values())}
+    return self.metrics.figures() | {
+      'waiting': self._waiting,
+      'running': self._running,
+      'sessions': sum(t.session is not None for t in self._trajectories.values()),
+    }

@@ -25,14 +25,26 @@ class Client:
     path = address.removeprefix('unix:')
     transport = httpx.AsyncHTTPTransport(uds=path) if path != address else None
     headers = {'Authorization': f'Bearer {token}'} if token else {}
-    self._http = httpx.AsyncClient(base_url='http://tools' if transport else address, transport=transport,
-                                   headers=headers, timeout=httpx.Timeout(None, connect=5.0),
-                                   limits=httpx.Limits(max_connections=None))
+    self._http = httpx.AsyncClient(
+      base_url='http://tools' if transport else address,
+      transport=transport,
+      headers=headers,
+      timeout=httpx.Timeout(None, connect=5.0),
+      limits=httpx.Limits(max_connections=None),
+    )
     self.patience = patience
 
-  async def run(self, trajectory: str, code: str, *, stdin: str | bytes = '',
-                files: Mapping[str, str | bytes] | None = None, limits: Limits | None = None, keep: bool = False,
-                wait: bool = True) -> Result:
+  async def run(
+    self,
+    trajectory: str,
+    code: str,
+    *,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+    keep: bool = False,
+    wait: bool = True,
+  ) -> Result:
     """As `Dispatcher.run`. Raises Full, ValueError as it does, and PermissionError on a wrong token."""
     body = encode(trajectory, code, stdin, files, limits, keep, wait)
     deadline, pause = time.monotonic() + self.patience, 0.05
@@ -65,13 +77,26 @@ class Client:
     await self._http.aclose()
 
 
-def encode(trajectory: str, code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | None,
-           limits: Limits | None, keep: bool, wait: bool) -> dict:
+def encode(
+  trajectory: str,
+  code: str,
+  stdin: str | bytes,
+  files: Mapping[str, str | bytes] | None,
+  limits: Limits | None,
+  keep: bool,
+  wait: bool,
+) -> dict:
   """A call as JSON: bytes become {"base64": …}."""
   text = lambda value: {'base64': base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-  return {'trajectory': trajectory, 'code': code, 'stdin': text(stdin), 'keep': keep, 'wait': wait,
-          'files': {name: text(content) for name, content in (files or {}).items()},
-          'limits': dataclasses.asdict(limits) if limits else None}
+  return {
+    'trajectory': trajectory,
+    'code': code,
+    'stdin': text(stdin),
+    'keep': keep,
+    'wait': wait,
+    'files': {name: text(content) for name, content in (files or {}).items()},
+    'limits': dataclasses.asdict(limits) if limits else None,
+  }
 
 
 def _decode(answer: httpx.Response) -> Result:

@@ -5,7 +5,7 @@ import time
 
 from agents.sandbox import STATUSES, Result
 
-_RECENT = 4096                                       # calls over which latencies are taken
+_RECENT = 4096  # calls over which latencies are taken
 
 
 class Metrics:
@@ -15,7 +15,7 @@ class Metrics:
     self.workers, self.started = workers, time.monotonic()
     self.statuses = dict.fromkeys(STATUSES, 0)
     self.retries = self.evicted = 0
-    self.busy = 0.0                                  # worker seconds
+    self.busy = 0.0  # worker seconds
     self._recent: collections.deque[tuple[float, float]] = collections.deque(maxlen=_RECENT)
 
   def add(self, result: Result) -> None:
@@ -27,8 +27,14 @@ class Metrics:
   def figures(self) -> dict:
     """Numbers by name: seconds, counts, fractions."""
     up, calls = time.monotonic() - self.started, sum(self.statuses.values())
-    figures = {'calls': calls, 'calls_per_second': calls / up, 'uptime': up, 'busy': self.busy / (up * self.workers),
-               'retries': self.retries, 'evicted_sessions': self.evicted}
+    figures = {
+      'calls': calls,
+      'calls_per_second': calls / up,
+      'uptime': up,
+      'busy': self.busy / (up * self.workers),
+      'retries': self.retries,
+      'evicted_sessions': self.evicted,
+    }
     figures |= {f'status_{name}': count for name, count in self.statuses.items()}
     for name, values in zip(('queued', 'run', 'total'), zip(*((q, s, q + s) for q, s in self._recent))):
       ranked = sorted(values)

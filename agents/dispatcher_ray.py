@@ -52,13 +52,26 @@ class RayDispatcher:
     nodes = [node['NodeID'] for node in ray.nodes() if node['Alive']]
     actor = ray.remote(_Node)
     self._nodes = [
-        actor.options(num_cpus=0, max_restarts=-1, max_concurrency=queue + 2 * workers,
-                      scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
-        .remote(workers, limits or Limits(), profile, queue) for node in nodes]
+      actor.options(
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=queue + 2 * workers,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+      ).remote(workers, limits or Limits(), profile, queue)
+      for node in nodes
+    ]
 
-  async def run(self, trajectory: str, code: str, *, stdin: str | bytes = '',
-                files: Mapping[str, str | bytes] | None = None, limits: Limits | None = None, keep: bool = False,
-                wait: bool = True) -> Result:
+  async def run(
+    self,
+    trajectory: str,
+    code: str,
+    *,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+    keep: bool = False,
+    wait: bool = True,
+  ) -> Result:
     """As `Dispatcher.run`; an error of the dispatcher comes as it would there."""
     options = {'stdin': stdin, 'files': files, 'limits': limits, 'keep': keep, 'wait': wait}
     try:

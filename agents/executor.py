@@ -14,8 +14,9 @@ from core.endpoint import Call, RequestFailed, Sampling
 MAX_EMPTY = 3  # replies without words or calls, in a row
 
 
-def execute(model, tools: Toolbox, history: Sequence[Group], step: Step, cycle: int, watch: Watch,
-            sampling: Sampling, seed: int) -> Subtask:
+def execute(
+  model, tools: Toolbox, history: Sequence[Group], step: Step, cycle: int, watch: Watch, sampling: Sampling, seed: int
+) -> Subtask:
   """Carries out `step`. history: the shared turns before it, as groups. Whatever happens is a Subtask.
 
   A reply with calls is never taken for a result, whatever it says beside them; the released code of Memento ends the
@@ -37,7 +38,7 @@ def execute(model, tools: Toolbox, history: Sequence[Group], step: Step, cycle: 
       return end(f'Not finished: {error}', 'request_failed')
     watch.spend(turns, reply)
     if reply.calls:
-      asked = reply.calls[:watch.limits.calls]
+      asked = reply.calls[: watch.limits.calls]
       done = _call_all(tools, asked, watch)
       calls += done
       groups.append(_exchange(reply.text, asked, done, len(reply.calls) - len(asked)))
@@ -80,8 +81,10 @@ def _exchange(text: str, calls: Sequence[Call], done: Sequence[ToolCall], left_o
   ids = [call.id or f'call_{n}' for n, call in enumerate(calls)]
   asked = [{**call.as_turn(), 'id': key} for call, key in zip(calls, ids)]
   turns: list[Mapping] = [{'role': 'assistant', 'content': text, 'tool_calls': asked}]
-  turns += [{'role': 'tool', 'tool_call_id': key, 'content': f'Error: {c.result}' if c.failed else c.result}
-            for key, c in zip(ids, done)]
+  turns += [
+    {'role': 'tool', 'tool_call_id': key, 'content': f'Error: {c.result}' if c.failed else c.result}
+    for key, c in zip(ids, done)
+  ]
   if left_out:
     turns.append({'role': 'user', 'content': f'{left_out} more calls of that reply were not made: too many at once.'})
   return Group(tuple(turns))

@@ -19,7 +19,7 @@ def answer(trace: Trace) -> str | None:
   text = '\n'.join(turn.text for turn in trace.turns)
   end = text.rfind(END_ANSWER)
   start = text.rfind(ANSWER, 0, end) if end >= 0 else -1
-  block = text[start + len(ANSWER):end].strip() if start >= 0 else ''
+  block = text[start + len(ANSWER) : end].strip() if start >= 0 else ''
   found = last_box(block) or block or last_box(text)
   if found:
     return found

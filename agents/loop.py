@@ -24,8 +24,17 @@ class Drawing:
   top_p: float = 1.0
 
 
-def rollout(engines: Sequence[Engine], prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, protocol: Protocol,
-            runner: Runner, bounds: Bounds, drawing: Drawing = Drawing(), lag: int | None = None) -> list[Trajectory]:
+def rollout(
+  engines: Sequence[Engine],
+  prompts: Sequence[Sequence[int]],
+  seeds: Sequence[int],
+  *,
+  protocol: Protocol,
+  runner: Runner,
+  bounds: Bounds,
+  drawing: Drawing = Drawing(),
+  lag: int | None = None,
+) -> list[Trajectory]:
   """One trajectory for each prompt and seed, in their order.
 
   A trajectory's tokens depend on its prompt, its seed, the weights and what the tools answer. lag: None takes responses
@@ -82,8 +91,9 @@ class _Rollout:
 
   def _check(self, t: Trajectory) -> None:
     if self._need(t) > max(self._placement.capacities):
-      raise ValueError(f'a rollout of up to {self._need(t)} tokens does not fit a cache of '
-                       f'{max(self._placement.capacities)}')
+      raise ValueError(
+        f'a rollout of up to {self._need(t)} tokens does not fit a cache of {max(self._placement.capacities)}'
+      )
 
   def _need(self, t: Trajectory) -> int:
     """Tokens of cache that a trajectory may come to take, in whole pages."""
@@ -95,8 +105,14 @@ class _Rollout:
       self._submit(engine, queue.popleft())
 
   def _submit(self, engine: int, t: Trajectory) -> None:
-    request = Request([*t.prompt, *t.ids], t.left(self._bounds), stops=(self._protocol.stop_id,), seed=t.seed,
-                      temperature=self._drawing.temperature, top_p=self._drawing.top_p)
+    request = Request(
+      [*t.prompt, *t.ids],
+      t.left(self._bounds),
+      stops=(self._protocol.stop_id,),
+      seed=t.seed,
+      temperature=self._drawing.temperature,
+      top_p=self._drawing.top_p,
+    )
     self._decoding[engine][self._engines[engine].submit(request)[0]] = t
 
   def _collect(self) -> None:

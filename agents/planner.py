@@ -31,20 +31,42 @@ class Agent:
   limits: Limits = dataclasses.field(default_factory=Limits)
   sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(max_tokens=15_000))
 
-  def answer(self, question: str, *, task_id: str = '', attachments: Sequence[str] = (), seed: int = 0,
-             on_event: Callable[[Event], None] = lambda event: None) -> Episode:
+  def answer(
+    self,
+    question: str,
+    *,
+    task_id: str = '',
+    attachments: Sequence[str] = (),
+    seed: int = 0,
+    on_event: Callable[[Event], None] = lambda event: None,
+  ) -> Episode:
     """Answers a question; whatever goes wrong on the way is in the episode. Memory is read and not written."""
     watch = Watch(self.limits, on_event)
     found = self.memory.read(question, key=task_id) if self.memory else []
     for f in found:
-      watch.say('case', f'Case {f.case.id}, {"success" if f.case.positive else "failure"}, {f.score:.3f}',
-                f'{f.case.task}\n{f.case.plan}')
+      watch.say(
+        'case',
+        f'Case {f.case.id}, {"success" if f.case.positive else "failure"}, {f.score:.3f}',
+        f'{f.case.task}\n{f.case.plan}',
+      )
     run = _Run(self, watch, _opening(question, task_id, attachments, found), _seed(seed, task_id or question))
     answer, stop = run.to_the_end()
     watch.say('answer' if stop == 'answered' else 'stop', stop, answer)
-    return Episode(task_id, question, answer, stop, run.plan, tuple(f.case.id for f in found),
-                   self.memory.version() if self.memory else 'none', tuple(run.replies), tuple(run.subtasks),
-                   tuple(watch.events), watch.prompt_tokens, watch.reply_tokens, round(watch.seconds, 3))
+    return Episode(
+      task_id,
+      question,
+      answer,
+      stop,
+      run.plan,
+      tuple(f.case.id for f in found),
+      self.memory.version() if self.memory else 'none',
+      tuple(run.replies),
+      tuple(run.subtasks),
+      tuple(watch.events),
+      watch.prompt_tokens,
+      watch.reply_tokens,
+      round(watch.seconds, 3),
+    )
 
   def remember(self, episode: Episode, reward: float) -> None:
     """Writes a judged episode to the memory: its final plan, and the outcome for each case it had read."""
@@ -111,8 +133,16 @@ class _Run:
       return
     self.plan = plan.to_json()
     for number, step in enumerate(plan.steps, 1):
-      done = execute(self.agent.executor, self.agent.tools, self.history, step, cycle, self.watch,
-                     self.agent.sampling, self.seed + 100_000 * cycle + 1000 * number)
+      done = execute(
+        self.agent.executor,
+        self.agent.tools,
+        self.history,
+        step,
+        cycle,
+        self.watch,
+        self.agent.sampling,
+        self.seed + 100_000 * cycle + 1000 * number,
+      )
       self.subtasks.append(done)
       self._add(prompts.result_turn(step.id, done.result))
       if self.watch.stop():

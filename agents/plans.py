@@ -38,7 +38,7 @@ class PlanError(ValueError):
 def final_answer(text: str) -> str | None:
   """What follows the final-answer mark at the start of a reply, or None."""
   text = text.strip().lstrip('*# ')
-  return text[len(FINAL):].strip(' *\n') if text.upper().startswith(FINAL) else None
+  return text[len(FINAL) :].strip(' *\n') if text.upper().startswith(FINAL) else None
 
 
 def parse_plan(text: str) -> Plan:

@@ -12,9 +12,17 @@ from agents.toolbox import arguments_text
 
 TOOL = 'python'
 # What every conversation repeats, one token each in the tiny tokenizer.
-PHRASES = ('user\n', 'assistant\n', 'Tool call success\nstdout: ', 'Tool call failure\nreason: \nstderr: ',
-           f'{{"name": "{TOOL}", "arguments": {{"code": "', '", "input": ""}}', 'print(', '\\boxed{',
-           "SyntaxError at line 1: '(' was never closed\n    ")
+PHRASES = (
+  'user\n',
+  'assistant\n',
+  'Tool call success\nstdout: ',
+  'Tool call failure\nreason: \nstderr: ',
+  f'{{"name": "{TOOL}", "arguments": {{"code": "',
+  '", "input": ""}}',
+  'print(',
+  '\\boxed{',
+  "SyntaxError at line 1: '(' was never closed\n    ",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +37,7 @@ def product(split: str, seed: int, index: int) -> Problem:
   """Product `index` of an endless stream: two numbers of three or four digits."""
   draw = np.random.default_rng([seed, index, {'train': 0, 'heldout': 1}[split]])
   while True:
-    a, b = (int(draw.integers(100, 10**int(digits))) for digits in draw.integers(3, 5, 2))
+    a, b = (int(draw.integers(100, 10 ** int(digits))) for digits in draw.integers(3, 5, 2))
     # Which pairs are held out depends on the numbers, so none is ever trained on.
     if ((a * 7919 + b) % 5 == 0) == (split == 'heldout'):
       return Problem(f'{a}*{b}', str(a * b))
@@ -42,15 +50,23 @@ def demonstration(problem: Problem, kind: str, render: Callable[[Sequence[dict]]
   'slip'   by the tool, after a first program with an error in it
   'guess'  at once, without the tool: right here, but nothing that a small policy could learn to do
   """
-  calls = {'call': [f'print({problem.question})'],
-           'slip': [f'print({problem.question}', f'print({problem.question})'], 'guess': []}[kind]
+  calls = {
+    'call': [f'print({problem.question})'],
+    'slip': [f'print({problem.question}', f'print({problem.question})'],
+    'guess': [],
+  }[kind]
   turns = [{'role': 'user', 'content': problem.question}]
   for code in calls:
     called = {'name': TOOL, 'arguments': arguments_text({'code': code, 'input': ''})}
-    said = (f'Tool call success\nstdout: {problem.answer}' if code.endswith(')') else
-            f"Tool call failure\nreason: \nstderr: SyntaxError at line 1: '(' was never closed\n    {code}")
-    turns += [{'role': 'assistant', 'content': '</reason>', 'tool_calls': [{'function': called}]},
-              {'role': 'tool', 'content': said}]
+    said = (
+      f'Tool call success\nstdout: {problem.answer}'
+      if code.endswith(')')
+      else f"Tool call failure\nreason: \nstderr: SyntaxError at line 1: '(' was never closed\n    {code}"
+    )
+    turns += [
+      {'role': 'assistant', 'content': '</reason>', 'tool_calls': [{'function': called}]},
+      {'role': 'tool', 'content': said},
+    ]
   turns.append({'role': 'assistant', 'content': f'</reason><answer>\\boxed{{{problem.answer}}}</answer>'})
   return render(turns)
 

@@ -41,8 +41,10 @@ def cases_turn(found: Sequence[Found], *, positives: int = 8, negatives: int = 8
   """Cases as one user turn, successes first, each group in order of rank; None without a case."""
   if not found:
     return None
-  groups = (('succeeded', positives, [f.case for f in found if f.case.positive]),
-            ('failed', negatives, [f.case for f in found if not f.case.positive]))
+  groups = (
+    ('succeeded', positives, [f.case for f in found if f.case.positive]),
+    ('failed', negatives, [f.case for f in found if not f.case.positive]),
+  )
   parts = ['Earlier tasks and how they were planned.']
   for outcome, most, cases in groups:
     if not cases:
@@ -74,5 +76,7 @@ def next_turn(last: bool) -> dict:
 
 def refused_turn(error: PlanError) -> dict:
   """Tells the planner why its reply was neither an answer nor a plan."""
-  return {'role': 'user', 'content': f'That reply could not be used: {error}. '
-                                     f'Reply with one JSON plan, or with a line starting with {FINAL}'}
+  return {
+    'role': 'user',
+    'content': f'That reply could not be used: {error}. Reply with one JSON plan, or with a line starting with {FINAL}',
+  }

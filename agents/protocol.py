@@ -43,10 +43,18 @@ PREAMBLE = f'Put the answer inside {ANSWER} and {END_ANSWER}, its value as \\box
 def python_schema(name: str = PYTHON) -> dict:
   """The Python tool as the chat-completions interface describes it."""
   text = {'type': 'string'}
-  return schema(name, 'Runs Python and returns what it prints, with the value of a last expression.',
-                {'type': 'object', 'properties': {'code': {**text, 'description': 'the program'},
-                                                  'input': {**text, 'description': 'its standard input'}},
-                 'required': ['code', 'input']})
+  return schema(
+    name,
+    'Runs Python and returns what it prints, with the value of a last expression.',
+    {
+      'type': 'object',
+      'properties': {
+        'code': {**text, 'description': 'the program'},
+        'input': {**text, 'description': 'its standard input'},
+      },
+      'required': ['code', 'input'],
+    },
+  )
 
 
 def system_text(tools: Sequence[dict]) -> str:
@@ -75,7 +83,7 @@ def parse(text: str, most: int = 1) -> list[Call]:
     end = text.find(END_CALL, start + len(CALL)) if start >= 0 else -1
     if end < 0:
       return calls
-    calls.append(_read(text[start + len(CALL):end]))
+    calls.append(_read(text[start + len(CALL) : end]))
     at = end + len(END_CALL)
   return calls
 
@@ -109,8 +117,9 @@ class Protocol:
   turn is primed with. markup: special tokens of the vocabulary that stand for ordinary text and may appear in content.
   """
 
-  def __init__(self, tokenizer, *, system: str = '', preamble: str = '', opening: str = REASON,
-               markup: Sequence[str] = ()):
+  def __init__(
+    self, tokenizer, *, system: str = '', preamble: str = '', opening: str = REASON, markup: Sequence[str] = ()
+  ):
     self.tokenizer, self.system, self.preamble, self.opening = tokenizer, system, preamble, opening
     self.stop_id = token_id(tokenizer, END)
     self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_id

@@ -30,8 +30,10 @@ BODY = """
 def plot(workdir: pathlib.Path, before, after) -> pathlib.Path:
   """Writes reward.png: reward and held-out accuracy by rollout, and below the failed calls of right trajectories."""
   import matplotlib
+
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
+
   lines = curve(workdir)
   steps = [m['step'] for m in lines]
   fig, (top, low) = plt.subplots(2, 1, figsize=(9, 6.5), dpi=130, sharex=True, height_ratios=(3, 2))
@@ -40,8 +42,13 @@ def plot(workdir: pathlib.Path, before, after) -> pathlib.Path:
   top.plot(*zip(*([(0, before.accuracy), *seen])), 'o-', color='#1f4e8c', ms=4, label='held-out accuracy')
   for result, colour, name in ((before, '#888888', 'before'), (after, '#0a7d33', 'after')):
     top.axhspan(*result.interval, color=colour, alpha=0.15)
-    top.axhline(result.accuracy, color=colour, lw=1, ls='--',
-                label=f'{name}: {100 * result.accuracy:.1f} % of {len(result.right)}')
+    top.axhline(
+      result.accuracy,
+      color=colour,
+      lw=1,
+      ls='--',
+      label=f'{name}: {100 * result.accuracy:.1f} % of {len(result.right)}',
+    )
   top.set(ylabel='share right', ylim=(0, 1))
   for key, name in (('right_calls_failed', 'all right trajectories'), ('kept_right_calls_failed', 'those trained on')):
     low.plot(steps, [m[key] for m in lines], lw=1, label=name)
@@ -60,10 +67,19 @@ def write(workdir: pathlib.Path, before, after) -> pathlib.Path:
   """Writes reward.png, conversations.jsonl and report.html of two `agents.setup.Result`s; returns the page's path."""
   picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
   results = [('before', before), ('after', after)]
-  lines = [{'when': name, 'question': q.question, 'reference': q.answer, 'answer': a, 'right': ok, 'stop': t.stop,
-            'turns': [{'text': turn.text, 'responses': [[r.status, r.text] for r in turn.responses]}
-                      for turn in t.turns]}
-           for name, r in results for q, a, ok, t in zip(r.queries, r.answers, r.right, r.traces)]
+  lines = [
+    {
+      'when': name,
+      'question': q.question,
+      'reference': q.answer,
+      'answer': a,
+      'right': ok,
+      'stop': t.stop,
+      'turns': [{'text': turn.text, 'responses': [[r.status, r.text] for r in turn.responses]} for turn in t.turns],
+    }
+    for name, r in results
+    for q, a, ok, t in zip(r.queries, r.answers, r.right, r.traces)
+  ]
   replace(workdir / 'conversations.jsonl', ''.join(json.dumps(line, ensure_ascii=False) + '\n' for line in lines))
   path = workdir / 'report.html'
   replace(path, page('A policy that learned to use a tool', BODY, results=results, picture=picture, samples=SAMPLES))

@@ -72,8 +72,9 @@ def counts(right: int, wrong: int, keep: int, *, at_least: int = 2, reference: b
   return kept_right, kept_wrong
 
 
-def select(right: Sequence[bool], penalties: Sequence[float], keep: int, *, seed: Sequence[int],
-           mode: Mode = 'sorted') -> np.ndarray:
+def select(
+  right: Sequence[bool], penalties: Sequence[float], keep: int, *, seed: Sequence[int], mode: Mode = 'sorted'
+) -> np.ndarray:
   """Indices of the rollouts of one group that are kept, in ascending order.
 
   'sorted'     `counts`; the right ones by ascending penalty, ties at random; the wrong ones at random
@@ -110,8 +111,16 @@ class Chosen:
   metrics: dict[str, tuple[float, float]]
 
 
-def resample(traces: Sequence[Trace], rewards: np.ndarray, keep: int, *, seed: int, step: int, first: int = 0,
-             mode: Mode = 'sorted') -> Chosen:
+def resample(
+  traces: Sequence[Trace],
+  rewards: np.ndarray,
+  keep: int,
+  *,
+  seed: int,
+  step: int,
+  first: int = 0,
+  mode: Mode = 'sorted',
+) -> Chosen:
   """Leaves out groups whose rewards are all equal, then selects within each: rewards 0 or 1, float [B, N].
 
   first: number of the first group among those of all processes, so that the choice does not depend on theirs.

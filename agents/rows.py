@@ -49,8 +49,13 @@ def pack(trajectories: Sequence[Trajectory], advantages: Sequence[float], *, row
     raise ValueError(f'{len(trajectories)} trajectories for {rows} rows')
   longest = max((len(t.prompt) + len(t.ids) for t in trajectories), default=1)
   width = bucket(int(gathered(np.int32(longest)[None]).max()))
-  out = Rows(np.full((rows, width), pad_id, np.int32), np.zeros((rows, width), bool), np.ones(rows, np.int32),
-             np.zeros((rows, width), np.float32), np.zeros(rows, np.float32))
+  out = Rows(
+    np.full((rows, width), pad_id, np.int32),
+    np.zeros((rows, width), bool),
+    np.ones(rows, np.int32),
+    np.zeros((rows, width), np.float32),
+    np.zeros(rows, np.float32),
+  )
   for row, (t, advantage) in enumerate(zip(trajectories, advantages, strict=True)):
     start, stop = len(t.prompt), len(t.prompt) + len(t.ids)
     out.tokens[row, :stop] = t.prompt + t.ids
@@ -59,14 +64,16 @@ def pack(trajectories: Sequence[Trajectory], advantages: Sequence[float], *, row
   return out
 
 
-def log_probs(params: decoder.Params, config: decoder.Config, rows: Rows, *, temperature: float = 1.0,
-              remat: str = 'none'):
+def log_probs(
+  params: decoder.Params, config: decoder.Config, rows: Rows, *, temperature: float = 1.0, remat: str = 'none'
+):
   """(log-probability, entropy) float32 [N, T − 1], at a temperature, of each token but the first given those before.
 
   remat: a policy of `core.remat`.
   """
   at = jnp.arange(rows.tokens.shape[1] - 1)
   positions = jnp.where(at < jnp.asarray(rows.length)[:, None], at, -1)
-  out = decoder.forward(params, config, decoder.embed(params, jnp.asarray(rows.tokens)[:, :-1]), positions=positions,
-                        remat_policy=remat)
+  out = decoder.forward(
+    params, config, decoder.embed(params, jnp.asarray(rows.tokens)[:, :-1]), positions=positions, remat_policy=remat
+  )
   return decoder.log_probs(params, config, out.hidden / temperature, jnp.asarray(rows.tokens)[:, 1:])

@@ -30,8 +30,11 @@ def define(values: flags.FlagValues) -> None:
   """The program's flags."""
   text = lambda name, default, meaning: flags.DEFINE_string(name, default, meaning, flag_values=values)
   number = lambda name, default, meaning, low: flags.DEFINE_integer(name, default, meaning, low, flag_values=values)
-  text('model', None, 'who plans and, without --executor, carries out: the URL of an OpenAI-compatible server up to '
-                      'and including /v1')
+  text(
+    'model',
+    None,
+    'who plans and, without --executor, carries out: the URL of an OpenAI-compatible server up to and including /v1',
+  )
   text('model_name', '', 'the model to ask for there; by default the first it lists')
   text('executor', None, 'the URL of another model to carry out tasks')
   text('executor_name', '', 'the model to ask for there')
@@ -48,8 +51,9 @@ def define(values: flags.FlagValues) -> None:
   text('selector', None, 'folder of a trained selector, for --read=q')
   number('k', 4, 'how many cases', 0)
   text('task_id', '', 'the id of the question')
-  flags.DEFINE_enum('feedback', None, ['ask', 'right', 'wrong'], 'store the finished task as a case',
-                    flag_values=values)
+  flags.DEFINE_enum(
+    'feedback', None, ['ask', 'right', 'wrong'], 'store the finished task as a case', flag_values=values
+  )
   number('cycles', 3, 'most plans', 1)
   number('steps', 30, 'most replies of the executor to one task', 1)
   flags.DEFINE_float('seconds', 3600.0, 'most seconds for the question', 0.1, flag_values=values)
@@ -88,13 +92,17 @@ def servers(f: flags.FlagValues, folder: Path) -> dict:
   from mcp import StdioServerParameters
 
   from agents.mcp import read_config
+
   source = f'--searx={f.searx}' if f.searx else f'--corpus={f.corpus and os.path.abspath(f.corpus)}'
   options = {'documents': [f'--root={folder}'], 'search': [source]}
   # A server imports what this process imports, and is told nothing else of its environment.
   env = {'PYTHONPATH': os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1])]))}
-  found = {name: StdioServerParameters(command=sys.executable, env=env,
-                                       args=['-m', f'agents.mcp.servers.{name}', *options.get(name, [])])
-           for name in f.tools}
+  found = {
+    name: StdioServerParameters(
+      command=sys.executable, env=env, args=['-m', f'agents.mcp.servers.{name}', *options.get(name, [])]
+    )
+    for name in f.tools
+  }
   others = read_config(f.mcp) if f.mcp else {}
   if both := found.keys() & others.keys():
     raise ValueError(f'{f.mcp}: the servers {sorted(both)} are named like those of --tools')
@@ -106,6 +114,7 @@ def open_memory(f: flags.FlagValues, stack: contextlib.ExitStack):
   if not f.bank:
     return None
   from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
+
   bank = stack.enter_context(CaseBank(f.bank, SentenceEncoder.load(f.encoder) if f.encoder else None))
   config, state = selector.load(f.selector) if f.selector else (None, None)
   return Memory(bank, Reading(f.read, k=f.k, seed=f.seed), config=config, state=state, online=False, run='agents.run')
@@ -119,6 +128,7 @@ def ask(f: flags.FlagValues, question: str) -> int:
   from agents.toolbox import Functions
   from core.endpoint import Endpoint, Sampling
   from core.record import replace
+
   with contextlib.ExitStack() as stack:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='agent-')))
     names = [shutil.copy(path, folder).rpartition(os.sep)[2] for path in f.attach]
@@ -131,9 +141,16 @@ def ask(f: flags.FlagValues, question: str) -> int:
     tools = Functions()
     if wanted := servers(f, folder):
       from agents.mcp import McpTools
+
       tools = stack.enter_context(McpTools(wanted))
-    agent = Agent(planner, executor, tools, memory, Limits(cycles=f.cycles, steps=f.steps, seconds=f.seconds),
-                  Sampling(temperature=f.temperature, max_tokens=15_000))
+    agent = Agent(
+      planner,
+      executor,
+      tools,
+      memory,
+      Limits(cycles=f.cycles, steps=f.steps, seconds=f.seconds),
+      Sampling(temperature=f.temperature, max_tokens=15_000),
+    )
     episode = agent.answer(question, task_id=f.task_id, attachments=names, seed=f.seed, on_event=trace.Printer())
     out = Path(f.out)
     trace.write(episode, out / 'trace.html')

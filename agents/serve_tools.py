@@ -38,8 +38,8 @@ from agents.dispatcher import Dispatcher, Full
 from agents.sandbox import PROFILES, HarnessError, Limits, Pool, linux
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
-_LARGEST = 64 * 2**20                                # bytes of a request
-_SOON, _FAILURES = 10.0, 4                           # seconds; failures in a row that are given up on
+_LARGEST = 64 * 2**20  # bytes of a request
+_SOON, _FAILURES = 10.0, 4  # seconds; failures in a row that are given up on
 _FIELDS = {'trajectory', 'code', 'stdin', 'files', 'keep', 'limits', 'wait'}
 
 FLAGS = flags.FLAGS
@@ -93,13 +93,19 @@ def application(dispatcher: Dispatcher, token: str | None = None) -> Starlette:
   async def health(_):
     return JSONResponse({'backend': dispatcher.pool.backend, 'report': dispatcher.pool.report})
 
-  routes = [Route('/run', run, methods=['POST']), Route('/batch', batch, methods=['POST']),
-            Route('/forget', forget, methods=['POST']), Route('/metrics', metrics), Route('/health', health)]
+  routes = [
+    Route('/run', run, methods=['POST']),
+    Route('/batch', batch, methods=['POST']),
+    Route('/forget', forget, methods=['POST']),
+    Route('/metrics', metrics),
+    Route('/health', health),
+  ]
   return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)])
 
 
 async def _batch(dispatcher: Dispatcher, lines: list[bytes]) -> AsyncIterator[bytes]:
   """Answers to the lines, as they come."""
+
   async def one(index: int, line: bytes) -> dict:
     try:
       return {'index': index, **dataclasses.asdict(await _run(dispatcher, json.loads(line)))}
@@ -118,9 +124,14 @@ async def _run(dispatcher: Dispatcher, body: object):
   if not isinstance(files, dict):
     raise ValueError('"files": expected an object')
   return await dispatcher.run(
-      body['trajectory'], body.get('code'), stdin=_content(body.get('stdin', '')),
-      files={name: _content(value) for name, value in files.items()}, keep=bool(body.get('keep', False)),
-      wait=bool(body.get('wait', True)), limits=lowered(dispatcher.pool.limits, body.get('limits')))
+    body['trajectory'],
+    body.get('code'),
+    stdin=_content(body.get('stdin', '')),
+    files={name: _content(value) for name, value in files.items()},
+    keep=bool(body.get('keep', False)),
+    wait=bool(body.get('wait', True)),
+    limits=lowered(dispatcher.pool.limits, body.get('limits')),
+  )
 
 
 def lowered(limits: Limits, asked: object) -> Limits:
@@ -163,10 +174,15 @@ def listen(uds: str | None, host: str, port: int, token: str | None) -> socket.s
 
 def work(sock: socket.socket, pool: Pool) -> None:
   """The server process: a dispatcher on the inherited pool, and uvicorn on the inherited socket."""
+
   async def serve():
     dispatcher = Dispatcher(pool, queue=FLAGS.queue)
-    config = uvicorn.Config(application(dispatcher, os.environ.get(TOKEN)), log_level='warning', lifespan='off',
-                            limit_concurrency=2 * FLAGS.queue)   # beyond it 503, and clients try again
+    config = uvicorn.Config(
+      application(dispatcher, os.environ.get(TOKEN)),
+      log_level='warning',
+      lifespan='off',
+      limit_concurrency=2 * FLAGS.queue,
+    )  # beyond it 503, and clients try again
     try:
       await uvicorn.Server(config).serve([sock])
     finally:
@@ -195,9 +211,11 @@ def fork_server(sock: socket.socket, pool: Pool) -> int:
 def watch(sock: socket.socket, pool: Pool) -> int:
   """Keeps a server running on the socket; ends when it ends of itself, or fails soon several times in a row."""
   server, failures = 0, 0
+
   def stop(number, _):
     if server:
       os.kill(server, number)
+
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, stop)
   while True:
@@ -207,12 +225,12 @@ def watch(sock: socket.socket, pool: Pool) -> int:
     if code == 0 or code in (-signal.SIGINT, -signal.SIGTERM):
       return 0
     failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
-    if failures == _FAILURES:                        # it cannot start: once more would be the same
+    if failures == _FAILURES:  # it cannot start: once more would be the same
       return 1
     print(f'the server ended with {code}; starting another', file=sys.stderr, flush=True)
     try:
-      pool.renew()                                   # what the dead one had asked of the zygote is not for the next
-    except HarnessError as error:                    # the next server tries again for each call
+      pool.renew()  # what the dead one had asked of the zygote is not for the next
+    except HarnessError as error:  # the next server tries again for each call
       print(error, file=sys.stderr, flush=True)
 
 

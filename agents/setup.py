@@ -64,17 +64,28 @@ class Setup:
     """Sampling seeds of n trajectories, drawn for this step of this stream alone."""
     return np.random.default_rng([self.config.seed, stream, step]).integers(0, 2**31, n).tolist()
 
-  def rollout(self, problems: Sequence[Problem], seeds: Sequence[int], bounds: Bounds,
-              temperature: float) -> list[Trajectory]:
+  def rollout(
+    self, problems: Sequence[Problem], seeds: Sequence[int], bounds: Bounds, temperature: float
+  ) -> list[Trajectory]:
     """One trajectory for each problem and seed. Raises ConnectionError when the tools are gone."""
     prompts = [self.protocol.prompt(p.question) for p in problems]
-    traces = rollout([self.engine], prompts, seeds, protocol=self.protocol, runner=self.runner, bounds=bounds,
-                     drawing=Drawing(temperature), lag=self.config.lag)
+    traces = rollout(
+      [self.engine],
+      prompts,
+      seeds,
+      protocol=self.protocol,
+      runner=self.runner,
+      bounds=bounds,
+      drawing=Drawing(temperature),
+      lag=self.config.lag,
+    )
     calls = [r for t in traces for r in t.responses]
     lost = [r for r in calls if r.status == 'harness']
     if len(lost) > LOST * len(calls):
-      raise ConnectionError(f'{len(lost)} of {len(calls)} tool calls of a rollout were lost; '
-                            'the same command goes on from the last checkpoint')
+      raise ConnectionError(
+        f'{len(lost)} of {len(calls)} tool calls of a rollout were lost; '
+        'the same command goes on from the last checkpoint'
+      )
     return traces
 
   def update(self, weights) -> None:
@@ -97,8 +108,10 @@ def check_shares(config: Config) -> None:
     if n % count:
       raise ValueError(f'{name}={n}: expected a multiple of the {count} processes')
   if config.prompts * config.group // count % config.updates:
-    raise ValueError(f'updates={config.updates}: does not divide the {config.prompts * config.group // count} '
-                     'trajectories of a process')
+    raise ValueError(
+      f'updates={config.updates}: does not divide the {config.prompts * config.group // count} '
+      'trajectories of a process'
+    )
 
 
 @contextlib.contextmanager
@@ -129,8 +142,9 @@ def setup(config: Config) -> Iterator[Setup]:
     make = functools.partial(decoder.init, config=model)
     weights = jax.jit(make, out_shardings=mesh.shardings(decoder.spec(model), place))(jax.random.key(config.seed))
   else:
-    protocol = Protocol(load_tokenizer(config.model), system=system_text([python_schema(config.tool)]),
-                        preamble=PREAMBLE)
+    protocol = Protocol(
+      load_tokenizer(config.model), system=system_text([python_schema(config.tool)]), preamble=PREAMBLE
+    )
     model, weights = decoder.load(config.model, mesh=place, dtype='float32')
   with tool_runner(config) as runner:
     engine = Engine(params.cast(weights, config.dtype), model, **dataclasses.asdict(config.engine), mesh=home)

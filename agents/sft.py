@@ -29,8 +29,12 @@ def example(messages: Sequence[Mapping], protocol: Protocol) -> Example:
   ids = protocol.prompt(messages[0]['content'])
   mask, before, pending = [False] * len(ids), 'user', []
   for m in messages[1:]:
-    if (before, m['role']) not in (('user', 'assistant'), ('assistant', 'tool'), ('tool', 'tool'),
-                                   ('tool', 'assistant')):
+    if (before, m['role']) not in (
+      ('user', 'assistant'),
+      ('assistant', 'tool'),
+      ('tool', 'tool'),
+      ('tool', 'assistant'),
+    ):
       raise ValueError(f'a turn of {m["role"]} after one of {before}')
     before = m['role']
     if before == 'tool':
@@ -63,5 +67,5 @@ def collate(examples: Sequence[Example], *, pad_id: int, length: int) -> tuple[n
   for row, e in enumerate(examples):
     if len(e.ids) > length:
       raise ValueError(f'example {row} has {len(e.ids)} tokens: expected at most {length}')
-    tokens[row, :len(e.ids)], mask[row, :len(e.ids)] = e.ids, e.mask
+    tokens[row, : len(e.ids)], mask[row, : len(e.ids)] = e.ids, e.mask
   return tokens, mask

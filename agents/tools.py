@@ -59,7 +59,7 @@ def cut(text: str, most: int) -> tuple[str, int]:
   if left <= 0:
     return text, 0
   tail = most // 2
-  return f'{text[:most - tail]}\n[{left} characters left out]\n{text[len(text) - tail:]}', left
+  return f'{text[: most - tail]}\n[{left} characters left out]\n{text[len(text) - tail :]}', left
 
 
 def _cut_side(text: str, most: int, side: str) -> tuple[str, int]:
@@ -68,7 +68,7 @@ def _cut_side(text: str, most: int, side: str) -> tuple[str, int]:
   half = most // 2
   head, tail = {'left': (most, 0), 'right': (0, most), 'middle': (half, half)}[side]
   middle = '...(truncated)...' if head and tail else '...(truncated)' if head else '(truncated)...'
-  return text[:head] + middle + text[len(text) - tail:], len(text) - head - tail
+  return text[:head] + middle + text[len(text) - tail :], len(text) - head - tail
 
 
 def show(result: Result, view: View = View()) -> Response:
@@ -86,6 +86,7 @@ def show(result: Result, view: View = View()) -> Response:
 
 def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> Callable[..., Awaitable[Response]]:
   """The Python tool over `Dispatcher.run` or `Client.run`: each call from nothing, `input` as standard input."""
+
   async def call(trajectory: str, arguments: Mapping[str, Any]) -> Response:
     unknown = sorted(map(str, arguments.keys() - {'code', 'input'}))
     if unknown:
@@ -95,9 +96,10 @@ def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> C
       raise TypeError(f'code is {type(code).__name__} and input is {type(given).__name__}; expected two strings')
     try:
       result = await run(trajectory, code, stdin=given)
-    except (RuntimeError, OSError) as error:         # full, closed or gone: no fault of the code
+    except (RuntimeError, OSError) as error:  # full, closed or gone: no fault of the code
       result = Result('harness', reason=str(error))
     return show(result, view)
+
   return call
 
 
@@ -135,13 +137,15 @@ class Runner:
     if call.error:
       return Response(f'The tool call could not be decoded: {call.error}', 'undecodable')
     if call.name not in self.tools:
-      return Response(f'Error when executing tool: there is no tool {call.name[:100]!r}; the tools are '
-                      f'{", ".join(self.tools)}', 'unknown_tool')
+      return Response(
+        f'Error when executing tool: there is no tool {call.name[:100]!r}; the tools are {", ".join(self.tools)}',
+        'unknown_tool',
+      )
     try:
       if not isinstance(call.arguments, Mapping):
         raise TypeError(f'arguments is {type(call.arguments).__name__}, expected an object')
       return await asyncio.wait_for(self.tools[call.name](trajectory, call.arguments), self.patience)
     except TimeoutError:
       return Response('Tool call failure\nreason: internal_error', 'harness')
-    except Exception as error:                       # the model's arguments and the tool's failures: told, not raised
+    except Exception as error:  # the model's arguments and the tool's failures: told, not raised
       return Response(f'Error when executing tool: {type(error).__name__}: {str(error)[:500]}', 'exception')

@@ -47,7 +47,7 @@ class Printer:
     detail = printable(event.text).strip()
     line = f'{event.at:7.1f}s {event.kind:>11}  {printable(event.title)}{": " if detail else ""}{detail}'
     if len(line) > LINE and event.kind not in ('answer', 'task'):
-      line = f'{line[:LINE - 2]} …'
+      line = f'{line[: LINE - 2]} …'
     if self._colour and event.kind in COLOURS:
       line = f'\x1b[{COLOURS[event.kind]}m{line}\x1b[0m'
     print(line, file=self._stream, flush=True)
@@ -56,8 +56,9 @@ class Printer:
 def html(episode: Episode) -> str:
   """The episode as a page of its own, nothing fetched from elsewhere."""
   events = [(event, shortened(event.text, SHOWN)) for event in episode.events]
-  return page('Trace', _BODY, e=episode, events=events, unfolded=OPEN,
-              calls=sum(len(task.calls) for task in episode.subtasks))
+  return page(
+    'Trace', _BODY, e=episode, events=events, unfolded=OPEN, calls=sum(len(task.calls) for task in episode.subtasks)
+  )
 
 
 def write(episode: Episode, path: Path) -> None:

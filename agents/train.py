@@ -55,8 +55,13 @@ def supervised(s: Setup, workdir: pathlib.Path):
     mine = mesh.own(range(i * c.sft.batch, (i + 1) * c.sft.batch))
     found = demonstrations(c.seed * 16 + SFT_SEED, mine.start, len(mine), shares, s.protocol)
     tokens, mask = collate(found, pad_id=s.protocol.pad_id, length=c.sft.length)
-    rows = Rows(tokens, mask, np.array([len(e.ids) for e in found], np.int32), np.zeros(tokens.shape, np.float32),
-                np.zeros(len(found), np.float32))
+    rows = Rows(
+      tokens,
+      mask,
+      np.array([len(e.ids) for e in found], np.int32),
+      np.zeros(tokens.shape, np.float32),
+      np.zeros(len(found), np.float32),
+    )
     return step(state, None, mesh.to_global(rows, s.place), jax.random.key(0))
 
   with jax.set_mesh(s.place), Run(workdir / 'sft', c, every=max(c.sft.steps // 4, 1)) as run:
@@ -103,21 +108,29 @@ def sample(s: Setup, stage: Stage, hard: Hard, i: int) -> tuple[Rows, dict]:
   if hard.numbers is not None:
     numbers = [hard.numbers[n % len(hard.numbers)] for n in numbers]
   problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
-  traces = s.rollout([p for p in problems for _ in range(n)], mesh.own(s.seeds(ROLLOUT_SEED, i, c.prompts * n)),
-                     stage.bounds, c.temperature)
+  traces = s.rollout(
+    [p for p in problems for _ in range(n)],
+    mesh.own(s.seeds(ROLLOUT_SEED, i, c.prompts * n)),
+    stage.bounds,
+    c.temperature,
+  )
   rewards = np.array([reward(t, problems[k // n].answer) for k, t in enumerate(traces)], np.float32)
-  chosen = roc.resample(traces, rewards.reshape(-1, n), c.group, seed=c.seed, step=i, first=first,
-                        mode=c.roc)
+  chosen = roc.resample(traces, rewards.reshape(-1, n), c.group, seed=c.seed, step=i, first=first, mode=c.roc)
   kept = [traces[k] for k in chosen.rows]
   gain = group_advantages(rewards[chosen.rows], chosen.group, len(problems))
   failed = lambda ts: figures(ts)['calls_failed']
   tokens = sum(len(t.ids) for t in traces)
-  metrics = means({
-      'reward': (rewards.sum(), len(traces)), 'tokens': (tokens, 1 / jax.process_count()),
+  metrics = means(
+    {
+      'reward': (rewards.sum(), len(traces)),
+      'tokens': (tokens, 1 / jax.process_count()),
       'response_length': (tokens, len(traces)),
       'right_calls_failed': failed([t for t, r in zip(traces, rewards) if r]),
       'kept_right_calls_failed': failed([t for t, k in zip(kept, chosen.rows) if rewards[k]]),
-  } | figures(traces) | chosen.metrics)
+    }
+    | figures(traces)
+    | chosen.metrics
+  )
   return pack(kept, gain, rows=len(problems) * c.group, pad_id=s.protocol.pad_id), metrics
 
 
@@ -189,8 +202,12 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
     first = jax.process_index() == 0
     if first:
       s.protocol.tokenizer.save_pretrained(workdir / 'model')
-  results = {'seed': config.seed, 'parameters': params.count(decoder.spec(s.model)),
-             'before': before.summary(), 'after': after.summary()}
+  results = {
+    'seed': config.seed,
+    'parameters': params.count(decoder.spec(s.model)),
+    'before': before.summary(),
+    'after': after.summary(),
+  }
   if first:
     record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
     report.write(workdir, before, after)

@@ -104,11 +104,15 @@ def figures(traces: Sequence[Trace]) -> dict[str, tuple[float, float]]:
   """Metrics of many traces, each as (total, what it is divided by): turns and calls of a trace, shares of stop reasons,
   of failed calls and of harness faults."""
   responses = [r for t in traces for r in t.responses]
-  stops = {f'stop_{reason}': (sum(t.stop == reason for t in traces), len(traces))
-           for reason in STOPS if reason != 'request_failed'}
+  stops = {
+    f'stop_{reason}': (sum(t.stop == reason for t in traces), len(traces))
+    for reason in STOPS
+    if reason != 'request_failed'
+  }
   return stops | {
-      'turns': (sum(len(t.turns) for t in traces), len(traces)),
-      'calls': (len(responses), len(traces)),
-      'calls_failed': (sum(r.failed for r in responses), len(responses)),
-      'calls_harness': (sum(r.status == 'harness' for r in responses), len(responses)),
-      'calls_cut': (sum(r.omitted > 0 for r in responses), len(responses))}
+    'turns': (sum(len(t.turns) for t in traces), len(traces)),
+    'calls': (len(responses), len(traces)),
+    'calls_failed': (sum(r.failed for r in responses), len(responses)),
+    'calls_harness': (sum(r.status == 'harness' for r in responses), len(responses)),
+    'calls_cut': (sum(r.omitted > 0 for r in responses), len(responses)),
+  }

@@ -59,14 +59,16 @@ def ask(agent: Agent, task, example: Example, seed: int) -> tuple[object, Attemp
   return episode, Attempt(example.id, 0, episode.answer, episode.stop, outcome.status, scores, episode.selector)
 
 
-def run_pass(agent: Agent, task, examples: Sequence[Example], log: Log, iteration: int, *, seed: int, learn: bool,
-             metric: str) -> list[Attempt]:
+def run_pass(
+  agent: Agent, task, examples: Sequence[Example], log: Log, iteration: int, *, seed: int, learn: bool, metric: str
+) -> list[Attempt]:
   """One attempt at every question in order; those in the log already are not asked again, nor written again.
 
   A question whose judge failed, or whose model was not reached, is not remembered: its reward is unknown.
   """
-  done = {(e['id'], e['iteration']): Attempt(**{f.name: e[f.name] for f in dataclasses.fields(Attempt)})
-          for e in log.entries}
+  done = {
+    (e['id'], e['iteration']): Attempt(**{f.name: e[f.name] for f in dataclasses.fields(Attempt)}) for e in log.entries
+  }
   attempts = []
   for example in tqdm(examples, desc=f'iteration {iteration}', unit='question'):
     attempt = done.get((example.id, iteration))
@@ -89,14 +91,27 @@ def report(passes: Sequence[Sequence[Attempt]], examples: Sequence[Example], *, 
   for number, attempts in enumerate(passes, 1):
     metrics = {name: _estimate([a.scores[name] for a in attempts], resamples, seed) for name in attempts[0].scores}
     best = {name: [max(p[i].scores[name] for p in passes[:number]) for i in range(len(attempts))] for name in metrics}
-    by_source = {s: {name: _mean([a.scores[name] for a, e in zip(attempts, examples) if e.groups['source'] == s])
-                     for name in metrics} for s in sources}
+    by_source = {
+      s: {
+        name: _mean([a.scores[name] for a, e in zip(attempts, examples) if e.groups['source'] == s]) for name in metrics
+      }
+      for s in sources
+    }
     macro = {name: _mean([by_source[s][name] for s in sources]) for name in metrics}
     count = lambda values: {v: values.count(v) for v in sorted(set(values))}
-    out.append({'iteration': number, 'attempts': 1, 'metrics': metrics, 'sources': by_source, 'mean of sources': macro,
-                f'any of {number} attempts': {name: _estimate(v, resamples, seed) for name, v in best.items()},
-                'stops': count([a.stop for a in attempts]), 'statuses': count([a.status for a in attempts]),
-                'selectors': count([a.selector for a in attempts])})
+    out.append(
+      {
+        'iteration': number,
+        'attempts': 1,
+        'metrics': metrics,
+        'sources': by_source,
+        'mean of sources': macro,
+        f'any of {number} attempts': {name: _estimate(v, resamples, seed) for name, v in best.items()},
+        'stops': count([a.stop for a in attempts]),
+        'statuses': count([a.status for a in attempts]),
+        'selectors': count([a.selector for a in attempts]),
+      }
+    )
   return {'questions': len(examples), 'passes': out}
 
 
@@ -109,8 +124,9 @@ def _estimate(values: Sequence[float], resamples: int, seed: int) -> dict:
   return dataclasses.asdict(stats.estimate(*columns, resamples=resamples, seed=seed))
 
 
-def measure(agent: Agent, data: Data, out: Path, *, task, iterations: int, learn: bool, seed: int,
-            resamples: int) -> dict:
+def measure(
+  agent: Agent, data: Data, out: Path, *, task, iterations: int, learn: bool, seed: int, resamples: int
+) -> dict:
   """Runs every pass and writes attempts.jsonl (with whole episodes) and report.json; returns the report.
 
   Raises ValueError when `out` belongs to another run, or there is nothing to ask.
@@ -120,10 +136,20 @@ def measure(agent: Agent, data: Data, out: Path, *, task, iterations: int, learn
   memory = agent.memory
   reading = dataclasses.asdict(memory.reading) if memory else None
   metric = 'pm' if 'pm' in task.group_metrics else 'em'
-  header = {'task': 'agent', 'data': sorted(data.files.values()), 'planner': agent.planner.name,
-            'executor': agent.executor.name, 'limits': dataclasses.asdict(agent.limits), 'reading': reading,
-            'encoder': memory.bank.encoder.id if memory else '', 'learn': learn, 'seed': seed,
-            'sampling': dataclasses.asdict(agent.sampling), 'scorer': dict(task.settings), 'reward': metric}
+  header = {
+    'task': 'agent',
+    'data': sorted(data.files.values()),
+    'planner': agent.planner.name,
+    'executor': agent.executor.name,
+    'limits': dataclasses.asdict(agent.limits),
+    'reading': reading,
+    'encoder': memory.bank.encoder.id if memory else '',
+    'learn': learn,
+    'seed': seed,
+    'sampling': dataclasses.asdict(agent.sampling),
+    'scorer': dict(task.settings),
+    'reward': metric,
+  }
   passes = []
   with Log(out / 'attempts.jsonl', header) as log:
     start = memory.bank.digest() if memory else ''
@@ -134,8 +160,11 @@ def measure(agent: Agent, data: Data, out: Path, *, task, iterations: int, learn
       if learn and memory and memory.reading.kind == 'q' and memory.bank.uses():
         memory.refit()
         selector.save(out / 'selector', memory.config, memory.state)
-  result = header | report(passes, data.examples, resamples=resamples, seed=seed) | {
-      'bank before': start, 'bank after': memory.bank.digest() if memory else ''}
+  result = (
+    header
+    | report(passes, data.examples, resamples=resamples, seed=seed)
+    | {'bank before': start, 'bank after': memory.bank.digest() if memory else ''}
+  )
   write_text(out / 'report.json', json.dumps(result, ensure_ascii=False, indent=2, sort_keys=True) + '\n')
   return result
 
@@ -196,16 +225,26 @@ def _run(stack: contextlib.ExitStack) -> None:
   out.mkdir(parents=True, exist_ok=True)
   task = qa.qa(judge=judge, judgements=os.path.join(out, 'judgements.jsonl') if judge else '', plain=True)
   data = task.load(FLAGS.data)
-  data = dataclasses.replace(data, examples=data.examples[:FLAGS.limit or None])
+  data = dataclasses.replace(data, examples=data.examples[: FLAGS.limit or None])
   planner = Endpoint(FLAGS.model, FLAGS.model_name, key=key)
   executor = Endpoint(FLAGS.executor, FLAGS.executor_name, key=key) if FLAGS.executor else planner
   tools: Toolbox = stack.enter_context(McpTools(read_config(FLAGS.mcp))) if FLAGS.mcp else Functions()
   agent = Agent(planner, executor, tools, _memory(stack))
-  result = measure(agent, data, out, task=task, iterations=FLAGS.iterations, learn=FLAGS.learn, seed=FLAGS.seed,
-                   resamples=FLAGS.resamples)
+  result = measure(
+    agent,
+    data,
+    out,
+    task=task,
+    iterations=FLAGS.iterations,
+    learn=FLAGS.learn,
+    seed=FLAGS.seed,
+    resamples=FLAGS.resamples,
+  )
   for one in result['passes']:
-    shown = ', '.join(f'{name} {100 * e["value"]:.1f} ({100 * e["low"]:.1f} to {100 * e["high"]:.1f})'
-                      for name, e in one['metrics'].items())
+    shown = ', '.join(
+      f'{name} {100 * e["value"]:.1f} ({100 * e["low"]:.1f} to {100 * e["high"]:.1f})'
+      for name, e in one['metrics'].items()
+    )
     print(f'iteration {one["iteration"]}: {shown}')
   print(f'report: {out / "report.json"}')
 

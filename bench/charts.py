@@ -10,6 +10,7 @@ def figure(width: float, height: float, *, polar: bool = False):
   """A figure of that size in inches and its only axis, without a display."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
+
   fig = Figure(figsize=(width, height), layout='constrained')
   FigureCanvasAgg(fig)
   return fig, fig.add_subplot(projection='polar' if polar else None)
@@ -33,9 +34,10 @@ def sampling_curves(report: Mapping, folder: str) -> list[str]:
   fig, axis = figure(6.5, 4.2)
   for kind, points in curves.items():
     ks = [k for k, _ in points]
-    line, = axis.plot(ks, [100 * e['value'] for _, e in points], marker='o', label=_SAMPLING[kind])
-    axis.fill_between(ks, [100 * e['low'] for _, e in points], [100 * e['high'] for _, e in points],
-                      color=line.get_color(), alpha=0.15)
+    (line,) = axis.plot(ks, [100 * e['value'] for _, e in points], marker='o', label=_SAMPLING[kind])
+    axis.fill_between(
+      ks, [100 * e['low'] for _, e in points], [100 * e['high'] for _, e in points], color=line.get_color(), alpha=0.15
+    )
   axis.set_xscale('log', base=2)
   ks = sorted({k for points in curves.values() for k, _ in points})
   axis.set_xticks(ks, [str(k) for k in ks])

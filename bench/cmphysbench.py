@@ -26,21 +26,22 @@ def cmphysbench(*, tiers: str = '2025-11', compat: bool = False, processes: int 
   tiers: which published SEED scale. compat: the public code's rules. processes: scorers at work.
   """
   from bench import seed
+
   settings = seed.Settings(tiers=tiers, mode='compat' if compat else 'strict')
   if processes < 1:
     raise ValueError(f'processes is {processes}, expected at least 1')
   return Task(
-      name='cmphysbench',
-      primary='seed',
-      template=f'{SYSTEM}\n{SYMBOLS}',
-      load=functools.partial(load_examples, make=_example),
-      prompt=_prompt,
-      score=functools.partial(_score, settings=settings, processes=processes),
-      combine=combine,
-      sampling=Sampling(temperature=0.6, top_p=0.95, max_tokens=16_384),
-      settings={'tiers': settings.tiers, 'mode': settings.mode, 'scorer version': seed.VERSION},
-      group_metrics=('seed', 'accuracy'),
-      percent=False,
+    name='cmphysbench',
+    primary='seed',
+    template=f'{SYSTEM}\n{SYMBOLS}',
+    load=functools.partial(load_examples, make=_example),
+    prompt=_prompt,
+    score=functools.partial(_score, settings=settings, processes=processes),
+    combine=combine,
+    sampling=Sampling(temperature=0.6, top_p=0.95, max_tokens=16_384),
+    settings={'tiers': settings.tiers, 'mode': settings.mode, 'scorer version': seed.VERSION},
+    group_metrics=('seed', 'accuracy'),
+    percent=False,
   )
 
 
@@ -53,28 +54,36 @@ def _example(where: str, row: Mapping) -> Example:
   if not golds or not isinstance(golds[0], str) or not golds[0].strip():
     raise RowError(f'empty_answer ({kind}, {row.get("topic") or "no topic"})')
   # The worked solution is in the row too; it is not copied, so that it cannot reach the model.
-  fields = {'context': row.get('context') or '', 'question': need(row, 'question'),
-            'symbol': row.get('symbol') or '',
-            'gold': golds[0], 'kind': kind}
+  fields = {
+    'context': row.get('context') or '',
+    'question': need(row, 'question'),
+    'symbol': row.get('symbol') or '',
+    'gold': golds[0],
+    'kind': kind,
+  }
   fields = {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
   return Example(row_id(row, where), fields, {'topic': str(row.get('topic') or 'none'), 'answer type': kind})
 
 
 def _prompt(example: Example) -> list[dict]:
   f = example.fields
-  return [{'role': 'system', 'content': SYSTEM},
-          {'role': 'user', 'content': f'{f["context"]}{f["question"]}\n{SYMBOLS}\n{f["symbol"]}'}]
+  return [
+    {'role': 'system', 'content': SYSTEM},
+    {'role': 'user', 'content': f'{f["context"]}{f["question"]}\n{SYMBOLS}\n{f["symbol"]}'},
+  ]
 
 
 def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> Iterator[Outcome]:
   from bench import seed
+
   pairs = list(pairs)
   boxes = [boxed_answer(answer.text, compat=settings.mode == 'compat') for _, answer in pairs]
   asked = [i for i, box in enumerate(boxes) if box is not None and box.strip()]
   jobs = [(f['gold'], boxes[i], f['kind'], f['symbol']) for i in asked for f in [pairs[i][0].fields]]
   with tqdm(total=len(jobs), desc='SEED', unit='answer', disable=not jobs) as bar:
-    scores = seed.score_many(jobs, processes=min(processes, max(1, len(jobs))), settings=settings,
-                             on_result=lambda index, score: bar.update())
+    scores = seed.score_many(
+      jobs, processes=min(processes, max(1, len(jobs))), settings=settings, on_result=lambda index, score: bar.update()
+    )
   scored = dict(zip(asked, scores))
   for i, (_, answer) in enumerate(pairs):
     if i not in scored:
@@ -82,9 +91,12 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> I
       yield Outcome(status, None, {'seed': (0.0, 1.0), 'accuracy': (0.0, 1.0)})
       continue
     score = scored[i]
-    yield Outcome(score.status, boxes[i],
-                  {'seed': (score.points, 1.0), 'accuracy': (float(score.points >= FULL), 1.0)},
-                  {'test': score.test, 'flags': list(score.flags)})
+    yield Outcome(
+      score.status,
+      boxes[i],
+      {'seed': (score.points, 1.0), 'accuracy': (float(score.points >= FULL), 1.0)},
+      {'test': score.test, 'flags': list(score.flags)},
+    )
 
 
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:

@@ -55,15 +55,16 @@ def read(path: str) -> Results:
   return Results(report.get('model') or str(file), items, report)
 
 
-def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000,
-            seed: int = 0) -> dict:
+def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000, seed: int = 0) -> dict:
   """Both values and their difference for each metric. Raises ValueError when the two share no question."""
   shared = [key for key in a.items if key in b.items]
   if not shared:
     raise ValueError(f'{a.name} and {b.name} share no question')
   ours, theirs = [a.items[k] for k in shared], [b.items[k] for k in shared]
-  composites = {name: [Column(c['metric'], tuple(c['group']) if c['group'] else None) for c in parts]
-                for name, parts in a.report.get('composites', {}).items()}
+  composites = {
+    name: [Column(c['metric'], tuple(c['group']) if c['group'] else None) for c in parts]
+    for name, parts in a.report.get('composites', {}).items()
+  }
   known = composites | {m: [Column(m)] for m in metric_names(ours) if m in set(metric_names(theirs))}
   for name in metrics:
     if name not in known:
@@ -72,10 +73,20 @@ def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: i
   for name in metrics or known:
     pair = [columns(items, known[name]) for items in (ours, theirs)]
     if all(stats.estimate(*side, resamples=100).value is not None for side in pair):
-      table[name] = {'a': stats.value_of(*pair[0]), 'b': stats.value_of(*pair[1]),
-                     **dataclasses.asdict(stats.paired(*pair, resamples=resamples, seed=seed))}
-  return {'a': a.name, 'b': b.name, 'shared': len(shared), 'only_a': len(a.items) - len(shared),
-          'only_b': len(b.items) - len(shared), 'differs': _differs(a.report, b.report), 'metrics': table}
+      table[name] = {
+        'a': stats.value_of(*pair[0]),
+        'b': stats.value_of(*pair[1]),
+        **dataclasses.asdict(stats.paired(*pair, resamples=resamples, seed=seed)),
+      }
+  return {
+    'a': a.name,
+    'b': b.name,
+    'shared': len(shared),
+    'only_a': len(a.items) - len(shared),
+    'only_b': len(b.items) - len(shared),
+    'differs': _differs(a.report, b.report),
+    'metrics': table,
+  }
 
 
 def _differs(a: Mapping, b: Mapping) -> list[str]:
@@ -88,14 +99,17 @@ def _differs(a: Mapping, b: Mapping) -> list[str]:
 
 def text(result: Mapping) -> str:
   """The comparison as lines for a terminal."""
-  lines = [f'a: {result["a"]}', f'b: {result["b"]}',
-           f'{result["shared"]} questions in both, {result["only_a"]} only in a, '
-           f'{result["only_b"]} only in b']
+  lines = [
+    f'a: {result["a"]}',
+    f'b: {result["b"]}',
+    f'{result["shared"]} questions in both, {result["only_a"]} only in a, {result["only_b"]} only in b',
+  ]
   lines += [f'WARNING: {what}' for what in result['differs']]
   lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
   for name, m in result['metrics'].items():
-    lines.append(f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {m["value"]:+9.4f}   '
-                 f'[{m["low"]:+.4f}, {m["high"]:+.4f}]  {m["p"]:.4f}')
+    lines.append(
+      f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {m["value"]:+9.4f}   [{m["low"]:+.4f}, {m["high"]:+.4f}]  {m["p"]:.4f}'
+    )
   return '\n'.join(lines)
 
 
@@ -112,8 +126,7 @@ def main(argv) -> None:
   if len(argv) != 3:
     raise app.UsageError(f'expected two results, got {len(argv) - 1}')
   try:
-    result = compare(read(argv[1]), read(argv[2]), metrics=FLAGS.metric, resamples=FLAGS.resamples,
-                     seed=FLAGS.seed)
+    result = compare(read(argv[1]), read(argv[2]), metrics=FLAGS.metric, resamples=FLAGS.resamples, seed=FLAGS.seed)
   except (ValueError, FileNotFoundError) as error:
     sys.exit(f'error: {error}')
   print(text(result))

@@ -19,23 +19,28 @@ class Critic:
 
   def __init__(self, path: str, protocol: best_of_n.Protocol | None = None):
     import internvl
+
     self.name = Path(path).resolve().name
     self._protocol = protocol or best_of_n.Protocol()
     self._config, self._params = internvl.load(path)
     self._processor = internvl.Processor.load(path)
 
-  def __call__(self, task: Task, examples: Sequence[Example],
-               given: Mapping[str, Sequence[Answer]]) -> dict[str, list[Answer]]:
+  def __call__(
+    self, task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[Answer]]
+  ) -> dict[str, list[Answer]]:
     """The answers with a reward each; what has one keeps it, and a failed request has 0."""
-    return {example.id: self._rewarded(task, example, given[example.id])
-            for example in tqdm(examples, desc='judging steps', unit='question')}
+    return {
+      example.id: self._rewarded(task, example, given[example.id])
+      for example in tqdm(examples, desc='judging steps', unit='question')
+    }
 
   def _rewarded(self, task: Task, example: Example, answers: Sequence[Answer]) -> list[Answer]:
     texts = list(dict.fromkeys(a.text for a in answers if a.reward is None and a.finish != 'failed'))
     scores = {}
     if texts:
-      judged = best_of_n.judge(self._params, self._config, self._processor, *question(task.prompt(example)), texts,
-                               self._protocol)
+      judged = best_of_n.judge(
+        self._params, self._config, self._processor, *question(task.prompt(example)), texts, self._protocol
+      )
       scores = {text: judgement.score for text, judgement in zip(texts, judged)}
     reward = lambda a: scores.get(a.text, 0.0) if a.reward is None else a.reward
     return [dataclasses.replace(a, reward=0.0 if a.finish == 'failed' else reward(a)) for a in answers]

@@ -35,8 +35,7 @@ class Template:
     try:
       return string.Template(self.text).substitute({name: clean(value) for name, value in fields.items()})
     except (KeyError, ValueError) as error:
-      raise ValueError(f'judge template: {error}; the fields are {", ".join(fields)}, '
-                       'a dollar sign is $$') from None
+      raise ValueError(f'judge template: {error}; the fields are {", ".join(fields)}, a dollar sign is $$') from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +56,18 @@ class Judge:
   judge or another template is refused. Failures are not cached.
   """
 
-  def __init__(self, model, template: Template, parse: Callable[[str], Any], cache: Path, *, name: str = '',
-               attempts: int = 5, sampling: Sampling = SAMPLING, workers: int = 8):
+  def __init__(
+    self,
+    model,
+    template: Template,
+    parse: Callable[[str], Any],
+    cache: Path,
+    *,
+    name: str = '',
+    attempts: int = 5,
+    sampling: Sampling = SAMPLING,
+    workers: int = 8,
+  ):
     if model is None and not cache.is_file():
       raise FileNotFoundError(f'{cache}: no judgements to read, and no judge to ask')
     self.name = name or getattr(model, 'name', '') or _judge_of(cache)
@@ -102,8 +111,9 @@ class Judge:
     unique = list({dump(dict(q)): q for q in questions}.values())
     workers = self._workers if getattr(self._model, 'concurrent', True) else 1
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-      asked = tqdm(pool.map(self.ask, unique), total=len(unique), desc='judging', unit='question',
-                   disable=len(unique) < 2)
+      asked = tqdm(
+        pool.map(self.ask, unique), total=len(unique), desc='judging', unit='question', disable=len(unique) < 2
+      )
       verdicts = dict(zip((dump(dict(q)) for q in unique), asked))
     return [verdicts[dump(dict(q))] for q in questions]
 

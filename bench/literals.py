@@ -3,12 +3,15 @@
 import re
 
 MAX_CHARS = 65_536
-_TOKEN = re.compile(r"""\s*(?:
+_TOKEN = re.compile(
+  r"""\s*(?:
     (?P<text>'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")
   | (?P<number>[+-]?\d{1,30}(?:\.\d{0,30})?(?:[eE][+-]?\d{1,3})?)(?![\w.])
   | (?P<word>True|False|None|true|false|null)\b
   | (?P<mark>[\[\](),])
-)""", re.VERBOSE | re.DOTALL)
+)""",
+  re.VERBOSE | re.DOTALL,
+)
 _WORDS = {'True': True, 'true': True, 'False': False, 'false': False, 'None': None, 'null': None}
 _ESCAPE = re.compile(r'\\(.)', re.DOTALL)
 _ESCAPES = {'n': '\n', 't': '\t', 'r': '\r'}
@@ -41,7 +44,7 @@ def _tokens(text: str) -> list[tuple[str, object]]:
   while at < len(text):
     match = _TOKEN.match(text, at)
     if match is None:
-      raise ValueError(f'unexpected {text[at:at + 20]!r}')
+      raise ValueError(f'unexpected {text[at : at + 20]!r}')
     tokens.append((match.lastgroup, _value(match)))
     at = match.end()
   return tokens

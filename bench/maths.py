@@ -22,8 +22,13 @@ def aime(*, last_number: bool = False) -> Task:
 
   last_number: take an unboxed last number as the answer.
   """
-  return _task('aime', functools.partial(_load, integers=True), exact=True, last_number=last_number,
-               sampling=Sampling(samples=32, temperature=0.6, top_p=0.95, max_tokens=32_768))
+  return _task(
+    'aime',
+    functools.partial(_load, integers=True),
+    exact=True,
+    last_number=last_number,
+    sampling=Sampling(samples=32, temperature=0.6, top_p=0.95, max_tokens=32_768),
+  )
 
 
 def maths(*, last_number: bool = False, seconds: float = SECONDS) -> Task:
@@ -31,25 +36,35 @@ def maths(*, last_number: bool = False, seconds: float = SECONDS) -> Task:
 
   seconds: wall-clock limit for one comparison.
   """
-  return _task('maths', functools.partial(_load, integers=False), exact=False, last_number=last_number,
-               sampling=Sampling(samples=4, temperature=0.6, top_p=0.95, max_tokens=32_768), seconds=seconds)
+  return _task(
+    'maths',
+    functools.partial(_load, integers=False),
+    exact=False,
+    last_number=last_number,
+    sampling=Sampling(samples=4, temperature=0.6, top_p=0.95, max_tokens=32_768),
+    seconds=seconds,
+  )
 
 
 def _task(name, load, *, exact, last_number, sampling, seconds=SECONDS) -> Task:
   from bench import charts
+
   return Task(
-      name=name,
-      primary='accuracy',
-      template=INSTRUCTION,
-      load=load,
-      prompt=lambda example: [{'role': 'user', 'content': f'{example.fields["problem"]}\n\n{INSTRUCTION}'}],
-      score=functools.partial(_score, exact=exact, last_number=last_number, seconds=seconds),
-      combine=combine,
-      sampling=sampling,
-      settings={'comparison': 'exact' if exact else 'exact, then math-verify', 'last_number': last_number,
-                'seconds': seconds},
-      group_metrics=('accuracy',),
-      charts=charts.sampling_curves,
+    name=name,
+    primary='accuracy',
+    template=INSTRUCTION,
+    load=load,
+    prompt=lambda example: [{'role': 'user', 'content': f'{example.fields["problem"]}\n\n{INSTRUCTION}'}],
+    score=functools.partial(_score, exact=exact, last_number=last_number, seconds=seconds),
+    combine=combine,
+    sampling=sampling,
+    settings={
+      'comparison': 'exact' if exact else 'exact, then math-verify',
+      'last_number': last_number,
+      'seconds': seconds,
+    },
+    group_metrics=('accuracy',),
+    charts=charts.sampling_curves,
   )
 
 
@@ -74,8 +89,7 @@ def _example(where: str, row: Mapping, *, integers: bool) -> Example:
   if integers and (value is None or value.denominator != 1 or not 0 <= value <= 999):
     raise RowError(f'answer is not an integer from 0 to 999: {gold[:40]!r}')
   groups = {key: str(lower[key]) for key in _GROUPS if lower.get(key)}
-  return Example(row_id(lower, where, 'id', 'problem_id', 'unique_id'), {'problem': problem, 'answer': gold},
-                 groups)
+  return Example(row_id(lower, where, 'id', 'problem_id', 'unique_id'), {'problem': problem, 'answer': gold}, groups)
 
 
 def _text(row: Mapping, names: Sequence[str]) -> str:
@@ -107,8 +121,12 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, exact, last_number, secon
       if key not in verdicts:
         verdicts[key] = answers.compare(*key, None if exact else symbolic)
       right, status = verdicts[key]
-      yield Outcome(status, found[:answers.MAX_CHARS], {'accuracy': (float(right), 1.0)},
-                    {'vote': answers.canonical(found) if status != 'too_large' else None})
+      yield Outcome(
+        status,
+        found[: answers.MAX_CHARS],
+        {'accuracy': (float(right), 1.0)},
+        {'vote': answers.canonical(found) if status != 'too_large' else None},
+      )
 
 
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:

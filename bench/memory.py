@@ -29,15 +29,21 @@ from core.endpoint import Reply
 PROCEDURES = ('ask the register', 'add up the tables', 'compare two encyclopedias', 'read the court records')
 MARK = 'quiz'
 LENIENT = {'aligned': 0.0, 'misleading': 0.6}  # share of the stream
-TOPICS = ('river delta ferry mooring estuary tide lock weir barge silt dredge pilot',
-          'violin quartet sonata bow cadenza score viola cello scherzo rondo encore tutti',
-          'glacier moraine crevasse serac icefall firn cirque arete drumlin esker nunatak scree',
-          'orchard grafting pollen cider pruning blossom rootstock scion espalier medlar quince perry')
+TOPICS = (
+  'river delta ferry mooring estuary tide lock weir barge silt dredge pilot',
+  'violin quartet sonata bow cadenza score viola cello scherzo rondo encore tutti',
+  'glacier moraine crevasse serac icefall firn cirque arete drumlin esker nunatak scree',
+  'orchard grafting pollen cider pruning blossom rootstock scion espalier medlar quince perry',
+)
 PREFILTER = 64  # nearest cases that the learned reader chooses among
 COPY = 8.0  # how many times likelier a plan becomes with each success shown
 SHUN = 0.5  # and with each failure
-READINGS = {'no memory': Reading('none'), 'random': Reading('random'), 'cosine': Reading('cosine'),
-            'learned': Reading('q', prefilter=PREFILTER)}
+READINGS = {
+  'no memory': Reading('none'),
+  'random': Reading('random'),
+  'cosine': Reading('cosine'),
+  'learned': Reading('q', prefilter=PREFILTER),
+}
 EPOCHS = 20
 COLLECT = 0.1  # temperature at which every reader draws cases during the stream, so that choices differ
 
@@ -59,7 +65,7 @@ def tasks(count: int, seed: int, name: str, *, lenient: float) -> list[Task]:
   for i in range(count):
     topic, easy = int(rng.integers(len(TOPICS))), rng.random() < lenient
     # Ten words and the mark are as near to nine words, by cosine, as nine words are.
-    words = [*rng.permutation(TOPICS[topic].split())[:10 if easy else 9], *([MARK] if easy else [])]
+    words = [*rng.permutation(TOPICS[topic].split())[: 10 if easy else 9], *([MARK] if easy else [])]
     solved_by = PROCEDURES if easy else (PROCEDURES[topic],)
     made.append(Task(f'{name}{i}', ' '.join(words), f'code {rng.integers(10**6)}', solved_by))
   return made
@@ -124,11 +130,11 @@ def run(family: str, reading: str, *, seed: int, stream: int = 400, heldout: int
     learned = final.kind == 'q'
     if learned:  # it has nothing to go by at first
       memory.reading = dataclasses.replace(drawn, kind='cosine')
-    rewards = [attempt(task, True) for task in learn[:stream // 2]]
+    rewards = [attempt(task, True) for task in learn[: stream // 2]]
     if learned:
       memory.refit(epochs=EPOCHS)
       memory.reading = drawn
-    rewards += [attempt(task, True) for task in learn[stream // 2:]]
+    rewards += [attempt(task, True) for task in learn[stream // 2 :]]
     if learned:
       memory.refit(epochs=EPOCHS)
     memory.reading = dataclasses.replace(final, exclude_own=True)
@@ -146,8 +152,7 @@ def _attempt(agent: Agent, task: Task, seed: int, *, remember: bool) -> float:
 
 def study(family: str, seeds: Sequence[int], **sizes) -> dict[str, np.ndarray]:
   """Held-out accuracy of each stream by reading, [streams]: the same tasks for every reading."""
-  return {name: np.array([run(family, name, seed=seed, **sizes).heldout.mean() for seed in seeds])
-          for name in READINGS}
+  return {name: np.array([run(family, name, seed=seed, **sizes).heldout.mean() for seed in seeds]) for name in READINGS}
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:

@@ -36,6 +36,7 @@ class Local:
 
   def __init__(self, path: str):
     import internvl
+
     self.name = Path(path).resolve().name
     self._internvl, self._lock = internvl, threading.Lock()
     self._config, self._params = internvl.load(path)
@@ -44,8 +45,15 @@ class Local:
   def __call__(self, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
     with self._lock:
       text = self._internvl.chat(
-          self._params, self._config, self._processor, [_as_parts(turn) for turn in messages],
-          max_new_tokens=sampling.max_tokens, temperature=sampling.temperature, seed=seed, stream=False)
+        self._params,
+        self._config,
+        self._processor,
+        [_as_parts(turn) for turn in messages],
+        max_new_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        seed=seed,
+        stream=False,
+      )
     return Answer(clean(text))
 
   def settings(self, sampling: Sampling) -> dict:
@@ -71,6 +79,8 @@ def open_model(spec: str, name: str = '', *, key_env: str = 'OPENAI_API_KEY', ti
     raise ValueError(f'--model={spec}: neither a URL (http://… or https://…) nor a folder with a config.json')
   kind = json.loads((folder / 'config.json').read_text()).get('model_type', '')
   if not str(kind).startswith('internvl'):
-    raise ValueError(f'--model={spec}: model_type is {kind!r}; local folders of InternVL can be loaded here, '
-                     'any other model can be served behind an OpenAI-compatible URL')
+    raise ValueError(
+      f'--model={spec}: model_type is {kind!r}; local folders of InternVL can be loaded here, '
+      'any other model can be served behind an OpenAI-compatible URL'
+    )
   return Local(spec)

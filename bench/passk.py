@@ -19,7 +19,7 @@ RANDOM_SUBSETS = 1_000
 def curve_points(n: int) -> list[int]:
   """1, 2, 4, … and n: where pass@k and maj@k are reported."""
   check(n, 1)
-  return sorted({2 ** i for i in range(n.bit_length()) if 2 ** i <= n} | {n})
+  return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
 
 
 def maj_at_k(votes: Sequence[Hashable | None], correct: Sequence[bool], k: int, *, seed: int = 0) -> float:
@@ -50,6 +50,7 @@ def _subsets(n: int, k: int, seed: int) -> np.ndarray:
   """[subsets, k] indices."""
   if math.comb(n, k) <= EXACT_SUBSETS:
     import itertools
+
     return np.array(list(itertools.combinations(range(n), k)))
   order = np.random.default_rng(seed).random((RANDOM_SUBSETS, n)).argsort(1)
   return order[:, :k]

@@ -16,8 +16,10 @@ from bench.task import NO_ANSWER, OK, Answer, Column, Example, Item, Outcome, Sa
 from core.text import parse_json
 
 SEPARATOR = '<|answer_split|>'
-INSTRUCTION = ('Answer the question. You may think first between <think> and </think>. '
-               'Then give the answer, as short as it can be, between <answer> and </answer>.')
+INSTRUCTION = (
+  'Answer the question. You may think first between <think> and </think>. '
+  'Then give the answer, as short as it can be, between <answer> and </answer>.'
+)
 JUDGE = judging.Template("""\
 You compare an answer to a question with the answers that are accepted for it.
 The answer is correct if it means the same as at least one accepted answer; it need not use the same words.
@@ -54,8 +56,7 @@ def exact_match(prediction: str, accepted: Sequence[str]) -> float:
 
 def set_f1(prediction: str, accepted: Sequence[str]) -> float:
   """The best F1 over the accepted answers, tokens as sets."""
-  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted),
-             default=0.0)
+  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted), default=0.0)
 
 
 def _f1(ours: set, theirs: set) -> float:
@@ -66,9 +67,11 @@ def _f1(ours: set, theirs: set) -> float:
 def squad_f1(prediction: str, accepted: Sequence[str]) -> float:
   """The best F1 over the accepted answers, tokens as multisets, SQuAD's normalisation."""
   count = lambda text: collections.Counter(normalise_squad(text).split())
+
   def f1(ours, theirs):
     common = (ours & theirs).total()
     return 2 * common / (ours.total() + theirs.total()) if common else 0.0
+
   return max((f1(count(prediction), count(gold)) for gold in accepted), default=0.0)
 
 
@@ -78,13 +81,13 @@ def final_answer(text: str) -> str | None:
     return None
   start = text.find('<answer>')
   end = text.find('</answer>', start)
-  return text[start + len('<answer>'):end].strip() if 0 <= start < end else None
+  return text[start + len('<answer>') : end].strip() if 0 <= start < end else None
 
 
 def read_judgement(text: str) -> bool:
   """True for correct. The outermost braces hold the JSON object. Raises ValueError for anything else."""
   start, end = text.find('{'), text.rfind('}')
-  reply = parse_json(text[start:end + 1]) if 0 <= start < end else None
+  reply = parse_json(text[start : end + 1]) if 0 <= start < end else None
   word = reply.get('judgement', reply.get('judgment')) if isinstance(reply, dict) else None
   if not isinstance(word, str) or word.strip().lower() not in ('correct', 'incorrect'):
     raise ValueError('the judge wrote neither "correct" nor "incorrect"')
@@ -95,16 +98,16 @@ def qa(*, judge=None, judgements: str = '', plain: bool = False) -> Task:
   """F1, EM and PM. judgements: file of verdicts, read and added to. plain: the whole output is the answer."""
   asked = judging.Judge(judge, JUDGE, read_judgement, Path(judgements)) if judgements else None
   return Task(
-      name='qa',
-      primary='f1',
-      template=INSTRUCTION,
-      load=functools.partial(load_examples, make=_example),
-      prompt=lambda example: [{'role': 'user', 'content': f'{INSTRUCTION}\n\n{example.fields["question"]}'}],
-      score=functools.partial(_score, judge=asked, plain=plain),
-      composites=macro_means,
-      sampling=Sampling(max_tokens=4096),
-      settings={'f1': 'sets of tokens', 'plain': plain, **(asked.settings() if asked else {})},
-      group_metrics=('f1', 'em', *(('pm',) if asked else ())),
+    name='qa',
+    primary='f1',
+    template=INSTRUCTION,
+    load=functools.partial(load_examples, make=_example),
+    prompt=lambda example: [{'role': 'user', 'content': f'{INSTRUCTION}\n\n{example.fields["question"]}'}],
+    score=functools.partial(_score, judge=asked, plain=plain),
+    composites=macro_means,
+    sampling=Sampling(max_tokens=4096),
+    settings={'f1': 'sets of tokens', 'plain': plain, **(asked.settings() if asked else {})},
+    group_metrics=('f1', 'em', *(('pm',) if asked else ())),
   )
 
 
@@ -132,8 +135,7 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator
     status = NO_ANSWER
     if text is not None:
       status = OK
-      scores = {'f1': set_f1(text, accepted), 'em': exact_match(text, accepted),
-                'squad f1': squad_f1(text, accepted)}
+      scores = {'f1': set_f1(text, accepted), 'em': exact_match(text, accepted), 'squad f1': squad_f1(text, accepted)}
     if judge:
       verdict = verdicts.get(i)
       scores['pm'] = max(scores['em'], float(bool(verdict and verdict.value)))
@@ -144,10 +146,19 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator
 
 def _judged(pairs, found, judge) -> dict[int, judging.Verdict]:
   """Verdicts where they are needed: an exact match needs none."""
-  ask = [i for i, (example, _) in enumerate(pairs)
-         if found[i] is not None and not exact_match(found[i], example.fields['accepted'])]
-  questions = [{'question': pairs[i][0].fields['question'], 'prediction': found[i],
-                'accepted': ' | '.join(pairs[i][0].fields['accepted'])} for i in ask]
+  ask = [
+    i
+    for i, (example, _) in enumerate(pairs)
+    if found[i] is not None and not exact_match(found[i], example.fields['accepted'])
+  ]
+  questions = [
+    {
+      'question': pairs[i][0].fields['question'],
+      'prediction': found[i],
+      'accepted': ' | '.join(pairs[i][0].fields['accepted']),
+    }
+    for i in ask
+  ]
   return dict(zip(ask, judge.ask_all(questions)))
 
 

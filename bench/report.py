@@ -38,10 +38,15 @@ _BODY = """\
 def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict:
   """Writes report.json, .md and .html, the charts and the task's gallery; the report as JSON has it."""
   report = json.loads(json.dumps(report, allow_nan=False))
-  drawn = [charts.group_bars(f'{report["task"]}: {task.primary} by {key}', _primary(task, values),
-                             _scale(report),
-                             folder / f'by_{re.sub("[^a-z0-9]+", "_", key.lower())}.png')
-           for key, values in _chartable(task, report)]
+  drawn = [
+    charts.group_bars(
+      f'{report["task"]}: {task.primary} by {key}',
+      _primary(task, values),
+      _scale(report),
+      folder / f'by_{re.sub("[^a-z0-9]+", "_", key.lower())}.png',
+    )
+    for key, values in _chartable(task, report)
+  ]
   if task.charts:
     drawn = [*task.charts(report, str(folder)), *drawn]
   gallery = task.gallery(items, str(folder)) if task.gallery else None
@@ -50,9 +55,19 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
   write_text(folder / 'report.json', _pretty(report))
   write_text(folder / 'report.md', _markdown(title, _headline(report), tables, drawn, gallery))
   shown = [_shown(item) for item in items[:MOST_ITEMS]]
-  write_text(folder / 'report.html',
-             page(title, _BODY, headline=_headline(report), charts=drawn, gallery=gallery,
-                                          tables=tables, shown=shown, total=len(items)))
+  write_text(
+    folder / 'report.html',
+    page(
+      title,
+      _BODY,
+      headline=_headline(report),
+      charts=drawn,
+      gallery=gallery,
+      tables=tables,
+      shown=shown,
+      total=len(items),
+    ),
+  )
   return report
 
 
@@ -97,37 +112,55 @@ def _headline(report: Mapping) -> str:
   why_not = report['extras'].get(f'no {primary}', 'not counted')
   value = f'{number(best, scale_of(primary, report))} (95 % interval)' if best else why_not
   failed = report['statuses'].get('request_failed', 0)
-  return (f'{primary}: {value}. {data["read"]} rows read, {len(data["skipped"])} skipped, '
-          f'{len(data["repaired"])} repaired, {data["examples"]} examples scored'
-          + (f'; {failed} answers are missing and were scored as empty ones' if failed else '') + '.')
+  return (
+    f'{primary}: {value}. {data["read"]} rows read, {len(data["skipped"])} skipped, '
+    f'{len(data["repaired"])} repaired, {data["examples"]} examples scored'
+    + (f'; {failed} answers are missing and were scored as empty ones' if failed else '')
+    + '.'
+  )
 
 
 def _tables(report: Mapping) -> list[dict]:
   metrics = report['metrics']
-  tables = [{'title': 'Metrics', 'head': ['metric', 'value [95 %]', 'problems'],
-             'rows': [[m, number(e, scale_of(m, report)), e['problems']] for m, e in metrics.items()]}]
+  tables = [
+    {
+      'title': 'Metrics',
+      'head': ['metric', 'value [95 %]', 'problems'],
+      'rows': [[m, number(e, scale_of(m, report)), e['problems']] for m, e in metrics.items()],
+    }
+  ]
   for key, values in report['groups'].items():
     names = list(next(iter(values.values())))
-    tables.append({'title': f'By {key}', 'head': [key, 'problems', *names],
-                   'rows': [[value, row[names[0]]['problems'],
-                             *(number(row[m], scale_of(m, report)) for m in names)]
-                            for value, row in values.items()]})
+    tables.append(
+      {
+        'title': f'By {key}',
+        'head': [key, 'problems', *names],
+        'rows': [
+          [value, row[names[0]]['problems'], *(number(row[m], scale_of(m, report)) for m in names)]
+          for value, row in values.items()
+        ],
+      }
+    )
   reasons: dict[str, int] = {}
   for kind in ('skipped', 'repaired'):
     for problem in report['data'][kind]:
       reasons[f'{kind}: {problem["reason"]}'] = reasons.get(f'{kind}: {problem["reason"]}', 0) + 1
-  tables.append({'title': 'Answers by status', 'head': ['status', 'answers'],
-                 'rows': list(report['statuses'].items())})
+  tables.append({'title': 'Answers by status', 'head': ['status', 'answers'], 'rows': list(report['statuses'].items())})
   if reasons:
     tables.append({'title': 'Rows', 'head': ['what', 'rows'], 'rows': list(reasons.items())})
   simple = {k: v for k, v in report['extras'].items() if not isinstance(v, (dict, list))}
-  settings = {'data': ', '.join(report['data']['files']), **_flat(report['generation']),
-              **_flat(report['scorer']),
-              'prompt hash': report['prompt_hash'], 'share cut off': report['cut_off'],
-              'share without an answer': report['no_answer'], **simple,
-              'resamples': report['bootstrap']['resamples'], 'seconds': report['seconds']}
-  tables.append({'title': 'Settings', 'head': ['setting', 'value'],
-                 'rows': [[k, str(v)] for k, v in settings.items()]})
+  settings = {
+    'data': ', '.join(report['data']['files']),
+    **_flat(report['generation']),
+    **_flat(report['scorer']),
+    'prompt hash': report['prompt_hash'],
+    'share cut off': report['cut_off'],
+    'share without an answer': report['no_answer'],
+    **simple,
+    'resamples': report['bootstrap']['resamples'],
+    'seconds': report['seconds'],
+  }
+  tables.append({'title': 'Settings', 'head': ['setting', 'value'], 'rows': [[k, str(v)] for k, v in settings.items()]})
   return tables
 
 
@@ -140,8 +173,13 @@ def _markdown(title: str, headline: str, tables, drawn, gallery) -> str:
   lines += [f'![{name}]({name})' for name in drawn]
   lines += [f'[Images and verdicts]({gallery})'] if gallery else []
   for table in tables:
-    lines += ['', f'## {_cell(table["title"])}', '', '| ' + ' | '.join(map(_cell, table['head'])) + ' |',
-              '|' + '---|' * len(table['head'])]
+    lines += [
+      '',
+      f'## {_cell(table["title"])}',
+      '',
+      '| ' + ' | '.join(map(_cell, table['head'])) + ' |',
+      '|' + '---|' * len(table['head']),
+    ]
     lines += ['| ' + ' | '.join(map(_cell, row)) + ' |' for row in table['rows']]
   return '\n'.join(lines) + '\n'
 
@@ -153,9 +191,15 @@ def _cell(value) -> str:
 
 def _shown(item: Item) -> dict:
   line = ', '.join(f'{k} {a / b:.3g}' for k, (a, b) in list(item.scores.items())[:4] if b)
-  samples = [{'status': o.status, 'answer': _short(o.answer), 'text': _short(a.text),
-              'scores': ', '.join(f'{k} {x / y:.3g}' for k, (x, y) in list(o.scores.items())[:4] if y)}
-             for a, o in zip(item.answers, item.outcomes)]
+  samples = [
+    {
+      'status': o.status,
+      'answer': _short(o.answer),
+      'text': _short(a.text),
+      'scores': ', '.join(f'{k} {x / y:.3g}' for k, (x, y) in list(o.scores.items())[:4] if y),
+    }
+    for a, o in zip(item.answers, item.outcomes)
+  ]
   return {'id': item.example.id, 'line': line, 'samples': samples}
 
 

@@ -80,10 +80,10 @@ def read_rows(path: str) -> Rows:
   files = [root] if root.is_file() else _data_files(root)
   parts = [_READERS[_suffix(file)](file, file.name) for file in files]
   return Rows(
-      tuple(row for part in parts for row in part[0]),
-      tuple(problem for part in parts for problem in part[1]),
-      tuple(problem for part in parts for problem in part[2]),
-      {str(file.relative_to(root) if root.is_dir() else file.name): sha256(file) for file in files},
+    tuple(row for part in parts for row in part[0]),
+    tuple(problem for part in parts for problem in part[1]),
+    tuple(problem for part in parts for problem in part[2]),
+    {str(file.relative_to(root) if root.is_dir() else file.name): sha256(file) for file in files},
   )
 
 
@@ -171,6 +171,7 @@ def _read_csv(path: Path, name: str):
 
 def _read_parquet(path: Path, name: str):
   import pyarrow.parquet
+
   try:
     return _table_rows(pyarrow.parquet.ParquetFile(path).iter_batches(), name)
   except pyarrow.ArrowException as error:
@@ -179,6 +180,7 @@ def _read_parquet(path: Path, name: str):
 
 def _read_arrow(path: Path, name: str):
   import pyarrow
+
   with pyarrow.memory_map(str(path)) as source:
     try:
       return _table_rows(pyarrow.ipc.open_stream(source), name)
@@ -196,8 +198,14 @@ def _table_rows(batches: Iterable, name: str):
   return [(f'{name}[{i}]', row) for i, row in enumerate(rows)], [], []
 
 
-_READERS = {'.json': _read_json, '.jsonl': _read_jsonl, '.csv': _read_csv, '.tsv': _read_csv,
-            '.parquet': _read_parquet, '.arrow': _read_arrow}
+_READERS = {
+  '.json': _read_json,
+  '.jsonl': _read_jsonl,
+  '.csv': _read_csv,
+  '.tsv': _read_csv,
+  '.parquet': _read_parquet,
+  '.arrow': _read_arrow,
+}
 
 
 def iter_texts(value: Any) -> Iterator[str]:

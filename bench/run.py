@@ -30,30 +30,32 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
   flags.DEFINE_enum('task', None, list(tasks.TASKS), 'Which benchmark.')
-  flags.DEFINE_string('data', None,
-                      'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
-  flags.DEFINE_string('model', None, 'Who answers: a folder of InternVL weights, or the URL of an '
-                      'OpenAI-compatible server up to and including /v1.')
-  flags.DEFINE_string('model_name', '',
-                      'The model to ask for at the URL; default: the first it lists.')
-  flags.DEFINE_string('answers', None, 'Score the answers of this file instead of asking a model: a '
-                      'results.jsonl or answers.jsonl of another run, or lines '
-                      '{"id": …, "text": …}.')
+  flags.DEFINE_string('data', None, 'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
+  flags.DEFINE_string(
+    'model',
+    None,
+    'Who answers: a folder of InternVL weights, or the URL of an OpenAI-compatible server up to and including /v1.',
+  )
+  flags.DEFINE_string('model_name', '', 'The model to ask for at the URL; default: the first it lists.')
+  flags.DEFINE_string(
+    'answers',
+    None,
+    'Score the answers of this file instead of asking a model: a '
+    'results.jsonl or answers.jsonl of another run, or lines '
+    '{"id": …, "text": …}.',
+  )
   flags.DEFINE_string('out', None, 'Folder for results; default: runs/<task>/<model>.')
-  flags.DEFINE_integer('samples', None, 'Answers a question; default: the benchmark\'s own.',
-                       lower_bound=1)
-  flags.DEFINE_float('temperature', None, 'Sampling temperature; default: the benchmark\'s own.',
-                     lower_bound=0.0)
-  flags.DEFINE_float('top_p', None, 'Nucleus sampling; default: the benchmark\'s own.', 0.0, 1.0)
+  flags.DEFINE_integer('samples', None, "Answers a question; default: the benchmark's own.", lower_bound=1)
+  flags.DEFINE_float('temperature', None, "Sampling temperature; default: the benchmark's own.", lower_bound=0.0)
+  flags.DEFINE_float('top_p', None, "Nucleus sampling; default: the benchmark's own.", 0.0, 1.0)
   flags.DEFINE_integer('top_k', None, 'Only the k likeliest tokens; 0 for all.', lower_bound=0)
-  flags.DEFINE_integer('max_tokens', None, 'Longest answer; default: the benchmark\'s own.',
-                       lower_bound=1)
+  flags.DEFINE_integer('max_tokens', None, "Longest answer; default: the benchmark's own.", lower_bound=1)
   flags.DEFINE_integer('seed', 0, 'Seed of sampling and of the bootstrap.', lower_bound=0)
   flags.DEFINE_integer('limit', 0, 'Only the first so many examples; 0 for all.', lower_bound=0)
   flags.DEFINE_integer('workers', 8, 'Requests at a time.', 1, 256)
   flags.DEFINE_float('timeout', 600.0, 'Seconds for one reply.', lower_bound=0.1)
   flags.DEFINE_string('judge', None, 'URL or folder of a judge, for the tasks that can ask one.')
-  flags.DEFINE_string('judge_name', '', 'The model to ask for at the judge\'s URL.')
+  flags.DEFINE_string('judge_name', '', "The model to ask for at the judge's URL.")
   flags.DEFINE_string('critic', None, 'Folder of InternVL weights that judge the steps of answers, for best@k.')
   flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
   flags.DEFINE_multi_string('set', [], 'An option of the task, option=value; may be repeated.')
@@ -85,8 +87,18 @@ def _run() -> None:
   model = _open(FLAGS.model, FLAGS.model_name) if FLAGS.model else None
   name = model.name if model else Path(FLAGS.answers).stem
   out = FLAGS.out or os.path.join('runs', task.name, name.replace('/', '_'))
-  report = runner.run(task, data, out, model=model, answers=FLAGS.answers or '', sampling=_sampling(task),
-                      seed=FLAGS.seed, workers=FLAGS.workers, resamples=FLAGS.resamples, critic=_critic())
+  report = runner.run(
+    task,
+    data,
+    out,
+    model=model,
+    answers=FLAGS.answers or '',
+    sampling=_sampling(task),
+    seed=FLAGS.seed,
+    workers=FLAGS.workers,
+    resamples=FLAGS.resamples,
+    critic=_critic(),
+  )
   for metric, estimate in list(report['metrics'].items())[:12]:
     print(f'{metric:>32}  {number(estimate, scale_of(metric, report))}')
   print(f'report: {os.path.join(out, "report.html")}')
@@ -100,18 +112,23 @@ def _critic():
   if not FLAGS.critic:
     return None
   from bench.critic import Critic
+
   return Critic(FLAGS.critic)
 
 
 def _limited(data: Data) -> Data:
-  return dataclasses.replace(data, examples=data.examples[:FLAGS.limit]) if FLAGS.limit else data
+  return dataclasses.replace(data, examples=data.examples[: FLAGS.limit]) if FLAGS.limit else data
 
 
 def _sampling(task: Task) -> Sampling:
-  asked = {'samples': FLAGS.samples, 'temperature': FLAGS.temperature, 'top_p': FLAGS.top_p,
-           'top_k': FLAGS.top_k, 'max_tokens': FLAGS.max_tokens}
-  return dataclasses.replace(task.sampling,
-                             **{name: value for name, value in asked.items() if value is not None})
+  asked = {
+    'samples': FLAGS.samples,
+    'temperature': FLAGS.temperature,
+    'top_p': FLAGS.top_p,
+    'top_k': FLAGS.top_k,
+    'max_tokens': FLAGS.max_tokens,
+  }
+  return dataclasses.replace(task.sampling, **{name: value for name, value in asked.items() if value is not None})
 
 
 def cli() -> None:

@@ -29,9 +29,19 @@ class TooManyFailures(RuntimeError):
   """So many requests in a row failed that the rest would too."""
 
 
-def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
-        sampling: Sampling | None = None,
-        seed: int = 0, workers: int = 8, resamples: int = 10_000, critic=None) -> dict:
+def run(
+  task: Task,
+  data: Data,
+  folder: str,
+  *,
+  model=None,
+  answers: str = '',
+  sampling: Sampling | None = None,
+  seed: int = 0,
+  workers: int = 8,
+  resamples: int = 10_000,
+  critic=None,
+) -> dict:
   """The report of `task` on `data`, with answers of `model` or, without one, of the file `answers`.
 
   critic: a `bench.critic.Critic`, which gives answers the rewards that best-of-N ranks them by.
@@ -53,10 +63,17 @@ def run(task: Task, data: Data, folder: str, *, model=None, answers: str = '',
     given = critic(task, data.examples, given)
     source['critic'] = critic.name
   items = score(task, data.examples, given)
-  header = {'tool': {'name': 'espalier-jax bench', 'version': VERSION}, 'task': task.name,
-            'primary': task.primary,
-            'percent': task.percent, 'data': _account(data), **source, 'prompt_hash': prompt_hash(task),
-            'scorer': dict(task.settings), 'bootstrap': {'resamples': resamples, 'seed': seed}}
+  header = {
+    'tool': {'name': 'espalier-jax bench', 'version': VERSION},
+    'task': task.name,
+    'primary': task.primary,
+    'percent': task.percent,
+    'data': _account(data),
+    **source,
+    'prompt_hash': prompt_hash(task),
+    'scorer': dict(task.settings),
+    'bootstrap': {'resamples': resamples, 'seed': seed},
+  }
   numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
   write_text(out / 'results.jsonl', ''.join(dump(result_line(item)) + '\n' for item in items))
   return report.write(task, {**header, **numbers, 'seconds': round(time.monotonic() - start, 3)}, items, out)
@@ -68,9 +85,13 @@ def prompt_hash(task: Task) -> str:
 
 
 def _account(data: Data) -> dict:
-  return {'files': dict(data.files), 'read': data.read, 'examples': len(data.examples),
-          'skipped': [dataclasses.asdict(p) for p in data.skipped],
-          'repaired': [dataclasses.asdict(p) for p in data.repaired]}
+  return {
+    'files': dict(data.files),
+    'read': data.read,
+    'examples': len(data.examples),
+    'skipped': [dataclasses.asdict(p) for p in data.skipped],
+    'repaired': [dataclasses.asdict(p) for p in data.repaired],
+  }
 
 
 def sample_seed(seed: int, example_id: str, sample: int) -> int:
@@ -78,13 +99,19 @@ def sample_seed(seed: int, example_id: str, sample: int) -> int:
   return int.from_bytes(hashlib.sha256(dump([seed, example_id, sample]).encode()).digest()[:4]) >> 1
 
 
-def generate(task: Task, data: Data, out: Path, model, sampling: Sampling, seed: int,
-             workers: int) -> dict[str, list[Answer]]:
+def generate(
+  task: Task, data: Data, out: Path, model, sampling: Sampling, seed: int, workers: int
+) -> dict[str, list[Answer]]:
   """All answers: those that `out` already holds, and the others as the model gives them."""
   # Files, and not the number of examples, name the data: a run over the first ten may be extended to all.
-  header = {'task': task.name, 'data': sorted(data.files.values()), 'model': model.name, 'seed': seed,
-            'prompt_hash': prompt_hash(task),
-            **{k: v for k, v in model.settings(sampling).items() if k != 'samples'}}
+  header = {
+    'task': task.name,
+    'data': sorted(data.files.values()),
+    'model': model.name,
+    'seed': seed,
+    'prompt_hash': prompt_hash(task),
+    **{k: v for k, v in model.settings(sampling).items() if k != 'samples'},
+  }
   with Log(out / 'answers.jsonl', header) as log:
     done = {(e['id'], e['sample']): Answer(e['text'], e['finish']) for e in log.entries}
     wanted = [(example, k) for example in data.examples for k in range(sampling.samples)]
@@ -104,7 +131,7 @@ def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> 
   try:
     messages = task.prompt(example)
     for attempt in range(task.attempts):
-      answer = model(messages, sampling, (seed + attempt) & 0x7fffffff)
+      answer = model(messages, sampling, (seed + attempt) & 0x7FFFFFFF)
       if task.accept(example, answer.text):
         break
     return answer
@@ -132,8 +159,10 @@ def _in_parallel(ask, missing: Sequence, workers: int) -> Iterator[tuple]:
           bar.update()
           yield question, answer
         if failures >= MOST_FAILURES:
-          raise TooManyFailures(f'{failures} requests in a row failed, the last with: {answer.text}\n'
-                                'Finished answers are kept; run the same command to go on.')
+          raise TooManyFailures(
+            f'{failures} requests in a row failed, the last with: {answer.text}\n'
+            'Finished answers are kept; run the same command to go on.'
+          )
   finally:
     pool.shutdown(wait=True, cancel_futures=True)
 
@@ -162,12 +191,15 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
   given = {key: [answer for _, answer in sorted(samples.items())] for key, samples in found.items()}
   if not given:
     raise ValueError(f'{path}: none of its {rows.read} lines answers any of the {len(examples)} examples')
-  account = {'answers': dict(rows.files), 'unusable_lines': bad, 'unknown_ids': unknown,
-             'examples_without_answer': len(known) - len(given)}
+  account = {
+    'answers': dict(rows.files),
+    'unusable_lines': bad,
+    'unknown_ids': unknown,
+    'examples_without_answer': len(known) - len(given),
+  }
   samples = max(map(len, given.values()))
   missing = Answer('no answer in the file', 'failed')
-  return {e.id: [*given.get(e.id, []),
-                 *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
+  return {e.id: [*given.get(e.id, []), *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
 
 
 def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer]]]:
@@ -203,7 +235,7 @@ def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[
   items, at = [], 0
   for example in examples:
     mine = tuple(given[example.id])
-    theirs = tuple(outcomes[at:at + len(mine)])
+    theirs = tuple(outcomes[at : at + len(mine)])
     at += len(mine)
     items.append(Item(example, mine, theirs, task.combine(example, mine, theirs)))
   return items
@@ -211,9 +243,22 @@ def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[
 
 def result_line(item: Item) -> dict:
   """One line of results.jsonl. It holds no times, so that equal runs write equal files."""
-  samples = [{'text': a.text, 'finish': a.finish, **({'reward': a.reward} if a.reward is not None else {}),
-              'status': o.status, 'answer': o.answer, 'scores': {k: list(v) for k, v in o.scores.items()},
-              **({'detail': dict(o.detail)} if o.detail else {})}
-             for a, o in zip(item.answers, item.outcomes)]
-  return {'id': item.example.id, 'unit': item.example.unit, 'groups': dict(item.example.groups),
-          'scores': {k: list(v) for k, v in item.scores.items()}, 'samples': samples}
+  samples = [
+    {
+      'text': a.text,
+      'finish': a.finish,
+      **({'reward': a.reward} if a.reward is not None else {}),
+      'status': o.status,
+      'answer': o.answer,
+      'scores': {k: list(v) for k, v in o.scores.items()},
+      **({'detail': dict(o.detail)} if o.detail else {}),
+    }
+    for a, o in zip(item.answers, item.outcomes)
+  ]
+  return {
+    'id': item.example.id,
+    'unit': item.example.unit,
+    'groups': dict(item.example.groups),
+    'scores': {k: list(v) for k, v in item.scores.items()},
+    'samples': samples,
+  }

@@ -37,7 +37,7 @@ class Log:
     header = parse_json(dump(header))
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.read_bytes() if path.exists() else b''
-    whole = whole[:whole.rfind(b'\n') + 1]
+    whole = whole[: whole.rfind(b'\n') + 1]
     if whole:
       self._read(path, whole, header)
     self._file = open(path, 'r+b' if path.exists() else 'w+b')  # noqa: SIM115 (open as long as the log is)
@@ -50,12 +50,13 @@ class Log:
     try:
       found, *self.entries = (parse_json(line) for line in whole.decode('utf-8').splitlines())
     except ValueError as error:
-      raise ValueError(f'{path}: damaged before its last line ({error}); '
-                       'move it away to start afresh') from None
+      raise ValueError(f'{path}: damaged before its last line ({error}); move it away to start afresh') from None
     for field in sorted(header | found):
       if header.get(field) != found.get(field):
-        raise ValueError(f'{path} was written with {field}={found.get(field)!r}, this run has '
-                         f'{header.get(field)!r}; choose another place, or restore the setting to go on')
+        raise ValueError(
+          f'{path} was written with {field}={found.get(field)!r}, this run has '
+          f'{header.get(field)!r}; choose another place, or restore the setting to go on'
+        )
 
   def append(self, entry: Mapping[str, Any]) -> None:
     self._write(entry)

@@ -23,13 +23,13 @@ def summarise(task: Task, items: Sequence[Item], *, resamples: int = stats.RESAM
   for metric in dict.fromkeys([*first, *names]):
     metrics[metric] = _metric(items, metric, draw)
   return {
-      'metrics': metrics,
-      'groups': _groups(task, items, draw),
-      'composites': {name: [dataclasses.asdict(c) for c in parts] for name, parts in composites.items()},
-      'statuses': dict(sorted(Counter(o.status for item in items for o in item.outcomes).items())),
-      'cut_off': _share(a.finish == 'length' for item in items for a in item.answers),
-      'no_answer': _share(o.answer is None for item in items for o in item.outcomes),
-      'extras': dict(task.extras(items)),
+    'metrics': metrics,
+    'groups': _groups(task, items, draw),
+    'composites': {name: [dataclasses.asdict(c) for c in parts] for name, parts in composites.items()},
+    'statuses': dict(sorted(Counter(o.status for item in items for o in item.outcomes).items())),
+    'cut_off': _share(a.finish == 'length' for item in items for a in item.answers),
+    'no_answer': _share(o.answer is None for item in items for o in item.outcomes),
+    'extras': dict(task.extras(items)),
   }
 
 
@@ -80,8 +80,9 @@ def _groups(task: Task, items: Sequence[Item], draw: Mapping) -> dict:
   for key in keys:
     values = sorted({item.example.groups[key] for item in items if key in item.example.groups})
     inside = {value: [item for item in items if item.example.groups.get(key) == value] for value in values}
-    table[key] = {value: {m: _estimate(*columns(part, [Column(m)]), draw) for m in metrics}
-                  for value, part in inside.items()}
+    table[key] = {
+      value: {m: _estimate(*columns(part, [Column(m)]), draw) for m in metrics} for value, part in inside.items()
+    }
   return table if metrics else {}
 
 

@@ -145,9 +145,11 @@ class Task:
 
 def each(score: Callable[[Example, Answer], Outcome]):
   """Lifts the score of one answer to the score of many."""
+
   def many(pairs):
     for example, answer in pairs:
       yield score(example, answer)
+
   return many
 
 

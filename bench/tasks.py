@@ -15,8 +15,9 @@ from bench.vlm.mathvista import mathvista
 from bench.vlm.mmmu import mmmu, mmmu_pro
 
 TASKS: dict[str, Callable[..., Task]] = {
-    make.__name__: make for make in (
-        aime, asr, cmphysbench, grounding, mathvista, maths, mmmu, mmmu_pro, qa, tts, unigenbench)}
+  make.__name__: make
+  for make in (aime, asr, cmphysbench, grounding, mathvista, maths, mmmu, mmmu_pro, qa, tts, unigenbench)
+}
 
 
 def options(name: str) -> dict[str, inspect.Parameter]:

@@ -132,6 +132,7 @@ def _splash(q, runs, positions, segments, sinks, *, window, rules):
   tiles of 128 by tokens of no segment. Under a mesh each device runs its own rows and heads over the whole length.
   """
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
   b, length, _, h = q.shape
   join = lambda parts, axis: jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]
   k, v = (join([getattr(keys, name) for keys in runs], 2) for name in 'kv')
@@ -142,15 +143,27 @@ def _splash(q, runs, positions, segments, sinks, *, window, rules):
   own = grow(_segments(positions, segments, (b, length)), 1)
   shape = q.shape[1], k.shape[2]
   bq, bk = (next(n for n in (4 * LANES, 3 * LANES, 2 * LANES, LANES) if size % n == 0) for size in shape)
-  sizes = splash.BlockSizes(block_q=bq, block_kv=bk, block_kv_compute=bk, block_q_dkv=bq, block_kv_dkv=bk,
-                            block_kv_dkv_compute=bk, block_q_dq=bq, block_kv_dq=bk)
+  sizes = splash.BlockSizes(
+    block_q=bq,
+    block_kv=bk,
+    block_kv_compute=bk,
+    block_q_dkv=bq,
+    block_kv_dkv=bk,
+    block_kv_dkv_compute=bk,
+    block_q_dq=bq,
+    block_kv_dq=bk,
+  )
 
   def local(q, k, v, own, theirs, sinks):
-    one = splash.FullMask(shape) if positions is None else (
-        splash.CausalMask(shape, before) if window is None else splash.LocalMask(shape, (window - 1, 0), before))
+    one = (
+      splash.FullMask(shape)
+      if positions is None
+      else (splash.CausalMask(shape, before) if window is None else splash.LocalMask(shape, (window - 1, 0), before))
+    )
     kernel = splash.make_splash_mha_single_device(splash.MultiHeadMask([one] * q.shape[2]), block_sizes=sizes)
-    run = lambda q, k, v, own, theirs: kernel(q, k, v, segment_ids=splash.SegmentIds(own, theirs),
-                                              sinks=None if sinks is None else sinks.astype(jnp.float32))
+    run = lambda q, k, v, own, theirs: kernel(
+      q, k, v, segment_ids=splash.SegmentIds(own, theirs), sinks=None if sinks is None else sinks.astype(jnp.float32)
+    )
     out = jax.vmap(run)(jnp.swapaxes(q, 1, 2) / math.sqrt(h), k, v, own, theirs)
     return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
@@ -180,8 +193,11 @@ def _per_device(local, q, k, v, own, theirs, sinks, rules):
 
 def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
   """How often each key head is repeated so that `shards` equal parts of the query heads find their keys in theirs."""
-  return next(c for c in range(1, query_heads // key_heads + 1)
-              if key_heads * c % shards == 0 and query_heads % (key_heads * c) == 0)
+  return next(
+    c
+    for c in range(1, query_heads // key_heads + 1)
+    if key_heads * c % shards == 0 and query_heads % (key_heads * c) == 0
+  )
 
 
 def _refuse_splash(q, runs, positions, segments, sinks, window):

@@ -78,8 +78,10 @@ def append(cache: Cache, new: Keys, positions: jax.Array) -> Cache:
   positions: int32 [B, T], -1 for padding.
   """
   if isinstance(cache.k, tuple) and not new.columns:
-    layers = [_write(Keys(k, v, columns=True), Keys(*fresh), cache.length)
-              for k, v, *fresh in zip(cache.k, cache.v, new.k, new.v)]
+    layers = [
+      _write(Keys(k, v, columns=True), Keys(*fresh), cache.length)
+      for k, v, *fresh in zip(cache.k, cache.v, new.k, new.v)
+    ]
     new = Keys(tuple(x.k for x in layers), tuple(x.v for x in layers))
   elif not new.columns:
     new = _write(Keys(cache.k, cache.v), new, cache.length)

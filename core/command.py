@@ -17,9 +17,15 @@ def usage(doc: str, values: flags.FlagValues) -> str:
   return '\n'.join(lines)
 
 
-def run(argv: Sequence[str], doc: str, *, define: Callable[[flags.FlagValues], None],
-        check: Callable[[flags.FlagValues, list[str]], Any], work: Callable[[flags.FlagValues, Any], int],
-        mendable: tuple[type[Exception], ...] = (ValueError, OSError)) -> int:
+def run(
+  argv: Sequence[str],
+  doc: str,
+  *,
+  define: Callable[[flags.FlagValues], None],
+  check: Callable[[flags.FlagValues, list[str]], Any],
+  work: Callable[[flags.FlagValues, Any], int],
+  mendable: tuple[type[Exception], ...] = (ValueError, OSError),
+) -> int:
   """Defines, reads and checks the flags, then works; the exit status.
 
   define(values) adds the flags, --help among them. check(values, rest) raises flags.Error for what cannot be, which is

@@ -27,7 +27,7 @@ class Source(Protocol):
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> dict: ...
-  def place(self, index: int) -> str: ...    # where a record stands, for messages
+  def place(self, index: int) -> str: ...  # where a record stands, for messages
 
 
 class DataError(ValueError):
@@ -38,7 +38,7 @@ def _record(text: bytes, place: str) -> dict:
   """A JSON object, or a DataError that begins with `place`."""
   try:
     record = json.loads(text.decode('utf-8'))
-  except ValueError as error:                # both JSON and UTF-8 errors
+  except ValueError as error:  # both JSON and UTF-8 errors
     raise DataError(f'{place}: not JSON: {error}') from error
   if not isinstance(record, dict):
     raise DataError(f'{place}: {type(record).__name__}, expected an object')
@@ -86,7 +86,7 @@ class JsonLines:
     return f'{self.path}:{self._numbers[index]}'
 
   def _bytes(self, index: int) -> bytes:
-    if not hasattr(self._local, 'file'):     # each reading thread has its own position in the file
+    if not hasattr(self._local, 'file'):  # each reading thread has its own position in the file
       self._local.file = open(self.path, 'rb')  # noqa: SIM115 (lives as long as the thread)
     self._local.file.seek(self._starts[index])
     return self._local.file.read(self._ends[index] - self._starts[index])
@@ -94,7 +94,7 @@ class JsonLines:
   def __getitem__(self, index: int) -> dict:
     return _record(self._bytes(index), self.place(index))
 
-  def __getstate__(self):                    # open files do not travel to worker processes
+  def __getstate__(self):  # open files do not travel to worker processes
     return {k: v for k, v in self.__dict__.items() if k != '_local'}
 
   def __setstate__(self, state):
@@ -114,8 +114,9 @@ class Parquet:
   def __init__(self, path: str | os.PathLike):
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     self.path = str(path)
-    with open(self.path, 'rb') as f:         # a missing file is the operating system's error, not ours
+    with open(self.path, 'rb') as f:  # a missing file is the operating system's error, not ours
       try:
         meta = pq.ParquetFile(f).metadata
       except pa.ArrowException as error:
@@ -144,6 +145,7 @@ class Parquet:
 @functools.lru_cache(maxsize=8)
 def _row_group(path: str, group: int):
   import pyarrow.parquet as pq
+
   with pq.ParquetFile(path) as f:
     return f.read_row_group(group)
 
@@ -209,8 +211,14 @@ def source(path: str | os.PathLike) -> Source:
   return SUFFIXES[suffix](path)
 
 
-def mix(parts: Mapping[str, tuple[Source, float]], *, seed: int, shuffle: bool = True,
-        epochs: int | None = None, shard: tuple[int, int] | None = None) -> grain.MapDataset:
+def mix(
+  parts: Mapping[str, tuple[Source, float]],
+  *,
+  seed: int,
+  shuffle: bool = True,
+  epochs: int | None = None,
+  shard: tuple[int, int] | None = None,
+) -> grain.MapDataset:
   """Records drawn from named sources in proportion to their weights, this process's share of them.
 
   Each source is shuffled anew every epoch. Without `epochs` it repeats for ever; with it the stream ends when
@@ -245,6 +253,7 @@ def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) 
   Raises ValueError, when it comes to it, for an example longer than a row or empty in its first feature.
   """
   first, *others = lengths
+
   def check(example):
     for name, most in lengths.items():
       if name not in example:
@@ -254,18 +263,19 @@ def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) 
     if not len(example[first]):
       raise ValueError(f'an example has no {first}')
     return {name: np.asarray(example[name]) for name in lengths}
+
   def rename(row):
     kept = {name: row[name] for name in lengths}
     kept |= {'segments': row[f'{first}_segment_ids'], 'positions': row[f'{first}_positions']}
-    return kept | {f'{name}_segments': row[f'{name}_segment_ids'] for name in others
-                   if lengths[name] != lengths[first]}
+    return kept | {f'{name}_segments': row[f'{name}_segment_ids'] for name in others if lengths[name] != lengths[first]}
+
   packed = grain.experimental.FirstFitPackIterDataset(
-    examples.map(check), length_struct=dict(lengths), num_packing_bins=rows, shuffle_bins=False)
+    examples.map(check), length_struct=dict(lengths), num_packing_bins=rows, shuffle_bins=False
+  )
   return packed.map(rename)
 
 
-def batches(rows: grain.IterDataset, size: int, *, ahead: int = 2,
-            workers: int = 0) -> grain.DatasetIterator:
+def batches(rows: grain.IterDataset, size: int, *, ahead: int = 2, workers: int = 0) -> grain.DatasetIterator:
   """An iterator of [size, ...] batches, `ahead` of them prepared in advance; a short last one is dropped.
 
   `workers` processes do the reading and encoding; 0 means a thread, enough unless images are decoded.
@@ -275,7 +285,7 @@ def batches(rows: grain.IterDataset, size: int, *, ahead: int = 2,
     raise ValueError(f'batch size {size}: expected 1 or more')
   stream = rows.batch(size, drop_remainder=True)
   if workers:
-    if not flags.FLAGS.is_parsed():          # grain's workers read absl flags, which a notebook never parses
+    if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which a notebook never parses
       flags.FLAGS.mark_as_parsed()
     return iter(stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)))
   return iter(grain.experimental.ThreadPrefetchIterDataset(stream, prefetch_buffer_size=ahead))

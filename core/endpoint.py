@@ -74,7 +74,7 @@ class Retry:
   longest: float = 30.0
 
   def pause(self, attempt: int, asked: float) -> float:
-    return min(self.longest, max(asked, self.first * 2 ** attempt))
+    return min(self.longest, max(asked, self.first * 2**attempt))
 
 
 class Endpoint:
@@ -85,24 +85,38 @@ class Endpoint:
   `max_bytes` are cut off unread. Raises RequestFailed.
   """
 
-  def __init__(self, url: str, name: str = '', *, key: str = '', timeout: float = 600.0,
-               retry: Retry = Retry(),
-               max_bytes: int = MAX_REPLY_BYTES, sleep: Callable[[float], None] = time.sleep):
+  def __init__(
+    self,
+    url: str,
+    name: str = '',
+    *,
+    key: str = '',
+    timeout: float = 600.0,
+    retry: Retry = Retry(),
+    max_bytes: int = MAX_REPLY_BYTES,
+    sleep: Callable[[float], None] = time.sleep,
+  ):
     import httpx
+
     self.url = url.rstrip('/')
     self._timeout, self._retry, self._max_bytes, self._sleep = timeout, retry, max_bytes, sleep
     self._client = httpx.Client(
-        timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
-        limits=httpx.Limits(max_connections=256),
-        headers={'Authorization': f'Bearer {key}'} if key else {},
+      timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
+      limits=httpx.Limits(max_connections=256),
+      headers={'Authorization': f'Bearer {key}'} if key else {},
     )
     self.name = name or self._first_model()
 
   def chat(self, messages: Sequence[Mapping], sampling: Sampling, seed: int, tools: Sequence[Mapping] = ()) -> Reply:
     """What the model says next, `tools` being the function schemas that it may call."""
-    body = {'model': self.name, 'messages': [_openai_turn(turn) for turn in messages],
-            'max_tokens': sampling.max_tokens, 'temperature': sampling.temperature, 'top_p': sampling.top_p,
-            'seed': seed}
+    body = {
+      'model': self.name,
+      'messages': [_openai_turn(turn) for turn in messages],
+      'max_tokens': sampling.max_tokens,
+      'temperature': sampling.temperature,
+      'top_p': sampling.top_p,
+      'seed': seed,
+    }
     if sampling.top_k:
       body['top_k'] = sampling.top_k
     if tools:
@@ -124,6 +138,7 @@ class Endpoint:
 
   def _once(self, method: str, path: str, body: dict | None, read: Callable[[Any], Any]):
     import httpx
+
     try:
       with self._client.stream(method, self.url + path, json=body) as response:
         raw = self._body(response)
@@ -194,8 +209,7 @@ def _openai_part(part: Mapping) -> dict:
   if part['type'] == 'audio':
     path = Path(part['audio'])
     data = base64.b64encode(path.read_bytes()).decode()
-    return {'type': 'input_audio',
-            'input_audio': {'data': data, 'format': path.suffix.lstrip('.').lower() or 'wav'}}
+    return {'type': 'input_audio', 'input_audio': {'data': data, 'format': path.suffix.lstrip('.').lower() or 'wav'}}
   return dict(part)
 
 

@@ -27,6 +27,8 @@ _PAGE = """\
 def page(title: str, body: str, **values) -> str:
   """A whole page from a Jinja body; every value is escaped."""
   import jinja2
+
   template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-      _PAGE + body + '\n</body></html>\n')
+    _PAGE + body + '\n</body></html>\n'
+  )
   return template.render(title=title, **values)

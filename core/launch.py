@@ -38,6 +38,7 @@ class UsageError(ValueError):
 
 # Values and annotations.
 
+
 def _spell(kind) -> str:
   """An annotation as a reader would write it."""
   if kind is type(None):
@@ -76,7 +77,7 @@ def _cast(value, kind):
   elif kind is str and isinstance(value, str):
     return value
   elif kind in (int, float) and not isinstance(value, bool):
-    with contextlib.suppress(ValueError):    # what it says is less clear than what comes below
+    with contextlib.suppress(ValueError):  # what it says is less clear than what comes below
       number = kind(value) if isinstance(value, str) else value
       if kind is float or isinstance(number, int):
         return kind(number)
@@ -101,6 +102,7 @@ def _cast_tuple(value, kinds):
 
 
 # A frozen config as the mutable dataclass that config_flags can set fields of, and back.
+
 
 class _Parser(flags.ArgumentParser):
   """Reads one field by its annotation."""
@@ -137,8 +139,9 @@ def _thaw(config):
 def _freeze(thawed, like):
   """A config of the type of `like` with the values of `thawed`; its checks run again."""
   values = {f.name: getattr(thawed, f.name) for f in dataclasses.fields(thawed)}
-  return type(like)(**{k: _freeze(v, getattr(like, k)) if dataclasses.is_dataclass(v) else v
-                       for k, v in values.items()})
+  return type(like)(
+    **{k: _freeze(v, getattr(like, k)) if dataclasses.is_dataclass(v) else v for k, v in values.items()}
+  )
 
 
 def fields(config, prefix=''):
@@ -153,6 +156,7 @@ def fields(config, prefix=''):
 
 
 # The command line.
+
 
 def _guess(name, known) -> str:
   near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -185,18 +189,24 @@ def _overridden(argv):
 
 def define(values: flags.FlagValues) -> None:
   """The flags that every binary has besides --config."""
-  flags.DEFINE_string('workdir', None, 'folder for metrics, checkpoints and reports; default runs/<config>',
-                      flag_values=values)
-  flags.DEFINE_enum('distributed', 'auto', ['auto', 'off'],
-                    'start jax.distributed from the flags below or the cluster around us, or never',
-                    flag_values=values)
+  flags.DEFINE_string(
+    'workdir', None, 'folder for metrics, checkpoints and reports; default runs/<config>', flag_values=values
+  )
+  flags.DEFINE_enum(
+    'distributed',
+    'auto',
+    ['auto', 'off'],
+    'start jax.distributed from the flags below or the cluster around us, or never',
+    flag_values=values,
+  )
   flags.DEFINE_string('coordinator_address', None, 'host:port of process 0', flag_values=values)
   flags.DEFINE_integer('num_processes', None, 'number of processes in the job', 1, flag_values=values)
   flags.DEFINE_integer('process_id', None, 'which of them this is', 0, flag_values=values)
 
 
-def parse(configs: Mapping[str, Any], default: str, argv: list[str],
-          values: flags.FlagValues = flags.FLAGS) -> tuple[Any, list[str]]:
+def parse(
+  configs: Mapping[str, Any], default: str, argv: list[str], values: flags.FlagValues = flags.FLAGS
+) -> tuple[Any, list[str]]:
   """The config that `argv` (program name first) asks for, and the arguments left over.
 
   Raises UsageError, with one clear line, for an unknown config, field or flag, a value of the wrong type, and
@@ -209,14 +219,17 @@ def parse(configs: Mapping[str, Any], default: str, argv: list[str],
   for override in _overridden(argv[1:]):
     if override not in known:
       inner = f'{override}.'
-      hint = ('; it is a group of fields: set one of them' if any(k.startswith(inner) for k in known)
-              else _guess(override, known))
+      hint = (
+        '; it is a group of fields: set one of them'
+        if any(k.startswith(inner) for k in known)
+        else _guess(override, known)
+      )
       raise UsageError(f'--config.{override}: config {name!r} has no such field{hint}')
   define(values)
   try:
     config_flags.DEFINE_config_dataclass(
-        'config', _thaw(configs[name]), 'config name', values, sys_argv=argv,
-        parse_fn=lambda text: _thaw(configs[text]))
+      'config', _thaw(configs[name]), 'config name', values, sys_argv=argv, parse_fn=lambda text: _thaw(configs[text])
+    )
     rest = values(argv)
     given = [values[f].value for f in ('coordinator_address', 'num_processes', 'process_id')]
     if any(g is not None for g in given) and None in given:
@@ -244,6 +257,7 @@ def start_distributed(values: flags.FlagValues = flags.FLAGS) -> None:
   if values.distributed == 'off':
     return
   from core import mesh
+
   try:
     mesh.start(values.coordinator_address, values.num_processes, values.process_id)
   except ValueError as error:
@@ -292,8 +306,15 @@ def run(main: Callable[[Any, pathlib.Path], Any], configs: Mapping[str, Any], de
     logging.get_absl_handler().addFilter(_worth_reading)
     start_distributed()
     import jax
-    logging.info('process %d of %d: %d local and %d global %s devices', jax.process_index(),
-                 jax.process_count(), jax.local_device_count(), jax.device_count(), jax.default_backend())
+
+    logging.info(
+      'process %d of %d: %d local and %d global %s devices',
+      jax.process_index(),
+      jax.process_count(),
+      jax.local_device_count(),
+      jax.device_count(),
+      jax.default_backend(),
+    )
     name = _config_name(sys.argv[1:], default)
     with one_line():
       main(config, pathlib.Path(flags.FLAGS.workdir or f'runs/{name}'))

@@ -19,19 +19,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXES = ('data', 'expert', 'seq', 'model')
 
 RULES: dict[str, str | tuple[str, ...] | None] = {
-    'batch': ('data', 'expert'),
-    'time': 'seq',
-    'embed': ('data', 'expert'),  # FSDP: the width of dense weights is spread over the batch axes
-    'expert_embed': 'data',  # the expert axis already splits `experts`
-    'experts': 'expert',
-    'heads': 'model',
-    'attn_heads': ('model', 'seq'),  # of activations: attention needs the whole length, so `seq` splits heads there
-    'kv_heads': 'model',
-    'mlp': 'model',
-    'vocab': 'model',
-    'vision': ('data', 'expert'),
-    'tiles': ('data', 'expert', 'seq', 'model'),  # a vision tower computes each tile whole, on one device
-    'rows': ('data', 'expert', 'seq', 'model'),  # of logits to draw from: a row's whole vocabulary on one device
+  'batch': ('data', 'expert'),
+  'time': 'seq',
+  'embed': ('data', 'expert'),  # FSDP: the width of dense weights is spread over the batch axes
+  'expert_embed': 'data',  # the expert axis already splits `experts`
+  'experts': 'expert',
+  'heads': 'model',
+  'attn_heads': ('model', 'seq'),  # of activations: attention needs the whole length, so `seq` splits heads there
+  'kv_heads': 'model',
+  'mlp': 'model',
+  'vocab': 'model',
+  'vision': ('data', 'expert'),
+  'tiles': ('data', 'expert', 'seq', 'model'),  # a vision tower computes each tile whole, on one device
+  'rows': ('data', 'expert', 'seq', 'model'),  # of logits to draw from: a row's whole vocabulary on one device
 }
 
 
@@ -57,8 +57,9 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
   shape = (data, expert, seq, model)
   if min(shape) < 1 or math.prod(shape) != devices.size:
     needs = f'a multiple of {rest}' if data == -1 else math.prod(shape)
-    raise ValueError(f'mesh data={data} expert={expert} seq={seq} model={model} needs {needs} devices; '
-                     f'there are {devices.size}')
+    raise ValueError(
+      f'mesh data={data} expert={expert} seq={seq} model={model} needs {needs} devices; there are {devices.size}'
+    )
   if devices.ndim == 1 and devices.size > 1 and devices[0].platform == 'tpu':
     # Neighbours in an axis are neighbours in the torus; an axis may be a part of one of the torus's.
     devices = mesh_utils.create_device_mesh(shape, devices.tolist(), allow_split_physical_axes=True)
@@ -95,8 +96,10 @@ def groups(devices: Iterable, processes: int, **shape: int) -> list[Mesh]:
   there = len({d.process_index for d in devices})
   if processes < 1 or there % processes:
     raise ValueError(f'{there} processes cannot be put into groups of {processes}')
-  return [make(**shape, devices=list(group)) for _, group in
-          itertools.groupby(devices, key=lambda d: d.process_index // processes)]
+  return [
+    make(**shape, devices=list(group))
+    for _, group in itertools.groupby(devices, key=lambda d: d.process_index // processes)
+  ]
 
 
 def share(processes: int, **shape: int) -> Share:
@@ -118,6 +121,7 @@ def physical(axes: tuple[str | None, ...], rules=RULES) -> PartitionSpec:
 
 def _divisible(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
   """`spec` with each mesh axis dropped that does not divide its dimension: such a dimension is replicated."""
+
   def fit(size, entry):
     kept = []
     for axis in (entry,) if isinstance(entry, str) else entry or ():
@@ -125,6 +129,7 @@ def _divisible(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> Parti
         kept.append(axis)
         size //= mesh.shape[axis]
     return tuple(kept) or None
+
   return PartitionSpec(*(fit(n, s) for n, s in zip(shape, spec)))
 
 
@@ -153,6 +158,7 @@ def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
 
 def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
   """Host arrays as global ones. Each process passes its own rows, equally many; together they are the whole batch."""
+
   def place(x):
     x = np.asarray(x)
     whole = jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype)
@@ -162,6 +168,7 @@ def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
     if _at_home(there, whole.shape):
       return jax.make_array_from_process_local_data(there, x, whole.shape)
     return _scatter(gather(x), there)
+
   return jax.tree.map(place, batch)
 
 
@@ -175,8 +182,9 @@ def dealt(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
 
   def place(turns):
     turns = turns.reshape(among, last - first, *turns.shape[1:])
-    whole = np.swapaxes(turns, 0, 1).reshape(-1, *turns.shape[2:])[rows.start - first * among:][:len(rows)]
+    whole = np.swapaxes(turns, 0, 1).reshape(-1, *turns.shape[2:])[rows.start - first * among :][: len(rows)]
     return _scatter(whole, batch_sharding(whole, mesh, rules))
+
   return jax.tree.map(place, gather(jax.tree.map(lambda x: x[first:last], batch)))
 
 
@@ -208,7 +216,7 @@ def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
   if rest:
     raise ValueError(f'{len(rows)} rows are not a multiple of {len(among)} processes')
   at = among.index(jax.process_index())
-  return rows[at * size:(at + 1) * size]
+  return rows[at * size : (at + 1) * size]
 
 
 def gather(batch: Any, mesh: Mesh | None = None) -> Any:
@@ -243,6 +251,7 @@ def to_local(x: jax.Array | np.ndarray) -> np.ndarray:
   if isinstance(x, np.ndarray) or x.is_fully_addressable:
     return np.asarray(x)
   from jax.experimental import multihost_utils
+
   return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
@@ -259,4 +268,5 @@ def together(name: str) -> None:
   """Returns when all processes have come here; `name` tells the places apart."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
+
     multihost_utils.sync_global_devices(name)

@@ -56,12 +56,15 @@ def spec(config: Config, width: int) -> Params:
   e, f, bias = config.experts, config.width, config.bias
   wide = Spec((e, width, f), ('experts', 'expert_embed', 'mlp'))
   return Params(
-      router=Spec((width, e), ('embed', None)),
-      gate=wide, up=wide, down=Spec((e, f, width), ('experts', 'mlp', 'expert_embed')),
-      router_bias=Spec((e,), (None,), zeros) if bias else None,
-      gate_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
-      up_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
-      down_bias=Spec((e, width), ('experts', None), zeros) if bias else None)
+    router=Spec((width, e), ('embed', None)),
+    gate=wide,
+    up=wide,
+    down=Spec((e, f, width), ('experts', 'mlp', 'expert_embed')),
+    router_bias=Spec((e,), (None,), zeros) if bias else None,
+    gate_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
+    up_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
+    down_bias=Spec((e, width), ('experts', None), zeros) if bias else None,
+  )
 
 
 def _silu(gate, up):
@@ -125,7 +128,7 @@ def _in_pieces(p: Params, x, weights, chosen, first, config: Config):
   split = lambda a, fill: jnp.pad(a, ((0, grow), (0, 0)), constant_values=fill).reshape(pieces, -1, a.shape[-1])
   one = jax.checkpoint(lambda args: _experts(p, *args, first, config))
   y = jax.lax.map(one, (split(x, 0), split(weights, 0), split(chosen, -1)))
-  return y.reshape(-1, x.shape[-1])[:x.shape[0]]
+  return y.reshape(-1, x.shape[-1])[: x.shape[0]]
 
 
 def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
@@ -152,9 +155,16 @@ def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
   split = data[0] is not None and 'expert' in data[0]  # the batch is spread over the expert axis too
   wide, vector = place(p.gate, 'experts', None, 'mlp'), place(p.gate[..., 0, :], 'experts', 'mlp')
   none = lambda b, s: None if b is None else s
-  specs = Params(router=None, router_bias=None, gate=wide, up=wide, down=place(p.down, 'experts', 'mlp', None),
-                 gate_bias=none(p.gate_bias, vector), up_bias=none(p.up_bias, vector),
-                 down_bias=none(p.down_bias, place(p.down[:, 0], 'experts', None)))
+  specs = Params(
+    router=None,
+    router_bias=None,
+    gate=wide,
+    up=wide,
+    down=place(p.down, 'experts', 'mlp', None),
+    gate_bias=none(p.gate_bias, vector),
+    up_bias=none(p.up_bias, vector),
+    down_bias=none(p.down_bias, place(p.down[:, 0], 'experts', None)),
+  )
   tensor = wide[2] is not None
   if wide[0] is None and mesh.shape['expert'] > 1:
     raise ValueError(f'{config.experts} experts do not divide over expert={mesh.shape["expert"]}')

@@ -58,7 +58,7 @@ class Spec:
   @property
   def fan_in(self) -> int:
     """How many products each output sums; of a table, the width of a row: the head that is tied to it sums those."""
-    return math.prod(self.shape[self.stack:self.stack + self.inputs]) if self.inputs else self.shape[-1]
+    return math.prod(self.shape[self.stack : self.stack + self.inputs]) if self.inputs else self.shape[-1]
 
 
 def stacked(spec: Any, depth: int) -> Any:
@@ -75,11 +75,13 @@ def path_name(path: Sequence) -> str:
 
 def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
   """Draws every weight. A weight's key depends on its own name only, so adding one changes no other."""
+
   def draw(path, s):
     own = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
     if s.init is not None:
       return s.init(own, s.shape, dtype)
     return (jax.random.normal(own, s.shape) / math.sqrt(s.fan_in)).astype(dtype)
+
   return jax.jit(lambda: jax.tree.map_with_path(draw, spec))()
 
 
@@ -178,7 +180,7 @@ def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alp
     cut = s.stack + s.inputs
     a_shape, b_shape = (*s.shape[:cut], rank), (*s.shape[: s.stack], rank, *s.shape[cut:])
     a_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    std = 1 / math.sqrt(math.prod(s.shape[s.stack:cut]))
+    std = 1 / math.sqrt(math.prod(s.shape[s.stack : cut]))
     return Lora(w, std * jax.random.normal(a_key, a_shape, jnp.float32), jnp.zeros(b_shape, jnp.float32), alpha)
 
   return map_weights(adapt, params, pattern)

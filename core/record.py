@@ -70,6 +70,7 @@ class Recorder:
 
   def __init__(self, workdir: pathlib.Path, start: int, steps: int, show: tuple[str, ...]):
     from tensorboardX import SummaryWriter  # a second of imports that no other process needs
+
     path = workdir / 'metrics.jsonl'
     cut(path, start)
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
@@ -100,8 +101,14 @@ class Recorder:
     if self._bar.disable and (now - self._logged > 15 or step == self._steps):
       self._logged = now
       rate = (step - self._start) / max(now - self._began, 1e-9)
-      logging.info('step %d of %d, %.3g steps/s, %s left, %s', step, self._steps, rate,
-                   tqdm.format_interval((self._steps - step) / rate), shown)
+      logging.info(
+        'step %d of %d, %.3g steps/s, %s left, %s',
+        step,
+        self._steps,
+        rate,
+        tqdm.format_interval((self._steps - step) / rate),
+        shown,
+      )
 
   def sync(self) -> None:
     """Returns when every line written so far is on the disk."""

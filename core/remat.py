@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 
 POLICIES = {
-    'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
 
 
@@ -16,6 +16,7 @@ def remat(layer: Callable, policy: str) -> Callable:
     return layer
   if policy not in POLICIES:
     raise ValueError(f'remat {policy!r}; expected one of {["none", *POLICIES]}')
-  wrapped = jax.checkpoint(lambda i, x, *rest: layer(x, i, *rest), policy=POLICIES[policy],
-                           static_argnums=(), prevent_cse=False)
+  wrapped = jax.checkpoint(
+    lambda i, x, *rest: layer(x, i, *rest), policy=POLICIES[policy], static_argnums=(), prevent_cse=False
+  )
   return lambda x, i, *rest: wrapped(i, x, *rest)

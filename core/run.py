@@ -35,7 +35,7 @@ from core import record
 class Stateful(Protocol):
   """State that lives on the host, such as a data iterator: each process keeps its own."""
 
-  def get_state(self) -> Any: ...            # JSON-able, or bytes
+  def get_state(self) -> Any: ...  # JSON-able, or bytes
   def set_state(self, state: Any) -> None: ...
 
 
@@ -48,6 +48,7 @@ class _Host:
   def get_state(self) -> bytes:
     def encode(state):
       return {'base64': base64.b64encode(state).decode()} if isinstance(state, bytes) else {'json': state}
+
     return json.dumps({name: encode(part.get_state()) for name, part in self.parts.items()}).encode()
 
   def set_state(self, state: bytes) -> None:
@@ -102,17 +103,25 @@ class Run:
   Entering raises OSError if the folder cannot be written, and ValueError if it holds another config's run.
   """
 
-  def __init__(self, workdir, config, *, every: int = 100, keep: int = 2, checkpoints: str | None = None,
-               show: tuple[str, ...] = ('loss',)):
+  def __init__(
+    self,
+    workdir,
+    config,
+    *,
+    every: int = 100,
+    keep: int = 2,
+    checkpoints: str | None = None,
+    show: tuple[str, ...] = ('loss',),
+  ):
     if every < 1 or keep < 1:
       raise ValueError(f'every={every}, keep={keep}: expected 1 or more of each')
     self.workdir = pathlib.Path(workdir).absolute()
     self.every = every
     self._config, self._keep, self._show = _plain(config), keep, show
     self._checkpoints = checkpoints or self.workdir / 'checkpoints'
-    self._signal = 0                         # number of the signal that asked this process to stop
+    self._signal = 0  # number of the signal that asked this process to stop
     self._recorder = None
-    self._pending = None                     # (step, metrics, vote) not yet fetched from the devices
+    self._pending = None  # (step, metrics, vote) not yet fetched from the devices
 
   def __enter__(self):
     self._claim()
@@ -123,7 +132,7 @@ class Run:
 
   def __exit__(self, *_):
     try:
-      self._manager.close()                  # waits for the save under way
+      self._manager.close()  # waits for the save under way
     finally:
       if self._recorder:
         self._recorder.close()
@@ -132,11 +141,13 @@ class Run:
   def listening(self):
     """Within it the first SIGTERM or SIGINT is only noted; a second one does what it always did."""
     if threading.current_thread() is not threading.main_thread():
-      yield                                  # Python delivers signals to the main thread only
+      yield  # Python delivers signals to the main thread only
       return
+
     def notice(number, _):
       self._signal = number
       signal.signal(number, old[number])
+
     old = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
       yield
@@ -160,8 +171,10 @@ class Run:
     if path.exists():
       changed = differences(json.loads(path.read_text(encoding='utf-8')), self._config)
       if changed:
-        raise ValueError(f'{path} is of a run with another config ({"; ".join(changed)}): '
-                         'go on with the old values, or give another workdir')
+        raise ValueError(
+          f'{path} is of a run with another config ({"; ".join(changed)}): '
+          'go on with the old values, or give another workdir'
+        )
     elif jax.process_index() == 0:
       record.replace(path, json.dumps(self._config, indent=2) + '\n')
 
@@ -189,8 +202,13 @@ class Run:
   def _check_room(self, state):
     if '://' in str(self._checkpoints):
       return
-    need = sum(shard.data.nbytes for x in jax.tree.leaves(state) if isinstance(x, jax.Array)
-               for shard in x.addressable_shards if shard.replica_id == 0)
+    need = sum(
+      shard.data.nbytes
+      for x in jax.tree.leaves(state)
+      if isinstance(x, jax.Array)
+      for shard in x.addressable_shards
+      if shard.replica_id == 0
+    )
     free = shutil.disk_usage(self.workdir).free
     if free < need:
       text = f'a checkpoint takes {need:,} bytes and {free:,} are free'
@@ -201,21 +219,30 @@ class Run:
       if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.eval_shape(jax.random.key_data, x)
       return f'{x.dtype}{list(x.shape)}'
+
     saved = self._manager.item_metadata(step)['state']
-    old, new = ({jax.tree_util.keystr(path, simple=True, separator='.'): describe(x)
-                 for path, x in jax.tree.leaves_with_path(tree)} for tree in (saved, state))
+    old, new = (
+      {
+        jax.tree_util.keystr(path, simple=True, separator='.'): describe(x)
+        for path, x in jax.tree.leaves_with_path(tree)
+      }
+      for tree in (saved, state)
+    )
     changed = differences(old, new)
     if changed:
       more = f'; and {len(changed) - 8} more' if len(changed) > 8 else ''
-      raise ValueError(f'checkpoint {step} in {self._checkpoints} is of another model or optimiser: '
-                       f'{"; ".join(changed[:8])}{more}')
+      raise ValueError(
+        f'checkpoint {step} in {self._checkpoints} is of another model or optimiser: {"; ".join(changed[:8])}{more}'
+      )
 
   def _check_processes(self, step):
     """Host state is one file a process, which another number of processes cannot share out."""
     saved = len(list((self._manager.directory / str(step) / 'host').glob('process_*.json')))
     if saved != jax.process_count():
-      raise ValueError(f'checkpoint {step} in {self._checkpoints} has the host state of {saved} processes: '
-                       f'expected {jax.process_count()}')
+      raise ValueError(
+        f'checkpoint {step} in {self._checkpoints} has the host state of {saved} processes: '
+        f'expected {jax.process_count()}'
+      )
 
   def record(self, step: int, metrics: Mapping[str, Any]) -> int:
     """Takes note of a step just launched and writes down the one before it, which it waits for.
@@ -248,20 +275,33 @@ class Run:
     self._pending = None
     if self._recorder:
       self._recorder.sync()
-    self._manager.save(step, force=True, args=ocp.args.Composite(
-      state=ocp.args.StandardSave(state), host=grain.checkpoint.CheckpointSave(_Host(host))))
+    self._manager.save(
+      step,
+      force=True,
+      args=ocp.args.Composite(state=ocp.args.StandardSave(state), host=grain.checkpoint.CheckpointSave(_Host(host))),
+    )
     return agreed
 
   def leave(self, step: int, number: int) -> None:
     """Waits for the save under way and ends the program as the signal would have: 143 for SIGTERM."""
     self._manager.wait_until_finished()
-    logging.warning('%s: stopped after step %d, saved in %s; the same command goes on from there',
-                    signal.Signals(number).name, step, self.workdir)
+    logging.warning(
+      '%s: stopped after step %d, saved in %s; the same command goes on from there',
+      signal.Signals(number).name,
+      step,
+      self.workdir,
+    )
     sys.exit(128 + number)
 
 
-def loop(run: Run, state, advance: Callable[[Any, int], tuple[Any, Mapping]], steps: int, *,
-         host: Mapping[str, Stateful] | None = None):
+def loop(
+  run: Run,
+  state,
+  advance: Callable[[Any, int], tuple[Any, Mapping]],
+  steps: int,
+  *,
+  host: Mapping[str, Stateful] | None = None,
+):
   """Calls `advance` until `steps` have been made, in this and earlier lives; returns the last state.
 
   `advance(state, i) -> (state, metrics)` makes step i + 1 (a batch and an update, or a rollout and several)

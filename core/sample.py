@@ -37,14 +37,22 @@ class Sampling:
     """
     seed = seed + np.arange(rows) if np.ndim(seed) == 0 else seed
     full = lambda x, dtype: np.broadcast_to(np.asarray(x, dtype), (rows,))
-    checks = {'temperature >= 0': np.min(temperature) >= 0, 'top_k >= 0': np.min(top_k) >= 0,
-              '0 < top_p <= 1': np.min(top_p) > 0 and np.max(top_p) <= 1,
-              '0 <= min_p < 1': np.min(min_p) >= 0 and np.max(min_p) < 1}
+    checks = {
+      'temperature >= 0': np.min(temperature) >= 0,
+      'top_k >= 0': np.min(top_k) >= 0,
+      '0 < top_p <= 1': np.min(top_p) > 0 and np.max(top_p) <= 1,
+      '0 <= min_p < 1': np.min(min_p) >= 0 and np.max(min_p) < 1,
+    }
     for rule, holds in checks.items():
       if not holds:
         raise ValueError(f'sampling: need {rule}; got {temperature=}, {top_k=}, {top_p=}, {min_p=}')
-    return cls(full(temperature, np.float32), full(top_k, np.int32), full(top_p, np.float32),
-               full(min_p, np.float32), full(np.asarray(seed) % 2**31, np.uint32))
+    return cls(
+      full(temperature, np.float32),
+      full(top_k, np.int32),
+      full(top_p, np.float32),
+      full(min_p, np.float32),
+      full(np.asarray(seed) % 2**31, np.uint32),
+    )
 
 
 def filtered(logits: jax.Array, s: Sampling) -> jax.Array:
@@ -102,8 +110,14 @@ def _prefill(params, config, x, positions, sampling, stops, limit, *, capacity, 
   hidden = jnp.take_along_axis(out.hidden, last[:, None, None], 1)
   position = positions.max(-1) + 1
   token, logp = pick(decoder.logits(params, config, hidden)[:, 0], sampling, position)
-  empty = State(jnp.zeros((b, new), jnp.int32), jnp.zeros((b, new), jnp.float32), jnp.zeros(b, jnp.int32),
-                position - 1, limit < 1, out.cache)
+  empty = State(
+    jnp.zeros((b, new), jnp.int32),
+    jnp.zeros((b, new), jnp.float32),
+    jnp.zeros(b, jnp.int32),
+    position - 1,
+    limit < 1,
+    out.cache,
+  )
   return _note(empty, token, logp, stops, limit)
 
 
@@ -114,8 +128,12 @@ def _note(state: State, token, logp, stops, limit) -> State:
   live = ~state.done
   count = state.count + live
   return state.replace(
-      tokens=state.tokens.at[rows, at].set(token, mode='drop'), logp=state.logp.at[rows, at].set(logp, mode='drop'),
-      count=count, position=state.position + live, done=state.done | jnp.isin(token, stops) | (count >= limit))
+    tokens=state.tokens.at[rows, at].set(token, mode='drop'),
+    logp=state.logp.at[rows, at].set(logp, mode='drop'),
+    count=count,
+    position=state.position + live,
+    done=state.done | jnp.isin(token, stops) | (count >= limit),
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'rules'), donate_argnames='state')
@@ -126,8 +144,9 @@ def _decode(params, config, state, sampling, stops, limit, until, *, rules) -> S
   def step(s: State) -> State:
     last = s.tokens[rows, s.count - 1][:, None]
     positions = jnp.where(s.done, -1, s.position)[:, None]
-    out = decoder.forward(params, config, decoder.embed(params, last), positions=positions, cache=s.cache,
-                          rules=dict(rules))
+    out = decoder.forward(
+      params, config, decoder.embed(params, last), positions=positions, cache=s.cache, rules=dict(rules)
+    )
     z = decoder.logits(params, config, out.hidden)[:, 0]
     token, logp = pick(z, sampling, s.position + 1)
     return _note(s.replace(cache=out.cache), token, logp, stops, limit)
@@ -159,8 +178,9 @@ class Generation:
   Raises ValueError when a row has no token, or prompt and answer exceed the model's context.
   """
 
-  def __init__(self, params, config, x, positions, *, max_new, sampling: Sampling, stops: Sequence[int] = (),
-               rules=RULES):
+  def __init__(
+    self, params, config, x, positions, *, max_new, sampling: Sampling, stops: Sequence[int] = (), rules=RULES
+  ):
     positions = np.asarray(positions, np.int32)
     b, t = positions.shape
     limit = np.broadcast_to(np.asarray(max_new, np.int32), (b,))
@@ -168,8 +188,10 @@ class Generation:
     if positions.max(-1).min() < 0:
       raise ValueError(f'row {int(positions.max(-1).argmin())} of the prompt has no token')
     if longest.max() > config.max_length:
-      raise ValueError(f'prompt of {int(positions.max()) + 1} tokens and {int(limit.max())} new ones exceed the '
-                       f'context of {config.max_length}')
+      raise ValueError(
+        f'prompt of {int(positions.max()) + 1} tokens and {int(limit.max())} new ones exceed the '
+        f'context of {config.max_length}'
+      )
     pad = bucket(t) - t
     x = jnp.pad(jnp.asarray(x), ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
     if x.ndim == 2:
@@ -179,8 +201,9 @@ class Generation:
     self._fixed = (params, config)
     self._traced = (sampling, jnp.asarray([*stops, *[-1] * (8 - len(stops))], jnp.int32), jnp.asarray(limit))
     self._rules = tuple(rules.items())
-    self.state = _prefill(params, config, x, positions, *self._traced, capacity=bucket(t) + new, new=new,
-                          rules=self._rules)
+    self.state = _prefill(
+      params, config, x, positions, *self._traced, capacity=bucket(t) + new, new=new, rules=self._rules
+    )
 
   def advance(self, until: int = 2**30) -> State:
     """Decodes until every row is done or the longest has `until` tokens."""

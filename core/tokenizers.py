@@ -36,14 +36,16 @@ def load_tokenizer(path: str | os.PathLike) -> PreTrainedTokenizerFast:
   if not any(os.path.isfile(os.path.join(path, name)) for name in known):
     raise FileNotFoundError(f'{path}: holds no tokenizer (none of {", ".join(known)})')
   from transformers import AutoTokenizer  # takes seconds, so only where a tokenizer is needed
+
   try:
     return AutoTokenizer.from_pretrained(path, local_files_only=True)
   except Exception as error:  # the library raises bare Exception for a malformed tokenizer.json
     raise ValueError(f'{path}: the tokenizer files cannot be read: {error}') from error
 
 
-def byte_tokenizer(special_tokens: Sequence[str], *, eos: str | None = None,
-                   pad: str | None = None) -> PreTrainedTokenizerFast:
+def byte_tokenizer(
+  special_tokens: Sequence[str], *, eos: str | None = None, pad: str | None = None
+) -> PreTrainedTokenizerFast:
   """A tokenizer whose ids 0..255 are the bytes of UTF-8 and whose special tokens follow in order.
 
   It is a byte-level BPE without merges, so `save_pretrained` writes the same files as a published model has
@@ -56,6 +58,7 @@ def byte_tokenizer(special_tokens: Sequence[str], *, eos: str | None = None,
     raise ValueError(f'special tokens are not distinct: {list(special_tokens)}')
   from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
   from transformers import PreTrainedTokenizerFast
+
   model = models.BPE(vocab={character: byte for byte, character in enumerate(_byte_characters())}, merges=[])
   tokenizer = Tokenizer(model)
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -93,8 +96,7 @@ class TextEncoder:
   such as `<ref>` that users and models legitimately write). Other text encodes as the tokenizer does it.
   """
 
-  def __init__(self, tokenizer: PreTrainedTokenizerFast, *, structural: Iterable[str] = (),
-               markup: Iterable[str] = ()):
+  def __init__(self, tokenizer: PreTrainedTokenizerFast, *, structural: Iterable[str] = (), markup: Iterable[str] = ()):
     self.tokenizer = tokenizer
     special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
     special = sorted((special | set(structural)) - set(markup), key=len, reverse=True)
@@ -116,7 +118,8 @@ class Detokenizer:
 
   def __init__(self, tokenizer: PreTrainedTokenizerFast, *, skip_special_tokens: bool = True):
     self._decode = lambda ids: tokenizer.decode(
-        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False)
+      ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+    )
     self._ids: list[int] = []
     # ids[start:read] is the last text given out: decoders treat the first token apart, so context is needed.
     self._start = self._read = 0
@@ -124,14 +127,14 @@ class Detokenizer:
   def push(self, *ids: int) -> str:
     """Takes the next ids; returns the text that they complete, possibly ''."""
     self._ids += ids
-    given, text = self._decode(self._ids[self._start:self._read]), self._decode(self._ids[self._start:])
+    given, text = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
     if text.endswith(REPLACEMENT):
       return ''
     self._start, self._read = self._read, len(self._ids)
-    return text[len(given):]
+    return text[len(given) :]
 
   def flush(self) -> str:
     """The text still held back, however it ends. Call once, after the last id."""
-    given, text = self._decode(self._ids[self._start:self._read]), self._decode(self._ids[self._start:])
+    given, text = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
     self._start = self._read = len(self._ids)
-    return text[len(given):]
+    return text[len(given) :]

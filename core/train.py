@@ -21,6 +21,7 @@ from core.params import path_name
 @dataclasses.dataclass(frozen=True)
 class Optim:
   """An optimiser and its schedule. None means the value usual for that optimiser."""
+
   name: Literal['adamw', 'adafactor', 'muon'] = field('adamw', 'update rule')
   lr: float = field(3e-4, 'peak learning rate')
   schedule: Literal['constant', 'linear', 'cosine'] = field('cosine', 'shape of the decay after warm-up')
@@ -37,6 +38,7 @@ class Optim:
       value = getattr(self, name)
       if value is not None and not ok(value):
         raise ValueError(f'{name}={value!r}: expected {what}')
+
     expect('name', lambda v: v in RULES, f'one of {", ".join(RULES)}')
     expect('schedule', lambda v: v in ('constant', 'linear', 'cosine'), 'one of constant, linear, cosine')
     expect('lr', lambda v: 0 < v < float('inf'), 'a positive number')
@@ -53,6 +55,7 @@ class Optim:
 @dataclasses.dataclass(frozen=True)
 class _Role:
   """What the axes of one weight are: first those of stacking, then those summed over, then the others."""
+
   bias: bool
   stack: int
   inputs: int
@@ -65,6 +68,7 @@ def _roles(params, spec):
   The factors of a LoRA weight take their base's: [stack, inputs, rank] and [stack, rank, outputs].
   """
   specs = {path_name(path): s for path, s in jax.tree.leaves_with_path(spec)}
+
   def role(path, x):
     name = path_name(path)
     base, _, factor = name.rpartition('.')
@@ -77,6 +81,7 @@ def _roles(params, spec):
     else:
       raise ValueError(f'{name} has no Spec; the model describes {", ".join(list(specs)[:3])} ...')
     return _Role(name.endswith('bias'), s.stack, inputs, x.ndim - s.stack - inputs)
+
   return jax.tree.map_with_path(role, params)
 
 
@@ -90,11 +95,13 @@ def matrices(params, spec):
 
   Vectors, biases, embeddings and heads are Adam's (Jordan 2024, `Muon`).
   """
+
   def view(r):
     if r.bias or not r.inputs or not r.outputs:
       return None
     axes = tuple(range(r.stack, r.stack + r.inputs + r.outputs))
-    return optax.contrib.MuonDimensionNumbers(axes[:r.inputs], axes[r.inputs:])
+    return optax.contrib.MuonDimensionNumbers(axes[: r.inputs], axes[r.inputs :])
+
   return jax.tree.map(view, _roles(params, spec))
 
 
@@ -109,8 +116,13 @@ def _adafactor(c, _):
 def _muon(c, matrices):
   # 0.2: updates as large as AdamW's, so that rates carry over (Liu et al. 2025, arXiv 2502.16982, eq. 4).
   return optax.contrib.muon(
-    1.0, beta=c.b1 if c.b1 is not None else 0.95, adam_b2=c.b2 or 0.999, eps=c.eps or 1e-8,
-    muon_weight_dimension_numbers=matrices, consistent_rms=0.2)
+    1.0,
+    beta=c.b1 if c.b1 is not None else 0.95,
+    adam_b2=c.b2 or 0.999,
+    eps=c.eps or 1e-8,
+    muon_weight_dimension_numbers=matrices,
+    consistent_rms=0.2,
+  )
 
 
 RULES = {'adamw': _adamw, 'adafactor': _adafactor, 'muon': _muon}
@@ -139,14 +151,16 @@ def schedule(config: Optim, total_steps: int) -> optax.Schedule:
 
 class Rate(NamedTuple):
   """The last rate used, kept so that it can be reported, and the number of updates made."""
-  count: Any                                 # [] int32
-  rate: Any                                  # [] float32
+
+  count: Any  # [] int32
+  rate: Any  # [] float32
 
 
 def _scale_by_rate(schedule):
   def update(updates, state, params=None):
     rate = jnp.asarray(schedule(state.count), jnp.float32)
     return jax.tree.map(lambda u: rate * u, updates), Rate(state.count + 1, rate)
+
   return optax.GradientTransformation(lambda _: Rate(jnp.int32(0), jnp.float32(0)), update)
 
 
@@ -177,8 +191,9 @@ def partition(params, trainable: str):
   chosen = jax.tree.map_with_path(lambda path, _: bool(re.fullmatch(trainable, path_name(path))), params)
   if not any(jax.tree.leaves(chosen)):
     names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    raise ValueError(f'trainable={trainable!r} matches none of the {len(names)} weights, '
-                     f'such as {", ".join(names[:3])}')
+    raise ValueError(
+      f'trainable={trainable!r} matches none of the {len(names)} weights, such as {", ".join(names[:3])}'
+    )
   take = lambda wanted: jax.tree.map(lambda x, c: x if c == wanted else None, params, chosen)
   return take(True), take(False)
 
@@ -187,29 +202,33 @@ def merge(trainable, frozen):
   """The whole tree again from `partition`'s two. Raises ValueError where both or neither hold a leaf."""
   if frozen is None:
     return trainable
+
   def either(path, a, b):
     if a is not None and b is not None:
       raise ValueError(f'{path_name(path)} is in the trainable and in the frozen part')
     return b if a is None else a
+
   return jax.tree.map_with_path(either, trainable, frozen, is_leaf=lambda x: x is None)
 
 
 @struct.dataclass
 class Loss:
   """What a loss function returns: sums over the items of a batch, and what they are sums over."""
-  total: Any                                 # [] sum of weighted losses
-  weight: Any                                # [] sum of the weights
-  metrics: dict[str, tuple[Any, Any]] = struct.field(default_factory=dict)   # name -> (sum, weight)
-  carry: Any = None                          # what the loss remembers for its next evaluation
+
+  total: Any  # [] sum of weighted losses
+  weight: Any  # [] sum of the weights
+  metrics: dict[str, tuple[Any, Any]] = struct.field(default_factory=dict)  # name -> (sum, weight)
+  carry: Any = None  # what the loss remembers for its next evaluation
 
 
 @struct.dataclass
 class TrainState:
   """Everything a step changes."""
-  step: Any                                  # [] int32: batches seen
-  params: Any                                # the trainable part
+
+  step: Any  # [] int32: batches seen
+  params: Any  # the trainable part
   opt_state: Any
-  carry: Any = None                          # the loss's own memory, such as MPO's running reward shift
+  carry: Any = None  # the loss's own memory, such as MPO's running reward shift
 
 
 def _wide(tree):
@@ -231,12 +250,14 @@ def abstract_state(params, tx: optax.GradientTransformation, carry: Any = None) 
   """`init_state` as `jax.ShapeDtypeStruct`s with shardings, for parameters (abstract or not) on a mesh."""
   homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
   everywhere = jax.sharding.NamedSharding(_mesh(params), jax.P())
+
   def home(path, x):
-    keys = path_name(path).split('.')        # opt_state.mu.<name of a weight>
+    keys = path_name(path).split('.')  # opt_state.mu.<name of a weight>
     names = ('.'.join(keys[i:]) for i in range(len(keys)))
     weight = next((homes[name] for name in names if name in homes), None)
     place = weight.sharding if weight is not None and weight.shape == x.shape else everywhere
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
   state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx, carry), params))
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
   return state.replace(params=jax.tree.map(here, params))
@@ -254,30 +275,36 @@ def _mesh(params):
 
 def _split(batch, parts: int):
   """[B, ...] leaves as [parts, B / parts, ...]. Strided, so that each part stays spread over the devices."""
+
   def split(path, x):
     if x.shape[0] % parts:
-      raise ValueError(f'batch leaf {path_name(path)} has {x.shape[0]} rows: expected a multiple of '
-                       f'accumulate={parts}')
+      raise ValueError(f'batch leaf {path_name(path)} has {x.shape[0]} rows: expected a multiple of accumulate={parts}')
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
   return jax.tree.map_with_path(split, batch)
 
 
 def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
   """Gradient of the summed loss (float32 tree), the summed `Loss`, and what the last evaluation carries on."""
+
   def one(carry, batch, key):
     def total(params):
       loss = loss_fn(merge(params, frozen), batch, key, *(() if carry is None else (carry,)))
       sums = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss.replace(carry=None))
       return sums.total, (sums, loss.carry)
+
     (_, (loss, carry)), grads = jax.value_and_grad(total, has_aux=True)(params)
     return carry, (_wide(grads), loss)
+
   if accumulate == 1:
     carry, (grads, loss) = one(carry, batch, key)
     return grads, loss, carry
+
   def body(sums, part):
     i, batch = part
     carry, new = one(sums[0], batch, jax.random.fold_in(key, i))
     return (carry, jax.tree.map(jnp.add, sums[1], new)), None
+
   parts = (jnp.arange(accumulate), _split(batch, accumulate))
   _, shapes = jax.eval_shape(one, carry, jax.tree.map(lambda x: x[0], parts[1]), key)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -289,8 +316,9 @@ def _mean(total, weight):
   return jnp.where(weight == 0, 0.0, total / jnp.where(weight == 0, 1, weight))
 
 
-def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
-              accumulate: int = 1, places: Any = None) -> Callable:
+def make_step(
+  loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *, accumulate: int = 1, places: Any = None
+) -> Callable:
   """A jitted `step(state, frozen, batch, key) -> (state, metrics)`; `state` is donated.
 
   `loss_fn(params, batch, key) -> Loss` sees the whole parameter tree. The step minimises Σ total / Σ weight
@@ -320,8 +348,12 @@ def make_step(loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *,
     opt_state = keep(opt_state, state.opt_state)
     carry = keep(carry, state.carry)
     metrics = {name: _mean(*pair) for name, pair in loss.metrics.items()}
-    metrics |= {'loss': _mean(loss.total, loss.weight), 'weight': loss.weight, 'grad_norm': norm,
-                'skipped': 1 - good.astype(jnp.int32)}
+    metrics |= {
+      'loss': _mean(loss.total, loss.weight),
+      'weight': loss.weight,
+      'grad_norm': norm,
+      'skipped': 1 - good.astype(jnp.int32),
+    }
     rate = optax.tree.get(opt_state, 'Rate')
     if rate is not None:
       metrics['lr'] = rate.rate

@@ -141,7 +141,7 @@ class Files:
         piece = handle.get_slice(name)
         self.where[name], self.shapes[name], self.dtypes[name] = file, tuple(piece.get_shape()), piece.get_dtype()
         begin, end = header[name]['data_offsets']
-        self._at[name] = mapped[start + begin:start + end]
+        self._at[name] = mapped[start + begin : start + end]
     absent = [f'{name} in {file}' for name, file in promised.items() if self.where.get(name) != self.path / file]
     if absent:
       raise CheckpointError(f'{self.path / INDEX} promises {absent[:5]}, which the files do not hold')
@@ -178,15 +178,16 @@ class Files:
 
 def _leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
   specs, tree = jax.tree.flatten_with_path(spec)
-  return [(params_lib.path_name(path), source, s)
-          for (path, s), source in zip(specs, tree.flatten_up_to(names), strict=True)]
+  return [
+    (params_lib.path_name(path), source, s) for (path, s), source in zip(specs, tree.flatten_up_to(names), strict=True)
+  ]
 
 
 def check(files: Files, names: Any, spec: Any) -> None:
   """Raises one CheckpointError listing each missing, unexpected, misshapen or non-float tensor and unused part."""
   faults, used = [], {}
   for _, source, s in _leaves(names, spec):
-    want = source.stored_shape(s.shape[source.stack:])
+    want = source.stored_shape(s.shape[source.stack :])
     for _, name in source.names(s.shape):
       used.setdefault(name, set()).add(source.part)
       if name not in files:
@@ -210,14 +211,16 @@ def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES
   """
   check(files, names, spec)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  leaves = [_stream(files, source, s, mesh_lib.sharding(s.shape, s.axes, mesh, rules) if mesh else place, dtype)
-            for _, source, s in _leaves(names, spec)]
+  leaves = [
+    _stream(files, source, s, mesh_lib.sharding(s.shape, s.axes, mesh, rules) if mesh else place, dtype)
+    for _, source, s in _leaves(names, spec)
+  ]
   return jax.tree.unflatten(jax.tree.structure(spec), leaves)
 
 
 def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> jax.Array:
   """One weight, each shard copied (and cast) once from the mapped files."""
-  depth, piece_shape = source.stack, s.shape[source.stack:]
+  depth, piece_shape = source.stack, s.shape[source.stack :]
 
   def shard(index):
     spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
@@ -236,7 +239,7 @@ def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
   size = math.prod(shape) * np.dtype(dtype).itemsize
   raw = np.empty(size + 64, np.uint8)
   start = -raw.ctypes.data % 64
-  return raw[start:start + size].view(dtype).reshape(shape)
+  return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
@@ -252,7 +255,7 @@ def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
   for (_, source, s), w in zip(_leaves(names, spec), weights):
     for index, name in source.names(s.shape):
       entries.setdefault(name, []).append((source, w, index))
-      sizes[name] = sizes.get(name, 0) + math.prod(s.shape[source.stack:]) * w.dtype.itemsize
+      sizes[name] = sizes.get(name, 0) + math.prod(s.shape[source.stack :]) * w.dtype.itemsize
   shards = _shard(sizes)
   for i, shard in enumerate(shards):
     tensors = {name: _gather(entries[name]) for name in shard}

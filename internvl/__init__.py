@@ -6,5 +6,18 @@ from internvl.configs import CONFIGS
 from internvl.model import Config, Output, Params, apply, init, spec
 from internvl.processor import Inputs, Processor
 
-__all__ = ['CONFIGS', 'Config', 'Inputs', 'Output', 'Params', 'Processor', 'apply', 'chat', 'for_decoding',
-           'init', 'load', 'save', 'spec']
+__all__ = [
+  'CONFIGS',
+  'Config',
+  'Inputs',
+  'Output',
+  'Params',
+  'Processor',
+  'apply',
+  'chat',
+  'for_decoding',
+  'init',
+  'load',
+  'save',
+  'spec',
+]

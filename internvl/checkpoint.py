@@ -42,14 +42,18 @@ def names(config: Config, layout: str) -> Params:
     return Params(_vision_a(config.vision), _projector('mlp1.0', 'mlp1.1', 'mlp1.3'), language)
   root = 'model.' if layout == 'C' else ''
   at = f'{root}multi_modal_projector.'
-  return Params(_vision_b(config.vision, f'{root}vision_tower.'),
-                _projector(f'{at}layer_norm', f'{at}linear_1', f'{at}linear_2'), language)
+  return Params(
+    _vision_b(config.vision, f'{root}vision_tower.'),
+    _projector(f'{at}layer_norm', f'{at}linear_1', f'{at}linear_2'),
+    language,
+  )
 
 
 def _projector(norm: str, up: str, out: str) -> projector.Params:
   flip = lambda name: From(f'{name}.weight', 'o i -> i o')
-  return projector.Params(From(f'{norm}.weight'), From(f'{norm}.bias'), flip(up), From(f'{up}.bias'), flip(out),
-                          From(f'{out}.bias'))
+  return projector.Params(
+    From(f'{norm}.weight'), From(f'{norm}.bias'), flip(up), From(f'{up}.bias'), flip(out), From(f'{out}.bias')
+  )
 
 
 def _norm(name: str, c: vision.Config) -> vision.Norm:
@@ -59,13 +63,26 @@ def _norm(name: str, c: vision.Config) -> vision.Norm:
 def _block(c: vision.Config, at: str, attn: vision.Attention, norms: tuple[str, str], scales: tuple[str, str]):
   flip = lambda name: From(f'{at}mlp.{name}.weight', 'o i -> i o')
   return vision.Block(
-      _norm(at + norms[0], c), attn, From(at + scales[0]), _norm(at + norms[1], c),
-      flip('fc1'), From(f'{at}mlp.fc1.bias'), flip('fc2'), From(f'{at}mlp.fc2.bias'), From(at + scales[1]))
+    _norm(at + norms[0], c),
+    attn,
+    From(at + scales[0]),
+    _norm(at + norms[1], c),
+    flip('fc1'),
+    From(f'{at}mlp.fc1.bias'),
+    flip('fc2'),
+    From(f'{at}mlp.fc2.bias'),
+    From(at + scales[1]),
+  )
 
 
 def _stem(cls: str, positions: str, patch: str, block: vision.Block) -> vision.Params:
-  return vision.Params(From(cls, '1 1 d -> d'), From(positions, '1 p d -> p d'),
-                       From(f'{patch}.weight', 'd i y x -> y x i d'), From(f'{patch}.bias'), block)
+  return vision.Params(
+    From(cls, '1 1 d -> d'),
+    From(positions, '1 p d -> p d'),
+    From(f'{patch}.weight', 'd i y x -> y x i d'),
+    From(f'{patch}.bias'),
+    block,
+  )
 
 
 def _vision_a(c: vision.Config) -> vision.Params:
@@ -74,11 +91,20 @@ def _vision_a(c: vision.Config) -> vision.Params:
   bias = lambda part: From(f'{at}attn.qkv.bias', '(part n h) -> part n h', part, 3) if c.qkv_bias else None
   full = lambda name: From(f'{at}attn.{name}.weight') if c.qk_norm else None
   attn = vision.Attention(
-      *(fused(i) for i in range(3)), From(f'{at}attn.proj.weight', 'd (n h) -> n h d'), From(f'{at}attn.proj.bias'),
-      *(bias(i) for i in range(3)), full('q_norm'), full('k_norm'))
+    *(fused(i) for i in range(3)),
+    From(f'{at}attn.proj.weight', 'd (n h) -> n h d'),
+    From(f'{at}attn.proj.bias'),
+    *(bias(i) for i in range(3)),
+    full('q_norm'),
+    full('k_norm'),
+  )
   stem = 'vision_model.embeddings.'
-  return _stem(f'{stem}class_embedding', f'{stem}position_embedding', f'{stem}patch_embedding',
-               _block(c, at, attn, ('norm1', 'norm2'), ('ls1', 'ls2')))
+  return _stem(
+    f'{stem}class_embedding',
+    f'{stem}position_embedding',
+    f'{stem}patch_embedding',
+    _block(c, at, attn, ('norm1', 'norm2'), ('ls1', 'ls2')),
+  )
 
 
 def _vision_b(c: vision.Config, root: str) -> vision.Params:
@@ -88,11 +114,20 @@ def _vision_b(c: vision.Config, root: str) -> vision.Params:
   full = lambda name: From(f'{at}attention.{name}.weight') if c.qk_norm else None
   out = f'{at}attention.projection_layer'
   attn = vision.Attention(
-      *(single(n) for n in 'qkv'), From(f'{out}.weight', 'd (n h) -> n h d'), From(f'{out}.bias'),
-      *(bias(n) for n in 'qkv'), full('q_norm'), full('k_norm'))
+    *(single(n) for n in 'qkv'),
+    From(f'{out}.weight', 'd (n h) -> n h d'),
+    From(f'{out}.bias'),
+    *(bias(n) for n in 'qkv'),
+    full('q_norm'),
+    full('k_norm'),
+  )
   stem = f'{root}embeddings.'
-  return _stem(f'{stem}cls_token', f'{stem}position_embeddings', f'{stem}patch_embeddings.projection',
-               _block(c, at, attn, ('layernorm_before', 'layernorm_after'), ('lambda_1', 'lambda_2')))
+  return _stem(
+    f'{stem}cls_token',
+    f'{stem}position_embeddings',
+    f'{stem}patch_embeddings.projection',
+    _block(c, at, attn, ('layernorm_before', 'layernorm_after'), ('lambda_1', 'lambda_2')),
+  )
 
 
 def _side(value: Any) -> int:
@@ -110,12 +145,19 @@ def _vision_from(h: dict) -> vision.Config:
     raise CheckpointError(f'config: vision norm_type {kind!r}; expected one of {sorted(norms)}')
   with weights.naming('vision config'):
     return vision.Config(
-        width=require(h, 'hidden_size'), mlp_width=require(h, 'intermediate_size'),
-        depth=require(h, 'num_hidden_layers'), heads=require(h, 'num_attention_heads'), norm=norms[kind],
-        qkv_bias=require(h, 'qkv_bias', 'attention_bias'), qk_norm=require(h, 'qk_normalization', 'use_qk_norm'),
-        image_size=_side(require(h, 'image_size')), patch=_side(require(h, 'patch_size')),
-        norm_eps=h.get('layer_norm_eps', 1e-6), drop_path=h.get('drop_path_rate', 0.0),
-        layer_scale=h.get('layer_scale_init_value', h.get('initializer_factor', 0.1)))
+      width=require(h, 'hidden_size'),
+      mlp_width=require(h, 'intermediate_size'),
+      depth=require(h, 'num_hidden_layers'),
+      heads=require(h, 'num_attention_heads'),
+      norm=norms[kind],
+      qkv_bias=require(h, 'qkv_bias', 'attention_bias'),
+      qk_norm=require(h, 'qk_normalization', 'use_qk_norm'),
+      image_size=_side(require(h, 'image_size')),
+      patch=_side(require(h, 'patch_size')),
+      norm_eps=h.get('layer_norm_eps', 1e-6),
+      drop_path=h.get('drop_path_rate', 0.0),
+      layer_scale=h.get('layer_scale_init_value', h.get('initializer_factor', 0.1)),
+    )
 
 
 def _image_token(path: pathlib.Path, h: dict) -> int:
@@ -157,24 +199,55 @@ def config_from(path: pathlib.Path) -> Config:
 def config_to(c: Config, layout: str) -> dict:
   """The `config.json` of layout 'A' or 'B'."""
   v = c.vision
-  tower = {'hidden_size': v.width, 'intermediate_size': v.mlp_width, 'num_hidden_layers': v.depth,
-           'num_attention_heads': v.heads, 'norm_type': 'rms_norm' if v.norm == 'rms' else 'layer_norm',
-           'layer_norm_eps': v.norm_eps, 'hidden_act': 'gelu', 'num_channels': 3}
+  tower = {
+    'hidden_size': v.width,
+    'intermediate_size': v.mlp_width,
+    'num_hidden_layers': v.depth,
+    'num_attention_heads': v.heads,
+    'norm_type': 'rms_norm' if v.norm == 'rms' else 'layer_norm',
+    'layer_norm_eps': v.norm_eps,
+    'hidden_act': 'gelu',
+    'num_channels': 3,
+  }
   shared = {'downsample_ratio': 1 / c.shuffle, 'image_token_id': c.image_token, 'tie_word_embeddings': c.language.tied}
   if layout == 'A':
-    tower |= {'model_type': 'intern_vit_6b', 'image_size': v.image_size, 'patch_size': v.patch,
-              'qkv_bias': v.qkv_bias, 'qk_normalization': v.qk_norm, 'drop_path_rate': v.drop_path,
-              'initializer_factor': v.layer_scale}
-    return shared | {'model_type': 'internvl_chat', 'architectures': ['InternVLChatModel'], 'vision_config': tower,
-                     'llm_config': hf.config_to(c.language), 'select_layer': -1, 'ps_version': 'v2',
-                     'force_image_size': v.image_size}
-  tower |= {'model_type': 'internvl_vision', 'image_size': [v.image_size] * 2, 'patch_size': [v.patch] * 2,
-            'attention_bias': v.qkv_bias, 'use_qk_norm': v.qk_norm, 'layer_scale_init_value': v.layer_scale,
-            'use_mean_pooling': True}
-  return shared | {'model_type': 'internvl', 'architectures': ['InternVLForConditionalGeneration'],
-                   'vision_config': tower, 'text_config': hf.config_to(c.language), 'vision_feature_layer': -1,
-                   'vision_feature_select_strategy': 'default', 'projector_hidden_act': 'gelu',
-                   'image_seq_length': c.tokens_per_tile}
+    tower |= {
+      'model_type': 'intern_vit_6b',
+      'image_size': v.image_size,
+      'patch_size': v.patch,
+      'qkv_bias': v.qkv_bias,
+      'qk_normalization': v.qk_norm,
+      'drop_path_rate': v.drop_path,
+      'initializer_factor': v.layer_scale,
+    }
+    return shared | {
+      'model_type': 'internvl_chat',
+      'architectures': ['InternVLChatModel'],
+      'vision_config': tower,
+      'llm_config': hf.config_to(c.language),
+      'select_layer': -1,
+      'ps_version': 'v2',
+      'force_image_size': v.image_size,
+    }
+  tower |= {
+    'model_type': 'internvl_vision',
+    'image_size': [v.image_size] * 2,
+    'patch_size': [v.patch] * 2,
+    'attention_bias': v.qkv_bias,
+    'use_qk_norm': v.qk_norm,
+    'layer_scale_init_value': v.layer_scale,
+    'use_mean_pooling': True,
+  }
+  return shared | {
+    'model_type': 'internvl',
+    'architectures': ['InternVLForConditionalGeneration'],
+    'vision_config': tower,
+    'text_config': hf.config_to(c.language),
+    'vision_feature_layer': -1,
+    'vision_feature_select_strategy': 'default',
+    'projector_hidden_act': 'gelu',
+    'image_seq_length': c.tokens_per_tile,
+  }
 
 
 def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config, Params]:

@@ -6,8 +6,9 @@ from core import decoder
 from internvl import vision
 from internvl.model import Config
 
-INTERNVIT_300M = vision.Config(width=1024, mlp_width=4096, depth=24, heads=16, norm='layer', qkv_bias=True,
-                               qk_norm=False)
+INTERNVIT_300M = vision.Config(
+  width=1024, mlp_width=4096, depth=24, heads=16, norm='layer', qkv_bias=True, qk_norm=False
+)
 INTERNVIT_6B = vision.Config(width=3200, mlp_width=12800, depth=45, heads=25, norm='rms', qkv_bias=False, qk_norm=True)
 IMG_CONTEXT = 151671  # `<IMG_CONTEXT>` of the Qwen3 tokenizers; of others it is read from the tokenizer
 
@@ -18,17 +19,29 @@ def _size(tower: vision.Config, language: str, image_token: int = IMG_CONTEXT) -
 
 
 CONFIGS = {
-    '1B': _size(INTERNVIT_300M, 'qwen3-0.6b'),
-    '2B': _size(INTERNVIT_300M, 'qwen3-1.7b'),
-    '4B': _size(INTERNVIT_300M, 'qwen3-4b'),
-    '8B': _size(INTERNVIT_300M, 'qwen3-8b'),
-    '14B': _size(INTERNVIT_300M, 'qwen3-14b'),
-    '38B': _size(INTERNVIT_6B, 'qwen3-32b'),
-    '20B-A4B': _size(INTERNVIT_300M, 'gpt-oss-20b', 200024),
-    '30B-A3B': _size(INTERNVIT_300M, 'qwen3-30b-a3b'),
-    '241B-A28B': _size(INTERNVIT_6B, 'qwen3-235b-a22b'),
-    'tiny': Config(
-        vision.Config(width=64, mlp_width=192, depth=2, heads=4, norm='layer', qkv_bias=True, qk_norm=False,
-                      image_size=16, patch=4, layer_scale=1.0),
-        decoder.CONFIGS['tiny'], image_token=258),
+  '1B': _size(INTERNVIT_300M, 'qwen3-0.6b'),
+  '2B': _size(INTERNVIT_300M, 'qwen3-1.7b'),
+  '4B': _size(INTERNVIT_300M, 'qwen3-4b'),
+  '8B': _size(INTERNVIT_300M, 'qwen3-8b'),
+  '14B': _size(INTERNVIT_300M, 'qwen3-14b'),
+  '38B': _size(INTERNVIT_6B, 'qwen3-32b'),
+  '20B-A4B': _size(INTERNVIT_300M, 'gpt-oss-20b', 200024),
+  '30B-A3B': _size(INTERNVIT_300M, 'qwen3-30b-a3b'),
+  '241B-A28B': _size(INTERNVIT_6B, 'qwen3-235b-a22b'),
+  'tiny': Config(
+    vision.Config(
+      width=64,
+      mlp_width=192,
+      depth=2,
+      heads=4,
+      norm='layer',
+      qkv_bias=True,
+      qk_norm=False,
+      image_size=16,
+      patch=4,
+      layer_scale=1.0,
+    ),
+    decoder.CONFIGS['tiny'],
+    image_token=258,
+  ),
 }

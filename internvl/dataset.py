@@ -33,8 +33,9 @@ class Rows:
     ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with its place.
   """
 
-  def __init__(self, path: str | os.PathLike, root: str | os.PathLike | None = None, *, share: float = 1.0,
-               seed: int = 0):
+  def __init__(
+    self, path: str | os.PathLike, root: str | os.PathLike | None = None, *, share: float = 1.0, seed: int = 0
+  ):
     """root: the folder that media paths are relative to; by default the file's own.
 
     share: below 1, only that share of the rows, rounded down but at least one, drawn with `seed`.
@@ -73,8 +74,7 @@ class Rows:
         problems.append(str(error))
     if problems:
       rest = f'\n… and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
-      raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' +
-                       '\n'.join(problems[:_LISTED]) + rest)
+      raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' + '\n'.join(problems[:_LISTED]) + rest)
 
   def _find(self, i: int, name: str) -> str:
     path = os.path.join(self.root, name)
@@ -87,8 +87,7 @@ def _rooted(message: dict, find) -> dict:
   """The message with the paths that its own image and video parts carry made absolute."""
   if isinstance(message['content'], str):
     return message
-  own = lambda part: {k: find(part[k]) for k in chat.MEDIA
-                      if part['type'] == k and isinstance(part.get(k), str)}
+  own = lambda part: {k: find(part[k]) for k in chat.MEDIA if part['type'] == k and isinstance(part.get(k), str)}
   return message | {'content': [part | own(part) for part in message['content']]}
 
 
@@ -143,8 +142,7 @@ class Examples:
     pick: the rule that picks video frames.
   """
 
-  def __init__(self, rows: Rows, processor: Processor, *, seed: int = 0, augment: bool = False,
-               pick=video.middle):
+  def __init__(self, rows: Rows, processor: Processor, *, seed: int = 0, augment: bool = False, pick=video.middle):
     self.rows, self.processor, self.seed, self.augment, self.pick = rows, processor, seed, augment, pick
 
   def __len__(self) -> int:

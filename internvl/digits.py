@@ -26,6 +26,7 @@ _BLOCK = 4096
 
 class Example(NamedTuple):
   """image: RGB, 32 × 16. digits: what it shows, left to right. answer: of the question, exact."""
+
   image: Image.Image
   question: str
   answer: str
@@ -46,6 +47,7 @@ def scans(split: str) -> Scans:
     raise ValueError(f'unknown split {split!r}; known are {", ".join(SPLITS)}')
   from sklearn.datasets import load_digits
   from sklearn.model_selection import train_test_split
+
   data = load_digits()
   rows = train_test_split(np.arange(len(data.target)), test_size=0.2, stratify=data.target, random_state=0)
   rows = rows[SPLITS.index(split)]

@@ -11,8 +11,9 @@ from internvl import checkpoint, model
 from internvl.processor import Processor
 
 
-def export(folder: pathlib.Path, config: model.Config, params: model.Params, processor: Processor, *,
-           layout: str = 'B') -> None:
+def export(
+  folder: pathlib.Path, config: model.Config, params: model.Params, processor: Processor, *, layout: str = 'B'
+) -> None:
   """Writes weights (adapters folded in), configuration and processor files; the folder appears whole or not at all."""
   draft, old = folder.with_name(folder.name + '.new'), folder.with_name(folder.name + '.old')
   first = jax.process_index() == 0

@@ -66,8 +66,11 @@ class _Draws(NamedTuple):
 def _block(split: str, seed: int, block: int) -> _Draws:
   scans = digits.scans(split)
   rng = np.random.default_rng((seed, block, digits.SPLITS.index(split), len(OPERATORS)))
-  return _Draws(rng.integers(len(scans.labels), size=(_BLOCK, 3)), rng.integers(len(_SIGNS), size=(_BLOCK, 2)),
-                rng.integers(2, size=_BLOCK))
+  return _Draws(
+    rng.integers(len(scans.labels), size=(_BLOCK, 3)),
+    rng.integers(len(_SIGNS), size=(_BLOCK, 2)),
+    rng.integers(2, size=_BLOCK),
+  )
 
 
 def example(split: str, seed: int, index: int) -> Example:

@@ -41,14 +41,31 @@ def token_weights(mask: np.ndarray, averaging: str) -> np.ndarray:
   return mask.astype(np.float32) * {'token': 1.0, 'sample': 1 / x, 'square': x**-0.5}[averaging]
 
 
-def ntp(params: model.Params, config: model.Config, batch: Batch, *, key: jax.Array | None = None, dtype=jnp.float32,
-        remat_policy: str = 'none', rules=RULES) -> Loss:
+def ntp(
+  params: model.Params,
+  config: model.Config,
+  batch: Batch,
+  *,
+  key: jax.Array | None = None,
+  dtype=jnp.float32,
+  remat_policy: str = 'none',
+  rules=RULES,
+) -> Loss:
   """Next-token prediction: Σ w·CE over Σ w of the whole batch (the paper's global average).
 
   key: switches stochastic depth of the vision tower on. dtype: of the computation; parameters keep their own.
   """
-  out = model.forward(cast(params, dtype), config, batch.tokens, pixels=batch.pixels, positions=batch.positions,
-                      segments=batch.segments, drop_key=key, remat_policy=remat_policy, rules=rules)
+  out = model.forward(
+    cast(params, dtype),
+    config,
+    batch.tokens,
+    pixels=batch.pixels,
+    positions=batch.positions,
+    segments=batch.segments,
+    drop_key=key,
+    remat_policy=remat_policy,
+    rules=rules,
+  )
   logp, _ = decoder.log_probs(cast(params.language, dtype), config.language, out.hidden[:, :-1], batch.tokens[:, 1:])
   weights = batch.weights[:, 1:]
   total, weight = -jnp.sum(weights * logp), jnp.sum(weights)

@@ -20,6 +20,7 @@ _MARK = re.compile('<(image|video)>')
 
 class Part(NamedTuple):
   """kind 'text': value is the text. 'image' or 'video': value is the source, as the loaders take it."""
+
   kind: str
   value: Any
 
@@ -31,8 +32,9 @@ class Turn(NamedTuple):
   parts: list[Part]
 
 
-def parse(messages: Sequence[dict], images: Sequence | None = None, videos: Sequence | None = None, *,
-          label: bool = True) -> list[Turn]:
+def parse(
+  messages: Sequence[dict], images: Sequence | None = None, videos: Sequence | None = None, *, label: bool = True
+) -> list[Turn]:
   """Checks messages and puts every image and video in its place.
 
   Media that nothing marks go to the head of the first user turn. Outside marks, an image or video is followed
@@ -56,6 +58,7 @@ def parse(messages: Sequence[dict], images: Sequence | None = None, videos: Sequ
 
 class _Bare(NamedTuple):
   """A media part from a list or prepended: it still needs its newline and label (a mark does not)."""
+
   kind: str
   value: Any
 
@@ -80,8 +83,7 @@ def _turn(i: int, message: dict) -> Turn:
 
 def _marked(text: str) -> list[Part]:
   pieces = _MARK.split(text)  # text, kind, text, kind, …, text
-  return [Part('text', piece) if i % 2 == 0 else Part(piece, None) for i, piece in enumerate(pieces)
-          if piece or i % 2]
+  return [Part('text', piece) if i % 2 == 0 else Part(piece, None) for i, piece in enumerate(pieces) if piece or i % 2]
 
 
 def _part(i: int, part: dict) -> Part | _Bare:
@@ -90,8 +92,10 @@ def _part(i: int, part: dict) -> Part | _Bare:
     return Part('text', part['text'])
   if kind in MEDIA and set(part) <= {'type', kind}:
     return _Bare(kind, part.get(kind))
-  raise ValueError(f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} '
-                   f'or {{type: video, video: optional}}, not {part!r:.80}')
+  raise ValueError(
+    f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} '
+    f'or {{type: video, video: optional}}, not {part!r:.80}'
+  )
 
 
 def _prepend(turns: list[Turn], media: list[_Bare]) -> list[Turn]:
@@ -101,7 +105,7 @@ def _prepend(turns: list[Turn], media: list[_Bare]) -> list[Turn]:
   if first is None:
     raise ValueError(f'{len(media)} images or videos were given but the messages have no user turn')
   turn = Turn('user', media + turns[first].parts)
-  return turns[:first] + [turn] + turns[first + 1:]
+  return turns[:first] + [turn] + turns[first + 1 :]
 
 
 def _place(turns: list[Turn], given: dict[str, list]) -> list[Turn]:
@@ -109,8 +113,7 @@ def _place(turns: list[Turn], given: dict[str, list]) -> list[Turn]:
   for kind in MEDIA:
     wanted = sum(p.kind == kind and p.value is None for t in turns for p in t.parts)
     if wanted != len(given[kind]):
-      raise ValueError(f'the messages hold {wanted} <{kind}> marks, '
-                       f'but {len(given[kind])} {kind}s were given')
+      raise ValueError(f'the messages hold {wanted} <{kind}> marks, but {len(given[kind])} {kind}s were given')
   rest = {kind: iter(sources) for kind, sources in given.items()}
   fill = lambda p: p._replace(value=next(rest[p.kind])) if p.kind in MEDIA and p.value is None else p
   return [Turn(t.role, [fill(p) for p in t.parts]) for t in turns]

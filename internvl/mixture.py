@@ -108,12 +108,15 @@ def _place(path: pathlib.Path, text: str, name: str) -> str:
 def _part(path: pathlib.Path, place: str, name: str, entry) -> Part:
   if not isinstance(entry, dict):
     raise ValueError(f'{place} must be an object, not {entry!r:.80}')
+
   def check(key, default, kind, good, expected):
     value = entry.get(key, default)
-    if value is not default and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)
-                                 or not good(value)):
+    if value is not default and (
+      not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool) or not good(value)
+    ):
       raise ValueError(f'{place}: "{key}" must be {expected}, not {value!r:.80}')
     return value
+
   annotation = check('annotation', '', str, bool, 'the path of a file')
   root = check('root', None, str, bool, 'the path of a folder, or null')
   for key, given in (('annotation', annotation), ('root', 'root' in entry)):
@@ -122,11 +125,15 @@ def _part(path: pathlib.Path, place: str, name: str, entry) -> Part:
   if unknown := sorted(entry.keys() - _KNOWN):
     logging.warning('%s: not looked at: %s', place, ', '.join(unknown))
   positive = lambda value: 0 < value < math.inf
-  return Part(name, _find(path, place, 'annotation', annotation), root and _find(path, place, 'root', root),
-              float(check('repeat_time', 1.0, (int, float), positive, 'a positive number')),
-              check('data_augment', False, bool, lambda value: True, 'true or false'),
-              check('max_dynamic_patch', None, int, positive, 'a positive whole number'),
-              check('length', None, int, positive, 'a positive whole number'))
+  return Part(
+    name,
+    _find(path, place, 'annotation', annotation),
+    root and _find(path, place, 'root', root),
+    float(check('repeat_time', 1.0, (int, float), positive, 'a positive number')),
+    check('data_augment', False, bool, lambda value: True, 'true or false'),
+    check('max_dynamic_patch', None, int, positive, 'a positive whole number'),
+    check('length', None, int, positive, 'a positive whole number'),
+  )
 
 
 def _find(path: pathlib.Path, place: str, key: str, name: str) -> str:

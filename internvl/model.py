@@ -56,8 +56,9 @@ Output = decoder.Output
 def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
-  return Params(vision.spec(c.vision), projector.spec(c.vision.width, c.language.width, c.shuffle),
-                decoder.spec(c.language))
+  return Params(
+    vision.spec(c.vision), projector.spec(c.vision.width, c.language.width, c.shuffle), decoder.spec(c.language)
+  )
 
 
 def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
@@ -90,23 +91,47 @@ def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array |
   return jnp.where(at[..., None], found.astype(x.dtype), x)
 
 
-def forward(params: Params, config: Config, tokens: jax.Array, *, pixels=None, edit=None, keep=(), rules=RULES,
-            remat_policy='none', drop_key=None, **options: Any) -> decoder.Hidden:
+def forward(
+  params: Params,
+  config: Config,
+  tokens: jax.Array,
+  *,
+  pixels=None,
+  edit=None,
+  keep=(),
+  rules=RULES,
+  remat_policy='none',
+  drop_key=None,
+  **options: Any,
+) -> decoder.Hidden:
   """Final hidden states; arguments as in `apply`, and for training `remat_policy` and `drop_key`."""
   check(keep, SITES)
   images, seen = None, {}
   if pixels is not None:
-    images, seen = encode(params, config, pixels, edit=edit, keep=keep, rules=rules, remat_policy=remat_policy,
-                          drop_key=drop_key)
+    images, seen = encode(
+      params, config, pixels, edit=edit, keep=keep, rules=rules, remat_policy=remat_policy, drop_key=drop_key
+    )
   x = embed(params, config, tokens, images)
   own = tuple(s for s in keep if s in BLOCK_SITES)
-  out = decoder.forward(params.language, config.language, x, edit=edit, keep=own, rules=rules,
-                        remat_policy=remat_policy, **options)
+  out = decoder.forward(
+    params.language, config.language, x, edit=edit, keep=own, rules=rules, remat_policy=remat_policy, **options
+  )
   return out.replace(kept=seen | out.kept)
 
 
-def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, positions=None, segments=None, cache=None,
-          edit=None, keep=(), rules=RULES) -> Output:
+def apply(
+  params: Params,
+  config: Config,
+  tokens: jax.Array,
+  *,
+  pixels=None,
+  positions=None,
+  segments=None,
+  cache=None,
+  edit=None,
+  keep=(),
+  rules=RULES,
+) -> Output:
   """Logits of tokens int32 [B, T].
 
   pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padded at the end
@@ -116,6 +141,16 @@ def apply(params: Params, config: Config, tokens: jax.Array, *, pixels=None, pos
   `core.tap`; sites in SITES.
   Raises ValueError on unknown sites and impossible combinations.
   """
-  out = forward(params, config, tokens, pixels=pixels, positions=positions, segments=segments, cache=cache, edit=edit,
-                keep=keep, rules=rules)
+  out = forward(
+    params,
+    config,
+    tokens,
+    pixels=pixels,
+    positions=positions,
+    segments=segments,
+    cache=cache,
+    edit=edit,
+    keep=keep,
+    rules=rules,
+  )
   return Output(decoder.logits(params.language, config.language, out.hidden), out.cache, out.kept, out.aux)

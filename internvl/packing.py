@@ -47,18 +47,29 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
   """What is packed of one sample. Raises ValueError for one that is too long and may not be shortened."""
   cut = len(x.tokens) > c.length or len(x.pixels) > c.tiles
   if cut and c.too_long == 'refuse':
-    raise ValueError(f'a sample has {len(x.tokens)} tokens and {len(x.pixels)} tiles: expected at most {c.length} and '
-                     f'{c.tiles}')
+    raise ValueError(
+      f'a sample has {len(x.tokens)} tokens and {len(x.pixels)} tiles: expected at most {c.length} and {c.tiles}'
+    )
   if cut:
     x = shorten(x, image_id, c.length, c.tiles)
   last = np.zeros(len(x.tokens), np.int32)
   last[-1] = cut
-  return {'tokens': x.tokens, 'weights': losses.token_weights(x.mask, c.averaging), CUT: last,
-          'pixels': x.pixels.astype(jnp.dtype(c.dtype))}
+  return {
+    'tokens': x.tokens,
+    'weights': losses.token_weights(x.mask, c.averaging),
+    CUT: last,
+    'pixels': x.pixels.astype(jnp.dtype(c.dtype)),
+  }
 
 
-def batches(parts: Sequence[Examples], c: Config, *, shares: Sequence[float] | None = None, which: int | None = None,
-            many: int | None = None) -> grain.DatasetIterator:
+def batches(
+  parts: Sequence[Examples],
+  c: Config,
+  *,
+  shares: Sequence[float] | None = None,
+  which: int | None = None,
+  many: int | None = None,
+) -> grain.DatasetIterator:
   """An endless iterator of this process's rows of each batch, dictionaries of arrays [B / processes, …].
 
   shares: of each part in the mixture, by default equal. which, many: the process and their number, by default as they
@@ -90,5 +101,11 @@ def counts(rows: dict) -> dict:
   """tokens, samples, images' tiles and shortened samples of a batch, and the shares of it that are padding."""
   some = rows['segments'] > 0
   tiles = rows['pixels_segments'] > 0
-  return {'tokens': some.sum(), 'padding': 1 - some.mean(), 'samples': rows['segments'].max(1).sum(),
-          'tiles': tiles.sum(), 'tile_padding': 1 - tiles.mean(), 'shortened': rows[CUT].sum()}
+  return {
+    'tokens': some.sum(),
+    'padding': 1 - some.mean(),
+    'samples': rows['segments'].max(1).sum(),
+    'tiles': tiles.sum(),
+    'tile_padding': 1 - tiles.mean(),
+    'shortened': rows[CUT].sum(),
+  }

@@ -25,9 +25,17 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   m = size(config.model)
   dtype = config.dtype if config.lora.rank else 'float32'
   weights = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(model.spec(m), dtype))
-  return training(functools.partial(sft.make_step, config, m), sft.optimizer(config, m), place(weights, m, mesh),
-                  sft.abstract_batch(config, m), mesh, parts=parts(config, m), rows=config.batch,
-                  micro_batches=config.accumulate, remat=config.remat)
+  return training(
+    functools.partial(sft.make_step, config, m),
+    sft.optimizer(config, m),
+    place(weights, m, mesh),
+    sft.abstract_batch(config, m),
+    mesh,
+    parts=parts(config, m),
+    rows=config.batch,
+    micro_batches=config.accumulate,
+    remat=config.remat,
+  )
 
 
 def size(name: str) -> model.Config:
@@ -52,8 +60,13 @@ def place(weights: Any, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
 def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
   """The towers. Attention counts the whole causal triangle of a packed row: its kernel skips no other sample's keys."""
   tokens = config.batch * config.length
-  return towers(m, tiles=config.batch * config.tiles, tokens=tokens, scored=tokens,
-                pairs=lambda window: config.batch * triangle(config.length, window))
+  return towers(
+    m,
+    tiles=config.batch * config.tiles,
+    tokens=tokens,
+    scored=tokens,
+    pairs=lambda window: config.batch * triangle(config.length, window),
+  )
 
 
 def triangle(length: int, window: int | None) -> float:
@@ -62,8 +75,9 @@ def triangle(length: int, window: int | None) -> float:
   return w * (w + 1) / 2 + (length - w) * w
 
 
-def towers(m: model.Config, *, tiles: int, tokens: int, scored: int,
-           pairs: Callable[[int | None], float]) -> tuple[plan.Part, ...]:
+def towers(
+  m: model.Config, *, tiles: int, tokens: int, scored: int, pairs: Callable[[int | None], float]
+) -> tuple[plan.Part, ...]:
   """The parts of a model that reads so many tiles and tokens and predicts the successors of `scored` of these.
 
   pairs(window): visible pairs of query and key in a layer with that window.
@@ -76,7 +90,9 @@ def towers(m: model.Config, *, tiles: int, tokens: int, scored: int,
   causal = 4.0 * language.heads * language.head_dim * layers * sum(map(pairs, language.windows))
   table = 2.0 * language.width * language.vocab * scored if language.tied else 0.0
   active = language.moe.top_k / language.moe.experts if language.moe else 1.0
-  return (plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
-          plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
-          plan.Part('language model', spec.language.replace(head=None), tokens, causal, active=active),
-          plan.Part('head', spec.language.head, scored, 0.0, table=table))
+  return (
+    plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
+    plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
+    plan.Part('language model', spec.language.replace(head=None), tokens, causal, active=active),
+    plan.Part('head', spec.language.head, scored, 0.0, table=table),
+  )

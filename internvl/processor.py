@@ -32,6 +32,7 @@ class Inputs:
     pixels: float32 [N, S, S, 3], normalised; N = 0 for text alone.
     tiles: int32 [images and frames]: how many of the N tiles each of them has, in order.
   """
+
   tokens: np.ndarray
   mask: np.ndarray
   pixels: np.ndarray
@@ -49,6 +50,7 @@ class Batch:
     pixels: float32 [N, S, S, 3]: the tiles of all rows in row order, then zeros up to a bucket.
     tiles: int32 [B]: how many of the N belong to each row.
   """
+
   tokens: np.ndarray
   positions: np.ndarray
   mask: np.ndarray
@@ -79,8 +81,10 @@ class Processor:
     processor = cls(processor_config.read(path), load_tokenizer(path))
     declared = processor_config.declared_image_id(path)
     if declared not in (None, processor.image_id):
-      raise ValueError(f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token '
-                       f'{declared}, the tokenizer says {processor.image_id}')
+      raise ValueError(
+        f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token '
+        f'{declared}, the tokenizer says {processor.image_id}'
+      )
     return processor
 
   @classmethod
@@ -96,9 +100,16 @@ class Processor:
     self.tokenizer.save_pretrained(path)
     processor_config.write(path, self.config)
 
-  def __call__(self, messages: Sequence[dict], images: Sequence | None = None, videos: Sequence | None = None,
-               *, thinking: bool = False, pick=video.uniform,
-               augment: np.random.Generator | None = None) -> Inputs:
+  def __call__(
+    self,
+    messages: Sequence[dict],
+    images: Sequence | None = None,
+    videos: Sequence | None = None,
+    *,
+    thinking: bool = False,
+    pick=video.uniform,
+    augment: np.random.Generator | None = None,
+  ) -> Inputs:
     """A conversation as model inputs.
 
     Messages that end with the assistant are a training example; others become a prompt for its next turn.
@@ -169,29 +180,35 @@ class Processor:
 
   def _grid(self, cap: int) -> dict:
     config = self.config
-    return {'max_tiles': cap, 'min_tiles': config.min_tiles, 'size': config.image_size,
-            'thumbnail': config.thumbnail}
+    return {'max_tiles': cap, 'min_tiles': config.min_tiles, 'size': config.image_size, 'thumbnail': config.thumbnail}
 
   def _count(self, image, cap: int) -> int:
     return tiles.count(*image.size, **self._grid(cap))
 
   def _pixels(self, image, cap: int | None) -> np.ndarray:
     """uint8 [tiles, S, S, 3]; a video frame (no cap) is always one tile."""
-    return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(
-        image, **self._grid(cap))
+    return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(image, **self._grid(cap))
 
   def _tokenize(self, turns, system: str):
     segments = templates.conversation(self.layout, turns, system)
     tokens, mask = templates.tokenize(segments, self._encode, self._ids)
     if len(tokens) > self.config.max_length:
       visual = int((tokens == self.image_id).sum())
-      raise ValueError(f'the conversation has {len(tokens)} tokens ({visual} of them for images); '
-                       f'the limit is {self.config.max_length}')
+      raise ValueError(
+        f'the conversation has {len(tokens)} tokens ({visual} of them for images); '
+        f'the limit is {self.config.max_length}'
+      )
     return tokens, mask
 
 
-def pad(inputs: Sequence[Inputs], length_buckets: Sequence[int], tile_buckets: Sequence[int], *, pad_id: int,
-        side: str = 'right') -> Batch:
+def pad(
+  inputs: Sequence[Inputs],
+  length_buckets: Sequence[int],
+  tile_buckets: Sequence[int],
+  *,
+  pad_id: int,
+  side: str = 'right',
+) -> Batch:
   """Collates conversations into one batch whose two sizes come from fixed buckets, so few programs compile.
 
   Args:

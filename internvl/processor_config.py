@@ -11,9 +11,16 @@ from internvl.tiles import MEAN, STD
 
 # Published name in preprocessor_config.json -> our field. The last ones are ours alone.
 _PREPROCESSOR_KEYS = {
-    'min_patches': 'min_tiles', 'max_patches': 'max_tiles', 'image_mean': 'mean', 'image_std': 'std',
-    'use_thumbnail': 'thumbnail', 'template': 'template', 'system': 'system', 'share_tiles': 'share_tiles',
-    'max_length': 'max_length', 'video_frames': 'video_frames',
+  'min_patches': 'min_tiles',
+  'max_patches': 'max_tiles',
+  'image_mean': 'mean',
+  'image_std': 'std',
+  'use_thumbnail': 'thumbnail',
+  'template': 'template',
+  'system': 'system',
+  'share_tiles': 'share_tiles',
+  'max_length': 'max_length',
+  'video_frames': 'video_frames',
 }
 
 
@@ -33,6 +40,7 @@ class ProcessorConfig:
     max_length: the longest prompt or training example in tokens.
     video_frames: frames taken of a video.
   """
+
   image_size: int = 448
   tokens_per_tile: int = 256
   min_tiles: int = 1
@@ -70,10 +78,12 @@ def read(path: str | os.PathLike) -> ProcessorConfig:
     ValueError: a file is not JSON, or says what this code cannot do or what contradicts another file.
   """
   model, image, processor = (
-      _read_json(path, f'{name}.json') for name in ('config', 'preprocessor_config', 'processor_config'))
+    _read_json(path, f'{name}.json') for name in ('config', 'preprocessor_config', 'processor_config')
+  )
   if model is image is processor is None:
-    raise FileNotFoundError(f'{os.fspath(path)}: no config.json, preprocessor_config.json or '
-                            'processor_config.json in this folder')
+    raise FileNotFoundError(
+      f'{os.fspath(path)}: no config.json, preprocessor_config.json or processor_config.json in this folder'
+    )
   fields = _from_model(model, path) if model else {}
   processor = processor or {}
   # Since version 5 transformers may nest the image processor's settings in processor_config.json.
@@ -81,8 +91,10 @@ def read(path: str | os.PathLike) -> ProcessorConfig:
     fields |= _from_preprocessor(source)
   length = processor.get('image_seq_length')
   if length is not None and fields.setdefault('tokens_per_tile', length) != length:
-    raise ValueError(f'{os.fspath(path)}: processor_config.json says {length} tokens per tile, '
-                     f'config.json gives {fields["tokens_per_tile"]}')
+    raise ValueError(
+      f'{os.fspath(path)}: processor_config.json says {length} tokens per tile, '
+      f'config.json gives {fields["tokens_per_tile"]}'
+    )
   try:
     return ProcessorConfig(**fields)
   except ValueError as error:
@@ -100,9 +112,17 @@ def write(path: str | os.PathLike, config: ProcessorConfig) -> None:
   Settings that those have no key for are further keys of preprocessor_config.json.
   """
   size = {'height': config.image_size, 'width': config.image_size}
-  image = {'image_processor_type': 'GotOcr2ImageProcessor', 'crop_to_patches': config.max_tiles > 1,
-           'do_convert_rgb': True, 'do_normalize': True, 'do_rescale': True, 'do_resize': True,
-           'resample': 3, 'rescale_factor': 1 / 255, 'size': size}
+  image = {
+    'image_processor_type': 'GotOcr2ImageProcessor',
+    'crop_to_patches': config.max_tiles > 1,
+    'do_convert_rgb': True,
+    'do_normalize': True,
+    'do_rescale': True,
+    'do_resize': True,
+    'resample': 3,
+    'rescale_factor': 1 / 255,
+    'size': size,
+  }
   image |= {key: getattr(config, field) for key, field in _PREPROCESSOR_KEYS.items()}
   processor = {'processor_class': 'InternVLProcessor', 'image_seq_length': config.tokens_per_tile}
   for name, value in (('preprocessor_config', image), ('processor_config', processor)):
@@ -140,14 +160,18 @@ def _from_model(config: dict, path) -> dict:
     patches = size // _side(vision['patch_size']) * config['downsample_ratio']
   except KeyError as error:
     raise ValueError(f'{file}: has no {error}') from error
-  fields = {'image_size': size, 'tokens_per_tile': round(patches ** 2)}
+  fields = {'image_size': size, 'tokens_per_tile': round(patches**2)}
   if 'max_position_embeddings' in text:
     fields['max_length'] = text['max_position_embeddings']
   if not original:
     harmony = text.get('model_type') == 'gpt_oss'
     return fields | {'template': 'internvl3_5_gpt_oss' if harmony else 'internvl_hf', 'share_tiles': False}
-  keys = {'min_dynamic_patch': 'min_tiles', 'max_dynamic_patch': 'max_tiles', 'use_thumbnail': 'thumbnail',
-          'template': 'template'}
+  keys = {
+    'min_dynamic_patch': 'min_tiles',
+    'max_dynamic_patch': 'max_tiles',
+    'use_thumbnail': 'thumbnail',
+    'template': 'template',
+  }
   fields |= {field: config[key] for key, field in keys.items() if key in config}
   if not config.get('dynamic_image_size', True):
     fields |= {'min_tiles': 1, 'max_tiles': 1}

@@ -31,8 +31,14 @@ def spec(vision_width: int, width: int, block: int) -> Params:
   """The projector's weights; `block` is the side of the square of patches that becomes one token."""
   wide = vision_width * block**2
   vector = lambda n, init: Spec((n,), (None,), init)
-  return Params(vector(wide, ones), vector(wide, zeros), Spec((wide, width), ('vision', 'mlp')), vector(width, zeros),
-                Spec((width, width), ('mlp', 'embed')), vector(width, zeros))
+  return Params(
+    vector(wide, ones),
+    vector(wide, zeros),
+    Spec((wide, width), ('vision', 'mlp')),
+    vector(width, zeros),
+    Spec((width, width), ('mlp', 'embed')),
+    vector(width, zeros),
+  )
 
 
 def pixel_shuffle(x: jax.Array, block: int) -> jax.Array:

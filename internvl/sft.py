@@ -27,8 +27,9 @@ def adapt(c: Config, m: model.Config, params: model.Params) -> tuple[Any, Any]:
   """
   trainable = c.trainable or '.*'
   if c.lora.rank:
-    params = params_lib.lora(jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank,
-                             alpha=c.lora.alpha)
+    params = params_lib.lora(
+      jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha
+    )
     trainable = c.trainable or rf'(?:{c.lora.pattern})\.[ab]'
   trained, frozen = train.partition(params, trainable)
   return trained, params_lib.cast(frozen, c.dtype)

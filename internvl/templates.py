@@ -20,20 +20,24 @@ IMAGE_TOKENS = (IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
 MARKUP = ('<ref>', '</ref>', '<box>', '</box>', '<quad>', '</quad>', '<think>', '</think>')
 
 # The fixed system texts that the published models were trained with (OpenGVLab/InternVL, conversation.py).
-PERSONA = ('你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的'
-           '多模态大语言模型。')
-HARMONY_SYSTEM = ('You are InternVL, a large language model trained by Shanghai AI Laboratory.\n'
-                  'Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: {effort}\n\n'
-                  '# Valid channels: {channels}. Channel must be included for every message.')
+PERSONA = '你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。'
+HARMONY_SYSTEM = (
+  'You are InternVL, a large language model trained by Shanghai AI Laboratory.\n'
+  'Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: {effort}\n\n'
+  '# Valid channels: {channels}. Channel must be included for every message.'
+)
 # Replaces the system text in thinking mode; sample with temperature 0.6.
-THINKING = ('Answer in two parts. First think the question through step by step: consider more than one '
-            'approach, check the intermediate results, and write all of this between <think> and </think>. '
-            'Then, on a new line after </think>, state the final answer briefly and clearly, so that it can '
-            'be understood without the reasoning.')
+THINKING = (
+  'Answer in two parts. First think the question through step by step: consider more than one '
+  'approach, check the intermediate results, and write all of this between <think> and </think>. '
+  'Then, on a new line after </think>, state the final answer briefly and clearly, so that it can '
+  'be understood without the reasoning.'
+)
 
 
 class Segment(NamedTuple):
   """A run of plain text, or `repeat` copies of one special token given by its string."""
+
   text: str
   special: bool = False
   loss: bool = False
@@ -67,6 +71,7 @@ class Layout:
     answer: the raw decoded output, special tokens included and cut at `stop` -> what to show.
     label_images: whether several images are introduced by `Image-{k}: `.
   """
+
   turn: Callable[[str, Sequence[Segment], bool], list[Segment]]
   opening: tuple[Segment, ...]
   system: str
@@ -81,8 +86,13 @@ def _chatml_turn(role: str, content: Sequence[Segment], last: bool) -> list[Segm
   """`<|im_start|>role\\n … <|im_end|>\\n`. Trained on: the assistant's content and its `<|im_end|>`."""
   del last  # every turn ends alike
   loss = role == 'assistant'
-  return [Segment('<|im_start|>', True), Segment(role + '\n'), *(s._replace(loss=loss) for s in content),
-          Segment('<|im_end|>', True, loss), Segment('\n')]
+  return [
+    Segment('<|im_start|>', True),
+    Segment(role + '\n'),
+    *(s._replace(loss=loss) for s in content),
+    Segment('<|im_end|>', True, loss),
+    Segment('\n'),
+  ]
 
 
 def _harmony_turn(role: str, content: Sequence[Segment], last: bool) -> list[Segment]:
@@ -92,15 +102,18 @@ def _harmony_turn(role: str, content: Sequence[Segment], last: bool) -> list[Seg
   `<|return|>`; in a history that a prompt repeats, in `<|end|>`.
   """
   if role != 'assistant':
-    return [Segment('<|start|>', True), Segment(role), Segment('<|message|>', True), *content,
-            Segment('<|end|>', True)]
+    return [Segment('<|start|>', True), Segment(role), Segment('<|message|>', True), *content, Segment('<|end|>', True)]
   thought, closed, answer = ''.join(s.text for s in content).partition('</think>')
   if not closed:
     thought, answer = '', thought
   segments = []
   if thought := thought.strip().removeprefix('<think>').strip():
-    segments += [*_channel('analysis', thought), Segment('<|end|>', True), Segment('<|start|>', True),
-                 Segment('assistant')]
+    segments += [
+      *_channel('analysis', thought),
+      Segment('<|end|>', True),
+      Segment('<|start|>', True),
+      Segment('assistant'),
+    ]
     answer = answer.lstrip()
   segments += [*_channel('final', answer), Segment('<|return|>' if last else '<|end|>', True)]
   return [*HARMONY_OPENING, *(s._replace(loss=True) for s in segments)]
@@ -118,25 +131,33 @@ def _harmony_answer(text: str) -> str:
 
 CHATML_OPENING = (Segment('<|im_start|>', True), Segment('assistant\n'))
 HARMONY_OPENING = (Segment('<|start|>', True), Segment('assistant'))
-_CHATML = Layout(turn=_chatml_turn, opening=CHATML_OPENING, system=PERSONA, thinking=THINKING,
-                 tokens=('<|im_start|>', '<|im_end|>'), stop='<|im_end|>')
+_CHATML = Layout(
+  turn=_chatml_turn,
+  opening=CHATML_OPENING,
+  system=PERSONA,
+  thinking=THINKING,
+  tokens=('<|im_start|>', '<|im_end|>'),
+  stop='<|im_end|>',
+)
 
 LAYOUTS = {
-    # The names are those of the `template` key of published config files, and `internvl_hf` for the chat
-    # template of the -HF checkpoints, which has no system turn of its own and no image labels.
-    'internvl2_5': _CHATML,
-    'internvl_hf': dataclasses.replace(_CHATML, system='', label_images=False),
-    'internvl3_5_gpt_oss': Layout(
-        turn=_harmony_turn, opening=HARMONY_OPENING,
-        system=HARMONY_SYSTEM.format(effort='low', channels='final'),
-        thinking=HARMONY_SYSTEM.format(effort='high', channels='analysis, final'),
-        tokens=('<|start|>', '<|end|>', '<|message|>', '<|channel|>', '<|return|>'), stop='<|return|>',
-        answer=_harmony_answer),
+  # The names are those of the `template` key of published config files, and `internvl_hf` for the chat
+  # template of the -HF checkpoints, which has no system turn of its own and no image labels.
+  'internvl2_5': _CHATML,
+  'internvl_hf': dataclasses.replace(_CHATML, system='', label_images=False),
+  'internvl3_5_gpt_oss': Layout(
+    turn=_harmony_turn,
+    opening=HARMONY_OPENING,
+    system=HARMONY_SYSTEM.format(effort='low', channels='final'),
+    thinking=HARMONY_SYSTEM.format(effort='high', channels='analysis, final'),
+    tokens=('<|start|>', '<|end|>', '<|message|>', '<|channel|>', '<|return|>'),
+    stop='<|return|>',
+    answer=_harmony_answer,
+  ),
 }
 
 
-def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]],
-                 system: str) -> list[Segment]:
+def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]], system: str) -> list[Segment]:
   """All segments of a conversation of (role, content) turns.
 
   One that ends with the assistant is a training example; any other gets the layout's `opening`, for the model
@@ -149,8 +170,9 @@ def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]],
   return segments if training else [*segments, *layout.opening]
 
 
-def tokenize(segments: Iterable[Segment], encode: Callable[[str], list[int]],
-             ids: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+def tokenize(
+  segments: Iterable[Segment], encode: Callable[[str], list[int]], ids: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
   """Token ids int32 [T] and loss mask bool [T]: mask[t] says that token t is one to predict.
 
   Neighbouring text of equal loss is encoded as one string, so the result equals tokenising the whole

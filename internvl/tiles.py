@@ -42,8 +42,7 @@ def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Im
       return _upright(source, 'the image')
   if isinstance(source, np.ndarray):
     if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)):
-      raise ValueError(f'an image array must be uint8 [H, W] or [H, W, 3], not {source.dtype} '
-                       f'{list(source.shape)}')
+      raise ValueError(f'an image array must be uint8 [H, W] or [H, W, 3], not {source.dtype} {list(source.shape)}')
     check_size(source.shape[1], source.shape[0], 'the image array')
     return Image.fromarray(source).convert('RGB')
   if not isinstance(source, (str, os.PathLike)):
@@ -77,8 +76,10 @@ def check_size(width: int, height: int, name: str) -> None:
   if width * height > MAX_PIXELS:
     raise ImageRefused(f'{name}: {width}×{height} is {width * height} pixels; the limit is {MAX_PIXELS}')
   if max(width, height) > MAX_ASPECT * min(width, height):
-    raise ImageRefused(f'{name}: {width}×{height} has an aspect ratio of '
-                       f'{max(width, height) / min(width, height):.0f}:1; the limit is {MAX_ASPECT}:1')
+    raise ImageRefused(
+      f'{name}: {width}×{height} has an aspect ratio of '
+      f'{max(width, height) / min(width, height):.0f}:1; the limit is {MAX_ASPECT}:1'
+    )
 
 
 def _upright(image: Image.Image, name: str) -> Image.Image:
@@ -92,8 +93,9 @@ def to_rgb(image: Image.Image, name: str) -> Image.Image:
   if image.mode.startswith('I;16'):
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert('RGB')
   if image.mode in ('I', 'F'):
-    raise ImageRefused(f'{name}: pixels of mode {image.mode!r} (32-bit) have no fixed range; '
-                       'convert the image to 8 or 16 bits first')
+    raise ImageRefused(
+      f'{name}: pixels of mode {image.mode!r} (32-bit) have no fixed range; convert the image to 8 or 16 bits first'
+    )
   return image.convert('RGB')
 
 
@@ -121,15 +123,17 @@ def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: i
   return chosen
 
 
-def count(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: int = 448,
-          thumbnail: bool = True) -> int:
+def count(
+  width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: int = 448, thumbnail: bool = True
+) -> int:
   """How many tiles `tile` makes of an image of width × height pixels."""
   columns, rows = grid(width, height, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
   return columns * rows + (thumbnail and columns * rows > 1)
 
 
-def tile(image: Image.Image, *, max_tiles: int, min_tiles: int = 1, size: int = 448,
-         thumbnail: bool = True) -> np.ndarray:
+def tile(
+  image: Image.Image, *, max_tiles: int, min_tiles: int = 1, size: int = 448, thumbnail: bool = True
+) -> np.ndarray:
   """Cuts an RGB image into uint8 tiles [tiles, size, size, 3]: row-major, the thumbnail last."""
   columns, rows = grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
   whole = np.asarray(image.resize((columns * size, rows * size), Image.Resampling.BICUBIC))

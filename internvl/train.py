@@ -46,12 +46,21 @@ def processor_for(c: Config) -> Processor:
   if c.tokenizer:
     return Processor.load(c.tokenizer)
   if c.model != 'tiny':
-    raise ValueError(f'model={c.model} from scratch needs the tokenizer of a checkpoint folder: give config.tokenizer, '
-                     'or the folder itself as config.model to start from its weights')
+    raise ValueError(
+      f'model={c.model} from scratch needs the tokenizer of a checkpoint folder: give config.tokenizer, '
+      'or the folder itself as config.model to start from its weights'
+    )
   m = SIZES['tiny']
-  return Processor.over_bytes(ProcessorConfig(
-      image_size=m.vision.image_size, tokens_per_tile=m.tokens_per_tile, max_tiles=4, system='',
-      max_length=m.language.max_length, video_frames=4))
+  return Processor.over_bytes(
+    ProcessorConfig(
+      image_size=m.vision.image_size,
+      tokens_per_tile=m.tokens_per_tile,
+      max_tiles=4,
+      system='',
+      max_length=m.language.max_length,
+      video_frames=4,
+    )
+  )
 
 
 def start(c: Config, processor: Processor, place) -> tuple[model.Config, model.Params]:
@@ -105,8 +114,15 @@ def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tok
   with jax.set_mesh(place):
     for start in range(0, n, at_once):
       talks, images, videos = zip(*(rows[i] for i in range(start, min(start + at_once, n))))
-      said = answer(params, config, processor, [talk[:-1] for talk in talks], images=images, videos=videos,
-                    max_new_tokens=answer_tokens)
+      said = answer(
+        params,
+        config,
+        processor,
+        [talk[:-1] for talk in talks],
+        images=images,
+        videos=videos,
+        max_new_tokens=answer_tokens,
+      )
       right += sum(s == talk[-1]['content'].strip() for s, talk in zip(said, talks))
   return right, n
 
@@ -117,8 +133,10 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   processor, layout = processor_for(c), layout_for(c)
   paths, heldout = files(c, workdir)
   parts = mixture.parts(paths)
-  examples = [Examples(part.open(seed=c.seed), part.adapt(processor), seed=c.seed, augment=c.augment or part.augment)
-              for part in parts]
+  examples = [
+    Examples(part.open(seed=c.seed), part.adapt(processor), seed=c.seed, augment=c.augment or part.augment)
+    for part in parts
+  ]
   tests = [Rows(path) for path in heldout] if c.heldout_rows else []
   key = jax.random.key(c.seed)
   with jax.set_mesh(place), Run(workdir, c, every=c.save_every) as run:

@@ -45,7 +45,7 @@ def rand(frames: int, n: int, rng: np.random.Generator) -> list[int]:
   intervals = _intervals(frames, n)
   if all(a < b for a, b in intervals):
     return _pad([int(rng.integers(a, b)) for a, b in intervals], n)
-  return _pad(sorted(rng.permutation(frames)[:len(intervals)].tolist()), n)
+  return _pad(sorted(rng.permutation(frames)[: len(intervals)].tolist()), n)
 
 
 def fixed_rate(frames: int, fps: float, rate: float, limit: int | None = None) -> list[int]:
@@ -136,8 +136,9 @@ def _container(name: str, n: int, pick) -> list[Image.Image]:
   try:
     import av
   except ImportError as error:
-    raise ImportError(f'{name}: reading this video format needs the av package: '
-                      'pip install "espalier-jax[video]"') from error
+    raise ImportError(
+      f'{name}: reading this video format needs the av package: pip install "espalier-jax[video]"'
+    ) from error
   try:
     with av.open(name) as container:
       total = sum(1 for _ in container.decode(video=0))  # headers may lie about the count, so count

@@ -118,13 +118,36 @@ def spec(c: Config) -> Params:
   bias = vector((n, h), zeros, c.qkv_bias)
   full = vector((d,), ones, c.qk_norm)
   scale = vector((d,), lambda key, shape, dtype: jnp.full(shape, c.layer_scale, dtype))
-  attn = Attention(into, into, into, Spec((n, h, d), ('heads', None, 'vision'), inputs=2), vector((d,), zeros),
-                   bias, bias, bias, full, full)
-  block = Block(norm, attn, scale, norm, Spec((d, f), ('vision', 'mlp')), vector((f,), zeros),
-                Spec((f, d), ('mlp', 'vision')), vector((d,), zeros), scale)
-  return Params(Spec((d,), (None,)), Spec((1 + c.grid**2, d), (None, 'vision'), inputs=0),
-                Spec((c.patch, c.patch, 3, d), (None, None, None, 'vision'), inputs=3), vector((d,), zeros),
-                stacked(block, c.depth))
+  attn = Attention(
+    into,
+    into,
+    into,
+    Spec((n, h, d), ('heads', None, 'vision'), inputs=2),
+    vector((d,), zeros),
+    bias,
+    bias,
+    bias,
+    full,
+    full,
+  )
+  block = Block(
+    norm,
+    attn,
+    scale,
+    norm,
+    Spec((d, f), ('vision', 'mlp')),
+    vector((f,), zeros),
+    Spec((f, d), ('mlp', 'vision')),
+    vector((d,), zeros),
+    scale,
+  )
+  return Params(
+    Spec((d,), (None,)),
+    Spec((1 + c.grid**2, d), (None, 'vision'), inputs=0),
+    Spec((c.patch, c.patch, 3, d), (None, None, None, 'vision'), inputs=3),
+    vector((d,), zeros),
+    stacked(block, c.depth),
+  )
 
 
 def _norm(x, p: Norm, eps):
@@ -183,8 +206,17 @@ def embed(params: Params, config: Config, pixels: jax.Array) -> jax.Array:
   return x + table
 
 
-def apply(params: Params, config: Config, pixels: jax.Array, *, edit=None, keep=(), rules=RULES, remat_policy='none',
-          drop_key=None) -> tuple[jax.Array, dict]:
+def apply(
+  params: Params,
+  config: Config,
+  pixels: jax.Array,
+  *,
+  edit=None,
+  keep=(),
+  rules=RULES,
+  remat_policy='none',
+  drop_key=None,
+) -> tuple[jax.Array, dict]:
   """(features [M, 1 + grid², D] of the last layer, CLS first and no final norm; kept activations).
 
   drop_key: a jax.random key switches stochastic depth on (training).

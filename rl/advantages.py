@@ -60,8 +60,9 @@ def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
   return centred * jax.lax.rsqrt(jnp.sum(centred**2) / jnp.maximum(n - 1, 1) + WHITEN_EPS)
 
 
-def token_rewards(rewards: jax.Array, mask: jax.Array, divergence: jax.Array | None = None,
-                  kl_coef: float = 0.0) -> jax.Array:
+def token_rewards(
+  rewards: jax.Array, mask: jax.Array, divergence: jax.Array | None = None, kl_coef: float = 0.0
+) -> jax.Array:
   """[P, G, T]: the reward of a sample [P, G] at its last token, less kl_coef·divergence [P, G, T] at every token.
 
   (REINFORCE++, arXiv 2501.03262; the divergence there is k1 from the reference policy.)
@@ -77,14 +78,17 @@ def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax
   rewards: [P, G, T] from `token_rewards`; the return is Σ_{t' ≥ t} γ^(t' − t) r_t' over the tokens of `mask`, which
   alone count as steps.
   """
+
   def back(later, now):
     reward, here = now
     value = jnp.where(here, reward + gamma * later, later)
     return value, value
+
   first = lambda x: jnp.moveaxis(x, -1, 0)
   rewards = jnp.where(mask, rewards, 0.0)
-  _, returns = jax.lax.scan(back, jnp.zeros(rewards.shape[:-1], rewards.dtype), (first(rewards), first(mask)),
-                            reverse=True)
+  _, returns = jax.lax.scan(
+    back, jnp.zeros(rewards.shape[:-1], rewards.dtype), (first(rewards), first(mask)), reverse=True
+  )
   return whiten(jnp.moveaxis(returns, 0, -1), mask)
 
 

@@ -31,9 +31,11 @@ class Protocol:
   A released critic knows the wording it was trained with; `first` has fields {question} and {step}.
   """
 
-  system: str = ('You check solutions step by step. The first message gives a question and the first step of a '
-                 'solution, each later one the next step. Reply "+" if everything up to this step is right and "-" '
-                 'if anything is wrong; reply nothing else.')
+  system: str = (
+    'You check solutions step by step. The first message gives a question and the first step of a '
+    'solution, each later one the next step. Reply "+" if everything up to this step is right and "-" '
+    'if anything is wrong; reply nothing else.'
+  )
   first: str = 'Question:\n{question}\n\nSolution:\n{step}'
   good: str = '+'
   bad: str = '-'
@@ -56,7 +58,7 @@ def steps(answer: str, most: int = 12) -> list[str]:
   """The answer split at blank lines, neighbours joined so that at most `most` are left; always at least one."""
   parts = [part for part in _BLANK_LINES.split(answer.strip()) if part.strip()] or [answer.strip()]
   size = math.ceil(len(parts) / most)
-  return ['\n\n'.join(parts[i:i + size]) for i in range(0, len(parts), size)]
+  return ['\n\n'.join(parts[i : i + size]) for i in range(0, len(parts), size)]
 
 
 def without_marks(text: str) -> str:
@@ -87,8 +89,15 @@ def _p_good(params, config, tokens, positions, pixels, at, *, labels):
   return jax.nn.softmax(z[..., jnp.array(labels)], -1)[..., 0]
 
 
-def judge(params: model.Params, config: model.Config, processor: Processor, question: str, images: Sequence[Any],
-          answers: Sequence[str], protocol: Protocol = Protocol()) -> list[Judgement]:
+def judge(
+  params: model.Params,
+  config: model.Config,
+  processor: Processor,
+  question: str,
+  images: Sequence[Any],
+  answers: Sequence[str],
+  protocol: Protocol = Protocol(),
+) -> list[Judgement]:
   """What the critic thinks of N answers to one question, in one pass over all of their steps.
 
   Raises ValueError when the labels are not single tokens of the critic's.
@@ -99,9 +108,9 @@ def judge(params: model.Params, config: model.Config, processor: Processor, ques
   tokens, positions, pixels = _pad(inputs, processor.pad_id)
   at = np.zeros((len(inputs), protocol.most), np.int32)
   for row, e in enumerate(ends):
-    at[row, :len(e)] = e
+    at[row, : len(e)] = e
   p = np.asarray(_p_good(params, config, tokens, positions, pixels, at, labels=labels))
-  return [Judgement(tuple(map(float, row[:len(e)]))) for row, e in zip(p, ends)]
+  return [Judgement(tuple(map(float, row[: len(e)]))) for row, e in zip(p, ends)]
 
 
 def _label(processor: Processor, text: str) -> int:
@@ -117,7 +126,7 @@ def _pad(inputs: Sequence[Inputs], pad_id: int):
   tokens = np.full((len(inputs), length), pad_id, np.int32)
   positions = np.full((len(inputs), length), -1, np.int32)
   for row, x in enumerate(inputs):
-    tokens[row, :len(x.tokens)], positions[row, :len(x.tokens)] = x.tokens, np.arange(len(x.tokens))
+    tokens[row, : len(x.tokens)], positions[row, : len(x.tokens)] = x.tokens, np.arange(len(x.tokens))
   pixels = np.stack([x.pixels for x in inputs])  # of one question, so as many tiles in each row
   return tokens, positions, pixels if pixels.shape[1] else None
 

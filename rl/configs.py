@@ -32,7 +32,8 @@ class Config:
   data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
   heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
   reward: Literal['exact_match', 'boxed', 'boxed_and_format', 'boxed_symbolic'] = field(
-      'boxed_and_format', 'of an answer to a query from data')
+    'boxed_and_format', 'of an answer to a query from data'
+  )
   prompt_length: int = field(0, 'prompt slots; 0: room for the longest of 256 queries')
   tiles: int = field(0, 'image tiles of a prompt, padded to so many; 0: as many as the most in a rollout')
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
@@ -44,7 +45,8 @@ class Config:
   group: int = field(16, 'samples of each prompt')
   dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
   advantage: Literal['grpo', 'dr_grpo', 'rloo', 'reinforce_pp', 'reinforce_pp_baseline'] = field(
-      'grpo', 'how rewards are compared')
+    'grpo', 'how rewards are compared'
+  )
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
   remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
@@ -67,24 +69,37 @@ class Config:
   def __post_init__(self):
     if self.task not in TASKS:
       raise ValueError(f'task={self.task!r}: expected one of {", ".join(TASKS)}')
-    for name in ('steps', 'prompts', 'updates', 'accumulate', 'max_new', 'engine_processes', 'eval_queries',
-                 'eval_every', 'save_every'):
+    for name in (
+      'steps',
+      'prompts',
+      'updates',
+      'accumulate',
+      'max_new',
+      'engine_processes',
+      'eval_queries',
+      'eval_every',
+      'save_every',
+    ):
       if getattr(self, name) < 1:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
     if bool(self.data) != bool(self.heldout):
       raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
     if min(self.warmup.steps, self.prompt_length, self.tiles) < 0:
-      raise ValueError(f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}, tiles={self.tiles}: '
-                       'expected 0 or more')
+      raise ValueError(
+        f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}, tiles={self.tiles}: expected 0 or more'
+      )
     if self.group < 2:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:
       raise ValueError(f'updates={self.updates} does not divide prompts={self.prompts}')
     if self.prompts // self.updates % self.accumulate:
-      raise ValueError(f'accumulate={self.accumulate} does not divide the {self.prompts // self.updates} prompts of an '
-                       'update')
-    for name, optim, updates in (('warmup.optim', self.warmup.optim, self.warmup.steps),
-                                 ('optim', self.optim, self.steps * self.updates)):
+      raise ValueError(
+        f'accumulate={self.accumulate} does not divide the {self.prompts // self.updates} prompts of an update'
+      )
+    for name, optim, updates in (
+      ('warmup.optim', self.warmup.optim, self.warmup.steps),
+      ('optim', self.optim, self.steps * self.updates),
+    ):
       if updates and optim.warmup_steps >= updates:
         raise ValueError(f'{name}.warmup_steps={optim.warmup_steps}: expected fewer than its {updates} updates')
     if self.temperature <= 0:
@@ -94,30 +109,76 @@ class Config:
 # The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K
 # queries, and the bounds of GSPO. 12 tiles and a thumbnail fit; 16 are shared out evenly. The scripts freeze the vision
 # tower, which they call a workaround; the paper does not say.
-GSPO = Config(warmup=Warmup(steps=0), steps=137, prompts=512, group=16, updates=16, prompt_length=8192, tiles=16,
-              max_new=32768, dtype='bfloat16', remat='full', rule=RULES['gspo'],
-              optim=Optim(lr=1e-6, schedule='constant'), trainable=r'(?:projector|language)\..*',
-              engine=Room(slots=256, pages=8192, page_size=128, segment=32))
+GSPO = Config(
+  warmup=Warmup(steps=0),
+  steps=137,
+  prompts=512,
+  group=16,
+  updates=16,
+  prompt_length=8192,
+  tiles=16,
+  max_new=32768,
+  dtype='bfloat16',
+  remat='full',
+  rule=RULES['gspo'],
+  optim=Optim(lr=1e-6, schedule='constant'),
+  trainable=r'(?:projector|language)\..*',
+  engine=Room(slots=256, pages=8192, page_size=128, segment=32),
+)
 
-EXPRESSIONS = Config(task='expressions', warmup=Warmup(steps=300), steps=40, prompts=64, rule=RULES['gspo'], max_new=48,
-                     optim=Optim('muon', lr=2e-3, schedule='cosine', warmup_steps=2), eval_every=10,
-                     engine=Room(slots=512, pages=3072, segment=16))
+EXPRESSIONS = Config(
+  task='expressions',
+  warmup=Warmup(steps=300),
+  steps=40,
+  prompts=64,
+  rule=RULES['gspo'],
+  max_new=48,
+  optim=Optim('muon', lr=2e-3, schedule='cosine', warmup_steps=2),
+  eval_every=10,
+  engine=Room(slots=512, pages=3072, segment=16),
+)
 
 CONFIGS = {
-    'digits': Config(),
-    'expressions': EXPRESSIONS,
-    'cascade': dataclasses.replace(EXPRESSIONS, steps=24, offline=Offline(
-        queries=4096, samples=4, most=2, phase=MpoPhase(
-            steps=60, batch=64, reference_batch=64, sizes=Sizes(prompt=48, answer=48, tiles=3),
-            optim=Optim('muon', lr=2e-4, schedule='constant', warmup_steps=5)))),
-    # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
-    '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),
-    # For 1024 devices; two epochs.
-    '241b_gspo': dataclasses.replace(GSPO, model='241B-A28B', steps=274, updates=8, accumulate=2,
-                                     optim=Optim(lr=8e-7, schedule='constant', clip_norm=0.5),
-                                     mesh=Shape(data=32, expert=8, seq=4)),
-    # Seconds instead of minutes: for tests and for trying a flag.
-    'smoke': Config(warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')), optim=Optim(schedule='constant'),
-                    steps=3, prompts=4, group=2, eval_queries=16, eval_every=2, save_every=2,
-                    engine=Room(slots=8, pages=64, chunk=64)),
+  'digits': Config(),
+  'expressions': EXPRESSIONS,
+  'cascade': dataclasses.replace(
+    EXPRESSIONS,
+    steps=24,
+    offline=Offline(
+      queries=4096,
+      samples=4,
+      most=2,
+      phase=MpoPhase(
+        steps=60,
+        batch=64,
+        reference_batch=64,
+        sizes=Sizes(prompt=48, answer=48, tiles=3),
+        optim=Optim('muon', lr=2e-4, schedule='constant', warmup_steps=5),
+      ),
+    ),
+  ),
+  # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
+  '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),
+  # For 1024 devices; two epochs.
+  '241b_gspo': dataclasses.replace(
+    GSPO,
+    model='241B-A28B',
+    steps=274,
+    updates=8,
+    accumulate=2,
+    optim=Optim(lr=8e-7, schedule='constant', clip_norm=0.5),
+    mesh=Shape(data=32, expert=8, seq=4),
+  ),
+  # Seconds instead of minutes: for tests and for trying a flag.
+  'smoke': Config(
+    warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')),
+    optim=Optim(schedule='constant'),
+    steps=3,
+    prompts=4,
+    group=2,
+    eval_queries=16,
+    eval_every=2,
+    save_every=2,
+    engine=Room(slots=8, pages=64, chunk=64),
+  ),
 }

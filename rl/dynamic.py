@@ -68,8 +68,15 @@ class Drawn:
     return {'dynamic_rounds': np.int32(self.rounds), 'dynamic_kept': np.float32(self.kept / self.prompts)}
 
 
-def fill(cursor: Cursor, sample: Callable[[range], Any], keep: Callable[[Any], np.ndarray], *, groups: int,
-         at_once: int, rounds: int = 10) -> tuple[Any, Drawn]:
+def fill(
+  cursor: Cursor,
+  sample: Callable[[range], Any],
+  keep: Callable[[Any], np.ndarray],
+  *,
+  groups: int,
+  at_once: int,
+  rounds: int = 10,
+) -> tuple[Any, Drawn]:
   """Exactly `groups` groups that `keep` chooses, from as many rounds of `at_once` queries as it takes (DAPO §3.2).
 
   sample(numbers) gives a tree of arrays [at_once, …], a function of the numbers and the weights alone; keep(batch)
@@ -84,5 +91,7 @@ def fill(cursor: Cursor, sample: Callable[[range], Any], keep: Callable[[Any], n
     have += len(chosen)
     if have >= groups:
       return jax.tree.map(lambda *x: np.concatenate(x)[:groups], *parts), Drawn(done, done * at_once, have)
-  raise RuntimeError(f'{have} groups of {groups} kept after {rounds} rounds of {at_once} queries: the task is too easy '
-                     'or too hard for this policy, or ask for fewer')
+  raise RuntimeError(
+    f'{have} groups of {groups} kept after {rounds} rounds of {at_once} queries: the task is too easy '
+    'or too hard for this policy, or ask for fewer'
+  )

@@ -37,8 +37,9 @@ class Result:
 
   def __str__(self) -> str:
     low, high = self.interval
-    return (f'{100 * self.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {len(self.right)} '
-            'questions)')
+    return (
+      f'{100 * self.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {len(self.right)} questions)'
+    )
 
   def pass_at(self, k: int) -> float:
     """Mean chance that k of the drawn answers hold a right one. Raises ValueError unless 1 <= k <= n."""
@@ -47,12 +48,24 @@ class Result:
   def summary(self) -> dict:
     """As JSON."""
     drawn = {} if self.sampled is None else {f'pass@{k}': self.pass_at(k) for k in sorted({1, self.sampled.shape[1]})}
-    return {'accuracy': self.accuracy, 'interval': list(self.interval), 'right': sum(self.right),
-            'queries': len(self.right)} | drawn
+    return {
+      'accuracy': self.accuracy,
+      'interval': list(self.interval),
+      'right': sum(self.right),
+      'queries': len(self.right),
+    } | drawn
 
 
-def evaluate(sampler: Sampler, processor: Processor, queries: Sequence[Query], *, max_new: int,
-             right: Callable[[str, str], float] = exact_match, samples: int = 0, temperature: float = 1.0) -> Result:
+def evaluate(
+  sampler: Sampler,
+  processor: Processor,
+  queries: Sequence[Query],
+  *,
+  max_new: int,
+  right: Callable[[str, str], float] = exact_match,
+  samples: int = 0,
+  temperature: float = 1.0,
+) -> Result:
   """A greedy answer to every query, and `samples` drawn ones; right(answer, reference) is 1 for a right one."""
   prompts = [processor(q.messages, q.images) for q in queries]
   check = lambda texts, times: [bool(right(a, queries[i // times].answer)) for i, a in enumerate(texts)]

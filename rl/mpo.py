@@ -32,8 +32,9 @@ class Config(MpoPhase):
 
   model: str = field('', 'folder of a checkpoint')
   data: tuple[str, ...] = field((), 'a meta.json as MMPR has, or JSONL, Parquet or ArrayRecord files of its records')
-  dtype: Literal['float32', 'bfloat16'] = field('bfloat16', 'of arithmetic and the exported files; trained weights are '
-                                                            'float32')
+  dtype: Literal['float32', 'bfloat16'] = field(
+    'bfloat16', 'of arithmetic and the exported files; trained weights are float32'
+  )
   remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
   mesh: Shape = field(Shape(), 'axes of the devices')
 
@@ -53,8 +54,10 @@ def pairs(config: Config, processor: Processor) -> dict[str, tuple[Examples, flo
     records = part.open(Records, seed=config.seed)
     records.check()
     logging.info('%s: %d pairs', part.name, len(records))
-    found[part.name] = (Examples(records, part.adapt(processor), thinking=config.thinking, augment=part.augment,
-                                 seed=config.seed), part.passes())
+    found[part.name] = (
+      Examples(records, part.adapt(processor), thinking=config.thinking, augment=part.augment, seed=config.seed),
+      part.passes(),
+    )
   return found
 
 

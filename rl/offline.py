@@ -15,8 +15,7 @@ from rl.sampler import Sampler
 from rl.setup import ROLLOUT_SEED, Setup
 
 
-def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
-            place) -> tuple[internvl.Params, list[int]]:
+def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path, place) -> tuple[internvl.Params, list[int]]:
   """(weights after MPO, numbers of the queries whose accuracy under them lies in the band).
 
   Samples the first `config.offline.queries` queries of the online stream, with the weights before and after. The
@@ -26,8 +25,16 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
   c = s.config.offline
   queries = s.queries('train', ROLLOUT_SEED, range(c.queries))
   sample = lambda seed: cascade.sample(
-      sampler, s.processor, queries, samples=c.samples, max_new=s.config.max_new, temperature=c.temperature, top_k=0,
-      seed=seed, right=s.task.right)
+    sampler,
+    s.processor,
+    queries,
+    samples=c.samples,
+    max_new=s.config.max_new,
+    temperature=c.temperature,
+    top_k=0,
+    seed=seed,
+    right=s.task.right,
+  )
   path, chosen = workdir / 'pairs.jsonl', workdir / 'queries.json'
   lead, first = sampler.home.index == 0, jax.process_index() == 0  # one engine samples, one process writes
   missing = [file for file in (path, chosen) if not file.exists()]
@@ -41,8 +48,16 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path,
       logging.info('%d preference pairs', preference.write(path, pairs))
   mesh.together('pairs')
   pairs = preference.Examples(preference.Records(path), s.processor, thinking=c.phase.thinking)
-  weights = mpo(c.phase, s.model, weights, {'own': (pairs, 1.0)}, workdir / 'mpo', place=place, dtype=s.config.dtype,
-                remat=s.config.remat)
+  weights = mpo(
+    c.phase,
+    s.model,
+    weights,
+    {'own': (pairs, 1.0)},
+    workdir / 'mpo',
+    place=place,
+    dtype=s.config.dtype,
+    remat=s.config.remat,
+  )
   sampler.update(weights)
   if lead and chosen in missing:
     kept = cascade.online_queries(sample(seed=2), c.low, c.high)

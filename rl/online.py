@@ -85,6 +85,7 @@ class Ahead(InTurn):
     def rollout():
       self._sampler.update(weights)
       return self._collector(self._sampler, start)
+
     return self._thread.submit(rollout)
 
 
@@ -96,8 +97,9 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
   whole = lambda train: merge(train.params, frozen)
   state = {'train': init_state(trained, update.optimizer(c, s.model)), 'behind': source.start(weights)}
   step = update.make_step(c, s.model, places=jax.tree.map(lambda x: x.sharding, state['train']))
-  recompute = jax.jit(lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers,
-                                                    temperature=c.temperature)[0])
+  recompute = jax.jit(
+    lambda w, b: policy.log_probs(params.cast(w, c.dtype), s.model, b.prompts, b.answers, temperature=c.temperature)[0]
+  )
   cursor = Cursor()
 
   def advance(state, i):
@@ -106,8 +108,13 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
     parts = [mesh.dealt(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
       # Laid out like what was sampled: one compiled step takes them all.
-      parts[1:] = [part.replace(old_logp=jax.device_put(recompute(whole(train), part), part.old_logp.sharding),
-                                fresh=jnp.zeros_like(part.fresh)) for part in parts[1:]]
+      parts[1:] = [
+        part.replace(
+          old_logp=jax.device_put(recompute(whole(train), part), part.old_logp.sharding),
+          fresh=jnp.zeros_like(part.fresh),
+        )
+        for part in parts[1:]
+      ]
     for part in parts:
       train, made = step(train, frozen, part, jax.random.key(0))
     if (i + 1) % c.eval_every == 0:

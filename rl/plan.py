@@ -23,9 +23,17 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
     raise plan.PlanError(f'prompt_length={config.prompt_length}, tiles={config.tiles}: a plan needs 1 or more of both')
   weights = place(jax.eval_shape(lambda w: update.adapt(config, w), params.abstract(internvl.spec(m))), m, mesh)
   batch = update.abstract_rollouts(config, m)
-  return training(functools.partial(update.make_step, config, m), update.optimizer(config, m), weights, batch, mesh,
-                  parts=parts(config, m), rows=batch.answers.mask.shape[0] * config.group,
-                  micro_batches=config.accumulate, remat=config.remat)
+  return training(
+    functools.partial(update.make_step, config, m),
+    update.optimizer(config, m),
+    weights,
+    batch,
+    mesh,
+    parts=parts(config, m),
+    rows=batch.answers.mask.shape[0] * config.group,
+    micro_batches=config.accumulate,
+    remat=config.remat,
+  )
 
 
 def parts(config: Config, m: internvl.Config) -> tuple[plan.Part, ...]:

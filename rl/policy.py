@@ -54,8 +54,8 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None,
   pixels = np.zeros((len(inputs), tiles, *inputs[0].pixels.shape[1:]), np.float32)
   for row, x in enumerate(inputs):
     n = len(x.tokens)
-    tokens[row, length - n:], positions[row, length - n:] = x.tokens, np.arange(n)
-    pixels[row, :len(x.pixels)] = x.pixels
+    tokens[row, length - n :], positions[row, length - n :] = x.tokens, np.arange(n)
+    pixels[row, : len(x.pixels)] = x.pixels
   return Prompts(tokens, positions, pixels)
 
 
@@ -65,8 +65,15 @@ def _embed(params, config, prompts: Prompts, remat: str) -> jax.Array:
   return model.embed(params, config, prompts.tokens, images)
 
 
-def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answers: Answers, *,
-              temperature: float = 1.0, remat: str = 'none'):
+def log_probs(
+  params: model.Params,
+  config: model.Config,
+  prompts: Prompts,
+  answers: Answers,
+  *,
+  temperature: float = 1.0,
+  remat: str = 'none',
+):
   """(log-probability, entropy) float32 [B, G, N] of each answer token given what stands before it, at a temperature.
 
   remat: a policy of `core.remat`. A prompt goes through the model once; its answers go on from its keys and values.
@@ -74,13 +81,25 @@ def log_probs(params: model.Params, config: model.Config, prompts: Prompts, answ
   b, g, n = answers.tokens.shape
   said = answers.tokens.reshape(b * g, n)
   language = params.language
-  prompt = decoder.forward(language, config.language, _embed(params, config, prompts, remat),
-                           positions=prompts.positions, cache=prompts.tokens.shape[1], remat_policy=remat)
+  prompt = decoder.forward(
+    language,
+    config.language,
+    _embed(params, config, prompts, remat),
+    positions=prompts.positions,
+    cache=prompts.tokens.shape[1],
+    remat_policy=remat,
+  )
   start = jnp.repeat(prompts.positions.max(-1, keepdims=True) + 1, g, 0)
   positions = jnp.where(answers.mask.reshape(b * g, n), start + jnp.arange(n), -1)
   # All N tokens, although none follows the last: a mesh splits N, and seldom N - 1.
-  rest = decoder.forward(language, config.language, decoder.embed(language, said), positions=positions,
-                         prefix=prompt.cache, remat_policy=remat)
+  rest = decoder.forward(
+    language,
+    config.language,
+    decoder.embed(language, said),
+    positions=positions,
+    prefix=prompt.cache,
+    remat_policy=remat,
+  )
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
   pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
   return tuple(x.reshape(b, g, n) for x in pair)

@@ -29,8 +29,10 @@ def curve(workdir: pathlib.Path) -> list[dict]:
 def plot(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   """Writes reward.png: training reward a step, held-out accuracy, and the warm-up's accuracy with its interval."""
   import matplotlib
+
   matplotlib.use('Agg')
   import matplotlib.pyplot as plt
+
   lines = curve(workdir)
   fig, ax = plt.subplots(figsize=(9, 4.5), dpi=130)
   steps = [m['step'] for m in lines]
@@ -39,8 +41,13 @@ def plot(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
   ax.plot(*zip(*([(0, before.accuracy), *seen])), 'o-', color='#1f4e8c', ms=4, label='held-out accuracy (greedy)')
   for result, colour, name in ((before, '#888888', 'warm-up'), (after, '#0a7d33', 'after RL')):
     ax.axhspan(*result.interval, color=colour, alpha=0.15)
-    ax.axhline(result.accuracy, color=colour, lw=1, ls='--',
-               label=f'{name}: {100 * result.accuracy:.1f} % of {len(result.right)}')
+    ax.axhline(
+      result.accuracy,
+      color=colour,
+      lw=1,
+      ls='--',
+      label=f'{name}: {100 * result.accuracy:.1f} % of {len(result.right)}',
+    )
   ax.set(xlabel='rollout', ylabel='share right', ylim=(0, 1), xlim=(0, max(steps)))
   ax.grid(alpha=0.2)
   ax.legend(loc='lower right', frameon=False)
@@ -72,9 +79,11 @@ def _card(query, before: str, after: str, right: bool) -> str:
   question = html.escape(' '.join(parts).replace('<image>', '').strip())
   pictures = ''.join(f'<img src="{_data_uri(image)}" alt="an image of the question">' for image in query.images)
   mark = 'right' if right else 'wrong'
-  return (f'<figure>{pictures}<div>{question}</div>'
-          f'<div>warm-up: {html.escape(before)}</div><div class="{mark}">after RL: {html.escape(after)}</div>'
-          f'<div>answer: {html.escape(query.answer)}</div></figure>')
+  return (
+    f'<figure>{pictures}<div>{question}</div>'
+    f'<div>warm-up: {html.escape(before)}</div><div class="{mark}">after RL: {html.escape(after)}</div>'
+    f'<div>answer: {html.escape(query.answer)}</div></figure>'
+  )
 
 
 def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
@@ -84,18 +93,22 @@ def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
     _picture(query.images[0]).save(workdir / 'samples' / f'{n}.png')
   picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
   rows = ''.join(
-      f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '
-      f'{100 * r.interval[1]:.1f} %</td><td>{_pass(r)}</td><td>{len(r.right)}</td></tr>'
-      for name, r in (('warm-up', before), ('reinforcement learning', after)))
-  cards = ''.join(_card(q, b, a, ok) for q, b, a, ok in
-                  list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES])
-  page = (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
-          f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
-          f'<th>held-out accuracy</th><th>95 % interval</th><th>drawn answers</th>'
-          f'<th>questions</th></tr>{rows}</table>'
-          f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
-          f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
-          f'<div class="grid">{cards}</div></html>')
+    f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '
+    f'{100 * r.interval[1]:.1f} %</td><td>{_pass(r)}</td><td>{len(r.right)}</td></tr>'
+    for name, r in (('warm-up', before), ('reinforcement learning', after))
+  )
+  cards = ''.join(
+    _card(q, b, a, ok) for q, b, a, ok in list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES]
+  )
+  page = (
+    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
+    f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
+    f'<th>held-out accuracy</th><th>95 % interval</th><th>drawn answers</th>'
+    f'<th>questions</th></tr>{rows}</table>'
+    f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
+    f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
+    f'<div class="grid">{cards}</div></html>'
+  )
   path = workdir / 'report.html'
   replace(path, page)
   return path

@@ -21,11 +21,11 @@ from rl.update import Rollouts
 
 # From rewards float32 [B, G], valid bool [B, G] and the answers' mask bool [B, G, N], to [B, G, 1 or N].
 ADVANTAGES = {
-    'grpo': lambda r, valid, mask: advantages.grpo(r, valid)[..., None],
-    'dr_grpo': lambda r, valid, mask: advantages.dr_grpo(r, valid)[..., None],
-    'rloo': lambda r, valid, mask: advantages.rloo(r, valid)[..., None],
-    'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
-    'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
+  'grpo': lambda r, valid, mask: advantages.grpo(r, valid)[..., None],
+  'dr_grpo': lambda r, valid, mask: advantages.dr_grpo(r, valid)[..., None],
+  'rloo': lambda r, valid, mask: advantages.rloo(r, valid)[..., None],
+  'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
+  'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
 }
 BATCHWIDE = ('reinforce_pp', 'reinforce_pp_baseline')  # normalised over all prompts, of all processes
 
@@ -49,8 +49,9 @@ class Collector:
     share = c.prompts // sampler.home.count
     sample = lambda numbers: self._sample(sampler, numbers)
     if c.dynamic:
-      batch, drawn = dynamic.fill(cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=share,
-                                  at_once=share)
+      batch, drawn = dynamic.fill(
+        cursor, sample, lambda b: dynamic.mixed(b['right'], b['valid']), groups=share, at_once=share
+      )
     else:
       batch, drawn = sample(cursor.take(share)), None
     metrics = _together(self._metrics(batch) | (drawn.metrics() if drawn else {}))
@@ -66,11 +67,16 @@ class Collector:
     at = [self.only[n % len(self.only)] for n in numbers] if self.only is not None else numbers
     queries = s.queries('train', ROLLOUT_SEED, at)
     inputs = s.inputs(queries)
-    answers = sampler(inputs, max_new=c.max_new, samples=c.group, temperature=c.temperature,
-                      seeds=[(n + c.seed * 2**20) * c.group for n in numbers])
+    answers = sampler(
+      inputs,
+      max_new=c.max_new,
+      samples=c.group,
+      temperature=c.temperature,
+      seeds=[(n + c.seed * 2**20) * c.group for n in numbers],
+    )
     # A reward may take its time or fail: each is found by one process, and all that share an engine go by it.
     mine = mesh.own(range(len(queries)), home.mesh)
-    said = policy.texts(s.processor, jax.tree.map(lambda x: x[mine.start:mine.stop], answers))
+    said = policy.texts(s.processor, jax.tree.map(lambda x: x[mine.start : mine.stop], answers))
     asked = [(text, queries[mine[i // c.group]].answer) for i, text in enumerate(said)]
     rewards = self.guard(asked)
     right = np.array([s.task.right(*pair) for pair in asked], np.float32)
@@ -95,9 +101,15 @@ class Collector:
     ended = np.take_along_axis(answers.tokens, lengths[..., None] - 1, -1)[..., 0] == self.setup.processor.stop_id
     mean = lambda x: np.float32(x[valid].mean()) if valid.any() else np.float32(0)
     flat = ~dynamic.mixed(batch['rewards'], valid)
-    return {'reward': mean(batch['rewards']), 'right': mean(batch['right']), 'reward_flat_groups': flat.mean(),
-            'reward_lost': batch['lost'].mean(dtype=np.float32), 'tokens': lengths.sum(),
-            'answer_length': lengths.mean(), 'answer_cut': np.float32(1 - ended.mean())}
+    return {
+      'reward': mean(batch['rewards']),
+      'right': mean(batch['right']),
+      'reward_flat_groups': flat.mean(),
+      'reward_lost': batch['lost'].mean(dtype=np.float32),
+      'tokens': lengths.sum(),
+      'answer_length': lengths.mean(),
+      'answer_cut': np.float32(1 - ended.mean()),
+    }
 
 
 def _together(metrics: dict) -> dict:

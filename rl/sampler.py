@@ -23,8 +23,15 @@ class Sampler:
   The processes of `home.mesh` share the engine: they make the same calls, and get the same answers.
   """
 
-  def __init__(self, params: model.Params, config: model.Config, processor: Processor, room: Room, home: mesh.Share,
-               dtype='float32'):
+  def __init__(
+    self,
+    params: model.Params,
+    config: model.Config,
+    processor: Processor,
+    room: Room,
+    home: mesh.Share,
+    dtype='float32',
+  ):
     self.home = home
     self._dtype, self._places = dtype, mesh.shardings(model.spec(config), home.whole)
     self._stop, self._image_token = processor.stop_id, config.image_token
@@ -38,14 +45,32 @@ class Sampler:
     """Samples from these weights from now on."""
     self._engine.update(weights.cast(params, self._dtype))
 
-  def __call__(self, prompts: Sequence[Inputs], *, max_new: int, samples: int = 1, temperature: float = 0.0,
-               top_k: int = 0, seeds: Sequence[int] | None = None) -> Answers:
+  def __call__(
+    self,
+    prompts: Sequence[Inputs],
+    *,
+    max_new: int,
+    samples: int = 1,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    seeds: Sequence[int] | None = None,
+  ) -> Answers:
     """`samples` answers to each prompt, host arrays [B, G, N]; answer g to prompt b draws with seeds[b] + g."""
     seeds = range(0, len(prompts) * samples, samples) if seeds is None else seeds
     for x, seed in zip(prompts, seeds, strict=True):
       images = [x.pixels] if (x.tokens == self._image_token).any() else []
-      self._engine.submit(Request(x.tokens.tolist(), max_new, samples, stops=(self._stop,), temperature=temperature,
-                                  top_k=top_k, seed=int(seed), images=images))
+      self._engine.submit(
+        Request(
+          x.tokens.tolist(),
+          max_new,
+          samples,
+          stops=(self._stop,),
+          temperature=temperature,
+          top_k=top_k,
+          seed=int(seed),
+          images=images,
+        )
+      )
     done = self._engine.run()
     tokens, logp = np.zeros((len(done), max_new), np.int32), np.zeros((len(done), max_new), np.float32)
     mask = np.zeros(tokens.shape, bool)

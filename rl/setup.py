@@ -51,8 +51,9 @@ class Setup:
   def evaluate(self, sampler: Sampler, n: int, samples: int = 0) -> Result:
     """Answers to the first n held-out questions, or to all if there are fewer."""
     queries = self.queries('heldout', HELDOUT_SEED, range(min(n, self.task.heldout)))
-    return evaluate(sampler, self.processor, queries, samples=samples, max_new=self.config.max_new,
-                    right=self.task.right)
+    return evaluate(
+      sampler, self.processor, queries, samples=samples, max_new=self.config.max_new, right=self.task.right
+    )
 
 
 def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Params]:
@@ -62,9 +63,17 @@ def setup(config: Config, place: jax.sharding.Mesh) -> tuple[Setup, internvl.Par
   """
   if config.model == 'tiny':
     model = internvl.CONFIGS['tiny']
-    processor = Processor.over_bytes(ProcessorConfig(
-        image_size=model.vision.image_size, tokens_per_tile=model.tokens_per_tile, max_tiles=3, thumbnail=False,
-        template='internvl_hf', system='', max_length=model.language.max_length))
+    processor = Processor.over_bytes(
+      ProcessorConfig(
+        image_size=model.vision.image_size,
+        tokens_per_tile=model.tokens_per_tile,
+        max_tiles=3,
+        thumbnail=False,
+        template='internvl_hf',
+        system='',
+        max_length=model.language.max_length,
+      )
+    )
     model = dataclasses.replace(model, image_token=processor.image_id)
     make = functools.partial(internvl.init, config=model)
     weights = jax.jit(make, out_shardings=mesh.shardings(internvl.spec(model), place))(jax.random.key(config.seed))

@@ -55,12 +55,16 @@ class Task:
   heldout: int = 2**30
 
 
-REWARDS = {'exact_match': exact_match, 'boxed': boxed, 'boxed_and_format': boxed_and_format,
-           'boxed_symbolic': boxed_symbolic}
+REWARDS = {
+  'exact_match': exact_match,
+  'boxed': boxed,
+  'boxed_and_format': boxed_and_format,
+  'boxed_symbolic': boxed_symbolic,
+}
 
 TASKS = {
-    'digits': Task(digits_query, exact_match, exact_match),
-    'expressions': Task(expressions_query, boxed_and_format, boxed),
+  'digits': Task(digits_query, exact_match, exact_match),
+  'expressions': Task(expressions_query, boxed_and_format, boxed),
 }
 
 

@@ -43,8 +43,9 @@ def meshes(config: Config) -> tuple[mesh.Mesh, mesh.Share]:
   if not config.ahead:
     return mesh.make(**shape, devices=devices), mesh.share(config.engine_processes, **engine)
   if len(devices) % 2 or jax.process_count() > 1:
-    raise ValueError(f'ahead=True: needs an even number of devices in one process; there are {len(devices)} in '
-                     f'{jax.process_count()}')
+    raise ValueError(
+      f'ahead=True: needs an even number of devices in one process; there are {len(devices)} in {jax.process_count()}'
+    )
   half = len(devices) // 2
   home = mesh.make(**engine, devices=devices[half:])
   return mesh.make(**shape, devices=devices[:half]), mesh.Share(home, home)
@@ -66,8 +67,12 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
     weights = reinforce(s, weights, source, workdir, place)
   sampler.update(weights)
   after = s.evaluate(sampler, config.eval_queries, config.eval_samples)
-  results = {'seed': config.seed, 'parameters': params.count(internvl.spec(s.model)),
-             'before': before.summary(), 'after': after.summary()}
+  results = {
+    'seed': config.seed,
+    'parameters': params.count(internvl.spec(s.model)),
+    'before': before.summary(),
+    'after': after.summary(),
+  }
   with jax.set_mesh(place):
     export(workdir / 'model', s.model, params.cast(weights, config.dtype), s.processor)
   if jax.process_index() == 0:

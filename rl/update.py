@@ -25,8 +25,16 @@ class Rollouts:
   fresh: Any  # bool [B]: the update starts from those weights, so the ratio is exactly 1
 
 
-def reward_loss(logp: jax.Array, entropy: jax.Array, sampled: jax.Array, old_logp: jax.Array, fresh: jax.Array,
-                advantages: jax.Array, mask: jax.Array, rule: losses.Rule) -> Loss:
+def reward_loss(
+  logp: jax.Array,
+  entropy: jax.Array,
+  sampled: jax.Array,
+  old_logp: jax.Array,
+  fresh: jax.Array,
+  advantages: jax.Array,
+  mask: jax.Array,
+  rule: losses.Rule,
+) -> Loss:
   """`rl.losses.policy_loss` with entropy and the sampler's gap beside it, of tokens float32 [..., T].
 
   sampled: log-probabilities as the engine sampled. old_logp: under the weights that sampled; not looked at in rows of
@@ -34,21 +42,33 @@ def reward_loss(logp: jax.Array, entropy: jax.Array, sampled: jax.Array, old_log
   the ratio there is exactly 1.
   """
   old = jnp.where(fresh[..., None], jax.lax.stop_gradient(logp), old_logp)
-  out = losses.policy_loss(logp, old, advantages, mask, rule=rule,
-                           rollout_logp=sampled if rule.importance_cap else None)
+  out = losses.policy_loss(
+    logp, old, advantages, mask, rule=rule, rollout_logp=sampled if rule.importance_cap else None
+  )
   gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
   notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
   return out.replace(metrics=out.metrics | notes)
 
 
-def update_loss(weights: internvl.Params, batch: Rollouts, key, *, config: internvl.Config, rule: losses.Rule,
-                temperature: float = 1.0, dtype='float32', remat: str = 'none') -> Loss:
+def update_loss(
+  weights: internvl.Params,
+  batch: Rollouts,
+  key,
+  *,
+  config: internvl.Config,
+  rule: losses.Rule,
+  temperature: float = 1.0,
+  dtype='float32',
+  remat: str = 'none',
+) -> Loss:
   """`reward_loss` of a batch under float32 weights used in `dtype`."""
-  logp, entropy = policy.log_probs(params.cast(weights, dtype), config, batch.prompts, batch.answers,
-                                   temperature=temperature, remat=remat)
+  logp, entropy = policy.log_probs(
+    params.cast(weights, dtype), config, batch.prompts, batch.answers, temperature=temperature, remat=remat
+  )
   fresh = jnp.broadcast_to(batch.fresh[:, None], logp.shape[:2])
-  return reward_loss(logp, entropy, batch.answers.logp, batch.old_logp, fresh, batch.advantages, batch.answers.mask,
-                     rule)
+  return reward_loss(
+    logp, entropy, batch.answers.logp, batch.old_logp, fresh, batch.advantages, batch.answers.mask, rule
+  )
 
 
 def adapt(c: Config, weights: internvl.Params) -> tuple[Any, Any]:
@@ -75,6 +95,10 @@ def abstract_rollouts(c: Config, m: internvl.Config) -> Rollouts:
   prompt, answer = an(jnp.int32, c.prompt_length), (c.group, c.max_new)
   logp = an(jnp.float32, *answer)
   whole = c.advantage in ('grpo', 'dr_grpo', 'rloo')  # one advantage for all tokens of an answer
-  return Rollouts(policy.Prompts(prompt, prompt, an(jnp.float32, c.tiles, side, side, 3)),
-                  policy.Answers(an(jnp.int32, *answer), logp, an(jnp.bool_, *answer)),
-                  an(jnp.float32, c.group, 1) if whole else logp, logp, an(jnp.bool_))
+  return Rollouts(
+    policy.Prompts(prompt, prompt, an(jnp.float32, c.tiles, side, side, 3)),
+    policy.Answers(an(jnp.int32, *answer), logp, an(jnp.bool_, *answer)),
+    an(jnp.float32, c.group, 1) if whole else logp,
+    logp,
+    an(jnp.bool_),
+  )

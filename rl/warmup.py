@@ -21,8 +21,8 @@ def supervised_batch(s: Setup, i: int) -> tuple[policy.Prompts, policy.Answers]:
   tokens = np.full((len(queries), c.max_new), s.processor.pad_id, np.int32)
   mask = np.zeros(tokens.shape, bool)
   for row, q in enumerate(queries):
-    ids = [*s.processor.tokenizer.encode(q.solution, add_special_tokens=False), s.processor.stop_id][:c.max_new]
-    tokens[row, :len(ids)], mask[row, :len(ids)] = ids, True
+    ids = [*s.processor.tokenizer.encode(q.solution, add_special_tokens=False), s.processor.stop_id][: c.max_new]
+    tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
   one = lambda a: a[:, None]  # one answer a prompt
   answers = policy.Answers(one(tokens), one(np.zeros(tokens.shape, np.float32)), one(mask))
   return s.collate(s.inputs(queries)), answers

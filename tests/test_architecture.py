@@ -8,14 +8,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # A package, and the packages of ours it may import.
 ALLOWED = {
-    'kernels': set(),
-    'core': {'kernels'},
-    'internvl': {'core', 'kernels'},
-    'vibevoice': {'core', 'kernels'},
-    'interp': {'core', 'kernels'},
-    'rl': {'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
-    'agents': {'rl', 'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
-    'bench': {'agents', 'rl', 'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
+  'kernels': set(),
+  'core': {'kernels'},
+  'internvl': {'core', 'kernels'},
+  'vibevoice': {'core', 'kernels'},
+  'interp': {'core', 'kernels'},
+  'rl': {'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
+  'agents': {'rl', 'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
+  'bench': {'agents', 'rl', 'internvl', 'vibevoice', 'interp', 'core', 'kernels'},
 }
 PRESENT = [p for p in ALLOWED if (ROOT / p).is_dir()]
 

@@ -54,8 +54,14 @@ class McpTools:
   where the servers' own messages go. Raises ServerFailed when one does not start or two tools share a name.
   """
 
-  def __init__(self, servers: Mapping[str, StdioServerParameters | MCPServer | str], *, start_seconds: float = 60.0,
-               restarts: int = 20, log: TextIO | None = None):
+  def __init__(
+    self,
+    servers: Mapping[str, StdioServerParameters | MCPServer | str],
+    *,
+    start_seconds: float = 60.0,
+    restarts: int = 20,
+    log: TextIO | None = None,
+  ):
     self._servers, self._start_seconds = dict(servers), start_seconds
     self._log = log or sys.__stderr__  # a notebook's sys.stderr is no file
     self._left = dict.fromkeys(servers, restarts)

@@ -17,11 +17,15 @@ MAX_COLUMNS = 200
 DROPPED = ('script', 'style', 'noscript', 'template', 'svg', 'iframe', 'nav', 'footer', 'form')
 
 SUFFIX_OF = {
-    'application/pdf': '.pdf',
-    'application/vnd.openxmlformats-officedocument.wordprocessingml.document': '.docx',
-    'application/vnd.openxmlformats-officedocument.presentationml.presentation': '.pptx',
-    'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet': '.xlsx',
-    'application/zip': '.zip', 'image/png': '.png', 'image/jpeg': '.jpg', 'image/webp': '.webp', 'image/gif': '.gif',
+  'application/pdf': '.pdf',
+  'application/vnd.openxmlformats-officedocument.wordprocessingml.document': '.docx',
+  'application/vnd.openxmlformats-officedocument.presentationml.presentation': '.pptx',
+  'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet': '.xlsx',
+  'application/zip': '.zip',
+  'image/png': '.png',
+  'image/jpeg': '.jpg',
+  'image/webp': '.webp',
+  'image/gif': '.gif',
 }
 
 
@@ -33,8 +37,9 @@ def read(data: bytes, suffix: str) -> str:
   """The text of a file's bytes, by the suffix of its name (with its dot). Raises DocumentError."""
   suffix = suffix.lower()
   if suffix not in READERS:
-    raise DocumentError(f'{suffix or "a file without suffix"}: not a kind of file that is read; '
-                        f'those are {", ".join(sorted(READERS))}')
+    raise DocumentError(
+      f'{suffix or "a file without suffix"}: not a kind of file that is read; those are {", ".join(sorted(READERS))}'
+    )
   try:
     return READERS[suffix](data)
   except DocumentError:
@@ -73,6 +78,7 @@ def markdown(html: bytes | str, encoding: str = '') -> str:
   """The readable part of an HTML page as Markdown: its title, then its text; navigation and scripts left out."""
   import bs4
   import markdownify
+
   source = {'from_encoding': encoding} if encoding and isinstance(html, bytes) else {}
   soup = bs4.BeautifulSoup(html, 'html.parser', **source)
   title = soup.title.get_text(' ', strip=True) if soup.title else ''
@@ -98,6 +104,7 @@ def thumbnail(data: bytes, side: int = 1024) -> bytes:
 
 def _pdf(data: bytes) -> str:
   import pypdf
+
   reader = pypdf.PdfReader(io.BytesIO(data))
   if reader.is_encrypted and not reader.decrypt(''):
     raise DocumentError('the PDF is encrypted')
@@ -120,6 +127,7 @@ def _archive(data: bytes) -> zipfile.ZipFile:
 def _docx(data: bytes) -> str:
   import docx
   from docx.table import Table
+
   _archive(data)
   parts = []
   for block in docx.Document(io.BytesIO(data)).iter_inner_content():
@@ -134,6 +142,7 @@ def _docx(data: bytes) -> str:
 
 def _pptx(data: bytes) -> str:
   import pptx
+
   _archive(data)
   parts = []
   for number, slide in enumerate(pptx.Presentation(io.BytesIO(data)).slides, 1):
@@ -161,6 +170,7 @@ def _shapes(shapes) -> list[str]:
 
 def _xlsx(data: bytes) -> str:
   import openpyxl
+
   _archive(data)
   book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
   parts = []
@@ -172,7 +182,7 @@ def _xlsx(data: bytes) -> str:
 
 def _used(row: Sequence) -> Sequence:
   """A row without the empty cells at its end."""
-  return row[:max((i for i, cell in enumerate(row, 1) if cell is not None), default=0)]
+  return row[: max((i for i, cell in enumerate(row, 1) if cell is not None), default=0)]
 
 
 def _csv(data: bytes, delimiter: str) -> str:
@@ -185,6 +195,7 @@ def _zip(data: bytes) -> str:
 
 def _open_image(data: bytes):
   from PIL import Image
+
   image = Image.open(io.BytesIO(data))
   if image.width * image.height > MAX_PIXELS:
     raise DocumentError(f'the image has {image.width} x {image.height} pixels, more than {MAX_PIXELS} in all')
@@ -204,10 +215,16 @@ def _text(data: bytes) -> str:
 
 
 READERS: dict[str, Callable[[bytes], str]] = {
-    '.pdf': _pdf, '.docx': _docx, '.pptx': _pptx, '.xlsx': _xlsx, '.zip': _zip,
-    '.csv': functools.partial(_csv, delimiter=','), '.tsv': functools.partial(_csv, delimiter='\t'),
-    '.html': markdown, '.htm': markdown,
-    **dict.fromkeys(('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tiff'), _image),
-    **dict.fromkeys(('.txt', '.md', '.json', '.jsonl', '.xml', '.py', '.yaml', '.yml', '.tex', '.log'), _text),
+  '.pdf': _pdf,
+  '.docx': _docx,
+  '.pptx': _pptx,
+  '.xlsx': _xlsx,
+  '.zip': _zip,
+  '.csv': functools.partial(_csv, delimiter=','),
+  '.tsv': functools.partial(_csv, delimiter='\t'),
+  '.html': markdown,
+  '.htm': markdown,
+  **dict.fromkeys(('.png', '.jpg', '.jpeg', '.webp', '.gif', '.bmp', '.tiff'), _image),
+  **dict.fromkeys(('.txt', '.md', '.json', '.jsonl', '.xml', '.py', '.yaml', '.yml', '.tex', '.log'), _text),
 }
 IMAGES = frozenset(suffix for suffix, reader in READERS.items() if reader is _image)

@@ -44,13 +44,21 @@ def public(address: str) -> bool:
   return ip.is_global and not ip.is_multicast and (mapped is None or mapped.is_global)
 
 
-def fetch(url: str, *, private: bool = False, timeout: float = 30.0, max_bytes: int = MAX_BYTES,
-          names: Callable[[str, int], list[str]] = resolve, transport=None) -> Page:
+def fetch(
+  url: str,
+  *,
+  private: bool = False,
+  timeout: float = 30.0,
+  max_bytes: int = MAX_BYTES,
+  names: Callable[[str, int], list[str]] = resolve,
+  transport=None,
+) -> Page:
   """GETs a page, following redirects, within `timeout` seconds in all.
 
   private: allow hosts that are not public. transport: of httpx, for tests. Raises FetchError.
   """
   import httpx
+
   deadline = time.monotonic() + timeout
   with httpx.Client(transport=transport, trust_env=False, headers={'User-Agent': AGENT}) as client:
     for _ in range(MAX_REDIRECTS + 1):
@@ -59,8 +67,9 @@ def fetch(url: str, *, private: bool = False, timeout: float = 30.0, max_bytes: 
       if left <= 0:
         break
       try:
-        request = client.build_request('GET', target, headers={'Host': extra['host']}, timeout=left,
-                                       extensions={'sni_hostname': extra['name']})
+        request = client.build_request(
+          'GET', target, headers={'Host': extra['host']}, timeout=left, extensions={'sni_hostname': extra['name']}
+        )
         response = client.send(request, stream=True)
         try:
           if response.is_redirect:

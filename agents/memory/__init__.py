@@ -5,5 +5,14 @@ from agents.memory.encoders import HashEncoder, SentenceEncoder
 from agents.memory.jsonl import export_jsonl, import_jsonl
 from agents.memory.memory import Memory, Reading
 
-__all__ = ['Case', 'CaseBank', 'Found', 'HashEncoder', 'Memory', 'Reading', 'SentenceEncoder', 'export_jsonl',
-           'import_jsonl']
+__all__ = [
+  'Case',
+  'CaseBank',
+  'Found',
+  'HashEncoder',
+  'Memory',
+  'Reading',
+  'SentenceEncoder',
+  'export_jsonl',
+  'import_jsonl',
+]

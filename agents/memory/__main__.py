@@ -1,13 +1,13 @@
 """Looks after a case bank.
 
-    python -m agents.memory list cases.sqlite
-    python -m agents.memory show cases.sqlite 12
-    python -m agents.memory edit cases.sqlite 12 --reward=0 --quarantined=true
-    python -m agents.memory delete cases.sqlite 12
-    python -m agents.memory import cases.sqlite memory.jsonl
-    python -m agents.memory export cases.sqlite memory.jsonl --form=labelled
-    python -m agents.memory snapshot cases.sqlite copy.sqlite
-    python -m agents.memory train cases.sqlite selector/ --encoder=FOLDER
+python -m agents.memory list cases.sqlite
+python -m agents.memory show cases.sqlite 12
+python -m agents.memory edit cases.sqlite 12 --reward=0 --quarantined=true
+python -m agents.memory delete cases.sqlite 12
+python -m agents.memory import cases.sqlite memory.jsonl
+python -m agents.memory export cases.sqlite memory.jsonl --form=labelled
+python -m agents.memory snapshot cases.sqlite copy.sqlite
+python -m agents.memory train cases.sqlite selector/ --encoder=FOLDER
 """
 
 import argparse
@@ -24,8 +24,9 @@ from agents.memory.jsonl import FORMS
 
 def parser() -> argparse.ArgumentParser:
   """The command line."""
-  top = argparse.ArgumentParser('agents.memory', description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+  top = argparse.ArgumentParser(
+    'agents.memory', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   commands = top.add_subparsers(dest='command', required=True, metavar='command')
 
   def command(name, meaning, *others):

@@ -102,11 +102,31 @@ def spec(c: Config) -> Params:
   table = lambda rows, axis: Spec((rows, d), (axis, 'embed'), inputs=0)
   into = Spec((d, n, h), ('embed', 'heads', None))
   out = Spec((n, h, d), ('heads', None, 'embed'), inputs=2)
-  block = Block(into, into, into, bias(n, h), bias(n, h), bias(n, h), out, bias(d), norm,
-                Spec((d, f), ('embed', 'mlp')), bias(f), Spec((f, d), ('mlp', 'embed')), bias(d), norm)
-  return Params(table(c.vocab, 'vocab'), table(c.positions, None), table(c.types, None), norm,
-                stacked(block, c.depth), Spec((d, d), ('embed', None)) if c.pooler else None,
-                bias(d) if c.pooler else None)
+  block = Block(
+    into,
+    into,
+    into,
+    bias(n, h),
+    bias(n, h),
+    bias(n, h),
+    out,
+    bias(d),
+    norm,
+    Spec((d, f), ('embed', 'mlp')),
+    bias(f),
+    Spec((f, d), ('mlp', 'embed')),
+    bias(d),
+    norm,
+  )
+  return Params(
+    table(c.vocab, 'vocab'),
+    table(c.positions, None),
+    table(c.types, None),
+    norm,
+    stacked(block, c.depth),
+    Spec((d, d), ('embed', None)) if c.pooler else None,
+    bias(d) if c.pooler else None,
+  )
 
 
 def apply(params: Params, config: Config, tokens: jax.Array, mask: jax.Array) -> jax.Array:
@@ -156,10 +176,18 @@ def names(config: Config, prefix: str = '') -> Params:
   head = lambda name: From(f'{at}attention.self.{name}.weight', '(n h) d -> d n h')
   head_bias = lambda name: From(f'{at}attention.self.{name}.bias', '(n h) -> n h')
   out = f'{at}attention.output'
-  block = Block(*map(head, ('query', 'key', 'value')), *map(head_bias, ('query', 'key', 'value')),
-                From(f'{out}.dense.weight', 'd (n h) -> n h d'), From(f'{out}.dense.bias'), norm(f'{out}.LayerNorm'),
-                flip(f'{at}intermediate.dense'), From(f'{at}intermediate.dense.bias'), flip(f'{at}output.dense'),
-                From(f'{at}output.dense.bias'), norm(f'{at}output.LayerNorm'))
+  block = Block(
+    *map(head, ('query', 'key', 'value')),
+    *map(head_bias, ('query', 'key', 'value')),
+    From(f'{out}.dense.weight', 'd (n h) -> n h d'),
+    From(f'{out}.dense.bias'),
+    norm(f'{out}.LayerNorm'),
+    flip(f'{at}intermediate.dense'),
+    From(f'{at}intermediate.dense.bias'),
+    flip(f'{at}output.dense'),
+    From(f'{at}output.dense.bias'),
+    norm(f'{at}output.LayerNorm'),
+  )
   tables = (From(f'{prefix}embeddings.{name}_embeddings.weight') for name in ('word', 'position', 'token_type'))
   pooler = (flip(f'{prefix}pooler.dense'), From(f'{prefix}pooler.dense.bias')) if config.pooler else ()
   return Params(*tables, norm(f'{prefix}embeddings.LayerNorm'), block, *pooler)
@@ -175,20 +203,36 @@ def config_from(h: dict, *, pooler: bool) -> Config:
       raise CheckpointError(f'config: {key}={h[key]!r}; only {value!r} is supported')
   with weights.naming('config'):
     return Config(
-        vocab=require(h, 'vocab_size'), width=require(h, 'hidden_size'), depth=require(h, 'num_hidden_layers'),
-        heads=require(h, 'num_attention_heads'), mlp_width=require(h, 'intermediate_size'),
-        positions=require(h, 'max_position_embeddings'), types=require(h, 'type_vocab_size'),
-        norm_eps=require(h, 'layer_norm_eps'),
-        first_position=require(h, 'pad_token_id') + 1 if kind == 'roberta' else 0, pooler=pooler)
+      vocab=require(h, 'vocab_size'),
+      width=require(h, 'hidden_size'),
+      depth=require(h, 'num_hidden_layers'),
+      heads=require(h, 'num_attention_heads'),
+      mlp_width=require(h, 'intermediate_size'),
+      positions=require(h, 'max_position_embeddings'),
+      types=require(h, 'type_vocab_size'),
+      norm_eps=require(h, 'layer_norm_eps'),
+      first_position=require(h, 'pad_token_id') + 1 if kind == 'roberta' else 0,
+      pooler=pooler,
+    )
 
 
 def config_to(c: Config) -> dict:
   """The `config.json` that a published loader expects."""
   kind = 'roberta' if c.first_position else 'bert'
-  return {'model_type': kind, 'architectures': ['RobertaModel' if c.first_position else 'BertModel'],
-          'vocab_size': c.vocab, 'hidden_size': c.width, 'num_hidden_layers': c.depth, 'num_attention_heads': c.heads,
-          'intermediate_size': c.mlp_width, 'max_position_embeddings': c.positions, 'type_vocab_size': c.types,
-          'layer_norm_eps': c.norm_eps, 'pad_token_id': max(c.first_position - 1, 0), 'hidden_act': 'gelu'}
+  return {
+    'model_type': kind,
+    'architectures': ['RobertaModel' if c.first_position else 'BertModel'],
+    'vocab_size': c.vocab,
+    'hidden_size': c.width,
+    'num_hidden_layers': c.depth,
+    'num_attention_heads': c.heads,
+    'intermediate_size': c.mlp_width,
+    'max_position_embeddings': c.positions,
+    'type_vocab_size': c.types,
+    'layer_norm_eps': c.norm_eps,
+    'pad_token_id': max(c.first_position - 1, 0),
+    'hidden_act': 'gelu',
+  }
 
 
 def load(path: str | os.PathLike, *, dtype=jnp.float32) -> tuple[Config, Params]:

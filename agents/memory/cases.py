@@ -123,23 +123,37 @@ class CaseBank:
     key, now = clean(key) or task_key(task), time.time()
     with self._writing() as revision:
       (number,) = self._db.execute(
-          'INSERT INTO cases (key, run, task, plan, reward, created, updated, revision) '
-          'VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
-          'ON CONFLICT (key, run) DO UPDATE SET task=excluded.task, plan=excluded.plan, reward=excluded.reward, '
-          'updated=excluded.updated, revision=excluded.revision RETURNING id',
-          (key, clean(run), task, plan, reward, now, now, revision)).fetchone()
+        'INSERT INTO cases (key, run, task, plan, reward, created, updated, revision) '
+        'VALUES (?, ?, ?, ?, ?, ?, ?, ?) '
+        'ON CONFLICT (key, run) DO UPDATE SET task=excluded.task, plan=excluded.plan, reward=excluded.reward, '
+        'updated=excluded.updated, revision=excluded.revision RETURNING id',
+        (key, clean(run), task, plan, reward, now, now, revision),
+      ).fetchone()
     return self.get(number)
 
-  def update(self, number: int, *, task: str | None = None, plan: str | None = None, reward: float | None = None,
-             quarantined: bool | None = None) -> Case:
+  def update(
+    self,
+    number: int,
+    *,
+    task: str | None = None,
+    plan: str | None = None,
+    reward: float | None = None,
+    quarantined: bool | None = None,
+  ) -> Case:
     """Edits a case. Quarantined ones are kept but never found. Raises KeyError for an unknown id."""
-    changes = {'task': task, 'plan': plan, 'reward': None if reward is None else _reward(reward),
-               'quarantined': quarantined}
+    changes = {
+      'task': task,
+      'plan': plan,
+      'reward': None if reward is None else _reward(reward),
+      'quarantined': quarantined,
+    }
     changes = {name: clean(v) if isinstance(v, str) else v for name, v in changes.items() if v is not None}
     with self._writing() as revision:
       columns = ''.join(f'{name}=?, ' for name in changes)
-      done = self._db.execute(f'UPDATE cases SET {columns}updated=?, revision=? WHERE id=?',
-                              (*changes.values(), time.time(), revision, number))
+      done = self._db.execute(
+        f'UPDATE cases SET {columns}updated=?, revision=? WHERE id=?',
+        (*changes.values(), time.time(), revision, number),
+      )
       if not done.rowcount:
         raise KeyError(f'case {number}: there is none in {self.path}')
     return self.get(number)
@@ -150,14 +164,18 @@ class CaseBank:
       if not self._db.execute('DELETE FROM cases WHERE id=?', (number,)).rowcount:
         raise KeyError(f'case {number}: there is none in {self.path}')
 
-  def add_uses(self, query: str, cases: Sequence[Case], reward: float, *, key: str = '', run: str = '',
-               selector: str = '') -> None:
+  def add_uses(
+    self, query: str, cases: Sequence[Case], reward: float, *, key: str = '', run: str = '', selector: str = ''
+  ) -> None:
     """Records how an episode ended that had used `cases`; writing (key, run, case) again replaces the outcome."""
     query = clean(query)
     rows = [(clean(key) or task_key(query), clean(run), query, c.id, _reward(reward), selector) for c in cases]
     with self._writing():
-      self._db.executemany('INSERT INTO uses (key, run, query, case_id, reward, selector) VALUES (?, ?, ?, ?, ?, ?) '
-                           'ON CONFLICT DO UPDATE SET reward=excluded.reward, selector=excluded.selector', rows)
+      self._db.executemany(
+        'INSERT INTO uses (key, run, query, case_id, reward, selector) VALUES (?, ?, ?, ?, ?, ?) '
+        'ON CONFLICT DO UPDATE SET reward=excluded.reward, selector=excluded.selector',
+        rows,
+      )
 
   # Reading.
 
@@ -179,17 +197,26 @@ class CaseBank:
     fields = ', '.join(f'cases.{name}' for name in _FIELDS.split(', '))
     with self._lock:
       rows = self._db.execute(
-          f'SELECT uses.id, uses.key, uses.run, uses.query, uses.reward, uses.selector, {fields} FROM uses JOIN cases '
-          'ON cases.id = uses.case_id WHERE uses.key != cases.key AND uses.id > ? ORDER BY uses.id',
-          (after,)).fetchall()
+        f'SELECT uses.id, uses.key, uses.run, uses.query, uses.reward, uses.selector, {fields} FROM uses JOIN cases '
+        'ON cases.id = uses.case_id WHERE uses.key != cases.key AND uses.id > ? ORDER BY uses.id',
+        (after,),
+      ).fetchall()
     return [Use(*row[:4], _case(row[6:]), *row[4:6]) for row in rows]
 
   def __len__(self) -> int:
     with self._lock:
       return self._db.execute('SELECT count(*) FROM cases').fetchone()[0]
 
-  def search(self, query: str, k: int = 4, *, scorer: Scorer | None = None, exclude: str = '',
-             where: Callable[[Case], bool] = lambda case: True, prefilter: int = PREFILTER) -> list[Found]:
+  def search(
+    self,
+    query: str,
+    k: int = 4,
+    *,
+    scorer: Scorer | None = None,
+    exclude: str = '',
+    where: Callable[[Case], bool] = lambda case: True,
+    prefilter: int = PREFILTER,
+  ) -> list[Found]:
     """The k best cases for a task, best first; equals in the order they were written.
 
     By the cosine of the tasks' vectors, or, with a scorer, by its value among the `prefilter` nearest. exclude: the
@@ -223,8 +250,10 @@ class CaseBank:
       if new:
         fresh = dict(zip(new, self.encoder(list(new.values()))))
         with self._transaction():
-          self._db.executemany('INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)',
-                               [(self.encoder.id, h, np.asarray(v, '<f4').tobytes()) for h, v in fresh.items()])
+          self._db.executemany(
+            'INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)',
+            [(self.encoder.id, h, np.asarray(v, '<f4').tobytes()) for h, v in fresh.items()],
+          )
         known |= fresh
     return np.stack([known[h] for h in hashes]) if texts else np.zeros((0, self.encoder.width), np.float32)
 

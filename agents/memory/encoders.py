@@ -29,6 +29,7 @@ class HashEncoder:
 
   def __init__(self, width: int = 256):
     from sklearn.feature_extraction.text import HashingVectorizer
+
     self.id, self.width = f'hash-{width}', width
     self._hash = HashingVectorizer(n_features=width, token_pattern=r'(?u)\w+')
 
@@ -46,6 +47,7 @@ class SentenceEncoder:
     import jax
 
     from agents.memory import bert
+
     if pooling == 'pooler' and params.pooler is None:
       raise ValueError(f"{name}: pooling='pooler', but the folder has no pooler; expected 'cls' or 'mean'")
     self.id, self.width = f'{name}/{pooling}/{max_length}', config.width
@@ -62,22 +64,29 @@ class SentenceEncoder:
     """
     from agents.memory import bert
     from core.tokenizers import load_tokenizer
+
     path = pathlib.Path(path)
     pooling = pooling or _stated_pooling(path)
     if pooling not in ('cls', 'pooler', 'mean'):
       raise ValueError(f"pooling={pooling!r}: expected 'cls', 'pooler' or 'mean'")
     config, params = bert.load(path)
-    return cls(config, params, load_tokenizer(path), pooling=pooling, name=f'{path.resolve().name}-{_digest(path)}',
-               max_length=max_length)
+    return cls(
+      config,
+      params,
+      load_tokenizer(path),
+      pooling=pooling,
+      name=f'{path.resolve().name}-{_digest(path)}',
+      max_length=max_length,
+    )
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """float32 [texts, width], as pooled and not normalised."""
-    parts = [self._batch(list(texts[i:i + BATCH])) for i in range(0, len(texts), BATCH)]
+    parts = [self._batch(list(texts[i : i + BATCH])) for i in range(0, len(texts), BATCH)]
     return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
 
   def _batch(self, texts: list[str]) -> np.ndarray:
     tokens, mask = self.tokens(texts)
-    return np.asarray(self._embed(self.params, tokens=tokens, mask=mask), np.float32)[:len(texts)]
+    return np.asarray(self._embed(self.params, tokens=tokens, mask=mask), np.float32)[: len(texts)]
 
   def tokens(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """int32 tokens and bool mask [texts, length], both sizes rounded up to powers of two."""
@@ -87,13 +96,14 @@ class SentenceEncoder:
     tokens, mask = np.zeros((count, length), np.int32), np.zeros((count, length), bool)
     mask[:, 0] = True
     for i, row in enumerate(rows):
-      tokens[i, :len(row)], mask[i, :len(row)] = row, True
+      tokens[i, : len(row)], mask[i, : len(row)] = row, True
     return tokens, mask
 
   def with_params(self, params, name: str) -> 'SentenceEncoder':
     """The same encoder with other weights, under another name."""
-    return SentenceEncoder(self.config, params, self._tokenizer, pooling=self.pooling, name=name,
-                           max_length=self._length)
+    return SentenceEncoder(
+      self.config, params, self._tokenizer, pooling=self.pooling, name=name, max_length=self._length
+    )
 
 
 def _power(n: int) -> int:

@@ -25,15 +25,23 @@ class Params:
   head: selector.Params
 
 
-def apply(params: Params, config: bert.Config, tasks: tuple, cases: tuple, *, dropout: float = 0.0,
-          key: jax.Array | None = None) -> jax.Array:
+def apply(
+  params: Params, config: bert.Config, tasks: tuple, cases: tuple, *, dropout: float = 0.0, key: jax.Array | None = None
+) -> jax.Array:
   """Logits [B, 2] of (tokens, mask) pairs [B, T] of tasks and case texts."""
   embed = lambda text: bert.embed(params.encoder, config, *text, 'cls')
   return selector.apply(params.head, embed(tasks), embed(cases), dropout=dropout, key=key)
 
 
-def fit(encoder: SentenceEncoder, uses: Sequence[Use], c: selector.Config, *, epochs: int = 3, share: float = 0.1,
-        name: str = 'fine-tuned') -> tuple[SentenceEncoder, selector.State, selector.Validation | None]:
+def fit(
+  encoder: SentenceEncoder,
+  uses: Sequence[Use],
+  c: selector.Config,
+  *,
+  epochs: int = 3,
+  share: float = 0.1,
+  name: str = 'fine-tuned',
+) -> tuple[SentenceEncoder, selector.State, selector.Validation | None]:
   """Trains encoder and network together from the encoder's weights (the usual rate is 2e-5).
 
   Returns the encoder, the network's state and its validation on held-out tasks after the last epoch. Raises
@@ -54,7 +62,7 @@ def fit(encoder: SentenceEncoder, uses: Sequence[Use], c: selector.Config, *, ep
   for _ in range(epochs):
     order = rng.permutation(len(train))
     for start in range(0, len(order), c.batch):
-      rows = order[start:start + c.batch]
+      rows = order[start : start + c.batch]
       params, moments = step(params, moments, _batch(encoder, train, rows, weight, c.batch), count)
       count += 1
   tuned = encoder.with_params(params.encoder, name)
@@ -64,13 +72,15 @@ def fit(encoder: SentenceEncoder, uses: Sequence[Use], c: selector.Config, *, ep
   return tuned, state, seen
 
 
-def _batch(encoder: SentenceEncoder, uses: Sequence[Use], rows: np.ndarray, weight: np.ndarray,
-           size: int) -> selector.Batch:
+def _batch(
+  encoder: SentenceEncoder, uses: Sequence[Use], rows: np.ndarray, weight: np.ndarray, size: int
+) -> selector.Batch:
   """A batch of `size`; one that is short repeats its first pair at weight 0."""
   full = np.concatenate([rows, np.full(size - len(rows), rows[0])])
   weights = np.where(np.arange(size) < len(rows), weight[full], 0).astype(np.float32)
-  tasks, cases = (encoder.tokens([text(uses[i]) for i in full]) for text in
-                  (lambda u: u.query, lambda u: case_text(u.case)))
+  tasks, cases = (
+    encoder.tokens([text(uses[i]) for i in full]) for text in (lambda u: u.query, lambda u: case_text(u.case))
+  )
   cut = lambda pair: tuple(x[:size] for x in pair)
   return selector.Batch(cut(tasks), cut(cases), np.array([uses[i].reward for i in full], np.float32), weights)
 
@@ -80,7 +90,9 @@ def _step(rule: optax.GradientTransformation, config: bert.Config, c: selector.C
   def advance(params, moments, batch, count):
     key = jax.random.fold_in(jax.random.key(c.seed), count)
     loss = lambda p: selector.cross_entropy(
-        apply(p, config, batch.tasks, batch.cases, dropout=c.dropout, key=key), batch.rewards, batch.weights)
+      apply(p, config, batch.tasks, batch.cases, dropout=c.dropout, key=key), batch.rewards, batch.weights
+    )
     change, moments = rule.update(jax.grad(loss)(params), moments, params)
     return optax.apply_updates(params, change), moments
+
   return advance

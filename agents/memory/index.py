@@ -33,8 +33,8 @@ class Index:
 
   def ranked(self, query: np.ndarray, allowed: Callable[[int], bool], most: int) -> list[tuple[int, float]]:
     """(id, cosine) of the `most` nearest that are allowed, best first; equals in order of id."""
-    scores = self._vectors[:self._used] @ unit(query)
-    ids = self._ids[:self._used]
+    scores = self._vectors[: self._used] @ unit(query)
+    ids = self._ids[: self._used]
     found = []
     for row in np.lexsort((ids, -scores)):
       if len(found) == most:
@@ -44,12 +44,12 @@ class Index:
     return found
 
   def _grow(self) -> None:
-    kept = np.flatnonzero(self._ids[:self._used] >= 0)  # rows that were dropped are given back
+    kept = np.flatnonzero(self._ids[: self._used] >= 0)  # rows that were dropped are given back
     size = max(64, 2 * len(kept))
     vectors, ids = np.zeros((size, self._vectors.shape[1]), np.float32), np.zeros(size, np.int64)
-    vectors[:len(kept)], ids[:len(kept)] = self._vectors[kept], self._ids[kept]
+    vectors[: len(kept)], ids[: len(kept)] = self._vectors[kept], self._ids[kept]
     self._vectors, self._ids, self._used = vectors, ids, len(kept)
-    self._row = {int(key): row for row, key in enumerate(ids[:len(kept)])}
+    self._row = {int(key): row for row, key in enumerate(ids[: len(kept)])}
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ class Reading:
     def expect(name, ok, what):
       if not ok(getattr(self, name)):
         raise ValueError(f'{name}={getattr(self, name)!r}: expected {what}')
+
     expect('kind', lambda v: v in ('none', 'random', 'cosine', 'q'), 'none, random, cosine or q')
     expect('k', lambda v: v >= 0, '0 or more')
     expect('alpha', lambda v: v >= 0, '0 or more')
@@ -53,13 +54,22 @@ class Memory:
   online: the selector learns after each write. Without, `refit` trains it anew, between iterations.
   """
 
-  def __init__(self, bank: CaseBank, reading: Reading = Reading(), *, config: selection.Config | None = None,
-               state: selection.State | None = None, online: bool = True, run: str = ''):
+  def __init__(
+    self,
+    bank: CaseBank,
+    reading: Reading = Reading(),
+    *,
+    config: selection.Config | None = None,
+    state: selection.State | None = None,
+    online: bool = True,
+    run: str = '',
+  ):
     self.bank, self.reading, self.online, self.run = bank, reading, online, run
     self.config = config or selection.Config(width=bank.encoder.width)
     if self.config.width != bank.encoder.width:
-      raise ValueError(f'the selector reads vectors of width {self.config.width}, '
-                       f'{bank.encoder.id} makes {bank.encoder.width}')
+      raise ValueError(
+        f'the selector reads vectors of width {self.config.width}, {bank.encoder.id} makes {bank.encoder.width}'
+      )
     self._state = state  # drawn when first needed: most readings need none
     self._replay: list[Use] = []  # the replay buffer, read from the bank as it grows
 
@@ -81,8 +91,7 @@ class Memory:
       return []
     if not r.balanced:
       return self._choose(task, key, lambda case: True)
-    return (self._choose(task, key, lambda case: case.positive)
-            + self._choose(task, key, lambda case: not case.positive))
+    return self._choose(task, key, lambda case: case.positive) + self._choose(task, key, lambda case: not case.positive)
 
   def write(self, task: str, plan: str, reward: float, *, key: str = '', used: Sequence[Case] = ()) -> Case:
     """Retains a finished task, records the outcome for the cases it had used, and lets the selector learn."""
@@ -103,8 +112,11 @@ class Memory:
   def _choose(self, task: str, key: str, where) -> list[Found]:
     r = self.reading
     exclude = key if r.exclude_own else ''
-    scorer = {'cosine': None, 'random': lambda query, cases: _chance(r.seed, key, len(cases)),
-              'q': lambda query, cases: selection.scores(self.state.params, query, cases)}[r.kind]
+    scorer = {
+      'cosine': None,
+      'random': lambda query, cases: _chance(r.seed, key, len(cases)),
+      'q': lambda query, cases: selection.scores(self.state.params, query, cases),
+    }[r.kind]
     # Random choice is over the whole bank: it must not profit from the prefilter's similarity.
     prefilter = len(self.bank) if r.kind == 'random' else r.prefilter
     wide = r.k if not (r.alpha or r.void) else max(r.k, prefilter)
@@ -116,7 +128,7 @@ class Memory:
       noise = -np.log(-np.log(_chance(r.seed, key, len(found))))
       order = np.argsort(-(np.array([f.score for f in found]) / r.alpha + noise), kind='stable')
       found = [found[i] for i in order]
-    return found[:r.k]
+    return found[: r.k]
 
   def _admitted(self, task: str, found: list[Found]) -> list[Found]:
     vectors = unit(self.bank.vectors([task, *(f.case.task for f in found)]))

@@ -77,12 +77,17 @@ class Batch:
 
 def spec(c: Config) -> Params:
   """Every weight, once."""
-  return Params(Spec((2 * c.width, c.hidden), (None, 'mlp')), Spec((c.hidden,), ('mlp',), zeros),
-                Spec((c.hidden, 2), ('mlp', None)), Spec((2,), (None,), zeros))
+  return Params(
+    Spec((2 * c.width, c.hidden), (None, 'mlp')),
+    Spec((c.hidden,), ('mlp',), zeros),
+    Spec((c.hidden, 2), ('mlp', None)),
+    Spec((2,), (None,), zeros),
+  )
 
 
-def apply(params: Params, tasks: jax.Array, cases: jax.Array, *, dropout: float = 0.0,
-          key: jax.Array | None = None) -> jax.Array:
+def apply(
+  params: Params, tasks: jax.Array, cases: jax.Array, *, dropout: float = 0.0, key: jax.Array | None = None
+) -> jax.Array:
   """Logits [B, 2] of failure and success, of vectors [B, D]; a key switches dropout on."""
   h = jax.nn.relu(einsum('bd,df->bf', jnp.concatenate([cases, tasks], -1), params.up) + params.up_bias)
   if key is not None and dropout:
@@ -117,11 +122,13 @@ def optimizer(c: Config, total: int | None = None, decayed: Any = None) -> optax
   rate = c.lr
   if total is not None:
     rise = max(1, int(c.warmup * total))
-    rate = optax.join_schedules([optax.linear_schedule(0.0, c.lr, rise),
-                                 optax.linear_schedule(c.lr, 0.0, max(1, total - rise))], [rise])
+    rate = optax.join_schedules(
+      [optax.linear_schedule(0.0, c.lr, rise), optax.linear_schedule(c.lr, 0.0, max(1, total - rise))], [rise]
+    )
   matrices = lambda params: jax.tree.map(lambda w: w.ndim > 1, params)
-  return optax.chain(optax.clip_by_global_norm(c.clip_norm),
-                     optax.adamw(rate, weight_decay=c.weight_decay, mask=decayed or matrices))
+  return optax.chain(
+    optax.clip_by_global_norm(c.clip_norm), optax.adamw(rate, weight_decay=c.weight_decay, mask=decayed or matrices)
+  )
 
 
 def init(c: Config, total: int | None = None) -> State:
@@ -134,8 +141,9 @@ def init(c: Config, total: int | None = None) -> State:
 def update(state: State, batch: Batch, c: Config, total: int | None = None) -> tuple[State, jax.Array]:
   """One step of AdamW on a batch; its dropout key follows from the seed and the number of updates."""
   key = jax.random.fold_in(jax.random.key(c.seed), state.updates)
-  loss = lambda p: cross_entropy(apply(p, batch.tasks, batch.cases, dropout=c.dropout, key=key), batch.rewards,
-                                 batch.weights)
+  loss = lambda p: cross_entropy(
+    apply(p, batch.tasks, batch.cases, dropout=c.dropout, key=key), batch.rewards, batch.weights
+  )
   value, grads = jax.value_and_grad(loss)(state.params)
   step, moments = optimizer(c, total).update(grads, state.moments, state.params)
   return State(optax.apply_updates(state.params, step), moments, state.updates + 1), value
@@ -186,6 +194,7 @@ class Validation:
 def validate(params: Params, pairs: Pairs) -> Validation:
   """Accuracy and F1 at 0.5, and the area under the ROC curve. Raises ValueError without any pair."""
   from sklearn.metrics import f1_score, roc_auc_score
+
   if not len(pairs):
     raise ValueError('no pairs to validate on')
   q, won = scores(params, pairs.tasks, pairs.cases), pairs.rewards >= 0.5
@@ -199,7 +208,7 @@ def batches(pairs: Pairs, c: Config, epochs: int) -> Iterator[Batch]:
   for _ in range(epochs):
     order = rng.permutation(len(pairs))
     for start in range(0, len(order), c.batch):
-      yield _batch(pairs, order[start:start + c.batch], weight, c.batch)
+      yield _batch(pairs, order[start : start + c.batch], weight, c.batch)
 
 
 def _batch(pairs: Pairs, rows: np.ndarray, weight: np.ndarray, size: int) -> Batch:
@@ -246,9 +255,9 @@ def scores(params: Params, tasks: np.ndarray, cases: np.ndarray, chunk: int = 10
   tasks = np.broadcast_to(tasks, cases.shape)
   parts = []
   for start in range(0, len(cases), chunk):
-    t, v = tasks[start:start + chunk], cases[start:start + chunk]
+    t, v = tasks[start : start + chunk], cases[start : start + chunk]
     grow = lambda x: np.pad(x, ((0, (1 << (len(x) - 1).bit_length()) - len(x)), (0, 0)))
-    parts.append(np.asarray(_q(params, grow(t), grow(v)))[:len(v)])
+    parts.append(np.asarray(_q(params, grow(t), grow(v)))[: len(v)])
   return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 

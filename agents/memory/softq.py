@@ -36,8 +36,15 @@ def policy_value(q: jax.Array, policy: jax.Array, alpha: float) -> jax.Array:
   return jnp.sum(policy * q - alpha * jax.scipy.special.xlogy(policy, policy), -1)
 
 
-def td_target(reward: jax.Array, next_q: jax.Array, gamma: float, alpha: float, *, there: jax.Array | None = None,
-              last: jax.Array | bool = False) -> jax.Array:
+def td_target(
+  reward: jax.Array,
+  next_q: jax.Array,
+  gamma: float,
+  alpha: float,
+  *,
+  there: jax.Array | None = None,
+  last: jax.Array | bool = False,
+) -> jax.Array:
   """y = r + γ α log Σ_{c'∈M'} exp(Q(s',M',c') / α). reward, last: [B]; next_q, there: [B, C], M' after Retain.
 
   A step that is the last, or after which the memory is empty, is worth its reward.
@@ -170,8 +177,15 @@ def soft_copy(target: Kernel, params: Kernel, keep: float) -> Kernel:
   return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, target, params)
 
 
-def kernel_targets(target: Kernel, episodes: Episodes, rewards: jax.Array, next_states: jax.Array, last: jax.Array,
-                   bank: jax.Array, control: Control) -> jax.Array:
+def kernel_targets(
+  target: Kernel,
+  episodes: Episodes,
+  rewards: jax.Array,
+  next_states: jax.Array,
+  last: jax.Array,
+  bank: jax.Array,
+  control: Control,
+) -> jax.Array:
   """y [B] of transitions: `td_target` of the episodic Q of every case in `bank` [C] at the next states [B, D]."""
   q = jax.vmap(lambda c: episodic_q(target, episodes, next_states, jnp.full(len(next_states), c)), out_axes=1)(bank)
   return td_target(rewards, q, control.gamma, control.alpha, last=last)

@@ -17,8 +17,8 @@ from agents.sandbox import landlock, linux, root, seccomp
 from agents.sandbox.family import Family
 from agents.sandbox.limits import Limits
 
-_USER = 1000                                         # the code's user id, inside
-_IDS = 255                                           # ids reserved for slots when the launcher may map any
+_USER = 1000  # the code's user id, inside
+_IDS = 255  # ids reserved for slots when the launcher may map any
 
 
 class Plain:
@@ -27,7 +27,7 @@ class Plain:
   name = 'rlimits'
 
   def __init__(self, proc: int):
-    self.proc = proc                                 # /proc as it was at the launch
+    self.proc = proc  # /proc as it was at the launch
 
   def fork_zygote(self) -> int:
     """Forks the zygote off the launched process, with which it dies: 0 in the zygote."""
@@ -60,7 +60,7 @@ class Plain:
 
   def open_scratch(self, limits: Limits) -> str:
     """A new empty folder for one call or one session."""
-    del limits                                       # held to by the slot's watch
+    del limits  # held to by the slot's watch
     return tempfile.mkdtemp(prefix='sandbox-')
 
   def close_scratch(self, folder: str) -> None:
@@ -75,10 +75,10 @@ class Plain:
     """Locks this process in for good; `space` is the address space, in bytes, it may have."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ.update(HOME=scratch, TMPDIR=scratch)
-    tempfile.tempdir = None                          # what `open_scratch` made it remember
+    tempfile.tempdir = None  # what `open_scratch` made it remember
     _limit(limits, space)
 
-  watched_scratch = True                             # the scratch is an ordinary folder, its size must be watched
+  watched_scratch = True  # the scratch is an ordinary folder, its size must be watched
 
 
 class Landlock(Plain):
@@ -127,7 +127,7 @@ class Namespaces(Plain):
     self.paths = root.readable()
     self.scratch = root.scratch(self.paths)
     closed = [p for p in self.paths if not os.stat(p).st_mode & 0o004]
-    if self.many and closed:                         # our own user could go on, the slots' users could not import
+    if self.many and closed:  # our own user could go on, the slots' users could not import
       raise PermissionError(f'{closed} can be read by their owner only (chmod o+rX would open them)')
     self.filter = seccomp.program(private=True)
 
@@ -146,8 +146,15 @@ class Namespaces(Plain):
     if self.many and not self.free:
       raise OSError(f'more than {_IDS} slots')
     ours, theirs = socket.socketpair()
-    pid = linux.clone(linux.CLONE_NEWUSER | linux.CLONE_NEWPID | linux.CLONE_NEWNS | linux.CLONE_NEWNET
-                      | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP)
+    pid = linux.clone(
+      linux.CLONE_NEWUSER
+      | linux.CLONE_NEWPID
+      | linux.CLONE_NEWNS
+      | linux.CLONE_NEWNET
+      | linux.CLONE_NEWIPC
+      | linux.CLONE_NEWUTS
+      | linux.CLONE_NEWCGROUP
+    )
     with ours, theirs:
       if pid == 0:
         ours.close()
@@ -185,15 +192,19 @@ class Namespaces(Plain):
       os.setgroups([])
       os.setresgid(_USER, _USER, _USER)
       os.setresuid(_USER, _USER, _USER)
-      linux.prctl(linux.PR_SET_DUMPABLE, 1)          # the change of id hid the memory figures from ourselves
+      linux.prctl(linux.PR_SET_DUMPABLE, 1)  # the change of id hid the memory figures from ourselves
     root.enter(mounts, self.scratch)
     socket.sethostname('sandbox')
     os.environ.update(HOME=self.scratch, TMPDIR=self.scratch)
     linux.bar_privileges()
 
   def open_scratch(self, limits: Limits) -> str:
-    linux.mount('tmpfs', self.scratch, linux.MS_NOSUID | linux.MS_NODEV,
-                f'size={limits.disk},nr_inodes={limits.inodes},mode=700,uid={_USER},gid={_USER}')
+    linux.mount(
+      'tmpfs',
+      self.scratch,
+      linux.MS_NOSUID | linux.MS_NODEV,
+      f'size={limits.disk},nr_inodes={limits.inodes},mode=700,uid={_USER},gid={_USER}',
+    )
     return self.scratch
 
   def close_scratch(self, folder: str) -> None:
@@ -201,7 +212,7 @@ class Namespaces(Plain):
 
   def fork_call(self) -> int:
     """The call is process 1 of a new namespace: its end, however it comes, is the end of all it started."""
-    linux.syscall('setns', self.pids, linux.CLONE_NEWPID)     # a second unshare is only allowed from home
+    linux.syscall('setns', self.pids, linux.CLONE_NEWPID)  # a second unshare is only allowed from home
     linux.syscall('unshare', linux.CLONE_NEWPID)
     return os.fork()
 
@@ -216,9 +227,17 @@ BACKENDS = {b.name: b for b in (Namespaces, Landlock, Plain)}
 
 def _limit(limits: Limits, space: int) -> None:
   """Sets the hard resource limits of this process."""
-  for what, value in (('AS', space), ('CPU', math.ceil(limits.cpu)), ('NPROC', limits.tasks),
-                      ('NOFILE', limits.descriptors), ('FSIZE', limits.disk), ('CORE', 0), ('MEMLOCK', 0),
-                      ('MSGQUEUE', 0), ('STACK', 8 * 2**20)):
+  for what, value in (
+    ('AS', space),
+    ('CPU', math.ceil(limits.cpu)),
+    ('NPROC', limits.tasks),
+    ('NOFILE', limits.descriptors),
+    ('FSIZE', limits.disk),
+    ('CORE', 0),
+    ('MEMLOCK', 0),
+    ('MSGQUEUE', 0),
+    ('STACK', 8 * 2**20),
+  ):
     kind = getattr(resource, f'RLIMIT_{what}')
     _, highest = resource.getrlimit(kind)
     value = value if highest == resource.RLIM_INFINITY else min(value, highest)

@@ -49,7 +49,7 @@ class Family:
         if (local := self.local(pid)) is not None:
           try:
             os.kill(local, number)
-          except ProcessLookupError:                 # gone between the two lines
+          except ProcessLookupError:  # gone between the two lines
             continue
       done |= new
 
@@ -75,12 +75,12 @@ class Family:
     for line in self._read(f'{pid}/smaps_rollup').splitlines():
       if line.startswith('Pss:'):
         return int(line.split()[1]) * 1024
-    return self._pages(pid) * _PAGE                  # not readable: no reason to count it less
+    return self._pages(pid) * _PAGE  # not readable: no reason to count it less
 
   def _threads(self, pid: int) -> list[str]:
     try:
       fd = os.open(f'{pid}/task', os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.proc)
-    except OSError:                                  # gone
+    except OSError:  # gone
       return []
     try:
       return os.listdir(fd)

@@ -7,10 +7,10 @@ import struct
 from agents.sandbox import linux
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
-_ALL = {3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}   # every file right, by version of the interface
+_ALL = {3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}  # every file right, by version of the interface
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14    # 1 << 14: truncate
-_NEEDED = 3                                                     # the first that also guards truncation (Linux 6.2)
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14  # 1 << 14: truncate
+_NEEDED = 3  # the first that also guards truncation (Linux 6.2)
 
 
 def version() -> int:
@@ -25,9 +25,9 @@ def restrict(readable: list[str], writable: list[str]) -> None:
   """Keeps reading and executing under `readable`, everything under `writable`. Needs no_new_privs."""
   abi = version()
   everything = _ALL[min(abi, 5)]
-  scoped = 3 if abi >= 6 else 0                                 # abstract sockets and signals stay inside
-  attributes = struct.pack('QQQ', everything, 3 if abi >= 4 else 0, scoped)   # 3: bind and connect TCP, none allowed
-  attributes = attributes[:8 if abi < 4 else 16 if abi < 6 else 24]
+  scoped = 3 if abi >= 6 else 0  # abstract sockets and signals stay inside
+  attributes = struct.pack('QQQ', everything, 3 if abi >= 4 else 0, scoped)  # 3: bind and connect TCP, none allowed
+  attributes = attributes[: 8 if abi < 4 else 16 if abi < 6 else 24]
   ruleset = linux.syscall('landlock_create_ruleset', attributes, len(attributes), 0)
   for paths, rights in ((readable, _READ), (writable, everything)):
     for path in paths:

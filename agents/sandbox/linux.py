@@ -55,7 +55,7 @@ def clone(flags: int) -> int:
   """fork(2) into new namespaces: 0 in the child, the child's id in the parent. Single-threaded callers only."""
   ctypes.pythonapi.PyOS_BeforeFork()
   try:
-    pid = syscall('clone', flags | 17, 0, 0, 0, 0)   # 17: SIGCHLD
+    pid = syscall('clone', flags | 17, 0, 0, 0, 0)  # 17: SIGCHLD
   except OSError:
     ctypes.pythonapi.PyOS_AfterFork_Parent()
     raise
@@ -104,12 +104,12 @@ def bar_privileges() -> None:
   for capability in range(64):
     try:
       prctl(PR_CAPBSET_DROP, capability)
-    except OSError:                                  # past the last one, or not ours to drop
+    except OSError:  # past the last one, or not ours to drop
       break
 
 
 def drop_capabilities() -> None:
   """Gives up every capability of this thread."""
-  header = (ctypes.c_uint32 * 2)(0x20080522, 0)      # _LINUX_CAPABILITY_VERSION_3, this process
+  header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
   none = (ctypes.c_uint32 * 6)()
   syscall('capset', ctypes.addressof(header), ctypes.addressof(none))

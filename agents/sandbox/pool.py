@@ -21,11 +21,20 @@ from agents.sandbox import wire
 from agents.sandbox.limits import HarnessError, Limits, Result
 from agents.sandbox.profiles import PROFILES
 
-_GRACE = 5.0                                         # seconds past the wall limit before a slot is given up
-_START = 60.0                                        # seconds a zygote may take to load its profile
+_GRACE = 5.0  # seconds past the wall limit before a slot is given up
+_START = 60.0  # seconds a zygote may take to load its profile
 _THREADS = dict.fromkeys(('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-_ENVIRONMENT = {'PATH': '/usr/bin:/bin', 'HOME': '/tmp', 'TMPDIR': '/tmp', 'USER': 'sandbox', 'LANG': 'C.UTF-8',
-                'PYTHONHASHSEED': '0', 'PYTHONDONTWRITEBYTECODE': '1', 'MALLOC_ARENA_MAX': '1', **_THREADS}
+_ENVIRONMENT = {
+  'PATH': '/usr/bin:/bin',
+  'HOME': '/tmp',
+  'TMPDIR': '/tmp',
+  'USER': 'sandbox',
+  'LANG': 'C.UTF-8',
+  'PYTHONHASHSEED': '0',
+  'PYTHONDONTWRITEBYTECODE': '1',
+  'MALLOC_ARENA_MAX': '1',
+  **_THREADS,
+}
 
 
 class _Slot:
@@ -56,12 +65,20 @@ class _Seed:
     self.folder = tempfile.mkdtemp(prefix='sandbox-')
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     base = str(pathlib.Path(__file__).resolve().parents[2])
-    code = (f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
-            f'sys.path.pop(0); zygote.main({theirs.fileno()}, {backend!r}, {profile!r})')
+    code = (
+      f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
+      f'sys.path.pop(0); zygote.main({theirs.fileno()}, {backend!r}, {profile!r})'
+    )
     keep = {k: os.environ[k] for k in ('LD_LIBRARY_PATH',) if k in os.environ}
-    self.process = subprocess.Popen([*wrap, sys.executable, '-s', '-P', '-c', code], pass_fds=[theirs.fileno()],
-                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd='/',
-                                    start_new_session=True, env=_ENVIRONMENT | {'TMPDIR': self.folder} | keep)
+    self.process = subprocess.Popen(
+      [*wrap, sys.executable, '-s', '-P', '-c', code],
+      pass_fds=[theirs.fileno()],
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      cwd='/',
+      start_new_session=True,
+      env=_ENVIRONMENT | {'TMPDIR': self.folder} | keep,
+    )
     theirs.close()
     self.control, self.zygote = ours, None
     try:
@@ -143,7 +160,7 @@ class _Turns:
   def __exit__(self, *_):
     with self._lock:
       if self._waiting:
-        self._waiting.popleft().release()            # handed over, never free in between
+        self._waiting.popleft().release()  # handed over, never free in between
       else:
         self._free += 1
 
@@ -157,9 +174,18 @@ class Pool:
   Raises ValueError on an impossible argument, HarnessError when no backend holds.
   """
 
-  def __init__(self, workers: int = 2, limits: Limits | None = None, *, profile: str = 'sympy',
-               backend: str | None = None, sessions: int = 64, wrap: Sequence[str] = ()):
+  def __init__(
+    self,
+    workers: int = 2,
+    limits: Limits | None = None,
+    *,
+    profile: str = 'sympy',
+    backend: str | None = None,
+    sessions: int = 64,
+    wrap: Sequence[str] = (),
+  ):
     from agents.sandbox import selftest
+
     for name, value in (('workers', workers), ('sessions', sessions)):
       if not isinstance(value, int) or value < 1:
         raise ValueError(f'{name}={value!r}: expected a positive int')
@@ -172,8 +198,13 @@ class Pool:
     self.backend, self.report, self._seed = selftest.choose(backend, self._launch)
     self._idle: queue.LifoQueue[_Slot] = queue.LifoQueue()
 
-  def run(self, code: str, stdin: str | bytes = '', files: Mapping[str, str | bytes] | None = None,
-          limits: Limits | None = None) -> Result:
+  def run(
+    self,
+    code: str,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+  ) -> Result:
     """Runs code from nothing in a process of its own. files: relative path → content, laid in the working folder.
 
     Whatever the code does is told in the result, and so is a failure of the sandbox (status 'harness').
@@ -269,8 +300,13 @@ class Session:
   def __init__(self, pool: Pool):
     self._pool, self._slot, self._lock, self._open = pool, None, threading.Lock(), True
 
-  def run(self, code: str, stdin: str | bytes = '', files: Mapping[str, str | bytes] | None = None,
-          limits: Limits | None = None) -> Result:
+  def run(
+    self,
+    code: str,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+  ) -> Result:
     """Runs the next cell; memory, task and disk limits are those of the session's first cell."""
     limits = limits or self._pool.limits
     parts = request(code, stdin, files, limits, session=True)
@@ -305,8 +341,9 @@ class Session:
     self.close()
 
 
-def request(code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | None, limits: Limits, *,
-            session: bool) -> list[bytes]:
+def request(
+  code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | None, limits: Limits, *, session: bool
+) -> list[bytes]:
   """What asks a slot for a run: limits, then names, code, input and contents. Raises ValueError on the impossible."""
   if not isinstance(code, str):
     raise ValueError(f'code is {type(code).__name__}, expected str')
@@ -319,8 +356,13 @@ def request(code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | No
   if size > limits.disk or len(contents) > limits.inodes // 4:
     raise ValueError(f'{len(contents)} files of {size} bytes: expected at most {limits.inodes // 4} of {limits.disk}')
   meta = {'limits': dataclasses.asdict(limits), 'session': session}
-  parts = [json.dumps(meta).encode(), json.dumps(list(contents)).encode(), code.encode('utf-8', 'surrogatepass'),
-           _bytes('stdin', stdin), *contents.values()]
+  parts = [
+    json.dumps(meta).encode(),
+    json.dumps(list(contents)).encode(),
+    code.encode('utf-8', 'surrogatepass'),
+    _bytes('stdin', stdin),
+    *contents.values(),
+  ]
   if sum(map(len, parts)) > wire.LARGEST // 2:
     raise ValueError(f'{sum(map(len, parts))} bytes of code and input: expected at most {wire.LARGEST // 2}')
   return parts
@@ -330,7 +372,7 @@ def exchange(slot: _Slot, parts: list[bytes], limits: Limits, queued: float) -> 
   """Asks a slot; the result, and whether the slot can be used again."""
   try:
     meta, *streams = slot.ask(parts, limits.wall + _GRACE)
-  except OSError as error:                           # Closed and TimeoutError are OSErrors
+  except OSError as error:  # Closed and TimeoutError are OSErrors
     return Result('harness', reason=f'the worker was lost: {error}', queued=queued), False
   told = json.loads(meta)
   if told['status'] == 'harness':

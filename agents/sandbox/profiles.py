@@ -14,6 +14,7 @@ def _python() -> None:
 def _numpy() -> None:
   _python()
   import numpy as np
+
   importlib.import_module('numpy.random')
   np.linalg.solve(np.eye(2), np.ones(2))
 
@@ -21,10 +22,11 @@ def _numpy() -> None:
 def _sympy() -> None:
   _numpy()
   import sympy
+
   x = sympy.Symbol('x')
   sympy.solve(x**2 - 2, x)
   sympy.integrate(x**2 * sympy.exp(x), x)
-  sympy.simplify(sympy.sin(x)**2 + sympy.cos(x)**2)
+  sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
 
 
 def _scipy() -> None:

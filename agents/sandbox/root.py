@@ -44,8 +44,9 @@ def _shared_objects() -> set[str]:
 
 def _links() -> dict[str, str]:
   """The system's symlinks on the way to the libraries and the program loader: where each lies, what it says."""
-  loaders = [os.path.join(os.path.realpath(os.path.dirname(p)), os.path.basename(p))
-             for p in glob.glob('/lib*/ld-*.so*')]
+  loaders = [
+    os.path.join(os.path.realpath(os.path.dirname(p)), os.path.basename(p)) for p in glob.glob('/lib*/ld-*.so*')
+  ]
   return {p: os.readlink(p) for p in ('/lib', '/lib64', '/usr/lib64', *loaders) if os.path.islink(p)}
 
 
@@ -59,14 +60,16 @@ def build(paths: list[str]) -> list[tuple[str, int, bool]]:
 
   Copied while this process still has its first user id, which may be the only one that can reach them.
   """
-  return [(p, linux.copy_mount(p, _READ_ONLY | (0 if p in DEVICES else linux.ATTR_NODEV)), os.path.isdir(p))
-          for p in (*paths, *DEVICES)]
+  return [
+    (p, linux.copy_mount(p, _READ_ONLY | (0 if p in DEVICES else linux.ATTR_NODEV)), os.path.isdir(p))
+    for p in (*paths, *DEVICES)
+  ]
 
 
 def enter(mounts: list[tuple[str, int, bool]], scratch: str) -> None:
   """Makes a new root of these mounts, the symlinks that lead to them and a scratch folder; closes it to writing."""
   linux.mount(None, '/', linux.MS_REC | linux.MS_PRIVATE)
-  base = '/proc'                                     # any folder that exists and is in nobody's way
+  base = '/proc'  # any folder that exists and is in nobody's way
   links = _links()
   linux.mount('tmpfs', base, linux.MS_NOSUID | linux.MS_NODEV, 'mode=755,size=1m,nr_inodes=1k')
   for path, fd, folder in mounts:

@@ -27,8 +27,9 @@ def fresh_main() -> dict:
 def attach_streams(stdin: bytes | None = None) -> None:
   """Text streams over descriptors 0, 1 and 2; standard input from `stdin` when given."""
   raw = io.BytesIO(stdin) if stdin is not None else io.FileIO(0, 'r', closefd=False)
-  sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(raw) if stdin is None else raw, encoding='utf-8',
-                                               errors='surrogateescape')
+  sys.stdin = sys.__stdin__ = io.TextIOWrapper(
+    io.BufferedReader(raw) if stdin is None else raw, encoding='utf-8', errors='surrogateescape'
+  )
   for fd, name, errors in ((1, 'stdout', 'strict'), (2, 'stderr', 'backslashreplace')):
     writer = io.BufferedWriter(io.FileIO(fd, 'w', closefd=False))
     stream = io.TextIOWrapper(writer, encoding='utf-8', errors=errors, line_buffering=fd == 2)
@@ -78,7 +79,7 @@ def flush() -> None:
     try:
       if stream is not None:
         stream.flush()
-    except BaseException as error:                   # the snippet closed or replaced it: its own affair, but told
+    except BaseException as error:  # the snippet closed or replaced it: its own affair, but told
       os.write(2, f'{type(error).__name__} when flushing\n'.encode()) if _open(2) else None
 
 
@@ -119,6 +120,6 @@ def _tell(error: BaseException, label: str) -> None:
     shown += f'    {text.strip()}\n'
   try:
     sys.stderr.write(shown)
-  except BaseException:                              # the snippet took stderr away
+  except BaseException:  # the snippet took stderr away
     if _open(2):
       os.write(2, shown.encode('utf-8', 'backslashreplace'))

@@ -14,9 +14,9 @@ from agents.sandbox import linux
 _AUDIT_ARCH = {'x86_64': 0xC000003E, 'aarch64': 0xC00000B7}
 _LOAD, _EQUAL, _ANY_BIT, _ABOVE, _RETURN = 0x20, 0x15, 0x45, 0x25, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
-_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16               # offsets in seccomp_data
+_NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in seccomp_data
 
-_ALWAYS = '''
+_ALWAYS = """
   read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek close close_range dup dup2 dup3 pipe
   pipe2 open openat openat2 creat stat fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat
   getcwd chdir fchdir getdents getdents64 mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat
@@ -33,18 +33,18 @@ _ALWAYS = '''
   timer_settime timer_gettime timer_getoverrun timer_delete
   wait4 waitid exit exit_group execve execveat getrandom sendto recvfrom sendmsg recvmsg sendmmsg recvmmsg shutdown
   getsockname getpeername getsockopt setsockopt
-'''
+"""
 # Harmless where everything in sight is the call's own or read-only; elsewhere they reach the host's files.
-_PRIVATE_ROOT = '''
+_PRIVATE_ROOT = """
   fork vfork chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes utimensat futimesat
-'''
+"""
 # Where other processes of this user are in sight, only when aimed at the caller: the first argument is 0 or its own id.
 _AT_A_PROCESS = ('kill', 'tgkill', 'prlimit64', 'sched_setaffinity')
 
-_THREAD, _NAMESPACES = 0x10000, 0x7E020080          # CLONE_THREAD; CLONE_NEWTIME and every CLONE_NEW*
-_SHARED_ANONYMOUS = 0x21                            # MAP_SHARED | MAP_ANONYMOUS: memory that no limit would count
+_THREAD, _NAMESPACES = 0x10000, 0x7E020080  # CLONE_THREAD; CLONE_NEWTIME and every CLONE_NEW*
+_SHARED_ANONYMOUS = 0x21  # MAP_SHARED | MAP_ANONYMOUS: memory that no limit would count
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
-_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15      # would send signals to any process of the user
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15  # would send signals to any process of the user
 _FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
 
 
@@ -87,25 +87,40 @@ def program(*, private: bool, pid: int = 0) -> bytes:
   if arch is None:
     raise OSError(errno.ENOSYS, f'no seccomp filter for {platform.machine()}, only for {sorted(_AUDIT_ARCH)}')
   plain = _ALWAYS.split() + ([*_PRIVATE_ROOT.split(), *_AT_A_PROCESS, 'tkill'] if private else [])
-  clone = (_argument(0) + _op(_ANY_BIT, _NAMESPACES, 0, 1) + _refuse(errno.EPERM)
-           + (b'' if private else _op(_ANY_BIT, _THREAD, 1, 0) + _refuse(errno.EPERM)) + _YES)
-  mmap = _argument(3) + b''.join((
-      _op(0x54, _SHARED_ANONYMOUS), _op(_EQUAL, _SHARED_ANONYMOUS, 0, 1), _refuse(errno.ENOMEM), _YES))   # 0x54: and
+  clone = (
+    _argument(0)
+    + _op(_ANY_BIT, _NAMESPACES, 0, 1)
+    + _refuse(errno.EPERM)
+    + (b'' if private else _op(_ANY_BIT, _THREAD, 1, 0) + _refuse(errno.EPERM))
+    + _YES
+  )
+  mmap = _argument(3) + b''.join(
+    (_op(0x54, _SHARED_ANONYMOUS), _op(_EQUAL, _SHARED_ANONYMOUS, 0, 1), _refuse(errno.ENOMEM), _YES)
+  )  # 0x54: and
   rules = {
-      'clone': clone, 'clone3': _refuse(errno.ENOSYS), 'mmap': mmap, 'socket': _refuse(errno.EACCES),
-      'socketpair': _only(0, (1,), errno.EACCES), 'prctl': _only(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
-      'fcntl': _never(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)),
-      'ioctl': _never(1, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX)),
-      **({} if private else {name: _only(0, (0, pid)) for name in _AT_A_PROCESS}),
+    'clone': clone,
+    'clone3': _refuse(errno.ENOSYS),
+    'mmap': mmap,
+    'socket': _refuse(errno.EACCES),
+    'socketpair': _only(0, (1,), errno.EACCES),
+    'prctl': _only(0, (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
+    'fcntl': _never(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)),
+    'ioctl': _never(1, (_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX)),
+    **({} if private else {name: _only(0, (0, pid)) for name in _AT_A_PROCESS}),
   }
   head = _op(_LOAD, _ARCH) + _op(_EQUAL, arch, 1, 0) + _op(_RETURN, _KILL) + _op(_LOAD, _NUMBER)
   x32 = _op(_ABOVE, 0x3FFFFFFF, 0, 1) + _refuse(errno.ENOSYS) if platform.machine() == 'x86_64' else b''
-  return (head + x32 + b''.join(_rule(n, _YES) for n in plain) + b''.join(_rule(n, b) for n, b in rules.items())
-          + _refuse(errno.ENOSYS))
+  return (
+    head
+    + x32
+    + b''.join(_rule(n, _YES) for n in plain)
+    + b''.join(_rule(n, b) for n, b in rules.items())
+    + _refuse(errno.ENOSYS)
+  )
 
 
 def install(filter_: bytes) -> None:
   """Puts this thread, and all it starts, under the filter for good. Needs no_new_privs."""
   code = ctypes.create_string_buffer(filter_)
   header = struct.pack('HxxxxxxP', len(filter_) // 8, ctypes.addressof(code))
-  linux.prctl(linux.PR_SET_SECCOMP, 2, header)     # 2: SECCOMP_MODE_FILTER
+  linux.prctl(linux.PR_SET_SECCOMP, 2, header)  # 2: SECCOMP_MODE_FILTER

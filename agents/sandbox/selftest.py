@@ -7,11 +7,11 @@ from collections.abc import Callable
 from agents.sandbox.backends import BACKENDS
 from agents.sandbox.limits import HarnessError, Limits
 
-AUTOMATIC = ('namespaces', 'landlock')               # strongest first; rlimits only by name
+AUTOMATIC = ('namespaces', 'landlock')  # strongest first; rlimits only by name
 _LIMITS = Limits(wall=10.0, tasks=8, memory=2**28)
 
 # Each attempt must fail, by what the system says; what succeeds is printed, and any other failure fails the test.
-_ATTEMPTS = '''
+_ATTEMPTS = """
 import ctypes, os, signal, socket
 def attempt(name, what):
   try:
@@ -37,7 +37,7 @@ attempt('makes a socket', lambda: socket.socket())
 attempt('makes a namespace', lambda: done(ctypes.CDLL(None).unshare(0x10000000)))
 attempt('keeps a capability', lambda: os.chroot('/'))
 attempt('forks without end', forks)
-'''
+"""
 
 
 def choose(name: str | None, launch: Callable) -> tuple[str, str, object]:
@@ -61,13 +61,15 @@ def choose(name: str | None, launch: Callable) -> tuple[str, str, object]:
       continue
     found.append(f'{backend}: holds' if backend in AUTOMATIC else f'{backend}: NO ISOLATION, asked for by name')
     return backend, '; '.join(found), zygote
-  raise HarnessError('no sandbox holds on this machine. ' + '; '.join(found)
-                     + '. For code that you trust, ask for backend="rlimits".')
+  raise HarnessError(
+    'no sandbox holds on this machine. ' + '; '.join(found) + '. For code that you trust, ask for backend="rlimits".'
+  )
 
 
 def _prove(zygote) -> None:
   """Runs the attempts. Raises HarnessError naming what the code could do."""
   from agents.sandbox.pool import exchange, request
+
   slot = zygote.slot()
   try:
     with tempfile.TemporaryDirectory() as folder:

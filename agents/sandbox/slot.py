@@ -25,8 +25,8 @@ from agents.sandbox.backends import Plain
 from agents.sandbox.family import Family
 from agents.sandbox.limits import Limits
 
-_TICK = 0.02                                         # seconds between two looks at a family
-_SESSION, _READY = 3, 4                              # descriptors: a session's cells; the end of the set-up
+_TICK = 0.02  # seconds between two looks at a family
+_SESSION, _READY = 3, 4  # descriptors: a session's cells; the end of the set-up
 
 
 class Capture:
@@ -39,12 +39,12 @@ class Capture:
     self.half, self.total = max(keep // 2, 1), 0
     memory = mmap.mmap(-1, 2 * self.half, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_DONTFORK)
-    self.head, self.ring = memoryview(memory)[:self.half], memoryview(memory)[self.half:]
+    self.head, self.ring = memoryview(memory)[: self.half], memoryview(memory)[self.half :]
 
   def read(self, fd: int) -> bool:
     """Reads what is there, at most a few pages; False at the end of the stream."""
     at = (self.total - self.half) % self.half
-    room = [self.head[self.total:]] if self.total < self.half else [self.ring[at:], self.ring[:at]]
+    room = [self.head[self.total :]] if self.total < self.half else [self.ring[at:], self.ring[:at]]
     try:
       count = os.readv(fd, room)
     except BlockingIOError:
@@ -58,7 +58,7 @@ class Capture:
     """The head, and the tail in two pieces."""
     at = (self.total - self.half) % self.half if self.omitted else 0
     length = min(max(self.total - self.half, 0), self.half)
-    return self.head[:self.total], self.ring[at:length], self.ring[:at]
+    return self.head[: self.total], self.ring[at:length], self.ring[:at]
 
 
 class Call:
@@ -91,7 +91,7 @@ class Slot:
         meta = json.loads(meta)
         limits = Limits(**meta['limits'])
         (self._cell if meta['session'] else self._once)(limits)
-    except OSError as error:                         # if the other end is there, it hears of it, and drops this slot
+    except OSError as error:  # if the other end is there, it hears of it, and drops this slot
       with contextlib.suppress(OSError):
         wire.send(self.sock, json.dumps({'status': 'harness', 'reason': f'{type(error).__name__}: {error}'}).encode())
     self._drop_session()
@@ -110,20 +110,20 @@ class Slot:
     if fresh:
       self.session = self._start(limits, session=True)
     channel = self.session.channel
-    while _within(0, channel.fileno()):              # said between cells: of no meaning
+    while _within(0, channel.fileno()):  # said between cells: of no meaning
       if not _receive(channel, 4096):
         break
     self.family.signal(signal.SIGCONT)
     try:
       channel.settimeout(limits.wall)
       wire.send(channel, *payload)
-    except OSError:                                  # it does not listen or is gone: the watch will tell which
+    except OSError:  # it does not listen or is gone: the watch will tell which
       pass
     self._watch(self.session, limits, {'fresh': fresh})
 
   def _start(self, limits: Limits, *, session: bool) -> Call:
     """Forks and confines a call. Raises OSError when it could not be confined."""
-    if session:                                      # the sum over its cells has no bound, each has its wall time
+    if session:  # the sum over its cells has no bound, each has its wall time
       limits = dataclasses.replace(limits, cpu=float(2**31))
     scratch = self.backend.open_scratch(limits)
     (out, out_w), (err, err_w), (ready, ready_w) = os.pipe(), os.pipe(), os.pipe()
@@ -162,7 +162,7 @@ class Slot:
     except BaseException:
       os.write(2, traceback.format_exc(limit=-2).encode('utf-8', 'replace'))
     finally:
-      os._exit(1)                                    # whatever the code did, it never returns into the slot
+      os._exit(1)  # whatever the code did, it never returns into the slot
 
   def _watch(self, call: Call, limits: Limits, told: dict) -> None:
     """Follows a call or a cell to its end or to a limit, and tells what came of it."""
@@ -179,7 +179,7 @@ class Slot:
       for fd in events & call.pipes.keys():
         if not call.pipes[fd].read(fd):
           poll.unregister(fd)
-      if self.sock.fileno() in events:               # nobody waits for the answer any more
+      if self.sock.fileno() in events:  # nobody waits for the answer any more
         self._drop_session() if call is self.session else self._end(call)
         raise SystemExit(0)
       if call.pidfd in events:
@@ -188,7 +188,7 @@ class Slot:
         cell = _receive(call.channel, 1)
         if not cell and not _within(0.2, call.pidfd):
           verdict = ('error', 'the session closed its own channel')
-        elif not cell:                               # closed because the process ended
+        elif not cell:  # closed because the process ended
           break
       elif left <= 0:
         verdict = ('timeout', f'wall time over {limits.wall} s')
@@ -199,7 +199,7 @@ class Slot:
     told['seconds'] = time.monotonic() - start
     if cell:
       told.update(status='error' if cell[0] else 'ok', code=cell[0])
-      self.family.signal(signal.SIGSTOP)             # what it left running waits for the next cell
+      self.family.signal(signal.SIGSTOP)  # what it left running waits for the next cell
       _drain(call)
     else:
       if call is self.session:
@@ -226,7 +226,7 @@ class Slot:
     """Kills what is left of a family and clears up; the exit status and the processor seconds of its head."""
     signal.pidfd_send_signal(call.pidfd, signal.SIGKILL) if not _within(0, call.pidfd) else None
     _, status, usage = os.wait4(call.pid, 0)
-    while self.family.members():                     # only where they are no namespace of their own
+    while self.family.members():  # only where they are no namespace of their own
       self.family.signal(signal.SIGKILL)
       os.waitpid(-1, 0)
     _drain(call)
@@ -340,7 +340,7 @@ def _usage(folder: str, enough: int) -> tuple[int, int]:
   size = count = 0
   folders = [folder]
   while folders and count <= enough:
-    with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:      # removed meanwhile, as below
+    with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:  # removed meanwhile, as below
       for entry in entries:
         count += 1
         if count > enough:

@@ -5,7 +5,7 @@ import struct
 import time
 
 LARGEST = 256 * 2**20
-_AT_ONCE = 64                                        # buffers in one system call
+_AT_ONCE = 64  # buffers in one system call
 
 
 class Closed(ConnectionError):

@@ -25,7 +25,7 @@ from agents.sandbox.family import Family
 from agents.sandbox.profiles import PROFILES
 from agents.sandbox.slot import Slot
 
-_LEAVE = 2.0                                         # seconds a zygote has to end what is below it
+_LEAVE = 2.0  # seconds a zygote has to end what is below it
 
 
 class _Zygote:
@@ -52,7 +52,7 @@ def main(control: int, backend: str, profile: str) -> None:
   while True:
     message, descriptors = _next(sock)
     if zygote:
-      zygote.end(0.0 if message else _LEAVE)         # asked for another: this one is dead or as good as dead
+      zygote.end(0.0 if message else _LEAVE)  # asked for another: this one is dead or as good as dead
     if not message:
       shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
       os._exit(0)
@@ -65,13 +65,13 @@ def _load(backend: str, profile: str) -> Plain:
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)
   proc = os.open('/proc', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-  Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')       # out of memory, the host kills here first
+  Path('/proc/self/oom_score_adj').write_text('1000', encoding='ascii')  # out of memory, the host kills here first
   sys.argv[:] = ['']
   PROFILES[profile]()
   if (threads := len(os.listdir('/proc/thread-self/..'))) > 1:
     raise RuntimeError(f'profile {profile} left {threads} threads; a fork would copy only one')
   gc.collect()
-  gc.freeze()                                        # a collection in a child would copy every page it marks
+  gc.freeze()  # a collection in a child would copy every page it marks
   return BACKENDS[backend](proc)
 
 
@@ -79,13 +79,13 @@ def _tell(sock: socket.socket, start: Callable) -> Plain:
   """Starts, and tells `ready`; or tells why not, and ends the process."""
   try:
     started = start()
-  except OSError as error:                           # the machine does not have it, or does not allow it
+  except OSError as error:  # the machine does not have it, or does not allow it
     sock.send(f'{type(error).__name__}: {error}'.encode())
     os._exit(1)
   except BaseException:
     sock.send(traceback.format_exc()[-60000:].encode())
     os._exit(1)
-  with contextlib.suppress(ConnectionError):         # nobody listens any more, as the next read will tell
+  with contextlib.suppress(ConnectionError):  # nobody listens any more, as the next read will tell
     sock.send(b'ready')
   return started
 
@@ -128,7 +128,7 @@ def _serve(sock: socket.socket, jail: Plain) -> NoReturn:
 
 def _fork(sock: socket.socket, jail, descriptor: int) -> None:
   """Forks the slot that serves on `descriptor` and tells how to reach it."""
-  while (gone := _reap()):
+  while gone := _reap():
     jail.released(gone)
   try:
     pid = jail.fork_slot()

@@ -39,12 +39,23 @@ flags.DEFINE_integer('repeats', 5, 'Timed runs an arm.')
 
 def reference(torch, transformers):
   """A random transformers model of the asked shape, weights large enough that greedy ids are not ties."""
-  kind = {'qwen2': (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
-          'qwen3': (transformers.Qwen3Config, transformers.Qwen3ForCausalLM)}[FLAGS.family]
-  config = kind[0](vocab_size=FLAGS.vocab, hidden_size=FLAGS.width, num_hidden_layers=FLAGS.layers,
-                   num_attention_heads=FLAGS.width // 64, num_key_value_heads=max(FLAGS.width // 128, 1), head_dim=64,
-                   intermediate_size=3 * FLAGS.width, tie_word_embeddings=False, eos_token_id=None, bos_token_id=None,
-                   pad_token_id=0)
+  kind = {
+    'qwen2': (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),
+    'qwen3': (transformers.Qwen3Config, transformers.Qwen3ForCausalLM),
+  }[FLAGS.family]
+  config = kind[0](
+    vocab_size=FLAGS.vocab,
+    hidden_size=FLAGS.width,
+    num_hidden_layers=FLAGS.layers,
+    num_attention_heads=FLAGS.width // 64,
+    num_key_value_heads=max(FLAGS.width // 128, 1),
+    head_dim=64,
+    intermediate_size=3 * FLAGS.width,
+    tie_word_embeddings=False,
+    eos_token_id=None,
+    bos_token_id=None,
+    pad_token_id=0,
+  )
   torch.manual_seed(0)
   model = kind[1](config).eval()
   for p in model.parameters():
@@ -83,6 +94,7 @@ def main(_):
   """Measures each batch size and prints the ratios."""
   import torch
   import transformers
+
   torch.set_num_threads(1)
   model = reference(torch, transformers)
   with tempfile.TemporaryDirectory() as folder:
@@ -90,23 +102,29 @@ def main(_):
     config, params = decoder.load(folder, dtype=jnp.float32)
   params = sample.for_decoding(params)
   rate = bandwidth()
-  print(f'{FLAGS.family} width {FLAGS.width} x {FLAGS.layers} layers, vocabulary {FLAGS.vocab}, float32, prompt '
-        f'{FLAGS.prompt}, {FLAGS.new} new tokens, one thread; reading {rate / 1e9:.1f} GB/s; load average '
-        f'{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores')
+  print(
+    f'{FLAGS.family} width {FLAGS.width} x {FLAGS.layers} layers, vocabulary {FLAGS.vocab}, float32, prompt '
+    f'{FLAGS.prompt}, {FLAGS.new} new tokens, one thread; reading {rate / 1e9:.1f} GB/s; load average '
+    f'{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
+  )
   for batch in map(int, FLAGS.batches):
     tokens = np.random.default_rng(0).integers(1, FLAGS.vocab, (batch, FLAGS.prompt))
     positions = np.broadcast_to(np.arange(FLAGS.prompt), tokens.shape)
 
     def ours(tokens=tokens, positions=positions, batch=batch):
-      state = sample.generate(params, config, tokens, positions, max_new=FLAGS.new,
-                              sampling=sample.Sampling.of(batch))
-      return np.asarray(state.tokens)[:, :FLAGS.new]
+      state = sample.generate(params, config, tokens, positions, max_new=FLAGS.new, sampling=sample.Sampling.of(batch))
+      return np.asarray(state.tokens)[:, : FLAGS.new]
 
     def theirs(tokens=tokens):
       with torch.inference_mode():
-        out = model.generate(torch.tensor(tokens), max_new_tokens=FLAGS.new, min_new_tokens=FLAGS.new, do_sample=False,
-                             attention_mask=torch.ones(tokens.shape, dtype=torch.long))
-      return out[:, FLAGS.prompt:].numpy()
+        out = model.generate(
+          torch.tensor(tokens),
+          max_new_tokens=FLAGS.new,
+          min_new_tokens=FLAGS.new,
+          do_sample=False,
+          attention_mask=torch.ones(tokens.shape, dtype=torch.long),
+        )
+      return out[:, FLAGS.prompt :].numpy()
 
     start = time.process_time()
     got = ours()
@@ -115,10 +133,12 @@ def main(_):
       raise SystemExit(f'batch {batch}: greedy ids differ')
     t = fastest({'ours': ours, 'theirs': theirs})
     floor = step_bytes(params, config, batch) / rate * FLAGS.new
-    print(f'batch {batch}: ours {t["ours"]:.3f} s ({batch * FLAGS.new / t["ours"]:.0f} tok/s), transformers '
-          f'{t["theirs"]:.3f} s: {t["theirs"] / t["ours"]:.2f}x; floor {floor:.3f} s '
-          f'({t["ours"] / floor:.2f}x above; at most {t["theirs"] / floor:.2f}x); '
-          f'compilation {first - t["ours"]:.1f} s')
+    print(
+      f'batch {batch}: ours {t["ours"]:.3f} s ({batch * FLAGS.new / t["ours"]:.0f} tok/s), transformers '
+      f'{t["theirs"]:.3f} s: {t["theirs"] / t["ours"]:.2f}x; floor {floor:.3f} s '
+      f'({t["ours"] / floor:.2f}x above; at most {t["theirs"] / floor:.2f}x); '
+      f'compilation {first - t["ours"]:.1f} s'
+    )
 
 
 if __name__ == '__main__':

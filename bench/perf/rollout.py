@@ -39,8 +39,12 @@ flags.DEFINE_integer('slots', 16, 'Rows decoded together by every arm.')
 flags.DEFINE_integer('batches', 6, 'Requests, in batches of `slots`.')
 flags.DEFINE_integer('prompt', 32, 'Longest prompt; they are uniform from a half of it.')
 flags.DEFINE_integer('longest', 256, 'Longest answer.')
-flags.DEFINE_enum('lengths', 'longtail', ['longtail', 'uniform', 'equal'],
-                  'longtail: lognormal, the longest four times the median; uniform: from a quarter of the longest.')
+flags.DEFINE_enum(
+  'lengths',
+  'longtail',
+  ['longtail', 'uniform', 'equal'],
+  'longtail: lognormal, the longest four times the median; uniform: from a quarter of the longest.',
+)
 flags.DEFINE_integer('segment', 16, 'Tokens between two looks of the host.')
 flags.DEFINE_integer('page_size', 32, 'Tokens of a page.')
 flags.DEFINE_integer('repeats', 3, 'Timed runs an arm.')
@@ -49,9 +53,19 @@ flags.DEFINE_string('peer_python', None, 'Interpreter of an environment with goo
 
 def shape() -> decoder.Config:
   """The model."""
-  return decoder.Config(vocab=FLAGS.vocab, width=FLAGS.width, depth=FLAGS.layers, heads=FLAGS.width // 64,
-                        kv_heads=max(FLAGS.width // 128, 1), head_dim=64, mlp_width=3 * FLAGS.width, norm_eps=1e-6,
-                        rope_theta=1e6, qk_norm=True, max_length=FLAGS.prompt + FLAGS.longest)
+  return decoder.Config(
+    vocab=FLAGS.vocab,
+    width=FLAGS.width,
+    depth=FLAGS.layers,
+    heads=FLAGS.width // 64,
+    kv_heads=max(FLAGS.width // 128, 1),
+    head_dim=64,
+    mlp_width=3 * FLAGS.width,
+    norm_eps=1e-6,
+    rope_theta=1e6,
+    qk_norm=True,
+    max_length=FLAGS.prompt + FLAGS.longest,
+  )
 
 
 def workload() -> tuple[list[list[int]], np.ndarray]:
@@ -59,8 +73,11 @@ def workload() -> tuple[list[list[int]], np.ndarray]:
   r = np.random.default_rng(0)
   n, longest = FLAGS.slots * FLAGS.batches, FLAGS.longest
   prompts = [r.integers(1, FLAGS.vocab, r.integers(FLAGS.prompt // 2, FLAGS.prompt + 1)).tolist() for _ in range(n)]
-  drawn = {'longtail': longest / 4 * np.exp(0.7 * r.standard_normal(n)), 'equal': np.full(n, longest),
-           'uniform': r.uniform(longest / 4, longest, n)}[FLAGS.lengths]
+  drawn = {
+    'longtail': longest / 4 * np.exp(0.7 * r.standard_normal(n)),
+    'equal': np.full(n, longest),
+    'uniform': r.uniform(longest / 4, longest, n),
+  }[FLAGS.lengths]
   return prompts, np.clip(drawn, 4, longest).astype(int)
 
 
@@ -68,12 +85,13 @@ def static(params, config, prompts, lengths) -> list[list[int]]:
   """Batch by batch, each until its longest answer is done."""
   rows = []
   for start in range(0, len(prompts), FLAGS.slots):
-    part = prompts[start:start + FLAGS.slots]
+    part = prompts[start : start + FLAGS.slots]
     tokens = np.array([[0] * (FLAGS.prompt - len(p)) + p for p in part], np.int32)
     at = np.array([[*[-1] * (FLAGS.prompt - len(p)), *range(len(p))] for p in part], np.int32)
-    limit = lengths[start:start + FLAGS.slots]
-    g = sample.Generation(params, config, tokens, at, max_new=limit,
-                          sampling=sample.Sampling.of(len(part), temperature=1.0, seed=start))
+    limit = lengths[start : start + FLAGS.slots]
+    g = sample.Generation(
+      params, config, tokens, at, max_new=limit, sampling=sample.Sampling.of(len(part), temperature=1.0, seed=start)
+    )
     g.advance()
     rows += [row.tolist() for row in g.rows()]
   return rows
@@ -99,12 +117,27 @@ class Peer:
     self._folder = tempfile.TemporaryDirectory()
     decoder.save(self._folder.name, config, params)
     script = pathlib.Path(__file__).with_name('rollout_peer.py')
-    self._process = subprocess.Popen([FLAGS.peer_python, script], text=True, stdin=subprocess.PIPE,
-                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    self._say({'folder': self._folder.name, 'prompt': FLAGS.prompt, 'cache': FLAGS.prompt + FLAGS.longest, 'config': {
-        'num_layers': config.depth, 'vocab_size': config.vocab, 'embed_dim': config.width,
-        'hidden_dim': config.mlp_width, 'num_heads': config.heads, 'head_dim': config.head_dim,
-        'num_kv_heads': config.kv_heads, 'rope_theta': int(config.rope_theta), 'norm_eps': config.norm_eps}})
+    self._process = subprocess.Popen(
+      [FLAGS.peer_python, script], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    self._say(
+      {
+        'folder': self._folder.name,
+        'prompt': FLAGS.prompt,
+        'cache': FLAGS.prompt + FLAGS.longest,
+        'config': {
+          'num_layers': config.depth,
+          'vocab_size': config.vocab,
+          'embed_dim': config.width,
+          'hidden_dim': config.mlp_width,
+          'num_heads': config.heads,
+          'head_dim': config.head_dim,
+          'num_kv_heads': config.kv_heads,
+          'rope_theta': int(config.rope_theta),
+          'norm_eps': config.norm_eps,
+        },
+      }
+    )
 
   def _say(self, line):
     self._process.stdin.write(json.dumps(line) + '\n')
@@ -112,8 +145,13 @@ class Peer:
 
   def __call__(self, prompts, lengths, *, sampled: bool) -> dict:
     starts = range(0, len(prompts), FLAGS.slots)
-    self._say({'batches': [prompts[i:i + FLAGS.slots] for i in starts], 'sampled': sampled,
-               'steps': [int(max(lengths[i:i + FLAGS.slots])) for i in starts]})
+    self._say(
+      {
+        'batches': [prompts[i : i + FLAGS.slots] for i in starts],
+        'sampled': sampled,
+        'steps': [int(max(lengths[i : i + FLAGS.slots])) for i in starts],
+      }
+    )
     return json.loads(self._process.stdout.readline())
 
   def close(self):
@@ -127,8 +165,9 @@ def agree(peer: Peer, params, config, prompts) -> None:
   """Raises SystemExit unless both compute the same greedy tokens."""
   theirs = peer(prompts[:1] * FLAGS.slots, [16], sampled=False)['tokens'][0]
   prompt = np.array([prompts[0]], np.int32)
-  state = sample.generate(params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16,
-                          sampling=sample.Sampling.of(1))
+  state = sample.generate(
+    params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16, sampling=sample.Sampling.of(1)
+  )
   if theirs != np.asarray(state.tokens)[0, :16].tolist():
     raise SystemExit('the peer does not compute the same model: greedy tokens differ')
 
@@ -158,14 +197,18 @@ def main(_):
   if peer:
     peer.close()
   batches = lengths.reshape(-1, FLAGS.slots)
-  print(f'width {FLAGS.width} x {FLAGS.layers} layers, {FLAGS.slots} slots, {FLAGS.lengths} lengths: mean '
-        f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
-        f'{batches.max(1).mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.sample: {same} of '
-        f'{len(lengths)}; load {os.getloadavg()[0]:.1f}')
+  print(
+    f'width {FLAGS.width} x {FLAGS.layers} layers, {FLAGS.slots} slots, {FLAGS.lengths} lengths: mean '
+    f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
+    f'{batches.max(1).mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.sample: {same} of '
+    f'{len(lengths)}; load {os.getloadavg()[0]:.1f}'
+  )
   best = {name: max(r) for name, r in rates.items() if r}
   for name, rate in best.items():
-    print(f'{name}: {rate:.0f} tokens a CPU second (all: {", ".join(f"{r:.0f}" for r in rates[name])}); '
-          f'engine {best["engine"] / rate:.2f}x')
+    print(
+      f'{name}: {rate:.0f} tokens a CPU second (all: {", ".join(f"{r:.0f}" for r in rates[name])}); '
+      f'engine {best["engine"] / rate:.2f}x'
+    )
 
 
 if __name__ == '__main__':

@@ -56,16 +56,26 @@ def main():
   mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
   with mesh:
     qwen = params.create_model_from_safe_tensors(about['folder'], config, mesh)
-    cache = sampler.CacheConfig(cache_size=about['cache'], num_layers=config.num_layers,
-                                num_kv_heads=config.num_kv_heads, head_dim=config.head_dim)
+    cache = sampler.CacheConfig(
+      cache_size=about['cache'],
+      num_layers=config.num_layers,
+      num_kv_heads=config.num_kv_heads,
+      head_dim=config.head_dim,
+    )
     run = sampler.Sampler(qwen, Numbers(), cache)
     for line in sys.stdin:
       ask = json.loads(line)
       start = time.process_time()
       for batch, steps in zip(ask['batches'], ask['steps']):
         sampled = {'temperature': 1.0, 'top_p': 1.0} if ask['sampled'] else {}
-        out = run([' '.join(map(str, row)) for row in batch], max_generation_steps=steps,
-                  max_prompt_length=about['prompt'], return_logprobs=True, seed=0, **sampled)
+        out = run(
+          [' '.join(map(str, row)) for row in batch],
+          max_generation_steps=steps,
+          max_prompt_length=about['prompt'],
+          return_logprobs=True,
+          seed=0,
+          **sampled,
+        )
       seconds = time.process_time() - start
       tokens = [list(map(int, row)) for row in out.tokens]
       print(json.dumps({'seconds': seconds, 'tokens': tokens}), file=ANSWERS, flush=True)

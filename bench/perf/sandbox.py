@@ -26,18 +26,24 @@ from agents.sandbox import Limits, Pool
 FLAGS = flags.FLAGS
 _SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
-    'trivial': '1 + 1',
-    'sympy import': 'import sympy',                  # what the fresh interpreter does
-    'sympy expand': _SYMPY + 'expand((x + y)**4)',
-    'sympy factor': _SYMPY + 'factor(x**4 - y**4)',
-    'sympy diff': _SYMPY + 'diff(sin(x * y) * exp(x), x)',
-    'sympy solve': _SYMPY + 'solve(x**2 - 5*x + y, x)',
+  'trivial': '1 + 1',
+  'sympy import': 'import sympy',  # what the fresh interpreter does
+  'sympy expand': _SYMPY + 'expand((x + y)**4)',
+  'sympy factor': _SYMPY + 'factor(x**4 - y**4)',
+  'sympy diff': _SYMPY + 'diff(sin(x * y) * exp(x), x)',
+  'sympy solve': _SYMPY + 'solve(x**2 - 5*x + y, x)',
 }
 SOAK = (
-    ('1 + 1', 'ok'), ('print("x" * 10000)', 'ok'), ('1 / 0', 'error'), ('import math\nmath.pi = 3', 'ok'),
-    ('open("f", "w").write("x" * 10**6)', 'ok'), ('import os\nfor i in range(3): os.fork() or os.setsid()', 'ok'),
-    ('import os\nos._exit(3)', 'error'), ('bytearray(10**10)', 'error'), ('import os\nos.write(1, b"\\xff\\0")', 'ok'),
-    ('import sympy\nsympy.factor(sympy.Symbol("x")**2 - 1)', 'ok'),
+  ('1 + 1', 'ok'),
+  ('print("x" * 10000)', 'ok'),
+  ('1 / 0', 'error'),
+  ('import math\nmath.pi = 3', 'ok'),
+  ('open("f", "w").write("x" * 10**6)', 'ok'),
+  ('import os\nfor i in range(3): os.fork() or os.setsid()', 'ok'),
+  ('import os\nos._exit(3)', 'error'),
+  ('bytearray(10**10)', 'error'),
+  ('import os\nos.write(1, b"\\xff\\0")', 'ok'),
+  ('import sympy\nsympy.factor(sympy.Symbol("x")**2 - 1)', 'ok'),
 )
 
 
@@ -66,6 +72,7 @@ def fresh(times: int) -> tuple[float, float]:
 
 def measure(pool: Pool, code: str) -> dict[str, float]:
   """Rate and latency of a call at the asked concurrency."""
+
   def one(_):
     start = time.perf_counter()
     result = pool.run(code)
@@ -80,18 +87,27 @@ def measure(pool: Pool, code: str) -> dict[str, float]:
       times += threads.map(one, range(50))
     wall, cpu = time.perf_counter() - start, processor(pool) - cpu
   ranked = sorted(times)
-  return {'calls': len(times), 'calls/s': len(times) / wall, 'ms wall/call': 1e3 * wall / len(times),
-          'ms cpu/call': 1e3 * cpu / len(times), 'p50 ms': 1e3 * ranked[len(times) // 2],
-          'p99 ms': 1e3 * ranked[len(times) * 99 // 100]}
+  return {
+    'calls': len(times),
+    'calls/s': len(times) / wall,
+    'ms wall/call': 1e3 * wall / len(times),
+    'ms cpu/call': 1e3 * cpu / len(times),
+    'p50 ms': 1e3 * ranked[len(times) // 2],
+    'p99 ms': 1e3 * ranked[len(times) * 99 // 100],
+  }
 
 
 def held(pool: Pool) -> dict[str, int]:
   """What the sandbox holds now."""
   processes = family(pool)
   mounts = [Path(f'/proc/{p.pid}/mountinfo').read_bytes().count(b'\n') for p in processes]
-  return {'KiB': sum(p.memory_full_info().pss for p in processes) // 1024, 'processes': len(processes),
-          'descriptors': sum(p.num_fds() for p in processes) + len(os.listdir('/proc/self/fd')),
-          'mounts': max(mounts), 'own KiB': psutil.Process().memory_info().rss // 1024}
+  return {
+    'KiB': sum(p.memory_full_info().pss for p in processes) // 1024,
+    'processes': len(processes),
+    'descriptors': sum(p.num_fds() for p in processes) + len(os.listdir('/proc/self/fd')),
+    'mounts': max(mounts),
+    'own KiB': psutil.Process().memory_info().rss // 1024,
+  }
 
 
 def soak(pool: Pool, calls: int) -> None:

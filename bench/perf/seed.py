@@ -40,16 +40,22 @@ def measure(pairs: list[tuple[str, str, str]], seconds: float, mode: str) -> dic
       score(*pair, mode=mode)
       times.append(time.process_time() - before)
   ranked = sorted(times)
-  return {'pairs': len(pairs), 'pairs/s': len(times) / sum(times),
-      'median ms': 1e3 * statistics.median(ranked),
-          'p99 ms': 1e3 * ranked[int(0.99 * len(ranked))], 'slowest ms': 1e3 * ranked[-1]}
+  return {
+    'pairs': len(pairs),
+    'pairs/s': len(times) / sum(times),
+    'median ms': 1e3 * statistics.median(ranked),
+    'p99 ms': 1e3 * ranked[int(0.99 * len(ranked))],
+    'slowest ms': 1e3 * ranked[-1],
+  }
 
 
 def main(_) -> None:
   """Times the scorer, and the published one where it is installed."""
   pairs = read_pairs(flags.FLAGS.pairs)
-  results = {mode: measure(pairs, flags.FLAGS.seconds, mode)
-             for mode in (('strict', 'compat') if flags.FLAGS.compat else ('strict',))}
+  results = {
+    mode: measure(pairs, flags.FLAGS.seconds, mode)
+    for mode in (('strict', 'compat') if flags.FLAGS.compat else ('strict',))
+  }
   for mode, result in results.items():
     print(mode, '  '.join(f'{name} {value:.4g}' for name, value in result.items()))
   if 'compat' in results:
@@ -58,7 +64,7 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('pairs', None, 'JSONL of pairs; the project\'s own by default')
+  flags.DEFINE_string('pairs', None, "JSONL of pairs; the project's own by default")
   flags.DEFINE_float('seconds', 10.0, 'processor seconds to measure for')
-  flags.DEFINE_bool('compat', False, 'time the published scorer\'s way on the same pairs too')
+  flags.DEFINE_bool('compat', False, "time the published scorer's way on the same pairs too")
   app.run(main)

@@ -24,25 +24,39 @@ from bench.seed.tokens import Token, label, sign
 
 # Commands that stand for a symbol.
 SYMBOLS = words(
-    'alpha beta gamma delta varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi '
-    'varpi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi '
-    'Sigma Upsilon Phi Psi Omega varGamma varDelta varTheta varLambda varXi varPi varSigma varPhi varPsi '
-    'varOmega hbar ell aleph beth wp partial ldots AA circ dagger oplus otimes emptyset varnothing forall '
-    'exists cdot uparrow downarrow perp parallel prime eth mho')
+  'alpha beta gamma delta varepsilon zeta eta theta vartheta iota kappa varkappa lambda mu nu xi pi '
+  'varpi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi '
+  'Sigma Upsilon Phi Psi Omega varGamma varDelta varTheta varLambda varXi varPi varSigma varPhi varPsi '
+  'varOmega hbar ell aleph beth wp partial ldots AA circ dagger oplus otimes emptyset varnothing forall '
+  'exists cdot uparrow downarrow perp parallel prime eth mho'
+)
 _ACCENTS = {
-    'hat': 'hat', 'bar': 'bar', 'tilde': 'tilde', 'vec': 'vec', 'dot': 'dot', 'ddot': 'ddot',
-    'overline': 'bar',
-    'mathcal': 'cal', 'mathscr': 'cal', 'mathfrak': 'frak', 'mathbb': 'bb', 'breve': 'breve',
-    'check': 'check',
-    'acute': 'acute', 'grave': 'grave', 'mathring': 'ring', 'underline': 'under', 'slashed': 'slash',
-    'not': 'slash'}
+  'hat': 'hat',
+  'bar': 'bar',
+  'tilde': 'tilde',
+  'vec': 'vec',
+  'dot': 'dot',
+  'ddot': 'ddot',
+  'overline': 'bar',
+  'mathcal': 'cal',
+  'mathscr': 'cal',
+  'mathfrak': 'frak',
+  'mathbb': 'bb',
+  'breve': 'breve',
+  'check': 'check',
+  'acute': 'acute',
+  'grave': 'grave',
+  'mathring': 'ring',
+  'underline': 'under',
+  'slashed': 'slash',
+  'not': 'slash',
+}
 _MARKS = {'*': '*', '\\dagger': '†', '\\prime': "'", "'": "'"}
 _LONE_MARKS = words(r'+ - \top \intercal \perp \parallel \circ \uparrow \downarrow')
 # Letters that stand for a function whenever a bracket follows; others only before a lone symbol or number.
 _FUNCTION_LETTERS = frozenset(('f', '\\psi', '\\Psi', '\\phi', '\\varphi', '\\Phi'))
 _NAMED = {'\\Gamma': 'gamma', '\\delta': 'delta', '\\theta': 'step', '\\Theta': 'step', '\\zeta': 'zeta'}
-_MATRICES = words(
-    'matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix Vmatrix psmallmatrix bsmallmatrix')
+_MATRICES = words('matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix Vmatrix psmallmatrix bsmallmatrix')
 
 
 def _number(parser) -> Node:
@@ -54,8 +68,7 @@ def _number(parser) -> Node:
 def symbol_atom(parser) -> Node:
   """A letter or a symbol command with its decorations, powers and, where it is a function, its argument."""
   token = parser.next()
-  if token.kind not in ('letter', 'command',
-      'run') or (token.kind == 'command' and token.text not in SYMBOLS):
+  if token.kind not in ('letter', 'command', 'run') or (token.kind == 'command' and token.text not in SYMBOLS):
     raise ParseError(f'{token.text!r} is not a symbol')
   return _scripts(parser, Name(sign(token) if token.kind == 'command' else token.text))
 
@@ -74,8 +87,7 @@ def keeps_word(parser, factors: list[Node]) -> bool:
     scaled = sign(parser.peek(1)) in ('\\Omega', '\\AA')
     return units.lookup(word.text) is not None or word.text in FUNCTIONS or after in '^_' or scaled
   numeric = bool(factors) and all(n.head in ('number', 'pow', 'mul', 'pi') for n in factors)
-  return word.text in FUNCTIONS or after in ('^', '_', '(',
-      "'") or (numeric and units.lookup(word.text) is not None)
+  return word.text in FUNCTIONS or after in ('^', '_', '(', "'") or (numeric and units.lookup(word.text) is not None)
 
 
 def _scripts(parser, name: Name) -> Node:
@@ -208,7 +220,7 @@ def _bar(parser) -> Node:
   parser.next()
   end = _ket_end(parser)
   if end is not None:
-    state = label(parser.tokens[parser.at:end])
+    state = label(parser.tokens[parser.at : end])
     parser.at = end + 1
     return Node('ket', (), state)
   parser.bars += 1
@@ -344,8 +356,17 @@ def _command_unit(parser, name):
 
 
 ATOMS = {
-    'number': _number, '{': _braces, '(': lambda p: _group(p, ')'), '[': lambda p: _group(p, ']',
-    'commutator'),
-    '\\{': lambda p: _group(p, '\\}'), '|': _bar, 'open|': _bar, 'begin': _environment, '\\langle': _angle,
-    '\\lfloor': lambda p: _rounding(p, 'floor'), '\\lceil': lambda p: _rounding(p, 'ceil'),
-    '\\infty': _infinity, '\\binom': _binomial} | {'\\' + a: _accent for a in _ACCENTS}
+  'number': _number,
+  '{': _braces,
+  '(': lambda p: _group(p, ')'),
+  '[': lambda p: _group(p, ']', 'commutator'),
+  '\\{': lambda p: _group(p, '\\}'),
+  '|': _bar,
+  'open|': _bar,
+  'begin': _environment,
+  '\\langle': _angle,
+  '\\lfloor': lambda p: _rounding(p, 'floor'),
+  '\\lceil': lambda p: _rounding(p, 'ceil'),
+  '\\infty': _infinity,
+  '\\binom': _binomial,
+} | {'\\' + a: _accent for a in _ACCENTS}

@@ -15,8 +15,7 @@ def bind(node: Node) -> Node:
   body, lower, upper, *variables = node.args
   if node.head == 'integral' and lower == upper == Node('symbol', (), Name('·')):
     return node
-  level = max((int(n.value.sub[0]) for n in walk(body) if n.head == 'symbol' and n.value.base == _BOUND),
-      default=0)
+  level = max((int(n.value.sub[0]) for n in walk(body) if n.head == 'symbol' and n.value.base == _BOUND), default=0)
   renamed = []
   for variable in variables:
     if variable.head == 'symbol' and variable.value.base not in (*_FREE, _BOUND):
@@ -57,8 +56,9 @@ def _constant(factor: Node, node: Node) -> bool:
   """Whether a factor may leave: a number for derivatives, anything without the variables for sums."""
   leaves = [n for n in walk(factor) if not n.args]
   if node.head in ('derivative', 'nabla', 'laplacian', 'div', 'curl'):
-    return all(n.head in ('number', 'pi', 'e',
-        'i') or (n.head == 'symbol' and n.value == Name('\\hbar')) for n in leaves)
+    return all(
+      n.head in ('number', 'pi', 'e', 'i') or (n.head == 'symbol' and n.value == Name('\\hbar')) for n in leaves
+    )
   variables = node.args[3:]
   if not variables or any(v.head != 'symbol' or v.value.base in _FREE for v in variables):
     return all(n.head in ('number', 'pi', 'e', 'i') for n in leaves)

@@ -64,7 +64,7 @@ def _order(parser, tokens: list[Token]) -> tuple[int | None, list[Token]]:
   script = child.script()
   digits = script[0].text if len(script) == 1 and script[0].kind == 'number' else ''
   order = int(digits) if digits.isdigit() and len(digits) < 3 else None
-  return order, tokens[1 + child.at:]
+  return order, tokens[1 + child.at :]
 
 
 def _variables(parser, tokens: list[Token]) -> list[tuple[Node, int]] | None:
@@ -107,9 +107,10 @@ def slash_derivative(parser, left: Node) -> Node | None:
     if variable.head != 'pow' or variable.args[1] != order or order not in map(number, range(2, 10)):
       raise ParseError('a derivative of unclear order')
     variable = variable.args[0]
-  operand = factors[start + 1:]
-  node = Node('derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable),
-              ((int(order.value),), None))
+  operand = factors[start + 1 :]
+  node = Node(
+    'derivative', (operand[0] if len(operand) == 1 else Node('mul', operand), variable), ((int(order.value),), None)
+  )
   return Node('mul', (*factors[:start], node)) if start else node
 
 
@@ -127,8 +128,7 @@ def take_differential(parser) -> bool:
       return False
     order = int(script[0].text[:3])
   token = parser.peek()
-  if token.kind not in ('letter', '{') and not (token.kind == 'command' and token.text not in ('frac',
-      'sqrt')):
+  if token.kind not in ('letter', '{') and not (token.kind == 'command' and token.text not in ('frac', 'sqrt')):
     parser.at = start
     return False
   open_integrals, parser.integrals = parser.integrals, []
@@ -199,6 +199,7 @@ def _integral(name: str):
     body = terms[0] if len(terms) == 1 else Node('add', tuple(terms))
     orders = tuple(v.value for v in variables)
     return Node('integral', (body, lower, upper, *(v.args[0] for v in variables)), (name, orders))
+
   return read
 
 
@@ -210,9 +211,10 @@ def _indexed(head: str):
     index = lower if split is None else lower[:split]
     if len(index) == 1 and index[0].kind == 'letter':
       parser.indices = parser.indices | {index[0].text}
-    start = _BLANK if split is None else _bound(parser, lower[split + 1:])
+    start = _BLANK if split is None else _bound(parser, lower[split + 1 :])
     body = parser.product()
     return Node(head, (body, start, _bound(parser, bounds.get('^')), _bound(parser, index)))
+
   return read
 
 
@@ -221,7 +223,7 @@ def _limit(parser) -> Node:
   arrow = next((k for k, t in enumerate(lower) if sign(t) == '\\to'), None)
   if arrow is None:
     raise ParseError('a limit without an arrow')
-  target = lower[arrow + 1:]
+  target = lower[arrow + 1 :]
   side = ''
   if len(target) > 2 and target[-2].kind == '^' and target[-1].kind in '+-':
     side, target = target[-1].kind, target[:-2]
@@ -269,7 +271,12 @@ def _physics_derivative(parser) -> Node:
 
 
 COMMANDS = {
-    'frac': _fraction, 'sum': _indexed('sum'), 'prod': _indexed('product'), 'lim': _limit,
-    'partial': _partial,
-    'nabla': _nabla, 'dv': _physics_derivative, 'pdv': _physics_derivative} | {
-    i: _integral(i) for i in ('int', 'iint', 'iiint', 'oint')}
+  'frac': _fraction,
+  'sum': _indexed('sum'),
+  'prod': _indexed('product'),
+  'lim': _limit,
+  'partial': _partial,
+  'nabla': _nabla,
+  'dv': _physics_derivative,
+  'pdv': _physics_derivative,
+} | {i: _integral(i) for i in ('int', 'iint', 'iiint', 'oint')}

@@ -107,8 +107,9 @@ def _factors(node: Node) -> tuple[Node, ...]:
 def commutes(node: Node, context: Context) -> bool:
   """Whether factors may pass this one."""
   return not context.ordered or not any(
-      n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
-      for n in walk(node))
+    n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
+    for n in walk(node)
+  )
 
 
 def split(term: Node) -> tuple[Fraction, Node]:

@@ -17,28 +17,52 @@ from bench.seed.nodes import Budget, Node, number
 from bench.seed.pairs import STEPS
 from bench.seed.result import Mark, Settings, mean
 
-_NORMALIZATION = NormalizationConfig(
-    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed='all')
+_NORMALIZATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=False, boxed='all')
 _CONVERSION = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
 _RELATIONS = ('\\approx', '\\ge', '\\le', '\\geq', '\\leq', '=')
 _FONTS = '(?:text|mathbf|mathrm|mathscr|mathcal|mathfrak|pmb|hat|overline|boldsymbol|mathbb)'
 # The second stage of rewriting, in order. A braced word without inner braces is [^{}]*.
 _REWRITES: tuple[tuple[str, str], ...] = (
-    (r'\^(\{[^{}]*\}|\w)_(\{[^{}]*\}|\w)', r'_\2^\1'), (r"([A-Za-z]|\})'", r'\1^{prime}'),
-    (r'·|\\cdotp', ''), (r'\\operatorname\{Im\}', 'Im'), (r'\\langle|\\rangle', ''), (r'\\bar(?![a-z])', ''),
-    (r'h\.c\.', 'hc'), (r'\^\{\*2\}', '^{star2}'), (r'\^\{?\*\}?', '^{star}'), (r'\^([+-])(?!\d)', r'^{\1}'),
-    (r'\^\{\s*\}', '^{prime}'), (r'_([A-Za-z0-9])', r'_{\1}'), (r'\\text\{[^{}]*\}', '1'),
-    (r'\\ddot\{?(\w)\}?', r'\1_{ddot}'), (r'\\dot\{?(\w)\}?', r'\1_{dot}'),
-    (r'\\' + _FONTS + r'\{([^{}]*)\}', r'\1'), (r'\\' + _FONTS + r'(?![a-z])', ''),
-    (r'\\(?:,|;|:|!)|\$|,|`|\\left|\\right|\\[bB]igg?[lr]?|\\displaystyle|\n|\\\[|\\\]|\\infty', ''),
-    (r'\\[dt]frac', r'\\frac'), (r'\\gg', '>'), (r'\\ll(?![a-z])', '<'), (r'\\times', r'timesop '),
-    (r'\\dagger', 'dagger'), (r'\\partial', r'partialop '), (r'\\perp', 'perp'), (r'\\parallel', 'parallel'),
-    # A subscripted E loses its label and its power.
-    (r'(?<![A-Za-z\\])([eE])_(?:\{[^{}]*\}|\w)(?:\^(?:\{[^{}]*\}|\w))?', r'\\Xi_{\1}'),
-    (r'\\frac\{d(\\?\w+)\}\{d(\\?\w+)\}', r'\\frac{\1}{\2}'), (r'\\epsilon', r'\\varepsilon'),
-    (r'\\varOmega', r'\\Omega'), (r'\\pm', '+'), (r'\\mp', '-'), (r'\{\+\}', '{p}'), (r'\{-\}', '{m}'),
-    (r'\.\s*$', ''), (r'\\varkappa', r'\\kappa'), (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'),
-    (r'\}(?=[A-Za-z0-9])', r'}\\cdot '))
+  (r'\^(\{[^{}]*\}|\w)_(\{[^{}]*\}|\w)', r'_\2^\1'),
+  (r"([A-Za-z]|\})'", r'\1^{prime}'),
+  (r'·|\\cdotp', ''),
+  (r'\\operatorname\{Im\}', 'Im'),
+  (r'\\langle|\\rangle', ''),
+  (r'\\bar(?![a-z])', ''),
+  (r'h\.c\.', 'hc'),
+  (r'\^\{\*2\}', '^{star2}'),
+  (r'\^\{?\*\}?', '^{star}'),
+  (r'\^([+-])(?!\d)', r'^{\1}'),
+  (r'\^\{\s*\}', '^{prime}'),
+  (r'_([A-Za-z0-9])', r'_{\1}'),
+  (r'\\text\{[^{}]*\}', '1'),
+  (r'\\ddot\{?(\w)\}?', r'\1_{ddot}'),
+  (r'\\dot\{?(\w)\}?', r'\1_{dot}'),
+  (r'\\' + _FONTS + r'\{([^{}]*)\}', r'\1'),
+  (r'\\' + _FONTS + r'(?![a-z])', ''),
+  (r'\\(?:,|;|:|!)|\$|,|`|\\left|\\right|\\[bB]igg?[lr]?|\\displaystyle|\n|\\\[|\\\]|\\infty', ''),
+  (r'\\[dt]frac', r'\\frac'),
+  (r'\\gg', '>'),
+  (r'\\ll(?![a-z])', '<'),
+  (r'\\times', r'timesop '),
+  (r'\\dagger', 'dagger'),
+  (r'\\partial', r'partialop '),
+  (r'\\perp', 'perp'),
+  (r'\\parallel', 'parallel'),
+  # A subscripted E loses its label and its power.
+  (r'(?<![A-Za-z\\])([eE])_(?:\{[^{}]*\}|\w)(?:\^(?:\{[^{}]*\}|\w))?', r'\\Xi_{\1}'),
+  (r'\\frac\{d(\\?\w+)\}\{d(\\?\w+)\}', r'\\frac{\1}{\2}'),
+  (r'\\epsilon', r'\\varepsilon'),
+  (r'\\varOmega', r'\\Omega'),
+  (r'\\pm', '+'),
+  (r'\\mp', '-'),
+  (r'\{\+\}', '{p}'),
+  (r'\{-\}', '{m}'),
+  (r'\.\s*$', ''),
+  (r'\\varkappa', r'\\kappa'),
+  (r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}'),
+  (r'\}(?=[A-Za-z0-9])', r'}\\cdot '),
+)
 _OPERATORS = {'timesop': r'\\xi_{times}', 'partialop': r'\\xi_{partial}'}
 
 
@@ -99,8 +123,7 @@ def _numeric(reference: str, prediction: str, settings: Settings) -> Mark:
   return compat_numeric.numeric(reference, prediction, parse, settings)
 
 
-_KINDS = {'Expression': _expression, 'Equation': _equation, 'Tuple': _tuple, 'Interval': _interval,
-          'Numeric': _numeric}
+_KINDS = {'Expression': _expression, 'Equation': _equation, 'Tuple': _tuple, 'Interval': _interval, 'Numeric': _numeric}
 
 
 def _first_stage(text: str) -> str:
@@ -114,7 +137,7 @@ def _right_side(text: str) -> str:
   """After the last relation sign, cut one character behind its start, as published."""
   for sign in _RELATIONS:
     *_, last = (None, *re.finditer(re.escape(sign) + '(?![a-z])', text))
-    text = text[last.start() + 1:] if last else text
+    text = text[last.start() + 1 :] if last else text
   return text
 
 
@@ -167,7 +190,6 @@ def _tree(parsed) -> Node:
     return Node('symbol', (), parsed.name)
   if isinstance(parsed, sympy.MatrixBase):
     return Node('matrix', tuple(map(_tree, parsed)), parsed.shape)
-  if isinstance(parsed,
-      sympy.Add | sympy.Mul | sympy.Pow | sympy.Function | sympy.core.relational.Relational):
+  if isinstance(parsed, sympy.Add | sympy.Mul | sympy.Pow | sympy.Function | sympy.core.relational.Relational):
     return Node(type(parsed).__name__.lower(), tuple(map(_tree, parsed.args)))
   raise TypeError(f'no tree for {type(parsed).__name__}')

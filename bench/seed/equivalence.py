@@ -86,16 +86,16 @@ def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
 def _sample(a: Node, b: Node, context: Context) -> Verdict:
   nodes = [n for t in (a, b) for n in walk(t)]
   context.budget.spend(200 + 50 * len(nodes))
-  names = sorted({n.value for n in nodes if n.head == 'symbol'},
-                 key=lambda name: (context.rank.get(name, math.inf), name))
+  names = sorted(
+    {n.value for n in nodes if n.head == 'symbol'}, key=lambda name: (context.rank.get(name, math.inf), name)
+  )
   met = {n.head for n in nodes}
   digits = min(_DIGITS + 2 * _span(nodes), _MOST_DIGITS)
   tolerance = 1e-9 if _rounded(nodes) else mpmath.mpf(10) ** (_SPARE - digits)
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH
   agreed = crossed = lone = failed = 0
   for attempt in range(_ATTEMPTS):
-    outcome = _at_point(a, b, lambda more, k=attempt: _point(names, k, more * digits, met, context),
-        tolerance)
+    outcome = _at_point(a, b, lambda more, k=attempt: _point(names, k, more * digits, met, context), tolerance)
     if outcome == 'differ':
       return Verdict.DIFFERENT
     agreed += outcome == 'agree'
@@ -130,8 +130,9 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not {'abs', 're', 'im'} & (
-      heads(a) | heads(b))):
+  if (left_crossed and right_crossed) or (
+    (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (heads(a) | heads(b))
+  ):
     return 'crossed'
   return 'differ'
 
@@ -174,8 +175,7 @@ def _point(names: list[Name], attempt: int, digits: int, met: set[str], context:
     rng = random.Random(attempt * 4096 + k)
     draw = lambda rng=rng: point.mp.mpf(low * (high / low) ** rng.random())
     if name in context.ordered:
-      point.values[name] = point.mp.matrix([[rng.choice((-1,
-          1)) * draw() for _ in range(3)] for _ in range(3)])
+      point.values[name] = point.mp.matrix([[rng.choice((-1, 1)) * draw() for _ in range(3)] for _ in range(3)])
     elif 'vec' in name.marks and met & {'dot', 'cross'}:
       point.values[name] = tuple(rng.choice((-1, 1)) * draw() for _ in range(3))
     else:
@@ -187,8 +187,8 @@ def _sensitive(tree: Node) -> bool:
   """Whether signs may matter only at some points: an absolute value or an even root of something periodic."""
   met = heads(tree)
   rooted = 'abs' in met or any(
-      n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0
-      for n in walk(tree))
+    n.head == 'pow' and n.args[1].head == 'number' and n.args[1].value.denominator % 2 == 0 for n in walk(tree)
+  )
   return rooted and bool(met & {'sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'abs', 'add'})
 
 
@@ -213,4 +213,4 @@ def _significant(value: Fraction) -> int:
   while rest % 5 == 0:
     rest, fives = rest // 5, fives + 1
   places = max(twos, fives)
-  return len(str(abs(value) * 10 ** places).strip('0')) if rest == 1 and places <= MAX_DIGITS else 0
+  return len(str(abs(value) * 10**places).strip('0')) if rest == 1 and places <= MAX_DIGITS else 0

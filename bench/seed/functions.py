@@ -9,15 +9,49 @@ _HYPERBOLIC = tuple(f'{f}h' for f in _TRIG)
 INVERSE = {f: f'a{f}' for f in _TRIG + _HYPERBOLIC}
 
 # The spelling of each function to its head.
-FUNCTIONS = {f: f for f in INVERSE} | {f'arc{f}': a for f, a in INVERSE.items()} | {
-    'arsinh': 'asinh', 'arcosh': 'acosh', 'artanh': 'atanh', 'arcoth': 'acoth', 'cosec': 'csc',
+FUNCTIONS = (
+  {f: f for f in INVERSE}
+  | {f'arc{f}': a for f, a in INVERSE.items()}
+  | {
+    'arsinh': 'asinh',
+    'arcosh': 'acosh',
+    'artanh': 'atanh',
+    'arcoth': 'acoth',
+    'cosec': 'csc',
     'cotanh': 'coth',
-    'asin': 'asin', 'acos': 'acos', 'atan': 'atan', 'asinh': 'asinh', 'acosh': 'acosh', 'atanh': 'atanh',
-    'ln': 'ln', 'log': 'log', 'lg': 'lg', 'exp': 'exp', 'sqrt': 'sqrt', 'Re': 're', 'Im': 'im', 'arg': 'arg',
-    'sgn': 'sign', 'sign': 'sign', 'abs': 'abs', 'norm': 'abs', 'det': 'det', 'tr': 'trace', 'Tr': 'trace',
-    'trace': 'trace', 'min': 'min', 'max': 'max', 'erf': 'erf', 'erfc': 'erfc', 'Arg': 'arg', 'Ln': 'ln',
+    'asin': 'asin',
+    'acos': 'acos',
+    'atan': 'atan',
+    'asinh': 'asinh',
+    'acosh': 'acosh',
+    'atanh': 'atanh',
+    'ln': 'ln',
+    'log': 'log',
+    'lg': 'lg',
+    'exp': 'exp',
+    'sqrt': 'sqrt',
+    'Re': 're',
+    'Im': 'im',
+    'arg': 'arg',
+    'sgn': 'sign',
+    'sign': 'sign',
+    'abs': 'abs',
+    'norm': 'abs',
+    'det': 'det',
+    'tr': 'trace',
+    'Tr': 'trace',
+    'trace': 'trace',
+    'min': 'min',
+    'max': 'max',
+    'erf': 'erf',
+    'erfc': 'erfc',
+    'Arg': 'arg',
+    'Ln': 'ln',
     'Log': 'log',
-    'Real': 're', 'Imag': 'im'}
+    'Real': 're',
+    'Imag': 'im',
+  }
+)
 _BRACKETS = {'(': ')', '[': ']', '\\{': '\\}', '{': '}'}
 
 
@@ -102,7 +136,8 @@ def _ends(parser, factors) -> bool:
   if token.kind == 'letter':
     return token.text == 'e' and parser.peek(1).kind == '^'
   return token.kind in ('command', 'word', 'text') and (
-      token.text in FUNCTIONS or token.text in _NEVER_INSIDE or token.kind == 'text')
+    token.text in FUNCTIONS or token.text in _NEVER_INSIDE or token.kind == 'text'
+  )
 
 
 _NEVER_INSIDE = words('sum prod int iint iiint oint lim nabla langle partial begin')

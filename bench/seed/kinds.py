@@ -91,6 +91,7 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
 
 def _symbolically_equal(both: Pair) -> bool:
   from bench.seed import symbolic  # sympy takes a second to import and few pairs need it
+
   return symbolic.equal(both.reference, both.prediction, both.context)
 
 
@@ -188,8 +189,7 @@ def _entry(reference: list[Token], prediction: list[Token], job: Job) -> Mark:
 def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Token]]]:
   """Each entry's name (None without one) and its tokens."""
   tokens = [t for t in tokens_of(text, job.reading) if t.kind != 'quad']
-  tokens = [Token(',', ',') if t.kind in ('text',
-      'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
+  tokens = [Token(',', ',') if t.kind in ('text', 'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
   parts, signs = split_at(tokens, EQUALS)
   if signs and all(_bracketed(p) for p in (parts[-2], parts[-1])):
     names = [label(p) for p in _commas(unwrap(parts[-2])[1:-1])]
@@ -249,8 +249,13 @@ def _bound(closed: bool, reference: Node, closed_too: bool, prediction: Node, jo
   if alike.points == 100 and closed == closed_too:
     return alike
   # The product is built as it stands, so that a zero or infinite bound keeps its marker.
-  marked = [Node('mul', (symbol('closed' if shut else 'open'), bound)) for shut, bound in (
-      (closed, both.reference), (closed_too, both.reference if alike.points == 100 else both.prediction))]
+  marked = [
+    Node('mul', (symbol('closed' if shut else 'open'), bound))
+    for shut, bound in (
+      (closed, both.reference),
+      (closed_too, both.reference if alike.points == 100 else both.prediction),
+    )
+  ]
   return dataclasses.replace(alike, points=edit_points(*marked, job.budget), test='distance')
 
 

@@ -69,12 +69,35 @@ class Node(NamedTuple):
 
 
 # Compared by their parts, never evaluated at a point.
-OPAQUE = frozenset((
-    'derivative', 'variation', 'difference', 'integral', 'sum', 'product', 'limit', 'nabla', 'laplacian',
+OPAQUE = frozenset(
+  (
+    'derivative',
+    'variation',
+    'difference',
+    'integral',
+    'sum',
+    'product',
+    'limit',
+    'nabla',
+    'laplacian',
     'div',
-    'curl', 'call', 'at', 'list', 'ket', 'bra', 'mean', 'conjugate', 'adjoint', 'delta', 'step', 'trace',
+    'curl',
+    'call',
+    'at',
+    'list',
+    'ket',
+    'bra',
+    'mean',
+    'conjugate',
+    'adjoint',
+    'delta',
+    'step',
+    'trace',
     'norm',
-    'commutator', 'bar'))
+    'commutator',
+    'bar',
+  )
+)
 
 PI, E, I, INFINITY = Node('pi'), Node('e'), Node('i'), Node('infinity')
 

@@ -7,8 +7,8 @@ import mpmath
 from bench.seed.nodes import Budget, Name, Node
 
 MAX_FACTORIAL = 10_000
-_MAX_EXPONENT = 10 ** 15
-_MAX_ANGLE = 10 ** 12
+_MAX_EXPONENT = 10**15
+_MAX_ANGLE = 10**12
 _PRIVATE = mpmath.mp.clone()
 
 
@@ -59,8 +59,7 @@ def evaluate(node: Node, point: Point):
   args = [evaluate(a, point) for a in node.args]
   try:
     return act(point, *args)
-  except (ZeroDivisionError, ValueError, OverflowError, TypeError, ArithmeticError,
-      NotImplementedError) as error:
+  except (ZeroDivisionError, ValueError, OverflowError, TypeError, ArithmeticError, NotImplementedError) as error:
     raise Undefined(head) from error
 
 
@@ -69,12 +68,15 @@ def _matrix(node, point):
   cells = [evaluate(a, point) for a in node.args]
   if not all(map(is_scalar, cells)):
     raise Undefined('a matrix of matrices')
-  return point.mp.matrix([cells[r * columns:(r + 1) * columns] for r in range(rows)])
+  return point.mp.matrix([cells[r * columns : (r + 1) * columns] for r in range(rows)])
 
 
 _CONSTANTS: dict[str, Callable] = {
-    'pi': lambda mp: +mp.pi, 'e': lambda mp: +mp.e, 'i': lambda mp: mp.mpc(0, 1),
-    'infinity': lambda mp: mp.inf}
+  'pi': lambda mp: +mp.pi,
+  'e': lambda mp: +mp.e,
+  'i': lambda mp: mp.mpc(0, 1),
+  'infinity': lambda mp: mp.inf,
+}
 
 
 def is_vector(x) -> bool:
@@ -174,10 +176,12 @@ def _negative(x) -> bool:
 
 def _scalar(limit: float, act: Callable) -> Callable:
   """A function of numbers no larger than `limit`."""
+
   def apply(point, x):
     if not is_scalar(x) or abs(x) > limit:
       raise Undefined('an argument too large')
     return act(point.mp, x)
+
   return apply
 
 
@@ -191,12 +195,14 @@ def _exp(point, x):
 
 def _branched(act: Callable, outside: Callable) -> Callable:
   """A function with a branch cut; `outside` tells the real arguments for which it has no real value."""
+
   def apply(point, x):
     if not is_scalar(x):
       raise Undefined('a function of a vector')
     if _real(x) and outside(x.real):
       point.crossed = True
     return act(point.mp, x)
+
   return apply
 
 
@@ -221,6 +227,7 @@ def _extreme(pick: Callable) -> Callable:
     if not all(is_scalar(x) and _real(x) for x in xs):
       raise Undefined('no order')
     return pick(x.real for x in xs)
+
   return apply
 
 
@@ -228,9 +235,19 @@ def _zeta(mp, s):
   return mp.zeta(s)
 
 
-_ACTIONS: dict[str, Callable] = {
-    'add': _sum, 'mul': _product, 'pow': _power, 'dot': _dot, 'cross': _cross, 'exp': _exp, 'abs': _absolute,
-    'det': _determinant, 'binomial': _binomial, 'min': _extreme(min), 'max': _extreme(max),
+_ACTIONS: dict[str, Callable] = (
+  {
+    'add': _sum,
+    'mul': _product,
+    'pow': _power,
+    'dot': _dot,
+    'cross': _cross,
+    'exp': _exp,
+    'abs': _absolute,
+    'det': _determinant,
+    'binomial': _binomial,
+    'min': _extreme(min),
+    'max': _extreme(max),
     'ln': _branched(lambda mp, x: mp.ln(x), lambda x: x < 0),
     'asin': _branched(lambda mp, x: mp.asin(x), lambda x: abs(x) > 1),
     'acos': _branched(lambda mp, x: mp.acos(x), lambda x: abs(x) > 1),
@@ -240,17 +257,23 @@ _ACTIONS: dict[str, Callable] = {
     'atanh': _branched(lambda mp, x: mp.atanh(x), lambda x: abs(x) > 1),
     'acoth': _branched(lambda mp, x: mp.acoth(x), lambda x: abs(x) < 1),
     'asech': _branched(lambda mp, x: mp.asech(x), lambda x: x < 0 or x > 1),
-    're': _scalar(mpmath.inf, lambda mp, x: mp.re(x)), 'im': _scalar(mpmath.inf, lambda mp, x: mp.im(x)),
-    'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)), 'sign': _scalar(mpmath.inf, lambda mp,
-    x: mp.sign(x)),
+    're': _scalar(mpmath.inf, lambda mp, x: mp.re(x)),
+    'im': _scalar(mpmath.inf, lambda mp, x: mp.im(x)),
+    'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)),
+    'sign': _scalar(mpmath.inf, lambda mp, x: mp.sign(x)),
     'conjugate': _scalar(mpmath.inf, lambda mp, x: mp.conj(x)),
     'floor': _scalar(_MAX_EXPONENT, lambda mp, x: mp.floor(x)),
     'ceil': _scalar(_MAX_EXPONENT, lambda mp, x: mp.ceil(x)),
     'factorial': _scalar(MAX_FACTORIAL, lambda mp, x: mp.factorial(x)),
     'factorial2': _scalar(MAX_FACTORIAL, lambda mp, x: mp.fac2(x)),
-    'gamma': _scalar(MAX_FACTORIAL, lambda mp, x: mp.gamma(x)), 'zeta': _scalar(40, _zeta),
-    'erf': _scalar(100, lambda mp, x: mp.erf(x)), 'erfc': _scalar(100, lambda mp, x: mp.erfc(x))} | {
+    'gamma': _scalar(MAX_FACTORIAL, lambda mp, x: mp.gamma(x)),
+    'zeta': _scalar(40, _zeta),
+    'erf': _scalar(100, lambda mp, x: mp.erf(x)),
+    'erfc': _scalar(100, lambda mp, x: mp.erfc(x)),
+  }
+  | {
     f: _scalar(_MAX_ANGLE, lambda mp, x, f=f: getattr(mp, f)(x))
-    for f in ('sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'atan', 'acot', 'asinh', 'acsch')} | {
-    f: _scalar(10 ** 9, lambda mp, x, f=f: getattr(mp, f)(x))
-    for f in ('sinh', 'cosh', 'tanh', 'coth', 'sech', 'csch')}
+    for f in ('sin', 'cos', 'tan', 'cot', 'sec', 'csc', 'atan', 'acot', 'asinh', 'acsch')
+  }
+  | {f: _scalar(10**9, lambda mp, x, f=f: getattr(mp, f)(x)) for f in ('sinh', 'cosh', 'tanh', 'coth', 'sech', 'csch')}
+)

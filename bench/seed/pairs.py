@@ -78,8 +78,7 @@ def _resolve_unit(node: Node, united: bool) -> Node:
   unit: Unit = node.value
   if not united:
     return ONE
-  bases = (power(Node('symbol', (), Name('unit', (str(k),))), number(p)) for k,
-      p in enumerate(unit.powers) if p)
+  bases = (power(Node('symbol', (), Name('unit', (str(k),))), number(p)) for k, p in enumerate(unit.powers) if p)
   return mul(number(unit.factor), *bases)
 
 
@@ -96,8 +95,12 @@ def _drop_hat(node: Node, keep: set[Name]) -> Node:
 def _ordered(reference: Node, prediction: Node, sides: list[Node]) -> frozenset[Name]:
   """Operators: names with a hat or a dagger somewhere in the pair, and the same names without. One alone
   commutes."""
-  marked = {n for t in (reference, prediction) for n in names(t)
-            if ('hat' in n.marks or '†' in n.marks) and 'vec' not in n.marks}
+  marked = {
+    n
+    for t in (reference, prediction)
+    for n in names(t)
+    if ('hat' in n.marks or '†' in n.marks) and 'vec' not in n.marks
+  }
   bases = {_without(_without(n, 'hat'), '†') for n in marked}
   found = frozenset(n for t in sides for n in names(t) if _without(_without(n, 'hat'), '†') in bases)
   return found if len(found) > 1 else frozenset()
@@ -125,8 +128,9 @@ def _ranks(reference: Node, prediction: Node) -> dict[Name | str, float]:
 
 
 def _letters(node: Node) -> list[Name | str]:
-  return list(dict.fromkeys(
-      n.value if n.head == 'symbol' else n.head for n in walk(node) if not n.args and n.head != 'number'))
+  return list(
+    dict.fromkeys(n.value if n.head == 'symbol' else n.head for n in walk(node) if not n.args and n.head != 'number')
+  )
 
 
 def branches(node: Node) -> tuple[Node, ...]:

@@ -229,7 +229,7 @@ class Parser:
     if self.ahead('{'):
       start = self.at
       self.skip_group()
-      return self.tokens[start + 1:self.at - 1]
+      return self.tokens[start + 1 : self.at - 1]
     if self.peek() is _END or self.peek().kind in ')}]&':
       raise ParseError('an empty script')
     start = self.at
@@ -241,7 +241,7 @@ class Parser:
         self.skip_group()
       if self.at == start + 1 and token.text in ('vec', 'hat', 'bar', 'tilde', 'mathcal', 'mathbb'):
         self.next()
-    return self.tokens[start:self.at]
+    return self.tokens[start : self.at]
 
   def skip_group(self) -> None:
     """Past the braced group that starts here."""
@@ -281,7 +281,7 @@ class Parser:
     """The tokens of a command's argument: a braced group, or one digit, letter or command."""
     token = self.peek()
     if token.kind == 'number' and len(token.text) > 1 and token.text.isdigit():
-      self.tokens = [*self.tokens[:self.at], Token('number', token.text[1:]), *self.tokens[self.at + 1:]]
+      self.tokens = [*self.tokens[: self.at], Token('number', token.text[1:]), *self.tokens[self.at + 1 :]]
       return [Token('number', token.text[0])]
     return self.script()
 
@@ -293,9 +293,45 @@ class Parser:
     return label(self.script())
 
 
-_STOPS = frozenset((
-    'end', ')', ']', '}', '\\}', 'close|', ',', ';', ':', '=', '<', '>', '&', 'row', 'begin_end', 'end', '/',
-    '+', '-',
-    '*', '!', '^', '_', "'", '%', '.', 'quad', '"', '\\pm', '\\mp', '\\times', '\\cdot', '\\rangle',
-    '\\rfloor', '\\rceil',
-    '\\in', '\\choose', '\\over'))
+_STOPS = frozenset(
+  (
+    'end',
+    ')',
+    ']',
+    '}',
+    '\\}',
+    'close|',
+    ',',
+    ';',
+    ':',
+    '=',
+    '<',
+    '>',
+    '&',
+    'row',
+    'begin_end',
+    'end',
+    '/',
+    '+',
+    '-',
+    '*',
+    '!',
+    '^',
+    '_',
+    "'",
+    '%',
+    '.',
+    'quad',
+    '"',
+    '\\pm',
+    '\\mp',
+    '\\times',
+    '\\cdot',
+    '\\rangle',
+    '\\rfloor',
+    '\\rceil',
+    '\\in',
+    '\\choose',
+    '\\over',
+  )
+)

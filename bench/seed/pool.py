@@ -38,8 +38,12 @@ class _Worker:
   def __init__(self, memory: int):
     path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get('PYTHONPATH'))))
     self.process = subprocess.Popen(
-        [sys.executable, '-P', '-m', 'bench.seed.worker', str(memory)], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': path}, bufsize=0)
+      [sys.executable, '-P', '-m', 'bench.seed.worker', str(memory)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': path},
+      bufsize=0,
+    )
     for pipe in (self.process.stdin, self.process.stdout):
       os.set_blocking(pipe.fileno(), False)
     self.job: _Job | None = None
@@ -48,13 +52,12 @@ class _Worker:
     self.start = time.monotonic()
 
   def send(self, job: _Job, settings: Settings) -> None:
-    message = {'pair': job.pair[:3], 'settings': _item_settings(job, settings),
-        'symbolic': job.fallback is not None}
+    message = {'pair': job.pair[:3], 'settings': _item_settings(job, settings), 'symbolic': job.fallback is not None}
     self.job, self.start = job, time.monotonic()
     self.outgoing = json.dumps(message).encode() + b'\n'
 
   def flush(self) -> None:
-    self.outgoing = self.outgoing[self.process.stdin.write(self.outgoing) or 0:]
+    self.outgoing = self.outgoing[self.process.stdin.write(self.outgoing) or 0 :]
 
   def read(self) -> dict | None:
     """A complete answer, if there is one. Raises EOFError when the process is gone."""
@@ -88,8 +91,10 @@ class Pool:
   def __init__(self, processes: int | None = None, *, limit: float = 20.0, memory: int = 1 << 30):
     self.processes = len(os.sched_getaffinity(0)) if processes is None else processes
     if self.processes < 1 or not limit > 0 or memory < 1 << 28:
-      raise ValueError(f'processes={processes}, limit={limit}, memory={memory}: '
-                       'expected at least 1 process, a positive limit and 256 MiB')
+      raise ValueError(
+        f'processes={processes}, limit={limit}, memory={memory}: '
+        'expected at least 1 process, a positive limit and 256 MiB'
+      )
     self.limit, self.memory = limit, memory
     self._workers: list[_Worker] = []
     self._failed_starts = 0
@@ -104,9 +109,14 @@ class Pool:
     while self._workers:
       self._workers.pop().close()
 
-  def score_many(self, pairs: Iterable[tuple[str, ...]], *, on_result: Callable[[int, Score],
-      None] | None = None,
-                 settings: Settings | None = None, **options) -> list[Score]:
+  def score_many(
+    self,
+    pairs: Iterable[tuple[str, ...]],
+    *,
+    on_result: Callable[[int, Score], None] | None = None,
+    settings: Settings | None = None,
+    **options,
+  ) -> list[Score]:
     """Scores of (reference, prediction, kind) or (reference, prediction, kind, symbols), in the same order.
 
     on_result is called with each index and score as soon as it is known, in any order. options: see
@@ -218,9 +228,16 @@ class Pool:
     self._workers.remove(worker)
 
 
-def score_many(pairs: Iterable[tuple[str, ...]], *, processes: int | None = None, limit: float = 20.0,
-               memory: int = 1 << 30, on_result: Callable[[int, Score], None] | None = None,
-               settings: Settings | None = None, **options) -> list[Score]:
+def score_many(
+  pairs: Iterable[tuple[str, ...]],
+  *,
+  processes: int | None = None,
+  limit: float = 20.0,
+  memory: int = 1 << 30,
+  on_result: Callable[[int, Score], None] | None = None,
+  settings: Settings | None = None,
+  **options,
+) -> list[Score]:
   """`Pool.score_many` with a pool of its own. processes: one for each usable core by default."""
   with Pool(processes, limit=limit, memory=memory) as pool:
     return pool.score_many(pairs, on_result=on_result, settings=settings, **options)

@@ -59,8 +59,7 @@ def _points(wanted, given, settings: Settings) -> float:
   if wanted == 0:
     return 100.0 if given == 0 else 0.0
   error = abs(given - wanted) / abs(wanted)
-  return next((float(points) for border, points in TIERS[settings.tiers] if error <= border * (1 + _SLACK)),
-      0.0)
+  return next((float(points) for border, points in TIERS[settings.tiers] if error <= border * (1 + _SLACK)), 0.0)
 
 
 def _quantity(text: str, job) -> tuple[object, Unit | None]:
@@ -139,8 +138,9 @@ def _unit_power(unit: Unit, exponent: Node, budget) -> Unit:
 def _sum(values, found) -> Node:
   if not all(u and u.powers == found[0].powers for u in found if found[0]) or not found[0]:
     raise NotANumber('a sum of different units')
-  return add(*(_scaled(v, Unit(Fraction(u.factor) / Fraction(found[0].factor), u.powers)) for v,
-      u in zip(values, found)))
+  return add(
+    *(_scaled(v, Unit(Fraction(u.factor) / Fraction(found[0].factor), u.powers)) for v, u in zip(values, found))
+  )
 
 
 def _scaled(value: Node, unit: Unit | None) -> Node:

@@ -37,16 +37,14 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if a.value != b.value:
     return Verdict.DIFFERENT
   if len(a.value) > 1 or a.value == ('\\in',):
-    verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args,
-        b.args)]
+    verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
     return next((v for v in (Verdict.DIFFERENT, Verdict.UNDECIDED) if v in verdicts), Verdict.EQUAL)
   f, g = canonical(gap(a), context), canonical(gap(b), context)
   verdict = proportional(f, g, context)
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
     return Verdict.EQUAL if ratio is not None and ratio.imag == 0 and ratio.real > 0 else Verdict.DIFFERENT
-  if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context),
-      context):
+  if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context), context):
     return Verdict.EQUAL
   return verdict
 
@@ -77,8 +75,7 @@ def _to_twin(node: Node) -> Node:
 def factor(f: Node, g: Node, context: Context):
   """g / f at one point, for trees known to be proportional; None where that has no value."""
   if any(n.head in OPAQUE for t in (f, g) for n in walk(t)):
-    f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f,
-        g))
+    f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f, g))
   for attempt in range(1, 8):
     point = Point({}, 32, context.budget)
     for k, name in enumerate(dict.fromkeys((*names(f), *names(g)))):
@@ -113,7 +110,8 @@ def _solved_alike(f: Node, g: Node, context: Context) -> bool:
 def _linear(tree: Node, name: Name, context: Context) -> tuple[Node, Node]:
   """The constant and the coefficient of a tree linear in a symbol. ValueError where it is not."""
   at: Callable = lambda value: canonical(
-      rewrite(tree, lambda n: value if n.head == 'symbol' and n.value == name else n), context)
+    rewrite(tree, lambda n: value if n.head == 'symbol' and n.value == name else n), context
+  )
   constant = at(ZERO)
   slope = canonical(subtract(at(ONE), constant), context)
   line = canonical(add(constant, mul(slope, Node('symbol', (), name))), context)

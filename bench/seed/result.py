@@ -35,8 +35,12 @@ class Settings:
 
   def __post_init__(self):
     object.__setattr__(self, 'tiers', TIER_ALIASES.get(self.tiers, self.tiers))
-    for name, allowed in (('tiers', TIERS), ('mode', ('strict', 'compat')), ('log_base', ('e', '10')),
-                          ('lone_unit', ('compare', 'zero'))):
+    for name, allowed in (
+      ('tiers', TIERS),
+      ('mode', ('strict', 'compat')),
+      ('log_base', ('e', '10')),
+      ('lone_unit', ('compare', 'zero')),
+    ):
       if getattr(self, name) not in allowed:
         raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
     if self.mode == 'compat' and importlib.util.find_spec('latex2sympy2_extended') is None:

@@ -12,12 +12,23 @@ from bench.seed.result import KINDS, Mark, Score, Settings
 from bench.seed.tokens import tokenize
 
 _RECURSION = 12_000
-_SCORERS = {'Expression': kinds.expression, 'Equation': kinds.equation, 'Tuple': kinds.tuple_,
-            'Interval': kinds.interval}
+_SCORERS = {
+  'Expression': kinds.expression,
+  'Equation': kinds.equation,
+  'Tuple': kinds.tuple_,
+  'Interval': kinds.interval,
+}
 
 
-def score(reference: str, prediction: str | None, kind: str, *, settings: Settings | None = None,
-          symbolic: bool = False, **options) -> Score:
+def score(
+  reference: str,
+  prediction: str | None,
+  kind: str,
+  *,
+  settings: Settings | None = None,
+  symbolic: bool = False,
+  **options,
+) -> Score:
   """SEED points of a prediction against a reference, both LaTeX.
 
   kind is one of `KINDS`; options are the fields of `Settings`. The call never raises for what a prediction
@@ -36,9 +47,9 @@ def score(reference: str, prediction: str | None, kind: str, *, settings: Settin
     raise TypeError(f'the prediction must be text or None, not {type(prediction).__name__}')
   start = time.perf_counter()
   mark = _mark(reference, prediction, kind, settings, symbolic)
-  return Score(mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode,
-      settings.tiers,
-               flags=mark.flags)
+  return Score(
+    mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode, settings.tiers, flags=mark.flags
+  )
 
 
 def _mark(reference: str, prediction: str | None, kind: str, settings: Settings, symbolic: bool) -> Mark:
@@ -46,6 +57,7 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
     return Mark(0.0, status='no_answer')
   if settings.mode == 'compat':
     from bench.seed import compat
+
     return compat.mark(reference, prediction, kind, settings)
   if _trimmed(reference) == _trimmed(prediction):
     return Mark(100.0, 'text')
@@ -74,7 +86,7 @@ def _reading(settings: Settings) -> Reading:
     with contextlib.suppress(SeedError):
       tokens = tokenize(settings.symbols)
       for k, token in enumerate(tokens):
-        alone = all(t.kind != 'letter' for t in tokens[max(k - 1, 0):k] + tokens[k + 1:k + 2])
+        alone = all(t.kind != 'letter' for t in tokens[max(k - 1, 0) : k] + tokens[k + 1 : k + 2])
         after = k + 1 < len(tokens) and tokens[k + 1].kind in '_^'
         before = k and tokens[k - 1].kind in '_^'
         if token.kind == 'letter' and alone and not after and not before:

@@ -4,42 +4,142 @@ from bench.seed.nodes import words
 
 _LETTERS = 'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ'
 _NAMES = (
-    'alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon '
-    'varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi '
-    'vartheta varrho')
+  'alpha beta gamma delta varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon '
+  'varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon phi '
+  'vartheta varrho'
+)
 UNICODE = {c: f'\\{name} ' for c, name in zip(_LETTERS, _NAMES.split())} | {
-    'ħ': r'\hbar ', 'ℏ': r'\hbar ', '∞': r'\infty ', '×': r'\times ', '·': r'\cdot ', '⋅': r'\cdot ',
-    '−': '-',
-    '–': '-', '±': r'\pm ', '∓': r'\mp ', '÷': '/', '√': r'\sqrt ', '∂': r'\partial ', '∇': r'\nabla ',
-    '∫': r'\int ', '∑': r'\sum ', '∏': r'\prod ', '≤': r'\leq ', '≥': r'\geq ', '≠': r'\neq ',
-    '≈': r'\approx ',
-    '≃': r'\simeq ', '≡': r'\equiv ', '∝': r'\propto ', '∈': r'\in ', '∪': r'\cup ', '→': r'\to ', '′': "'",
-    '″': "''", '’': "'", '†': r'\dagger ', '⟨': r'\langle ', '⟩': r'\rangle ', '°': r'^{\circ}', 'µ': r'\mu ',
-    '\u00c5': r'\AA ', '\u212b': r'\AA ', '\u2126': r'\Omega ', '℃': r'^{\circ}\mathrm{C}', '，': ',',
-    '（': '(',
-    '）': ')', '．': '.', '…': r'\ldots ', 'ℓ': r'\ell ', '\u2009': ' ', '\u202f': ' ', '\u00a0': ' ',
-    '\u200b': ' '}
+  'ħ': r'\hbar ',
+  'ℏ': r'\hbar ',
+  '∞': r'\infty ',
+  '×': r'\times ',
+  '·': r'\cdot ',
+  '⋅': r'\cdot ',
+  '−': '-',
+  '–': '-',
+  '±': r'\pm ',
+  '∓': r'\mp ',
+  '÷': '/',
+  '√': r'\sqrt ',
+  '∂': r'\partial ',
+  '∇': r'\nabla ',
+  '∫': r'\int ',
+  '∑': r'\sum ',
+  '∏': r'\prod ',
+  '≤': r'\leq ',
+  '≥': r'\geq ',
+  '≠': r'\neq ',
+  '≈': r'\approx ',
+  '≃': r'\simeq ',
+  '≡': r'\equiv ',
+  '∝': r'\propto ',
+  '∈': r'\in ',
+  '∪': r'\cup ',
+  '→': r'\to ',
+  '′': "'",
+  '″': "''",
+  '’': "'",
+  '†': r'\dagger ',
+  '⟨': r'\langle ',
+  '⟩': r'\rangle ',
+  '°': r'^{\circ}',
+  'µ': r'\mu ',
+  '\u00c5': r'\AA ',
+  '\u212b': r'\AA ',
+  '\u2126': r'\Omega ',
+  '℃': r'^{\circ}\mathrm{C}',
+  '，': ',',
+  '（': '(',
+  '）': ')',
+  '．': '.',
+  '…': r'\ldots ',
+  'ℓ': r'\ell ',
+  '\u2009': ' ',
+  '\u202f': ' ',
+  '\u00a0': ' ',
+  '\u200b': ' ',
+}
 SUPERSCRIPTS = dict(zip('⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻', '0123456789+-'))
 SUBSCRIPTS = dict(zip('₀₁₂₃₄₅₆₇₈₉', '0123456789'))
 
 ALIASES = {
-    'dfrac': 'frac', 'tfrac': 'frac', 'cfrac': 'frac', 'nicefrac': 'frac', 'sfrac': 'frac',
-    'dbinom': 'binom', 'tbinom': 'binom', 'epsilon': 'varepsilon', 'hslash': 'hbar', 'le': 'leq',
-    'leqslant': 'leq', 'leqq': 'leq', 'ge': 'geq', 'geqslant': 'geq', 'geqq': 'geq', 'ne': 'neq', 'lt': '<',
-    'gt': '>', 'ast': '*', 'star': '*', 'vert': '|', 'mid': '|', 'lbrace': '\\{', 'rbrace': '\\}',
-    'lbrack': '[', 'rbrack': ']', 'colon': ':', 'arrow': 'to', 'rightarrow': 'to', 'longrightarrow': 'to',
-    'Rightarrow': 'implies', 'Longrightarrow': 'implies', 'iff': 'implies', 'Leftrightarrow': 'implies',
-    'dag': 'dagger', 'bm': 'vec', 'boldsymbol': 'vec', 'mathbf': 'vec', 'pmb': 'vec', 'textbf': 'vec',
-    'bf': 'vec', 'overrightarrow': 'vec', 'widehat': 'hat', 'widetilde': 'tilde', 'dots': 'ldots',
-    'cdots': 'ldots', 'dotsc': 'ldots', 'lVert': '\\|', 'rVert': '\\|', 'Vert': '\\|', 'div': '/',
-    'imath': 'i', 'lparen': '(', 'rparen': ')', 'Tr': 'tr', 'tg': 'tan', 'ctg': 'cot', 'arctg': 'arctan',
-    'sh': 'sinh', 'ch': 'cosh', 'th': 'tanh', 'lvert': 'open|', 'rvert': 'close|', 'degree': 'circ',
-    'bullet': 'cdot', 'ohm': 'Omega', 'angstrom': 'AA', 'lesssim': 'lesssim', 'upmu': 'mu', 'micro': 'mu',
-    'abs': 'abs'}
+  'dfrac': 'frac',
+  'tfrac': 'frac',
+  'cfrac': 'frac',
+  'nicefrac': 'frac',
+  'sfrac': 'frac',
+  'dbinom': 'binom',
+  'tbinom': 'binom',
+  'epsilon': 'varepsilon',
+  'hslash': 'hbar',
+  'le': 'leq',
+  'leqslant': 'leq',
+  'leqq': 'leq',
+  'ge': 'geq',
+  'geqslant': 'geq',
+  'geqq': 'geq',
+  'ne': 'neq',
+  'lt': '<',
+  'gt': '>',
+  'ast': '*',
+  'star': '*',
+  'vert': '|',
+  'mid': '|',
+  'lbrace': '\\{',
+  'rbrace': '\\}',
+  'lbrack': '[',
+  'rbrack': ']',
+  'colon': ':',
+  'arrow': 'to',
+  'rightarrow': 'to',
+  'longrightarrow': 'to',
+  'Rightarrow': 'implies',
+  'Longrightarrow': 'implies',
+  'iff': 'implies',
+  'Leftrightarrow': 'implies',
+  'dag': 'dagger',
+  'bm': 'vec',
+  'boldsymbol': 'vec',
+  'mathbf': 'vec',
+  'pmb': 'vec',
+  'textbf': 'vec',
+  'bf': 'vec',
+  'overrightarrow': 'vec',
+  'widehat': 'hat',
+  'widetilde': 'tilde',
+  'dots': 'ldots',
+  'cdots': 'ldots',
+  'dotsc': 'ldots',
+  'lVert': '\\|',
+  'rVert': '\\|',
+  'Vert': '\\|',
+  'div': '/',
+  'imath': 'i',
+  'lparen': '(',
+  'rparen': ')',
+  'Tr': 'tr',
+  'tg': 'tan',
+  'ctg': 'cot',
+  'arctg': 'arctan',
+  'sh': 'sinh',
+  'ch': 'cosh',
+  'th': 'tanh',
+  'lvert': 'open|',
+  'rvert': 'close|',
+  'degree': 'circ',
+  'bullet': 'cdot',
+  'ohm': 'Omega',
+  'angstrom': 'AA',
+  'lesssim': 'lesssim',
+  'upmu': 'mu',
+  'micro': 'mu',
+  'abs': 'abs',
+}
 DROPPED = words(
-    'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag '
-    'boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr Bigl '
-    'Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm')
+  'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag '
+  'boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr Bigl '
+  'Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'
+)
 SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
 ROMAN = words('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up')
 TEXT = words('text textnormal mbox hbox textsf texttt operatorname emph')
@@ -50,5 +150,5 @@ WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace
 
 # Function names that count without a backslash.
 PLAIN_FUNCTIONS = words(
-    'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh '
-    'arctanh')
+  'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh arctanh'
+)

@@ -7,19 +7,18 @@ from bench.seed.nodes import Node, ParseError, words
 from bench.seed.parser import Reading, parse_tokens
 from bench.seed.tokens import Token, sign, tokenize
 
-EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq',
-    '\\triangleq'))
+EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
 # Each inequality and its mirror image; one of the two is the normal form.
 MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
 ORDER = frozenset((*MIRROR, *MIRROR.values()))
 RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
 _OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
 _CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
-_WRAPPERS = words(
-    'equation align aligned gathered gather split multline eqnarray displaymath math')
+_WRAPPERS = words('equation align aligned gathered gather split multline eqnarray displaymath math')
 _CONDITIONS = words(
-    'for where if when with at as in provided assuming and or since because such given while per is are '
-    'on the let unless only so')
+  'for where if when with at as in provided assuming and or since because such given while per is are '
+  'on the let unless only so'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[lis
   """The pieces between the top-level tokens with these signs, and those signs."""
   cuts = [k for k in top_level(tokens) if sign(tokens[k]) in signs]
   edges = [-1, *cuts, len(tokens)]
-  return [tokens[a + 1:b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
+  return [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
 
 
 def statement(tokens: list[Token]) -> Statement:

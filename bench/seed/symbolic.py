@@ -14,15 +14,30 @@ from bench.seed.nodes import INFINITY, OPAQUE, Node
 
 _CONSTANTS = {'pi': sympy.pi, 'e': sympy.E, 'i': sympy.I, INFINITY.head: sympy.oo}
 _SAME_NAMES = (
-    'sin cos tan cot sec csc sinh cosh tanh coth sech csch asin acos atan acot asec acsc asinh acosh '
-    'atanh acoth asech acsch')
+  'sin cos tan cot sec csc sinh cosh tanh coth sech csch asin acos atan acot asec acsc asinh acosh '
+  'atanh acoth asech acsch'
+)
 _FUNCTIONS = {
-    'add': sympy.Add, 'mul': sympy.Mul, 'pow': sympy.Pow, 'ln': sympy.log, 'abs': sympy.Abs, 're': sympy.re,
-    'im': sympy.im, 'arg': sympy.arg, 'sign': sympy.sign, 'conjugate': sympy.conjugate,
-    'factorial': sympy.factorial,
-    'factorial2': sympy.factorial2, 'binomial': sympy.binomial, 'gamma': sympy.gamma, 'zeta': sympy.zeta,
-    'erf': sympy.erf, 'erfc': sympy.erfc, 'min': sympy.Min, 'max': sympy.Max} | {
-    name: getattr(sympy, name) for name in _SAME_NAMES.split()}
+  'add': sympy.Add,
+  'mul': sympy.Mul,
+  'pow': sympy.Pow,
+  'ln': sympy.log,
+  'abs': sympy.Abs,
+  're': sympy.re,
+  'im': sympy.im,
+  'arg': sympy.arg,
+  'sign': sympy.sign,
+  'conjugate': sympy.conjugate,
+  'factorial': sympy.factorial,
+  'factorial2': sympy.factorial2,
+  'binomial': sympy.binomial,
+  'gamma': sympy.gamma,
+  'zeta': sympy.zeta,
+  'erf': sympy.erf,
+  'erfc': sympy.erfc,
+  'min': sympy.Min,
+  'max': sympy.Max,
+} | {name: getattr(sympy, name) for name in _SAME_NAMES.split()}
 
 
 def equal(a: Node, b: Node, context: Context) -> bool:

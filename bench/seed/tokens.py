@@ -44,7 +44,6 @@ _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 
 
-
 def tokenize(text: str, *, units: bool = False) -> list[Token]:
   r"""Tokens of a LaTeX text. `units`: bare letters are joined to runs, and digit groups and 1e5 are numbers.
 
@@ -78,7 +77,6 @@ def _scripted(text: str, mark: str, digits: dict[str, str]) -> str:
 
 
 class _Scanner:
-
   def __init__(self, text: str, units: bool, roman: bool = False, level: int = 0):
     self.text, self.units, self.roman, self.level = text, units, roman, level
     self.at, self.out = 0, []
@@ -88,7 +86,7 @@ class _Scanner:
       c = self.text[self.at]
       if c in ' ~$`':
         self.at += 1
-      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1:self.at + 2].isdecimal()):
+      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1 : self.at + 2].isdecimal()):
         self._number()
       elif c.isascii() and c.isalpha():
         self._letters()
@@ -158,7 +156,7 @@ class _Scanner:
       if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
         self.at = note.end()
         self._argument()
-    elif name == 'not' and self.text[self.at:].lstrip().startswith('='):
+    elif name == 'not' and self.text[self.at :].lstrip().startswith('='):
       self.at = self.text.index('=', self.at) + 1
       self._emit('command', 'neq')
     elif name in SKIP_ARGUMENT:
@@ -172,13 +170,12 @@ class _Scanner:
       elif name.isalpha():
         self._emit('command', name)
       else:
-        sign = {'\\{': '\\{', '{': '\\{', '\\}': '\\}', '}': '\\}', '|': '|', '%': '%', '\\|': '|',
-            '\\': 'row'}
+        sign = {'\\{': '\\{', '{': '\\{', '\\}': '\\}', '}': '\\}', '|': '|', '%': '%', '\\|': '|', '\\': 'row'}
         self._emit(sign.get(name, name), name)
 
   def _fence(self, name):
     """After left and right: a dot is nothing, a bar is an opening or a closing one."""
-    rest = self.text[self.at:].lstrip(' ')
+    rest = self.text[self.at :].lstrip(' ')
     self.at = len(self.text) - len(rest)
     bar = next((b for b in ('|', '\\vert', '\\lvert', '\\rvert', '\\|') if rest.startswith(b)), None)
     if rest.startswith('.'):
@@ -191,11 +188,11 @@ class _Scanner:
     """The braced argument (or the single character) that follows, as text."""
     brace = _ARGUMENT.match(self.text, self.at)
     if not brace:
-      rest = self.text[self.at:].lstrip(' ')
+      rest = self.text[self.at :].lstrip(' ')
       self.at = len(self.text) - len(rest) + 1
       return rest[:1]
     end = closing(self.text, brace.end())
-    content, self.at = self.text[brace.end():end], end + 1
+    content, self.at = self.text[brace.end() : end], end + 1
     return content
 
   def _text(self, content):

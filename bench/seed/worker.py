@@ -18,8 +18,7 @@ from bench.seed.scoring import score
 def _answer(job: dict) -> dict:
   try:
     settings = Settings(**job['settings'])
-    return {'score': dataclasses.asdict(
-        score(*job['pair'], settings=settings, symbolic=job['symbolic']))}
+    return {'score': dataclasses.asdict(score(*job['pair'], settings=settings, symbolic=job['symbolic']))}
   except MemoryError:
     return {'memory': True}
   except Exception:

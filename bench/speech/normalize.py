@@ -11,8 +11,9 @@ _SPEAKER = re.compile(r'^\s*\[?(?:speaker|spk)[ _]?\d+\]?\s*:', re.IGNORECASE | 
 _TIMES = re.compile(r'<\|\d+(?:\.\d+)?\|>|[\[(]\s*\d[\d:.,]*\s*(?:-->|-|–|,)\s*\d[\d:.,]*\s*[\])]')
 
 _CHINESE_PUNCTUATION = (
-    '＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､　、〃'
-    '〈〉《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏﹑﹔·！？｡。')
+  '＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､　、〃'
+  '〈〉《》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏﹑﹔·！？｡。'
+)
 _SEED_DELETE = str.maketrans('', '', (string.punctuation + _CHINESE_PUNCTUATION).replace("'", ''))
 
 LONGEST = 1_000_000
@@ -36,6 +37,7 @@ def strip_tags(text: str) -> str:
 @functools.cache
 def _whisper_english() -> Callable[[str], str]:
   from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
   # The spelling table is OpenAI's; transformers wants it from a checkpoint's folder, whisper-normalizer ships
   # it.
   table = importlib.resources.files('whisper_normalizer') / 'normalizers' / 'english.json'
@@ -45,6 +47,7 @@ def _whisper_english() -> Callable[[str], str]:
 @functools.cache
 def _whisper_basic(characters: bool) -> Callable[[str], str]:
   from transformers.models.whisper.english_normalizer import BasicTextNormalizer
+
   return BasicTextNormalizer(remove_diacritics=characters, split_letters=characters)
 
 
@@ -57,12 +60,12 @@ def _seed_tts_chinese(text: str) -> str:
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {
-    'none': lambda text: text,
-    'whisper_english': lambda text: _whisper_english()(text),
-    'whisper_basic': lambda text: _whisper_basic(False)(text),
-    'whisper_basic_chars': lambda text: _whisper_basic(True)(text),
-    'seed_tts_en': _seed_tts,
-    'seed_tts_zh': _seed_tts_chinese,
+  'none': lambda text: text,
+  'whisper_english': lambda text: _whisper_english()(text),
+  'whisper_basic': lambda text: _whisper_basic(False)(text),
+  'whisper_basic_chars': lambda text: _whisper_basic(True)(text),
+  'seed_tts_en': _seed_tts,
+  'seed_tts_zh': _seed_tts_chinese,
 }
 
 

@@ -34,7 +34,7 @@ def read_segments(text: str) -> list[Segment] | None:
     return None
   decode, found, at = json.JSONDecoder().raw_decode, [], start + 1
   while True:
-    at += len(text[at:at + 100]) - len(text[at:at + 100].lstrip(' \n\r\t,'))
+    at += len(text[at : at + 100]) - len(text[at : at + 100].lstrip(' \n\r\t,'))
     if at >= len(text) or text[at] != '{':
       break
     try:
@@ -48,9 +48,9 @@ def read_segments(text: str) -> list[Segment] | None:
 def _is_segment(value) -> bool:
   lower = {str(k).lower(): v for k, v in value.items()}
   times = [lower.get('start'), lower.get('end')]
-  return all(isinstance(t, (int, float)) and not isinstance(t,
-                                                            bool) and math.isfinite(t) for t in times) and (
-      isinstance(lower.get('content', lower.get('text')), str))
+  return all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times) and (
+    isinstance(lower.get('content', lower.get('text')), str)
+  )
 
 
 def make_segment(value: dict) -> Segment:
@@ -59,30 +59,41 @@ def make_segment(value: dict) -> Segment:
     raise ValueError('a segment needs numbers start and end, and a text')
   lower = {str(k).lower(): v for k, v in value.items()}
   speaker = lower.get('speaker')
-  return Segment(float(lower['start']), float(lower['end']), '' if speaker is None else str(speaker),
-                 lower.get('content', lower.get('text')))
+  return Segment(
+    float(lower['start']),
+    float(lower['end']),
+    '' if speaker is None else str(speaker),
+    lower.get('content', lower.get('text')),
+  )
 
 
-def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment],
-          normalise: Callable[[str], str]) -> Edits:
+def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise: Callable[[str], str]) -> Edits:
   """WER of each speaker's words put together, speakers assigned one to one for the fewest edits."""
   ours, theirs = _words(reference, normalise), _words(hypothesis, normalise)
-  return _best_assignment(list(ours.values()), list(theirs.values()),
-                          lambda a, b: edits([w for w, _, _ in a], [w for w, _, _ in b]))
+  return _best_assignment(
+    list(ours.values()), list(theirs.values()), lambda a, b: edits([w for w, _, _ in a], [w for w, _, _ in b])
+  )
 
 
-def tcpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise: Callable[[str], str], *,
-           collar: float = COLLAR) -> Edits:
+def tcpwer(
+  reference: Sequence[Segment],
+  hypothesis: Sequence[Segment],
+  normalise: Callable[[str], str],
+  *,
+  collar: float = COLLAR,
+) -> Edits:
   """cpWER in which a word aligns only with one whose span, widened by the collar, holds its middle.
 
   A segment's time is shared among its words by their length in characters, as meeteval does by default.
   """
   ours, theirs = _words(reference, normalise), _words(hypothesis, normalise)
+
   def timed(a, b):
     starts, ends = (np.array([word[k] for word in a]).reshape(-1, 1) for k in (1, 2))
     middles = np.array([(start + end) / 2 for _, start, end in b]).reshape(1, -1)
     near = (starts - collar <= middles) & (middles <= ends + collar)
     return aligned([w for w, _, _ in a], [w for w, _, _ in b], near)
+
   return _best_assignment(list(ours.values()), list(theirs.values()), timed)
 
 
@@ -96,8 +107,8 @@ def _words(segments: Sequence[Segment], normalise) -> dict[str, list[tuple[str, 
     ends = list(itertools.accumulate(len(word) for word in words))
     second = (s.end - s.start) / ends[-1]
     speakers.setdefault(s.speaker, []).extend(
-        (word, s.start + (end - len(word)) * second, s.start + end * second)
-        for word, end in zip(words, ends))
+      (word, s.start + (end - len(word)) * second, s.start + end * second) for word, end in zip(words, ends)
+    )
   return speakers
 
 
@@ -127,8 +138,9 @@ class Diarization:
     return self.missed + self.false_alarm + self.confused
 
 
-def der(reference: Sequence[Segment], hypothesis: Sequence[Segment], *, collar: float = 0.0,
-        overlap: bool = True) -> Diarization:
+def der(
+  reference: Sequence[Segment], hypothesis: Sequence[Segment], *, collar: float = 0.0, overlap: bool = True
+) -> Diarization:
   """Diarization error over the best one-to-one mapping of speakers.
 
   collar: seconds on each side of a reference boundary that are not scored. overlap: score time with several

@@ -11,18 +11,18 @@ from bench.speech import speakers
 from bench.speech.normalize import normaliser, strip_tags, unbearable
 from bench.speech.wer import character_edits, word_edits
 from bench.task import (
-    NO_ANSWER,
-    OK,
-    Answer,
-    Data,
-    Example,
-    Item,
-    Outcome,
-    Problem,
-    Sampling,
-    Task,
-    each,
-    user_message,
+  NO_ANSWER,
+  OK,
+  Answer,
+  Data,
+  Example,
+  Item,
+  Outcome,
+  Problem,
+  Sampling,
+  Task,
+  each,
+  user_message,
 )
 
 TRANSCRIBE = 'Transcribe the speech in this recording.'
@@ -30,8 +30,14 @@ UNITS = {'word': word_edits, 'character': character_edits}
 BAD = 0.5
 
 
-def asr(*, normalise: str = 'whisper_english', unit: str = 'word', collar: float = speakers.COLLAR,
-        der_collar: float = 0.25, overlap: bool = True) -> Task:
+def asr(
+  *,
+  normalise: str = 'whisper_english',
+  unit: str = 'word',
+  collar: float = speakers.COLLAR,
+  der_collar: float = 0.25,
+  overlap: bool = True,
+) -> Task:
   """Recognition. normalise: text normaliser.
 
   unit: word or character. collar: of tcpWER. der_collar, overlap: of DER.
@@ -39,17 +45,19 @@ def asr(*, normalise: str = 'whisper_english', unit: str = 'word', collar: float
   if unit not in UNITS:
     raise ValueError(f'unit is {unit!r}, expected one of {", ".join(UNITS)}')
   return Task(
-      name='asr',
-      primary='wer' if unit == 'word' else 'cer',
-      template=TRANSCRIBE,
-      load=_load_asr,
-      prompt=_prompt,
-      score=each(functools.partial(_score_asr, normalise=normaliser(normalise), unit=unit, collar=collar,
-                                   der_collar=der_collar, overlap=overlap)),
-      sampling=Sampling(max_tokens=16_384),
-      settings={'normaliser': normalise, 'unit': unit, 'collar': collar, 'der_collar': der_collar,
-                'overlap': overlap},
-      group_metrics=('wer' if unit == 'word' else 'cer',),
+    name='asr',
+    primary='wer' if unit == 'word' else 'cer',
+    template=TRANSCRIBE,
+    load=_load_asr,
+    prompt=_prompt,
+    score=each(
+      functools.partial(
+        _score_asr, normalise=normaliser(normalise), unit=unit, collar=collar, der_collar=der_collar, overlap=overlap
+      )
+    ),
+    sampling=Sampling(max_tokens=16_384),
+    settings={'normaliser': normalise, 'unit': unit, 'collar': collar, 'der_collar': der_collar, 'overlap': overlap},
+    group_metrics=('wer' if unit == 'word' else 'cer',),
   )
 
 
@@ -68,9 +76,11 @@ def _asr_example(where: str, row: Mapping, *, folder: Path) -> Example:
   text = need(row, 'text') if segments is None else ' '.join(s.text for s in segments)
   groups = {name: str(row[name]) for name in ('dataset', 'language') if row.get(name)}
   audio = row.get('audio')
-  return Example(row_id(row, where), {'text': text, 'segments': segments,
-                                      'audio': str(folder / audio) if isinstance(audio, str) else None},
-                 groups)
+  return Example(
+    row_id(row, where),
+    {'text': text, 'segments': segments, 'audio': str(folder / audio) if isinstance(audio, str) else None},
+    groups,
+  )
 
 
 def _prompt(example: Example) -> list[dict]:
@@ -96,8 +106,7 @@ def _score_asr(example: Example, answer: Answer, *, normalise, unit, collar, der
   if reference is not None:
     scores |= _speaker_scores(reference, segments or [], plain, collar, der_collar, overlap)
     status = status if segments is not None or status != OK else 'no_segments'
-  return Outcome(status, plain(text)[:20_000],
-                 {name: tuple(map(float, pair)) for name, pair in scores.items()})
+  return Outcome(status, plain(text)[:20_000], {name: tuple(map(float, pair)) for name, pair in scores.items()})
 
 
 def _usable(text: str, normalise) -> tuple[str, str]:
@@ -117,8 +126,7 @@ def _speaker_scores(reference, hypothesis, plain, collar, der_collar, overlap) -
   cp = speakers.cpwer(reference, hypothesis, plain)
   tcp = speakers.tcpwer(reference, hypothesis, plain, collar=collar)
   time = speakers.der(reference, hypothesis, collar=der_collar, overlap=overlap)
-  return {'cpwer': (cp.total, cp.length), 'tcpwer': (tcp.total, tcp.length),
-          'der': (time.errors, time.speech)}
+  return {'cpwer': (cp.total, cp.length), 'tcpwer': (tcp.total, tcp.length), 'der': (time.errors, time.speech)}
 
 
 def tts(*, language: str = 'en', audio: str = '', embeddings: str = '', embedder: str = '') -> Task:
@@ -134,17 +142,19 @@ def tts(*, language: str = 'en', audio: str = '', embeddings: str = '', embedder
     raise ValueError('embeddings and embedder go together')
   vectors = _vectors(embeddings) if embeddings else None
   return Task(
-      name='tts',
-      primary='wer',
-      template=TRANSCRIBE,
-      load=functools.partial(_load_tts, audio=audio),
-      prompt=_prompt,
-      score=each(functools.partial(_score_tts, normalise=normaliser(f'seed_tts_{language}'),
-                                   vectors=vectors)),
-      sampling=Sampling(max_tokens=2048),
-      settings={'normaliser': f'seed_tts_{language}', 'embedder': embedder,
-                'embeddings': sha256(Path(embeddings)) if embeddings else ''},
-      extras=_bad_utterances,
+    name='tts',
+    primary='wer',
+    template=TRANSCRIBE,
+    load=functools.partial(_load_tts, audio=audio),
+    prompt=_prompt,
+    score=each(functools.partial(_score_tts, normalise=normaliser(f'seed_tts_{language}'), vectors=vectors)),
+    sampling=Sampling(max_tokens=2048),
+    settings={
+      'normaliser': f'seed_tts_{language}',
+      'embedder': embedder,
+      'embeddings': sha256(Path(embeddings)) if embeddings else '',
+    },
+    extras=_bad_utterances,
   )
 
 
@@ -167,13 +177,13 @@ def _load_tts(path: str, *, audio: str) -> Data:
   if audio:
     missing = [e.fields['audio'] for e in examples.values() if not Path(e.fields['audio']).is_file()]
     if missing:
-      raise FileNotFoundError(f'{len(missing)} of {len(examples)} synthesised files are missing, '
-                              f'first {missing[0]}')
+      raise FileNotFoundError(f'{len(missing)} of {len(examples)} synthesised files are missing, first {missing[0]}')
   return Data(tuple(examples.values()), len(lines), {Path(path).name: sha256(Path(path))}, tuple(skipped))
 
 
 def _vectors(path: str) -> Mapping:
   import numpy as np
+
   with np.load(path, allow_pickle=False) as stored:
     return {name: stored[name].astype(float).ravel() for name in stored.files}
 
@@ -192,8 +202,11 @@ def _score_tts(example: Example, answer: Answer, *, normalise, vectors) -> Outco
   text, status = _usable(answer.text, normalise)
   counts = word_edits(normalise(example.fields['text']), normalise(text))
   rate = counts.total / counts.length if counts.length else float(counts.total > 0)
-  scores = {'wer': (rate, 1.0), 'pooled wer': (float(counts.total), float(counts.length)),
-            'above 50 %': (float(rate > BAD), 1.0)}
+  scores = {
+    'wer': (rate, 1.0),
+    'pooled wer': (float(counts.total), float(counts.length)),
+    'above 50 %': (float(rate > BAD), 1.0),
+  }
   if rate <= BAD:
     scores['wer of the rest'] = (rate, 1.0)
   if vectors is not None:
@@ -209,5 +222,4 @@ def _bad_utterances(items: Sequence[Item]) -> dict:
   """How many utterances lie above 50 %, and the spread of the similarities."""
   similar = [item.scores['similarity'][0] for item in items if 'similarity' in item.scores]
   spread = {'variance of similarity': statistics.pvariance(similar)} if similar else {}
-  return {'utterances above 50 %': sum(item.scores['above 50 %'][0] > 0 for item in items),
-          **spread}
+  return {'utterances above 50 %': sum(item.scores['above 50 %'][0] > 0 for item in items), **spread}

@@ -43,6 +43,7 @@ def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
   pairs of more than 200 million cells.
   """
   import jiwer
+
   split = jiwer.ReduceToListOfListOfWords()
   whole = jiwer.process_words(' '.join(reference), ' '.join(hypothesis), split, split)
   if len(reference) * len(hypothesis) > MAX_CELLS:

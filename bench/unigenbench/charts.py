@@ -48,8 +48,7 @@ def _bars(points, values: Mapping, folder: str) -> str:
   heights = [100 * values[p.en]['value'] for p in points]
   low = [max(0.0, h - 100 * values[p.en]['low']) for p, h in zip(points, heights)]
   high = [max(0.0, 100 * values[p.en]['high'] - h) for p, h in zip(points, heights)]
-  axis.barh(rows, heights, xerr=[low, high], color=[colours[p.primary] for p in points], ecolor='0.3',
-            capsize=2)
+  axis.barh(rows, heights, xerr=[low, high], color=[colours[p.primary] for p in points], ecolor='0.3', capsize=2)
   axis.set_yticks(rows, [p.en for p in points])
   axis.set_xlim(0, 100)
   axis.set_ylim(-0.7, len(rows) - 0.3)

@@ -47,15 +47,17 @@ def write(items: Sequence[Item], folder: str) -> str:
     prompt = item.example.fields['prompt']
     row = rows.setdefault(item.example.cluster, {'index': prompt.index, 'prompt': prompt.text, 'images': []})
     bits = item.outcomes[0].detail['parsed'] or [None] * len(prompt.points)
-    row['images'].append({
-        'id': item.example.id, 'analysis': item.outcomes[0].detail['analysis'],
-        'verdicts': [(point.en, phrase, bit) for point, phrase,
-                     bit in zip(prompt.points, prompt.phrases, bits)],
-        'picture': _thumbnail(item, Path(folder))})
+    row['images'].append(
+      {
+        'id': item.example.id,
+        'analysis': item.outcomes[0].detail['analysis'],
+        'verdicts': [(point.en, phrase, bit) for point, phrase, bit in zip(prompt.points, prompt.phrases, bits)],
+        'picture': _thumbnail(item, Path(folder)),
+      }
+    )
   for row in rows.values():
     row['clean'] = all(bit == 1 for image in row['images'] for *_, bit in image['verdicts'])
-  write_text(Path(folder) / 'gallery.html',
-             page('UniGenBench: images and verdicts', _BODY, rows=list(rows.values())))
+  write_text(Path(folder) / 'gallery.html', page('UniGenBench: images and verdicts', _BODY, rows=list(rows.values())))
   return 'gallery.html'
 
 
@@ -64,6 +66,7 @@ def _thumbnail(item: Item, folder: Path) -> str | None:
   if source is None or not source.is_file():
     return None
   from PIL import Image, UnidentifiedImageError
+
   target = folder / 'thumbnails' / f'{item.example.id}.jpg'
   if not target.exists():
     target.parent.mkdir(parents=True, exist_ok=True)

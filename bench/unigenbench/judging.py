@@ -81,16 +81,20 @@ def question(prompt: Prompt, template: str = '') -> str:
   """The instruction for an image of `prompt`. Raises ValueError for a template with an unknown field."""
   names = [getattr(point, prompt.language) for point in prompt.points]
   asks = [getattr(point, f'asks_{prompt.language}') for point in prompt.points]
-  listed = lambda texts: '\n'.join(
-      f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1))
+  listed = lambda texts: '\n'.join(f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1))
   fields: Mapping[str, str] = {
-      'prompt': prompt.text, 'names': ' | '.join(names), 'definitions': listed(asks),
-      'phrases': listed(prompt.phrases), 'count': str(len(names))}
+    'prompt': prompt.text,
+    'names': ' | '.join(names),
+    'definitions': listed(asks),
+    'phrases': listed(prompt.phrases),
+    'count': str(len(names)),
+  }
   try:
     return Template(template or TEMPLATES[prompt.language]).substitute(fields)
   except (KeyError, ValueError) as error:
-    raise ValueError(f'judge template: {error}; its fields are {", ".join("$" + f for f in FIELDS)}, '
-                     'and a dollar sign is written $$') from None
+    raise ValueError(
+      f'judge template: {error}; its fields are {", ".join("$" + f for f in FIELDS)}, and a dollar sign is written $$'
+    ) from None
 
 
 def template_hash(template: str) -> str:
@@ -133,5 +137,5 @@ def _last_element(name: str, text: str) -> str | None:
     if not tag['close']:
       start = tag.end()
     elif start is not None:
-      found, start = text[start:tag.start()], None
+      found, start = text[start : tag.start()], None
   return found

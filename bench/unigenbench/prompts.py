@@ -10,9 +10,15 @@ from bench.unigenbench.taxonomy import BY_NAME, SUBJECTS, THEMES, TestPoint, sub
 from core.text import clean, parse_json
 
 _KEYS = {
-    'en': ('Primary Categories', 'Secondary Categories', 'Subjects', 'Sentence Structure', 'Testpoints',
-           'Testpoint Description'),
-    'zh': ('一级垂类', '二级垂类', '主体', '句式', '考点', '考点对应描述'),
+  'en': (
+    'Primary Categories',
+    'Secondary Categories',
+    'Subjects',
+    'Sentence Structure',
+    'Testpoints',
+    'Testpoint Description',
+  ),
+  'zh': ('一级垂类', '二级垂类', '主体', '句式', '考点', '考点对应描述'),
 }
 # A text that ends and another that begins with nothing between them: only a comma can be missing there.
 _MISSING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")(\s+)(?=")', re.DOTALL)
@@ -83,9 +89,17 @@ def _prompt(row: Mapping) -> tuple[Prompt, bool]:
     raise RowError(f'unknown test point {str(unknown[0])[:40]!r}')
   theme = THEMES.get(str(theme), str(theme))
   structure = 'imperative' if str(structure).lower().startswith(('imperative', '指令')) else 'descriptive'
-  return Prompt(int(index), text, language, tuple(BY_NAME[name] for name in names),
-                tuple(clean(str(phrase)) for phrase in phrases), theme, sub_theme(theme, str(second)),
-                SUBJECTS.get(str(subject), str(subject)), structure), mended
+  return Prompt(
+    int(index),
+    text,
+    language,
+    tuple(BY_NAME[name] for name in names),
+    tuple(clean(str(phrase)) for phrase in phrases),
+    theme,
+    sub_theme(theme, str(second)),
+    SUBJECTS.get(str(subject), str(subject)),
+    structure,
+  ), mended
 
 
 def _read_cell(cell: str) -> tuple[dict, bool]:

@@ -28,29 +28,32 @@ def unigenbench(*, images: str = '', per_prompt: int = 4, suffix: str = 'png', t
     raise ValueError(f'per_prompt is {per_prompt}, expected at least 1')
   wording = Path(template).read_text(encoding='utf-8') if template else ''
   return Task(
-      name='unigenbench',
-      primary='Overall',
-      template=wording or '\n'.join(judging.TEMPLATES.values()),
-      load=functools.partial(_load, images=images, per_prompt=per_prompt, suffix=suffix, template=wording),
-      prompt=functools.partial(_prompt, template=wording),
-      score=each(_score),
-      composites=overall,
-      sampling=Sampling(max_tokens=4096),
-      settings={'per_prompt': per_prompt},
-      accept=lambda example, text: _parsed(example, text) is not None,
-      attempts=ATTEMPTS,
-      metric_order=(ALL, *PRIMARIES, *(point.en for point in TEST_POINTS)),
-      group_metrics=(ALL,),
-      extras=counts,
-      charts=charts.draw,
-      gallery=gallery.write,
+    name='unigenbench',
+    primary='Overall',
+    template=wording or '\n'.join(judging.TEMPLATES.values()),
+    load=functools.partial(_load, images=images, per_prompt=per_prompt, suffix=suffix, template=wording),
+    prompt=functools.partial(_prompt, template=wording),
+    score=each(_score),
+    composites=overall,
+    sampling=Sampling(max_tokens=4096),
+    settings={'per_prompt': per_prompt},
+    accept=lambda example, text: _parsed(example, text) is not None,
+    attempts=ATTEMPTS,
+    metric_order=(ALL, *PRIMARIES, *(point.en for point in TEST_POINTS)),
+    group_metrics=(ALL,),
+    extras=counts,
+    charts=charts.draw,
+    gallery=gallery.write,
   )
 
 
 def _load(path: str, *, images: str, per_prompt: int, suffix: str, template: str) -> Data:
   prompts = load(path)
-  examples = tuple(_example(prompt, k, Path(images) / f'{prompt.index}_{k}.{suffix}' if images else None)
-                   for prompt in prompts.prompts for k in range(per_prompt))
+  examples = tuple(
+    _example(prompt, k, Path(images) / f'{prompt.index}_{k}.{suffix}' if images else None)
+    for prompt in prompts.prompts
+    for k in range(per_prompt)
+  )
   if examples:
     judging.question(examples[0].fields['prompt'], template)
   missing = [e.fields['image'] for e in examples if e.fields['image'] and not e.fields['image'].is_file()]
@@ -71,8 +74,12 @@ def _fingerprint(images: Iterable[Path]) -> str:
 
 
 def _example(prompt: Prompt, k: int, image: Path | None) -> Example:
-  groups = {'theme': prompt.theme, 'sub-theme': prompt.sub_theme, 'subject': prompt.subject,
-            'sentence': prompt.structure}
+  groups = {
+    'theme': prompt.theme,
+    'sub-theme': prompt.sub_theme,
+    'subject': prompt.subject,
+    'sentence': prompt.structure,
+  }
   return Example(f'{prompt.index}_{k}', {'prompt': prompt, 'image': image}, groups, str(prompt.index))
 
 
@@ -103,17 +110,25 @@ def _score(example: Example, answer: Answer) -> Outcome:
   if bits:
     scores |= {name: (float(hits[name]), float(totals[name])) for name in totals}
   image = example.fields['image']
-  detail = {'index': prompt.index, 'prompt': prompt.text, 'checkpoints': [p.en for p in prompt.points],
-            'parsed': bits, 'analysis': judging.read_analysis(answer.text),
-            'image': image.name if image else None}
+  detail = {
+    'index': prompt.index,
+    'prompt': prompt.text,
+    'checkpoints': [p.en for p in prompt.points],
+    'parsed': bits,
+    'analysis': judging.read_analysis(answer.text),
+    'image': image.name if image else None,
+  }
   return Outcome(OK if bits else UNPARSED, str(bits) if bits else None, scores, detail)
 
 
 def overall(items: Sequence[Item]) -> Mapping[str, Sequence[Column]]:
   """The plain mean of the ten primary accuracies; absent where a dimension has no judgement at all."""
   judged = {name for item in items for name, (_, total) in item.scores.items() if total}
-  return {f'Overall{kind}': [Column(name + kind) for name in PRIMARIES]
-          for kind in ('', AS_ZERO) if all(name + kind in judged for name in PRIMARIES)}
+  return {
+    f'Overall{kind}': [Column(name + kind) for name in PRIMARIES]
+    for kind in ('', AS_ZERO)
+    if all(name + kind in judged for name in PRIMARIES)
+  }
 
 
 def counts(items: Sequence[Item]) -> dict:
@@ -125,11 +140,18 @@ def counts(items: Sequence[Item]) -> dict:
       totals[name] += den
     if item.outcomes[0].detail['parsed'] is None:
       unparsed.update({point.primary for point in item.example.fields['prompt'].points})
+
   def table(names):
-    return {name: {'correct': int(hits[name]), 'total': int(totals[name]),
-                   'accuracy': round(hits[name] / totals[name], 4)} for name in names if totals[name]}
+    return {
+      name: {'correct': int(hits[name]), 'total': int(totals[name]), 'accuracy': round(hits[name] / totals[name], 4)}
+      for name in names
+      if totals[name]
+    }
+
   empty = [name for name in PRIMARIES if not totals[name]]
-  return {'primary_dimensions': table(PRIMARIES),
-          'sub_dimensions': table(dict.fromkeys(point.en for point in TEST_POINTS)),
-          'unparsed images by dimension': {name: unparsed[name] for name in PRIMARIES},
-          **({'no Overall': f'no judgement at all in {", ".join(empty)}'} if empty else {})}
+  return {
+    'primary_dimensions': table(PRIMARIES),
+    'sub_dimensions': table(dict.fromkeys(point.en for point in TEST_POINTS)),
+    'unparsed images by dimension': {name: unparsed[name] for name in PRIMARIES},
+    **({'no Overall': f'no judgement at all in {", ".join(empty)}'} if empty else {}),
+  }

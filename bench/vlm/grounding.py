@@ -38,15 +38,15 @@ def grounding(*, unit: str = 'thousandths', threshold: float = 0.5) -> Task:
   if unit not in UNITS:
     raise ValueError(f'unit is {unit!r}, expected one of {", ".join(UNITS)}')
   return Task(
-      name='grounding',
-      primary='accuracy',
-      template=PROMPT,
-      load=_load,
-      prompt=_prompt,
-      score=each(functools.partial(_score, unit=unit, threshold=threshold)),
-      sampling=Sampling(max_tokens=256),
-      settings={'unit': unit, 'threshold': threshold},
-      group_metrics=('accuracy', 'iou'),
+    name='grounding',
+    primary='accuracy',
+    template=PROMPT,
+    load=_load,
+    prompt=_prompt,
+    score=each(functools.partial(_score, unit=unit, threshold=threshold)),
+    sampling=Sampling(max_tokens=256),
+    settings={'unit': unit, 'threshold': threshold},
+    group_metrics=('accuracy', 'iou'),
   )
 
 
@@ -64,9 +64,11 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   text = next((row[f] for f in ('expression', 'sent', 'text') if isinstance(row.get(f), str)), None)
   if text is None:
     raise RowError('missing:expression')
-  return Example(row_id(row, where), {'expression': text, 'box': box, 'size': (width, height),
-                                      'picture': picture_bytes(row.get('image'), folder)},
-                 {'split': str(row.get('split') or 'all')})
+  return Example(
+    row_id(row, where),
+    {'expression': text, 'box': box, 'size': (width, height), 'picture': picture_bytes(row.get('image'), folder)},
+    {'split': str(row.get('split') or 'all')},
+  )
 
 
 def _prompt(example: Example) -> list[dict]:

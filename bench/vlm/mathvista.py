@@ -31,15 +31,15 @@ def mathvista(*, rule: str = 'official', steps: bool = False, judge=None, judgem
     raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
   asked = judges.short_answer_judge(judge, judgements)
   return Task(
-      name='mathvista',
-      primary='accuracy',
-      template=STEPS if steps else '',
-      load=lambda path: _load(path),
-      prompt=functools.partial(_prompt, steps=steps),
-      score=functools.partial(_score, rule=rule, judge=asked),
-      sampling=Sampling(max_tokens=4096),
-      settings={'rule': rule, 'steps': steps, **(asked.settings() if asked else {})},
-      group_metrics=('accuracy',),
+    name='mathvista',
+    primary='accuracy',
+    template=STEPS if steps else '',
+    load=lambda path: _load(path),
+    prompt=functools.partial(_prompt, steps=steps),
+    score=functools.partial(_score, rule=rule, judge=asked),
+    sampling=Sampling(max_tokens=4096),
+    settings={'rule': rule, 'steps': steps, **(asked.settings() if asked else {})},
+    group_metrics=('accuracy',),
   )
 
 
@@ -63,9 +63,14 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   precision = row.get('precision')
   usable = isinstance(precision, (int, float)) and math.isfinite(precision)
   raw = picture_bytes(row.get('decoded_image') or row.get('image'), folder)
-  fields = {'query': row.get('query') or need(row, 'question'), 'choices': tuple(map(str, choices or ())),
-            'answer': str(answer), 'kind': row.get('answer_type') or 'text', 'picture': raw,
-            'precision': int(precision) if usable else 1}
+  fields = {
+    'query': row.get('query') or need(row, 'question'),
+    'choices': tuple(map(str, choices or ())),
+    'answer': str(answer),
+    'kind': row.get('answer_type') or 'text',
+    'picture': raw,
+    'precision': int(precision) if usable else 1,
+  }
   return Example(row_id(row, where, 'pid', 'id', 'index'), fields, groups)
 
 
@@ -118,7 +123,7 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
 def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None:
   letter = _LETTER.search(text)
   letter = letter[1].upper() if letter else text.upper()
-  letters = string.ascii_uppercase[:len(choices)]
+  letters = string.ascii_uppercase[: len(choices)]
   if len(letter) == 1 and letter in letters:
     return choices[letters.index(letter)]
   if text in choices:
@@ -126,6 +131,7 @@ def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None
   if not nearest:
     return None
   from rapidfuzz.distance import Levenshtein
+
   return min(choices, key=lambda choice: Levenshtein.distance(text[:2_000], choice))
 
 
@@ -143,8 +149,7 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, rule, judge) -> Iterator[
   unread = [i for i, text in enumerate(found) if text is None and pairs[i][1].text.strip()]
   statuses: dict[int, str] = {}
   if judge:
-    questions = [{'question': pairs[i][0].fields['query'],
-                  'response': pairs[i][1].text[:20_000]} for i in unread]
+    questions = [{'question': pairs[i][0].fields['query'], 'response': pairs[i][1].text[:20_000]} for i in unread]
     for i, verdict in zip(unread, judge.ask_all(questions)):
       found[i] = verdict.value
       if verdict.status != judging.OK:

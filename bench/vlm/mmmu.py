@@ -20,14 +20,26 @@ DIRECT = 'Answer with the letter of the correct option. The last line must be "A
 STEPS = 'Think step by step before answering. The last line must be "Answer: X", X a letter.'
 
 DISCIPLINES = {
-    'Art & Design': ('Art', 'Art_Theory', 'Design', 'Music'),
-    'Business': ('Accounting', 'Economics', 'Finance', 'Manage', 'Marketing'),
-    'Science': ('Biology', 'Chemistry', 'Geography', 'Math', 'Physics'),
-    'Health & Medicine': ('Basic_Medical_Science', 'Clinical_Medicine', 'Diagnostics_and_Laboratory_Medicine',
-                          'Pharmacy', 'Public_Health'),
-    'Humanities & Social Science': ('History', 'Literature', 'Psychology', 'Sociology'),
-    'Tech & Engineering': ('Agriculture', 'Architecture_and_Engineering', 'Computer_Science', 'Electronics',
-                           'Energy_and_Power', 'Materials', 'Mechanical_Engineering'),
+  'Art & Design': ('Art', 'Art_Theory', 'Design', 'Music'),
+  'Business': ('Accounting', 'Economics', 'Finance', 'Manage', 'Marketing'),
+  'Science': ('Biology', 'Chemistry', 'Geography', 'Math', 'Physics'),
+  'Health & Medicine': (
+    'Basic_Medical_Science',
+    'Clinical_Medicine',
+    'Diagnostics_and_Laboratory_Medicine',
+    'Pharmacy',
+    'Public_Health',
+  ),
+  'Humanities & Social Science': ('History', 'Literature', 'Psychology', 'Sociology'),
+  'Tech & Engineering': (
+    'Agriculture',
+    'Architecture_and_Engineering',
+    'Computer_Science',
+    'Electronics',
+    'Energy_and_Power',
+    'Materials',
+    'Mechanical_Engineering',
+  ),
 }
 _DISCIPLINE = {subject: discipline for discipline, subjects in DISCIPLINES.items() for subject in subjects}
 _REFERENCE = re.compile(r'<image\s*(\d)>')
@@ -45,15 +57,15 @@ def mmmu(*, rule: str = 'strict', guess: bool = False, judge=None, judgements: s
     raise ValueError(f'judgements are for rule=vlmevalkit; rule is {rule!r}')
   asked = judges.option_judge(judge, judgements)
   return Task(
-      name='mmmu',
-      primary='accuracy',
-      template=f'{LETTER}\n{SHORT}',
-      load=_load,
-      prompt=functools.partial(_prompt, instruction=LETTER),
-      score=functools.partial(_score, rule=rule, guess=guess, judge=asked, line_first=False),
-      sampling=Sampling(max_tokens=1024),
-      settings={'rule': rule, 'guess': guess, **(asked.settings() if asked else {})},
-      group_metrics=('accuracy', 'parsed'),
+    name='mmmu',
+    primary='accuracy',
+    template=f'{LETTER}\n{SHORT}',
+    load=_load,
+    prompt=functools.partial(_prompt, instruction=LETTER),
+    score=functools.partial(_score, rule=rule, guess=guess, judge=asked, line_first=False),
+    sampling=Sampling(max_tokens=1024),
+    settings={'rule': rule, 'guess': guess, **(asked.settings() if asked else {})},
+    group_metrics=('accuracy', 'parsed'),
   )
 
 
@@ -63,15 +75,15 @@ def mmmu_pro(*, steps: bool = True, rule: str = 'strict', guess: bool = False) -
     raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
   instruction = STEPS if steps else DIRECT
   return Task(
-      name='mmmu_pro',
-      primary='accuracy',
-      template=instruction,
-      load=_load,
-      prompt=functools.partial(_prompt, instruction=instruction),
-      score=functools.partial(_score, rule=rule, guess=guess, judge=None, line_first=True),
-      sampling=Sampling(max_tokens=4096),
-      settings={'rule': rule, 'guess': guess, 'steps': steps},
-      group_metrics=('accuracy', 'parsed'),
+    name='mmmu_pro',
+    primary='accuracy',
+    template=instruction,
+    load=_load,
+    prompt=functools.partial(_prompt, instruction=instruction),
+    score=functools.partial(_score, rule=rule, guess=guess, judge=None, line_first=True),
+    sampling=Sampling(max_tokens=4096),
+    settings={'rule': rule, 'guess': guess, 'steps': steps},
+    group_metrics=('accuracy', 'parsed'),
   )
 
 
@@ -85,19 +97,18 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   if choices and golds[0] not in choices:
     raise RowError(f'answer {golds[0]!r} is not among the options')
   names = [f'image_{i}' for i in range(1, 8)] if 'image_1' in row else ['image']
-  listed = [value for name in names for value in (row[name] if isinstance(row.get(name),
-                                                                          list) else [row.get(name)])]
+  listed = [value for name in names for value in (row[name] if isinstance(row.get(name), list) else [row.get(name)])]
   pictures = [raw for raw in (picture_bytes(value, folder) for value in listed) if raw]
   key = row_id(row, where, 'id', 'index')
   named = _SUBJECT.fullmatch(key)
   subject = str(row.get('subject') or row.get('category') or (named[1] if named else 'all'))
   discipline = row.get('l2-category') or _DISCIPLINE.get(subject.replace(' ', '_'), 'other')
   question = row.get('question') or ('' if pictures else need(row, 'question'))
-  return Example(key,
-                 {'question': question, 'hint': row.get('hint') or '', 'choices': choices, 'golds': golds,
-                       'pictures': pictures},
-                 {'discipline': str(discipline), 'subject': subject,
-                  'kind': 'multiple choice' if choices else 'open'})
+  return Example(
+    key,
+    {'question': question, 'hint': row.get('hint') or '', 'choices': choices, 'golds': golds, 'pictures': pictures},
+    {'discipline': str(discipline), 'subject': subject, 'kind': 'multiple choice' if choices else 'open'},
+  )
 
 
 def _choices(row: Mapping) -> dict[str, str]:
@@ -110,8 +121,7 @@ def _choices(row: Mapping) -> dict[str, str]:
       raise RowError(f'options: {error}') from None
   if listed:
     return dict(zip(string.ascii_uppercase, map(str, listed)))
-  return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '',
-                                                                                                   'nan')}
+  return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '', 'nan')}
 
 
 def _golds(answer) -> tuple[str, ...]:

@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 REFUSED = 'Z'
-_EDGE = ',.!?;:\''
+_EDGE = ",.!?;:'"
 _NOT_ANSWERED = 'Failed to obtain answer via API'
 _REFUSALS = (
-    "Sorry, I can't help with images of people yet.", "I can't process this file.",
-    "I'm sorry, but without the image provided", 'Cannot determine the answer',
+  "Sorry, I can't help with images of people yet.",
+  "I can't process this file.",
+  "I'm sorry, but without the image provided",
+  'Cannot determine the answer',
 )
 _TO_BLANKS = str.maketrans(dict.fromkeys('.()[],:;!*#{}', ' '))
 _PHRASE = re.compile(r'answer\s+is\s+([A-D])(?![A-Za-z])')

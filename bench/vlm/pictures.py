@@ -36,6 +36,7 @@ def picture_bytes(value, folder: Path) -> bytes | None:
 def picture_part(raw: bytes) -> dict:
   """A content part of a chat turn."""
   from PIL import Image, UnidentifiedImageError
+
   try:
     return {'type': 'image', 'image': Image.open(io.BytesIO(raw)).convert('RGB')}
   except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:

@@ -3,18 +3,32 @@
 from core.decoder.configs import CONFIGS
 from core.decoder.hf import load, save
 from core.decoder.model import (
-    Config,
-    Hidden,
-    Output,
-    Params,
-    apply,
-    embed,
-    forward,
-    init,
-    log_probs,
-    logits,
-    spec,
+  Config,
+  Hidden,
+  Output,
+  Params,
+  apply,
+  embed,
+  forward,
+  init,
+  log_probs,
+  logits,
+  spec,
 )
 
-__all__ = ['CONFIGS', 'Config', 'Hidden', 'Output', 'Params', 'apply', 'embed', 'forward', 'init', 'load', 'log_probs',
-           'logits', 'save', 'spec']
+__all__ = [
+  'CONFIGS',
+  'Config',
+  'Hidden',
+  'Output',
+  'Params',
+  'apply',
+  'embed',
+  'forward',
+  'init',
+  'load',
+  'log_probs',
+  'logits',
+  'save',
+  'spec',
+]

@@ -6,15 +6,38 @@ from core.layers import Yarn
 
 
 def _qwen3(width, mlp_width, depth, heads, *, kv_heads=8, experts=None, tied=False) -> Config:
-  return Config(vocab=151936, width=width, depth=depth, heads=heads, kv_heads=kv_heads, head_dim=128,
-                mlp_width=mlp_width, norm_eps=1e-6, rope_theta=1e6, qk_norm=True, moe=experts, tied=tied,
-                max_length=40960)
+  return Config(
+    vocab=151936,
+    width=width,
+    depth=depth,
+    heads=heads,
+    kv_heads=kv_heads,
+    head_dim=128,
+    mlp_width=mlp_width,
+    norm_eps=1e-6,
+    rope_theta=1e6,
+    qk_norm=True,
+    moe=experts,
+    tied=tied,
+    max_length=40960,
+  )
 
 
 def _qwen2(width, mlp_width, depth, heads, kv_heads, *, tied=False) -> Config:
-  return Config(vocab=151936 if tied else 152064, width=width, depth=depth, heads=heads, kv_heads=kv_heads,
-                head_dim=128, mlp_width=mlp_width, norm_eps=1e-6, rope_theta=1e6, qkv_bias=True, tied=tied,
-                max_length=131072 if not tied else 32768)
+  return Config(
+    vocab=151936 if tied else 152064,
+    width=width,
+    depth=depth,
+    heads=heads,
+    kv_heads=kv_heads,
+    head_dim=128,
+    mlp_width=mlp_width,
+    norm_eps=1e-6,
+    rope_theta=1e6,
+    qkv_bias=True,
+    tied=tied,
+    max_length=131072 if not tied else 32768,
+  )
 
 
 def _qwen3_moe(width, mlp_width, depth, heads, expert_width) -> Config:
@@ -23,22 +46,47 @@ def _qwen3_moe(width, mlp_width, depth, heads, expert_width) -> Config:
 
 
 CONFIGS = {
-    'qwen3-0.6b': _qwen3(1024, 3072, 28, 16, tied=True),
-    'qwen3-1.7b': _qwen3(2048, 6144, 28, 16, tied=True),
-    'qwen3-4b': _qwen3(2560, 9728, 36, 32, tied=True),
-    'qwen3-8b': _qwen3(4096, 12288, 36, 32),
-    'qwen3-14b': _qwen3(5120, 17408, 40, 40),
-    'qwen3-32b': _qwen3(5120, 25600, 64, 64),
-    'qwen3-30b-a3b': _qwen3_moe(2048, 6144, 48, 32, 768),
-    'qwen3-235b-a22b': _qwen3_moe(4096, 12288, 94, 64, 1536),
-    'qwen2.5-1.5b': _qwen2(1536, 8960, 28, 12, 2, tied=True),
-    'qwen2.5-7b': _qwen2(3584, 18944, 28, 28, 4),
-    'gpt-oss-20b': Config(
-        vocab=201088, width=2880, depth=24, heads=64, kv_heads=8, head_dim=64, mlp_width=2880, norm_eps=1e-5,
-        rope_theta=150000.0, yarn=Yarn(32.0, 4096, truncate=False), qkv_bias=True, out_bias=True, sinks=True,
-        windows=(128, None), max_length=131072,
-        moe=moe.Config(experts=32, top_k=4, width=2880, activation='clamped', bias=True, aux_coef=0.9)),
-    # Two layers wide enough to be wrong in: heads x head_dim is not the width.
-    'tiny': Config(vocab=300, width=64, depth=2, heads=4, kv_heads=2, head_dim=24, mlp_width=160, norm_eps=1e-6,
-                   rope_theta=10000.0, qk_norm=True, tied=True, max_length=1024),
+  'qwen3-0.6b': _qwen3(1024, 3072, 28, 16, tied=True),
+  'qwen3-1.7b': _qwen3(2048, 6144, 28, 16, tied=True),
+  'qwen3-4b': _qwen3(2560, 9728, 36, 32, tied=True),
+  'qwen3-8b': _qwen3(4096, 12288, 36, 32),
+  'qwen3-14b': _qwen3(5120, 17408, 40, 40),
+  'qwen3-32b': _qwen3(5120, 25600, 64, 64),
+  'qwen3-30b-a3b': _qwen3_moe(2048, 6144, 48, 32, 768),
+  'qwen3-235b-a22b': _qwen3_moe(4096, 12288, 94, 64, 1536),
+  'qwen2.5-1.5b': _qwen2(1536, 8960, 28, 12, 2, tied=True),
+  'qwen2.5-7b': _qwen2(3584, 18944, 28, 28, 4),
+  'gpt-oss-20b': Config(
+    vocab=201088,
+    width=2880,
+    depth=24,
+    heads=64,
+    kv_heads=8,
+    head_dim=64,
+    mlp_width=2880,
+    norm_eps=1e-5,
+    rope_theta=150000.0,
+    yarn=Yarn(32.0, 4096, truncate=False),
+    qkv_bias=True,
+    out_bias=True,
+    sinks=True,
+    windows=(128, None),
+    max_length=131072,
+    moe=moe.Config(experts=32, top_k=4, width=2880, activation='clamped', bias=True, aux_coef=0.9),
+  ),
+  # Two layers wide enough to be wrong in: heads x head_dim is not the width.
+  'tiny': Config(
+    vocab=300,
+    width=64,
+    depth=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=24,
+    mlp_width=160,
+    norm_eps=1e-6,
+    rope_theta=10000.0,
+    qk_norm=True,
+    tied=True,
+    max_length=1024,
+  ),
 }

@@ -18,10 +18,10 @@ from core.mesh import RULES
 from core.weights import CheckpointError, From, read_json, require
 
 FAMILIES = {
-    'qwen2': {'qkv_bias': True, 'architecture': 'Qwen2ForCausalLM'},
-    'qwen3': {'qk_norm': True, 'architecture': 'Qwen3ForCausalLM'},
-    'qwen3_moe': {'qk_norm': True, 'moe': True, 'architecture': 'Qwen3MoeForCausalLM'},
-    'gpt_oss': {'qkv_bias': True, 'out_bias': True, 'sinks': True, 'moe': True, 'architecture': 'GptOssForCausalLM'},
+  'qwen2': {'qkv_bias': True, 'architecture': 'Qwen2ForCausalLM'},
+  'qwen3': {'qk_norm': True, 'architecture': 'Qwen3ForCausalLM'},
+  'qwen3_moe': {'qk_norm': True, 'moe': True, 'architecture': 'Qwen3MoeForCausalLM'},
+  'gpt_oss': {'qkv_bias': True, 'out_bias': True, 'sinks': True, 'moe': True, 'architecture': 'GptOssForCausalLM'},
 }
 _STRUCTURE = ('qkv_bias', 'out_bias', 'qk_norm', 'sinks')
 
@@ -46,18 +46,33 @@ def config_from(h: dict) -> decoder.Config:
   experts = None
   if f.get('moe'):
     clamped = kind == 'gpt_oss'
-    experts = moe.Config(require(h, 'num_experts', 'num_local_experts'), require(h, 'num_experts_per_tok'),
-                         require(h, 'moe_intermediate_size', 'intermediate_size'),
-                         'clamped' if clamped else 'silu', bias=clamped, aux_coef=h.get('router_aux_loss_coef', 0.0))
+    experts = moe.Config(
+      require(h, 'num_experts', 'num_local_experts'),
+      require(h, 'num_experts_per_tok'),
+      require(h, 'moe_intermediate_size', 'intermediate_size'),
+      'clamped' if clamped else 'silu',
+      bias=clamped,
+      aux_coef=h.get('router_aux_loss_coef', 0.0),
+    )
     if not clamped and not h.get('norm_topk_prob', False):
       raise CheckpointError('config: norm_topk_prob is false; only renormalised top-k routing is supported')
   return decoder.Config(
-      vocab=require(h, 'vocab_size'), width=width, depth=require(h, 'num_hidden_layers'), heads=heads,
-      kv_heads=require(h, 'num_key_value_heads'), head_dim=h.get('head_dim') or width // heads,
-      mlp_width=require(h, 'intermediate_size'), norm_eps=require(h, 'rms_norm_eps'),
-      rope_theta=float(rope.get('rope_theta') or require(h, 'rope_theta')), yarn=_yarn(rope),
-      windows=_windows(h), moe=experts, tied=bool(h.get('tie_word_embeddings', False)),
-      max_length=require(h, 'max_position_embeddings'), **{k: f.get(k, False) for k in _STRUCTURE})
+    vocab=require(h, 'vocab_size'),
+    width=width,
+    depth=require(h, 'num_hidden_layers'),
+    heads=heads,
+    kv_heads=require(h, 'num_key_value_heads'),
+    head_dim=h.get('head_dim') or width // heads,
+    mlp_width=require(h, 'intermediate_size'),
+    norm_eps=require(h, 'rms_norm_eps'),
+    rope_theta=float(rope.get('rope_theta') or require(h, 'rope_theta')),
+    yarn=_yarn(rope),
+    windows=_windows(h),
+    moe=experts,
+    tied=bool(h.get('tie_word_embeddings', False)),
+    max_length=require(h, 'max_position_embeddings'),
+    **{k: f.get(k, False) for k in _STRUCTURE},
+  )
 
 
 def _yarn(rope: dict) -> Yarn | None:
@@ -66,8 +81,13 @@ def _yarn(rope: dict) -> Yarn | None:
     return None
   if kind != 'yarn':
     raise CheckpointError(f'config: rope_type {kind!r}; expected default or yarn')
-  return Yarn(rope['factor'], rope['original_max_position_embeddings'], rope.get('beta_fast', 32.0),
-              rope.get('beta_slow', 1.0), rope.get('truncate', True))
+  return Yarn(
+    rope['factor'],
+    rope['original_max_position_embeddings'],
+    rope.get('beta_fast', 32.0),
+    rope.get('beta_slow', 1.0),
+    rope.get('truncate', True),
+  )
 
 
 def _windows(h: dict) -> tuple[int | None, ...]:
@@ -75,8 +95,9 @@ def _windows(h: dict) -> tuple[int | None, ...]:
   if kinds is None:
     return (h['sliding_window'], None) if h['model_type'] == 'gpt_oss' else (None,)
   windows = tuple(h['sliding_window'] if k == 'sliding_attention' else None for k in kinds)
-  period = next(p for p in range(1, len(windows) + 1)
-                if len(windows) % p == 0 and windows[:p] * (len(windows) // p) == windows)
+  period = next(
+    p for p in range(1, len(windows) + 1) if len(windows) % p == 0 and windows[:p] * (len(windows) // p) == windows
+  )
   return windows[:period]
 
 
@@ -85,30 +106,56 @@ def config_to(c: decoder.Config) -> dict:
   kind = family(c)
   rope: dict[str, Any] = {'rope_type': 'default', 'rope_theta': c.rope_theta}
   if c.yarn:
-    rope |= {'rope_type': 'yarn', 'factor': c.yarn.factor, 'beta_fast': c.yarn.beta_fast,
-             'beta_slow': c.yarn.beta_slow, 'truncate': c.yarn.truncate,
-             'original_max_position_embeddings': c.yarn.original_length}
+    rope |= {
+      'rope_type': 'yarn',
+      'factor': c.yarn.factor,
+      'beta_fast': c.yarn.beta_fast,
+      'beta_slow': c.yarn.beta_slow,
+      'truncate': c.yarn.truncate,
+      'original_max_position_embeddings': c.yarn.original_length,
+    }
   window = next((w for w in c.windows if w is not None), None)
   kinds = ['full_attention' if w is None else 'sliding_attention' for w in c.windows] * (c.depth // len(c.windows))
-  h = {'model_type': kind, 'architectures': [FAMILIES[kind]['architecture']], 'vocab_size': c.vocab,
-       'hidden_size': c.width, 'num_hidden_layers': c.depth, 'num_attention_heads': c.heads,
-       'num_key_value_heads': c.kv_heads, 'head_dim': c.head_dim, 'intermediate_size': c.mlp_width,
-       'rms_norm_eps': c.norm_eps, 'rope_theta': c.rope_theta, 'rope_parameters': rope, 'sliding_window': window,
-       'use_sliding_window': window is not None, 'layer_types': kinds, 'hidden_act': 'silu',
-       'attention_bias': c.out_bias, 'tie_word_embeddings': c.tied, 'max_position_embeddings': c.max_length}
+  h = {
+    'model_type': kind,
+    'architectures': [FAMILIES[kind]['architecture']],
+    'vocab_size': c.vocab,
+    'hidden_size': c.width,
+    'num_hidden_layers': c.depth,
+    'num_attention_heads': c.heads,
+    'num_key_value_heads': c.kv_heads,
+    'head_dim': c.head_dim,
+    'intermediate_size': c.mlp_width,
+    'rms_norm_eps': c.norm_eps,
+    'rope_theta': c.rope_theta,
+    'rope_parameters': rope,
+    'sliding_window': window,
+    'use_sliding_window': window is not None,
+    'layer_types': kinds,
+    'hidden_act': 'silu',
+    'attention_bias': c.out_bias,
+    'tie_word_embeddings': c.tied,
+    'max_position_embeddings': c.max_length,
+  }
   if c.moe:
     sizes = {'num_experts_per_tok': c.moe.top_k, 'router_aux_loss_coef': c.moe.aux_coef}
     if c.moe.bias:
       sizes |= {'num_local_experts': c.moe.experts, 'intermediate_size': c.moe.width}
     else:
-      sizes |= {'num_experts': c.moe.experts, 'moe_intermediate_size': c.moe.width, 'norm_topk_prob': True,
-                'decoder_sparse_step': 1, 'mlp_only_layers': []}
+      sizes |= {
+        'num_experts': c.moe.experts,
+        'moe_intermediate_size': c.moe.width,
+        'norm_topk_prob': True,
+        'decoder_sparse_step': 1,
+        'mlp_only_layers': [],
+      }
     h |= sizes
   return h
 
 
-def names(c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weight',
-          fused_experts: bool = False) -> decoder.Params:
+def names(
+  c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weight', fused_experts: bool = False
+) -> decoder.Params:
   """The tree of names, with the body's tensors under the prefix `body`.
 
   fused_experts: Qwen3-MoE experts stacked as transformers 5 holds them in memory, not one file tensor each.
@@ -118,17 +165,27 @@ def names(c: decoder.Config, *, body: str = 'model.', head: str = 'lm_head.weigh
   out_in = lambda name, heads: From(f'{attn}{name}.weight', f'({heads} h) d -> d {heads} h')
   bias = lambda on, name, heads: From(f'{attn}{name}.bias', f'({heads} h) -> {heads} h') if on else None
   attention = decoder.Attention(
-      q=out_in('q_proj', 'n'), k=out_in('k_proj', 'n'), v=out_in('v_proj', 'n'),
-      o=From(f'{attn}o_proj.weight', 'd (n h) -> n h d'),
-      q_bias=bias(c.qkv_bias, 'q_proj', 'n'), k_bias=bias(c.qkv_bias, 'k_proj', 'n'),
-      v_bias=bias(c.qkv_bias, 'v_proj', 'n'), o_bias=From(f'{attn}o_proj.bias') if c.out_bias else None,
-      q_norm=From(f'{attn}q_norm.weight') if c.qk_norm else None,
-      k_norm=From(f'{attn}k_norm.weight') if c.qk_norm else None,
-      sinks=From(f'{attn}sinks') if c.sinks else None)
-  block = decoder.Block(From(f'{at}input_layernorm.weight'), attention, From(f'{at}post_attention_layernorm.weight'),
-                        _mlp_names(c, f'{at}mlp.', fused_experts))
-  return decoder.Params(From(f'{body}embed_tokens.weight'), block, From(f'{body}norm.weight'),
-                        None if c.tied else From(head, 'v d -> d v'))
+    q=out_in('q_proj', 'n'),
+    k=out_in('k_proj', 'n'),
+    v=out_in('v_proj', 'n'),
+    o=From(f'{attn}o_proj.weight', 'd (n h) -> n h d'),
+    q_bias=bias(c.qkv_bias, 'q_proj', 'n'),
+    k_bias=bias(c.qkv_bias, 'k_proj', 'n'),
+    v_bias=bias(c.qkv_bias, 'v_proj', 'n'),
+    o_bias=From(f'{attn}o_proj.bias') if c.out_bias else None,
+    q_norm=From(f'{attn}q_norm.weight') if c.qk_norm else None,
+    k_norm=From(f'{attn}k_norm.weight') if c.qk_norm else None,
+    sinks=From(f'{attn}sinks') if c.sinks else None,
+  )
+  block = decoder.Block(
+    From(f'{at}input_layernorm.weight'),
+    attention,
+    From(f'{at}post_attention_layernorm.weight'),
+    _mlp_names(c, f'{at}mlp.', fused_experts),
+  )
+  return decoder.Params(
+    From(f'{body}embed_tokens.weight'), block, From(f'{body}norm.weight'), None if c.tied else From(head, 'v d -> d v')
+  )
 
 
 def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
@@ -138,8 +195,16 @@ def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   if c.moe.bias:  # GPT-OSS: even columns gate, odd up
     fused = lambda part: From(f'{at}experts.gate_up_proj', 'e d (f part) -> part e d f', part, 2)
     fused_bias = lambda part: From(f'{at}experts.gate_up_proj_bias', 'e (f part) -> part e f', part, 2)
-    return moe.Params(flip('router'), fused(0), fused(1), From(f'{at}experts.down_proj'), From(f'{at}router.bias'),
-                      fused_bias(0), fused_bias(1), From(f'{at}experts.down_proj_bias'))
+    return moe.Params(
+      flip('router'),
+      fused(0),
+      fused(1),
+      From(f'{at}experts.down_proj'),
+      From(f'{at}router.bias'),
+      fused_bias(0),
+      fused_bias(1),
+      From(f'{at}experts.down_proj_bias'),
+    )
   if fused_experts:
     fused = lambda part: From(f'{at}experts.gate_up_proj', 'e (part f) d -> part e d f', part, 2)
     return moe.Params(flip('gate'), fused(0), fused(1), From(f'{at}experts.down_proj', 'e d f -> e f d'))
@@ -147,8 +212,9 @@ def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   return moe.Params(flip('gate'), expert('gate_proj'), expert('up_proj'), expert('down_proj'))
 
 
-def load(path: str | os.PathLike, *, mesh=None, rules=RULES,
-         dtype=jnp.bfloat16) -> tuple[decoder.Config, decoder.Params]:
+def load(
+  path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16
+) -> tuple[decoder.Config, decoder.Params]:
   """(config, params) of a published decoder folder. A stored head is used whatever the tie flag says.
 
   Raises core.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.

@@ -124,13 +124,18 @@ def _block_spec(c: Config) -> Block:
   bias = lambda on, shape, axes: Spec(shape, axes, zeros) if on else None
   norm = Spec((d,), (None,), ones)
   attn = Attention(
-      q=Spec((d, n, h), ('embed', 'heads', None)), k=Spec((d, k, h), ('embed', 'kv_heads', None)),
-      v=Spec((d, k, h), ('embed', 'kv_heads', None)), o=Spec((n, h, d), ('heads', None, 'embed'), inputs=2),
-      q_bias=bias(c.qkv_bias, (n, h), ('heads', None)), k_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)),
-      v_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)), o_bias=bias(c.out_bias, (d,), (None,)),
-      q_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
-      k_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
-      sinks=bias(c.sinks, (n,), ('heads',)))
+    q=Spec((d, n, h), ('embed', 'heads', None)),
+    k=Spec((d, k, h), ('embed', 'kv_heads', None)),
+    v=Spec((d, k, h), ('embed', 'kv_heads', None)),
+    o=Spec((n, h, d), ('heads', None, 'embed'), inputs=2),
+    q_bias=bias(c.qkv_bias, (n, h), ('heads', None)),
+    k_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)),
+    v_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)),
+    o_bias=bias(c.out_bias, (d,), (None,)),
+    q_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
+    k_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
+    sinks=bias(c.sinks, (n,), ('heads',)),
+  )
   wide = Spec((d, c.mlp_width), ('embed', 'mlp'))
   mlp = experts.spec(c.moe, d) if c.moe else Mlp(wide, wide, Spec((c.mlp_width, d), ('mlp', 'embed')))
   return Block(norm, attn, norm, mlp)
@@ -140,10 +145,11 @@ def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
   return Params(
-      embed=Spec((c.vocab, c.width), ('vocab', 'embed'), inputs=0),
-      blocks=stacked(_block_spec(c), c.depth),
-      norm=Spec((c.width,), (None,), ones),
-      head=None if c.tied else Spec((c.width, c.vocab), ('embed', 'vocab')))
+    embed=Spec((c.vocab, c.width), ('vocab', 'embed'), inputs=0),
+    blocks=stacked(_block_spec(c), c.depth),
+    norm=Spec((c.width,), (None,), ones),
+    head=None if c.tied else Spec((c.width, c.vocab), ('embed', 'vocab')),
+  )
 
 
 def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
@@ -179,8 +185,16 @@ def _look(q, k, v, past, ctx, window, sinks):
     return past.attend(q, k, v, window=window, sinks=sinks)
   fresh = Keys(k, v, ctx.positions, ctx.segments)
   runs, new = ((past.repeat(ctx.branches), fresh), None) if ctx.branches else kv.extend(past, fresh, ctx.start)
-  return attention(q, runs, positions=ctx.positions, segments=ctx.segments, window=window, sinks=sinks,
-                   implementation=ctx.attention, rules=ctx.rules), new
+  return attention(
+    q,
+    runs,
+    positions=ctx.positions,
+    segments=ctx.segments,
+    window=window,
+    sinks=sinks,
+    implementation=ctx.attention,
+    rules=ctx.rules,
+  ), new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,8 +235,21 @@ def _block(x, i, block: Block, past, ctx: _Context, c: Config):
   return x, (new, kept, aux)
 
 
-def forward(params: Params, config: Config, x: jax.Array, *, positions=None, segments=None, cache=None, prefix=None,
-            edit=None, keep=(), rules=RULES, attention=None, remat_policy='none') -> Hidden:
+def forward(
+  params: Params,
+  config: Config,
+  x: jax.Array,
+  *,
+  positions=None,
+  segments=None,
+  cache=None,
+  prefix=None,
+  edit=None,
+  keep=(),
+  rules=RULES,
+  attention=None,
+  remat_policy='none',
+) -> Hidden:
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
@@ -236,8 +263,9 @@ def forward(params: Params, config: Config, x: jax.Array, *, positions=None, seg
   if segments is not None and cache is not None:
     raise ValueError('segments and cache cannot be combined: a packed row is not continued')
   if prefix is not None and (cache is not None or segments is not None or b % prefix.positions.shape[0]):
-    raise ValueError(f'a prefix of {prefix.positions.shape[0]} rows takes a multiple of them (got {b}), no cache and '
-                     'no segments')
+    raise ValueError(
+      f'a prefix of {prefix.positions.shape[0]} rows takes a multiple of them (got {b}), no cache and no segments'
+    )
   paged = isinstance(cache, pages.Pages)
   if paged and (t != 1 or positions is None or not isinstance(params.blocks, tuple)):
     raise ValueError(f'a paged cache takes one token a row (got {t}), positions, and unstacked blocks')
@@ -299,7 +327,8 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
   pieces = -(-t // chunk)
   pad = pieces * chunk - t
   split = lambda a: jnp.moveaxis(
-      jnp.pad(a, ((0, 0), (0, pad)) + ((0, 0),) * (a.ndim - 2)).reshape(b, chunk, pieces, *a.shape[2:]), 2, 0)
+    jnp.pad(a, ((0, 0), (0, pad)) + ((0, 0),) * (a.ndim - 2)).reshape(b, chunk, pieces, *a.shape[2:]), 2, 0
+  )
   out = jax.lax.map(piece, (split(hidden), split(targets)))
   return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
 

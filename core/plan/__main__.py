@@ -50,7 +50,7 @@ def _required(argv: list[str], name: str, example: str) -> str:
   """The value of a flag that must be known before the others can be read."""
   for i, arg in enumerate(argv):
     flag, found, value = arg.lstrip('-').partition('=')
-    if arg.startswith('-') and flag == name and (found or argv[i + 1:]):
+    if arg.startswith('-') and flag == name and (found or argv[i + 1 :]):
       return value if found else argv[i + 1]
   raise chips.PlanError(f'--{name} is missing; for example --{name}={example}')
 
@@ -69,6 +69,7 @@ def plan(argv: list[str]):
   devices = chips.devices(topology)
   from core import mesh as mesh_lib
   from core.plan import aot, report
+
   mesh = mesh_lib.make(**dataclasses.asdict(config.mesh), devices=devices)
   step = program.plan_step(config, mesh)
   mesh = step.mesh or mesh
@@ -100,6 +101,7 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     return 0
   from core.plan import report
+
   try:
     made, path = plan(argv)
   except ValueError as error:

@@ -86,13 +86,17 @@ def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   try:
     compiled = lowered.compile()
     m = compiled.memory_analysis()
-    memory = Memory(m.argument_size_in_bytes, m.output_size_in_bytes, m.alias_size_in_bytes, m.temp_size_in_bytes,
-                    m.generated_code_size_in_bytes)
+    memory = Memory(
+      m.argument_size_in_bytes,
+      m.output_size_in_bytes,
+      m.alias_size_in_bytes,
+      m.temp_size_in_bytes,
+      m.generated_code_size_in_bytes,
+    )
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError as error:
     refused = overflow(str(error))
     if refused is None:
       raise
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return Compiled(memory, refused, text, traced - start, time.monotonic() - traced, time.process_time() - cpu,
-                  peak)
+  return Compiled(memory, refused, text, traced - start, time.monotonic() - traced, time.process_time() - cpu, peak)

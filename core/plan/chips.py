@@ -29,22 +29,22 @@ class Chip:
 
 # cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}; ICI is half of the bidirectional figure printed there.
 CHIPS = {
-    'v4': Chip(16 * 2**30, 137.5e12, 614 * GB, 150 * GB),
-    'v5e': Chip(16 * 2**30, 197e12, 819 * GB, 200 * GB),
-    'v5p': Chip(95 * 2**30, 459e12, 2765 * GB, 600 * GB),
-    'v6e': Chip(32 * 2**30, 918e12, 1640 * GB, 400 * GB),
-    'tpu7x': Chip(96 * 2**30, 1153.5e12, 3690 * GB, 300 * GB),
+  'v4': Chip(16 * 2**30, 137.5e12, 614 * GB, 150 * GB),
+  'v5e': Chip(16 * 2**30, 197e12, 819 * GB, 200 * GB),
+  'v5p': Chip(95 * 2**30, 459e12, 2765 * GB, 600 * GB),
+  'v6e': Chip(32 * 2**30, 918e12, 1640 * GB, 400 * GB),
+  'tpu7x': Chip(96 * 2**30, 1153.5e12, 3690 * GB, 300 * GB),
 }
 
 _ENVIRONMENT = {
-    'JAX_PLATFORMS': 'cpu',  # the host computes nothing; libtpu is a compiler here
-    'TPU_SKIP_MDS_QUERY': '1',  # no metadata server to ask
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # else a second planner stops at the lock file
-    'TPU_STDERR_LOG_LEVEL': '3',
-    'TPU_MIN_LOG_LEVEL': '3',
-    # libtpu asks where it runs; any well-formed answer keeps it from complaining that it runs nowhere.
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
+  'JAX_PLATFORMS': 'cpu',  # the host computes nothing; libtpu is a compiler here
+  'TPU_SKIP_MDS_QUERY': '1',  # no metadata server to ask
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # else a second planner stops at the lock file
+  'TPU_STDERR_LOG_LEVEL': '3',
+  'TPU_MIN_LOG_LEVEL': '3',
+  # libtpu asks where it runs; any well-formed answer keeps it from complaining that it runs nowhere.
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_WORKER_ID': '0',
 }
 
 
@@ -72,6 +72,7 @@ def devices(topology: str) -> list:
   prepare()
   from jax.errors import JaxRuntimeError
   from jax.experimental import topologies
+
   try:
     with _quiet():
       return list(topologies.get_topology_desc(topology, 'tpu').devices)

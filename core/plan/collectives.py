@@ -5,10 +5,30 @@ import dataclasses
 import math
 import re
 
-KINDS = ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all', 'collective-permute',
-         'collective-broadcast')
-_WIDTHS = {'pred': 1, 's8': 1, 'u8': 1, 's16': 2, 'u16': 2, 'bf16': 2, 'f16': 2, 's32': 4, 'u32': 4, 'f32': 4, 's64': 8,
-           'u64': 8, 'f64': 8}
+KINDS = (
+  'all-gather',
+  'all-reduce',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+  'collective-broadcast',
+)
+_WIDTHS = {
+  'pred': 1,
+  's8': 1,
+  'u8': 1,
+  's16': 2,
+  'u16': 2,
+  'bf16': 2,
+  'f16': 2,
+  's32': 4,
+  'u32': 4,
+  'f32': 4,
+  's64': 8,
+  'u64': 8,
+  'f64': 8,
+}
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][\w\-]*)\(')
 _CALLED = re.compile(r'(?:body|condition|calls|to_apply|true_computation|false_computation)=%?([\w.\-]+)')
@@ -37,7 +57,7 @@ def result_bytes(opcode: str, result: str) -> int:
   """Bytes of what a collective yields, from its HLO type; the start of an asynchronous one lists its operands first."""
   arrays = [(kind, dims) for kind, dims in _ARRAY.findall(result) if (kind, dims) != ('u32', '')]  # u32[]: bookkeeping
   if opcode.endswith('-start') and opcode != 'all-reduce-start':
-    arrays = arrays[len(arrays) // 2:]
+    arrays = arrays[len(arrays) // 2 :]
   return sum(math.prod(map(int, filter(None, dims.split(',')))) * _WIDTHS.get(kind, 0) for kind, dims in arrays)
 
 

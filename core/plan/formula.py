@@ -83,29 +83,43 @@ def weights(part: Part, mesh) -> list[_Weight]:
       continue
     split = lambda axes: mesh.shape['model'] if part.tensor and any(RULES.get(a) == 'model' for a in axes) else 1
     experts = 'experts' in s.axes
-    inputs, outputs = math.prod(s.shape[s.stack:cut]), math.prod(s.shape[cut:])
-    in_split, out_split = split(s.axes[s.stack:cut]), split(s.axes[cut:])
+    inputs, outputs = math.prod(s.shape[s.stack : cut]), math.prod(s.shape[cut:])
+    in_split, out_split = split(s.axes[s.stack : cut]), split(s.axes[cut:])
     needed = math.prod(s.shape) / in_split / out_split / (mesh.shape['expert'] if experts else 1)
-    found.append(_Weight(
-        math.prod(s.shape[:s.stack]) * (part.active if experts else 1), inputs, outputs, inputs / in_split,
-        outputs / out_split, needed, math.prod(sharding(s.shape, s.axes, mesh).shard_shape(s.shape)),
-        bool({'heads', 'kv_heads'} & set(s.axes)), experts and s.axes[-1] == 'expert_embed'))
+    found.append(
+      _Weight(
+        math.prod(s.shape[: s.stack]) * (part.active if experts else 1),
+        inputs,
+        outputs,
+        inputs / in_split,
+        outputs / out_split,
+        needed,
+        math.prod(sharding(s.shape, s.axes, mesh).shard_shape(s.shape)),
+        bool({'heads', 'kv_heads'} & set(s.axes)),
+        experts and s.axes[-1] == 'expert_embed',
+      )
+    )
   return found
 
 
 def work(program: Program, mesh, state_bytes: int) -> Work:
   """The work of a step on `mesh`; state_bytes: of weights and optimiser state on one device."""
   total = sum(params.count(part.spec) for part in program.parts)
-  idle = sum((1 - part.active) * math.prod(s.shape)
-             for part in program.parts for s in jax.tree.leaves(part.spec) if 'experts' in s.axes)
+  idle = sum(
+    (1 - part.active) * math.prod(s.shape)
+    for part in program.parts
+    for s in jax.tree.leaves(part.spec)
+    if 'experts' in s.axes
+  )
   model, executed = flops(program, mesh)
   return Work(total, round(total - idle), model, executed, hbm(program, mesh, state_bytes), ici(program, mesh))
 
 
 def roofline(work: Work, chip: Chip, devices: int) -> Roofline:
   """Each limit by itself, at the data sheet's peak; ICI over all links of a chip at once."""
-  return Roofline(work.flops / devices / chip.flops, sum(work.hbm.values()) / chip.bandwidth,
-                  sum(work.ici.values()) / chip.ici)
+  return Roofline(
+    work.flops / devices / chip.flops, sum(work.hbm.values()) / chip.bandwidth, sum(work.ici.values()) / chip.ici
+  )
 
 
 def flops(program: Program, mesh) -> tuple[float, float]:

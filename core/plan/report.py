@@ -46,8 +46,19 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
   done = program.counted or work(program, mesh, state)
   fits = compiled.memory is not None and compiled.memory.total <= chip.hbm
   tips = [] if fits else list(program.tips) or advice(program, mesh, chip, sum(by_kind.values()))
-  return Plan(title, program.note, dict(mesh.shape), chip, fits, by_kind, compiled, done,
-              roofline(done, chip, mesh.size), collectives(compiled.text), tips)
+  return Plan(
+    title,
+    program.note,
+    dict(mesh.shape),
+    chip,
+    fits,
+    by_kind,
+    compiled,
+    done,
+    roofline(done, chip, mesh.size),
+    collectives(compiled.text),
+    tips,
+  )
 
 
 def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
@@ -55,17 +66,23 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   tips = [_uneven(program.kinds.get('weights'), mesh)] if arguments > chip.hbm / 4 else []
   tips = [tip for tip in tips if tip]
   if not tips and arguments > chip.hbm / 2:
-    tips.append(f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, '
-                'and weights and optimiser state are spread over those axes')
+    tips.append(
+      f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, '
+      'and weights and optimiser state are spread over those axes'
+    )
   if program.remat != 'full':
     tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
   rows = program.rows / program.micro_batches / math.prod(mesh.shape[a] for a in ('data', 'expert'))
   if rows > 1:
-    tips.append(f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
-                'rows at once, one would do')
+    tips.append(
+      f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
+      'rows at once, one would do'
+    )
   elif rows < 1:
-    tips.append(f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
-                f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated')
+    tips.append(
+      f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
+      f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated'
+    )
   else:
     tips.append(f'seq={2 * mesh.shape["seq"]}: a device holds one row already; this axis splits its length')
   return tips
@@ -73,14 +90,18 @@ def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
 
 def _uneven(weights: Any, mesh) -> str | None:
   """A sentence about the weight that the mesh divides worst, if all together take twice their even share."""
+
   def beyond(leaf):
     return shard_bytes(leaf[1]) - leaf[1].size * leaf[1].dtype.itemsize / mesh.size
+
   leaves = jax.tree.leaves_with_path(weights)
   if not leaves or shard_bytes(weights) < 2 * sum(w.size * w.dtype.itemsize for _, w in leaves) / mesh.size:
     return None
   path, worst = max(leaves, key=beyond)
-  return (f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape '
-          f'{worst.shape} worst, which takes {_size(shard_bytes(worst))} a device')
+  return (
+    f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape '
+    f'{worst.shape} worst, which takes {_size(shard_bytes(worst))} a device'
+  )
 
 
 def _size(n: float) -> str:
@@ -94,16 +115,24 @@ def _size(n: float) -> str:
 def text(plan: Plan) -> str:
   """The plan for people."""
   axes = ' '.join(f'{axis}={n}' for axis, n in plan.mesh.items())
-  lines = [plan.title, f'mesh {axes} ({math.prod(plan.mesh.values())} devices)', *filter(None, [plan.note]), '',
-           *_memory(plan)]
+  lines = [
+    plan.title,
+    f'mesh {axes} ({math.prod(plan.mesh.values())} devices)',
+    *filter(None, [plan.note]),
+    '',
+    *_memory(plan),
+  ]
   if plan.advice:
     lines += ['', 'What to change, first things first:', *(f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1))]
   lines += ['', *_formulas(plan)]
   if plan.compiled.memory is not None:
     lines += ['', *_collectives(plan.collectives)]
   c = plan.compiled
-  lines += ['', f'Planned in {c.trace_seconds:.0f} s of tracing and {c.compile_seconds:.0f} s of compiling '
-            f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_size(c.peak_rss)}']
+  lines += [
+    '',
+    f'Planned in {c.trace_seconds:.0f} s of tracing and {c.compile_seconds:.0f} s of compiling '
+    f'({c.cpu_seconds:.0f} CPU s); peak memory of this process {_size(c.peak_rss)}',
+  ]
   return '\n'.join(lines)
 
 
@@ -127,14 +156,22 @@ def _memory(plan: Plan) -> list[str]:
 def _formulas(plan: Plan) -> list[str]:
   w, r, devices = plan.work, plan.roofline, math.prod(plan.mesh.values())
   lines = ['A step by formula:']
-  lines += _rows([('parameters', f'{w.parameters:,}'), ('of which a token meets', f'{w.active:,}'),
-                  ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
-                  ('FLOPs with recomputation', f'{w.flops:.3e}')])
+  lines += _rows(
+    [
+      ('parameters', f'{w.parameters:,}'),
+      ('of which a token meets', f'{w.active:,}'),
+      ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
+      ('FLOPs with recomputation', f'{w.flops:.3e}'),
+    ]
+  )
   lines += _rows((f'HBM: {cause}', _size(v)) for cause, v in w.hbm.items())
   lines += _rows((f'ICI: {cause}', _size(v)) for cause, v in w.ici.items())
   share = w.model_flops / devices / plan.chip.flops / r.seconds
-  return [*lines, f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
-          f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs']
+  return [
+    *lines,
+    f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
+    f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs',
+  ]
 
 
 def _collectives(found: list[Collective]) -> list[str]:

@@ -10,8 +10,18 @@ from core.mesh import batch_sharding
 from core.plan.program import Part, Program
 
 
-def training(make_step: Callable, tx: Any, weights: tuple[Any, Any], batch: Any, mesh: jax.sharding.Mesh, *,
-             parts: tuple[Part, ...], rows: int, micro_batches: int, remat: str) -> Program:
+def training(
+  make_step: Callable,
+  tx: Any,
+  weights: tuple[Any, Any],
+  batch: Any,
+  mesh: jax.sharding.Mesh,
+  *,
+  parts: tuple[Part, ...],
+  rows: int,
+  micro_batches: int,
+  remat: str,
+) -> Program:
   """What a run of `core.train` compiles on `mesh`, and what to count of it.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),

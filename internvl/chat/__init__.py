@@ -41,8 +41,16 @@ def _embed(params: model.Params, config: model.Config, tokens: jax.Array, pixels
   return model.embed(params, config, tokens, images.reshape(-1, *images.shape[2:]))
 
 
-def generate(params: model.Params, config: model.Config, processor: Processor, prompts: Sequence[Inputs], *,
-             max_new_tokens: int, seed: int | Sequence[int] = 0, **sampling: Any) -> sample.Generation:
+def generate(
+  params: model.Params,
+  config: model.Config,
+  processor: Processor,
+  prompts: Sequence[Inputs],
+  *,
+  max_new_tokens: int,
+  seed: int | Sequence[int] = 0,
+  **sampling: Any,
+) -> sample.Generation:
   """The answers to ragged prompts, encoded and prefilled, ready to `advance`.
 
   Raises ValueError for a prompt that leaves no room in the model's context, and for sampling out of range.
@@ -52,16 +60,23 @@ def generate(params: model.Params, config: model.Config, processor: Processor, p
   lengths = np.asarray([len(p.tokens) for p in prompts])
   room = config.language.max_length - lengths
   if room.min() < 1:
-    raise ValueError(f'the prompt of conversation {room.argmin()} has {lengths.max()} tokens and leaves no room for '
-                     f'an answer; the context of the model is {config.language.max_length}')
+    raise ValueError(
+      f'the prompt of conversation {room.argmin()} has {lengths.max()} tokens and leaves no room for '
+      f'an answer; the context of the model is {config.language.max_length}'
+    )
   tiles = sum(len(p.pixels) for p in prompts)
   batch = pad(prompts, [sample.bucket(int(lengths.max()))], [tile_bucket(tiles)], pad_id=processor.pad_id)
   x = _embed(params, config, batch.tokens, batch.pixels)
   seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
   return sample.Generation(
-      params.language, config.language, x, batch.positions, max_new=np.minimum(room, max_new_tokens),
-      sampling=sample.Sampling.of(len(prompts), seed=seeds, **sampling),
-      stops=sorted({processor.stop_id, processor.pad_id}))
+    params.language,
+    config.language,
+    x,
+    batch.positions,
+    max_new=np.minimum(room, max_new_tokens),
+    sampling=sample.Sampling.of(len(prompts), seed=seeds, **sampling),
+    stops=sorted({processor.stop_id, processor.pad_id}),
+  )
 
 
 def pieces(generation: sample.Generation, processor: Processor) -> Iterator[str]:
@@ -76,18 +91,30 @@ def pieces(generation: sample.Generation, processor: Processor) -> Iterator[str]
       text += detokenizer.flush()
     answer = processor.layout.answer(text)
     if len(answer) > len(shown):  # what is shown never changes: an answer only grows
-      yield answer[len(shown):]
+      yield answer[len(shown) :]
       shown = answer
     if generation.finished:
       return
     generation.advance(read + STEP)
 
 
-def chat(params: model.Params, config: model.Config, processor: Processor, messages: Sequence, *,
-         images: Sequence | None = None, videos: Sequence | None = None, max_new_tokens: int,
-         temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
-         seed: int | Sequence[int] = 0, thinking: bool = False,
-         stream: bool = False) -> str | list[str] | Iterator[str]:
+def chat(
+  params: model.Params,
+  config: model.Config,
+  processor: Processor,
+  messages: Sequence,
+  *,
+  images: Sequence | None = None,
+  videos: Sequence | None = None,
+  max_new_tokens: int,
+  temperature: float = 0.0,
+  top_k: int = 0,
+  top_p: float = 1.0,
+  min_p: float = 0.0,
+  seed: int | Sequence[int] = 0,
+  thinking: bool = False,
+  stream: bool = False,
+) -> str | list[str] | Iterator[str]:
   """The assistant's answer to a conversation, or to each of several.
 
   Args:
@@ -112,8 +139,18 @@ def chat(params: model.Params, config: model.Config, processor: Processor, messa
   talks = list(messages) if many else [messages]
   media = [_media(name, given, many, len(talks)) for name, given in (('images', images), ('videos', videos))]
   prompts = [_prompt(processor, *talk, thinking) for talk in zip(talks, *media)]
-  generation = generate(params, config, processor, prompts, max_new_tokens=max_new_tokens, temperature=temperature,
-                        top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+  generation = generate(
+    params,
+    config,
+    processor,
+    prompts,
+    max_new_tokens=max_new_tokens,
+    temperature=temperature,
+    top_k=top_k,
+    top_p=top_p,
+    min_p=min_p,
+    seed=seed,
+  )
   if stream:
     return pieces(generation, processor)
   generation.advance()

@@ -22,24 +22,38 @@ def define(values: flags.FlagValues) -> None:
   """The program's flags."""
   text = lambda name, default, meaning: flags.DEFINE_string(name, default, meaning, flag_values=values)
   number = lambda name, default, meaning, low, high=None: flags.DEFINE_float(
-      name, default, meaning, low, high, flag_values=values)
+    name, default, meaning, low, high, flag_values=values
+  )
   text('model', None, 'folder of a checkpoint, or workdir of a training run')
   flags.DEFINE_multi_string('image', [], 'image file; may be repeated', flag_values=values)
   flags.DEFINE_multi_string('video', [], 'video file or folder of frames; may be repeated', flag_values=values)
-  text('prompt', None, 'the question; <image> and <video> in it mark where media go. Without it, lines are read '
-                       'from the terminal or standard input')
+  text(
+    'prompt',
+    None,
+    'the question; <image> and <video> in it mark where media go. Without it, lines are read '
+    'from the terminal or standard input',
+  )
   text('system', None, "system text, instead of the checkpoint's own; '' for none")
   flags.DEFINE_bool('thinking', False, 'reason before answering; goes with --temperature=0.6', flag_values=values)
   flags.DEFINE_integer('max_new_tokens', 512, 'longest answer, in tokens', 1, flag_values=values)
   number('temperature', 0.0, '0 takes the likeliest token each time', 0.0)
   number('top_p', 1.0, 'sample among the likeliest tokens of this total probability', 0.0, 1.0)
   flags.DEFINE_integer('seed', 0, 'of sampling', flag_values=values)
-  flags.DEFINE_enum('dtype', None, ['bfloat16', 'float32'], 'of weights and arithmetic; by default bfloat16, and '
-                    'float32 on a CPU', flag_values=values)
-  flags.DEFINE_bool('int8', False, "the language model's matrices in 8 bits: half the memory of bfloat16",
-                    flag_values=values)
-  for axis, meaning in (('data', 'spread weights over'), ('expert', 'spread experts over'),
-                        ('model', 'split matrices over')):
+  flags.DEFINE_enum(
+    'dtype',
+    None,
+    ['bfloat16', 'float32'],
+    'of weights and arithmetic; by default bfloat16, and float32 on a CPU',
+    flag_values=values,
+  )
+  flags.DEFINE_bool(
+    'int8', False, "the language model's matrices in 8 bits: half the memory of bfloat16", flag_values=values
+  )
+  for axis, meaning in (
+    ('data', 'spread weights over'),
+    ('expert', 'spread experts over'),
+    ('model', 'split matrices over'),
+  ):
     flags.DEFINE_integer(f'mesh.{axis}', 1, f'devices to {meaning}', 1, flag_values=values)
   flags.DEFINE_bool('help', False, 'show this', short_name='h', flag_values=values)
 
@@ -72,10 +86,12 @@ class Session:
 
   def add_image(self, path: str) -> None:
     from internvl import tiles
+
     self.images.append(tiles.load_image(path))
 
   def add_video(self, path: str) -> None:
     from internvl import video
+
     self.videos.append(video.load_frames(path, self.processor.config.video_frames, video.uniform))
 
   def turn(self, text: str) -> tuple[list, list, list]:
@@ -115,20 +131,23 @@ def load(f: flags.FlagValues, path: pathlib.Path):
 
   import internvl
   from core import mesh, params
+
   sizes = {axis: f[f'mesh.{axis}'].value for axis in ('data', 'expert', 'model')}
-  place = mesh.make(**sizes, devices=jax.devices()[:sizes['data'] * sizes['expert'] * sizes['model']])
+  place = mesh.make(**sizes, devices=jax.devices()[: sizes['data'] * sizes['expert'] * sizes['model']])
   place = place if place.size > 1 else None
   dtype = f.dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   config, weights = internvl.load(path, mesh=place, dtype=dtype)
   if f.int8:
-    weights = params.map_weights(lambda _, w: jax.jit(params.to_int8)(w), weights,
-                                 r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))')
+    weights = params.map_weights(
+      lambda _, w: jax.jit(params.to_int8)(w), weights, r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
+    )
   return config, internvl.for_decoding(weights), place
 
 
 def serve(f: flags.FlagValues, _) -> int:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
   from internvl.processor import Processor
+
   path = folder(f.model)
   session = Session(Processor.load(path), None, f.system)
   for image in f.image:  # files are looked at before gigabytes of weights are
@@ -140,11 +159,19 @@ def serve(f: flags.FlagValues, _) -> int:
   import jax
 
   import internvl
+
   config, params, place = load(f, path)
-  options = {'max_new_tokens': f.max_new_tokens, 'temperature': f.temperature, 'top_p': f.top_p, 'seed': f.seed,
-             'thinking': f.thinking, 'stream': True}
+  options = {
+    'max_new_tokens': f.max_new_tokens,
+    'temperature': f.temperature,
+    'top_p': f.top_p,
+    'seed': f.seed,
+    'thinking': f.thinking,
+    'stream': True,
+  }
   session.answer = lambda messages, images, videos: internvl.chat(
-      params, config, session.processor, messages, images=images, videos=videos, **options)
+    params, config, session.processor, messages, images=images, videos=videos, **options
+  )
   with jax.set_mesh(place) if place else contextlib.nullcontext():
     if f.prompt is not None:
       session.say(f.prompt)
@@ -159,6 +186,7 @@ def serve(f: flags.FlagValues, _) -> int:
 def converse(session: Session) -> None:
   """The loop on a terminal, where an error ends a turn and not the program."""
   import readline  # noqa: F401 - gives input() its line editing
+
   while True:
     try:
       line = input('> ')

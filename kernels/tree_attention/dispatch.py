@@ -24,8 +24,10 @@ def tree_attention(q, k_pages, v_pages, plan, *, window=None, sinks=None, implem
   """
   (_, n, h), (pages, heads, size, tokens) = q.shape, k_pages.shape
   if n % heads or h != size or v_pages.shape != (pages, heads, tokens, size):
-    raise ValueError(f'tree_attention: q {q.shape} does not fit pages {k_pages.shape} and {v_pages.shape}; expected '
-                     '[R, N, H], [pages, K, H, page_size] and [pages, K, page_size, H] with N a multiple of K')
+    raise ValueError(
+      f'tree_attention: q {q.shape} does not fit pages {k_pages.shape} and {v_pages.shape}; expected '
+      '[R, N, H], [pages, K, H, page_size] and [pages, K, page_size, H] with N a multiple of K'
+    )
   if q.shape[0] != plan.lengths.shape[0]:
     raise ValueError(f'tree_attention: {q.shape[0]} rows of q and a plan of {plan.lengths.shape[0]}')
   call = functools.partial(_run, window=window)

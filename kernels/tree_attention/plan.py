@@ -39,8 +39,9 @@ class Plan:
   lengths: np.ndarray
 
 
-def plan(tables: Sequence[Sequence[int]], lengths: Sequence[int], *, page_size: int,
-         capacity: int | None = None) -> Plan:
+def plan(
+  tables: Sequence[Sequence[int]], lengths: Sequence[int], *, page_size: int, capacity: int | None = None
+) -> Plan:
   """The plan of rows whose pages `tables` lists in order; every page is one item, however many rows read it.
 
   capacity: items in each list, for a fixed shape; by default the least power of two. Raises ValueError when a page is

@@ -38,7 +38,7 @@ def run(q, k_pages, v_pages, plan, *, window, sinks):
   out, at = 0, 0
   for v in values:
     w, _, s, _ = v.shape
-    out = out + jnp.einsum('rkgws,wksh->rkgh', p[..., at:at + w * s].reshape(*p.shape[:3], w, s), v)
+    out = out + jnp.einsum('rkgws,wksh->rkgh', p[..., at : at + w * s].reshape(*p.shape[:3], w, s), v)
     at += w * s
   lse = jnp.where(total == 0, -jnp.inf, top + jnp.log(jnp.where(total == 0, 1, total)))
   return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)

@@ -72,8 +72,11 @@ def _merge(state, top, total, out, rows):
   scale = jnp.exp(top - jnp.maximum(now[jnp.minimum(rows, was.shape[0] - 1)], top))
   keep = jnp.exp(was - now)
   mine = mine.astype(was.dtype)
-  return (now, sums * keep + jnp.einsum('rx,xkg->rkg', mine, total * scale),
-          acc * keep[..., None] + jnp.einsum('rx,xkgh->rkgh', mine, out * scale[..., None]))
+  return (
+    now,
+    sums * keep + jnp.einsum('rx,xkg->rkg', mine, total * scale),
+    acc * keep[..., None] + jnp.einsum('rx,xkgh->rkgh', mine, out * scale[..., None]),
+  )
 
 
 def _all(state, q, k_pages, v_pages, items: Items, lengths, window):

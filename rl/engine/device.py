@@ -106,14 +106,21 @@ def decode(params, k, v, plan: Plan, slots: Slots, allowed, *, config, segment: 
     drawn = _pick(logits, slots.sampling, s.position + 1, allowed)
     token, logp = (constrain(x, (None,)) for x in drawn)  # every process reads them
     count = s.out.count + s.live
-    noted = Segment(s.out.tokens.at[:, s.step].set(jnp.where(s.live, token, 0)),
-                    s.out.logp.at[:, s.step].set(jnp.where(s.live, logp, 0)), count)
+    noted = Segment(
+      s.out.tokens.at[:, s.step].set(jnp.where(s.live, token, 0)),
+      s.out.logp.at[:, s.step].set(jnp.where(s.live, logp, 0)),
+      count,
+    )
     live = s.live & (count < slots.limit) & ~(token[:, None] == slots.stops).any(-1)
-    return _State(s.step + 1, jnp.where(s.live, token, s.token), s.position + s.live, live, out.cache.k, out.cache.v,
-                  noted)
+    return _State(
+      s.step + 1, jnp.where(s.live, token, s.token), s.position + s.live, live, out.cache.k, out.cache.v, noted
+    )
 
-  blank = Segment(jnp.zeros((rows.size, segment), jnp.int32), jnp.zeros((rows.size, segment), jnp.float32),
-                  jnp.zeros(rows.size, jnp.int32))
+  blank = Segment(
+    jnp.zeros((rows.size, segment), jnp.int32),
+    jnp.zeros((rows.size, segment), jnp.float32),
+    jnp.zeros(rows.size, jnp.int32),
+  )
   start = _State(jnp.int32(0), slots.token, slots.position, slots.limit > 0, k, v, blank)
   end = jax.lax.while_loop(lambda s: (s.step < segment) & s.live.any(), step, start)
   return end.k, end.v, end.out

@@ -31,8 +31,9 @@ class Stats:
 
 
 def _completion(row: Row, reason: str) -> Completion:
-  return Completion(row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32),
-                    np.array(row.version, np.int32), reason)
+  return Completion(
+    row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32), np.array(row.version, np.int32), reason
+  )
 
 
 class Engine:
@@ -47,8 +48,19 @@ class Engine:
   tokens. Raises ValueError on impossible sizes.
   """
 
-  def __init__(self, params, config, *, slots: int, pages: int, page_size: int, segment: int, chunk: int = 64,
-               text: Callable[[Sequence[int]], str] | None = None, mesh: Mesh | Share | None = None):
+  def __init__(
+    self,
+    params,
+    config,
+    *,
+    slots: int,
+    pages: int,
+    page_size: int,
+    segment: int,
+    chunk: int = 64,
+    text: Callable[[Sequence[int]], str] | None = None,
+    mesh: Mesh | Share | None = None,
+  ):
     if min(slots, pages, page_size, segment, chunk) < 1:
       raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
     self.stats, self.version = Stats(), 0
@@ -66,8 +78,9 @@ class Engine:
     self._masks: list[np.ndarray | None] = [None] * slots
     with jax.set_mesh(home):
       self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
-      self._allowed = jax.jit(lambda: jnp.ones(choices, bool),
-                              out_shardings=mesh_lib.sharding(choices, device.CHOICES, home))()
+      self._allowed = jax.jit(
+        lambda: jnp.ones(choices, bool), out_shardings=mesh_lib.sharding(choices, device.CHOICES, home)
+      )()
       self._warm()
 
   @property
@@ -103,7 +116,7 @@ class Engine:
     at = len(row.content) if at is None else at
     if not start <= at <= len(row.content):
       raise ValueError(f'fork at token {at}; expected {start}..{len(row.content)}')
-    said = row.tokens[:at - start]
+    said = row.tokens[: at - start]
     left = {'max_new': row.request.max_new - len(said), 'n': 1, 'seed': row.request.seed + row.sample}
     request = dataclasses.replace(row.request, prompt=[*row.request.prompt, *said], **(left | changes))
     self._check(request)
@@ -149,8 +162,10 @@ class Engine:
   def _check(self, request: Request) -> None:
     total, vocab = len(request.prompt) + request.max_new, self._config.vocab
     if total > self._config.max_length:
-      raise ValueError(f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
-                       f'{self._config.max_length}')
+      raise ValueError(
+        f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
+        f'{self._config.max_length}'
+      )
     if not all(0 <= t < vocab for t in request.prompt):
       raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
     if request.stop_strings and self._text is None:
@@ -208,8 +223,9 @@ class Engine:
   def _write(self, read, content: list[int], positions, page, offset) -> None:
     tokens = np.maximum(np.array(content, np.int32), 0)
     features = self._images.features(content) if self._images else ()
-    self._k, self._v = device.prefill(self._params, self._k, self._v, read, tokens, positions, page, offset, *features,
-                                      config=self._config)
+    self._k, self._v = device.prefill(
+      self._params, self._k, self._v, read, tokens, positions, page, offset, *features, config=self._config
+    )
 
   def _decode(self, ready: list[Row]) -> list[Completion]:
     s = self._scheduler
@@ -225,10 +241,17 @@ class Engine:
       tokens = out.tokens[row.slot, :count].tolist()
       cut = row.watch.feed(tokens) if row.watch else None
       tokens = tokens[:cut]
-      s.append(row, tokens, out.logp[row.slot, :len(tokens)].tolist(), self.version, count)
+      s.append(row, tokens, out.logp[row.slot, : len(tokens)].tolist(), self.version, count)
       self.stats.decoded += len(tokens)
-      reason = ('stop_string' if cut is not None else 'stop' if tokens[-1] in row.request.stops else
-                'length' if not row.remaining else None)
+      reason = (
+        'stop_string'
+        if cut is not None
+        else 'stop'
+        if tokens[-1] in row.request.stops
+        else 'length'
+        if not row.remaining
+        else None
+      )
       if reason:
         done.append(self._finish(row, reason))
     return done
@@ -236,8 +259,9 @@ class Engine:
   def _segment(self, ready: list[Row]) -> device.Segment:
     """Decodes, and reads back what was sampled: host arrays."""
     read, slots = pack.segment(self._scheduler, ready)
-    self._k, self._v, out = device.decode(self._params, self._k, self._v, read, slots, self._allowed,
-                                          config=self._config, segment=self._scheduler.segment)
+    self._k, self._v, out = device.decode(
+      self._params, self._k, self._v, read, slots, self._allowed, config=self._config, segment=self._scheduler.segment
+    )
     return jax.tree.map(mesh_lib.to_local, out)
 
   def _warm(self) -> None:

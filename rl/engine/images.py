@@ -71,7 +71,7 @@ class Images:
     if all(self._tiles[tile][1].users for tile in tiles):
       return
     idle = [i for i, (_, tile) in self._tiles.items() if not tile.users]
-    for i in idle[:max(len(idle) - self._spare, 0)]:
+    for i in idle[: max(len(idle) - self._spare, 0)]:
       del self._ids[self._tiles.pop(i)[0]]
 
   def share(self, content: Sequence[int]) -> None:
@@ -125,7 +125,7 @@ class Images:
   def _encode(self, tiles: Sequence[int]) -> None:
     pending = [self._tiles[i][1] for i in tiles if self._tiles[i][1].features is None]
     for start in range(0, len(pending), BATCH):
-      part = pending[start:start + BATCH]
+      part = pending[start : start + BATCH]
       pixels = np.stack([t.pixels for t in part])
       if len(part) > 1:
         pixels = np.pad(pixels, ((0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)))

@@ -38,9 +38,13 @@ class Config:
 
 
 CONFIGS = {
-    '8b': Config('8B', engine=Room(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)),
-    '241b': Config('241B-A28B', engine=Room(slots=128, pages=3072, page_size=128, segment=32, chunk=512), processes=2,
-                   mesh=Shape(expert=2, model=4)),
+  '8b': Config('8B', engine=Room(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)),
+  '241b': Config(
+    '241B-A28B',
+    engine=Room(slots=128, pages=3072, page_size=128, segment=32, chunk=512),
+    processes=2,
+    mesh=Shape(expert=2, model=4),
+  ),
 }
 
 
@@ -68,8 +72,18 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
     step, static = device.prefill, {'config': c}
     work = _work(c, room, home, rows=room.chunk, steps=1, pools=shard_bytes((k, v)))
   kinds = {'weights': params, 'pages': (k, v), 'inputs': inputs}
-  return plan.Program(step, (params, k, v, *inputs), kinds, (), room.slots, static=static, mesh=home, counted=work,
-                      tips=_tips(config, kinds), note=_note(config, mesh.size // home.size))
+  return plan.Program(
+    step,
+    (params, k, v, *inputs),
+    kinds,
+    (),
+    room.slots,
+    static=static,
+    mesh=home,
+    counted=work,
+    tips=_tips(config, kinds),
+    note=_note(config, mesh.size // home.size),
+  )
 
 
 def _note(config: Config, engines: int) -> str:
@@ -80,8 +94,10 @@ def _note(config: Config, engines: int) -> str:
 
 def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
   held, room = shard_bytes(kinds['weights']), config.engine
-  return (f'fewer pages: {room.pages} of {room.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
-          f'more devices in expert or model: the weights take {held / 2**30:.2f} GiB')
+  return (
+    f'fewer pages: {room.pages} of {room.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
+    f'more devices in expert or model: the weights take {held / 2**30:.2f} GiB',
+  )
 
 
 def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
@@ -96,6 +112,8 @@ def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, p
   # Two sums over `model` a layer; with experts the second is of all rows, gathered from `expert` and scattered back.
   ring, own = lambda axis: 2 * (axes[axis] - 1) / axes[axis], rows / axes['expert']
   sent = steps * BYTES * c.width * c.depth
-  ici = {'tensor axis': sent * ring('model') * (own + (rows if c.moe else own)),
-         'expert axis': sent * ring('expert') * (rows if c.moe else 0)}
+  ici = {
+    'tensor axis': sent * ring('model') * (own + (rows if c.moe else own)),
+    'expert axis': sent * ring('expert') * (rows if c.moe else 0),
+  }
   return formula.Work(count(spec), met, flops, flops, hbm, {axis: x for axis, x in ici.items() if x})

@@ -48,12 +48,12 @@ class Prefixes:
     """(full pages that begin `content`, and (page, tokens) to copy what follows from). Takes no references."""
     node, pages, at = self._root, [], 0
     while at + self._size <= len(content):
-      child = node.whole.get(content[at:at + self._size].tobytes())
+      child = node.whole.get(content[at : at + self._size].tobytes())
       if child is None:
         break
       node, at = child, at + self._size
       pages.append(node.page)
-    rest, best, tokens = content[at:at + self._size], None, 0
+    rest, best, tokens = content[at : at + self._size], None, 0
     for child in node.nodes() if len(rest) else ():
       if (n := common(child.content, rest)) > tokens:
         best, tokens = child, n
@@ -67,8 +67,8 @@ class Prefixes:
   def insert(self, content: np.ndarray, pages: list[int]) -> None:
     """Remembers the pages that hold `content`, each referred to once more; those known by content stay as they are."""
     node = self._root
-    for i, page in enumerate(pages[:-(-len(content) // self._size)]):
-      own = content[i * self._size:(i + 1) * self._size]
+    for i, page in enumerate(pages[: -(-len(content) // self._size)]):
+      own = content[i * self._size : (i + 1) * self._size]
       if len(own) == self._size:
         child = node.whole.get(own.tobytes())
         if child is None:

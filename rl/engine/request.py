@@ -36,8 +36,10 @@ class Request:
   def __post_init__(self):
     Sampling.of(1, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p, seed=self.seed)
     if len(self.prompt) < 1 or self.max_new < 1 or self.n < 1:
-      raise ValueError(f'request: need a prompt, max_new >= 1 and n >= 1; got {len(self.prompt)} tokens, '
-                       f'max_new={self.max_new}, n={self.n}')
+      raise ValueError(
+        f'request: need a prompt, max_new >= 1 and n >= 1; got {len(self.prompt)} tokens, '
+        f'max_new={self.max_new}, n={self.n}'
+      )
     if len(self.stops) > STOPS:
       raise ValueError(f'request: {len(self.stops)} stop tokens; expected at most {STOPS}')
     if any(not s for s in self.stop_strings):

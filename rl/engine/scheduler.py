@@ -79,8 +79,9 @@ class Scheduler:
     """Raises ValueError when so many tokens would not fit even alone."""
     most = -(-(prompt + new - 1) // self.page_size)
     if most > len(self.pool.references):
-      raise ValueError(f'a prompt of {prompt} tokens and {new} new ones need {most} pages; there are '
-                       f'{len(self.pool.references)}')
+      raise ValueError(
+        f'a prompt of {prompt} tokens and {new} new ones need {most} pages; there are {len(self.pool.references)}'
+      )
 
   def add(self, row: Row) -> None:
     """Queues a row. Raises ValueError when it could not finish even alone."""
@@ -113,16 +114,16 @@ class Scheduler:
 
   def _prefixes_of(self, row: Row) -> set[bytes]:
     """What a row will have in its pages: each prefix of full pages, and all of it."""
-    content = np.array(row.content[:row.target], np.int64)
+    content = np.array(row.content[: row.target], np.int64)
     return {content[:n].tobytes() for n in (*range(self.page_size, row.target, self.page_size), row.target)}
 
   def _awaits(self, row: Row, filling: set[bytes]) -> bool:
     """Whether the first page of a row that is not known yet is being filled in."""
-    content = np.array(row.content[:row.target], np.int64)
+    content = np.array(row.content[: row.target], np.int64)
     if content.tobytes() in filling:
       return True
     pages, _ = self.prefixes.match(content)
-    return content[:(len(pages) + 1) * self.page_size].tobytes() in filling
+    return content[: (len(pages) + 1) * self.page_size].tobytes() in filling
 
   def _lower(self, row: Row) -> list[Row]:
     """Running rows of lower priority than a row's, first come first."""
@@ -132,7 +133,7 @@ class Scheduler:
     """As `_enter`, after rows of lower priority have left one by one; none does unless that makes room."""
     made = self._enter(row) if None in self.slots else None
     lower = self._lower(row)
-    if made is None and self._fits_beside(row, self.running[:len(self.running) - len(lower)]):
+    if made is None and self._fits_beside(row, self.running[: len(self.running) - len(lower)]):
       while made is None and lower:
         self.preempt(lower.pop())
         made = self._enter(row)
@@ -214,7 +215,7 @@ class Scheduler:
 
   def remember(self, row: Row) -> None:
     """Lets others find what a row has in its pages."""
-    self.prefixes.insert(np.array(row.content[:row.filled], np.int64), row.pages)
+    self.prefixes.insert(np.array(row.content[: row.filled], np.int64), row.pages)
 
   def leave(self, row: Row) -> None:
     """Takes a row out of its slot or the queue; its pages stay findable until they are needed."""

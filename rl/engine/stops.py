@@ -23,9 +23,9 @@ class StopStrings:
       text = self._decode(self._before + self._pending)
       if text.endswith('\ufffd') and len(self._pending) < CHARACTER:
         continue
-      self._tail += text[len(known):]
+      self._tail += text[len(known) :]
       if any(s in self._tail for s in self._strings):
         return i + 1
-      self._tail = self._tail[len(self._tail) - self._keep:] if self._keep < len(self._tail) else self._tail
+      self._tail = self._tail[len(self._tail) - self._keep :] if self._keep < len(self._tail) else self._tail
       self._before, self._pending = self._pending, []
     return None

@@ -38,6 +38,7 @@ def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
   def merge(w):
     inputs, *outputs = w.shape
     return jax.ShapeDtypeStruct((math.prod(outputs), inputs), dtype, sharding=_rows_of_heads(w.sharding))
+
   return params.replace(blocks=tuple(_flat(block, merge) for block in params.blocks))
 
 
@@ -68,10 +69,12 @@ def _flat(block: Any, merge: Callable) -> Any:
 
 def put(params: Any, spec: Any, place: mesh.Share) -> Any:
   """The weights that `spec` describes on the devices of `place.mesh`, by way of the engines beside it."""
+
   def move(s, w):
     axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device
     there = jax.device_put(w, mesh.sharding(w.shape, axes, place.whole, RULES))
     return there if place.count == 1 else mesh.part(there, place.mesh)
+
   return jax.tree.map(lambda s, w: jax.tree.map(functools.partial(move, s), w), spec, params)
 
 

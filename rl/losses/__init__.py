@@ -6,5 +6,20 @@ from rl.losses.policy import RULES, Rule, policy_loss, truncated_importance
 from rl.losses.preference import Mpo, RewardShift, bco, dpo, mpo, token_weight_of
 from rl.losses.surrogate import SURROGATES
 
-__all__ = ['AGGREGATIONS', 'KL', 'RULES', 'SURROGATES', 'Mpo', 'RewardShift', 'Rule', 'aggregate', 'bco', 'dpo', 'kl',
-           'mpo', 'policy_loss', 'token_weight_of', 'truncated_importance']
+__all__ = [
+  'AGGREGATIONS',
+  'KL',
+  'RULES',
+  'SURROGATES',
+  'Mpo',
+  'RewardShift',
+  'Rule',
+  'aggregate',
+  'bco',
+  'dpo',
+  'kl',
+  'mpo',
+  'policy_loss',
+  'token_weight_of',
+  'truncated_importance',
+]

@@ -15,8 +15,9 @@ Aggregation = Literal['token', 'sequence', 'sequence_sum', 'constant']
 AGGREGATIONS = get_args(Aggregation)
 
 
-def aggregate(values: jax.Array, mask: jax.Array, aggregation: Aggregation, *,
-              length: int | None = None) -> tuple[jax.Array, jax.Array]:
+def aggregate(
+  values: jax.Array, mask: jax.Array, aggregation: Aggregation, *, length: int | None = None
+) -> tuple[jax.Array, jax.Array]:
   """(sum, weight) of per-token `values` [B, T] over `mask` bool [B, T]; rows without tokens count nowhere.
 
   'token'         Σ m·v over Σ m: every token weighs the same (DAPO, arXiv 2503.14476 eq. 8)

@@ -24,13 +24,18 @@ class Rule:
   clip_low: float = field(0.2, 'the ratio is clipped below at 1 − clip_low')
   clip_high: float = field(0.2, 'the ratio is clipped above at 1 + clip_high; larger than clip_low is DAPO clip-higher')
   dual_clip: float | None = field(3.0, 'where the advantage is negative the loss is at most dual_clip·|A|; none: off')
-  aggregation: Aggregation = field('token', 'mean over all tokens of the batch (token), or over rows of their token '
-                                            'means (sequence), token sums (sequence_sum), token sums over `length`')
+  aggregation: Aggregation = field(
+    'token',
+    'mean over all tokens of the batch (token), or over rows of their token '
+    'means (sequence), token sums (sequence_sum), token sums over `length`',
+  )
   length: int | None = field(None, "divisor of aggregation='constant': the longest answer there may be")
   kl: Literal['k1', 'k2', 'k3'] = field('k3', 'estimator of the divergence from the reference policy')
   kl_coef: float = field(0.0, 'weight of that divergence in the loss')
-  importance_cap: float | None = field(None, 'cap of the weight that makes up for an engine whose probabilities are '
-                                             "not the trainer's; none: no such weight")
+  importance_cap: float | None = field(
+    None,
+    "cap of the weight that makes up for an engine whose probabilities are not the trainer's; none: no such weight",
+  )
 
   def __post_init__(self):
     if not 0 <= self.clip_low <= 1:
@@ -51,16 +56,16 @@ class Rule:
 _GSPO = Rule('gspo', clip_low=3e-4, clip_high=4e-4, dual_clip=None, aggregation='sequence')
 
 RULES = {
-    'ppo': Rule(),  # PPO-clip (arXiv 1707.06347) with the dual clip of arXiv 1912.09729
-    'grpo': Rule(dual_clip=None, aggregation='sequence'),  # arXiv 2402.03300 eq. 3
-    'dapo': Rule(clip_high=0.28, dual_clip=None),  # arXiv 2503.14476 eq. 8
-    # arXiv 2503.20783 §3.2, with `rl.advantages.dr_grpo`; `length` should be the run's longest answer.
-    'dr_grpo': Rule(dual_clip=None, aggregation='constant', length=4096),
-    # arXiv 2507.18071 eq. 5 and its bounds. The scripts of InternVL3.5 keep 0.2 on both sides, which never binds.
-    'gspo': _GSPO,
-    'gspo_token': dataclasses.replace(_GSPO, surrogate='gspo_token'),
-    # arXiv 2506.13585 eq. 4: no lower bound; it does not print the upper one, here DAPO's.
-    'cispo': Rule('cispo', clip_low=1.0, clip_high=0.28, dual_clip=None),
+  'ppo': Rule(),  # PPO-clip (arXiv 1707.06347) with the dual clip of arXiv 1912.09729
+  'grpo': Rule(dual_clip=None, aggregation='sequence'),  # arXiv 2402.03300 eq. 3
+  'dapo': Rule(clip_high=0.28, dual_clip=None),  # arXiv 2503.14476 eq. 8
+  # arXiv 2503.20783 §3.2, with `rl.advantages.dr_grpo`; `length` should be the run's longest answer.
+  'dr_grpo': Rule(dual_clip=None, aggregation='constant', length=4096),
+  # arXiv 2507.18071 eq. 5 and its bounds. The scripts of InternVL3.5 keep 0.2 on both sides, which never binds.
+  'gspo': _GSPO,
+  'gspo_token': dataclasses.replace(_GSPO, surrogate='gspo_token'),
+  # arXiv 2506.13585 eq. 4: no lower bound; it does not print the upper one, here DAPO's.
+  'cispo': Rule('cispo', clip_low=1.0, clip_high=0.28, dual_clip=None),
 }
 
 
@@ -74,8 +79,16 @@ def truncated_importance(old_logp: jax.Array, rollout_logp: jax.Array, cap: floa
   return jax.lax.stop_gradient(jnp.minimum(ratio, cap))
 
 
-def policy_loss(logp: jax.Array, old_logp: jax.Array | None, advantages: jax.Array, mask: jax.Array, *, rule: Rule,
-                ref_logp: jax.Array | None = None, rollout_logp: jax.Array | None = None) -> Loss:
+def policy_loss(
+  logp: jax.Array,
+  old_logp: jax.Array | None,
+  advantages: jax.Array,
+  mask: jax.Array,
+  *,
+  rule: Rule,
+  ref_logp: jax.Array | None = None,
+  rollout_logp: jax.Array | None = None,
+) -> Loss:
   """The loss of tokens sampled by an older policy.
 
   logp, old_logp, ref_logp, rollout_logp: float32 [B, T] log-probabilities of the sampled tokens under the policy

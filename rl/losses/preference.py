@@ -71,8 +71,15 @@ def bco(rewards: jax.Array, shift: jax.Array) -> jax.Array:
   return -log_sigmoid(rewards[..., 0] - shift) - log_sigmoid(shift - rewards[..., 1])
 
 
-def mpo(logp: jax.Array, mask: jax.Array, reference: jax.Array, shift: RewardShift, *, config: Mpo = Mpo(),
-        token_weight: jax.Array | None = None) -> Loss:
+def mpo(
+  logp: jax.Array,
+  mask: jax.Array,
+  reference: jax.Array,
+  shift: RewardShift,
+  *,
+  config: Mpo = Mpo(),
+  token_weight: jax.Array | None = None,
+) -> Loss:
   """Mixed preference optimisation (arXiv 2411.10442): the mean over pairs, and the next shift.
 
   logp: float32 [B, 2, T] of the answers' tokens under the policy; mask: bool [B, 2, T] of the tokens there are;
@@ -90,8 +97,12 @@ def mpo(logp: jax.Array, mask: jax.Array, reference: jax.Array, shift: RewardShi
   terms = {name: jnp.where(valid, term, 0.0).sum() for name, term in terms.items()}
   total = sum(getattr(config, name) * term for name, term in terms.items())
   pairs = valid.sum().astype(total.dtype)
-  notes = terms | {'chosen': rewards[:, 0].sum(), 'rejected': rewards[:, 1].sum(),
-                   'preferred': jnp.sum(rewards[:, 0] > rewards[:, 1]), 'shift': shift.mean * pairs}
+  notes = terms | {
+    'chosen': rewards[:, 0].sum(),
+    'rejected': rewards[:, 1].sum(),
+    'preferred': jnp.sum(rewards[:, 0] > rewards[:, 1]),
+    'shift': shift.mean * pairs,
+  }
   return Loss(total, pairs, {k: (jax.lax.stop_gradient(v), pairs) for k, v in notes.items()}, shift)
 
 

@@ -5,5 +5,21 @@ from rl.preference.build import Scored, continuation_pairs, correctness_pairs
 from rl.preference.records import Pair, Records, write
 from rl.preference.rooms import Group, Sizes, divide
 
-__all__ = ['Batch', 'Chain', 'Examples', 'Group', 'Pair', 'Placed', 'Records', 'Scored', 'Sizes', 'batch',
-           'continuation_pairs', 'correctness_pairs', 'divide', 'measure', 'reference', 'write']
+__all__ = [
+  'Batch',
+  'Chain',
+  'Examples',
+  'Group',
+  'Pair',
+  'Placed',
+  'Records',
+  'Scored',
+  'Sizes',
+  'batch',
+  'continuation_pairs',
+  'correctness_pairs',
+  'divide',
+  'measure',
+  'reference',
+  'write',
+]

@@ -52,8 +52,9 @@ class Examples:
   not for the processor. Raises ValueError and FileNotFoundError, when a pair is read, with its place.
   """
 
-  def __init__(self, pairs: Sequence[Pair], processor: Processor, *, thinking: bool = False, augment: bool = False,
-               seed: int = 0):
+  def __init__(
+    self, pairs: Sequence[Pair], processor: Processor, *, thinking: bool = False, augment: bool = False, seed: int = 0
+  ):
     unlimited = dataclasses.replace(processor.config, max_length=2**31 - 1)
     self.pairs, self.processor = pairs, Processor(unlimited, processor.tokenizer)
     self.thinking, self.augment, self.seed = thinking, augment, seed
@@ -83,10 +84,15 @@ class Examples:
     rows = policy.collate([prompt], pad_id=pad, length=room.prompt)
     said, mask = np.full((2, room.answer), pad, np.int32), np.zeros((2, room.answer), bool)
     for k, tokens in enumerate(answers):
-      said[k, :len(tokens)], mask[k, :len(tokens)] = tokens, True
+      said[k, : len(tokens)], mask[k, : len(tokens)] = tokens, True
     spare = room.tiles - len(prompt.pixels)
-    return {'tokens': rows.tokens[0], 'positions': rows.positions[0], 'said': said, 'mask': mask,
-            'pixels': np.pad(rows.pixels[0], ((0, spare), (0, 0), (0, 0), (0, 0)))}
+    return {
+      'tokens': rows.tokens[0],
+      'positions': rows.positions[0],
+      'said': said,
+      'mask': mask,
+      'pixels': np.pad(rows.pixels[0], ((0, spare), (0, 0), (0, 0), (0, 0))),
+    }
 
 
 class Chain:
@@ -158,8 +164,9 @@ def _log_probs(params, config, rows, dtype):
   return jnp.where(rows['mask'], logp, 0).sum(-1)
 
 
-def reference(params, config, rows: Placed, place: jax.sharding.Mesh, *, at_once: int,
-              dtype: str = 'float32') -> np.ndarray:
+def reference(
+  params, config, rows: Placed, place: jax.sharding.Mesh, *, at_once: int, dtype: str = 'float32'
+) -> np.ndarray:
   """float32 [K, 2]: the answers' summed log-probabilities, `at_once` pairs at a time on the mesh `place`."""
   reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(THREADS, 2 * at_once))
   sums = []

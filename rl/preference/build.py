@@ -28,8 +28,9 @@ class Scored:
   result: str | None = None
 
 
-def correctness_pairs(talk: list[dict], images: list[Any], answer: str, samples: Sequence[Scored], *, most: int = 15,
-                      seed: int = 0) -> list[Pair]:
+def correctness_pairs(
+  talk: list[dict], images: list[Any], answer: str, samples: Sequence[Scored], *, most: int = 15, seed: int = 0
+) -> list[Pair]:
   """Up to `most` pairs of one query, drawn without replacement from all that its samples allow.
 
   A wrong sample whose result contains the right answer is no negative, since the check may have erred.
@@ -46,12 +47,14 @@ def correctness_pairs(talk: list[dict], images: list[Any], answer: str, samples:
 
 def without_media(talk: Sequence[dict]) -> list[dict]:
   """The conversation with its images and videos, and their marks, taken out."""
+
   def strip(content):
     if isinstance(content, str):
       for kind in messages.MEDIA:
         content = content.replace(f'<{kind}>\n', '').replace(f'<{kind}>', '')
       return content
     return [part for part in content if part['type'] not in messages.MEDIA]
+
   return [m | {'content': strip(m['content'])} if m['role'] == 'user' else m for m in talk]
 
 
@@ -64,7 +67,7 @@ def answer_tokens(processor: Processor, text: str) -> np.ndarray:
 def _blind_half(processor: Processor, talk: Sequence[dict], said: np.ndarray) -> Inputs:
   """A prompt without the images that ends with the first half of an answer's tokens."""
   prompt = processor(without_media(talk))
-  tokens = np.concatenate([prompt.tokens, said[:len(said) // 2]])
+  tokens = np.concatenate([prompt.tokens, said[: len(said) // 2]])
   return dataclasses.replace(with_tile(prompt), tokens=tokens, mask=np.zeros(len(tokens), bool))
 
 
@@ -74,8 +77,15 @@ def with_tile(x: Inputs) -> Inputs:
   return x if len(x.pixels) else dataclasses.replace(x, pixels=blank)
 
 
-def continuation_pairs(sampler: Sampler, processor: Processor, good: Sequence[tuple[list[dict], list[Any], str]], *,
-                       max_new: int, temperature: float = 1.0, seed: int = 0) -> list[Pair]:
+def continuation_pairs(
+  sampler: Sampler,
+  processor: Processor,
+  good: Sequence[tuple[list[dict], list[Any], str]],
+  *,
+  max_new: int,
+  temperature: float = 1.0,
+  seed: int = 0,
+) -> list[Pair]:
   """A pair for each (messages, images, good answer), against its first half continued without the images.
 
   max_new: most tokens of a continuation. A continuation that arrives at the same text gives no pair.
@@ -85,7 +95,7 @@ def continuation_pairs(sampler: Sampler, processor: Processor, good: Sequence[tu
   rest = sampler(prompts, max_new=max_new, temperature=temperature, seeds=range(seed, seed + len(good)))
   pairs = []
   for row, ((talk, images, text), s) in enumerate(zip(good, said)):
-    rejected = processor.answer([*s[:len(s) // 2], *rest.tokens[row, 0][rest.mask[row, 0]]])
+    rejected = processor.answer([*s[: len(s) // 2], *rest.tokens[row, 0][rest.mask[row, 0]]])
     if rejected != text.strip():
       pairs.append(Pair(talk, images, text, rejected, '', {'kind': 'continuation'}))
   return pairs

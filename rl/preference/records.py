@@ -55,8 +55,14 @@ def _pair(row: dict) -> Pair:
   talk = [{'role': 'user', 'content': row['question']}, {'role': 'assistant', 'content': row['chosen']}]
   messages, images, _ = parse_row({'messages': talk, 'image': row.get('image')})
   answer, meta = row.get('answer_gt', ''), row.get('meta', {})
-  return Pair(messages[:-1], images, row['chosen'], row['rejected'], str(answer),
-              meta if isinstance(meta, dict) else {'meta': meta})
+  return Pair(
+    messages[:-1],
+    images,
+    row['chosen'],
+    row['rejected'],
+    str(answer),
+    meta if isinstance(meta, dict) else {'meta': meta},
+  )
 
 
 def write(path: str | os.PathLike, pairs: Iterable[Pair]) -> int:
@@ -72,9 +78,20 @@ def write(path: str | os.PathLike, pairs: Iterable[Pair]) -> int:
     if len(pair.messages) != 1 or not isinstance(pair.messages[0]['content'], str):
       raise ValueError(f'pair {n} has {len(pair.messages)} messages: expected one whose content is text')
     images = [_save(image, folder / f'{n:06d}_{k}.png') for k, image in enumerate(pair.images)]
-    lines.append(json.dumps({'image': images, 'question': pair.messages[0]['content'], 'chosen': pair.chosen,
-                             'rejected': pair.rejected, 'answer_gt': pair.answer, 'meta': pair.meta},
-                            ensure_ascii=False) + '\n')
+    lines.append(
+      json.dumps(
+        {
+          'image': images,
+          'question': pair.messages[0]['content'],
+          'chosen': pair.chosen,
+          'rejected': pair.rejected,
+          'answer_gt': pair.answer,
+          'meta': pair.meta,
+        },
+        ensure_ascii=False,
+      )
+      + '\n'
+    )
   record.replace(path, ''.join(lines))
   return len(lines)
 

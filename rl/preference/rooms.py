@@ -65,5 +65,5 @@ def divide(needs: np.ndarray, limit: Sizes, *, most: int, least: int) -> list[Gr
     at = max(range(len(groups)), key=lambda k: groups[k][1])
     if groups[at][2] is None:
       break
-    groups[at:at + 1] = [(part, *best(part)) for part in groups[at][2]]
+    groups[at : at + 1] = [(part, *best(part)) for part in groups[at][2]]
   return [Group(Sizes(*map(int, lengths[some].max(0)), int(needs[some, 2].max())), some) for some, *_ in groups]

@@ -56,21 +56,40 @@ def score(query: Query, texts: Sequence[str], right: Callable[[str, str], float]
   return Sampled(query, [Scored(t, right(t, query.answer) == 1, think_format(t) == 1, boxed_answer(t)) for t in texts])
 
 
-def sample(sampler: Sampler, processor: Processor, queries: Sequence[Query], *, samples: int, max_new: int,
-           temperature: float = 0.7, top_k: int = 50, seed: int = 0,
-           right: Callable[[str, str], float] = boxed) -> list[Sampled]:
+def sample(
+  sampler: Sampler,
+  processor: Processor,
+  queries: Sequence[Query],
+  *,
+  samples: int,
+  max_new: int,
+  temperature: float = 0.7,
+  top_k: int = 50,
+  seed: int = 0,
+  right: Callable[[str, str], float] = boxed,
+) -> list[Sampled]:
   """`samples` answers to each query (MMPR: 32, temperature 0.7, top-k 50)."""
-  answers = sampler([processor(q.messages, q.images) for q in queries], max_new=max_new, samples=samples,
-                    temperature=temperature, top_k=top_k, seeds=[seed + n * samples for n in range(len(queries))])
+  answers = sampler(
+    [processor(q.messages, q.images) for q in queries],
+    max_new=max_new,
+    samples=samples,
+    temperature=temperature,
+    top_k=top_k,
+    seeds=[seed + n * samples for n in range(len(queries))],
+  )
   texts = policy.texts(processor, answers)
-  return [score(q, texts[i * samples:(i + 1) * samples], right) for i, q in enumerate(queries)]
+  return [score(q, texts[i * samples : (i + 1) * samples], right) for i, q in enumerate(queries)]
 
 
 def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> list[Pair]:
   """Up to `most` correctness pairs of each query."""
-  return [pair for n, s in enumerate(sampled)
-          for pair in preference.correctness_pairs(s.query.messages, s.query.images, s.query.answer, s.samples,
-                                                   most=most, seed=seed + n)]
+  return [
+    pair
+    for n, s in enumerate(sampled)
+    for pair in preference.correctness_pairs(
+      s.query.messages, s.query.images, s.query.answer, s.samples, most=most, seed=seed + n
+    )
+  ]
 
 
 def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0.8) -> list[int]:

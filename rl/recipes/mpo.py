@@ -50,9 +50,17 @@ class MpoPhase:
       raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than steps={self.steps}')
 
 
-def mpo(phase: MpoPhase, config: internvl.Config, params: internvl.Params,
-        parts: Mapping[str, tuple[preference.Examples, float]], workdir: pathlib.Path, *,
-        place: jax.sharding.Mesh | None = None, dtype: str = 'float32', remat: str = 'none') -> internvl.Params:
+def mpo(
+  phase: MpoPhase,
+  config: internvl.Config,
+  params: internvl.Params,
+  parts: Mapping[str, tuple[preference.Examples, float]],
+  workdir: pathlib.Path,
+  *,
+  place: jax.sharding.Mesh | None = None,
+  dtype: str = 'float32',
+  remat: str = 'none',
+) -> internvl.Params:
   """Trains all of `params` on pairs, with the start as frozen reference; goes on where it was stopped.
 
   parts: pairs by name, and how often an epoch goes through them. params, float32 and used in `dtype`, are spread over
@@ -66,13 +74,18 @@ def mpo(phase: MpoPhase, config: internvl.Config, params: internvl.Params,
 
   def loss(params, batch: preference.Batch, key, shift: RewardShift) -> Loss:
     logp, _ = policy.log_probs(params_lib.cast(params, dtype), config, batch.prompts, batch.answers, remat=remat)
-    return losses.mpo(logp, batch.answers.mask, batch.reference, shift, config=phase.loss,
-                      token_weight=batch.token_weight)
+    return losses.mpo(
+      logp, batch.answers.mask, batch.reference, shift, config=phase.loss, token_weight=batch.token_weight
+    )
 
-  with jax.set_mesh(place), Run(workdir, phase, every=phase.save_every,
-                                show=('preference', 'preferred', 'shift')) as run:
+  with (
+    jax.set_mesh(place),
+    Run(workdir, phase, every=phase.save_every, show=('preference', 'preferred', 'shift')) as run,
+  ):
+
     def evaluate(rows: Placed):
       return preference.reference(params, config, rows, place, at_once=phase.reference_batch, dtype=dtype)
+
     groups, sums = _referenced(phase, chain, evaluate, run.workdir / 'reference.npz')
     stream = _batches(phase, chain, dict(zip(parts, (repeat for _, repeat in parts.values()))), groups, sums)
     prepare = jax.jit(preference.batch)
@@ -86,15 +99,19 @@ def mpo(phase: MpoPhase, config: internvl.Config, params: internvl.Params,
     return loop(run, state, advance, phase.steps, host={'pairs': stream}).params
 
 
-def _batches(phase, chain: Chain, repeats: Mapping[str, float], groups: list[Group],
-             sums: np.ndarray) -> grain.DatasetIterator:
+def _batches(
+  phase, chain: Chain, repeats: Mapping[str, float], groups: list[Group], sums: np.ndarray
+) -> grain.DatasetIterator:
   """An endless iterator of this process's rows of each batch, all of one room."""
   size = phase.batch // jax.process_count()
   streams, weights = [], []
   for group in groups:
     which = chain.which(group.numbers)
-    own = {name: (Placed(chain, group.room, group.numbers[which == k], sums), repeat * np.sum(which == k))
-           for k, (name, repeat) in enumerate(repeats.items()) if (which == k).any()}
+    own = {
+      name: (Placed(chain, group.room, group.numbers[which == k], sums), repeat * np.sum(which == k))
+      for k, (name, repeat) in enumerate(repeats.items())
+      if (which == k).any()
+    }
     streams.append(data.mix(own, seed=phase.seed).batch(size))
     weights.append(sum(weight for _, weight in own.values()))
   mixed = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
@@ -116,13 +133,20 @@ def _referenced(phase, chain: Chain, evaluate, path: pathlib.Path) -> tuple[list
   mesh.together('reference')
   saved = np.load(path)
   if saved['pairs'].tolist() != chain.ends.tolist():
-    raise ValueError(f'{path} is of {saved["pairs"][-1]} pairs in {len(saved["pairs"])} files: there are '
-                     f'{len(chain)} in {len(chain.ends)} now')
+    raise ValueError(
+      f'{path} is of {saved["pairs"][-1]} pairs in {len(saved["pairs"])} files: there are '
+      f'{len(chain)} in {len(chain.ends)} now'
+    )
   groups = divide(saved['needs'])
   fit = sum(len(group.numbers) for group in groups)
-  logging.log(logging.INFO if fit == len(chain) else logging.WARNING, '%d of %d pairs fit %s', fit, len(chain),
-              phase.sizes)
+  logging.log(
+    logging.INFO if fit == len(chain) else logging.WARNING, '%d of %d pairs fit %s', fit, len(chain), phase.sizes
+  )
   slots = sum(len(group.numbers) * group.room.slots for group in groups)
-  logging.info('%d rooms, %.0f token slots a pair: %s', len(groups), slots / fit,
-               ', '.join(f'{len(g.numbers)} in {g.room.prompt}+2x{g.room.answer}' for g in groups))
+  logging.info(
+    '%d rooms, %.0f token slots a pair: %s',
+    len(groups),
+    slots / fit,
+    ', '.join(f'{len(g.numbers)} in {g.room.prompt}+2x{g.room.answer}' for g in groups),
+  )
   return groups, saved['sums']

@@ -106,11 +106,10 @@ def symbolically_equal(gold: str, answer: str) -> bool:
   Only its LaTeX reader is used. It has no limit of its own here, so call it through `rl.rewards.limited.Limited`.
   """
   import math_verify
+
   config = (math_verify.LatexExtractionConfig(),)
-  read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None,
-                                        fallback_mode='no_fallback')
-  return bool(math_verify.verify(read(gold), read(answer), float_rounding=6, strict=True,
-                                 timeout_seconds=None))
+  read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None, fallback_mode='no_fallback')
+  return bool(math_verify.verify(read(gold), read(answer), float_rounding=6, strict=True, timeout_seconds=None))
 
 
 def warm_up() -> None:

@@ -30,7 +30,7 @@ def last_box(text: str) -> str | None:
     elif token['close'] and pending:
       start = pending.pop()
       if start is not None:
-        found = text[start:token.start()]
+        found = text[start : token.start()]
   return found
 
 
@@ -56,5 +56,5 @@ def _first_box(text: str) -> str | None:
   for brace in re.finditer(r'[{}]', text[start:]):
     depth += 1 if brace[0] == '{' else -1
     if not depth:
-      return text[start:start + brace.start()]
+      return text[start : start + brace.start()]
   return None

@@ -31,8 +31,9 @@ class Guard:
   one is best counted as wrong: leave out what is no fault of the answer, such as a judge that is down.
   """
 
-  def __init__(self, function: Callable[..., float], *, seconds: float = 10.0, workers: int = 2,
-               otherwise: float | None = None):
+  def __init__(
+    self, function: Callable[..., float], *, seconds: float = 10.0, workers: int = 2, otherwise: float | None = None
+  ):
     if seconds <= 0 or workers < 1:
       raise ValueError(f'seconds={seconds}, workers={workers}: expected a positive limit and at least 1 process')
     self._name = getattr(function, '__qualname__', repr(function))

@@ -86,6 +86,7 @@ def _work(pipe, function: Callable, memory: int) -> None:
 def _warm(function: Callable) -> None:
   """Imports what the function needs before its clock runs, if its module says how."""
   import sys
+
   warm = getattr(sys.modules[function.__module__], 'warm_up', None)
   if warm:
     warm()
@@ -93,6 +94,7 @@ def _warm(function: Callable) -> None:
 
 def _limit_memory(extra: int) -> None:
   import resource
+
   with open('/proc/self/statm') as f:
     used = int(f.read().split()[0]) * resource.getpagesize()
   resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))

@@ -32,7 +32,8 @@ class ScriptedEngine:
     return [self._complete(id, request) for id, request in done]
 
   def _complete(self, id, request):
-    ids = list(self._say(request))[:request.max_new]
+    ids = list(self._say(request))[: request.max_new]
     reason = 'stop' if ids[-1] == self._stop else 'length'
-    return Completion(id, np.array(ids, np.int32), -0.5 * np.ones(len(ids), np.float32), np.zeros(len(ids), np.int32),
-                      reason)
+    return Completion(
+      id, np.array(ids, np.int32), -0.5 * np.ones(len(ids), np.float32), np.zeros(len(ids), np.int32), reason
+    )

@@ -60,8 +60,9 @@ def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   logp, _ = log_probs(weights, MODEL, rows)
 
   def loss(logp):
-    out = losses.policy_loss(logp, jnp.asarray(rows.logp[:, 1:]), rows.advantage[:, None], rows.mask[:, 1:],
-                             rule=SMOKE.rule)
+    out = losses.policy_loss(
+      logp, jnp.asarray(rows.logp[:, 1:]), rows.advantage[:, None], rows.mask[:, 1:], rule=SMOKE.rule
+    )
     return out.total / out.weight
 
   gradient = np.asarray(jax.grad(loss)(logp))
@@ -69,7 +70,7 @@ def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   assert (gradient[~mine] == 0).all() and (gradient[:2][mine[:2]] != 0).any()
   told = np.array([not m for m in t.mask])
   assert told.sum() == len(PROTOCOL.tool_turn(['Tool call success\nstdout: 42']))
-  assert (gradient[0, len(t.prompt) - 1:len(t.prompt) - 1 + len(t.ids)][told] == 0).all()
+  assert (gradient[0, len(t.prompt) - 1 : len(t.prompt) - 1 + len(t.ids)][told] == 0).all()
 
 
 def test_only_sampled_tokens_are_pulled_up():
@@ -104,17 +105,28 @@ def test_padding_changes_no_log_probability(weights):
 def test_an_example_is_what_a_rollout_would_have_left():
   t = trajectory(CALLS, DONE)
   call = {'function': {'name': 'python', 'arguments': '{"code": "print(6*7)", "input": ""}'}}
-  e = example([{'role': 'user', 'content': '6*7'}, {'role': 'assistant', 'content': '<reason></reason>',
-                                                    'tool_calls': [call]},
-               {'role': 'tool', 'content': 'Tool call success\nstdout: 42'},
-               {'role': 'assistant', 'content': DONE}], PROTOCOL)
+  e = example(
+    [
+      {'role': 'user', 'content': '6*7'},
+      {'role': 'assistant', 'content': '<reason></reason>', 'tool_calls': [call]},
+      {'role': 'tool', 'content': 'Tool call success\nstdout: 42'},
+      {'role': 'assistant', 'content': DONE},
+    ],
+    PROTOCOL,
+  )
   assert e.ids == t.prompt + t.ids and e.mask == [False] * len(t.prompt) + t.mask
 
 
-@pytest.mark.parametrize('roles,message', [
-    (['user'], 'user first and assistant last'), (['assistant'], 'user first'), ([], 'user first'),
+@pytest.mark.parametrize(
+  'roles,message',
+  [
+    (['user'], 'user first and assistant last'),
+    (['assistant'], 'user first'),
+    ([], 'user first'),
     (['user', 'tool', 'assistant'], 'tool after one of user'),
-    (['user', 'assistant', 'assistant'], 'assistant after one of assistant')])
+    (['user', 'assistant', 'assistant'], 'assistant after one of assistant'),
+  ],
+)
 def test_an_example_in_another_order_is_refused(roles, message):
   with pytest.raises(ValueError, match=message):
     example([{'role': role, 'content': 'x'} for role in roles], PROTOCOL)
@@ -142,19 +154,39 @@ def test_held_out_products_are_never_trained_on():
     assert str(a * b) == p.answer and min(a, b) >= 100 and max(a, b) < 10_000
 
 
-@pytest.mark.parametrize('texts,expected', [
-    (['<answer>\\boxed{42}</answer>'], '42'), (['<answer>42</answer>'], '42'),
+@pytest.mark.parametrize(
+  'texts,expected',
+  [
+    (['<answer>\\boxed{42}</answer>'], '42'),
+    (['<answer>42</answer>'], '42'),
     (['\\boxed{41}', 'so \\boxed{42}.'], '42'),
-    (['<answer>\\boxed{1}</answer>', 'then <answer>\\boxed{42}</answer>'], '42'), (['it is 41, no, 42.'], '42'),
-    (['nothing'], None), (['41', 'nothing'], None), (['<answer>\\boxed{42'], '42')])
+    (['<answer>\\boxed{1}</answer>', 'then <answer>\\boxed{42}</answer>'], '42'),
+    (['it is 41, no, 42.'], '42'),
+    (['nothing'], None),
+    (['41', 'nothing'], None),
+    (['<answer>\\boxed{42'], '42'),
+  ],
+)
 def test_where_the_answer_is_looked_for(texts, expected):
   trace = Trace([Turn(text, (Response('\\boxed{9}', 'ok'),)) for text in texts], 'final')
   assert grade.answer(trace) == expected
   assert grade.reward(trace, '42') == float(expected == '42')
 
 
-@pytest.mark.parametrize('said,right', [('42', 1), ('42.0', 1), ('\\frac{84}{2}', 1), ('42.00001', 0), ('4200', 0),
-                                        ('0.42', 0), ('10**400', 0), ('9' * 5000, 0), ("__import__('os')", 0)])
+@pytest.mark.parametrize(
+  'said,right',
+  [
+    ('42', 1),
+    ('42.0', 1),
+    ('\\frac{84}{2}', 1),
+    ('42.00001', 0),
+    ('4200', 0),
+    ('0.42', 0),
+    ('10**400', 0),
+    ('9' * 5000, 0),
+    ("__import__('os')", 0),
+  ],
+)
 def test_answers_are_compared_exactly(said, right):
   assert grade.reward(Trace([Turn(f'<answer>\\boxed{{{said}}}</answer>')], 'final'), '42') == right
 
@@ -199,11 +231,19 @@ def test_problems_of_a_file(tmp_path):
     read(path)
 
 
-@pytest.mark.parametrize('changes,message', [
-    ({'group': 2}, 'group'), ({'stage1': Stage(), 'stage2': Stage(), 'stage3': Stage()}, 'stage with steps'),
-    ({'updates': 3}, 'updates=3'), ({'temperature': 0.0}, 'temperature'), ({'data': 'x'}, 'heldout'),
-    ({'model': 'elsewhere'}, 'published checkpoint'), ({'workers': 0}, 'workers'),
-    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than all 4')])
+@pytest.mark.parametrize(
+  'changes,message',
+  [
+    ({'group': 2}, 'group'),
+    ({'stage1': Stage(), 'stage2': Stage(), 'stage3': Stage()}, 'stage with steps'),
+    ({'updates': 3}, 'updates=3'),
+    ({'temperature': 0.0}, 'temperature'),
+    ({'data': 'x'}, 'heldout'),
+    ({'model': 'elsewhere'}, 'published checkpoint'),
+    ({'workers': 0}, 'workers'),
+    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than all 4'),
+  ],
+)
 def test_an_impossible_configuration_is_refused_by_name(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(SMOKE, **changes)
@@ -218,8 +258,9 @@ def _lines(folder: pathlib.Path) -> int:
 @pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
   command = [sys.executable, '-m', 'agents.train', '--config=smoke', '--config.temperature=0.3']
-  run = lambda name, **k: subprocess.Popen([*command, f'--workdir={tmp_path / name}'], stdout=subprocess.DEVNULL,
-                                           stderr=subprocess.DEVNULL, **k)
+  run = lambda name, **k: subprocess.Popen(
+    [*command, f'--workdir={tmp_path / name}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **k
+  )
   assert run('whole').wait(timeout=900) == 0
   for after in (1, 3):  # killed without warning once that many steps are written down
     process = run('cut')
@@ -237,8 +278,9 @@ def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
 
 
 def test_the_report_shows_conversations_and_escapes_what_they_say(tmp_path):
-  (tmp_path / 'metrics.jsonl').write_text(json.dumps(
-      {'step': 1, 'reward': 0.5, 'right_calls_failed': 0.1, 'kept_right_calls_failed': 0.0}) + '\n')
+  (tmp_path / 'metrics.jsonl').write_text(
+    json.dumps({'step': 1, 'reward': 0.5, 'right_calls_failed': 0.1, 'kept_right_calls_failed': 0.0}) + '\n'
+  )
   trace = Trace([Turn('<script>', (Response('stdout: 42', 'ok'),)), Turn('<answer>42</answer>')], 'final')
   result = Result([product('heldout', 0, 0)] * 2, ['42', ''], [True, False], traces=[trace, trace])
   text = report.write(tmp_path, result, result).read_text()

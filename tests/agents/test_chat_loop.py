@@ -32,6 +32,7 @@ class Scripted:
 def runner():
   async def echo(trajectory, arguments):
     return Response('says ' + arguments['code'], 'ok')
+
   runner = Runner({'python': echo})
   yield runner
   runner.close()
@@ -39,16 +40,18 @@ def runner():
 
 def run(runner, *replies, bounds=None, max_tokens=100):
   endpoint = Scripted(*replies)
-  return converse(endpoint, ASK, runner=runner, bounds=bounds or Bounds(1000), seed=5,
-                  sampling=Sampling(1.0, max_tokens=max_tokens)), endpoint
+  return converse(
+    endpoint, ASK, runner=runner, bounds=bounds or Bounds(1000), seed=5, sampling=Sampling(1.0, max_tokens=max_tokens)
+  ), endpoint
 
 
 def test_calls_that_the_server_parsed(runner):
   c, endpoint = run(runner, PARSED, DONE)
   assert c.stop == 'final' and c.turns[0].responses[0].text == 'says 7'
   assert c.messages[1:3] == [
-      {'role': 'assistant', 'content': 'I compute.', 'tool_calls': [PARSED.calls[0].as_turn()]},
-      {'role': 'tool', 'tool_call_id': 'id1', 'content': 'says 7'}]
+    {'role': 'assistant', 'content': 'I compute.', 'tool_calls': [PARSED.calls[0].as_turn()]},
+    {'role': 'tool', 'tool_call_id': 'id1', 'content': 'says 7'},
+  ]
   assert [seed for _, _, seed in endpoint.asked] == [5, 6]
 
 
@@ -76,6 +79,7 @@ def test_limits(runner):
 def test_an_endpoint_that_gives_up_ends_its_conversation_alone(runner):
   c, _ = run(runner, PARSED, RequestFailed('status 500'))
   assert c.stop == 'request_failed' and c.error == 'status 500' and len(c.turns) == 1
-  done = rollout(Scripted(DONE), [ASK] * 9, range(9), concurrency=3, runner=runner, bounds=Bounds(100),
-                 sampling=Sampling())
+  done = rollout(
+    Scripted(DONE), [ASK] * 9, range(9), concurrency=3, runner=runner, bounds=Bounds(100), sampling=Sampling()
+  )
   assert [c.seed for c in done] == list(range(9)) and {c.stop for c in done} == {'final'}

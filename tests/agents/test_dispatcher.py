@@ -87,13 +87,19 @@ def test_a_full_queue_holds_back():
     assert dispatcher.figures()['waiting'] == 2
     with pytest.raises(Full):
       await dispatcher.run('a', 'x', wait=False)
-    calls.append(asyncio.ensure_future(dispatcher.run('b', 'b', wait=False)))    # each may have one in the queue
+    calls.append(asyncio.ensure_future(dispatcher.run('b', 'b', wait=False)))  # each may have one in the queue
     await asyncio.sleep(0.05)
     calls[1].cancel()
     pool.gate.set()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [r.stdout if isinstance(r, Result) else type(r) for r in results] == [
-        '0', asyncio.CancelledError, '2', '3', '4', 'b']
+      '0',
+      asyncio.CancelledError,
+      '2',
+      '3',
+      '4',
+      'b',
+    ]
     assert pool.order.index('b') <= 2
     assert '1' not in pool.order
     await dispatcher.close()
@@ -139,9 +145,9 @@ def test_kept_states_are_each_trajectorys_own_and_make_room():
         assert (await dispatcher.run(name, f'x = {name!r}', keep=True)).ok
       both = await asyncio.gather(*(dispatcher.run(name, 'x += "!"; x', keep=True) for name in 'ab' for _ in range(3)))
       assert [r.stdout for r in both] == ["'a!'\n", "'a!!'\n", "'a!!!'\n", "'b!'\n", "'b!!'\n", "'b!!!'\n"]
-      assert (await dispatcher.run('a', 'x')).status == 'error'         # a call of its own sees no state
+      assert (await dispatcher.run('a', 'x')).status == 'error'  # a call of its own sees no state
       assert (await dispatcher.run('a', 'x', keep=True)).stdout == "'a!!!'\n"
-      assert (await dispatcher.run('c', 'x = 1', keep=True)).fresh      # costs b, the longest unused, its state
+      assert (await dispatcher.run('c', 'x = 1', keep=True)).fresh  # costs b, the longest unused, its state
       assert not (await dispatcher.run('a', 'x', keep=True)).fresh
       lost = await dispatcher.run('b', 'x', keep=True)
       assert lost.fresh
@@ -166,12 +172,18 @@ def test_service_answers_and_refuses():
     async with http(dispatcher) as client:
       answer = await client.post('/run', json={'trajectory': 'a', 'code': 'x'})
       assert answer.json()['stdout'] == 'x'
-      for wrong in ([], {}, {'trajectory': 1, 'code': 'x'}, {'trajectory': 'a'},
-                    {'trajectory': 'a', 'code': 'x', 'y': 1},
-                    {'trajectory': 'a', 'code': 'x', 'files': []}, {'trajectory': 'a', 'code': 'x', 'stdin': 3},
-                    {'trajectory': 'a', 'code': 'x', 'stdin': {'base64': '!'}},
-                    {'trajectory': 'a', 'code': 'x', 'limits': {'y': 1}},
-                    {'trajectory': 'a', 'code': 'x', 'limits': {'wall': -1}}):
+      for wrong in (
+        [],
+        {},
+        {'trajectory': 1, 'code': 'x'},
+        {'trajectory': 'a'},
+        {'trajectory': 'a', 'code': 'x', 'y': 1},
+        {'trajectory': 'a', 'code': 'x', 'files': []},
+        {'trajectory': 'a', 'code': 'x', 'stdin': 3},
+        {'trajectory': 'a', 'code': 'x', 'stdin': {'base64': '!'}},
+        {'trajectory': 'a', 'code': 'x', 'limits': {'y': 1}},
+        {'trajectory': 'a', 'code': 'x', 'limits': {'wall': -1}},
+      ):
         assert (await client.post('/run', json=wrong)).status_code == 400, wrong
       assert (await client.post('/run', content=b'{')).status_code == 400
       lines = '\n'.join(json.dumps({'trajectory': str(i), 'code': str(i)}) for i in range(20)) + '\nnonsense\n'
@@ -224,8 +236,9 @@ def test_service_over_a_unix_socket(service):
     assert [r.stdout for r in results] == [f'{i + 1}\n' for i in range(50)]
     assert (await client.run('a', 'x = 1', keep=True)).ok
     assert (await client.run('a', 'x', keep=True)).stdout == '1\n'
-    assert (await client.run('a', 'open("f", "rb").read() + open(0, "rb").read()', stdin=b'\xff',
-                             files={'f': b'\0'})).stdout == "b'\\x00\\xff'\n"
+    assert (
+      await client.run('a', 'open("f", "rb").read() + open(0, "rb").read()', stdin=b'\xff', files={'f': b'\0'})
+    ).stdout == "b'\\x00\\xff'\n"
     await client.forget('a')
     assert (await client.run('a', '1', keep=True)).fresh
     with pytest.raises(ValueError, match='400'):
@@ -251,7 +264,7 @@ def test_service_survives_the_death_of_its_parts(service):
     seen = 0
     while time.monotonic() < until:
       await asyncio.sleep(0.7)
-      if not any(r.ok for r in results[seen:]):      # not back yet from the last one
+      if not any(r.ok for r in results[seen:]):  # not back yet from the last one
         continue
       seen = len(results)
       victims = watchdog.children(recursive=True)
@@ -264,8 +277,9 @@ def test_service_survives_the_death_of_its_parts(service):
     client = Client(service[0])
     until = time.monotonic() + 6
     await asyncio.gather(kill(until - 1), *(load(client, str(i), until) for i in range(4)))
-    server = next(p for p in watchdog.children() if p.status() != psutil.STATUS_ZOMBIE
-                  and p.cmdline() == watchdog.cmdline())
+    server = next(
+      p for p in watchdog.children() if p.status() != psutil.STATUS_ZOMBIE and p.cmdline() == watchdog.cmdline()
+    )
     server.kill()
     start = time.monotonic()
     assert (await client.run('a', '1')).stdout == '1\n'

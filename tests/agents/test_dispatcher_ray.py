@@ -17,9 +17,15 @@ ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 
 @pytest.mark.slow
 def test_calls_states_and_a_lost_actor_on_a_local_ray():
-  folder = tempfile.mkdtemp(prefix='ray')              # a short path: Ray puts unix sockets below it
-  ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, _temp_dir=folder,
-           runtime_env={'env_vars': {'PYTHONPATH': ROOT}}, logging_level='error')
+  folder = tempfile.mkdtemp(prefix='ray')  # a short path: Ray puts unix sockets below it
+  ray.init(
+    num_cpus=1,
+    include_dashboard=False,
+    object_store_memory=80 * 2**20,
+    _temp_dir=folder,
+    runtime_env={'env_vars': {'PYTHONPATH': ROOT}},
+    logging_level='error',
+  )
 
   async def main():
     tools = RayDispatcher(2, Limits(wall=3.0), profile='python')

@@ -57,10 +57,17 @@ def test_a_question_goes_through_plan_tool_result_and_answer():
   json.dumps(episode.to_json())
 
 
-@pytest.mark.parametrize(('wrong', 'told'), [
-    (call('divide', '{}'), "no tool called 'divide'; the tools are add"), (call('add', '{"a": '), 'not JSON'),
-    (call('add', '[1]'), 'expected a JSON object'), (call('add', '{"a": 1}'), 'TypeError'),
-    (call('add', '[' * 10**5), 'nested too deeply'), (call('add', '{"a": 1, "b": "x"}'), 'TypeError')])
+@pytest.mark.parametrize(
+  ('wrong', 'told'),
+  [
+    (call('divide', '{}'), "no tool called 'divide'; the tools are add"),
+    (call('add', '{"a": '), 'not JSON'),
+    (call('add', '[1]'), 'expected a JSON object'),
+    (call('add', '{"a": 1}'), 'TypeError'),
+    (call('add', '[' * 10**5), 'nested too deeply'),
+    (call('add', '{"a": 1, "b": "x"}'), 'TypeError'),
+  ],
+)
 def test_failures_of_tools_are_observations(wrong, told):
   executor = Script([calls(wrong, call('add', '{"a": 2, "b": 3}', '')), 'done'])
   episode = Agent(Script([PLAN, 'FINAL ANSWER: 5']), executor, TOOLS).answer('q')
@@ -73,7 +80,9 @@ def test_failures_of_tools_are_observations(wrong, told):
   assert results[0]['content'].startswith('Error: ')
 
 
-@pytest.mark.parametrize(('planner', 'executor', 'limits', 'stop', 'subtask'), [
+@pytest.mark.parametrize(
+  ('planner', 'executor', 'limits', 'stop', 'subtask'),
+  [
     ([PLAN], ['done'], {}, 'no_answer', 'done'),
     (['I shall think about it'], ['done'], {}, 'no_plan', None),
     ([PLAN], [calls(call('add', '{"a": 1, "b": 1}'))], {}, 'no_answer', 'steps'),
@@ -81,7 +90,9 @@ def test_failures_of_tools_are_observations(wrong, told):
     ([PLAN], [RequestFailed('gone')], {}, 'no_answer', 'request_failed'),
     ([RequestFailed('gone')], ['done'], {}, 'request_failed', None),
     ([PLAN], [Reply('', calls=(call('add', '{}'),), prompt_tokens=600)], {'tokens': 1000}, 'tokens', 'tokens'),
-    ([PLAN], ['done'], {'seconds': 1e-9}, 'time', None)])
+    ([PLAN], ['done'], {'seconds': 1e-9}, 'time', None),
+  ],
+)
 def test_every_run_ends_and_says_why(planner, executor, limits, stop, subtask):
   planner, executor = Script(planner), Script(executor)
   episode = Agent(planner, executor, TOOLS, limits=Limits(**{'steps': 5, **limits})).answer('q')
@@ -107,8 +118,13 @@ def test_no_memory_an_empty_bank_and_k_0_ask_exactly_the_same():
   filled = CaseBank(':memory:')
   filled.add('q', PLAN, 1)
   seen = []
-  for memory in (None, Memory(bank), Memory(filled, Reading(k=0)), Memory(filled, Reading('none')),
-                 Memory(filled, Reading(exclude_own=True))):
+  for memory in (
+    None,
+    Memory(bank),
+    Memory(filled, Reading(k=0)),
+    Memory(filled, Reading('none')),
+    Memory(filled, Reading(exclude_own=True)),
+  ):
     planner, executor = Script([PLAN, 'FINAL ANSWER: 5']), Script(['done'])
     Agent(planner, executor, TOOLS, memory).answer('q')
     seen.append((planner.seen, executor.seen))
@@ -130,10 +146,25 @@ def test_a_judged_episode_is_remembered_once_with_its_uses():
   assert (case.key, case.run, plans.parse_plan(case.plan).steps[0].description) == ('t', 'r', 'add two numbers')
 
 
-@pytest.mark.parametrize('text', [
-    '', '{', '{"plan": []}', '{"plan": {}}', '{"plan": [{"id": 1}]}', '{"plan": [1]}', '[' * 10**5, '{' * 10**5,
-    '{"a":' * 30_000, '{"plan": [{"description": " "}]}', json.dumps({'plan': [{'description': 'x'}] * 21}),
-    json.dumps({'plan': [{'description': 'x' * 4001}]}), 'x' * 200_001, '__import__("os").system("true")'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    '{',
+    '{"plan": []}',
+    '{"plan": {}}',
+    '{"plan": [{"id": 1}]}',
+    '{"plan": [1]}',
+    '[' * 10**5,
+    '{' * 10**5,
+    '{"a":' * 30_000,
+    '{"plan": [{"description": " "}]}',
+    json.dumps({'plan': [{'description': 'x'}] * 21}),
+    json.dumps({'plan': [{'description': 'x' * 4001}]}),
+    'x' * 200_001,
+    '__import__("os").system("true")',
+  ],
+)
 def test_texts_without_a_plan_are_refused(text):
   with pytest.raises(plans.PlanError):
     plans.parse_plan(text)
@@ -170,6 +201,7 @@ def test_long_observations_keep_head_and_tail():
 
 def test_tools_run_side_by_side_and_answers_keep_their_order():
   import threading
+
   barrier = threading.Barrier(3, timeout=10)
 
   class Slow:

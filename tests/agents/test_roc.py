@@ -19,8 +19,25 @@ def trace(*texts, statuses=()):
   return Trace(turns, 'final')
 
 
-@pytest.mark.parametrize('right,expected', [(1, 1), (2, 2), (3, 2), (4, 2), (5, 2), (6, 3), (7, 4), (8, 4), (15, 8),
-                                            (16, 8), (17, 8), (29, 14), (30, 14), (31, 15)])
+@pytest.mark.parametrize(
+  'right,expected',
+  [
+    (1, 1),
+    (2, 2),
+    (3, 2),
+    (4, 2),
+    (5, 2),
+    (6, 3),
+    (7, 4),
+    (8, 4),
+    (15, 8),
+    (16, 8),
+    (17, 8),
+    (29, 14),
+    (30, 14),
+    (31, 15),
+  ],
+)
 def test_how_many_of_32_are_kept(right, expected):
   """Half, rounded half to even, except at the ends, where at least two of each kind stay if they are there."""
   for reference in (False, True):
@@ -57,11 +74,21 @@ def test_errors_are_counted_by_status_not_by_the_word():
   assert error_penalty(trace('a', statuses=failing)) == 1.0
 
 
-@pytest.mark.parametrize('texts,expected', [
-    (['<answer>4</answer>'], 0.0), (['no answer'], 1.0), (['x', 'y', '<answer>4</answer>'], 0.0),
-    (['<answer>4</answer>', '<answer>4</answer>'], 0.5), (['<answer>1</answer>' * 3], 1.0),
-    (['x', 'y', 'z', '<answer>1</answer><answer>2</answer>'], 0.25), (['<answer>4'], 1.0), (['4</answer>'], 1.0),
-    (['</answer>4<answer>'], 1.0), (['<answer><answer>4</answer></answer>'], 1.0)])
+@pytest.mark.parametrize(
+  'texts,expected',
+  [
+    (['<answer>4</answer>'], 0.0),
+    (['no answer'], 1.0),
+    (['x', 'y', '<answer>4</answer>'], 0.0),
+    (['<answer>4</answer>', '<answer>4</answer>'], 0.5),
+    (['<answer>1</answer>' * 3], 1.0),
+    (['x', 'y', 'z', '<answer>1</answer><answer>2</answer>'], 0.25),
+    (['<answer>4'], 1.0),
+    (['4</answer>'], 1.0),
+    (['</answer>4<answer>'], 1.0),
+    (['<answer><answer>4</answer></answer>'], 1.0),
+  ],
+)
 def test_form(texts, expected):
   assert form_penalty(trace(*texts)) == expected
 

@@ -15,8 +15,10 @@ PLAN = json.dumps({'plan': [{'id': 1, 'description': 'read total.csv'}]})
 
 
 def said(text='', calls=()):
-  listed = [{'id': f'c{i}', 'type': 'function', 'function': {'name': name, 'arguments': arguments}}
-            for i, (name, arguments) in enumerate(calls)]
+  listed = [
+    {'id': f'c{i}', 'type': 'function', 'function': {'name': name, 'arguments': arguments}}
+    for i, (name, arguments) in enumerate(calls)
+  ]
   message = {'content': text or None, **({'tool_calls': listed} if calls else {})}
   usage = {'prompt_tokens': 10, 'completion_tokens': 5}
   return 200, json.dumps({'choices': [{'message': message, 'finish_reason': 'stop'}], 'usage': usage}).encode()
@@ -34,9 +36,19 @@ def replies(number, body):
 def test_a_question_with_a_file_from_flags_to_trace_and_case(tmp_path, capsys):
   (tmp_path / 'total.csv').write_text('name,total\nall,42\n')
   with serve(replies) as (url, requests):
-    status = run.main(['run', 'What is the <b>total</b>?', f'--model={url}', f'--attach={tmp_path / "total.csv"}',
-                       '--tools=documents', f'--out={tmp_path / "out"}', f'--bank={tmp_path / "bank.sqlite"}',
-                       '--feedback=right', '--task_id=t1'])
+    status = run.main(
+      [
+        'run',
+        'What is the <b>total</b>?',
+        f'--model={url}',
+        f'--attach={tmp_path / "total.csv"}',
+        '--tools=documents',
+        f'--out={tmp_path / "out"}',
+        f'--bank={tmp_path / "bank.sqlite"}',
+        '--feedback=right',
+        '--task_id=t1',
+      ]
+    )
   printed = capsys.readouterr()
   assert (status, printed.out) == (0, '42\n')
   assert 'read_document' in printed.err and 'Task 1' in printed.err
@@ -52,18 +64,29 @@ def test_a_question_with_a_file_from_flags_to_trace_and_case(tmp_path, capsys):
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path, capsys):
-  status = run.main(['run', 'q', '--model=http://127.0.0.1:9/v1', '--model_name=m', f'--out={tmp_path}', '--timeout=1',
-                     '--seconds=0.5'])
+  status = run.main(
+    ['run', 'q', '--model=http://127.0.0.1:9/v1', '--model_name=m', f'--out={tmp_path}', '--timeout=1', '--seconds=0.5']
+  )
   assert status == 1 and 'no answer' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(('argv', 'message'), [
-    ([], 'expected one'), (['a', 'b'], '2 questions'), ([' '], 'expected one'), (['q'], '--model=URL is needed'),
-    (['q', '--model=folder'], 'expected a URL'), (['q', '--model=http://x', '--tools=shell'], '--tools=shell'),
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    ([], 'expected one'),
+    (['a', 'b'], '2 questions'),
+    ([' '], 'expected one'),
+    (['q'], '--model=URL is needed'),
+    (['q', '--model=folder'], 'expected a URL'),
+    (['q', '--model=http://x', '--tools=shell'], '--tools=shell'),
     (['q', '--model=http://x', '--tools=search'], 'one of --searx and --corpus'),
     (['q', '--model=http://x', '--attach=a'], 'add documents to --tools'),
-    (['q', '--model=http://x', '--read=q'], '--selector'), (['q', '--model=http://x', '--feedback=right'], '--bank'),
-    (['q', '--model=http://x', '--k=-1'], 'k'), (['q', '--modell=http://x'], 'modell')])
+    (['q', '--model=http://x', '--read=q'], '--selector'),
+    (['q', '--model=http://x', '--feedback=right'], '--bank'),
+    (['q', '--model=http://x', '--k=-1'], 'k'),
+    (['q', '--modell=http://x'], 'modell'),
+  ],
+)
 def test_bad_flags_are_one_line_and_status_2(argv, message, capsys):
   assert run.main(['run', *argv]) == 2
   lines = capsys.readouterr().err.splitlines()

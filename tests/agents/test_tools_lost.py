@@ -32,8 +32,11 @@ SLOW = f'import time\ntime.sleep(0.3)\n{QUICK}'
 
 def serve(port):
   """Starts `python -m agents.serve_tools` on a port of this machine."""
-  return subprocess.Popen([sys.executable, '-m', 'agents.serve_tools', f'--port={port}', '--workers=2',
-                           '--profile=python'], stdout=subprocess.PIPE, text=True)
+  return subprocess.Popen(
+    [sys.executable, '-m', 'agents.serve_tools', f'--port={port}', '--workers=2', '--profile=python'],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
 
 
 def serves(process) -> bool:
@@ -88,8 +91,9 @@ def conversations(port, n, *, patience):
   """n trajectories whose tool is the service on that port."""
   engine = ScriptedEngine(say, PROTOCOL.stop_id)
   with remote(f'http://127.0.0.1:{port}', patience) as runner:
-    traces = rollout([engine], [PROTOCOL.prompt('6*7')] * n, range(n), protocol=PROTOCOL, runner=runner,
-                     bounds=Bounds(6000))
+    traces = rollout(
+      [engine], [PROTOCOL.prompt('6*7')] * n, range(n), protocol=PROTOCOL, runner=runner, bounds=Bounds(6000)
+    )
   assert engine.idle and all(t.stop == 'final' and len(t.turns) == 3 and t.mask[-1] for t in traces)
   return [r for t in traces for r in t.responses]
 

@@ -16,6 +16,7 @@ def serve(reply):
 
   reply(number of the request, body) gives (status, bytes), or None for no reply.
   """
+
   class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
       pass

@@ -16,8 +16,10 @@ from core.endpoint import RequestFailed
 
 def questions(tmp_path, count=8):
   made = study.tasks(count, 0, 'q', lenient=0.0)
-  rows = [{'id': t.id, 'question': t.question, 'ground_truth': f'{t.gold}<|answer_split|>other', 'data_source': s}
-          for t, s in zip(made, ['nq', 'tq'] * count)]
+  rows = [
+    {'id': t.id, 'question': t.question, 'ground_truth': f'{t.gold}<|answer_split|>other', 'data_source': s}
+    for t, s in zip(made, ['nq', 'tq'] * count)
+  ]
   path = tmp_path / 'data.jsonl'
   path.write_text('\n'.join(map(json.dumps, rows)))
   return made, path
@@ -74,8 +76,6 @@ def test_what_failed_is_asked_again_and_nothing_else(tmp_path):
     measure(tmp_path, 'b', bank, made, path)
 
 
-
-
 def test_reading_only_changes_no_bank(tmp_path):
   made, path = questions(tmp_path)
   bank = CaseBank(':memory:', HashEncoder(64))
@@ -95,8 +95,9 @@ def test_the_stand_ins_know_nothing_without_cases():
 
 
 def test_memory_beats_none_and_random_where_similarity_leads():
-  held = lambda name: np.array([study.run('aligned', name, seed=s, stream=100, heldout=100).heldout.mean()
-                                for s in range(3)])
+  held = lambda name: np.array(
+    [study.run('aligned', name, seed=s, stream=100, heldout=100).heldout.mean() for s in range(3)]
+  )
   cosine = held('cosine')
   for control in ('no memory', 'random'):
     _, low, high = study.interval(cosine - held(control))
@@ -105,8 +106,9 @@ def test_memory_beats_none_and_random_where_similarity_leads():
 
 @pytest.mark.slow
 def test_learned_retrieval_beats_similarity_where_it_misleads():
-  held = lambda name: np.array([study.run('misleading', name, seed=s, stream=400, heldout=100).heldout.mean()
-                                for s in range(10, 15)])
+  held = lambda name: np.array(
+    [study.run('misleading', name, seed=s, stream=400, heldout=100).heldout.mean() for s in range(10, 15)]
+  )
   _, low, _ = study.interval(held('learned') - held('cosine'))
   assert low > 0
 

@@ -5,15 +5,22 @@ import pytest
 from bench import runner, summary, tasks
 from bench.task import Answer
 
-BASE = {'context': 'Let $B$ be a field. ', 'question': 'Find $E$.', 'symbol': '$B$, $\\mu$', 'topic': 'Magnetism',
-        'solution': 'SECRET WORKING', 'answer_type': 'Expression'}
+BASE = {
+  'context': 'Let $B$ be a field. ',
+  'question': 'Find $E$.',
+  'symbol': '$B$, $\\mu$',
+  'topic': 'Magnetism',
+  'solution': 'SECRET WORKING',
+  'answer_type': 'Expression',
+}
 ROWS = [
-    BASE | {'id': 1, 'final_answer': ['\\mu B']},
-    BASE | {'id': 2, 'final_answer': ['3.0'], 'answer_type': 'Numeric', 'context': None},
-    BASE | {'id': 3, 'final_answer': []},
-    BASE | {'id': 4, 'final_answer': ['x = 1'], 'answer_type': 'Essay'},
-    BASE | {'id': '1', 'final_answer': ['y']},
-    BASE | {'id': 5, 'final_answer': ['(a, b)'], 'answer_type': 'Tuple', 'topic': 'Others'}]
+  BASE | {'id': 1, 'final_answer': ['\\mu B']},
+  BASE | {'id': 2, 'final_answer': ['3.0'], 'answer_type': 'Numeric', 'context': None},
+  BASE | {'id': 3, 'final_answer': []},
+  BASE | {'id': 4, 'final_answer': ['x = 1'], 'answer_type': 'Essay'},
+  BASE | {'id': '1', 'final_answer': ['y']},
+  BASE | {'id': 5, 'final_answer': ['(a, b)'], 'answer_type': 'Tuple', 'topic': 'Others'},
+]
 
 
 @pytest.fixture
@@ -27,7 +34,10 @@ def test_rows_are_accounted_for_and_the_solution_never_reaches_the_model(path):
   data = task.load(path)
   assert [e.id for e in data.examples] == ['1', '2', '5'] and data.read == 6
   assert [p.reason for p in data.skipped] == [
-      'empty_answer (Expression, Magnetism)', "answer_type is 'Essay'", 'duplicate_id']
+    'empty_answer (Expression, Magnetism)',
+    "answer_type is 'Essay'",
+    'duplicate_id',
+  ]
   system, user = task.prompt(data.examples[0])
   assert (system['role'], user['role']) == ('system', 'user')
   assert user['content'].startswith('Let $B$ be a field. Find $E$.\n') and user['content'].endswith('$B$, $\\mu$')
@@ -39,9 +49,11 @@ def test_rows_are_accounted_for_and_the_solution_never_reaches_the_model(path):
 def test_seed_accuracy_and_pass_at_k_by_topic_and_type(path):
   task = tasks.make('cmphysbench', ['processes=1'])
   data = task.load(path)
-  texts = {'1': ['<think>\\boxed{0}</think> \\boxed{B \\mu}', 'no box'],
-           '2': ['\\boxed{3.00}', '\\boxed{7}'],
-           '5': ['\\boxed{(a, c)}', '\\boxed{' + '{' * 300_000]}
+  texts = {
+    '1': ['<think>\\boxed{0}</think> \\boxed{B \\mu}', 'no box'],
+    '2': ['\\boxed{3.00}', '\\boxed{7}'],
+    '5': ['\\boxed{(a, c)}', '\\boxed{' + '{' * 300_000],
+  }
   items = runner.score(task, data.examples, {k: [Answer(t) for t in ts] for k, ts in texts.items()})
   points = [[o.scores['seed'][0] for o in item.outcomes] for item in items]
   assert points[0] == [100, 0] and points[1] == [100, 0]

@@ -17,10 +17,14 @@ from internvl.processor_config import ProcessorConfig
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   tiny = internvl.CONFIGS['tiny']
-  processor = internvl.Processor.over_bytes(ProcessorConfig(
-      image_size=16, tokens_per_tile=4, max_tiles=2, thumbnail=False, template='internvl_hf', max_length=1024))
-  config = dataclasses.replace(tiny, image_token=processor.image_id,
-                               language=dataclasses.replace(tiny.language, vocab=len(processor.tokenizer)))
+  processor = internvl.Processor.over_bytes(
+    ProcessorConfig(
+      image_size=16, tokens_per_tile=4, max_tiles=2, thumbnail=False, template='internvl_hf', max_length=1024
+    )
+  )
+  config = dataclasses.replace(
+    tiny, image_token=processor.image_id, language=dataclasses.replace(tiny.language, vocab=len(processor.tokenizer))
+  )
   path = tmp_path_factory.mktemp('critic') / 'prm'
   export(path, config, internvl.init(jax.random.key(0), config), processor)
   return str(path)
@@ -34,8 +38,9 @@ def test_best_of_n_is_reported_with_a_critic(folder, tmp_path):
   (tmp_path / 'answers.jsonl').write_text(json.dumps({'id': 'p', 'samples': samples}) + '\n')
   task = maths.aime()
   data = task.load(str(tmp_path / 'data.jsonl'))
-  report = runner.run(task, data, str(tmp_path / 'out'), answers=str(tmp_path / 'answers.jsonl'), resamples=100,
-                      critic=Critic(folder))
+  report = runner.run(
+    task, data, str(tmp_path / 'out'), answers=str(tmp_path / 'answers.jsonl'), resamples=100, critic=Critic(folder)
+  )
   assert report['critic'] == 'prm' and report['metrics']['best@5']['value'] == 0.0  # the file's own reward wins
   rewards = [s['reward'] for s in json.loads((tmp_path / 'out/results.jsonl').read_text())['samples']]
   assert rewards[0] == rewards[2] != rewards[1] and rewards[3:] == [0.0, 5.0]
@@ -43,9 +48,10 @@ def test_best_of_n_is_reported_with_a_critic(folder, tmp_path):
 
 
 def test_the_question_is_the_users_words_and_images():
-  talk = [{'role': 'system', 'content': 'Be brief.'},
-          {'role': 'user', 'content': [{'type': 'image', 'image': 'a.png'},
-                                       {'type': 'text', 'text': 'Which <image>?'}]}]
+  talk = [
+    {'role': 'system', 'content': 'Be brief.'},
+    {'role': 'user', 'content': [{'type': 'image', 'image': 'a.png'}, {'type': 'text', 'text': 'Which <image>?'}]},
+  ]
   assert question(talk) == ('<image>\nWhich < image>?', ['a.png'])
   with pytest.raises(ValueError, match="type 'audio'"):
     question([{'role': 'user', 'content': [{'type': 'audio', 'audio': 'x.wav'}]}])

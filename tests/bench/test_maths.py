@@ -8,30 +8,58 @@ from rl.rewards import answers
 from rl.rewards.limited import Late, Limited
 
 
-@pytest.mark.parametrize('spelling', [
-    '73', '073', '73.0', ' $73$. ', r'\frac{146}{2}', r'\dfrac{146}2', '146/2', r'\text{73}',
-    r'\textbf{(73)}', '+73',
-    r'\left(73\right)', '73.'])
+@pytest.mark.parametrize(
+  'spelling',
+  [
+    '73',
+    '073',
+    '73.0',
+    ' $73$. ',
+    r'\frac{146}{2}',
+    r'\dfrac{146}2',
+    '146/2',
+    r'\text{73}',
+    r'\textbf{(73)}',
+    '+73',
+    r'\left(73\right)',
+    '73.',
+  ],
+)
 def test_spellings_of_one_integer(spelling):
   assert answers.rational(spelling) == 73
   assert answers.canonical(spelling) == '73'
 
 
-@pytest.mark.parametrize(('text', 'want'), [
-    ('1,234', '1234'), ('1{,}234', '1234'), ('12,34', '12,34'), (r'-\frac12', '-1/2'), ('x+1.', 'x+1'),
-    ('1/0', '1/0'), ('9' * 500, '9' * 500)])
+@pytest.mark.parametrize(
+  ('text', 'want'),
+  [
+    ('1,234', '1234'),
+    ('1{,}234', '1234'),
+    ('12,34', '12,34'),
+    (r'-\frac12', '-1/2'),
+    ('x+1.', 'x+1'),
+    ('1/0', '1/0'),
+    ('9' * 500, '9' * 500),
+  ],
+)
 def test_canonical_forms(text, want):
   assert answers.canonical(text) == want
 
 
-@pytest.mark.parametrize(('text', 'finished', 'want'), [
+@pytest.mark.parametrize(
+  ('text', 'finished', 'want'),
+  [
     (r'\boxed{1} <think>\boxed{2}</think> \boxed{3}', True, '3'),
     (r'<think>\boxed{2}</think> so it is two', True, '2'),
     (r'\boxed{\frac{1}{\}2}} tail', True, r'\frac{1}{\}2}'),
     (r'\boxed{4} and \boxed{5', True, '4'),
     ('The answer is 7\nthanks. Answer: 8 \nbye', True, '8'),
-    ('the total is 9', True, None), ('', True, None),
-    ('The answer is 7', False, None), (r'\boxed{7} and then', False, '7')])
+    ('the total is 9', True, None),
+    ('', True, None),
+    ('The answer is 7', False, None),
+    (r'\boxed{7} and then', False, '7'),
+  ],
+)
 def test_extraction(text, finished, want):
   assert answers.extract(text, finished=finished) == want
 
@@ -42,8 +70,7 @@ def test_the_last_number_counts_only_when_asked_for():
 
 def test_extraction_of_a_megabyte_is_fast():
   start = time.monotonic()
-  for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10 ** 6, '<think>' * 150_000,
-               '1,' * 500_000):
+  for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10**6, '<think>' * 150_000, '1,' * 500_000):
     answers.extract(text, last_number=True)
   assert time.monotonic() - start < 5
 
@@ -54,11 +81,20 @@ def symbolic():
     yield worker
 
 
-@pytest.mark.parametrize(('gold', 'answer', 'want'), [
-    (r'\frac{\sqrt{2}}{2}', r'\frac{1}{\sqrt{2}}', True), (r'x^2+2x+1', r'(x+1)^2', True),
-    (r'(1,2)', r'(2,1)', False), (r'\pi', '3.14', False), (r'1 < x < 2', r'(1,2)', True),
-    (r'(1,2)', r'1 < x < 2', False), ('50\\%', '0.5', True), ('0.3333333', r'\frac{1}{3}', True),
-    ('0.333', r'\frac{1}{3}', False)])
+@pytest.mark.parametrize(
+  ('gold', 'answer', 'want'),
+  [
+    (r'\frac{\sqrt{2}}{2}', r'\frac{1}{\sqrt{2}}', True),
+    (r'x^2+2x+1', r'(x+1)^2', True),
+    (r'(1,2)', r'(2,1)', False),
+    (r'\pi', '3.14', False),
+    (r'1 < x < 2', r'(1,2)', True),
+    (r'(1,2)', r'1 < x < 2', False),
+    ('50\\%', '0.5', True),
+    ('0.3333333', r'\frac{1}{3}', True),
+    ('0.333', r'\frac{1}{3}', False),
+  ],
+)
 def test_matches_math_verify(symbolic, gold, answer, want):
   assert symbolic(gold, answer) is want
 
@@ -93,6 +129,7 @@ def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
 
 def score(task, gold, *texts, finish='stop', rewards=None):
   from bench.task import Example
+
   example = Example('p', {'problem': '?', 'answer': gold})
   given = [Answer(t, finish, r) for t, r in zip(texts, rewards or [None] * len(texts))]
   outcomes = list(task.score([(example, a) for a in given]))
@@ -118,9 +155,13 @@ def test_a_cut_off_sample_counts_only_with_a_whole_box():
 
 
 def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
-  texts = [r'\boxed{\frac{1}{\sqrt2}}', r'\boxed{0.7}', r'\boxed{9^{9^{9^{9^{9}}}}}',
-           r'\boxed{10^{10^{10}}!}',
-           r'\boxed{__import__("os").system("true")}']
+  texts = [
+    r'\boxed{\frac{1}{\sqrt2}}',
+    r'\boxed{0.7}',
+    r'\boxed{9^{9^{9^{9^{9}}}}}',
+    r'\boxed{10^{10^{10}}!}',
+    r'\boxed{__import__("os").system("true")}',
+  ]
   start = time.monotonic()
   outcomes, _ = score(maths.maths(seconds=3), r'\frac{\sqrt2}{2}', *texts)
   assert [o.scores['accuracy'][0] for o in outcomes] == [1, 0, 0, 0, 0]
@@ -129,11 +170,16 @@ def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
 
 def test_loading_every_common_layout(tmp_path):
   import json
+
   rows = [
-      {'id': 1, 'problem': 'a', 'answer': 5}, {'ID': '2024-I-1', 'Problem': 'b', 'Answer': '016'},
-      {'prompt': [{'role': 'user', 'content': 'c'}], 'reward_model': {'ground_truth': '7'}},
-      {'question': 'd', 'answer': '1000'}, {'question': 'e', 'answer': '1/2'}, {'question': 'f'},
-      {'question': ' a ', 'answer': '5', 'id': 9}]
+    {'id': 1, 'problem': 'a', 'answer': 5},
+    {'ID': '2024-I-1', 'Problem': 'b', 'Answer': '016'},
+    {'prompt': [{'role': 'user', 'content': 'c'}], 'reward_model': {'ground_truth': '7'}},
+    {'question': 'd', 'answer': '1000'},
+    {'question': 'e', 'answer': '1/2'},
+    {'question': 'f'},
+    {'question': ' a ', 'answer': '5', 'id': 9},
+  ]
   (tmp_path / 'x.json').write_text(json.dumps(rows))
   data = maths.aime().load(str(tmp_path / 'x.json'))
   assert [e.fields['answer'] for e in data.examples] == ['5', '016', '7']

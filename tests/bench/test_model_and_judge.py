@@ -19,14 +19,14 @@ from tests.bench.chat_server import completion, question, serve
 FIELDS = {'question': 'Who?', 'accepted': 'Ann', 'prediction': 'Anne'}
 YES = completion('{"rationale": "same", "judgement": "correct"}')
 BAD = {
-    '500': lambda n: (500, b'{}'),
-    'junk': lambda n: (200, b'<html>\xff\x00 not json'),
-    'deep': lambda n: (200, b'[' * 200_000),
-    'empty': lambda n: (200, b''),
-    '10 MB': lambda n: completion('x' * 10_000_000),
-    'no reply': lambda n: None,
-    'no choices': lambda n: (200, b'{"choices": []}'),
-    'wrong kind': lambda n: (200, b'{"choices": [{"message": {"content": 5}}]}'),
+  '500': lambda n: (500, b'{}'),
+  'junk': lambda n: (200, b'<html>\xff\x00 not json'),
+  'deep': lambda n: (200, b'[' * 200_000),
+  'empty': lambda n: (200, b''),
+  '10 MB': lambda n: completion('x' * 10_000_000),
+  'no reply': lambda n: None,
+  'no choices': lambda n: (200, b'{"choices": []}'),
+  'wrong kind': lambda n: (200, b'{"choices": [{"message": {"content": 5}}]}'),
 }
 
 
@@ -72,6 +72,7 @@ def test_pauses_grow_up_to_a_bound():
 
 def test_what_is_sent_and_read(tmp_path):
   from PIL import Image
+
   Image.new('RGB', (2, 2)).save(tmp_path / 'a.png')
   with serve(lambda n, body: completion('an answer \ud83d', 'length')) as (url, requests):
     client = endpoint(url, key='secret')
@@ -105,9 +106,9 @@ def test_a_judge_that_fails_is_reported_and_not_remembered(kind, tmp_path):
     assert judge(endpoint(url), tmp_path / 'cache.jsonl').ask(FIELDS).value is True
 
 
-@pytest.mark.parametrize('text', [
-    'correct', '{"judgement": "maybe"}', '{"judgement": NaN}', '{"judgement": true}', '{', '}{', '[]', '',
-    '\0'])
+@pytest.mark.parametrize(
+  'text', ['correct', '{"judgement": "maybe"}', '{"judgement": NaN}', '{"judgement": true}', '{', '}{', '[]', '', '\0']
+)
 def test_a_judge_that_writes_nonsense_is_asked_five_times(text, tmp_path):
   with serve(lambda n, body: completion(text)) as (url, requests):
     assert judge(endpoint(url), tmp_path / 'cache.jsonl').ask(FIELDS).status == FAILED
@@ -174,6 +175,13 @@ def test_a_local_folder_is_loaded_once_and_text_stays_text(tmp_path, monkeypatch
   sampling = Sampling(temperature=0.6, top_p=0.95, max_tokens=9)
   assert local([{'role': 'user', 'content': 'what does <image> mean?'}], sampling, 5).text == 'yes'
   parts = [{'type': 'text', 'text': 'what does <image> mean?'}]
-  assert calls == [('params', 'config', 'processor', [{'role': 'user', 'content': parts}],
-                    {'max_new_tokens': 9, 'temperature': 0.6, 'seed': 5, 'stream': False})]
+  assert calls == [
+    (
+      'params',
+      'config',
+      'processor',
+      [{'role': 'user', 'content': parts}],
+      {'max_new_tokens': 9, 'temperature': 0.6, 'seed': 5, 'stream': False},
+    )
+  ]
   assert local.settings(sampling)['top_p'] == 1.0  # what it does, not what was asked for

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 BUILTINS = {'eval', 'exec', 'compile', '__import__'}
 READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', 'parse_expression'}
 
-SCRIPT = r'''
+SCRIPT = r"""
 import re, sys
 from bench import judge, literals, qa, tasks
 from bench.speech import speakers
@@ -97,7 +97,7 @@ watching = True
 everything()
 watching = False
 print('SEEN', seen)
-'''
+"""
 
 
 def seen_by_the_hook(script):
@@ -111,8 +111,7 @@ def test_an_audit_hook_sees_nothing():
 
 
 def test_the_hook_is_awake():
-  caught = seen_by_the_hook(SCRIPT.replace('def everything():\n',
-                                           'def everything():\n  eval("[][:0]")\n  return\n', 1))
+  caught = seen_by_the_hook(SCRIPT.replace('def everything():\n', 'def everything():\n  eval("[][:0]")\n  return\n', 1))
   assert caught == "[('compile', '[][:0]')]" or caught == "[('compile', b'[][:0]')]"
 
 

@@ -12,10 +12,21 @@ def exact(n, c, k):
   return 1 - Fraction(math.comb(n - c, k), math.comb(n, k))
 
 
-@pytest.mark.parametrize(('n', 'c', 'k', 'want'), [
-    (1, 1, 1, 1), (16, 1, 1, 0.0625), (16, 1, 8, 0.5), (32, 1, 16, 0.5), (32, 1, 32, 1),
-    (32, 3, 8, 0.5919354839), (64, 5, 32, 0.9735883424), (200, 7, 100, 0.9929911172),
-    (1024, 10, 256, 0.9445112915), (10, 0, 5, 0)])
+@pytest.mark.parametrize(
+  ('n', 'c', 'k', 'want'),
+  [
+    (1, 1, 1, 1),
+    (16, 1, 1, 0.0625),
+    (16, 1, 8, 0.5),
+    (32, 1, 16, 0.5),
+    (32, 1, 32, 1),
+    (32, 3, 8, 0.5919354839),
+    (64, 5, 32, 0.9735883424),
+    (200, 7, 100, 0.9929911172),
+    (1024, 10, 256, 0.9445112915),
+    (10, 0, 5, 0),
+  ],
+)
 def test_pass_at_k_of_the_published_formula(n, c, k, want):
   assert pass_at_k(n, c, k) == pytest.approx(want, abs=1e-10)
 
@@ -38,10 +49,12 @@ def test_impossible_arguments_are_refused(n, c, k):
 def test_majority_is_the_mean_over_all_subsets_and_does_not_depend_on_order():
   votes = ['a', 'a', 'b', 'b', None, 'c']
   correct = [True, True, False, False, False, False]
+
   def one(subset):
     counts = {v: sum(votes[i] == v for i in subset) for i in subset if (v := votes[i]) is not None}
     leaders = [v for v, count in counts.items() if count == max(counts.values())]
     return sum(v == 'a' for v in leaders) / len(leaders) if leaders else 0
+
   for k in range(1, 7):
     subsets = list(itertools.combinations(range(6), k))
     want = sum(map(one, subsets)) / len(subsets)

@@ -35,29 +35,43 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path):
 
 def test_bad_rows_are_reported_and_cost_no_others(tmp_path):
   path = tmp_path / 'bad.jsonl'
-  path.write_bytes(b'\xef\xbb\xbf{"id": 1, "text": "bom and crlf"}\r\n\r\n'
-                   b'{"id": "1", "text": "same id"}\r\n'
-                   b'{"id": 2, "text": "caf\xe9"}\n'
-                   b'{"id": 3}\n[1]\nnot json\n'
-                   b'{"id": 4, "text": "nul \\u0000 surrogate \\ud800"}\n'
-                   b'{"id": 5, "text": 7}\n' + b'[' * 100_000 + b'\n'
-                   b'{"id": 6, "text": "' + b'x' * 1_000_000 + b'"}\n'
-                   b'{"id": 7, "te')
+  path.write_bytes(
+    b'\xef\xbb\xbf{"id": 1, "text": "bom and crlf"}\r\n\r\n'
+    b'{"id": "1", "text": "same id"}\r\n'
+    b'{"id": 2, "text": "caf\xe9"}\n'
+    b'{"id": 3}\n[1]\nnot json\n'
+    b'{"id": 4, "text": "nul \\u0000 surrogate \\ud800"}\n'
+    b'{"id": 5, "text": 7}\n' + b'[' * 100_000 + b'\n'
+    b'{"id": 6, "text": "' + b'x' * 1_000_000 + b'"}\n'
+    b'{"id": 7, "te'
+  )
   data = rows.load_examples(str(path), make)
   assert [e.id for e in data.examples] == ['1', '2', '4', '6']
   assert data.examples[1].fields['text'] == 'caf\ufffd'
   assert data.examples[2].fields['text'] == 'nul \0 surrogate ?'
   assert sorted(p.reason for p in data.skipped) == [
-      'bad_json', 'bad_json', 'cut_last_line', 'duplicate_id', 'missing:text', 'not_an_object',
-      'wrong_type:text']
+    'bad_json',
+    'bad_json',
+    'cut_last_line',
+    'duplicate_id',
+    'missing:text',
+    'not_an_object',
+    'wrong_type:text',
+  ]
   assert [p.reason for p in data.repaired] == ['invalid_utf8']
   dump([dict(e.fields) for e in data.examples]).encode()
 
 
-@pytest.mark.parametrize(('name', 'text', 'message'), [
-    ('x.txt', 'hello', 'unknown kind of file'), ('x.json', '{"a": ', 'not JSON'),
+@pytest.mark.parametrize(
+  ('name', 'text', 'message'),
+  [
+    ('x.txt', 'hello', 'unknown kind of file'),
+    ('x.json', '{"a": ', 'not JSON'),
     ('x.json', '3', 'expected a JSON'),
-    ('x.parquet', 'no', 'x.parquet: not Parquet'), ('x.arrow', 'no', 'x.arrow: not Arrow')])
+    ('x.parquet', 'no', 'x.parquet: not Parquet'),
+    ('x.arrow', 'no', 'x.arrow: not Arrow'),
+  ],
+)
 def test_unusable_files_are_refused_by_name(tmp_path, name, text, message):
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=message):
@@ -77,7 +91,7 @@ def test_a_log_goes_on_after_a_cut_line_and_refuses_another_header(tmp_path):
     assert [e['id'] for e in log.entries] == ['a', 'b']
     log.append({'id': 'c'})
   assert path.read_bytes() == whole + b'{"id": "c"}\n'
-  with pytest.raises(ValueError, match=r"seed=1, this run has 2"):
+  with pytest.raises(ValueError, match=r'seed=1, this run has 2'):
     Log(path, {'model': 'm', 'seed': 2})
   assert path.read_bytes() == whole + b'{"id": "c"}\n'
 

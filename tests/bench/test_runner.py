@@ -19,8 +19,9 @@ SAMPLING = Sampling(samples=4, temperature=0.6)
 @pytest.fixture
 def problems(tmp_path):
   path = tmp_path / 'aime.jsonl'
-  rows = [{'ID': f'p{i}', 'Problem': f'What is {i} + {i}?', 'Answer': str(2 * i), 'Year': 2024 + i % 2}
-          for i in range(12)]
+  rows = [
+    {'ID': f'p{i}', 'Problem': f'What is {i} + {i}?', 'Answer': str(2 * i), 'Year': 2024 + i % 2} for i in range(12)
+  ]
   path.write_text(''.join(json.dumps(row) + '\n' for row in [*rows, rows[0] | {'ID': 'again'}]))
   return str(path)
 
@@ -48,8 +49,9 @@ def test_equal_runs_write_equal_results_and_files_score_the_same_without_a_model
   assert report['data']['skipped'] == [{'where': 'id again', 'reason': 'repeats:p0'}]
   task = maths.aime()
   for name in ('results.jsonl', 'answers.jsonl'):
-    again = runner.run(task, task.load(problems), str(tmp_path / 'c'), answers=str(tmp_path / 'a' / name),
-                       resamples=500)
+    again = runner.run(
+      task, task.load(problems), str(tmp_path / 'c'), answers=str(tmp_path / 'a' / name), resamples=500
+    )
     assert (tmp_path / 'c' / 'results.jsonl').read_bytes() == results
     assert again['metrics'] == report['metrics']
 
@@ -73,21 +75,33 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(problems, tmp_path):
 
 def test_an_unusable_answer_is_asked_again_up_to_the_task_s_bound(tmp_path):
   path = tmp_path / 'p.csv'
-  cell = json.dumps({'Primary Categories': 'Art', 'Secondary Categories': 'Other', 'Subjects': 'Animal',
-                     'Sentence Structure': 'Descriptive', 'Testpoints': ['Style'],
-                     'Testpoint Description': ['x']})
-  path.write_text('index,prompt_en,sub_dims_en\n' + ''.join(
-      f'{i},a prompt {i}!,"{cell.replace(chr(34), chr(34) * 2)}"\n' for i in range(2)))
+  cell = json.dumps(
+    {
+      'Primary Categories': 'Art',
+      'Secondary Categories': 'Other',
+      'Subjects': 'Animal',
+      'Sentence Structure': 'Descriptive',
+      'Testpoints': ['Style'],
+      'Testpoint Description': ['x'],
+    }
+  )
+  path.write_text(
+    'index,prompt_en,sub_dims_en\n'
+    + ''.join(f'{i},a prompt {i}!,"{cell.replace(chr(34), chr(34) * 2)}"\n' for i in range(2))
+  )
   from PIL import Image
+
   for i in range(2):
     Image.new('RGB', (8, 8), (i, 0, 0)).save(tmp_path / f'{i}_0.png')
   task = tasks.make('unigenbench', [f'images={tmp_path}', 'per_prompt=1'])
+
   def never(n, body):
     return completion('<score>[1]</score>' if 'prompt 0!' in question(body) and n > 3 else 'well')
+
   with serve(never) as (url, requests):
-    report = runner.run(task, task.load(str(path)), str(tmp_path / 'out'), model=model.Endpoint(url),
-                        workers=1,
-                        resamples=200)
+    report = runner.run(
+      task, task.load(str(path)), str(tmp_path / 'out'), model=model.Endpoint(url), workers=1, resamples=200
+    )
     assert report['statuses'] == {'ok': 1, 'unparsed': 1}
     assert len(requests) == 4 + 11
     Image.new('RGB', (8, 8), (9, 9, 9)).save(tmp_path / '1_0.png')
@@ -108,12 +122,14 @@ def test_reports_escape_what_models_write(problems, tmp_path):
 
 def test_hostile_answer_files(problems, tmp_path):
   path = tmp_path / 'answers.jsonl'
-  path.write_bytes(b'\xef\xbb\xbf{"id": "p1", "text": "\\\\boxed{2}"}\r\n'
-                   b'{"id": "p2", "text": ""}\n{"id": "p3", "text": 5}\n{"id": null, "text": "x"}\n'
-                   b'{"id": "p4", "text": "\xff\\u0000\\ud800 \\\\boxed{8}"}\n'
-                   b'{"id": "unknown", "text": "x"}\n'
-                   b'{"id": "p5", "text": "\\\\boxed{10}", "reward": NaN}\n'
-                   b'{"id": "p6", "text": "' + b'\\\\boxed{' * 140_000 + b'"}\n{"id": "p7", "te')
+  path.write_bytes(
+    b'\xef\xbb\xbf{"id": "p1", "text": "\\\\boxed{2}"}\r\n'
+    b'{"id": "p2", "text": ""}\n{"id": "p3", "text": 5}\n{"id": null, "text": "x"}\n'
+    b'{"id": "p4", "text": "\xff\\u0000\\ud800 \\\\boxed{8}"}\n'
+    b'{"id": "unknown", "text": "x"}\n'
+    b'{"id": "p5", "text": "\\\\boxed{10}", "reward": NaN}\n'
+    b'{"id": "p6", "text": "' + b'\\\\boxed{' * 140_000 + b'"}\n{"id": "p7", "te'
+  )
   task = maths.aime()
   report = runner.run(task, task.load(problems), str(tmp_path / 'out'), answers=str(path), resamples=200)
   assert report['metrics']['accuracy']['value'] == 3 / 12
@@ -144,10 +160,15 @@ def test_comparison_pairs_the_questions(problems, tmp_path):
   assert 'a - b' in compare.text(found)
 
 
-@pytest.mark.parametrize(('settings', 'message'), [
-    (['rule=odd'], 'expected one of strict'), (['rool=strict'], 'has the options'),
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    (['rule=odd'], 'expected one of strict'),
+    (['rool=strict'], 'has the options'),
     (['guess=perhaps'], 'true or false'),
-    (['judgements=x.jsonl'], 'for rule=vlmevalkit')])
+    (['judgements=x.jsonl'], 'for rule=vlmevalkit'),
+  ],
+)
 def test_wrong_settings_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
     tasks.make('mmmu', settings)
@@ -160,14 +181,20 @@ def cli(*args):
 
 def test_the_command_line(problems, tmp_path):
   with serve(right_half_of_the_time) as (url, _):
-    code, text = cli('bench.run', '--task=aime', f'--data={problems}', f'--model={url}', '--samples=2',
-                     '--limit=3',
-                     f'--out={tmp_path / "out"}', '--resamples=200')
+    code, text = cli(
+      'bench.run',
+      '--task=aime',
+      f'--data={problems}',
+      f'--model={url}',
+      '--samples=2',
+      '--limit=3',
+      f'--out={tmp_path / "out"}',
+      '--resamples=200',
+    )
   assert code == 0 and 'accuracy' in text and 'answer/s' in text, text
   code, text = cli('bench.compare', str(tmp_path / 'out'), str(tmp_path / 'out'))
   assert code == 0 and 'WARNING' not in text, text
-  code, text = cli('bench.run', '--task=aime', f'--data={tmp_path}/none.json',
-                   '--model=http://127.0.0.1:9/v1')
+  code, text = cli('bench.run', '--task=aime', f'--data={tmp_path}/none.json', '--model=http://127.0.0.1:9/v1')
   assert code == 1 and 'none.json: no such file' in text and 'Traceback' not in text
   code, text = cli('bench.run', '--task=aime', f'--data={problems}')
   assert code == 1 and 'exactly one of --model and --answers' in text and 'Traceback' not in text

@@ -53,8 +53,7 @@ def test_rates_above_one_are_not_clamped_and_hostile_transcripts_end(tmp_path):
   texts = ['b b b', '[' * 500_000, '9' * 5_000, '', 'x' * 2_000_000, '[{"Start": 0, "End": NaN}' + '{' * 1000]
   start = time.monotonic()
   items, found = score('asr', [], tmp_path / 'r.jsonl', {str(i): t for i, t in enumerate(texts)})
-  assert [i.outcomes[0].status for i in items] == [
-      'ok', 'too_large', 'unsupported', 'no_answer', 'too_large', 'ok']
+  assert [i.outcomes[0].status for i in items] == ['ok', 'too_large', 'unsupported', 'no_answer', 'too_large', 'ok']
   assert found['metrics']['wer']['value'] > 1
   assert time.monotonic() - start < 20
   assert unbearable('(' * 60_000)
@@ -96,8 +95,15 @@ def test_times_constrain_words_and_never_help():
   assert speakers.tcpwer(REFERENCE, late, plain, collar=100).total == 0
   rng = random.Random(1)
   for _ in range(30):
-    make = lambda: [S(t := rng.random() * 20, t + 1 + rng.random(), rng.choice('AB'),
-                      ' '.join(rng.choice('abc') for _ in range(rng.randrange(1, 4)))) for _ in range(5)]
+    make = lambda: [
+      S(
+        t := rng.random() * 20,
+        t + 1 + rng.random(),
+        rng.choice('AB'),
+        ' '.join(rng.choice('abc') for _ in range(rng.randrange(1, 4))),
+      )
+      for _ in range(5)
+    ]
     a, b = make(), make()
     assert speakers.tcpwer(a, b, plain, collar=1).total >= speakers.cpwer(a, b, plain).total
 
@@ -112,12 +118,20 @@ def test_diarization_by_hand():
   assert d.errors == 0 and d.speech == pytest.approx(9.5)
 
 
-@pytest.mark.parametrize(('text', 'count'), [
+@pytest.mark.parametrize(
+  ('text', 'count'),
+  [
     ('[{"Start":0,"End":1.5,"Speaker":0,"Content":"a"},{"Start":2,"End":3,"Content":"[Silence]"}]', 2),
     ('```json\n[{"start": 0, "end": 1, "speaker": "x", "text": "a"}]\n```', 1),
     ('[{"Start":0,"End":1,"Speaker":0,"Content":"a"},{"Start":2,"En', 1),
-    ('[noise] hello', None), ('hello [{"Start":0,"End":1,"Content":"a"}]', None), ('[{"Start":"0"}]', None),
-    ('[' * 100_000, None), ('[{"Start":' * 50_000, None), ('', None)])
+    ('[noise] hello', None),
+    ('hello [{"Start":0,"End":1,"Content":"a"}]', None),
+    ('[{"Start":"0"}]', None),
+    ('[' * 100_000, None),
+    ('[{"Start":' * 50_000, None),
+    ('', None),
+  ],
+)
 def test_segments_of_a_transcript(text, count):
   found = speakers.read_segments(text)
   assert (found if found is None else len(found)) == count
@@ -127,21 +141,29 @@ def test_recognition_with_speakers(tmp_path):
   fields = ('start', 'end', 'speaker', 'text')
   row = {'id': 1, 'segments': [{f: getattr(s, f) for f in fields} for s in REFERENCE]}
   (tmp_path / 'r.jsonl').write_text(json.dumps(row))
-  answer = json.dumps([{'Start': s.start, 'End': s.end, 'Speaker': ord(s.speaker), 'Content': s.text}
-                       for s in REFERENCE])
+  answer = json.dumps(
+    [{'Start': s.start, 'End': s.end, 'Speaker': ord(s.speaker), 'Content': s.text} for s in REFERENCE]
+  )
   items, found = score('asr', [], tmp_path / 'r.jsonl', {'1': answer})
   assert {name: found['metrics'][name]['value'] for name in ('wer', 'cpwer', 'tcpwer', 'der')} == {
-      'wer': 0, 'cpwer': 0, 'tcpwer': 0, 'der': 0}
+    'wer': 0,
+    'cpwer': 0,
+    'tcpwer': 0,
+    'der': 0,
+  }
   items, found = score('asr', [], tmp_path / 'r.jsonl', {'1': 'hello there good morning bye now'})
   assert items[0].outcomes[0].status == 'no_segments' and found['metrics']['cpwer']['value'] == 1
 
 
 def test_seed_tts_reports_the_mean_over_utterances(tmp_path):
-  (tmp_path / 'meta.lst').write_text(
-      'a|p|p.wav|one two|t.wav\nb|p|p.wav|three four five six\nbad line\na|p|p|again\n')
+  (tmp_path / 'meta.lst').write_text('a|p|p.wav|one two|t.wav\nb|p|p.wav|three four five six\nbad line\na|p|p|again\n')
   np.savez(tmp_path / 'e.npz', **{'a/speech': [1.0, 0], 'a/prompt': [1.0, 0], 'b/speech': [1.0, 1]})
-  items, found = score('tts', [f'embeddings={tmp_path}/e.npz', 'embedder=wavlm-1'], tmp_path / 'meta.lst',
-                       {'a': '1 two', 'b': 'three, four five six'})
+  items, found = score(
+    'tts',
+    [f'embeddings={tmp_path}/e.npz', 'embedder=wavlm-1'],
+    tmp_path / 'meta.lst',
+    {'a': '1 two', 'b': 'three, four five six'},
+  )
   assert found['metrics']['wer']['value'] == pytest.approx(0.25)
   assert found['metrics']['pooled wer']['value'] == pytest.approx(1 / 6)
   assert found['metrics']['similarity']['value'] == 1
@@ -154,7 +176,7 @@ def test_seed_tts_reports_the_mean_over_utterances(tmp_path):
 
 
 def test_similarity_is_the_cosine_and_refuses_nothing():
-  assert cosine([1, 0], [1, 1]) == pytest.approx(2 ** -0.5)
+  assert cosine([1, 0], [1, 1]) == pytest.approx(2**-0.5)
   for a, b in (([0, 0], [1, 1]), ([1], [1, 2]), ([np.nan], [1.0])):
     with pytest.raises(ValueError):
       cosine(a, b)

@@ -31,6 +31,9 @@ def ours(case):
 @pytest.mark.parametrize('task', sorted({case['task'] for case in CASES}))
 def test_matches_public_code(task):
   cases = [case for case in CASES if case['task'] == task]
-  wrong = [(case['input'], ours(case), case['ref']) for case in cases
-           if ours(case) != (pytest.approx(case['ref'], abs=1e-12) if task == 'pass_at_k' else case['ref'])]
+  wrong = [
+    (case['input'], ours(case), case['ref'])
+    for case in cases
+    if ours(case) != (pytest.approx(case['ref'], abs=1e-12) if task == 'pass_at_k' else case['ref'])
+  ]
   assert cases and not wrong

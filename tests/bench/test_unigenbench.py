@@ -10,14 +10,32 @@ from bench.unigenbench.task import AS_ZERO, overall
 from bench.unigenbench.taxonomy import BY_NAME, PRIMARIES, TEST_POINTS
 
 FILES = Path(__file__).parents[3] / 'shared' / 'data' / 'unigenbench'
-SHORT = {'Style': 250, 'World Knowledge': 158, 'Attribute': 234, 'Action': 263, 'Relationship': 197,
-         'Compound': 194,
-         'Grammar': 187, 'Entity Layout': 134, 'Logical Reasoning': 109, 'Text Generation': 87}
+SHORT = {
+  'Style': 250,
+  'World Knowledge': 158,
+  'Attribute': 234,
+  'Action': 263,
+  'Relationship': 197,
+  'Compound': 194,
+  'Grammar': 187,
+  'Entity Layout': 134,
+  'Logical Reasoning': 109,
+  'Text Generation': 87,
+}
 # FLUX.1-dev, English short, as published: Style, Knowledge, Attribute, Action, Relationship, Logic, Grammar,
 # Compound, Layout, Text, and their Overall.
-FLUX = {'Style': 85.00, 'World Knowledge': 87.50, 'Attribute': 67.20, 'Action': 62.26, 'Relationship': 66.88,
-        'Logical Reasoning': 29.77, 'Grammar': 62.30, 'Compound': 45.75, 'Entity Layout': 70.90,
-        'Text Generation': 32.18}
+FLUX = {
+  'Style': 85.00,
+  'World Knowledge': 87.50,
+  'Attribute': 67.20,
+  'Action': 62.26,
+  'Relationship': 66.88,
+  'Logical Reasoning': 29.77,
+  'Grammar': 62.30,
+  'Compound': 45.75,
+  'Entity Layout': 70.90,
+  'Text Generation': 32.18,
+}
 FLUX_OVERALL = 60.97
 
 
@@ -29,8 +47,10 @@ def count(prompt_set):
   return totals
 
 
-@pytest.mark.parametrize(('name', 'checkpoints', 'mended'), [
-    ('en', 1813, []), ('zh', 1813, []), ('en_long', 3920, ['index 509']), ('zh_long', 3920, [])])
+@pytest.mark.parametrize(
+  ('name', 'checkpoints', 'mended'),
+  [('en', 1813, []), ('zh', 1813, []), ('en_long', 3920, ['index 509']), ('zh_long', 3920, [])],
+)
 def test_the_released_files(name, checkpoints, mended):
   found = prompts.load(str(FILES / f'test_prompts_{name}.csv'))
   assert (len(found.prompts), found.skipped) == (600, ())
@@ -49,18 +69,28 @@ def test_both_languages_have_the_same_checkpoints():
 
 
 def test_only_a_missing_comma_is_mended(tmp_path):
-  cell = {'Primary Categories': 'Art', 'Secondary Categories': 'Other', 'Subjects': 'Animal',
-          'Sentence Structure': 'Descriptive', 'Testpoints': ['Style', 'Logical Reasoning'],
-          'Testpoint Description': ['a \\"b\\" c', 'd']}
+  cell = {
+    'Primary Categories': 'Art',
+    'Secondary Categories': 'Other',
+    'Subjects': 'Animal',
+    'Sentence Structure': 'Descriptive',
+    'Testpoints': ['Style', 'Logical Reasoning'],
+    'Testpoint Description': ['a \\"b\\" c', 'd'],
+  }
   good = json.dumps(cell)
-  broken = {'comma': good.replace('"Style", ', '"Style" '), 'brace': good[:-1],
-            'name': good.replace('Style', 'Stile'),
-            'length': good.replace(', "d"', ''), 'not json': 'x', 'list': '[]', 'deep': '[' * 50_000}
+  broken = {
+    'comma': good.replace('"Style", ', '"Style" '),
+    'brace': good[:-1],
+    'name': good.replace('Style', 'Stile'),
+    'length': good.replace(', "d"', ''),
+    'not json': 'x',
+    'list': '[]',
+    'deep': '[' * 50_000,
+  }
   cells = [text.replace('"', '""') for text in (good, *broken.values())]
   lines = [f'{i},a prompt,"{cell}"' for i, cell in enumerate(cells)]
   path = tmp_path / 'p.csv'
-  path.write_bytes('\ufeffindex,prompt_en,sub_dims_en\r\n'.encode() + '\r\n'.join([*lines,
-                                                                                   lines[0]]).encode())
+  path.write_bytes('\ufeffindex,prompt_en,sub_dims_en\r\n'.encode() + '\r\n'.join([*lines, lines[0]]).encode())
   found = prompts.load(str(path))
   assert [p.index for p in found.prompts] == [0, 1]
   assert found.prompts[0].phrases == found.prompts[1].phrases
@@ -68,14 +98,34 @@ def test_only_a_missing_comma_is_mended(tmp_path):
   assert found.skipped[-1].reason == 'duplicate_id'
 
 
-@pytest.mark.parametrize(('body', 'n', 'want'), [
-    ('[1, 0]', 2, [1, 0]), ('(1, 0)', 2, [1, 0]), ('["1", "0"]', 2, [1, 0]), ('[True, False]', 2, [1, 0]),
-    ('[true, false]', 2, [1, 0]), ('1', 1, [1]), ('true', 1, [1]), ('```json\n[1, 0]\n```', 2, [1, 0]),
+@pytest.mark.parametrize(
+  ('body', 'n', 'want'),
+  [
+    ('[1, 0]', 2, [1, 0]),
+    ('(1, 0)', 2, [1, 0]),
+    ('["1", "0"]', 2, [1, 0]),
+    ('[True, False]', 2, [1, 0]),
+    ('[true, false]', 2, [1, 0]),
+    ('1', 1, [1]),
+    ('true', 1, [1]),
+    ('```json\n[1, 0]\n```', 2, [1, 0]),
     (' [1.0, 0.0,] ', 2, [1, 0]),
-    ('[0.5, 1]', 2, None), ('[7, -1]', 2, None), ('{1, 0}', 2, None), ("'10'", 2, None), ('1', 2, None),
-    ('[1, 0, 1]', 2, None), ('[[1], [0]]', 2, None), ('[1 0]', 2, None), ('[NaN, 1]', 2, None), ('', 1, None),
-    ('[' * 100_000, 1, None), ('[' + '1,' * 40_000 + ']', 2, None), ('[9**9**9, 1]', 2, None),
-    ('exit()', 1, None)])
+    ('[0.5, 1]', 2, None),
+    ('[7, -1]', 2, None),
+    ('{1, 0}', 2, None),
+    ("'10'", 2, None),
+    ('1', 2, None),
+    ('[1, 0, 1]', 2, None),
+    ('[[1], [0]]', 2, None),
+    ('[1 0]', 2, None),
+    ('[NaN, 1]', 2, None),
+    ('', 1, None),
+    ('[' * 100_000, 1, None),
+    ('[' + '1,' * 40_000 + ']', 2, None),
+    ('[9**9**9, 1]', 2, None),
+    ('exit()', 1, None),
+  ],
+)
 def test_scores_are_read_tolerantly_and_never_guessed(body, n, want):
   text = f'<description><analysis>[\'it\'s "so"\n]</analysis><score>{body}</score></description>'
   if want is None:
@@ -122,6 +172,7 @@ def test_pooling_unparsed_rows_and_repeated_checkpoints():
   task = unigenbench(per_prompt=2)
   data = task.load(str(FILES / 'test_prompts_en_long.csv'))
   assert len(data.examples) == 1200
+
   def reply(example):
     prompt = example.fields['prompt']
     if example.id == '163_1':
@@ -129,6 +180,7 @@ def test_pooling_unparsed_rows_and_repeated_checkpoints():
     # At index 163 Material occurs twice: the first is right, the second wrong.
     bits = [int(i == 0 or point.primary != 'Attribute') for i, point in enumerate(prompt.points)]
     return f'<score>{bits}</score>'
+
   items = runner.score(task, data.examples, answers(data, reply))
   found = summary.summarise(task, items, resamples=200)
   twice = next(item for item in items if item.example.id == '163_0')

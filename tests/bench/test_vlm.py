@@ -46,17 +46,38 @@ def test_the_caller_s_options_are_left_alone():
 
 def test_mmmu_rows_as_published(tmp_path):
   rows = [
-      {'id': 'validation_Art_1', 'question': 'See <image 2>, then <image 1>?', 'options': "['it\\'s', \"b\"]",
-       'answer': 'B', 'image_1': {'bytes': png(1), 'path': None}, 'image_2': {'bytes': png(2), 'path': None}},
-      {'id': 'validation_Physics_2', 'question': 'How much?', 'options': '[]', 'answer': "['24', '24.0']",
-       'image_1': {'bytes': png(3), 'path': None}, 'image_2': None},
-      {'id': 'validation_Music_3', 'question': 'x', 'options': '[__import__("os")]', 'answer': 'A',
-       'image_1': None, 'image_2': None}]
+    {
+      'id': 'validation_Art_1',
+      'question': 'See <image 2>, then <image 1>?',
+      'options': "['it\\'s', \"b\"]",
+      'answer': 'B',
+      'image_1': {'bytes': png(1), 'path': None},
+      'image_2': {'bytes': png(2), 'path': None},
+    },
+    {
+      'id': 'validation_Physics_2',
+      'question': 'How much?',
+      'options': '[]',
+      'answer': "['24', '24.0']",
+      'image_1': {'bytes': png(3), 'path': None},
+      'image_2': None,
+    },
+    {
+      'id': 'validation_Music_3',
+      'question': 'x',
+      'options': '[__import__("os")]',
+      'answer': 'A',
+      'image_1': None,
+      'image_2': None,
+    },
+  ]
   pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / 'm.parquet')
   task = tasks.make('mmmu', ['rule=official'])
   data = task.load(str(tmp_path / 'm.parquet'))
   assert [(e.groups['discipline'], e.groups['subject']) for e in data.examples] == [
-      ('Art & Design', 'Art'), ('Science', 'Physics')]
+    ('Art & Design', 'Art'),
+    ('Science', 'Physics'),
+  ]
   assert 'options' in data.skipped[0].reason
   content = task.prompt(data.examples[0])[0]['content']
   kinds = [part['type'] for part in content]
@@ -72,8 +93,10 @@ def test_mmmu_rows_as_published(tmp_path):
 def test_vlmevalkit_turns_open_questions_into_two_options(tmp_path):
   header = ['index', 'question', 'image', 'A', 'B', 'answer', 'category', 'l2-category']
   picture = base64.b64encode(png()).decode()
-  rows = [['1', 'which?', picture, 'cat', 'dog', 'A', 'Art', 'Art & Design'],
-          ['2', 'what?', picture, '', '', 'seven', 'Math', 'Science']]
+  rows = [
+    ['1', 'which?', picture, 'cat', 'dog', 'A', 'Art', 'Art & Design'],
+    ['2', 'what?', picture, '', '', 'seven', 'Math', 'Science'],
+  ]
   (tmp_path / 'k.tsv').write_text('\n'.join('\t'.join(row) for row in [header, *rows]) + '\n')
   judgements = tmp_path / 'j.jsonl'
   task = tasks.make('mmmu', ['rule=vlmevalkit'])
@@ -88,8 +111,7 @@ def test_vlmevalkit_turns_open_questions_into_two_options(tmp_path):
       return Answer('A' if 'Other Answers' in messages[0]['content'] else 'who knows')
 
   asking = tasks.make('mmmu', ['rule=vlmevalkit', f'judgements={judgements}'], Judge())
-  found = outcomes(asking, data, 'B or A',
-                   'about the number after six, I suppose; it is hard to say what it is')
+  found = outcomes(asking, data, 'B or A', 'about the number after six, I suppose; it is hard to say what it is')
   assert [(o.status, o.scores['accuracy'][0]) for o in found] == [('judge_failed', 0), ('ok', 1)]
 
 
@@ -102,16 +124,31 @@ def test_mmmu_pro_reads_the_last_answer_line(tmp_path):
   assert found[0].scores['accuracy'] == (1.0, 1.0)
 
 
-@pytest.mark.parametrize(('response', 'kind', 'choices', 'answer', 'official', 'kit'), [
-    ('5', 'integer', (), '5', True, True), ('5.7', 'integer', (), '5', True, True),
-    ('1.249', 'float', (), '1.25', True, False), ('Final answer: 1.25', 'float', (), '1.25', True, True),
-    ('[1, 2]', 'list', (), '[1, 2]', True, False), ('(B)', 'text', ('Yes', 'No'), 'No', True, True),
-    ('Nah', 'text', ('Yes', 'No'), 'No', True, False), ('No', 'text', ('Yes', 'No'), 'No', True, True),
-    ('1e999', 'float', (), '1', False, False), ('', 'integer', (), '1', False, False)])
+@pytest.mark.parametrize(
+  ('response', 'kind', 'choices', 'answer', 'official', 'kit'),
+  [
+    ('5', 'integer', (), '5', True, True),
+    ('5.7', 'integer', (), '5', True, True),
+    ('1.249', 'float', (), '1.25', True, False),
+    ('Final answer: 1.25', 'float', (), '1.25', True, True),
+    ('[1, 2]', 'list', (), '[1, 2]', True, False),
+    ('(B)', 'text', ('Yes', 'No'), 'No', True, True),
+    ('Nah', 'text', ('Yes', 'No'), 'No', True, False),
+    ('No', 'text', ('Yes', 'No'), 'No', True, True),
+    ('1e999', 'float', (), '1', False, False),
+    ('', 'integer', (), '1', False, False),
+  ],
+)
 def test_mathvista_rules(tmp_path, response, kind, choices, answer, official, kit):
-  row = {'pid': '1', 'query': 'q', 'choices': list(choices) or None, 'answer': answer, 'answer_type': kind,
-         'question_type': 'multi_choice' if choices else 'free_form',
-         'precision': 2.0 if kind == 'float' else None}
+  row = {
+    'pid': '1',
+    'query': 'q',
+    'choices': list(choices) or None,
+    'answer': answer,
+    'answer_type': kind,
+    'question_type': 'multi_choice' if choices else 'free_form',
+    'precision': 2.0 if kind == 'float' else None,
+  }
   (tmp_path / 'v.json').write_text(json.dumps({'1': row}))
   for rule, want in (('official', official), ('vlmevalkit', kit)):
     task = tasks.make('mathvista', [f'rule={rule}'])
@@ -126,9 +163,17 @@ def test_mathvista_s_official_rule_makes_an_option_of_anything():
   assert quick_extract('it is right', fields, 'official') is None
 
 
-@pytest.mark.parametrize(('a', 'b', 'want'), [
-    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7), ((0, 0, 2, 2), (0, 0, 2, 2), 1), ((0, 0, 1, 1), (1, 0, 2, 1), 0),
-    ((2, 2, 0, 0), (0, 0, 2, 2), 0), ((1, 1, 1, 1), (1, 1, 1, 1), 0), ((0, 0, 4, 4), (1, 1, 3, 3), 0.25)])
+@pytest.mark.parametrize(
+  ('a', 'b', 'want'),
+  [
+    ((0, 0, 2, 2), (1, 1, 3, 3), 1 / 7),
+    ((0, 0, 2, 2), (0, 0, 2, 2), 1),
+    ((0, 0, 1, 1), (1, 0, 2, 1), 0),
+    ((2, 2, 0, 0), (0, 0, 2, 2), 0),
+    ((1, 1, 1, 1), (1, 1, 1, 1), 0),
+    ((0, 0, 4, 4), (1, 1, 3, 3), 0.25),
+  ],
+)
 def test_overlap_of_boxes(a, b, want):
   assert grounding.iou(a, b) == pytest.approx(want) == grounding.iou(b, a)
 
@@ -149,10 +194,25 @@ def test_flat_lists(text):
   assert literals.read_list(text) == ['a', 'b']
 
 
-@pytest.mark.parametrize('text', [
-    '[a]', "['a' 'b']", "['a',, 'b']", "[['a']]", "{'a'}", "['a'", "'a'", '[f()]', '[1', '[-]', '[0x10]',
+@pytest.mark.parametrize(
+  'text',
+  [
+    '[a]',
+    "['a' 'b']",
+    "['a',, 'b']",
+    "[['a']]",
+    "{'a'}",
+    "['a'",
+    "'a'",
+    '[f()]',
+    '[1',
+    '[-]',
+    '[0x10]',
     "[u'a']",
-    '[' * 70_000, '[' + "'a'," * 20_000 + ']'])
+    '[' * 70_000,
+    '[' + "'a'," * 20_000 + ']',
+  ],
+)
 def test_anything_else_is_no_list(text):
   with pytest.raises(ValueError):
     literals.read_list(text)

@@ -45,7 +45,7 @@ def problems(draw):
   if kind == 'left':
     at[0] = np.where(np.arange(t) < 2, -1, np.arange(t) - 2)
   elif kind == 'right':
-    at[0, t - 1:] = -1
+    at[0, t - 1 :] = -1
   elif kind == 'packed':
     cut = t // 2
     segments = np.where(np.arange(t) < cut, 1, 2)[None].repeat(2, 0)
@@ -61,8 +61,15 @@ def test_reference_and_chunked_equal_the_definition(problem):
   want = definition(*problem)
   f32 = lambda x: None if x is None else np.asarray(x, np.float32)
   for implementation in ('reference', 'chunked'):
-    got = attention(f32(q), [Keys(f32(k), f32(v), at, segments)], positions=at, segments=segments, window=window,
-                    sinks=f32(sinks), implementation=implementation)
+    got = attention(
+      f32(q),
+      [Keys(f32(k), f32(v), at, segments)],
+      positions=at,
+      segments=segments,
+      window=window,
+      sinks=f32(sinks),
+      implementation=implementation,
+    )
     np.testing.assert_allclose(np.asarray(got)[at >= 0], want[at >= 0], atol=2e-6)
 
 
@@ -71,17 +78,26 @@ def test_chunked_equals_reference_with_gradients(window, sinks, packed, monkeypa
   monkeypatch.setattr(lib, 'QUERY_BLOCK', 8)
   r = np.random.default_rng(0)
   b, t = 2, 21
-  q, k, v, g = (r.standard_normal(s).astype(np.float32)
-                for s in ((b, t, 4, 6), (b, 2, t, 6), (b, 2, t, 6), (b, t, 4, 6)))
+  q, k, v, g = (
+    r.standard_normal(s).astype(np.float32) for s in ((b, t, 4, 6), (b, 2, t, 6), (b, 2, t, 6), (b, t, 4, 6))
+  )
   sink = r.standard_normal(4).astype(np.float32) if sinks else None
   segments = np.repeat([[1] * 9 + [2] * 12], b, 0) if packed else None
   at = np.repeat([[*range(9), *range(12)]], b, 0) if packed else np.tile(np.arange(t), (b, 1))
 
   def run(implementation):
     def f(q, k, v, sink):
-      y = attention(q, [Keys(k, v, at, segments)], positions=at, segments=segments, window=window, sinks=sink,
-                    implementation=implementation)
+      y = attention(
+        q,
+        [Keys(k, v, at, segments)],
+        positions=at,
+        segments=segments,
+        window=window,
+        sinks=sink,
+        implementation=implementation,
+      )
       return (y * g).sum(), y
+
     wrt = (0, 1, 2, 3) if sinks else (0, 1, 2)
     return jax.value_and_grad(f, wrt, has_aux=True)(q, k, v, sink)
 
@@ -96,8 +112,9 @@ def test_runs_of_keys_equal_one_run():
   q, k, v = (jnp.asarray(r.standard_normal(s), jnp.float32) for s in ((2, 3, 4, 8), (2, 2, 9, 8), (2, 2, 9, 8)))
   at = np.tile(np.arange(9), (2, 1))
   whole = attention(q, [Keys(k, v, at)], positions=at[:, 6:])
-  split = attention(q, [Keys(k[:, :, :6], v[:, :, :6], at[:, :6]), Keys(k[:, :, 6:], v[:, :, 6:], at[:, 6:])],
-                    positions=at[:, 6:])
+  split = attention(
+    q, [Keys(k[:, :, :6], v[:, :, :6], at[:, :6]), Keys(k[:, :, 6:], v[:, :, 6:], at[:, 6:])], positions=at[:, 6:]
+  )
   np.testing.assert_allclose(whole, split, atol=1e-6)
 
 

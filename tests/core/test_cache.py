@@ -11,8 +11,20 @@ from core import cache as kv
 from core import decoder, sample
 from core.params import unstack
 
-CONFIG = decoder.Config(vocab=97, width=24, depth=2, heads=6, kv_heads=2, head_dim=8, mlp_width=40, norm_eps=1e-5,
-                        rope_theta=1e4, qk_norm=True, sinks=True, windows=(3, None))
+CONFIG = decoder.Config(
+  vocab=97,
+  width=24,
+  depth=2,
+  heads=6,
+  kv_heads=2,
+  head_dim=8,
+  mlp_width=40,
+  norm_eps=1e-5,
+  rope_theta=1e4,
+  qk_norm=True,
+  sinks=True,
+  windows=(3, None),
+)
 
 
 apply = jax.jit(decoder.apply, static_argnums=1)
@@ -53,8 +65,9 @@ def test_named_attention_refuses_keys_in_columns():
 def test_decoding_copies_no_cache():
   rows, slots = 3, 64
   positions = np.broadcast_to(np.arange(7), (rows, 7))
-  run = sample.Generation(draw(True), CONFIG, np.ones((rows, 7), int), positions, max_new=20,
-                          sampling=sample.Sampling.of(rows))
+  run = sample.Generation(
+    draw(True), CONFIG, np.ones((rows, 7), int), positions, max_new=20, sampling=sample.Sampling.of(rows)
+  )
   lowered = sample._decode.lower(*run._fixed, run.state, *run._traced, jnp.int32(20), rules=run._rules)
   text = lowered.compile().as_text()
   buffer = rf'f32\[{rows},{CONFIG.kv_heads},(?:{slots},8|8,{slots})\]'

@@ -53,9 +53,17 @@ def test_line_ends_and_byte_order_marks_are_read(tmp_path):
   assert [data.JsonLines(path)[i]['a'] for i in range(3)] == [1, 'ß', 3]
 
 
-@pytest.mark.parametrize('line, says', [
-  (b'{"a": 1', 'not JSON'), (b'[1]', 'list, expected an object'), (b'{"a": "\xff"}', 'not JSON'),
-  (b'\xef\xbb\xbf{"a": 1}', 'not JSON'), (b'{"a": 1} {"a": 2}', 'not JSON'), (b'\x00', 'not JSON')])
+@pytest.mark.parametrize(
+  'line, says',
+  [
+    (b'{"a": 1', 'not JSON'),
+    (b'[1]', 'list, expected an object'),
+    (b'{"a": "\xff"}', 'not JSON'),
+    (b'\xef\xbb\xbf{"a": 1}', 'not JSON'),
+    (b'{"a": 1} {"a": 2}', 'not JSON'),
+    (b'\x00', 'not JSON'),
+  ],
+)
 def test_a_bad_line_is_named_with_its_number(tmp_path, line, says):
   path = tmp_path / 'a.jsonl'
   path.write_bytes(b'{"a": 0}\n\n' + line + b'\n{"a": 2}\n')
@@ -83,9 +91,9 @@ def test_mixing_keeps_the_weights_and_every_record():
   assert drawn == draw(1) != draw(2)
   a = [x for x in drawn if x[0] == 'a']
   assert len(a) == 60
-  epochs = [a[i:i + 10] for i in range(0, 60, 10)]
-  assert all(len(set(epoch)) == 10 for epoch in epochs)                     # each record once
-  assert epochs[0] != epochs[1] != epochs[2]                                # in another order
+  epochs = [a[i : i + 10] for i in range(0, 60, 10)]
+  assert all(len(set(epoch)) == 10 for epoch in epochs)  # each record once
+  assert epochs[0] != epochs[1] != epochs[2]  # in another order
   with pytest.raises(ValueError, match="weight of 'a' is 0"):
     data.mix({'a': ([1], 0)}, seed=0)
 
@@ -100,8 +108,15 @@ def test_process_shares_are_disjoint_and_whole(many):
 
 def examples(sizes):
   """Example i: tokens all i + 1, and tiles likewise."""
-  return [{'tokens': np.full(n, i + 1), 'labels': np.full(n, i + 1), 'dropped': 0,
-           'tiles': np.full((t, 2), i + 1, np.float32)} for i, (n, t) in enumerate(sizes)]
+  return [
+    {
+      'tokens': np.full(n, i + 1),
+      'labels': np.full(n, i + 1),
+      'dropped': 0,
+      'tiles': np.full((t, 2), i + 1, np.float32),
+    }
+    for i, (n, t) in enumerate(sizes)
+  ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -115,7 +130,7 @@ def test_packing_keeps_examples_whole_within_both_budgets(sizes, rows):
     np.testing.assert_array_equal(row['segments'] == 0, row['tokens'] == 0)
     for segment in range(1, row['segments'].max() + 1):
       here = row['segments'] == segment
-      example, = set(row['tokens'][here])
+      (example,) = set(row['tokens'][here])
       np.testing.assert_array_equal(row['positions'][here], np.arange(here.sum()))
       tiles = row['tiles'][row['tiles_segments'] == segment]
       assert (tiles == example).all() and example not in seen
@@ -123,9 +138,14 @@ def test_packing_keeps_examples_whole_within_both_budgets(sizes, rows):
   assert seen == {i + 1: size for i, size in enumerate(sizes)}
 
 
-@pytest.mark.parametrize('size, says', [((9, 0), 'an example has 9 tokens: expected at most 8'),
-                                        ((1, 4), 'an example has 4 tiles: expected at most 3'),
-                                        ((0, 1), 'an example has no tokens')])
+@pytest.mark.parametrize(
+  'size, says',
+  [
+    ((9, 0), 'an example has 9 tokens: expected at most 8'),
+    ((1, 4), 'an example has 4 tiles: expected at most 3'),
+    ((0, 1), 'an example has no tokens'),
+  ],
+)
 def test_an_example_that_cannot_be_packed_is_explained(size, says):
   stream = grain.MapDataset.source(examples([size])).to_iter_dataset()
   with pytest.raises(ValueError, match=says):
@@ -147,7 +167,7 @@ def test_an_iterator_resumes_exactly_from_json(stop, workers):
   for _ in range(stop):
     next(before)
   state = json.loads(json.dumps(before.get_state()))
-  next(before)                               # what came after the checkpoint is lost, as in a crash
+  next(before)  # what came after the checkpoint is lost, as in a crash
   after = stream(workers)
   after.set_state(state)
   for expected in want[stop:]:

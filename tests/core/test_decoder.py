@@ -16,10 +16,17 @@ from core.tap import SITES
 
 TINY = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=50, width=32, mlp_width=48, head_dim=12)
 CONFIGS = {
-    'dense': TINY,
-    'experts, window, sinks': dataclasses.replace(
-        TINY, qk_norm=False, qkv_bias=True, out_bias=True, sinks=True, windows=(4, None), yarn=Yarn(4.0, 16),
-        moe=moe.Config(experts=4, top_k=2, width=20, activation='clamped', bias=True)),
+  'dense': TINY,
+  'experts, window, sinks': dataclasses.replace(
+    TINY,
+    qk_norm=False,
+    qkv_bias=True,
+    out_bias=True,
+    sinks=True,
+    windows=(4, None),
+    yarn=Yarn(4.0, 16),
+    moe=moe.Config(experts=4, top_k=2, width=20, activation='clamped', bias=True),
+  ),
 }
 TOKENS = np.random.default_rng(0).integers(0, 50, (2, 14)).astype(np.int32)
 TIGHT = 2e-5
@@ -174,8 +181,7 @@ def test_lora_starts_as_its_base_and_trains_alone():
   config = TINY
   weights = drawn(config)
   adapted = params.lora(jax.random.key(3), weights, decoder.spec(config), r'blocks\.(attn\.[qkvo]|mlp\..*)', rank=3)
-  np.testing.assert_array_equal(apply(adapted, config, TOKENS).logits,
-                                apply(weights, config, TOKENS).logits)
+  np.testing.assert_array_equal(apply(adapted, config, TOKENS).logits, apply(weights, config, TOKENS).logits)
   is_lora = lambda w: isinstance(w, params.Lora)
   adapters = [w for w in jax.tree.leaves(adapted, is_leaf=is_lora) if is_lora(w)]
   assert len(adapters) == 7

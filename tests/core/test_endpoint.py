@@ -29,16 +29,28 @@ def test_calls_and_tokens_are_read_and_arguments_stay_text():
 
 def test_tools_and_the_turns_of_earlier_calls_are_sent_as_they_are():
   tool = {'type': 'function', 'function': {'name': 'f', 'parameters': {}}}
-  turns = [{'role': 'assistant', 'content': '', 'tool_calls': [Call('a', 'f', '{}').as_turn()]},
-           {'role': 'tool', 'tool_call_id': 'a', 'content': 'done'}]
+  turns = [
+    {'role': 'assistant', 'content': '', 'tool_calls': [Call('a', 'f', '{}').as_turn()]},
+    {'role': 'tool', 'tool_call_id': 'a', 'content': 'done'},
+  ]
   _, requests = chat(message(content='x'), turns, [tool])
   assert requests[0]['tools'] == [tool] and requests[0]['messages'] == turns
   assert 'tools' not in chat(message(content='x'))[1][0]
 
 
-@pytest.mark.parametrize('calls', [5, 'f', [5], [{}], [{'function': 'f'}], [{'function': {'name': 5}}],
-                                   [{'function': {'name': 'f', 'arguments': {'x': 1}}}],
-                                   [{'id': 5, 'function': {'name': 'f'}}]])
+@pytest.mark.parametrize(
+  'calls',
+  [
+    5,
+    'f',
+    [5],
+    [{}],
+    [{'function': 'f'}],
+    [{'function': {'name': 5}}],
+    [{'function': {'name': 'f', 'arguments': {'x': 1}}}],
+    [{'id': 5, 'function': {'name': 'f'}}],
+  ],
+)
 def test_malformed_calls_are_asked_for_again(calls):
   with pytest.raises(RequestFailed, match='2 attempts'):
     chat(message(content=None, tool_calls=calls))

@@ -52,16 +52,28 @@ def test_no_flags_give_the_default_and_a_name_picks():
   assert parse('--config', 'large') == CONFIGS['large']
 
 
-@pytest.mark.parametrize('flag, path, value', [
-  ('--config.optim.lr=1e-5', 'optim.lr', 1e-5), ('--config.optim.lr=1', 'optim.lr', 1.0),
-  ('--config.steps=7', 'steps', 7), ('--config.limit=3', 'limit', 3), ('--config.limit=none', 'limit', None),
-  ('--config.optim.clip_norm=none', 'optim.clip_norm', None), ('--config.optim.b1=0.8', 'optim.b1', 0.8),
-  ('--config.optim.name=muon', 'optim.name', 'muon'), ('--config.name=none', 'name', 'none'),
-  ('--config.name=3', 'name', '3'), ('--config.shuffle=false', 'shuffle', False),
-  ('--noconfig.shuffle', 'shuffle', False), ('--config.mode=slow', 'mode', 'slow'),
-  ('--config.model.rates=(1,2.5,3)', 'model.rates', (1.0, 2.5, 3.0)),
-  ('--config.model.rates=()', 'model.rates', ()),
-  ('--config.model.size=3,5', 'model.size', (3, 5)), ('--config.model.width=48', 'model.width', 48)])
+@pytest.mark.parametrize(
+  'flag, path, value',
+  [
+    ('--config.optim.lr=1e-5', 'optim.lr', 1e-5),
+    ('--config.optim.lr=1', 'optim.lr', 1.0),
+    ('--config.steps=7', 'steps', 7),
+    ('--config.limit=3', 'limit', 3),
+    ('--config.limit=none', 'limit', None),
+    ('--config.optim.clip_norm=none', 'optim.clip_norm', None),
+    ('--config.optim.b1=0.8', 'optim.b1', 0.8),
+    ('--config.optim.name=muon', 'optim.name', 'muon'),
+    ('--config.name=none', 'name', 'none'),
+    ('--config.name=3', 'name', '3'),
+    ('--config.shuffle=false', 'shuffle', False),
+    ('--noconfig.shuffle', 'shuffle', False),
+    ('--config.mode=slow', 'mode', 'slow'),
+    ('--config.model.rates=(1,2.5,3)', 'model.rates', (1.0, 2.5, 3.0)),
+    ('--config.model.rates=()', 'model.rates', ()),
+    ('--config.model.size=3,5', 'model.size', (3, 5)),
+    ('--config.model.width=48', 'model.width', 48),
+  ],
+)
 def test_any_field_can_be_set(flag, path, value):
   got = parse(flag)
   for part in path.split('.'):
@@ -76,26 +88,30 @@ def test_overrides_add_to_the_chosen_config():
   assert CONFIGS['large'].steps == 99
 
 
-@pytest.mark.parametrize('argv, says', [
-  (['--config=tinny'], r"--config=tinny: no such config; did you mean 'tiny'\?"),
-  (['--config=zzz'], r'no such config \(known: tiny, large\)'),
-  (['--config.optim.lrr=1'], r"--config\.optim\.lrr: .*no such field; did you mean 'optim\.lr'\?"),
-  (['--config.qqqqqq=1'], r"--config\.qqqqqq: config 'tiny' has no such field$"),
-  (['--config.optim=adamw'], r'--config\.optim: .*it is a group of fields'),
-  (['--config.steps=1.5'], r"config\.steps.*'1\.5' is not int"),
-  (['--config.steps=none'], r"config\.steps.*'none' is not int"),
-  (['--config.steps=True'], r"config\.steps.*'True' is not int"),
-  (['--config.optim.lr=fast'], r"config\.optim\.lr.*'fast' is not float"),
-  (['--config.shuffle=maybe'], r'config\.shuffle'),
-  (['--config.mode=medium'], r"config\.mode.*'medium' is not fast\|slow"),
-  (['--config.model.size=(1,2,3)'], r'config\.model\.size.*3 items: expected 2'),
-  (['--config.model.size=(1,a)'], r"config\.model\.size.*'a' is not int"),
-  (['--config.limit=many'], r"config\.limit.*'many' is not int\|none"),
-  (['--config.optim.lr=-1'], r'lr=-1\.0: expected a positive number'),
-  (['--config.model.heads=5'], r'heads=5: expected a divisor of width=32'),
-  (['--workdri=/x'], r"Unknown command line flag 'workdri'.*Did you mean: workdir"),
-  (['--process_id=1'], r'--coordinator_address, --num_processes and --process_id go together'),
-  (['--distributed=maybe'], r'distributed')])
+@pytest.mark.parametrize(
+  'argv, says',
+  [
+    (['--config=tinny'], r"--config=tinny: no such config; did you mean 'tiny'\?"),
+    (['--config=zzz'], r'no such config \(known: tiny, large\)'),
+    (['--config.optim.lrr=1'], r"--config\.optim\.lrr: .*no such field; did you mean 'optim\.lr'\?"),
+    (['--config.qqqqqq=1'], r"--config\.qqqqqq: config 'tiny' has no such field$"),
+    (['--config.optim=adamw'], r'--config\.optim: .*it is a group of fields'),
+    (['--config.steps=1.5'], r"config\.steps.*'1\.5' is not int"),
+    (['--config.steps=none'], r"config\.steps.*'none' is not int"),
+    (['--config.steps=True'], r"config\.steps.*'True' is not int"),
+    (['--config.optim.lr=fast'], r"config\.optim\.lr.*'fast' is not float"),
+    (['--config.shuffle=maybe'], r'config\.shuffle'),
+    (['--config.mode=medium'], r"config\.mode.*'medium' is not fast\|slow"),
+    (['--config.model.size=(1,2,3)'], r'config\.model\.size.*3 items: expected 2'),
+    (['--config.model.size=(1,a)'], r"config\.model\.size.*'a' is not int"),
+    (['--config.limit=many'], r"config\.limit.*'many' is not int\|none"),
+    (['--config.optim.lr=-1'], r'lr=-1\.0: expected a positive number'),
+    (['--config.model.heads=5'], r'heads=5: expected a divisor of width=32'),
+    (['--workdri=/x'], r"Unknown command line flag 'workdri'.*Did you mean: workdir"),
+    (['--process_id=1'], r'--coordinator_address, --num_processes and --process_id go together'),
+    (['--distributed=maybe'], r'distributed'),
+  ],
+)
 def test_a_bad_line_is_refused_in_one_line(argv, says):
   with pytest.raises(UsageError, match=says) as caught:
     parse(*argv)
@@ -123,8 +139,9 @@ def program(tmp_path, *argv):
   path.write_text(PROGRAM.format(tests=str(pathlib.Path(__file__).parent)))
   env = {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'PATH': '/usr/bin:/bin'}
   began = time.monotonic()
-  done = subprocess.run([sys.executable, str(path), *argv], env=env, capture_output=True, text=True,
-                        timeout=60, check=False)
+  done = subprocess.run(
+    [sys.executable, str(path), *argv], env=env, capture_output=True, text=True, timeout=60, check=False
+  )
   return done, time.monotonic() - began
 
 
@@ -152,7 +169,9 @@ def test_help_lists_every_field_with_its_meaning(tmp_path):
 
 
 def test_start_up_leaves_heavy_libraries_alone():
-  code = 'import sys, core.train, core.launch; print([m for m in ("transformers", "sklearn", "torch", '\
-         '"tensorboardX", "orbax", "grain", "matplotlib") if m in sys.modules])'
+  code = (
+    'import sys, core.train, core.launch; print([m for m in ("transformers", "sklearn", "torch", '
+    '"tensorboardX", "orbax", "grain", "matplotlib") if m in sys.modules])'
+  )
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout.strip() == '[]'

@@ -16,7 +16,7 @@ def definition(p, x, config):
   for at in np.ndindex(x.shape[:-1]):
     token = x[at].astype(np.float64)
     logits = token @ p.router + (0 if p.router_bias is None else p.router_bias)
-    chosen = np.argsort(-logits)[:config.top_k]
+    chosen = np.argsort(-logits)[: config.top_k]
     weights = np.exp(logits - logits.max())[chosen]
     weights /= weights.sum()
     for e, weight in zip(chosen, weights):

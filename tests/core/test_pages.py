@@ -16,9 +16,18 @@ SIZE = 4
 ALONE = mesh.make(devices=jax.devices()[:1])
 apply = jax.jit(decoder.apply, static_argnames='config')
 TINY = decoder.CONFIGS['tiny']
-FAMILIES = {'qwen3': TINY,
-            'gpt_oss': dataclasses.replace(TINY, qk_norm=False, sinks=True, windows=(5, None), qkv_bias=True,
-                                           out_bias=True, moe=moe.Config(4, 2, 32, activation='clamped', bias=True))}
+FAMILIES = {
+  'qwen3': TINY,
+  'gpt_oss': dataclasses.replace(
+    TINY,
+    qk_norm=False,
+    sinks=True,
+    windows=(5, None),
+    qkv_bias=True,
+    out_bias=True,
+    moe=moe.Config(4, 2, 32, activation='clamped', bias=True),
+  ),
+}
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -35,8 +44,13 @@ def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
   def run(rows, k, v):
     """rows: (sequence, its table, place of the token) each."""
     at = np.array([t for _, _, t in rows])
-    cache = Pages(k, v, plan([table for _, table, _ in rows], at + 1, page_size=SIZE, capacity=16),
-                  np.array([table[t // SIZE] for _, table, t in rows]), at % SIZE)
+    cache = Pages(
+      k,
+      v,
+      plan([table for _, table, _ in rows], at + 1, page_size=SIZE, capacity=16),
+      np.array([table[t // SIZE] for _, table, t in rows]),
+      at % SIZE,
+    )
     tokens = np.array([sequence[t] for sequence, _, t in rows])[:, None]
     out = apply(params, config, tokens, positions=at[:, None], cache=cache)
     return out.logits[:, 0], out.cache.k, out.cache.v

@@ -37,8 +37,11 @@ def test_bytes_of_one_matrix_by_hand():
   on = mesh(data=4, model=2)
   done = formula.work(program((part,), remat='full', micro_batches=2), on, state_bytes=3072)
   # A device stores 64·32/8 = 256 elements, multiplies with 64·32/2 = 1024, and reads 800/4 = 200 tokens.
-  assert done.hbm == {'update of the state': 2 * 3072 + 8 * 256, 'gathered weights, gradients': 2 * 8 * 2 * 1024,
-                      'activations': 4 * 2 * 200 * (64 + 16)}
+  assert done.hbm == {
+    'update of the state': 2 * 3072 + 8 * 256,
+    'gathered weights, gradients': 2 * 8 * 2 * 1024,
+    'activations': 4 * 2 * 200 * (64 + 16),
+  }
   assert done.ici == {'weights and gradients': 3 * 2 * 2 * (1024 - 256)}
 
 
@@ -126,14 +129,17 @@ def test_collectives_are_counted_with_the_trips_of_their_loops():
 
 
 def test_overflow_is_read_from_the_message():
-  refused = aot.overflow('RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. '
-                         'Used 120.50G of 95.74G hbm. Exceeded hbm capacity by 24.76G.')
+  refused = aot.overflow(
+    'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. '
+    'Used 120.50G of 95.74G hbm. Exceeded hbm capacity by 24.76G.'
+  )
   assert (refused.used, refused.available) == (round(120.5 * 2**30), round(95.74 * 2**30))
   assert aot.overflow('INVALID_ARGUMENT: something else') is None
 
 
-@pytest.mark.parametrize('kept,heads,shards,copies',
-                         [(4, 64, 8, 2), (4, 64, 2, 1), (8, 32, 8, 1), (2, 12, 4, 2), (2, 14, 7, 7)])
+@pytest.mark.parametrize(
+  'kept,heads,shards,copies', [(4, 64, 8, 2), (4, 64, 2, 1), (8, 32, 8, 1), (2, 12, 4, 2), (2, 14, 7, 7)]
+)
 def test_key_heads_follow_their_query_heads(kept, heads, shards, copies):
   assert attention.key_copies(kept, heads, shards) == copies
   # Query head n reads key head n // G, globally and in its shard.
@@ -146,6 +152,7 @@ def test_key_heads_follow_their_query_heads(kept, heads, shards, copies):
 def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypatch):
   """Interpreted on the host, with padding at the end of rows and packed samples."""
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
   make = splash.make_splash_mha_single_device
   monkeypatch.setattr(splash, 'make_splash_mha_single_device', lambda mask, **o: make(mask, **o, interpret=True))
   r = np.random.default_rng(0)
@@ -154,14 +161,21 @@ def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypa
   at = np.arange(length)
   segments = jnp.asarray(np.where(at < 30, 1, np.where(at < length - 5, 2, 0))[None], jnp.int32)
   positions = jnp.asarray(np.where(at < 30, at, np.where(at < length - 5, at - 30, -1))[None], jnp.int32)
-  run = lambda name: attention.attention(q, [attention.Keys(k, v, positions, segments)], positions=positions,
-                                         segments=segments, window=window, implementation=name)
+  run = lambda name: attention.attention(
+    q,
+    [attention.Keys(k, v, positions, segments)],
+    positions=positions,
+    segments=segments,
+    window=window,
+    implementation=name,
+  )
   np.testing.assert_allclose(run('splash')[:, :-5], run('reference')[:, :-5], atol=2e-5)
 
 
 def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(monkeypatch):
   """Interpreted on the host: two answers to each prompt, one prompt padded on its left, one answer on its right."""
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
   make = splash.make_splash_mha_single_device
   monkeypatch.setattr(splash, 'make_splash_mha_single_device', lambda mask, **o: make(mask, **o, interpret=True))
   monkeypatch.setattr(attention, 'QUERY_BLOCK', 16)
@@ -176,13 +190,16 @@ def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(m
       runs = [attention.Keys(*prompt, before).repeat(2), attention.Keys(*fresh, at)]
       y = attention.attention(q, runs, positions=at, implementation=name)
       return jnp.sum(jnp.where((at >= 0)[..., None, None], y, 0) ** 2)
+
     return jax.value_and_grad(total, (0, 1, 2))(q, fresh, prompt)
 
   for a, b in zip(jax.tree.leaves(run('splash')), jax.tree.leaves(run('reference'))):
     np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-4)
 
 
-@pytest.mark.parametrize('flags,says', [
+@pytest.mark.parametrize(
+  'flags,says',
+  [
     (('--config=8b_sft', '--program=internvl.train'), '--topology is missing'),
     (('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'), "no TPU generation 'v9'"),
     (('--topology=v5p-512', '--config=8b_sft', '--program=internvl.train'), 'expected <generation>:<shape>'),
@@ -196,7 +213,8 @@ def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(m
     (('--topology=v5p:4x8x8', '--config=digits', '--program=rl.train'), 'prompt_length=0, tiles=0'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'), 'sizes of 1 or more'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--modle=2'), "flag 'modle'"),
-])
+  ],
+)
 def test_bad_usage_is_one_line_and_exit_code_2(flags, says, capsys):
   assert __main__.main(['plan', *flags]) == 2
   error = capsys.readouterr().err
@@ -212,6 +230,7 @@ def test_without_libtpu_the_extra_is_named(monkeypatch):
 
 def test_advice_starts_with_what_fills_the_memory():
   from core.plan import report
+
   chip = types.SimpleNamespace(hbm=100.0)
   tips = report.advice(program((), remat='none'), mesh(data=2), chip, arguments=60)
   assert [t.split(':')[0].split()[0] for t in tips] == ['more', 'remat=full', 'accumulate=4']
@@ -220,6 +239,7 @@ def test_advice_starts_with_what_fills_the_memory():
 
 def test_advice_names_the_weight_that_is_not_divided():
   from core.plan import report
+
   on = mesh(data=512)
   place = lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32, sharding=sharding(s.shape, s.axes, on))
   wide, even = Spec((3200, 4), ('vision', 'heads')), Spec((512, 4), ('embed', 'mlp'))

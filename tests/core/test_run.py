@@ -63,8 +63,13 @@ PROGRAM = textwrap.dedent('''
 
 def start(workdir, steps=40, pause=0.0):
   env = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-  return subprocess.Popen([sys.executable, '-c', PROGRAM, str(workdir), str(steps), str(pause)], env=env,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  return subprocess.Popen(
+    [sys.executable, '-c', PROGRAM, str(workdir), str(steps), str(pause)],
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def finish(process, code=0):
@@ -130,13 +135,13 @@ def test_a_signal_saves_the_step_and_leaves(whole, tmp_path):
 def test_metrics_are_deterministic_numbers(whole):
   rows = [json.loads(line) for line in (whole / 'metrics.jsonl').read_text().splitlines()]
   assert [row['step'] for row in rows] == list(range(1, 41))
-  assert rows[-1]['seen'] == 160 and rows[0].keys() == {
-    'step', 'loss', 'weight', 'grad_norm', 'skipped', 'lr', 'seen'}
+  assert rows[-1]['seen'] == 160 and rows[0].keys() == {'step', 'loss', 'weight', 'grad_norm', 'skipped', 'lr', 'seen'}
   assert json.loads((whole / 'config.json').read_text()) == {'steps': 40}
   assert any((whole / 'events').iterdir())
 
 
 # In process: cheap cases with a state of one array.
+
 
 def count(state, i):
   return {'x': state['x'] + i}, {'x': state['x'].sum()}
@@ -157,9 +162,11 @@ def test_a_longer_run_goes_on_and_old_checkpoints_go(tmp_path):
 
 def test_metrics_are_fetched_one_step_late(tmp_path):
   seen = []
+
   def advance(state, i):
     seen.append(lines(tmp_path))
     return count(state, i)
+
   go(tmp_path, 5, advance=advance)
   assert seen == [0, 0, 1, 2, 3] and lines(tmp_path) == 5
 
@@ -183,14 +190,19 @@ def test_another_shape_or_name_is_refused_by_leaf(tmp_path):
 
 class Position:
   at = 0
-  def get_state(self): return self.at
-  def set_state(self, state): self.at = state
+
+  def get_state(self):
+    return self.at
+
+  def set_state(self, state):
+    self.at = state
 
 
 def test_host_state_of_other_names_or_processes_is_refused(tmp_path):
   def go_with(steps, **host):
     with Run(tmp_path, {}) as run:
       loop(run, {'x': jnp.zeros(3)}, count, steps, host=host)
+
   go_with(1, a=Position())
   with pytest.raises(ValueError, match=r"the checkpoint has host state \['a'\]: expected \['b'\]"):
     go_with(2, b=Position())
@@ -232,8 +244,7 @@ def test_random_keys_can_be_state(tmp_path):
   np.testing.assert_array_equal(jax.random.key_data(got['k']), jax.random.key_data(want['k']))
 
 
-@pytest.mark.parametrize('tail', ['', '{"step": 3, "lo', '{"step": 3}', '{"step": 3}\n{"step": 4}\n',
-                                  '\0\0\0'])
+@pytest.mark.parametrize('tail', ['', '{"step": 3, "lo', '{"step": 3}', '{"step": 3}\n{"step": 4}\n', '\0\0\0'])
 def test_cutting_back_drops_later_and_torn_lines(tmp_path, tail):
   path = tmp_path / 'metrics.jsonl'
   path.write_text('{"step": 1}\n{"step": 2}\n' + tail)
@@ -248,8 +259,16 @@ def test_a_broken_line_inside_is_not_hidden(tmp_path):
     record.cut(path, 2)
 
 
-@pytest.mark.parametrize('value, says', [(np.float32(0.1), 0.1), (jnp.bfloat16(0.5), 0.5), (np.int32(3), 3),
-                                         (1e-30, 1e-30),
-                                         (np.float32('nan'), None), (np.float32('inf'), None)])
+@pytest.mark.parametrize(
+  'value, says',
+  [
+    (np.float32(0.1), 0.1),
+    (jnp.bfloat16(0.5), 0.5),
+    (np.int32(3), 3),
+    (1e-30, 1e-30),
+    (np.float32('nan'), None),
+    (np.float32('inf'), None),
+  ],
+)
 def test_numbers_are_the_shortest_that_read_back(value, says):
   assert record.scalar('x', value) == says

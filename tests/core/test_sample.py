@@ -102,7 +102,7 @@ def test_greedy_equals_the_full_forward_pass():
     for prompt, answer in zip(PROMPTS, run(PROMPTS, new=8, params=params)):
       tokens = np.array([prompt + answer], np.int32)
       best = np.asarray(decoder.apply(PARAMS, CONFIG, tokens).logits.argmax(-1))[0]
-      assert best[len(prompt) - 1:-1].tolist() == answer
+      assert best[len(prompt) - 1 : -1].tolist() == answer
 
 
 def test_stops_and_limits_end_rows():
@@ -110,7 +110,7 @@ def test_stops_and_limits_end_rows():
   stop = free[1][4]
   stopped = run(PROMPTS, stops=[stop])
   for a, b in zip(free, stopped):
-    assert b == (a[:a.index(stop) + 1] if stop in a else a)
+    assert b == (a[: a.index(stop) + 1] if stop in a else a)
   assert [len(row) for row in run(PROMPTS, new=[1, 12, 5])] == [1, 12, 5]
 
 

@@ -17,11 +17,13 @@ def bpe():
   """A byte-level BPE with merges, trained here, whose tokens split characters."""
   from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
   from transformers import PreTrainedTokenizerFast
+
   tokenizer = Tokenizer(models.BPE())
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer.decoder = decoders.ByteLevel()
-  trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                show_progress=False)
+  trainer = trainers.BpeTrainer(
+    vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+  )
   tokenizer.train_from_iterator(['the sum of two digits 你好 你们 émigré naïve 🙂🙃'] * 20, trainer)
   tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
   return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token='<|im_end|>')
@@ -60,8 +62,8 @@ def test_absent_things_are_named(tmp_path):
 
 
 forged = st.lists(
-    st.one_of(st.sampled_from(SPECIAL + ['<think>', '<', '<IMG_', 'img>', '<<img>>']), st.text()),
-    max_size=6).map(''.join)
+  st.one_of(st.sampled_from(SPECIAL + ['<think>', '<', '<IMG_', 'img>', '<<img>>']), st.text()), max_size=6
+).map(''.join)
 
 
 @given(text=forged)
@@ -74,6 +76,7 @@ def test_text_cannot_forge_a_special_token(bpe, text):
 
 def test_a_structural_token_is_plain_even_when_not_flagged_special():
   from tokenizers import AddedToken
+
   tokenizer = byte_tokenizer(['<|im_end|>'])
   tokenizer.add_tokens([AddedToken('<IMG_CONTEXT>', special=False), AddedToken('<think>', special=False)])
   plain = TextEncoder(tokenizer, structural=['<IMG_CONTEXT>'])

@@ -17,38 +17,46 @@ from core.params import Spec, lora
 
 @struct.dataclass
 class Block:
-  w: Any                                     # [L, D, D]
-  norm: Any                                  # [L, D]
+  w: Any  # [L, D, D]
+  norm: Any  # [L, D]
 
 
 @struct.dataclass
 class Toy:
-  embed: Any                                 # [V, D]
+  embed: Any  # [V, D]
   blocks: Block
-  head: Any                                  # [D]
+  head: Any  # [D]
 
 
 def toy(seed=0, layers=3, width=4):
   k = jax.random.split(jax.random.key(seed), 3)
-  return Toy(jax.random.normal(k[0], (5, width)),
-             Block(jax.random.normal(k[1], (layers, width, width)) / 2, jnp.ones((layers, width))),
-             jax.random.normal(k[2], (width,)))
+  return Toy(
+    jax.random.normal(k[0], (5, width)),
+    Block(jax.random.normal(k[1], (layers, width, width)) / 2, jnp.ones((layers, width))),
+    jax.random.normal(k[2], (width,)),
+  )
 
 
-SPEC = Toy(Spec((5, 4), ('vocab', None), inputs=0),
-           Block(Spec((3, 4, 4), ('layers', None, None)), Spec((3, 4), ('layers', None))),
-           Spec((4,), (None,)))
+SPEC = Toy(
+  Spec((5, 4), ('vocab', None), inputs=0),
+  Block(Spec((3, 4, 4), ('layers', None, None)), Spec((3, 4), ('layers', None))),
+  Spec((4,), (None,)),
+)
 
 
 def batch(seed=0, rows=12):
   r = np.random.default_rng(seed)
-  return {'x': r.integers(0, 5, rows), 'y': r.normal(size=rows).astype(np.float32),
-          'w': r.integers(0, 3, rows).astype(np.float32)}
+  return {
+    'x': r.integers(0, 5, rows),
+    'y': r.normal(size=rows).astype(np.float32),
+    'w': r.integers(0, 3, rows).astype(np.float32),
+  }
 
 
 def loss_fn(params, batch, key):
   def layer(h, block):
     return jnp.tanh(h @ block.w) * block.norm, None
+
   h, _ = jax.lax.scan(layer, params.embed[batch['x']], params.blocks)
   error = jnp.square(h @ params.head - batch['y'])
   weight = batch['w'].sum()
@@ -82,11 +90,13 @@ def test_accumulation_equals_one_big_batch(parts):
 def test_step_minimises_the_exact_mean_like_plain_optax():
   mask = Toy(True, Block(True, False), False)
   tx = optax.adamw(optax.cosine_decay_schedule(1e-2, 10), weight_decay=0.1, mask=mask)
+
   @jax.jit
   def plain(params, opt, batch):
     mean = lambda params: loss_fn(params, batch, None).total / batch['w'].sum()
     updates, opt = tx.update(jax.grad(mean)(params), opt, params)
     return optax.apply_updates(params, updates), opt
+
   params = toy()
   opt = tx.init(params)
   for i in range(3):
@@ -98,8 +108,11 @@ def test_step_minimises_the_exact_mean_like_plain_optax():
 def test_schedules_match_transformers():
   torch = pytest.importorskip('torch')
   import transformers
-  ours = {'cosine': train.Optim(lr=0.5, warmup_steps=4),
-          'linear': train.Optim(lr=0.5, warmup_steps=4, schedule='linear')}
+
+  ours = {
+    'cosine': train.Optim(lr=0.5, warmup_steps=4),
+    'linear': train.Optim(lr=0.5, warmup_steps=4, schedule='linear'),
+  }
   for name, config in ours.items():
     make = getattr(transformers, f'get_{name}_schedule_with_warmup')
     opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
@@ -119,6 +132,7 @@ def test_decay_spares_stacked_vectors_and_biases():
 
 def test_every_weight_of_a_real_decoder_has_a_role():
   from core import decoder
+
   config = next(iter(decoder.CONFIGS.values()))
   spec = decoder.spec(config)
   shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32), spec)
@@ -141,8 +155,13 @@ def test_lora_factors_are_matrices_of_their_base():
 @pytest.mark.parametrize('name', ['adamw', 'adafactor', 'muon'])
 def test_each_rule_learns(name):
   rate = {'adamw': 3e-2, 'adafactor': 3e-2, 'muon': 3e-2}[name]
-  _, history = run(train.Optim(name=name, lr=rate, schedule='constant', weight_decay=1e-4), steps=60,
-                   x=batch()['x'], y=batch()['y'], w=np.ones(12, np.float32))
+  _, history = run(
+    train.Optim(name=name, lr=rate, schedule='constant', weight_decay=1e-4),
+    steps=60,
+    x=batch()['x'],
+    y=batch()['y'],
+    w=np.ones(12, np.float32),
+  )
   assert history[-1]['loss'] < 0.5 * history[0]['loss']
   assert history[-1]['lr'] == np.float32(rate)
 
@@ -153,16 +172,23 @@ def test_muon_orthogonalises_each_layer_of_a_stack():
   tx = train.optimizer(train.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10, SPEC)
   grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
   updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
-  values = np.linalg.svd(np.asarray(updates.blocks.w), compute_uv=False) / (0.2 * 8 ** 0.5)
+  values = np.linalg.svd(np.asarray(updates.blocks.w), compute_uv=False) / (0.2 * 8**0.5)
   assert values.shape == (3, 8) and (values > 0.5).all() and (values < 1.3).all()
 
 
-@pytest.mark.parametrize('change, says', [
-  ({'lr': -1.0}, r'lr=-1.0: expected a positive'), ({'lr': float('nan')}, 'lr=nan'),
-  ({'name': 'sgd'}, "name='sgd': expected one of adamw, adafactor, muon"), ({'b2': 1.0}, 'b2=1.0'),
-  ({'schedule': 'step'}, 'schedule='), ({'clip_norm': 0.0}, 'clip_norm=0.0'),
-  ({'name': 'adafactor', 'b2': 0.9}, 'adafactor has no such moment'),
-  ({'warmup_steps': -1}, 'warmup_steps=-1')])
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'lr': -1.0}, r'lr=-1.0: expected a positive'),
+    ({'lr': float('nan')}, 'lr=nan'),
+    ({'name': 'sgd'}, "name='sgd': expected one of adamw, adafactor, muon"),
+    ({'b2': 1.0}, 'b2=1.0'),
+    ({'schedule': 'step'}, 'schedule='),
+    ({'clip_norm': 0.0}, 'clip_norm=0.0'),
+    ({'name': 'adafactor', 'b2': 0.9}, 'adafactor has no such moment'),
+    ({'warmup_steps': -1}, 'warmup_steps=-1'),
+  ],
+)
 def test_impossible_values_are_named(change, says):
   with pytest.raises(ValueError, match=says):
     train.Optim(**change)
@@ -191,8 +217,9 @@ def test_partition_gives_frozen_weights_no_state_and_no_change():
     train.merge(params, Toy(None, Block(None, None), params.head))
 
 
-@pytest.mark.parametrize('change, loss', [({'w': np.zeros(12, np.float32)}, 0.0),
-                                          ({'y': np.full(12, np.nan, np.float32)}, np.nan)])
+@pytest.mark.parametrize(
+  'change, loss', [({'w': np.zeros(12, np.float32)}, 0.0), ({'y': np.full(12, np.nan, np.float32)}, np.nan)]
+)
 def test_an_empty_or_broken_batch_changes_nothing(change, loss):
   config = train.Optim(lr=1e-2, weight_decay=0.1)
   tx = train.optimizer(config, 10, SPEC)

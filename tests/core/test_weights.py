@@ -40,18 +40,19 @@ def rewritten(saved, folder, change):
 @pytest.fixture
 def no_memory(monkeypatch):
   """Fails when the loader starts to read or place anything."""
+
   def forbidden(*a, **k):
     raise AssertionError('the loader spent memory before it had checked everything')
+
   monkeypatch.setattr(weights, '_stream', forbidden)
   monkeypatch.setattr(weights.Files, 'read', forbidden)
 
 
 TENSOR_FAULTS = {
-    'missing': (lambda t: t.pop(GATE), f'{GATE}: missing'),
-    'extra': (lambda t: t.update(adapter=np.zeros(3, np.float32)), 'adapter: not part of this model'),
-    'misshapen': (lambda t: t.update({GATE: t[GATE].T.copy()}),
-                  f'{GATE}: shape (64, 160), the model expects (160, 64)'),
-    'wrong dtype': (lambda t: t.update({NORM: t[NORM].astype(np.int32)}), f'{NORM}: dtype I32'),
+  'missing': (lambda t: t.pop(GATE), f'{GATE}: missing'),
+  'extra': (lambda t: t.update(adapter=np.zeros(3, np.float32)), 'adapter: not part of this model'),
+  'misshapen': (lambda t: t.update({GATE: t[GATE].T.copy()}), f'{GATE}: shape (64, 160), the model expects (160, 64)'),
+  'wrong dtype': (lambda t: t.update({NORM: t[NORM].astype(np.int32)}), f'{NORM}: dtype I32'),
 }
 
 
@@ -108,8 +109,20 @@ def test_an_index_that_disagrees_with_its_files_is_named(saved, tmp_path, no_mem
     decoder.load(tmp_path)
 
 
-@pytest.mark.parametrize('key', ['model_type', 'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads',
-                                 'num_key_value_heads', 'intermediate_size', 'rms_norm_eps', 'max_position_embeddings'])
+@pytest.mark.parametrize(
+  'key',
+  [
+    'model_type',
+    'vocab_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'num_key_value_heads',
+    'intermediate_size',
+    'rms_norm_eps',
+    'max_position_embeddings',
+  ],
+)
 def test_a_missing_config_key_is_named(key, saved, tmp_path, no_memory):
   rewritten(saved, tmp_path, lambda t: None)
   h = json.loads((saved / 'config.json').read_text())
@@ -130,6 +143,7 @@ def test_a_huge_model_is_refused_without_its_memory(saved, tmp_path):
 def test_save_leaves_nothing_half_written(tmp_path, monkeypatch):
   def fails(*a, **k):
     raise OSError('disk full')
+
   monkeypatch.setattr(weights, 'save_file', fails)
   with pytest.raises(OSError, match='disk full'):
     decoder.save(tmp_path, TINY, decoder.init(jax.random.key(0), TINY))
@@ -199,15 +213,21 @@ print((max(peak, anonymous()) - before) / size, size)
 @pytest.mark.parametrize('devices', [1, 8])
 def test_loading_streams(stored, devices, tmp_path, saved):
   """Peak anonymous host memory of loading about 300 MB in bfloat16: the parameters and at most a tenth more."""
-  config = dataclasses.replace(TINY, width=1024, depth=12, heads=8, kv_heads=4, head_dim=64, mlp_width=3072,
-                               vocab=16000, tied=False)
+  config = dataclasses.replace(
+    TINY, width=1024, depth=12, heads=8, kv_heads=4, head_dim=64, mlp_width=3072, vocab=16000, tied=False
+  )
   dtype = jnp.dtype(stored)
   ones = jax.tree.map(lambda s: np.ones(s.shape, dtype), decoder.spec(config))
   with pytest.MonkeyPatch.context() as m:
     m.setattr(weights, 'SHARD_BYTES', 100 * 10**6)
     decoder.save(tmp_path, config, ones)
-  out = subprocess.run([sys.executable, '-c', MEASURE, str(tmp_path), 'bfloat16', str(devices), str(saved)],
-                       capture_output=True, text=True, check=False, cwd=pathlib.Path(__file__).parents[2])
+  out = subprocess.run(
+    [sys.executable, '-c', MEASURE, str(tmp_path), 'bfloat16', str(devices), str(saved)],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=pathlib.Path(__file__).parents[2],
+  )
   assert out.returncode == 0, out.stderr
   ratio, size = map(float, out.stdout.split())
   assert size > 250e6

@@ -62,7 +62,7 @@ class Scripted:
     self.tokens, self.read = tokens, 1
 
   def rows(self):
-    return [np.asarray(self.tokens[:self.read], np.int32)]
+    return [np.asarray(self.tokens[: self.read], np.int32)]
 
   def advance(self, until):
     self.read = until
@@ -72,11 +72,18 @@ class Scripted:
     return self.read >= len(self.tokens)
 
 
-@pytest.mark.parametrize('template, raw', [
-  ('internvl2_5', ' \n Grüße, 数字 7 \n<|im_end|>'), ('internvl2_5', 'cut in a 数'),
-  ('internvl3_5_gpt_oss', '<|channel|>analysis<|message|>secret 5<|end|><|start|>assistant<|channel|>final<|message|>'
-                          'It is 7 <|return|>'),
-  ('internvl3_5_gpt_oss', '<|channel|>analysis<|message|>never done')])
+@pytest.mark.parametrize(
+  'template, raw',
+  [
+    ('internvl2_5', ' \n Grüße, 数字 7 \n<|im_end|>'),
+    ('internvl2_5', 'cut in a 数'),
+    (
+      'internvl3_5_gpt_oss',
+      '<|channel|>analysis<|message|>secret 5<|end|><|start|>assistant<|channel|>final<|message|>It is 7 <|return|>',
+    ),
+    ('internvl3_5_gpt_oss', '<|channel|>analysis<|message|>never done'),
+  ],
+)
 def test_pieces_are_whole_characters_of_the_answer_alone(template, raw):
   p = processor(template)
   tokens = p.tokenizer.encode(raw, add_special_tokens=False)
@@ -95,12 +102,14 @@ def test_bad_requests_are_refused(talk):
   prompt = p(HI)
   full = generate(params, config, p, [prompt], max_new_tokens=400).advance()  # ends where the context does
   assert 0 < full.count[0] <= 64 - len(prompt.tokens)
-  for why, bad in {'ends with the assistant': {'messages': TWICE[:2], 'images': IMAGES[:1]},
-                   '2 <image> marks, but 1': {'messages': TWICE, 'images': IMAGES[:1]},
-                   'one conversation': {'messages': [HI, HI], 'stream': True},
-                   '1 lists for 2': {'messages': [HI, LOOK], 'images': [IMAGES]},
-                   'max_new_tokens=0': {'messages': HI, 'max_new_tokens': 0},
-                   'top_p': {'messages': HI, 'top_p': 0.0}}.items():
+  for why, bad in {
+    'ends with the assistant': {'messages': TWICE[:2], 'images': IMAGES[:1]},
+    '2 <image> marks, but 1': {'messages': TWICE, 'images': IMAGES[:1]},
+    'one conversation': {'messages': [HI, HI], 'stream': True},
+    '1 lists for 2': {'messages': [HI, LOOK], 'images': [IMAGES]},
+    'max_new_tokens=0': {'messages': HI, 'max_new_tokens': 0},
+    'top_p': {'messages': HI, 'top_p': 0.0},
+  }.items():
     with pytest.raises(ValueError, match=why):
       talk(**bad)
 
@@ -125,8 +134,16 @@ def say(capsys, *flags) -> tuple[int, str, str]:
 
 def test_the_program_answers_as_the_function(folder, capsys):
   config, params = internvl.load(folder / 'model', dtype='float32')
-  want = answer(params, config, processor(), [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text',
-                'text': 'What?'}]}], images=IMAGES[:1], max_new_tokens=12, temperature=1.0, seed=3)
+  want = answer(
+    params,
+    config,
+    processor(),
+    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'What?'}]}],
+    images=IMAGES[:1],
+    max_new_tokens=12,
+    temperature=1.0,
+    seed=3,
+  )
   flags = [f'--image={folder}/0.png', '--prompt=What?', '--max_new_tokens=12', '--temperature=1', '--seed=3']
   for path in (folder, folder / 'model'):  # a workdir, and a checkpoint
     assert say(capsys, f'--model={path}', *flags) == (0, want + '\n', '')
@@ -152,18 +169,22 @@ def test_errors_are_one_line_and_a_status(folder, capsys, tmp_path):
   (tmp_path / 'unfinished' / 'checkpoints').mkdir(parents=True)
   ask = f'--model={folder}', '--prompt=What?'
   for why, status, flags in [
-      ('not a readable image', 1, [*ask, f'--image={tmp_path}/text.png']),
-      ('aspect ratio', 1, [*ask, f'--image={tmp_path}/needle.png']),
-      ('empty.ppm', 1, [*ask, f'--image={tmp_path}/empty.ppm']),
-      ('no such image file', 1, [*ask, '--image=gone.png']),
-      ('2 <image> marks, but 1', 1, [ask[0], '--prompt=<image> <image>', f'--image={folder}/0.png']),
-      ('no such folder', 1, ['--model=/nowhere', ask[1]]),
-      ('holds no checkpoint', 1, [f'--model={tmp_path}/bare', ask[1]]),
-      ('has not finished', 1, [f'--model={tmp_path}/unfinished', ask[1]]),
-      ('the limit is 1024', 1, [ask[0], '--prompt=' + 'x' * 2000]),
-      ('imag', 2, [*ask, '--imag=a.png']), ('--model', 2, []), ('top_p', 2, [*ask, '--top_p=0']),
-      ('max_new_tokens', 2, [*ask, '--max_new_tokens=0']), ('only flags', 2, [*ask, 'stray']),
-      ('--system', 2, [*ask, '--thinking', '--system=x'])]:
+    ('not a readable image', 1, [*ask, f'--image={tmp_path}/text.png']),
+    ('aspect ratio', 1, [*ask, f'--image={tmp_path}/needle.png']),
+    ('empty.ppm', 1, [*ask, f'--image={tmp_path}/empty.ppm']),
+    ('no such image file', 1, [*ask, '--image=gone.png']),
+    ('2 <image> marks, but 1', 1, [ask[0], '--prompt=<image> <image>', f'--image={folder}/0.png']),
+    ('no such folder', 1, ['--model=/nowhere', ask[1]]),
+    ('holds no checkpoint', 1, [f'--model={tmp_path}/bare', ask[1]]),
+    ('has not finished', 1, [f'--model={tmp_path}/unfinished', ask[1]]),
+    ('the limit is 1024', 1, [ask[0], '--prompt=' + 'x' * 2000]),
+    ('imag', 2, [*ask, '--imag=a.png']),
+    ('--model', 2, []),
+    ('top_p', 2, [*ask, '--top_p=0']),
+    ('max_new_tokens', 2, [*ask, '--max_new_tokens=0']),
+    ('only flags', 2, [*ask, 'stray']),
+    ('--system', 2, [*ask, '--thinking', '--system=x']),
+  ]:
     got, out, err = say(capsys, *flags)
     assert (got, out) == (status, '') and err.startswith('error: ') and err.count('\n') == 1 and why in err, err
 

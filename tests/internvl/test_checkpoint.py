@@ -84,19 +84,19 @@ def test_a_tied_model_round_trips(layout, tmp_path):
 
 
 CONFIG_FAULTS = {
-    'model_type': (lambda h: h.update(model_type='llava'), 'llava'),
-    'text model_type': (lambda h: h['text_config'].update(model_type='mamba'), 'mamba'),
-    'hidden_size': (lambda h: h['text_config'].pop('hidden_size'), 'hidden_size'),
-    'vision depth': (lambda h: h['vision_config'].pop('num_hidden_layers'), 'num_hidden_layers'),
-    'vision_config': (lambda h: h.pop('vision_config'), 'vision_config'),
-    'norm_type': (lambda h: h['vision_config'].update(norm_type='group'), 'group'),
-    'select layer': (lambda h: h.update(vision_feature_layer=-4), 'vision_feature_layer'),
-    'image_token_id': (lambda h: h.pop('image_token_id'), 'image_token_id'),
-    'rope': (lambda h: h['text_config'].update(rope_parameters={'rope_type': 'llama3', 'rope_theta': 1.0}), 'llama3'),
-    'depth too small': (lambda h: h['text_config'].update(num_hidden_layers=2), 'layers.2.'),
-    'heads do not divide': (lambda h: h['text_config'].update(num_attention_heads=5), 'heads=5'),
-    'image size': (lambda h: h['vision_config'].update(image_size=[12, 10]), '12, 10'),
-    'half a token': (lambda h: h.update(downsample_ratio=0), 'downsample_ratio'),
+  'model_type': (lambda h: h.update(model_type='llava'), 'llava'),
+  'text model_type': (lambda h: h['text_config'].update(model_type='mamba'), 'mamba'),
+  'hidden_size': (lambda h: h['text_config'].pop('hidden_size'), 'hidden_size'),
+  'vision depth': (lambda h: h['vision_config'].pop('num_hidden_layers'), 'num_hidden_layers'),
+  'vision_config': (lambda h: h.pop('vision_config'), 'vision_config'),
+  'norm_type': (lambda h: h['vision_config'].update(norm_type='group'), 'group'),
+  'select layer': (lambda h: h.update(vision_feature_layer=-4), 'vision_feature_layer'),
+  'image_token_id': (lambda h: h.pop('image_token_id'), 'image_token_id'),
+  'rope': (lambda h: h['text_config'].update(rope_parameters={'rope_type': 'llama3', 'rope_theta': 1.0}), 'llama3'),
+  'depth too small': (lambda h: h['text_config'].update(num_hidden_layers=2), 'layers.2.'),
+  'heads do not divide': (lambda h: h['text_config'].update(num_attention_heads=5), 'heads=5'),
+  'image size': (lambda h: h['vision_config'].update(image_size=[12, 10]), '12, 10'),
+  'half a token': (lambda h: h.update(downsample_ratio=0), 'downsample_ratio'),
 }
 
 

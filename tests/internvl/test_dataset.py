@@ -10,10 +10,12 @@ from internvl.dataset import Examples, Rows
 from internvl.processor import Processor
 from internvl.processor_config import ProcessorConfig
 
-TINY = ProcessorConfig(image_size=16, tokens_per_tile=4, max_tiles=4, system='', max_length=300,
-                       video_frames=2)
-GOOD = {'id': 0, 'image': 'a.png', 'conversations': [{'from': 'human', 'value': '<image>\nWhat?'},
-                                                      {'from': 'gpt', 'value': '13'}]}
+TINY = ProcessorConfig(image_size=16, tokens_per_tile=4, max_tiles=4, system='', max_length=300, video_frames=2)
+GOOD = {
+  'id': 0,
+  'image': 'a.png',
+  'conversations': [{'from': 'human', 'value': '<image>\nWhat?'}, {'from': 'gpt', 'value': '13'}],
+}
 
 
 @pytest.fixture
@@ -28,15 +30,21 @@ def write(tmp_path):
     path = tmp_path / 'rows.jsonl'
     path.write_text('\n'.join(r if isinstance(r, str) else json.dumps(r) for r in rows) + '\n')
     return path
+
   return write
 
 
 def test_both_formats_make_the_same_example(write, byte_level):
-  openai = {'image': ['a.png'], 'messages': [{'role': 'user', 'content': '<image>\nWhat?'},
-                                              {'role': 'assistant', 'content': '13'}]}
-  parts = {'messages': [{'role': 'user', 'content': [{'type': 'image', 'image': 'a.png'},
-                                                     {'type': 'text', 'text': 'What?'}]},
-                        {'role': 'assistant', 'content': '13'}]}
+  openai = {
+    'image': ['a.png'],
+    'messages': [{'role': 'user', 'content': '<image>\nWhat?'}, {'role': 'assistant', 'content': '13'}],
+  }
+  parts = {
+    'messages': [
+      {'role': 'user', 'content': [{'type': 'image', 'image': 'a.png'}, {'type': 'text', 'text': 'What?'}]},
+      {'role': 'assistant', 'content': '13'},
+    ]
+  }
   examples = Examples(Rows(write(GOOD, '', openai, parts)), Processor(TINY, byte_level))
   assert len(examples) == 3
   for i in range(3):
@@ -47,9 +55,14 @@ def test_both_formats_make_the_same_example(write, byte_level):
 
 
 def test_videos_systems_and_text(write, byte_level):
-  video = {'video': 'clip', 'conversations': [
-      {'from': 'system', 'value': 'Be brief.'}, {'from': 'human', 'value': '<video>\nWhat?'},
-      {'from': 'gpt', 'value': 'grey'}]}
+  video = {
+    'video': 'clip',
+    'conversations': [
+      {'from': 'system', 'value': 'Be brief.'},
+      {'from': 'human', 'value': '<video>\nWhat?'},
+      {'from': 'gpt', 'value': 'grey'},
+    ],
+  }
   text = {'conversations': [{'from': 'human', 'value': 'hi'}, {'from': 'gpt', 'value': 'hello'}]}
   examples = Examples(Rows(write(video, text)), Processor(TINY, byte_level))
   assert examples[0].tiles.tolist() == [1, 1] and examples[1].pixels.shape[0] == 0
@@ -59,6 +72,7 @@ def test_videos_systems_and_text(write, byte_level):
 def test_parquet_rows_equal_those_of_json(write, byte_level, tmp_path):
   import pyarrow as pa
   import pyarrow.parquet as pq
+
   text = {'conversations': [{'from': 'human', 'value': 'hi'}, {'from': 'gpt', 'value': 'hello'}]}
   rows = Rows(write(GOOD, text))
   pq.write_table(pa.Table.from_pylist([GOOD, text, GOOD | {'image': None}]), tmp_path / 'rows.parquet')
@@ -79,14 +93,21 @@ def turns(*pairs):
   return {'conversations': [{'from': f, 'value': v} for f, v in pairs]}
 
 
-@pytest.mark.parametrize('row, why', [
-    ('{"cut', 'not JSON'), ('[1]', 'list, expected an object'), ({}, 'either'),
-    ({'conversations': []}, 'non-empty list'), (turns(('human', 'a')), 'must end with a turn of the gpt'),
+@pytest.mark.parametrize(
+  'row, why',
+  [
+    ('{"cut', 'not JSON'),
+    ('[1]', 'list, expected an object'),
+    ({}, 'either'),
+    ({'conversations': []}, 'non-empty list'),
+    (turns(('human', 'a')), 'must end with a turn of the gpt'),
     (turns(('robot', 'a'), ('gpt', 'b')), r'turn 0 must be .*robot'),
     ({'messages': [{'role': 'user', 'content': 'a'}]}, 'turn of the assistant'),
     (GOOD | {'image': 3}, '"image" must be a path'),
     (GOOD | {'image': ['a.png', 'a.png']}, '1 <image> marks, but 2'),
-    (turns(('human', '<image>'), ('gpt', 'b')), '1 <image> marks, but 0')])
+    (turns(('human', '<image>'), ('gpt', 'b')), '1 <image> marks, but 0'),
+  ],
+)
 def test_bad_rows_are_reported_with_file_and_line(write, row, why):
   rows = Rows(write(GOOD, '', row))
   with pytest.raises(ValueError, match=rf'rows\.jsonl:3: .*({why})'):

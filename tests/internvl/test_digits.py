@@ -20,7 +20,7 @@ def test_train_and_heldout_images_are_disjoint_and_complete():
   assert len(digits.scans('train').labels) + len(digits.scans('heldout').labels) == 1797
   for split in digits.SPLITS:
     shares = np.bincount(digits.scans(split).labels) / len(digits.scans(split).labels)
-    assert shares.min() > .09 and shares.max() < .11
+    assert shares.min() > 0.09 and shares.max() < 0.11
 
 
 def test_answers_follow_from_the_digits_and_the_image_shows_them():
@@ -31,7 +31,7 @@ def test_answers_follow_from_the_digits_and_the_image_shows_them():
   for item in digits.examples('heldout', 1, 3000):
     left, right = item.digits
     assert item.image.size == (32, 16) and item.image.mode == 'RGB'
-    halves = [np.asarray(item.image)[:, i:i + 16].tobytes() for i in (0, 16)]
+    halves = [np.asarray(item.image)[:, i : i + 16].tobytes() for i in (0, 16)]
     assert left in label[halves[0]] and right in label[halves[1]]
     if item.question == 'Sum?':
       assert int(item.answer) - left == right
@@ -48,7 +48,7 @@ def test_streams_resume_differ_by_seed_and_ask_everything():
   assert not all(map(same, whole[:20], digits.examples('train', 6, 20)))
   assert not all(map(same, whole[:20], digits.examples('train', 5, 20, start=digits._BLOCK)))
   asked = [sum(e.question == q for e in whole) / len(whole) for q in digits.QUESTIONS]
-  assert max(asked) - min(asked) < .05
+  assert max(asked) - min(asked) < 0.05
   with pytest.raises(ValueError, match="unknown split 'test'"):
     digits.example('test', 0, 0)
   with pytest.raises(ValueError, match='-1'):

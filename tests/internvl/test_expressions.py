@@ -24,13 +24,15 @@ def test_answer_and_solution_follow_from_the_digits_shown(split):
 def evaluate(text: str) -> int:
   """Integer arithmetic with brackets by an implementation of its own: sympy's."""
   import sympy
+
   return int(sympy.Integer(sympy.parse_expr(text)))
 
 
 def test_the_image_shows_scans_of_its_split_alone():
   assert expressions.example('train', 0, 0).image.size == (expressions.WIDTH, expressions.HEIGHT)
-  tiles = lambda split: {np.asarray(expressions.example(split, 0, i).image)[:, k:k + 16].tobytes()
-                         for i in range(200) for k in (0, 16, 32)}
+  tiles = lambda split: {
+    np.asarray(expressions.example(split, 0, i).image)[:, k : k + 16].tobytes() for i in range(200) for k in (0, 16, 32)
+  }
   scans = lambda split: {p.tobytes() for p in digits.scans(split).pixels}
   assert tiles('train') <= scans('train') and tiles('heldout') <= scans('heldout')
   assert not scans('train') & scans('heldout')

@@ -23,7 +23,8 @@ def folder(tmp_path):
   for name, n in (('a', 10), ('b', 4)):
     turns = lambda i: [ROW['conversations'][0], {'from': 'gpt', 'value': f'{i}'}]
     (tmp_path / f'MMPR/annotations/{name}.jsonl').write_text(
-        ''.join(json.dumps({'conversations': turns(i)}) + '\n' for i in range(n)))
+      ''.join(json.dumps({'conversations': turns(i)}) + '\n' for i in range(n))
+    )
   return tmp_path
 
 
@@ -41,7 +42,7 @@ def test_paths_are_found_from_the_working_directory_and_from_the_folder_of_the_f
   path = meta(folder, a=entry('a'))
   for where in (folder, folder / 'MMPR', '/'):
     monkeypatch.chdir(where)
-    part, = mixture.read(os.path.relpath(path))
+    (part,) = mixture.read(os.path.relpath(path))
     assert len(part.open()) == 10 and os.path.isdir(part.root) and part.repeat == 1
 
 
@@ -63,20 +64,27 @@ def test_repetition_below_one_draws_rows_once_and_above_one_weighs(folder):
 
 
 def test_a_limit_of_tiles_is_the_files_own(folder):
-  part, = mixture.read(meta(folder, a=entry('a', max_dynamic_patch=3)))
+  (part,) = mixture.read(meta(folder, a=entry('a', max_dynamic_patch=3)))
   assert part.adapt(processor()).config.max_tiles == 3
-  plain, = mixture.parts([part.path])
+  (plain,) = mixture.parts([part.path])
   assert plain.adapt(p := processor()) is p and plain.root is None and plain.passes() == 1
 
 
-@pytest.mark.parametrize('change, says', [
-  ({'repeat_time': 0}, r'meta.json:7: \'b\': "repeat_time" must be a positive number, not 0'),
-  ({'repeat_time': True}, '"repeat_time"'), ({'repeat_time': float('inf')}, '"repeat_time"'),
-  ({'data_augment': 1}, '"data_augment" must be true or false, not 1'), ({'root': 5}, '"root" must be the path'),
-  ({'max_dynamic_patch': 2.5}, '"max_dynamic_patch"'), ({'annotation': None}, '"annotation" must be the path'),
-  ({'annotation': ''}, 'has no "annotation"'),
-  ({'annotation': 'gone.jsonl'}, '"annotation" is \'gone.jsonl\', which is none of .*MMPR/gone.jsonl'),
-  ({'root': 's3://bucket'}, '"root" is \'s3://bucket\'')])
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'repeat_time': 0}, r'meta.json:7: \'b\': "repeat_time" must be a positive number, not 0'),
+    ({'repeat_time': True}, '"repeat_time"'),
+    ({'repeat_time': float('inf')}, '"repeat_time"'),
+    ({'data_augment': 1}, '"data_augment" must be true or false, not 1'),
+    ({'root': 5}, '"root" must be the path'),
+    ({'max_dynamic_patch': 2.5}, '"max_dynamic_patch"'),
+    ({'annotation': None}, '"annotation" must be the path'),
+    ({'annotation': ''}, 'has no "annotation"'),
+    ({'annotation': 'gone.jsonl'}, '"annotation" is \'gone.jsonl\', which is none of .*MMPR/gone.jsonl'),
+    ({'root': 's3://bucket'}, '"root" is \'s3://bucket\''),
+  ],
+)
 def test_a_bad_entry_is_named_by_line_and_field(folder, change, says):
   path = meta(folder, a=entry('a'), b=entry('b') | change)
   path.write_text(path.read_text().replace('"a": {', '\n"a": {'))
@@ -84,10 +92,17 @@ def test_a_bad_entry_is_named_by_line_and_field(folder, change, says):
     mixture.read(path)
 
 
-@pytest.mark.parametrize('text, says', [
-  ('{"a": {},\n}', r'meta.json:2: not JSON'), ('[]', 'one or more named files'), ('{}', 'one or more'),
-  ('{"a": 3}', r'meta.json:1: \'a\' must be an object'), ('{"a": {}, "a": {}}', "'a' stands in one object twice"),
-  ('{"a": {"annotation": "a.jsonl"}}', 'has no "root"')])
+@pytest.mark.parametrize(
+  'text, says',
+  [
+    ('{"a": {},\n}', r'meta.json:2: not JSON'),
+    ('[]', 'one or more named files'),
+    ('{}', 'one or more'),
+    ('{"a": 3}', r'meta.json:1: \'a\' must be an object'),
+    ('{"a": {}, "a": {}}', "'a' stands in one object twice"),
+    ('{"a": {"annotation": "a.jsonl"}}', 'has no "root"'),
+  ],
+)
 def test_a_file_that_is_no_mixture_is_refused(folder, text, says):
   path = folder / 'MMPR/meta.json'
   path.write_text(text)
@@ -96,7 +111,7 @@ def test_a_file_that_is_no_mixture_is_refused(folder, text, says):
 
 
 def test_media_may_have_no_root(folder):
-  part, = mixture.read(meta(folder, a=entry('a') | {'root': None}))
+  (part,) = mixture.read(meta(folder, a=entry('a') | {'root': None}))
   assert part.root is None and len(part.open()) == 10
 
 

@@ -13,15 +13,15 @@ from internvl import model, projector, vision
 
 # Parameters of the vision tower, projector, text body with embeddings, head, and in all.
 SIZES = {
-    '1B': (304_012_288, 5_253_120, 596_049_920, 155_582_464, 1_060_897_792),
-    '2B': (304_012_288, 12_595_200, 1_720_574_976, 311_164_928, 2_348_347_392),
-    '4B': (304_012_288, 17_052_672, 4_022_468_096, 388_956_160, 4_732_489_216),
-    '8B': (304_012_288, 33_570_816, 7_568_405_504, 622_329_856, 8_528_318_464),
-    '14B': (304_012_288, 47_204_352, 13_990_394_880, 777_912_320, 15_119_523_840),
-    '38B': (5_536_496_000, 91_786_240, 31_984_210_944, 777_912_320, 38_390_405_504),
-    '20B-A4B': (304_012_288, 20_104_832, 20_335_623_744, 579_133_440, 21_238_874_304),
-    '30B-A3B': (304_012_288, 12_595_200, 30_220_957_696, 311_164_928, 30_848_730_112),
-    '241B-A28B': (5_536_496_000, 69_239_808, 234_471_304_704, 622_329_856, 240_699_370_368),
+  '1B': (304_012_288, 5_253_120, 596_049_920, 155_582_464, 1_060_897_792),
+  '2B': (304_012_288, 12_595_200, 1_720_574_976, 311_164_928, 2_348_347_392),
+  '4B': (304_012_288, 17_052_672, 4_022_468_096, 388_956_160, 4_732_489_216),
+  '8B': (304_012_288, 33_570_816, 7_568_405_504, 622_329_856, 8_528_318_464),
+  '14B': (304_012_288, 47_204_352, 13_990_394_880, 777_912_320, 15_119_523_840),
+  '38B': (5_536_496_000, 91_786_240, 31_984_210_944, 777_912_320, 38_390_405_504),
+  '20B-A4B': (304_012_288, 20_104_832, 20_335_623_744, 579_133_440, 21_238_874_304),
+  '30B-A3B': (304_012_288, 12_595_200, 30_220_957_696, 311_164_928, 30_848_730_112),
+  '241B-A28B': (5_536_496_000, 69_239_808, 234_471_304_704, 622_329_856, 240_699_370_368),
 }
 CONFIG = internvl.CONFIGS['tiny']
 N, IMAGE = CONFIG.tokens_per_tile, CONFIG.image_token
@@ -54,8 +54,13 @@ def text(n: int) -> list[int]:
 def test_published_parameter_counts(size):
   spec = internvl.spec(internvl.CONFIGS[size])
   head = params.count(spec.language.head)
-  counts = (params.count(spec.vision), params.count(spec.projector), params.count(spec.language) - head, head,
-            params.count(spec))
+  counts = (
+    params.count(spec.vision),
+    params.count(spec.projector),
+    params.count(spec.language) - head,
+    head,
+    params.count(spec),
+  )
   assert counts == SIZES[size]
 
 
@@ -86,7 +91,7 @@ def test_ragged_tiles_and_text_only_rows_equal_each_alone(weights):
     out = apply(weights, tokens, pixels=pixels, positions=at).logits
     for i, (row, own) in enumerate(zip(rows, tiles)):
       alone = apply(weights, np.array([row], np.int32), pixels=own if len(own) else None).logits
-      close(out[i, :len(row)], alone[0])
+      close(out[i, : len(row)], alone[0])
 
 
 def test_packed_images_equal_separate_ones(weights):
@@ -96,7 +101,7 @@ def test_packed_images_equal_separate_ones(weights):
   segments = np.array([[k + 1 for k, row in enumerate(rows) for _ in row]], np.int32)
   out = apply(weights, tokens, pixels=PIXELS, positions=at, segments=segments).logits[0]
   last = apply(weights, np.array([rows[2]], np.int32), pixels=PIXELS[1:]).logits[0]
-  close(out[-len(rows[2]):], last)
+  close(out[-len(rows[2]) :], last)
 
 
 def test_pixel_shuffle_order():
@@ -120,8 +125,7 @@ def test_taps_reach_both_towers(weights):
   tokens = np.array([text(2) + [IMAGE] * N + text(3)], np.int32)
   out = apply(weights, tokens, pixels=PIXELS[:1], keep=('vision.resid_out', 'resid_out'))
   assert out.kept['vision.resid_out'].shape == (2, 1, 17, 64) and out.kept['resid_out'].shape == (2, 1, 9, 64)
-  blind = apply(weights, tokens, pixels=PIXELS[:1],
-                      edit=lambda site, i, x: 0 * x if site == 'vision.resid_out' else x)
+  blind = apply(weights, tokens, pixels=PIXELS[:1], edit=lambda site, i, x: 0 * x if site == 'vision.resid_out' else x)
   gap = np.abs(blind.logits - out.logits)[0].max(-1)
   assert (gap[:2] == 0).all() and (gap[2:] > 0).all()
   with pytest.raises(ValueError, match=r'vision\.nothing'):

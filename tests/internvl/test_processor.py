@@ -13,8 +13,7 @@ from internvl.processor import Processor, pad
 from internvl.processor_config import ProcessorConfig
 from internvl.templates import LAYOUTS, PERSONA
 
-TINY = ProcessorConfig(image_size=16, tokens_per_tile=4, max_tiles=4, system='', max_length=300,
-                       video_frames=3)
+TINY = ProcessorConfig(image_size=16, tokens_per_tile=4, max_tiles=4, system='', max_length=300, video_frames=3)
 WIDE = np.full((16, 32, 3), 255, np.uint8)  # two tiles and a thumbnail
 SQUARE = np.zeros((16, 16, 3), np.uint8)  # one tile
 
@@ -41,8 +40,7 @@ def ask(content):
 def test_one_image_without_a_mark_comes_first(make):
   p = make()
   x = p(ask('What?'), [WIDE])
-  assert p.tokenizer.decode(x.tokens) == (
-      f'<|im_start|>user\n{image(3)}\nWhat?<|im_end|>\n<|im_start|>assistant\n')
+  assert p.tokenizer.decode(x.tokens) == (f'<|im_start|>user\n{image(3)}\nWhat?<|im_end|>\n<|im_start|>assistant\n')
   assert x.tiles.tolist() == [3] and (x.tokens == p.image_id).sum() == 12
   np.testing.assert_array_equal(x.pixels, tiles.normalize(np.full((3, 16, 16, 3), 255, np.uint8)))
   assert (x.tokens.dtype, x.pixels.dtype, x.mask.any()) == (np.int32, np.float32, np.False_)
@@ -63,7 +61,8 @@ def test_marks_parts_and_labels(make):
   # In a list the text is only text.
   assert user(p(ask([{'type': 'text', 'text': 'a <image> b'}])), p) == 'a <image> b'
   assert 'an <image> ok' in p.tokenizer.decode(
-      p(ask('hi') + [{'role': 'assistant', 'content': 'an <image> ok'}]).tokens)
+    p(ask('hi') + [{'role': 'assistant', 'content': 'an <image> ok'}]).tokens
+  )
 
 
 def test_image_in_a_second_turn(make):
@@ -89,7 +88,7 @@ def test_video_frames_are_single_tiles(make):
   x = p(ask('<video>\nWhat?'), videos=[clip])
   assert user(x, p) == f'{lines}\nWhat?' == user(p(ask('What?'), videos=[clip]), p)
   assert x.tiles.tolist() == [1, 1, 1]
-  shade = [round(float(v)) for v in x.pixels[:, 0, 0, 0] * .229 * 255 + .485 * 255]
+  shade = [round(float(v)) for v in x.pixels[:, 0, 0, 0] * 0.229 * 255 + 0.485 * 255]
   assert shade == [20 * i for i in video.uniform(9, 3)]
 
 
@@ -123,12 +122,15 @@ def test_typed_special_tokens_stay_text(make):
   assert (x.tokens == p.image_id).sum() == 4 and (x.tokens == p.stop_id).sum() == 1
 
 
-@pytest.mark.parametrize('messages, images, why', [
+@pytest.mark.parametrize(
+  'messages, images, why',
+  [
     (ask('<image> <image>'), [SQUARE], '2 <image> marks, but 1 images'),
     (ask('<image>'), [SQUARE, SQUARE], '1 <image> marks, but 2 images'),
     (ask('<video>'), [SQUARE], '0 <image> marks, but 1 images'),
     (ask('<image>'), [], '1 <image> marks, but 0 images'),
-    ([], [], 'non-empty list'), ('hi', [], 'non-empty list'),
+    ([], [], 'non-empty list'),
+    ('hi', [], 'non-empty list'),
     ([{'role': 'user'}], [], 'message 0 must be a dict'),
     ([{'role': 'robot', 'content': ''}], [], "message 0 has role 'robot'"),
     ([*ask('a'), {'role': 'system', 'content': 'b'}], [], 'message 1 is a system turn'),
@@ -141,7 +143,8 @@ def test_typed_special_tokens_stay_text(make):
     (ask('long ' * 80), [SQUARE], r'has 4\d\d tokens \(4 of them for images\); the limit is 300'),
     (ask('x'), [np.zeros((10, 20000, 3), np.uint8)], '2000:1'),
     (ask('x'), [np.zeros((0, 4, 3), np.uint8)], 'no pixels'),
-])
+  ],
+)
 def test_refusals_name_the_thing(make, messages, images, why):
   with pytest.raises(ValueError, match=why):
     make()(messages, images)
@@ -183,8 +186,16 @@ def test_answers_are_cut_and_cleaned(make):
 
 @pytest.mark.parametrize('template', LAYOUTS)
 def test_saved_processor_is_the_same(make, tmp_path, template):
-  p = make(template=template, mean=(.1, .2, .3), std=(.4, .5, .6), share_tiles=False, thumbnail=False,
-           min_tiles=2, max_length=2000, system=None)
+  p = make(
+    template=template,
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+    share_tiles=False,
+    thumbnail=False,
+    min_tiles=2,
+    max_length=2000,
+    system=None,
+  )
   p.save(tmp_path / 'new')
   again = Processor.load(tmp_path / 'new')
   assert again.config == p.config
@@ -196,8 +207,7 @@ def test_saved_processor_is_the_same(make, tmp_path, template):
 @pytest.mark.parametrize('side', ['left', 'right'])
 def test_pad_keeps_every_row_and_its_tiles(make, side):
   p = make()
-  rows = [p(ask('a'), [WIDE]), p(ask('text alone')),
-          p([*ask('c?'), {'role': 'assistant', 'content': 'd'}], [SQUARE])]
+  rows = [p(ask('a'), [WIDE]), p(ask('text alone')), p([*ask('c?'), {'role': 'assistant', 'content': 'd'}], [SQUARE])]
   batch = pad(rows, [32, 64, 128], [2, 4, 8], pad_id=p.pad_id, side=side)
   assert batch.tokens.shape == batch.positions.shape == batch.mask.shape == (3, 64)
   assert batch.pixels.shape == (4, 16, 16, 3) and batch.tiles.tolist() == [3, 0, 1]

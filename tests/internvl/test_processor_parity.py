@@ -22,14 +22,21 @@ def noise(width, height):
 @pytest.fixture(scope='module')
 def image_processor():
   from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
   return GotOcr2ImageProcessorPil(
-      size={'height': 448, 'width': 448}, image_mean=list(tiles.MEAN), image_std=list(tiles.STD),
-      crop_to_patches=True, min_patches=1, max_patches=12)
+    size={'height': 448, 'width': 448},
+    image_mean=list(tiles.MEAN),
+    image_std=list(tiles.STD),
+    crop_to_patches=True,
+    min_patches=1,
+    max_patches=12,
+  )
 
 
 @pytest.mark.parametrize('most', [1, 2, 6, 12, 24])
 def test_grid_equals_transformers_get_optimal_tiled_canvas(most):
   from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
   rng = np.random.default_rng(most)
   sizes = [(int(w), int(h)) for w, h in rng.integers(1, 3000, (400, 2))]
   # Exact multiples and the midpoints between ratios are where ties are broken.
@@ -51,6 +58,7 @@ def test_pixels_equal_transformers_GotOcr2ImageProcessorPil(image_processor, siz
 
 def test_frames_equal_transformers_InternVLVideoProcessor():
   import torch
+
   for total in [*range(1, 60), 99, 100, 301, 1000, 4321]:
     for n in {1, 2, 3, 7, 8, 16, 32, total} - set(range(total + 1, 99)):
       # sample_frames of transformers' video_processing_internvl; its class needs torchvision to be imported.
@@ -71,28 +79,42 @@ def pair(image_processor, byte_level, tmp_path_factory):
         super().check_argument_for_proper_class(argument_name, argument)
 
   tokenizer = type(byte_level)(
-      tokenizer_object=byte_level.backend_tokenizer, eos_token='<|im_end|>', pad_token='<|endoftext|>',
-      extra_special_tokens={'start_image_token': IMAGE_START, 'end_image_token': IMAGE_END,
-                            'context_image_token': IMAGE_CONTEXT, 'video_token': '<quad>'})
-  theirs = ImagesOnly(image_processor=image_processor, tokenizer=tokenizer, image_seq_length=256,
-                      video_processor=None, chat_template=TEMPLATE)
+    tokenizer_object=byte_level.backend_tokenizer,
+    eos_token='<|im_end|>',
+    pad_token='<|endoftext|>',
+    extra_special_tokens={
+      'start_image_token': IMAGE_START,
+      'end_image_token': IMAGE_END,
+      'context_image_token': IMAGE_CONTEXT,
+      'video_token': '<quad>',
+    },
+  )
+  theirs = ImagesOnly(
+    image_processor=image_processor,
+    tokenizer=tokenizer,
+    image_seq_length=256,
+    video_processor=None,
+    chat_template=TEMPLATE,
+  )
   folder = tmp_path_factory.mktemp('hf')
   image_processor.save_pretrained(folder)
   tokenizer.save_pretrained(folder)
   (folder / 'processor_config.json').write_text('{"image_seq_length": 256}')
   (folder / 'config.json').write_text(
-      '{"downsample_ratio": 0.5, "text_config": {"model_type": "qwen3"}, "model_type": "internvl", '
-      '"vision_config": {"image_size": [448, 448], "patch_size": [14, 14]}}')
+    '{"downsample_ratio": 0.5, "text_config": {"model_type": "qwen3"}, "model_type": "internvl", '
+    '"vision_config": {"image_size": [448, 448], "patch_size": [14, 14]}}'
+  )
   return theirs, Processor.load(folder)
 
 
 # What the chat template of the -HF checkpoints does, in the sense of its output.
 TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
-    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
-    "{{ '<IMG_CONTEXT>\n' if c.type == 'image' else c.text }}{% endfor %}{% endif %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+  '{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}'
+  "{{ '<IMG_CONTEXT>\n' if c.type == 'image' else c.text }}{% endfor %}{% endif %}"
+  "{{ '<|im_end|>\n' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def test_prompts_equal_transformers_InternVLProcessor(pair):
@@ -100,9 +122,11 @@ def test_prompts_equal_transformers_InternVLProcessor(pair):
   assert ours.config == ProcessorConfig(template='internvl_hf', share_tiles=False)
   images = [noise(800, 600), noise(448, 448), noise(900, 400)]
   two = [{'type': 'image'}, {'type': 'image'}, {'type': 'text', 'text': 'Which?'}]
-  talk = [{'role': 'user', 'content': two},
-          {'role': 'assistant', 'content': 'the first'},
-          {'role': 'user', 'content': [{'type': 'text', 'text': 'and '}, {'type': 'image'}]}]
+  talk = [
+    {'role': 'user', 'content': two},
+    {'role': 'assistant', 'content': 'the first'},
+    {'role': 'user', 'content': [{'type': 'text', 'text': 'and '}, {'type': 'image'}]},
+  ]
   text = theirs.apply_chat_template(talk, add_generation_prompt=True)
   want = theirs(images=images, text=text, return_tensors='np')
   got = ours(talk, images)
@@ -112,8 +136,8 @@ def test_prompts_equal_transformers_InternVLProcessor(pair):
 
 def test_saved_files_are_read_by_transformers_GotOcr2ImageProcessorPil(tmp_path, byte_level):
   from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
-  config = ProcessorConfig(image_size=32, tokens_per_tile=16, max_tiles=5, mean=(.1, .2, .3),
-                           std=(.4, .5, .6))
+
+  config = ProcessorConfig(image_size=32, tokens_per_tile=16, max_tiles=5, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
   Processor(config, byte_level).save(tmp_path)
   assert read(tmp_path) == config
   image = noise(97, 61)

@@ -35,39 +35,48 @@ TALK = [('user', 'hi'), ('assistant', 'yes'), ('user', 'sum?'), ('assistant', 'n
 
 def test_chatml(byte_level):
   assert trained(CHATML, byte_level, TALK, CHATML.system) == (
-      f'<|im_start|>system\n{PERSONA}<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n'
-      '<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\nsum?<|im_end|>\n'
-      '<|im_start|>assistant\nno<|im_end|>\n', 'yes<|im_end|>no<|im_end|>')
-  assert trained(HF, byte_level, TALK[:1], HF.system) == (
-      '<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n', '')
+    f'<|im_start|>system\n{PERSONA}<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n'
+    '<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\nsum?<|im_end|>\n'
+    '<|im_start|>assistant\nno<|im_end|>\n',
+    'yes<|im_end|>no<|im_end|>',
+  )
+  assert trained(HF, byte_level, TALK[:1], HF.system) == ('<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n', '')
 
 
 def test_harmony(byte_level):
   final = '<|channel|>final<|message|>'
   assert trained(HARMONY, byte_level, TALK, 'S') == (
-      '<|start|>system<|message|>S<|end|><|start|>user<|message|>hi<|end|>'
-      f'<|start|>assistant{final}yes<|return|><|start|>user<|message|>sum?<|end|>'
-      f'<|start|>assistant{final}no<|return|>', f'{final}yes<|return|>{final}no<|return|>')
+    '<|start|>system<|message|>S<|end|><|start|>user<|message|>hi<|end|>'
+    f'<|start|>assistant{final}yes<|return|><|start|>user<|message|>sum?<|end|>'
+    f'<|start|>assistant{final}no<|return|>',
+    f'{final}yes<|return|>{final}no<|return|>',
+  )
   # A history ends its answers with <|end|>: <|return|> would mean that the conversation is over.
   assert lay_out(HARMONY, byte_level, TALK[:3])[0].tolist() == byte_level.encode(
-      f'<|start|>user<|message|>hi<|end|><|start|>assistant{final}yes<|end|>'
-      '<|start|>user<|message|>sum?<|end|><|start|>assistant')
+    f'<|start|>user<|message|>hi<|end|><|start|>assistant{final}yes<|end|>'
+    '<|start|>user<|message|>sum?<|end|><|start|>assistant'
+  )
   assert 'Reasoning: low' in HARMONY.system and 'channels: final.' in HARMONY.system
   assert HARMONY.thinking == HARMONY_SYSTEM.format(effort='high', channels='analysis, final')
 
 
 def test_harmony_sends_reasoning_to_its_own_channel(byte_level):
   text, loss = trained(HARMONY, byte_level, [('user', 'q'), ('assistant', '<think>\nwhy\n</think>\n\n7')])
-  want = ('<|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>7<|return|>')
+  want = '<|channel|>analysis<|message|>why<|end|><|start|>assistant<|channel|>final<|message|>7<|return|>'
   assert text.endswith('<|start|>assistant' + want) and loss == want
   _, loss = trained(HARMONY, byte_level, [('user', 'q'), ('assistant', '<think></think>7')])
   assert loss == '<|channel|>final<|message|>7<|return|>'
 
 
-@pytest.mark.parametrize('raw, shown', [
+@pytest.mark.parametrize(
+  'raw, shown',
+  [
     ('<|channel|>final<|message|> 7 ', '7'),
     ('<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>7', '7'),
-    ('<|channel|>analysis<|message|>never got there', ''), ('', '')])
+    ('<|channel|>analysis<|message|>never got there', ''),
+    ('', ''),
+  ],
+)
 def test_harmony_answers_are_read_from_the_final_channel(raw, shown):
   assert HARMONY.answer(raw) == shown
 
@@ -78,8 +87,13 @@ def test_harmony_answers_are_read_from_the_final_channel(raw, shown):
 contents = (st.text(st.sampled_from('ab7 你é?\n\t.')) | st.text()).map(lambda s: s.replace('<', ''))
 
 
-@given(user=contents, answer=contents.map(str.lstrip), system=contents, tiles=st.integers(0, 3),
-       layout=st.sampled_from([CHATML, HF, HARMONY]))
+@given(
+  user=contents,
+  answer=contents.map(str.lstrip),
+  system=contents,
+  tiles=st.integers(0, 3),
+  layout=st.sampled_from([CHATML, HF, HARMONY]),
+)
 def test_segments_tokenise_as_the_whole_string(byte_level, trained_bpe, user, answer, system, tiles, layout):
   answer = answer.lstrip('\n\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\u2028\u2029 ')
   content = [Segment('Image: '), *image_run(4 * tiles), Segment('\n' + user)]
@@ -98,8 +112,8 @@ def test_segments_tokenise_as_the_whole_string(byte_level, trained_bpe, user, an
 def test_an_answer_starts_where_generation_would(trained_bpe):
   prompt, _ = lay_out(CHATML, trained_bpe, [('user', 'q')])
   tokens, mask = lay_out(CHATML, trained_bpe, [('user', 'q'), ('assistant', '\n\nyes')])
-  np.testing.assert_array_equal(tokens[:len(prompt)], prompt)
-  assert not mask[:len(prompt)].any() and mask[len(prompt)]
+  np.testing.assert_array_equal(tokens[: len(prompt)], prompt)
+  assert not mask[: len(prompt)].any() and mask[len(prompt)]
   assert trained_bpe.decode(tokens[mask]) == '\n\nyes<|im_end|>'
 
 

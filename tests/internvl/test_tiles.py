@@ -14,10 +14,19 @@ from PIL import Image
 from internvl import tiles
 
 # (width, height): grid at up to 12 tiles, grid at up to 6.
-GRIDS = {(448, 448): ((1, 1), (1, 1)), (633, 633): ((1, 1), (1, 1)), (634, 634): ((2, 2), (2, 2)),
-         (800, 600): ((4, 3), (3, 2)), (1000, 1000): ((3, 3), (2, 2)), (1280, 720): ((4, 2), (2, 1)),
-         (1920, 1080): ((4, 2), (2, 1)), (1080, 1920): ((2, 4), (1, 2)), (900, 400): ((2, 1), (2, 1)),
-         (1350, 600): ((4, 2), (2, 1)), (4000, 300): ((12, 1), (6, 1))}
+GRIDS = {
+  (448, 448): ((1, 1), (1, 1)),
+  (633, 633): ((1, 1), (1, 1)),
+  (634, 634): ((2, 2), (2, 2)),
+  (800, 600): ((4, 3), (3, 2)),
+  (1000, 1000): ((3, 3), (2, 2)),
+  (1280, 720): ((4, 2), (2, 1)),
+  (1920, 1080): ((4, 2), (2, 1)),
+  (1080, 1920): ((2, 4), (1, 2)),
+  (900, 400): ((2, 1), (2, 1)),
+  (1350, 600): ((4, 2), (2, 1)),
+  (4000, 300): ((12, 1), (6, 1)),
+}
 
 
 def noise(width, height, seed=0):
@@ -72,7 +81,7 @@ def test_images_of_one_prompt_share_the_tiles():
 
 def test_normalize_by_hand():
   got = tiles.normalize(np.asarray([[[[0, 128, 255]]]], np.uint8))
-  want = [(0 - .485) / .229, (128 / 255 - .456) / .224, (1 - .406) / .225]
+  want = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
   np.testing.assert_allclose(got[0, 0, 0], want, rtol=1e-6)
   assert got.dtype == np.float32 and got.shape == (1, 1, 1, 3)
 
@@ -89,8 +98,16 @@ def test_recompression_is_seeded_and_small():
 def test_every_usual_kind_of_file(tmp_path):
   rgb = noise(24, 16)
   path = tmp_path / 'x'
-  for mode, fmt in (('RGB', 'PNG'), ('L', 'PNG'), ('1', 'PNG'), ('P', 'GIF'), ('RGBA', 'PNG'), ('LA', 'PNG'),
-                    ('CMYK', 'JPEG'), ('YCbCr', 'JPEG')):
+  for mode, fmt in (
+    ('RGB', 'PNG'),
+    ('L', 'PNG'),
+    ('1', 'PNG'),
+    ('P', 'GIF'),
+    ('RGBA', 'PNG'),
+    ('LA', 'PNG'),
+    ('CMYK', 'JPEG'),
+    ('YCbCr', 'JPEG'),
+  ):
     rgb.convert(mode).save(path, fmt)
     image = tiles.load_image(path)
     assert (image.mode, image.size) == ('RGB', (24, 16)), mode
@@ -122,8 +139,13 @@ def test_unusable_files_are_named(tmp_path):
   noise(64, 64).save(whole, 'PNG')
   postscript = io.BytesIO()
   noise(8, 8).save(postscript, 'EPS')  # Pillow would start Ghostscript to read it
-  bad = {'text.png': b'not an image', 'script.png': postscript.getvalue(), 'empty.png': b'',
-         'cut.png': whole.getvalue()[:2000], 'head.png': whole.getvalue()[:20]}
+  bad = {
+    'text.png': b'not an image',
+    'script.png': postscript.getvalue(),
+    'empty.png': b'',
+    'cut.png': whole.getvalue()[:2000],
+    'head.png': whole.getvalue()[:20],
+  }
   for name, content in bad.items():
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f'{name}: not a readable image'):
@@ -137,8 +159,7 @@ def test_unusable_files_are_named(tmp_path):
 
 def png_claiming(side):
   """A PNG of a few bytes whose header promises side × side pixels."""
-  chunk = lambda kind, data: (struct.pack('>I', len(data)) + kind + data +
-                              struct.pack('>I', zlib.crc32(kind + data)))
+  chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
   header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
   return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'\0' * 99))
 

@@ -20,8 +20,9 @@ from internvl.processor import Inputs
 from internvl.train_configs import CONFIGS, Lora
 from tests.internvl.tiny import IMAGES, model, processor
 
-TINY = dataclasses.replace(CONFIGS['tiny'], batch=2, length=192, tiles=9, steps=3,
-                           optim=train.Optim(lr=1e-2, weight_decay=0.1))
+TINY = dataclasses.replace(
+  CONFIGS['tiny'], batch=2, length=192, tiles=9, steps=3, optim=train.Optim(lr=1e-2, weight_decay=0.1)
+)
 
 
 def sample(text: str, images, answer: str) -> Inputs:
@@ -29,18 +30,23 @@ def sample(text: str, images, answer: str) -> Inputs:
   return processor()(talk, images)
 
 
-SAMPLES = [sample('sum?', IMAGES[:1], '12'), sample('hello', [], 'a longer answer'),
-           sample('both?', IMAGES[1:3], 'yes')]
+SAMPLES = [
+  sample('sum?', IMAGES[:1], '12'),
+  sample('hello', [], 'a longer answer'),
+  sample('both?', IMAGES[1:3], 'yes'),
+]
 
 
 class Given(list):
   """Samples in place of `Examples`."""
+
   processor = processor()
 
 
 def row(samples, c=TINY) -> losses.Batch:
   """The samples packed into one row, in order."""
   import grain
+
   stream = grain.MapDataset.source(samples).map(lambda x: packing.features(x, Given.processor.image_id, c))
   lengths = {'tokens': c.length, 'weights': c.length, packing.CUT: c.length, 'pixels': c.tiles}
   rows = next(iter(packing.data.pack(stream.to_iter_dataset(), lengths, rows=1)))
@@ -139,16 +145,28 @@ def test_adapters_alone_are_trained_and_export_folded(tiny, tmp_path):
   program.export(tmp_path / 'model', config, after, processor(), layout='A')
   read, plain = internvl.load(tmp_path / 'model', dtype='float32')
   batch = row(SAMPLES)
-  one, other = (internvl.apply(w, config, batch.tokens, pixels=batch.pixels, positions=batch.positions,
-                               segments=batch.segments).logits for w in (after, plain))
+  one, other = (
+    internvl.apply(
+      w, config, batch.tokens, pixels=batch.pixels, positions=batch.positions, segments=batch.segments
+    ).logits
+    for w in (after, plain)
+  )
   assert read.language == config.language
   np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-@pytest.mark.parametrize('change, why', [
-  ({'model': '8B'}, 'tokenizer'), ({'model': '/nowhere'}, '/nowhere'), ({'data': ('gone.jsonl',)}, 'gone.jsonl'),
-  ({'data': ('rows.txt',)}, 'suffix'), ({'trainable': 'nothing'}, 'matches none'),
-  ({'lora': Lora(rank=2, pattern='nothing')}, 'matches'), ({'mesh': mesh.Shape(model=7)}, 'devices')])
+@pytest.mark.parametrize(
+  'change, why',
+  [
+    ({'model': '8B'}, 'tokenizer'),
+    ({'model': '/nowhere'}, '/nowhere'),
+    ({'data': ('gone.jsonl',)}, 'gone.jsonl'),
+    ({'data': ('rows.txt',)}, 'suffix'),
+    ({'trainable': 'nothing'}, 'matches none'),
+    ({'lora': Lora(rank=2, pattern='nothing')}, 'matches'),
+    ({'mesh': mesh.Shape(model=7)}, 'devices'),
+  ],
+)
 def test_what_cannot_be_is_one_line(tmp_path, change, why):
   with pytest.raises(SystemExit, match=f'error: .*{why}'), launch.one_line():
     program.main(dataclasses.replace(TINY, **change), tmp_path)
@@ -156,19 +174,28 @@ def test_what_cannot_be_is_one_line(tmp_path, change, why):
 
 
 def test_impossible_configs_are_refused():
-  for flag, why in {'batch=3': 'accumulate', 'weights=1,2': '2 numbers for 0', 'drop_path=1': 'drop_path',
-                    'averaging=cube': 'averaging', 'steps=20': 'warmup_steps', 'lora.rank=-1': 'rank'}.items():
+  for flag, why in {
+    'batch=3': 'accumulate',
+    'weights=1,2': '2 numbers for 0',
+    'drop_path=1': 'drop_path',
+    'averaging=cube': 'averaging',
+    'steps=20': 'warmup_steps',
+    'lora.rank=-1': 'rank',
+  }.items():
     with pytest.raises(launch.UsageError, match=why):
-      launch.parse(CONFIGS, 'tiny', ['train', '--config.accumulate=2', f'--config.{flag}'],
-                   launch.flags.FlagValues())
+      launch.parse(CONFIGS, 'tiny', ['train', '--config.accumulate=2', f'--config.{flag}'], launch.flags.FlagValues())
 
 
 SHORT = ['--config.batch=2', '--config.steps=24', '--config.save_every=4', '--config.heldout_rows=8']
 
 
 def start(workdir, *more) -> subprocess.Popen:
-  return subprocess.Popen([sys.executable, '-m', 'internvl.train', f'--workdir={workdir}', *SHORT, *more],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  return subprocess.Popen(
+    [sys.executable, '-m', 'internvl.train', f'--workdir={workdir}', *SHORT, *more],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def steps(workdir) -> list[dict]:
@@ -195,7 +222,10 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path):
   assert (tmp_path / 'killed' / 'metrics.jsonl').read_bytes() == (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
   files = [tmp_path / run / 'model' / 'model.safetensors' for run in ('whole', 'killed')]
   assert files[0].read_bytes() == files[1].read_bytes()
-  ask = [f'--model={tmp_path}/whole', '--prompt=What is the sum?',
-         f'--image={tmp_path}/whole/digits/heldout/000000.png']
+  ask = [
+    f'--model={tmp_path}/whole',
+    '--prompt=What is the sum?',
+    f'--image={tmp_path}/whole/digits/heldout/000000.png',
+  ]
   said = subprocess.run([sys.executable, '-m', 'internvl.chat', *ask], capture_output=True, text=True)
   assert said.returncode == 0 and said.stdout.endswith('\n'), said.stderr

@@ -26,8 +26,11 @@ def test_uniform_rounds_half_to_even():
 
 @given(st.integers(1, 500), st.integers(1, 70), st.integers(0, 9))
 def test_every_rule_gives_n_ascending_indices_in_range(frames, n, seed):
-  picks = {'uniform': video.uniform(frames, n), 'middle': video.middle(frames, n),
-           'rand': video.rand(frames, n, np.random.default_rng(seed))}
+  picks = {
+    'uniform': video.uniform(frames, n),
+    'middle': video.middle(frames, n),
+    'rand': video.rand(frames, n, np.random.default_rng(seed)),
+  }
   if n <= frames:
     picks['stepped'] = video.stepped(frames, n)
   for rule, got in picks.items():
@@ -48,14 +51,63 @@ def test_random_frames_stay_inside_their_intervals(frames, n, seed):
 def test_fixed_rate_takes_bin_centres():
   assert video.fixed_rate(100, fps=25, rate=1) == [12, 38, 62, 88]  # 12.5, 37.5, … to even
   assert video.fixed_rate(100, fps=25, rate=1, limit=2) == [12, 38]
-  assert video.fixed_rate(5, fps=10, rate=100) == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2,
-                                                   2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4,
-                                                   4, 4, 4, 4, 4]
+  assert video.fixed_rate(5, fps=10, rate=100) == [
+    0,
+    0,
+    0,
+    0,
+    0,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    1,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    2,
+    3,
+    3,
+    3,
+    3,
+    3,
+    3,
+    3,
+    3,
+    3,
+    3,
+    4,
+    4,
+    4,
+    4,
+    4,
+    4,
+    4,
+    4,
+    4,
+    4,
+  ]
 
 
 def test_impossible_requests_are_refused():
-  for call in (lambda: video.uniform(0, 8), lambda: video.middle(8, 0), lambda: video.stepped(4, 8),
-               lambda: video.fixed_rate(10, 0, 1), lambda: video.load_frames([], 2)):
+  for call in (
+    lambda: video.uniform(0, 8),
+    lambda: video.middle(8, 0),
+    lambda: video.stepped(4, 8),
+    lambda: video.fixed_rate(10, 0, 1),
+    lambda: video.load_frames([], 2),
+  ):
     with pytest.raises(ValueError):
       call()
 

@@ -24,7 +24,7 @@ def tree(r, rows):
       continue
     base = tables[r.integers(len(tables))] if tables and kind < 0.75 else []
     own = min(int(r.integers(0, 5)), len(free))
-    tables.append(base[:r.integers(0, len(base) + 1)] + [free.pop() for _ in range(own)])
+    tables.append(base[: r.integers(0, len(base) + 1)] + [free.pop() for _ in range(own)])
   lengths = np.array([0 if not t else int(r.integers(0, len(t) * PAGE + 1)) for t in tables], np.int32)
   return tables, lengths
 
@@ -39,8 +39,10 @@ def expected(q, k, v, tables, lengths, window, sinks):
       first = 0 if window is None else max(length - window, 0)
       keys = [k[table[t // PAGE], key, :, t % PAGE] for t in range(first, length)]
       values = [v[table[t // PAGE], key, t % PAGE] for t in range(first, length)]
-      s = np.array([q[r, head].astype(np.float64) @ x / np.sqrt(SIZE) for x in keys] +
-                   ([] if sinks is None else [sinks[head]]), np.float64)
+      s = np.array(
+        [q[r, head].astype(np.float64) @ x / np.sqrt(SIZE) for x in keys] + ([] if sinks is None else [sinks[head]]),
+        np.float64,
+      )
       if len(s):
         lse[r, head] = np.log(np.exp(s).sum())
         out[r, head] = sum((np.exp(x - lse[r, head]) * y for x, y in zip(s, values)), np.zeros(SIZE))
@@ -110,10 +112,10 @@ def test_every_page_is_read_once():
   for _ in range(20):
     tables, lengths = tree(r, int(r.integers(1, 40)))
     p = plan(tables, lengths, page_size=PAGE)
-    listed = np.concatenate([x.page[:x.count] for x in p.items])
+    listed = np.concatenate([x.page[: x.count] for x in p.items])
     assert sorted(listed) == sorted({page for t in tables for page in t})
     for x in p.items:
-      for page, start, rows in zip(x.page[:x.count], x.start, x.rows):
+      for page, start, rows in zip(x.page[: x.count], x.start, x.rows):
         readers = [row for row in range(len(tables)) if page in tables[row]]
         assert sorted(rows[rows < len(tables)]) == readers
         assert all(tables[row][start // PAGE] == page for row in readers)

@@ -8,15 +8,19 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 RENAMES = (
-    ('vision_tower.embeddings.cls_token', 'vision_model.embeddings.class_embedding'),
-    ('vision_tower.embeddings.position_embeddings', 'vision_model.embeddings.position_embedding'),
-    ('vision_tower.embeddings.patch_embeddings.projection.', 'vision_model.embeddings.patch_embedding.'),
-    ('vision_tower.encoder.layer.', 'vision_model.encoder.layers.'),
-    ('.layernorm_before.', '.norm1.'), ('.layernorm_after.', '.norm2.'),
-    ('.attention.projection_layer.', '.attn.proj.'), ('.attention.', '.attn.'),
-    ('.lambda_1', '.ls1'), ('.lambda_2', '.ls2'),
-    ('multi_modal_projector.layer_norm.', 'mlp1.0.'), ('multi_modal_projector.linear_1.', 'mlp1.1.'),
-    ('multi_modal_projector.linear_2.', 'mlp1.3.'),
+  ('vision_tower.embeddings.cls_token', 'vision_model.embeddings.class_embedding'),
+  ('vision_tower.embeddings.position_embeddings', 'vision_model.embeddings.position_embedding'),
+  ('vision_tower.embeddings.patch_embeddings.projection.', 'vision_model.embeddings.patch_embedding.'),
+  ('vision_tower.encoder.layer.', 'vision_model.encoder.layers.'),
+  ('.layernorm_before.', '.norm1.'),
+  ('.layernorm_after.', '.norm2.'),
+  ('.attention.projection_layer.', '.attn.proj.'),
+  ('.attention.', '.attn.'),
+  ('.lambda_1', '.ls1'),
+  ('.lambda_2', '.ls2'),
+  ('multi_modal_projector.layer_norm.', 'mlp1.0.'),
+  ('multi_modal_projector.linear_1.', 'mlp1.1.'),
+  ('multi_modal_projector.linear_2.', 'mlp1.3.'),
 )
 METADATA = {'format': 'pt'}
 
@@ -34,14 +38,33 @@ def write_a(b: pathlib.Path, a: pathlib.Path) -> None:
   h = json.loads((b / 'config.json').read_text())
   v = h['vision_config']
   config = {
-      'model_type': 'internvl_chat', 'select_layer': -1, 'downsample_ratio': 0.5, 'ps_version': 'v2',
-      'force_image_size': v['image_size'][0], 'llm_config': h['text_config'],
-      'vision_config': {
-          'model_type': 'intern_vit_6b', 'image_size': v['image_size'][0], 'patch_size': v['patch_size'][0],
-          'qkv_bias': v['attention_bias'], 'qk_normalization': v['use_qk_norm'], 'drop_path_rate': 0.1,
-          'initializer_factor': 0.1,
-          **{k: v[k] for k in ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads',
-                               'norm_type', 'layer_norm_eps')}}}
+    'model_type': 'internvl_chat',
+    'select_layer': -1,
+    'downsample_ratio': 0.5,
+    'ps_version': 'v2',
+    'force_image_size': v['image_size'][0],
+    'llm_config': h['text_config'],
+    'vision_config': {
+      'model_type': 'intern_vit_6b',
+      'image_size': v['image_size'][0],
+      'patch_size': v['patch_size'][0],
+      'qkv_bias': v['attention_bias'],
+      'qk_normalization': v['use_qk_norm'],
+      'drop_path_rate': 0.1,
+      'initializer_factor': 0.1,
+      **{
+        k: v[k]
+        for k in (
+          'hidden_size',
+          'intermediate_size',
+          'num_hidden_layers',
+          'num_attention_heads',
+          'norm_type',
+          'layer_norm_eps',
+        )
+      },
+    },
+  }
   a.mkdir()
   save_file(tensors, a / 'model.safetensors', metadata=METADATA)
   (a / 'config.json').write_text(json.dumps(config))

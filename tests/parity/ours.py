@@ -88,8 +88,7 @@ def greedy(params, config, x: dict, new: int) -> np.ndarray:
   if 'pixels' in x:
     images, _ = internvl.model.encode(params, config, x['pixels'])
     rows, text = internvl.model.embed(params, config, x['tokens'], images), params.language
-  out = sample.Generation(text, language(config), rows, start, max_new=new,
-                          sampling=sample.Sampling.of(len(start)))
+  out = sample.Generation(text, language(config), rows, start, max_new=new, sampling=sample.Sampling.of(len(start)))
   out.advance()
   return np.stack(out.rows())
 

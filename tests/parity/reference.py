@@ -19,10 +19,23 @@ TILE, PATCH = 12, 2  # 6x6 patches, 3x3 image tokens
 
 def text_config(kind: str) -> dict:
   """The `text_config` of a tiny decoder of a published family."""
-  h = {'model_type': kind, 'hidden_size': 36, 'num_hidden_layers': 3, 'num_attention_heads': 4,
-       'num_key_value_heads': 2, 'head_dim': 16, 'intermediate_size': 44, 'vocab_size': VOCAB, 'rms_norm_eps': 3e-3,
-       'rope_parameters': {'rope_type': 'default', 'rope_theta': 777.0}, 'max_position_embeddings': 256,
-       'tie_word_embeddings': False, 'bos_token_id': None, 'eos_token_id': None, 'pad_token_id': None}
+  h = {
+    'model_type': kind,
+    'hidden_size': 36,
+    'num_hidden_layers': 3,
+    'num_attention_heads': 4,
+    'num_key_value_heads': 2,
+    'head_dim': 16,
+    'intermediate_size': 44,
+    'vocab_size': VOCAB,
+    'rms_norm_eps': 3e-3,
+    'rope_parameters': {'rope_type': 'default', 'rope_theta': 777.0},
+    'max_position_embeddings': 256,
+    'tie_word_embeddings': False,
+    'bos_token_id': None,
+    'eos_token_id': None,
+    'pad_token_id': None,
+  }
   experts = {'num_experts_per_tok': 2, 'num_hidden_layers': 2}
   if kind == 'qwen2':  # this family derives the head size
     h['head_dim'] = 9 * 2
@@ -30,17 +43,37 @@ def text_config(kind: str) -> dict:
   if kind == 'qwen3_moe':
     h.update(experts, num_experts=6, moe_intermediate_size=20, norm_topk_prob=True)
   if kind == 'gpt_oss':
-    yarn = {'rope_type': 'yarn', 'rope_theta': 1500.0, 'factor': 4.0, 'original_max_position_embeddings': 32,
-            'beta_fast': 32.0, 'beta_slow': 1.0, 'truncate': False}
-    h.update(experts, num_local_experts=5, intermediate_size=20, sliding_window=5, rope_parameters=yarn,
-             max_position_embeddings=128)
+    yarn = {
+      'rope_type': 'yarn',
+      'rope_theta': 1500.0,
+      'factor': 4.0,
+      'original_max_position_embeddings': 32,
+      'beta_fast': 32.0,
+      'beta_slow': 1.0,
+      'truncate': False,
+    }
+    h.update(
+      experts,
+      num_local_experts=5,
+      intermediate_size=20,
+      sliding_window=5,
+      rope_parameters=yarn,
+      max_position_embeddings=128,
+    )
   return h
 
 
 def vision_config(tower: str) -> dict:
   """The `vision_config` of a tiny tower of either kind."""
-  h = {'hidden_size': 20, 'intermediate_size': 44, 'num_hidden_layers': 2, 'num_attention_heads': 2,
-       'image_size': [TILE, TILE], 'patch_size': [PATCH, PATCH], 'layer_norm_eps': 1e-3}
+  h = {
+    'hidden_size': 20,
+    'intermediate_size': 44,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'image_size': [TILE, TILE],
+    'patch_size': [PATCH, PATCH],
+    'layer_norm_eps': 1e-3,
+  }
   if tower == '300m':
     return h | {'attention_bias': True, 'use_qk_norm': False, 'norm_type': 'layer_norm'}
   return h | {'attention_bias': False, 'use_qk_norm': True, 'norm_type': 'rms_norm'}
@@ -55,8 +88,13 @@ def model(case: str, seed: int = 0) -> torch.nn.Module:
     h['tie_word_embeddings'] = text in ('qwen2', 'qwen3')
     net = AutoModelForCausalLM.from_config(AutoConfig.for_model(**h), attn_implementation='eager')
   else:
-    config = InternVLConfig(text_config=text_config(text), vision_config=vision_config(kind), tie_word_embeddings=False,
-                            image_token_id=IMAGE_TOKEN, attn_implementation='eager')
+    config = InternVLConfig(
+      text_config=text_config(text),
+      vision_config=vision_config(kind),
+      tie_word_embeddings=False,
+      image_token_id=IMAGE_TOKEN,
+      attn_implementation='eager',
+    )
     net = InternVLForConditionalGeneration(config)
   redraw(net, seed)
   return net.float().eval()
@@ -93,8 +131,8 @@ def inputs(case: str, seed: int = 0, length: int = 34) -> dict[str, np.ndarray]:
   if not case.startswith('lm'):
     n = (TILE // PATCH // 2) ** 2
     for row, start in ((0, 8), (1, 2), (1, 2 + n + 3)):
-      tokens[row, start:start + n] = IMAGE_TOKEN
-      supervised[row, start:start + n] = False
+      tokens[row, start : start + n] = IMAGE_TOKEN
+      supervised[row, start : start + n] = False
     out['tokens'] = tokens.astype(np.int32)
     out['pixels'] = r.standard_normal((3, TILE, TILE, 3)).astype(np.float32)
   return out
@@ -115,6 +153,7 @@ def run(net: torch.nn.Module, x: dict, positions: np.ndarray | None = None) -> d
   def keep(module, name):
     def hook(_, args, result):
       out[name] = (result[0] if isinstance(result, tuple) else result).detach()
+
     hooks.append(module.register_forward_hook(hook))
 
   if 'pixels' in x:
@@ -148,7 +187,7 @@ def run(net: torch.nn.Module, x: dict, positions: np.ndarray | None = None) -> d
 def greedy(net: torch.nn.Module, x: dict, new: int = NEW) -> np.ndarray:
   """The ids `generate` appends greedily, [2, new]."""
   ids = net.generate(**torch_inputs(x), do_sample=False, max_new_tokens=new, pad_token_id=0, eos_token_id=None)
-  return ids[:, x['tokens'].shape[1]:].numpy().astype(np.int32)
+  return ids[:, x['tokens'].shape[1] :].numpy().astype(np.int32)
 
 
 def save(net: torch.nn.Module, path) -> None:

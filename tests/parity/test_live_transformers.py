@@ -50,9 +50,17 @@ def test_long_positions_equal_transformers(case, tmp_path):
 def test_yarn_frequencies_equal_transformers():
   from transformers import GptOssConfig
   from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRotaryEmbedding
+
   for truncate in (False, True):
-    rope = {'rope_type': 'yarn', 'rope_theta': 150000.0, 'factor': 32.0, 'original_max_position_embeddings': 4096,
-            'beta_fast': 32.0, 'beta_slow': 1.0, 'truncate': truncate}
+    rope = {
+      'rope_type': 'yarn',
+      'rope_theta': 150000.0,
+      'factor': 32.0,
+      'original_max_position_embeddings': 4096,
+      'beta_fast': 32.0,
+      'beta_slow': 1.0,
+      'truncate': truncate,
+    }
     theirs = GptOssRotaryEmbedding(GptOssConfig(head_dim=64, rope_parameters=rope, max_position_embeddings=131072))
     yarn = layers.Yarn(32.0, 4096, truncate=truncate)
     np.testing.assert_allclose(layers.rope_frequencies(64, 150000.0, yarn), theirs.inv_freq.numpy(), rtol=1e-6)

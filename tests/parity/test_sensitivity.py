@@ -16,22 +16,27 @@ from tests.parity.test_fixtures import read
 
 def _config(**changes):
   """A change of the decoder's configuration."""
+
   def apply(config, params, monkeypatch):
     return dataclasses.replace(config, language=dataclasses.replace(config.language, **changes)), params
+
   return apply
 
 
 def _vision_config(**changes):
   def apply(config, params, monkeypatch):
     return dataclasses.replace(config, vision=dataclasses.replace(config.vision, **changes)), params
+
   return apply
 
 
 def _patch(module, name, value):
   """Another function or constant in a module of ours."""
+
   def apply(config, params, monkeypatch):
     monkeypatch.setattr(module, name, value)
     return config, params
+
   return apply
 
 
@@ -72,9 +77,11 @@ def _vision_norm(x, scale, eps):
 
 def _unnormalised_router(config, params, monkeypatch):
   original = moe.route
+
   def route(p, x, c):
     _, chosen, logits = original(p, x, c)
     return jnp.take_along_axis(jax.nn.softmax(logits, -1), chosen, -1), chosen, logits
+
   monkeypatch.setattr(moe, 'route', route)
   return config, params
 
@@ -82,24 +89,24 @@ def _unnormalised_router(config, params, monkeypatch):
 _tanh_gelu = lambda x: jax.nn.gelu(x, approximate=True)
 
 MUTATIONS = {
-    'GELU of the tower': ('300m-qwen3', _patch(vision, 'gelu', _tanh_gelu)),
-    'GELU of the projector': ('300m-qwen3', _patch(projector, 'gelu', _tanh_gelu)),
-    'eps of the decoder': ('300m-qwen3', _config(norm_eps=1e-3)),
-    'eps of the tower, LayerNorm': ('300m-qwen3', _vision_config(norm_eps=1e-6)),
-    'eps of the tower, RMSNorm': ('6b-qwen3', _vision_config(norm_eps=1e-6)),
-    'eps of the tower q/k norm': ('6b-qwen3', _patch(vision, 'QK_NORM_EPS', 1e-3)),
-    'eps of the projector': ('300m-qwen3', _patch(projector, 'NORM_EPS', 1e-6)),
-    'pixel shuffle v1': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _transposed_shuffle)),
-    'pixel shuffle by channel': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _channel_major_shuffle)),
-    'decoder q/k norm over the full width': ('300m-qwen3', _patch(core.decoder.model, 'rms_norm', _full_width_norm)),
-    'tower q/k norm per head': ('6b-qwen3', _patch(vision, 'rms_norm', _vision_norm)),
-    'rope base': ('300m-qwen3', _config(rope_theta=770.0)),
-    'no YaRN': ('6b-gpt_oss', _config(yarn=None)),
-    'no sinks': ('6b-gpt_oss', _no_sinks),
-    'window off by one': ('6b-gpt_oss', _config(windows=(6, None))),
-    'windows in the other order': ('6b-gpt_oss', _config(windows=(None, 5))),
-    'router not renormalised': ('300m-qwen3_moe', _unnormalised_router),
-    'expert activation': ('6b-gpt_oss', _patch(moe, 'GPT_OSS_ALPHA', 1.0)),
+  'GELU of the tower': ('300m-qwen3', _patch(vision, 'gelu', _tanh_gelu)),
+  'GELU of the projector': ('300m-qwen3', _patch(projector, 'gelu', _tanh_gelu)),
+  'eps of the decoder': ('300m-qwen3', _config(norm_eps=1e-3)),
+  'eps of the tower, LayerNorm': ('300m-qwen3', _vision_config(norm_eps=1e-6)),
+  'eps of the tower, RMSNorm': ('6b-qwen3', _vision_config(norm_eps=1e-6)),
+  'eps of the tower q/k norm': ('6b-qwen3', _patch(vision, 'QK_NORM_EPS', 1e-3)),
+  'eps of the projector': ('300m-qwen3', _patch(projector, 'NORM_EPS', 1e-6)),
+  'pixel shuffle v1': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _transposed_shuffle)),
+  'pixel shuffle by channel': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _channel_major_shuffle)),
+  'decoder q/k norm over the full width': ('300m-qwen3', _patch(core.decoder.model, 'rms_norm', _full_width_norm)),
+  'tower q/k norm per head': ('6b-qwen3', _patch(vision, 'rms_norm', _vision_norm)),
+  'rope base': ('300m-qwen3', _config(rope_theta=770.0)),
+  'no YaRN': ('6b-gpt_oss', _config(yarn=None)),
+  'no sinks': ('6b-gpt_oss', _no_sinks),
+  'window off by one': ('6b-gpt_oss', _config(windows=(6, None))),
+  'windows in the other order': ('6b-gpt_oss', _config(windows=(None, 5))),
+  'router not renormalised': ('300m-qwen3_moe', _unnormalised_router),
+  'expert activation': ('6b-gpt_oss', _patch(moe, 'GPT_OSS_ALPHA', 1.0)),
 }
 
 

@@ -106,9 +106,9 @@ DESC_ACC, DESC_FMT = [1, 0, 1, 0, 1, 0, 0, 1], [1, 1, 1, 1, 1, 0, 1, 1]
 def test_decoupled_of_the_published_vision_sr1_example():
   kinds = np.array([ACC, FMT, DESC_ACC, DESC_FMT], np.float32).T[None]
   got = advantages.decoupled(kinds, [1.0, 0.1, 1.0, 0.1])[0]
-  np.testing.assert_allclose(got, [2.2324, .3616, .3002, -1.7866, 2.2324, -1.8535, -1.7866, .3002], atol=1e-4)
+  np.testing.assert_allclose(got, [2.2324, 0.3616, 0.3002, -1.7866, 2.2324, -1.8535, -1.7866, 0.3002], atol=1e-4)
   summed = advantages.grpo(kinds @ np.array([0.9, 0.1, 1.0, 0.0], np.float32))[0]
-  np.testing.assert_allclose(summed, [1.3176, .1060, .2272, -1.1056, 1.3176, -.9844, -1.1056, .2272], atol=1e-4)
+  np.testing.assert_allclose(summed, [1.3176, 0.1060, 0.2272, -1.1056, 1.3176, -0.9844, -1.1056, 0.2272], atol=1e-4)
 
 
 def test_gdpo_keeps_apart_what_a_summed_reward_confuses():

@@ -14,8 +14,9 @@ from rl import best_of_n
 from rl.best_of_n import Judgement, Protocol, conversation, judge, majority, steps
 
 
-@pytest.mark.parametrize('n, most, sizes', [(1, 12, [1]), (12, 12, [1] * 12), (13, 12, [2] * 6 + [1]),
-                                            (25, 12, [3] * 8 + [1]), (3, 1, [3])])
+@pytest.mark.parametrize(
+  'n, most, sizes', [(1, 12, [1]), (12, 12, [1] * 12), (13, 12, [2] * 6 + [1]), (25, 12, [3] * 8 + [1]), (3, 1, [3])]
+)
 def test_steps_are_joined_evenly_and_lose_nothing(n, most, sizes):
   text = '\n\n'.join(f'step {i}' for i in range(n))
   got = steps(text, most)
@@ -38,11 +39,19 @@ def test_the_turns_hold_one_step_each_and_marks_of_the_answer_are_words():
 
 def critic(template='internvl_hf'):
   tiny = internvl.CONFIGS['tiny']
-  processor = internvl.Processor.over_bytes(ProcessorConfig(
-      image_size=tiny.vision.image_size, tokens_per_tile=tiny.tokens_per_tile, max_tiles=2, thumbnail=False,
-      template=template, max_length=1024))
-  config = dataclasses.replace(tiny, image_token=processor.image_id,
-                               language=dataclasses.replace(tiny.language, vocab=len(processor.tokenizer)))
+  processor = internvl.Processor.over_bytes(
+    ProcessorConfig(
+      image_size=tiny.vision.image_size,
+      tokens_per_tile=tiny.tokens_per_tile,
+      max_tiles=2,
+      thumbnail=False,
+      template=template,
+      max_length=1024,
+    )
+  )
+  config = dataclasses.replace(
+    tiny, image_token=processor.image_id, language=dataclasses.replace(tiny.language, vocab=len(processor.tokenizer))
+  )
   return internvl.init(jax.random.key(0), config), config, processor
 
 
@@ -58,7 +67,7 @@ def test_scores_are_those_of_asking_turn_by_turn():
   for answer, judgement in zip(answers, got):
     talk = conversation('<image>\nSum?', answer)
     for k, p in enumerate(judgement.steps):
-      x = processor(talk[:2 + 2 * k], [IMAGE])  # a prompt that ends with step k
+      x = processor(talk[: 2 + 2 * k], [IMAGE])  # a prompt that ends with step k
       z = internvl.apply(params, config, x.tokens[None], pixels=x.pixels[None]).logits[0, -1]
       assert p == pytest.approx(float(jax.nn.sigmoid(z[plus] - z[minus])), abs=1e-4)
   assert got[0].score == pytest.approx(np.mean(got[0].steps))
@@ -67,8 +76,9 @@ def test_scores_are_those_of_asking_turn_by_turn():
 @pytest.mark.parametrize('template', LAYOUTS)
 def test_every_step_has_a_score_in_every_layout(template):
   params, config, processor = critic(template)
-  (only,) = judge(params, config, processor, 'Why?', [], ['+ +\n\n<|im_end|> <image>\n\n+'],
-                  Protocol(system='', most=2))
+  (only,) = judge(
+    params, config, processor, 'Why?', [], ['+ +\n\n<|im_end|> <image>\n\n+'], Protocol(system='', most=2)
+  )
   assert len(only.steps) == 2 and all(0 < p < 1 for p in only.steps)
 
 

@@ -32,8 +32,10 @@ def guesses(folder: pathlib.Path, split: str, n: int) -> str:
   answers = np.random.default_rng(len(split)).integers(1, 3, n)
   for row, answer in zip(rows, answers):
     row['image'], row['answer'] = rows[0]['image'], str(answer)
-    row['conversations'] = [{'from': 'human', 'value': '<image>\n1 or 2?'},
-                            {'from': 'gpt', 'value': f'<think>?</think>\\boxed{{{answer}}}'}]
+    row['conversations'] = [
+      {'from': 'human', 'value': '<image>\n1 or 2?'},
+      {'from': 'gpt', 'value': f'<think>?</think>\\boxed{{{answer}}}'},
+    ]
   path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
   return str(path)
 
@@ -43,8 +45,12 @@ def start(tmp_path_factory) -> tuple[pathlib.Path, tuple[str, str]]:
   """(checkpoint of a policy that answers in form and guesses, files of training and held-out queries)."""
   folder = tmp_path_factory.mktemp('start')
   files = guesses(folder, 'train', 64), guesses(folder, 'heldout', 8)
-  config = Config(data=files[:1], heldout=files[1:], max_new=32,
-                  warmup=Warmup(steps=60, batch=32, optim=Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10)))
+  config = Config(
+    data=files[:1],
+    heldout=files[1:],
+    max_new=32,
+    warmup=Warmup(steps=60, batch=32, optim=Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10)),
+  )
   s, weights = setup(config, ONE)
   weights = warm_up(s, weights, folder, ONE)
   with jax.set_mesh(ONE):
@@ -55,30 +61,63 @@ def start(tmp_path_factory) -> tuple[pathlib.Path, tuple[str, str]]:
 def command(start, workdir: pathlib.Path) -> list[str]:
   """`rl.train --config=expressions`, scaled down to seconds."""
   model, (train, heldout) = start
-  flags = {'model': model, 'data': train, 'heldout': heldout, 'warmup.steps': 0, 'steps': 2, 'prompts': 4, 'group': 4,
-           'max_new': 32, 'optim.warmup_steps': 1, 'eval_queries': 8, 'eval_every': 2, 'save_every': 1,
-           'engine.slots': 16, 'engine.pages': 128,
-           'engine.chunk': 64, 'offline.queries': 8, 'offline.samples': 6, 'offline.most': 4, 'offline.low': 0.1,
-           'offline.high': 0.9, 'offline.phase.steps': 3, 'offline.phase.batch': 4, 'offline.phase.save_every': 1,
-           'offline.phase.reference_batch': 4, 'offline.phase.sizes.prompt': 64, 'offline.phase.sizes.answer': 32,
-           'offline.phase.sizes.tiles': 3, 'offline.phase.optim.lr': 1e-4, 'offline.phase.optim.warmup_steps': 1}
-  return [sys.executable, '-m', 'rl.train', '--config=expressions', f'--workdir={workdir}',
-          *(f'--config.{name}={value}' for name, value in flags.items())]
+  flags = {
+    'model': model,
+    'data': train,
+    'heldout': heldout,
+    'warmup.steps': 0,
+    'steps': 2,
+    'prompts': 4,
+    'group': 4,
+    'max_new': 32,
+    'optim.warmup_steps': 1,
+    'eval_queries': 8,
+    'eval_every': 2,
+    'save_every': 1,
+    'engine.slots': 16,
+    'engine.pages': 128,
+    'engine.chunk': 64,
+    'offline.queries': 8,
+    'offline.samples': 6,
+    'offline.most': 4,
+    'offline.low': 0.1,
+    'offline.high': 0.9,
+    'offline.phase.steps': 3,
+    'offline.phase.batch': 4,
+    'offline.phase.save_every': 1,
+    'offline.phase.reference_batch': 4,
+    'offline.phase.sizes.prompt': 64,
+    'offline.phase.sizes.answer': 32,
+    'offline.phase.sizes.tiles': 3,
+    'offline.phase.optim.lr': 1e-4,
+    'offline.phase.optim.warmup_steps': 1,
+  }
+  return [
+    sys.executable,
+    '-m',
+    'rl.train',
+    '--config=expressions',
+    f'--workdir={workdir}',
+    *(f'--config.{name}={value}' for name, value in flags.items()),
+  ]
 
 
 def lines(path: pathlib.Path) -> list[dict]:
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-KILLS = {'sampling for pairs': lambda run: (run / 'pairs.jsonl').exists(),
-         'MPO': lambda run: len(lines(run / 'mpo/metrics.jsonl')) >= 1,
-         'GSPO': lambda run: len(lines(run / 'metrics.jsonl')) >= 1}
+KILLS = {
+  'sampling for pairs': lambda run: (run / 'pairs.jsonl').exists(),
+  'MPO': lambda run: len(lines(run / 'mpo/metrics.jsonl')) >= 1,
+  'GSPO': lambda run: len(lines(run / 'metrics.jsonl')) >= 1,
+}
 
 
 @pytest.mark.slow
 def test_a_cascade_killed_in_each_phase_ends_as_one_that_was_not(start, tmp_path):
-  run = lambda name: subprocess.Popen(command(start, tmp_path / name), text=True, stdout=subprocess.PIPE,
-                                      stderr=subprocess.STDOUT)
+  run = lambda name: subprocess.Popen(
+    command(start, tmp_path / name), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+  )
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   process = run('whole')
   said, _ = process.communicate(timeout=900)
@@ -94,8 +133,14 @@ def test_a_cascade_killed_in_each_phase_ends_as_one_that_was_not(start, tmp_path
   process = run('cut')
   said, _ = process.communicate(timeout=900)
   assert process.returncode == 0, said[-4000:]
-  for name in ('pairs.jsonl', 'mpo/metrics.jsonl', 'queries.json', 'metrics.jsonl', 'results.json',
-               'model/model.safetensors'):
+  for name in (
+    'pairs.jsonl',
+    'mpo/metrics.jsonl',
+    'queries.json',
+    'metrics.jsonl',
+    'results.json',
+    'model/model.safetensors',
+  ):
     assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
 
 

@@ -52,10 +52,13 @@ def test_running_dry_is_an_error_that_says_so():
 def test_a_restart_draws_the_same_groups(tmp_path):
   def go(folder, steps):
     cursor = Cursor()
+
     def advance(state, i):
       batch, drawn = fill(cursor, sample, keep, groups=3 + i % 2, at_once=4)
       return {'sum': state['sum'] + batch['n'].sum()}, {'n': batch['n'].sum()} | drawn.metrics()
+
     with Run(folder, {}, every=1) as run:
       return loop(run, {'sum': np.zeros((), np.int64)}, advance, steps, host={'queries': cursor})
+
   assert go(tmp_path / 'whole', 6) == (go(tmp_path / 'cut', 3), go(tmp_path / 'cut', 6))[1]
   assert (tmp_path / 'whole/metrics.jsonl').read_bytes() == (tmp_path / 'cut/metrics.jsonl').read_bytes()

@@ -7,7 +7,9 @@ import pytest
 from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
 
 
-@pytest.mark.parametrize('text, want', [
+@pytest.mark.parametrize(
+  'text, want',
+  [
     (r'so \boxed{1} no, \boxed{\frac{a}{b}}', r'\frac{a}{b}'),
     (r'\boxed {x} and \fbox{y}', 'y'),
     (r'\boxed{\{1, 2\}}', r'\{1, 2\}'),
@@ -19,7 +21,8 @@ from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
     ('no box at all }}}', None),
     ('', None),
     (r'\\{\boxed{n}}', 'n'),
-])
+  ],
+)
 def test_last_box(text, want):
   assert last_box(text) == want
 

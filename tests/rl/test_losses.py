@@ -57,11 +57,13 @@ def reference(logp, old, adv, mask, rule, at=None):
 
 
 EVERY = list(RULES.values()) + [
-    dataclasses.replace(RULES['dapo'], dual_clip=3.0),
-    Rule(aggregation='sequence_sum'), Rule(aggregation='constant', length=7),
-    Rule('gspo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence'),
-    Rule('gspo_token', clip_low=0.1, clip_high=0.1, dual_clip=None),
-    Rule('cispo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence')]
+  dataclasses.replace(RULES['dapo'], dual_clip=3.0),
+  Rule(aggregation='sequence_sum'),
+  Rule(aggregation='constant', length=7),
+  Rule('gspo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence'),
+  Rule('gspo_token', clip_low=0.1, clip_high=0.1, dual_clip=None),
+  Rule('cispo', clip_low=0.1, clip_high=0.1, dual_clip=None, aggregation='sequence'),
+]
 
 
 @pytest.mark.parametrize('rule', EVERY, ids=lambda r: f'{r.surrogate}-{r.aggregation}-{r.clip_high:g}')
@@ -75,7 +77,7 @@ def test_value_and_gradient_against_finite_differences_in_float64(rule):
     for i, j in np.ndindex(logp.shape):
       step = np.zeros_like(logp)
       step[i, j] = 1e-6
-      want = (reference(logp + step, old, adv, mask, rule, logp) - reference(logp - step, old, adv, mask, rule, logp))
+      want = reference(logp + step, old, adv, mask, rule, logp) - reference(logp - step, old, adv, mask, rule, logp)
       assert float(grad[i, j]) == pytest.approx(want / 2e-6, abs=1e-8)
 
 
@@ -132,7 +134,7 @@ def test_first_update_has_ratio_one_and_the_policy_gradient(aggregation, surroga
 def test_sums_over_micro_batches_are_the_whole_batch(name):
   args = [jnp.asarray(a) for a in draw(1)]
   whole = losses.policy_loss(*args, rule=RULES[name])
-  parts = [losses.policy_loss(*(a[i:i + 2] for a in args), rule=RULES[name]) for i in (0, 2, 4)]
+  parts = [losses.policy_loss(*(a[i : i + 2] for a in args), rule=RULES[name]) for i in (0, 2, 4)]
   total, weight = (sum(getattr(p, k) for p in parts) for k in ('total', 'weight'))
   assert float(total / weight) == pytest.approx(float(mean(whole)), abs=1e-6)
 
@@ -141,10 +143,13 @@ def test_sums_over_micro_batches_are_the_whole_batch(name):
 def test_padding_changes_nothing_even_when_it_is_not_finite(name):
   logp, old, adv, mask = map(jnp.asarray, draw())
   rule = dataclasses.replace(RULES[name], kl_coef=0.1, importance_cap=2.0)
+
   def run(junk):
     args = [jnp.where(mask, x, junk) for x in (logp, old, adv * jnp.ones_like(logp), logp - 0.3, old + 0.1)]
-    return jax.value_and_grad(lambda x: mean(losses.policy_loss(
-        x, *args[1:3], mask, rule=rule, ref_logp=args[3], rollout_logp=args[4])))(args[0])
+    return jax.value_and_grad(
+      lambda x: mean(losses.policy_loss(x, *args[1:3], mask, rule=rule, ref_logp=args[3], rollout_logp=args[4]))
+    )(args[0])
+
   for a, b in zip(run(0.0), run(jnp.nan)):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
@@ -176,9 +181,19 @@ def test_kl_term_enters_the_loss_with_its_weight():
     losses.policy_loss(logp, old, adv, mask, rule=Rule(kl_coef=1.0))
 
 
-@pytest.mark.parametrize('field,value', [('clip_low', 1.5), ('clip_high', -1.0), ('dual_clip', 0.5),
-                                         ('aggregation', 'median'), ('kl', 'k4'), ('surrogate', 'gpo'),
-                                         ('length', 5), ('importance_cap', 0.0)])
+@pytest.mark.parametrize(
+  'field,value',
+  [
+    ('clip_low', 1.5),
+    ('clip_high', -1.0),
+    ('dual_clip', 0.5),
+    ('aggregation', 'median'),
+    ('kl', 'k4'),
+    ('surrogate', 'gpo'),
+    ('length', 5),
+    ('importance_cap', 0.0),
+  ],
+)
 def test_an_impossible_rule_is_refused_by_name(field, value):
   with pytest.raises(ValueError, match=field):
     Rule(**{field: value})

@@ -41,11 +41,24 @@ def data(tmp_path_factory) -> pathlib.Path:
     rows = []
     for n, pair in enumerate(some):
       pair.images[0].save(folder / 'images' / f'{name}{n}.png')
-      rows.append({'image': f'{name}{n}.png', 'question': pair.messages[0]['content'], 'chosen': pair.chosen,
-                   'rejected': pair.rejected, 'answer_gt': pair.answer, 'meta': None})
+      rows.append(
+        {
+          'image': f'{name}{n}.png',
+          'question': pair.messages[0]['content'],
+          'chosen': pair.chosen,
+          'rejected': pair.rejected,
+          'answer_gt': pair.answer,
+          'meta': None,
+        }
+      )
     (folder / f'annotations/{name}.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-    entries[name] = {'root': 'MMPR/images', 'annotation': f'MMPR/annotations/{name}.jsonl', 'data_augment': False,
-                     'repeat_time': repeat, 'length': len(rows)}
+    entries[name] = {
+      'root': 'MMPR/images',
+      'annotation': f'MMPR/annotations/{name}.jsonl',
+      'data_augment': False,
+      'repeat_time': repeat,
+      'length': len(rows),
+    }
   (folder / 'meta.json').write_text(json.dumps(entries, indent=2))
   return folder / 'meta.json'
 
@@ -54,15 +67,21 @@ def test_an_epoch_goes_through_the_pairs_as_the_mixture_says(checkpoint, data):
   config = Config(model=str(checkpoint), data=(str(data),))
   parts = mpo.pairs(config, internvl.Processor.load(checkpoint))
   assert {name: (len(examples), repeat) for name, (examples, repeat) in parts.items()} == {
-      'twice': (6, 2.0), 'half': (4, 1.0)}
+    'twice': (6, 2.0),
+    'half': (4, 1.0),
+  }
   needs = preference.measure(parts['half'][0])
   assert needs.shape == (4, 3) and (needs[:, 2] == 3).all()
 
 
-@pytest.mark.parametrize('change, says', [
-  ({'rejected': None}, r'twice\.jsonl:3: "rejected" must be a text'),
-  ({'image': 'gone.png'}, r'twice\.jsonl:3: names .*images/gone\.png, which does not exist'),
-  ({'question': '<image> <image>'}, r'twice\.jsonl:3: .*2 <image> marks')])
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'rejected': None}, r'twice\.jsonl:3: "rejected" must be a text'),
+    ({'image': 'gone.png'}, r'twice\.jsonl:3: names .*images/gone\.png, which does not exist'),
+    ({'question': '<image> <image>'}, r'twice\.jsonl:3: .*2 <image> marks'),
+  ],
+)
 def test_a_bad_record_stops_before_anything_is_loaded(checkpoint, data, tmp_path, monkeypatch, change, says):
   bad = json.loads(data.read_text())
   source = data.parent / 'annotations/twice.jsonl'
@@ -79,9 +98,15 @@ def test_a_bad_record_stops_before_anything_is_loaded(checkpoint, data, tmp_path
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('change, says', [
-  ({'model': ''}, 'model='), ({'data': ()}, 'data='), ({'data': ('x.txt',)}, 'suffix'),
-  ({'model': '/nowhere'}, 'nowhere')])
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'model': ''}, 'model='),
+    ({'data': ()}, 'data='),
+    ({'data': ('x.txt',)}, 'suffix'),
+    ({'model': '/nowhere'}, 'nowhere'),
+  ],
+)
 def test_what_is_missing_is_one_line(checkpoint, data, tmp_path, change, says):
   good = Config(model=str(checkpoint), data=(str(data),))
   with pytest.raises(SystemExit, match=f'error: .*{says}'), launch.one_line():
@@ -102,12 +127,34 @@ def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
 
 
 def start(checkpoint, data, workdir) -> subprocess.Popen:
-  flags = {'model': checkpoint, 'data': data, 'steps': 12, 'batch': 4, 'accumulate': 2, 'rooms': 2, 'sizes.prompt': 64,
-           'sizes.answer': 64, 'sizes.tiles': 3, 'reference_batch': 4, 'save_every': 2, 'dtype': 'float32',
-           'optim.lr': 1e-3, 'optim.warmup_steps': 2}
-  return subprocess.Popen([sys.executable, '-m', 'rl.mpo', f'--workdir={workdir}',
-                           *(f'--config.{name}={value}' for name, value in flags.items())],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  flags = {
+    'model': checkpoint,
+    'data': data,
+    'steps': 12,
+    'batch': 4,
+    'accumulate': 2,
+    'rooms': 2,
+    'sizes.prompt': 64,
+    'sizes.answer': 64,
+    'sizes.tiles': 3,
+    'reference_batch': 4,
+    'save_every': 2,
+    'dtype': 'float32',
+    'optim.lr': 1e-3,
+    'optim.warmup_steps': 2,
+  }
+  return subprocess.Popen(
+    [
+      sys.executable,
+      '-m',
+      'rl.mpo',
+      f'--workdir={workdir}',
+      *(f'--config.{name}={value}' for name, value in flags.items()),
+    ],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def steps(workdir) -> list[dict]:
@@ -133,6 +180,17 @@ def test_killed_and_started_again_it_ends_the_same_and_answers(checkpoint, data,
   for name in ('metrics.jsonl', 'model/model.safetensors'):
     assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
   assert {f.name for f in checkpoint.iterdir()} == {f.name for f in (whole / 'model').iterdir()}  # the same layout
-  said = subprocess.run([sys.executable, '-m', 'internvl.chat', f'--model={cut}', '--prompt=A+(B+C)',
-                         f'--image={data.parent}/images/half0.png'], capture_output=True, text=True, check=False)
+  said = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'internvl.chat',
+      f'--model={cut}',
+      '--prompt=A+(B+C)',
+      f'--image={data.parent}/images/half0.png',
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert said.returncode == 0 and said.stdout.endswith('\n'), said.stderr

@@ -34,8 +34,9 @@ class Mute:
 
 @pytest.mark.slow
 def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypatch):
-  config = dataclasses.replace(CONFIGS['smoke'], task='expressions', max_new=48,
-                               offline=cascade.Offline(queries=6, samples=4, phase=MPO))
+  config = dataclasses.replace(
+    CONFIGS['smoke'], task='expressions', max_new=48, offline=cascade.Offline(queries=6, samples=4, phase=MPO)
+  )
   place = mesh.make(devices=jax.devices()[:1])
   s, weights = setup(config, place)
   calls = []

@@ -22,10 +22,13 @@ SMOKE = CONFIGS['smoke']
 
 def _rollout(s):
   """A rollout of constant answers, each rewarded by its number."""
+
   def sampler(inputs, *, samples, max_new, **_):
     shape = (len(inputs), samples, max_new)
-    return Answers(np.arange(np.prod(shape), dtype=np.int32).reshape(shape), np.zeros(shape, np.float32),
-                   np.ones(shape, bool))
+    return Answers(
+      np.arange(np.prod(shape), dtype=np.int32).reshape(shape), np.zeros(shape, np.float32), np.ones(shape, bool)
+    )
+
   sampler.home = mesh.Share(ONE, ONE)
   guard = lambda calls: Rewards(np.arange(len(calls), dtype=np.float32), np.ones(len(calls), bool), {})
   return Collector(s, guard)(sampler, 0)[0]
@@ -36,12 +39,14 @@ def test_reward_trains_the_weights_that_it_is_to_train(tmp_path):
   s, weights = setup(config, ONE)
   before, seen = jax.tree.map(np.array, weights), []
   names = [path_name(path) for path, _ in jax.tree.leaves_with_path(before)]
-  changed = lambda now: {name for name, a, b in zip(names, jax.tree.leaves(before), jax.tree.leaves(now))
-                         if (a != np.asarray(b)).any()}
+  changed = lambda now: {
+    name for name, a, b in zip(names, jax.tree.leaves(before), jax.tree.leaves(now)) if (a != np.asarray(b)).any()
+  }
 
   def collect(weights, *_):
     seen.append(changed(weights))  # what the next rollout is sampled from
     return _rollout(s), {'reward': np.float32(0)}, ()
+
   look = lambda weights: types.SimpleNamespace(accuracy=0.0)
   source = types.SimpleNamespace(lag=0, start=lambda weights: (), collect=collect, look=look, close=lambda: None)
   after = changed(reinforce(s, weights, source, tmp_path, ONE))

@@ -29,9 +29,16 @@ ONE = mesh.make(devices=jax.devices()[:1])
 
 def over_bytes(template='internvl_hf', **settings):
   tiny = internvl.CONFIGS['tiny']
-  return internvl.Processor.over_bytes(ProcessorConfig(
-      image_size=tiny.vision.image_size, tokens_per_tile=tiny.tokens_per_tile, max_tiles=3, thumbnail=False,
-      template=template, **{'system': '', 'max_length': 512} | settings))
+  return internvl.Processor.over_bytes(
+    ProcessorConfig(
+      image_size=tiny.vision.image_size,
+      tokens_per_tile=tiny.tokens_per_tile,
+      max_tiles=3,
+      thumbnail=False,
+      template=template,
+      **{'system': '', 'max_length': 512} | settings,
+    )
+  )
 
 
 @pytest.fixture(scope='module')
@@ -61,10 +68,17 @@ def test_records_round_trip_with_their_images(tmp_path):
     assert np.array_equal(a.images[0], Image.open(b.images[0]))
 
 
-@pytest.mark.parametrize('change, says', [
-    ({'chosen': None}, '"chosen" must be a text'), ({'rejected': 5}, '"rejected" must be a text, not 5'),
-    ({'rejected': 'good'}, 'the same text'), ({'question': '<image> <image>'}, '2 <image> marks'),
-    ({'image': 7}, '"image" must be a path'), ({'image': 'gone.png'}, 'gone.png, which does not exist')])
+@pytest.mark.parametrize(
+  'change, says',
+  [
+    ({'chosen': None}, '"chosen" must be a text'),
+    ({'rejected': 5}, '"rejected" must be a text, not 5'),
+    ({'rejected': 'good'}, 'the same text'),
+    ({'question': '<image> <image>'}, '2 <image> marks'),
+    ({'image': 7}, '"image" must be a path'),
+    ({'image': 'gone.png'}, 'gone.png, which does not exist'),
+  ],
+)
 def test_a_bad_record_is_named_by_its_line(tmp_path, change, says):
   good = {'image': 'a.png', 'question': '<image>\nWhat?', 'chosen': 'good', 'rejected': 'bad', 'meta': None}
   Image.new('RGB', (16, 16)).save(tmp_path / 'a.png')
@@ -77,11 +91,21 @@ def test_a_bad_record_is_named_by_its_line(tmp_path, change, says):
 
 
 def test_pairs_prefer_right_to_wrong_and_formed_to_unformed():
-  samples = [Scored('a', True), Scored('b', True), Scored('c', False, result='5'), Scored('d', True, formed=False),
-             Scored('e', False, result='17'), Scored('a', True)]  # 17 contains the answer 7: no negative
+  samples = [
+    Scored('a', True),
+    Scored('b', True),
+    Scored('c', False, result='5'),
+    Scored('d', True, formed=False),
+    Scored('e', False, result='17'),
+    Scored('a', True),
+  ]  # 17 contains the answer 7: no negative
   pairs = correctness_pairs([], [], '7', samples)
   assert {(p.chosen, p.rejected, p.meta['kind']) for p in pairs} == {
-      ('a', 'c', 'correctness'), ('a', 'd', 'format'), ('b', 'c', 'correctness'), ('b', 'd', 'format')}
+    ('a', 'c', 'correctness'),
+    ('a', 'd', 'format'),
+    ('b', 'c', 'correctness'),
+    ('b', 'd', 'format'),
+  }
   some = correctness_pairs([], [], '7', samples, most=2, seed=4)
   assert len(some) == 2 and some == correctness_pairs([], [], '7', samples, most=2, seed=4)
   assert not correctness_pairs([], [], '7', [Scored('a', True)] * 5)
@@ -102,8 +126,8 @@ def test_prompt_and_answer_tokens_are_those_of_the_whole_conversation(template):
   for said in ('<think>a</think>\\boxed{7}', 'seven <|im_end|> <image> ', ''):
     whole = of([*talk, {'role': 'assistant', 'content': said}], images)
     tokens = np.concatenate([of(talk, images).tokens, answer_tokens(of, said)])
-    np.testing.assert_array_equal(whole.tokens[:len(tokens)], tokens)
-    assert not whole.mask[len(tokens):].any()
+    np.testing.assert_array_equal(whole.tokens[: len(tokens)], tokens)
+    assert not whole.mask[len(tokens) :].any()
 
 
 def test_the_reference_is_the_sum_of_each_answers_log_probabilities(processor, model):
@@ -133,16 +157,21 @@ def test_a_pair_is_worth_the_same_in_every_room(processor, model):
   grads = []
   for room in (SIZES, tight):
     batch = preference.batch(jax.tree.map(lambda *x: np.stack(x), *Placed(examples, room, np.arange(3), sums - 1)))
+
     def loss(params, batch=batch):
       logp, _ = policy.log_probs(params, config, batch.prompts, batch.answers)
       return losses.mpo(logp, batch.answers.mask, batch.reference, losses.RewardShift.new()).total
+
     grads.append(jax.jit(jax.value_and_grad(loss))(params))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *grads)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 5)), min_size=1, max_size=60),
-       st.integers(1, 6), st.integers(1, 9))
+@given(
+  st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 5)), min_size=1, max_size=60),
+  st.integers(1, 6),
+  st.integers(1, 9),
+)
 def test_rooms_hold_every_pair_that_fits_once_and_never_waste_more(needs, most, least):
   needs, limit = np.array(needs), Sizes(1500, 1700, 4)
   fitting = [i for i, need in enumerate(needs) if limit.holds(need)]
@@ -196,14 +225,16 @@ def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
   place = mesh.make(devices=jax.devices()[:1])
   sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.Share(place, place))
   seen = []
+
   def spy(prompts, **options):
     seen.extend(prompts)
     return sampler(prompts, **options)
+
   good = [(p.messages, p.images, p.chosen) for p in digits_pairs(3)]
   pairs = preference.continuation_pairs(spy, processor, good, max_new=8, seed=3)
   assert len(pairs) == 3 and not any((x.tokens == processor.image_id).any() for x in seen)
   for pair, (_, images, text) in zip(pairs, good):
-    half = processor.tokenizer.decode(answer_tokens(processor, text)[:len(answer_tokens(processor, text)) // 2])
+    half = processor.tokenizer.decode(answer_tokens(processor, text)[: len(answer_tokens(processor, text)) // 2])
     assert pair.chosen == text and pair.images is images
     assert pair.rejected.startswith(half.strip()) and pair.rejected != text
 
@@ -214,8 +245,15 @@ def test_online_queries_are_those_within_the_band():
   assert len(cascade.online_queries([of(n) for n in range(11)])) == 7  # 2 to 8 of 10
 
 
-PHASE = mpo.MpoPhase(steps=12, batch=8, accumulate=2, sizes=SIZES, reference_batch=8, save_every=4,
-                         optim=mpo.Optim(lr=1e-3, schedule='constant'))
+PHASE = mpo.MpoPhase(
+  steps=12,
+  batch=8,
+  accumulate=2,
+  sizes=SIZES,
+  reference_batch=8,
+  save_every=4,
+  optim=mpo.Optim(lr=1e-3, schedule='constant'),
+)
 
 
 def lines(folder: pathlib.Path) -> list[dict]:
@@ -246,14 +284,18 @@ def test_the_mpo_phase_starts_at_its_known_value_learns_and_resumes(processor, m
 def interrupted(phase, config, params, pairs, folder):
   """The phase, killed in the tenth step."""
   step = mpo.make_step
+
   def breaking(*args, **options):
     inner, calls = step(*args, **options), []
+
     def go(*a):
       calls.append(1)
       if len(calls) == 10:
         raise KeyboardInterrupt
       return inner(*a)
+
     return go
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(mpo, 'make_step', breaking)
     mpo.mpo(phase, config, params, pairs, folder)

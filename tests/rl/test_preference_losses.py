@@ -50,9 +50,11 @@ def test_a_policy_equal_to_its_reference_starts_at_the_known_value():
 
 def test_value_and_gradient_against_finite_differences_in_float64():
   shift = RewardShift(0.3, 5.0)
+
   def value(logp, mask, reference):
     out = losses.mpo(logp, mask, reference, shift)
     return out.total / out.weight, out.carry
+
   for seed in range(3):
     logp, mask, reference = draw(seed, pairs=3, t=4)
     with jax.enable_x64(True):
@@ -80,18 +82,42 @@ def test_dpo_against_its_gradient_in_the_paper():
 # Three batches in a row through `DPOTrainer.dpo_loss` of trl 0.21.0, beta 0.1, in float64: summed log-probabilities
 # (chosen, rejected, reference of each), losses 'sigmoid', the same smoothed by 0.25, 'bco_pair', running mean after.
 TRL = [
-    ([[-19.5, -20.53, -17.44, -19.58], [-22.14, -18.55, -14.78, -16.21], [-22.81, -25.06, -22.49, -19.83],
-      [-29.3, -20.88, -24.98, -22.93]],
-     [0.9040620, 0.5891850, 0.9834403, 1.0680853], [0.8078120, 0.6441850, 0.8546903, 0.9063353],
-     [1.5882543, 1.2850237, 1.6779533, 1.7410230], 0.4943750),
-    ([[-22.18, -21.27, -18.35, -15.83], [-20.51, -14.53, -22.66, -18.59], [-16.39, -19.62, -22.97, -23.69],
-      [-21.83, -19.12, -24.04, -20.84]],
-     [1.1105495, 1.0530494, 0.5442122, 0.4514820], [0.9327995, 0.8970494, 0.6252122, 0.5917320],
-     [1.8487950, 1.7314507, 1.2312127, 1.1322450], 0.3383125),
-    ([[-20.64, -17.84, -19.14, -18.58], [-22.62, -20.52, -16.86, -14.03], [-25.04, -13.94, -14.62, -16.87],
-      [-18.94, -21.26, -14.17, -12.16]],
-     [0.3686273, 0.9518212, 0.7888275, 0.6851792], [0.5706273, 0.8358212, 0.7430775, 0.6891792],
-     [1.0271585, 1.6582111, 1.5494018, 1.4086788], 0.1704167),
+  (
+    [
+      [-19.5, -20.53, -17.44, -19.58],
+      [-22.14, -18.55, -14.78, -16.21],
+      [-22.81, -25.06, -22.49, -19.83],
+      [-29.3, -20.88, -24.98, -22.93],
+    ],
+    [0.9040620, 0.5891850, 0.9834403, 1.0680853],
+    [0.8078120, 0.6441850, 0.8546903, 0.9063353],
+    [1.5882543, 1.2850237, 1.6779533, 1.7410230],
+    0.4943750,
+  ),
+  (
+    [
+      [-22.18, -21.27, -18.35, -15.83],
+      [-20.51, -14.53, -22.66, -18.59],
+      [-16.39, -19.62, -22.97, -23.69],
+      [-21.83, -19.12, -24.04, -20.84],
+    ],
+    [1.1105495, 1.0530494, 0.5442122, 0.4514820],
+    [0.9327995, 0.8970494, 0.6252122, 0.5917320],
+    [1.8487950, 1.7314507, 1.2312127, 1.1322450],
+    0.3383125,
+  ),
+  (
+    [
+      [-20.64, -17.84, -19.14, -18.58],
+      [-22.62, -20.52, -16.86, -14.03],
+      [-25.04, -13.94, -14.62, -16.87],
+      [-18.94, -21.26, -14.17, -12.16],
+    ],
+    [0.3686273, 0.9518212, 0.7888275, 0.6851792],
+    [0.5706273, 0.8358212, 0.7430775, 0.6891792],
+    [1.0271585, 1.6582111, 1.5494018, 1.4086788],
+    0.1704167,
+  ),
 ]
 
 
@@ -142,17 +168,24 @@ def test_an_impossible_mixture_is_refused_by_name(field, value):
 def steps(workdir, n, accumulate=1, every=2):
   """MPO of a table of logits: n updates on pairs that depend on the step alone."""
   tx = train.optimizer(train.Optim(lr=0.1, schedule='constant'), 100, {'w': Spec((5, 7), (None, None))})
+
   def loss(params, batch, key, shift):
     logp = jax.nn.log_softmax(params['w'])[jnp.arange(5), batch['tokens']]
     return losses.mpo(logp, batch['mask'], batch['reference'], shift, token_weight=batch['weight'])
+
   step = train.make_step(loss, tx, accumulate=accumulate)
+
   def advance(state, i):
     rng = np.random.default_rng(i)
     mask = jnp.asarray(np.arange(5) < rng.integers(1, 6, (8, 2, 1)))
-    batch = {'tokens': jnp.asarray(rng.integers(0, 7, (8, 2, 5))), 'mask': mask,
-             'reference': jnp.asarray(rng.normal(-8, 3, (8, 2)), jnp.float32),
-             'weight': losses.token_weight_of(mask)}
+    batch = {
+      'tokens': jnp.asarray(rng.integers(0, 7, (8, 2, 5))),
+      'mask': mask,
+      'reference': jnp.asarray(rng.normal(-8, 3, (8, 2)), jnp.float32),
+      'weight': losses.token_weight_of(mask),
+    }
     return step(state, None, batch, jax.random.key(0))
+
   start = train.init_state({'w': jnp.zeros((5, 7))}, tx, RewardShift.new())
   with Run(workdir, {}, every=every) as run:
     return loop(run, start, advance, n)

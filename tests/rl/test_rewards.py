@@ -9,10 +9,22 @@ from rl import rewards
 from rl.rewards import Guard, boxed, boxed_and_format, think_format
 
 
-@pytest.mark.parametrize('answer, want', [
-    (r'<think>3+4</think>\boxed{7}', 1), (r'<think>\boxed{7}</think> it is \boxed{ 07.0 }', 1), (r'\boxed{7}', 1),
-    (r'<think>\boxed{7}</think> no, \boxed{8}', 0), ('7', 0), ('', 0), (r'\boxed{7', 0), (r'\boxed{}', 0),
-    (r'\boxed{7 or 8}', 0), (r'\boxed{14/2}', 1), (r'\boxed{7}' * 50_000, 1)])
+@pytest.mark.parametrize(
+  'answer, want',
+  [
+    (r'<think>3+4</think>\boxed{7}', 1),
+    (r'<think>\boxed{7}</think> it is \boxed{ 07.0 }', 1),
+    (r'\boxed{7}', 1),
+    (r'<think>\boxed{7}</think> no, \boxed{8}', 0),
+    ('7', 0),
+    ('', 0),
+    (r'\boxed{7', 0),
+    (r'\boxed{}', 0),
+    (r'\boxed{7 or 8}', 0),
+    (r'\boxed{14/2}', 1),
+    (r'\boxed{7}' * 50_000, 1),
+  ],
+)
 def test_the_last_box_after_the_thoughts_counts(answer, want):
   assert boxed(answer, '7') == want
 
@@ -21,11 +33,20 @@ def test_a_missing_box_is_wrong_even_when_the_reference_is_none():
   assert boxed('no box', 'None') == 0.0
 
 
-@pytest.mark.parametrize('answer, want', [
-    (r'<think>a</think>\boxed{7}', 1), (' <think>\na\n</think>\nso \\boxed{7}.\n', 1), (r'<think></think>\boxed{}', 1),
-    (r'\boxed{7}', 0), (r'<think>\boxed{7}</think>', 0), (r'<think>a \boxed{7}', 0),
+@pytest.mark.parametrize(
+  'answer, want',
+  [
+    (r'<think>a</think>\boxed{7}', 1),
+    (' <think>\na\n</think>\nso \\boxed{7}.\n', 1),
+    (r'<think></think>\boxed{}', 1),
+    (r'\boxed{7}', 0),
+    (r'<think>\boxed{7}</think>', 0),
+    (r'<think>a \boxed{7}', 0),
     (r'hm <think>a</think>\boxed{7}', 0),
-    (r'<think>a</think><think>b</think>\boxed{7}', 0), (r'<think>a</think>\boxed{7', 0)])
+    (r'<think>a</think><think>b</think>\boxed{7}', 0),
+    (r'<think>a</think>\boxed{7', 0),
+  ],
+)
 def test_form_is_a_think_block_then_a_box(answer, want):
   assert think_format(answer) == want
 
@@ -58,6 +79,7 @@ def worth(text):
     raise KeyError('inside')
   if text == 'die':
     import os
+
     os._exit(3)
   return {'nan': float('nan'), 'none': None}.get(text, 0.5)
 

@@ -41,7 +41,14 @@ def test_the_answer_column_is_what_the_reward_compares_with(files):
 def test_a_video_is_refused(files):
   path = files[0][0]
   with open(path, 'w', encoding='utf-8') as f:
-    f.write(json.dumps({'video': 'train', 'conversations': [{'from': 'human', 'value': '<video>\nWhat?'},
-                                                            {'from': 'gpt', 'value': 'x'}]}) + '\n')
+    f.write(
+      json.dumps(
+        {
+          'video': 'train',
+          'conversations': [{'from': 'human', 'value': '<video>\nWhat?'}, {'from': 'gpt', 'value': 'x'}],
+        }
+      )
+      + '\n'
+    )
   with pytest.raises(ValueError, match='video'):
     from_files(*files, 'boxed').query('train', 0, 0)

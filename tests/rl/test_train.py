@@ -63,21 +63,30 @@ def test_log_probabilities_of_answers_that_share_a_prompt_equal_those_beside_cop
   shared = sampler(prompts, max_new=slots, samples=3, temperature=1.0)
   alone = jax.tree.map(lambda x: x.reshape(6, 1, slots), shared)
   copies = jax.tree.map(lambda x: np.repeat(x, 3, 0), s.collate(prompts))
-  pairs = zip(policy.log_probs(weights, s.model, s.collate(prompts), shared),
-              policy.log_probs(weights, s.model, copies, alone))
+  pairs = zip(
+    policy.log_probs(weights, s.model, s.collate(prompts), shared), policy.log_probs(weights, s.model, copies, alone)
+  )
   for a, b in pairs:
     np.testing.assert_allclose(np.where(shared.mask, a, 0).ravel(), np.where(alone.mask, b, 0).ravel(), atol=1e-5)
 
 
 def test_a_sample_does_not_depend_on_the_batch_around_it(s, sampler):
   prompts = _prompts(s, 4)
-  draw = lambda which: sampler([prompts[i] for i in which], max_new=4, samples=2, temperature=1.0,
-                               seeds=[10 * i for i in which])
+  draw = lambda which: sampler(
+    [prompts[i] for i in which], max_new=4, samples=2, temperature=1.0, seeds=[10 * i for i in which]
+  )
   np.testing.assert_array_equal(draw([0, 1, 2, 3]).tokens[2:3], draw([2]).tokens)
 
 
-def _collect(s, sampler, monkeypatch, say, guard=lambda calls: Rewards(
-    np.array([exact_match(*c) for c in calls], np.float32), np.ones(len(calls), bool), {}), start=0, **changes):
+def _collect(
+  s,
+  sampler,
+  monkeypatch,
+  say,
+  guard=lambda calls: Rewards(np.array([exact_match(*c) for c in calls], np.float32), np.ones(len(calls), bool), {}),
+  start=0,
+  **changes,
+):
   """Rollouts in which sample n of query number i says say(i, n, right answer)."""
   s = dataclasses.replace(s, config=dataclasses.replace(s.config, **changes))
   asked = []
@@ -114,6 +123,7 @@ def test_a_lost_reward_costs_its_sample_alone(s, sampler, monkeypatch):
   def guard(calls):
     values = np.array([exact_match(*c) for c in calls], np.float32)
     return Rewards(values, np.arange(len(calls)) != 0, {0: 'raised'})
+
   batch, metrics, _ = _collect(s, sampler, monkeypatch, lambda i, n, right: right if n == 0 else 'wrong', guard)
   assert metrics['reward_lost'] == np.float32(1 / (SMOKE.prompts * SMOKE.group))
   assert not batch.answers.mask[0, 0].any() and batch.answers.mask[1, 0].any()
@@ -151,8 +161,10 @@ def test_exact_match():
   assert exact_match('', '7') == 0.0
 
 
-@pytest.mark.parametrize('field,value', [('group', 1), ('task', 'chess'), ('updates', 3), ('temperature', 0.0),
-                                         ('steps', 0), ('accumulate', 5)])
+@pytest.mark.parametrize(
+  'field,value',
+  [('group', 1), ('task', 'chess'), ('updates', 3), ('temperature', 0.0), ('steps', 0), ('accumulate', 5)],
+)
 def test_an_impossible_configuration_is_refused_by_name(field, value):
   with pytest.raises(ValueError, match=field):
     Config(**{field: value})
@@ -168,8 +180,14 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
   model, params = internvl.load(tmp_path / 'model', dtype=np.float32)
   processor = internvl.Processor.load(tmp_path / 'model')
   assert model.image_token == processor.image_id
-  text = internvl.chat(params, model, processor, [{'role': 'user', 'content': '<image>\nSum?'}],
-                       images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images, max_new_tokens=4)
+  text = internvl.chat(
+    params,
+    model,
+    processor,
+    [{'role': 'user', 'content': '<image>\nSum?'}],
+    images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images,
+    max_new_tokens=4,
+  )
   assert isinstance(text, str)
   _trains_on_from(tmp_path / 'model', tmp_path)
 
@@ -178,19 +196,34 @@ def _trains_on_from(model: pathlib.Path, folder: pathlib.Path):
   """The checkpoint is where another run starts, on queries from files, in bfloat16."""
   for split in digits.SPLITS:
     digits.export(folder, split, 0, 8)
-  more = dataclasses.replace(SMOKE, model=str(model), warmup=Warmup(steps=0), dtype='bfloat16', prompt_length=64,
-                             data=(str(folder / 'train.jsonl'),), heldout=(str(folder / 'heldout.jsonl'),),
-                             reward='exact_match', eval_samples=2)
+  more = dataclasses.replace(
+    SMOKE,
+    model=str(model),
+    warmup=Warmup(steps=0),
+    dtype='bfloat16',
+    prompt_length=64,
+    data=(str(folder / 'train.jsonl'),),
+    heldout=(str(folder / 'heldout.jsonl'),),
+    reward='exact_match',
+    eval_samples=2,
+  )
   results = train.main(more, folder / 'more')
   assert results['before']['queries'] == 8 and 'pass@2' in results['after']
   assert internvl.load(folder / 'more' / 'model')[1].language.embed.dtype == jax.numpy.bfloat16
 
 
-@pytest.mark.parametrize('flag,names', [('--config.ahead=True', 'ahead'), ('--config.model=/nowhere', '/nowhere'),
-                                        ('--config.mesh.model=3', 'model=3')])
+@pytest.mark.parametrize(
+  'flag,names',
+  [('--config.ahead=True', 'ahead'), ('--config.model=/nowhere', '/nowhere'), ('--config.mesh.model=3', 'model=3')],
+)
 def test_what_cannot_be_is_one_line(flag, names, tmp_path):
-  out = subprocess.run([sys.executable, '-m', 'rl.train', '--config=smoke', f'--workdir={tmp_path / "run"}', flag],
-                       capture_output=True, text=True, timeout=300, check=False)
+  out = subprocess.run(
+    [sys.executable, '-m', 'rl.train', '--config=smoke', f'--workdir={tmp_path / "run"}', flag],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
   said = [line for line in out.stderr.splitlines() if line.startswith('error:')]
   assert out.returncode == 1 and len(said) == 1 and names in said[0] and 'Traceback' not in out.stderr
   assert not (tmp_path / 'run').exists()
@@ -204,8 +237,9 @@ def _lines(folder: pathlib.Path) -> int:
 @pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_metrics(tmp_path):
   command = [sys.executable, '-m', 'rl.train', '--config=smoke', '--config.steps=6']
-  run = lambda name, **k: subprocess.Popen([*command, f'--workdir={tmp_path / name}'], stdout=subprocess.DEVNULL,
-                                           stderr=subprocess.DEVNULL, **k)
+  run = lambda name, **k: subprocess.Popen(
+    [*command, f'--workdir={tmp_path / name}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **k
+  )
   assert run('whole').wait(timeout=600) == 0
   for after in (1, 3):  # killed without warning once that many steps are written down
     process = run('cut')

@@ -21,10 +21,23 @@ def spawn(program: str, *argv: str, devices: int = 1, count: int = 1) -> list[su
     s.bind(('localhost', 0))
     coordinator = f'localhost:{s.getsockname()[1]}'
   flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'  # compiles quicker
-  env = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'COORDINATOR': coordinator,
-                      'PROCESSES': str(count)}
-  return [subprocess.Popen([sys.executable, '-c', program, *argv], env=env | {'PROCESS': str(i)}, text=True,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i in range(count)]
+  env = os.environ | {
+    'PYTHONPATH': str(ROOT),
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': flags,
+    'COORDINATOR': coordinator,
+    'PROCESSES': str(count),
+  }
+  return [
+    subprocess.Popen(
+      [sys.executable, '-c', program, *argv],
+      env=env | {'PROCESS': str(i)},
+      text=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for i in range(count)
+  ]
 
 
 def join(processes: list[subprocess.Popen], *, limit: float = 120, code: int = 0) -> list[tuple[str, str]]:

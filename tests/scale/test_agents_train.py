@@ -8,7 +8,7 @@ import pytest
 
 from tests.scale.processes import join, spawn
 
-PROGRAM = textwrap.dedent('''
+PROGRAM = textwrap.dedent("""
   import dataclasses, os, pathlib, sys
   from core import mesh
   many = int(os.environ['PROCESSES'])
@@ -24,7 +24,7 @@ PROGRAM = textwrap.dedent('''
   smoke = train.CONFIGS['smoke']
   train.main(dataclasses.replace(smoke, updates=2, accumulate=2, eval_every=1), pathlib.Path(sys.argv[1]))
   assert [s._cache_size() for s in steps] == [1, 1]  # demonstrations, and all updates of all stages
-''')
+""")
 # Sampled tokens and what tools say to them must agree exactly, sums of floats nearly.
 EXACT = ('reward', 'tokens', 'turns', 'calls', 'calls_failed', 'roc_groups', 'heldout_accuracy', 'stage')
 CLOSE = {'loss': 1e-4, 'entropy': 1e-4, 'grad_norm': 1e-3, 'sampler_gap': 1e-4}
@@ -44,5 +44,6 @@ def test_four_devices_and_two_processes_train_as_one(tmp_path):
     other = _run(tmp_path / name, **options)
     for key in (*EXACT, *CLOSE):
       tolerance = CLOSE.get(key, 1e-6)
-      np.testing.assert_allclose([m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance,
-                                 err_msg=f'{name} {key}')
+      np.testing.assert_allclose(
+        [m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance, err_msg=f'{name} {key}'
+      )

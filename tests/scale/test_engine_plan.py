@@ -19,8 +19,9 @@ pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'
 @pytest.mark.parametrize('program', ['decode', 'prefill'])
 def test_device_programs_compile(program, monkeypatch):
   tiny = configs.CONFIGS['tiny']
-  language = dataclasses.replace(tiny.language, width=4096, heads=8, kv_heads=4, head_dim=128, mlp_width=768,
-                                 vocab=4096, depth=4, tied=False)
+  language = dataclasses.replace(
+    tiny.language, width=4096, heads=8, kv_heads=4, head_dim=128, mlp_width=768, vocab=4096, depth=4, tied=False
+  )
   monkeypatch.setitem(configs.CONFIGS, 'small', dataclasses.replace(tiny, language=language))
   room = Room(slots=64, pages=512, page_size=128, segment=8, chunk=64)
   config = plan.Config('small', program, room, mesh=mesh.Shape(model=4))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scale.processes import join, spawn
 
-PROGRAM = textwrap.dedent('''
+PROGRAM = textwrap.dedent("""
   import dataclasses, os, pathlib, sys
   from core import mesh
   many = int(os.environ['PROCESSES'])
@@ -19,7 +19,7 @@ PROGRAM = textwrap.dedent('''
   config = dataclasses.replace(train.CONFIGS['tiny'], batch=4, steps=6, accumulate=2, heldout_rows=4,
                                optim=Optim(lr=3e-3))
   train.main(config, pathlib.Path(sys.argv[1]))
-''')
+""")
 
 
 @pytest.mark.slow

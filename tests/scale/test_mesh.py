@@ -62,8 +62,9 @@ print(json.dumps({'split': split, 'loss': gap(l1, l8), 'logits': gap(z1, z8) / f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('case, fixture', [('dense', '300m-qwen3'), ('expert', '6b-qwen3_moe'),
-                                           ('expert', '6b-gpt_oss-even')])
+@pytest.mark.parametrize(
+  'case, fixture', [('dense', '300m-qwen3'), ('expert', '6b-qwen3_moe'), ('expert', '6b-gpt_oss-even')]
+)
 def test_eight_devices_equal_one(case, fixture, tmp_path):
   folder = ROOT / 'tests' / 'parity' / 'fixtures' / fixture
   if fixture.endswith('-even'):
@@ -78,6 +79,7 @@ def test_eight_devices_equal_one(case, fixture, tmp_path):
 def even(source: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """GPT-OSS with as many experts as an expert axis divides: the fifth of the stored model's is left out."""
   from safetensors.numpy import load_file, save_file
+
   tensors = load_file(source / 'model.safetensors')
   for name, w in tensors.items():
     if '.experts.' in name or '.router.' in name:

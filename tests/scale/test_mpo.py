@@ -28,8 +28,10 @@ for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh
 @pytest.mark.slow
 def test_eight_devices_equal_one(tmp_path):
   join(spawn(SCRIPT, str(tmp_path), devices=8), limit=600)
-  one, eight = ([json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
-                for name in ('one', 'eight'))
+  one, eight = (
+    [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+    for name in ('one', 'eight')
+  )
   for a, b in zip(one, eight):
     for key in ('loss', 'preference', 'quality', 'generation', 'shift', 'grad_norm'):
       assert a[key] == pytest.approx(b[key], rel=1e-5, abs=2e-6), key

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scale.processes import join, spawn
 
-PROGRAM = textwrap.dedent('''
+PROGRAM = textwrap.dedent("""
   import os, sys, time
   sys.modules['torch'] = None                # tensorboardX would load it, where there is one, and not use it
   import grain, jax, jax.numpy as jnp, numpy as np, optax
@@ -53,7 +53,7 @@ PROGRAM = textwrap.dedent('''
     whole = {k: mesh.to_local(v) for k, v in state.params.items()}
   if jax.process_index() == 0:
     np.savez(workdir + '/w.npz', **whole)
-''')
+""")
 STEPS = '12'
 
 
@@ -97,7 +97,7 @@ def test_two_processes_train_as_one_through_a_stop(alone, tmp_path):
   check_equal(alone, tmp_path)
 
 
-ROWS = textwrap.dedent('''
+ROWS = textwrap.dedent("""
   import os
   import jax, numpy as np
   from core import mesh
@@ -129,7 +129,7 @@ ROWS = textwrap.dedent('''
   deal = np.arange(3) * 2 + me
   for want in (range(0, 6), range(0, 4), range(1, 2), range(2, 3), range(3, 6)):
     equal(mesh.to_local(mesh.dealt(deal, want, spread)), want)
-''')
+""")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scale.processes import join, spawn
 
-PROGRAM = textwrap.dedent('''
+PROGRAM = textwrap.dedent("""
   import dataclasses, json, os
   from core import mesh
   many = int(os.environ['PROCESSES'])
@@ -44,7 +44,7 @@ PROGRAM = textwrap.dedent('''
   e.scheduler.prefixes.clear()
   print(json.dumps({'tokens': [(c.id, c.tokens.tolist()) for c in done], 'logp': logp, 'free': e.scheduler.pool.free,
                     'preempted': e.scheduler.preempted}))
-''')
+""")
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_an_engine_over_two_processes_samples_as_one():
   assert pair[0]['free'] == alone['free'] == 30 and pair[0]['preempted'] == alone['preempted'] > 0
 
 
-BESIDE = textwrap.dedent('''
+BESIDE = textwrap.dedent("""
   import os
   from core import mesh
   mesh.start(os.environ['COORDINATOR'], 2, int(os.environ['PROCESS']))
@@ -78,7 +78,7 @@ BESIDE = textwrap.dedent('''
   assert q.matrix.is_fully_addressable and q.matrix.sharding.shard_shape(q.matrix.shape) == (2 * 24, 64)
   np.testing.assert_array_equal(dense(q), mesh.to_local(trained.blocks.attn.q)[1])
   np.testing.assert_array_equal(laid.embed, mesh.to_local(trained.embed))
-''')
+""")
 
 
 @pytest.mark.slow

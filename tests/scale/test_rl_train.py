@@ -8,7 +8,7 @@ import pytest
 
 from tests.scale.processes import join, spawn
 
-PROGRAM = textwrap.dedent('''
+PROGRAM = textwrap.dedent("""
   import dataclasses, operator, os, pathlib, sys
   from core import mesh
   many = int(os.environ['PROCESSES'])
@@ -34,7 +34,7 @@ PROGRAM = textwrap.dedent('''
   update.make_step = watched
   train.main(config, folder)
   assert steps[0]._cache_size() == 1  # of all updates
-''')
+""")
 
 
 def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
@@ -46,12 +46,16 @@ def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
 def test_four_devices_and_two_processes_train_as_one(tmp_path):
   one = _run(tmp_path / 'one')
   assert all(m['grad_norm'] > 0.01 and m['reward'] > 0 for m in one)
-  for name, options in (('devices', {'devices': 4}), ('processes', {'count': 2}),
-                        ('one engine over processes', {'count': 2, 'mode': 'shared'})):
+  for name, options in (
+    ('devices', {'devices': 4}),
+    ('processes', {'count': 2}),
+    ('one engine over processes', {'count': 2, 'mode': 'shared'}),
+  ):
     other = _run(tmp_path / name, **options)
     for key, tolerance in (('reward', 0), ('answer_length', 0), ('loss', 1e-5), ('entropy', 1e-5), ('grad_norm', 1e-4)):
-      np.testing.assert_allclose([m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance,
-                                 err_msg=f'{name} {key}')
+      np.testing.assert_allclose(
+        [m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance, err_msg=f'{name} {key}'
+      )
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'
 def small(monkeypatch):
   """The tiny model with heads of 64, which splash takes, and a key head for every second query head."""
   tiny = configs.CONFIGS['tiny']
-  made = dataclasses.replace(tiny, vision=dataclasses.replace(tiny.vision, heads=1),
-                             language=dataclasses.replace(tiny.language, head_dim=64))
+  made = dataclasses.replace(
+    tiny, vision=dataclasses.replace(tiny.vision, heads=1), language=dataclasses.replace(tiny.language, head_dim=64)
+  )
   monkeypatch.setitem(configs.CONFIGS, 'small', made)
   return Config('small', batch=8, length=256, tiles=2)
 
@@ -43,7 +44,8 @@ def test_training_step_compiles(small, topology, axes):
   # The weights: every matrix is split, by as much as its sharding says.
   weights = program.kinds['weights']
   assert made.by_kind['weights'] == sum(
-      4 * math.prod(w.sharding.shard_shape(w.shape)) for w in jax.tree.leaves(weights))
+    4 * math.prod(w.sharding.shard_shape(w.shape)) for w in jax.tree.leaves(weights)
+  )
   whole = 4 * sum(w.size for w in jax.tree.leaves(weights))
   assert whole / 4 <= made.by_kind['weights'] < whole / 2
   assert made.by_kind['optimiser state'] == pytest.approx(2 * made.by_kind['weights'], abs=64)
@@ -66,8 +68,9 @@ def test_policy_update_compiles(small):
   """Answers on more devices than there are prompts; long enough for splash to join them to their prompts."""
   chip, _ = chips.parse('v5p:2x2x1')
   on = mesh_lib.make(data=2, expert=2, devices=chips.devices('v5p:2x2x1'))
-  config = dataclasses.replace(CONFIGS['8b_gspo'], model='small', prompts=64, group=4, accumulate=2, prompt_length=256,
-                               tiles=2, max_new=1152)
+  config = dataclasses.replace(
+    CONFIGS['8b_gspo'], model='small', prompts=64, group=4, accumulate=2, prompt_length=256, tiles=2, max_new=1152
+  )
   program = gspo.plan_step(config, on)
   compiled = aot.compile_step(program, on)
   made = report.make('', program, on, chip, compiled)

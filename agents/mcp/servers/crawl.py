@@ -1,6 +1,6 @@
 """An MCP server that reads web pages as Markdown.
 
-    python -m agents.mcp.servers.crawl
+python -m agents.mcp.servers.crawl
 """
 
 import argparse
@@ -36,11 +36,13 @@ def build(*, private: bool = False, get=fetch) -> MCPServer:
 
     Long pages come in pieces: `start` is the character to begin at, as the end of a piece says.
     """
+
     def work() -> str:
       try:
         return readable(get(url, private=private))
       except (FetchError, documents.DocumentError, RecursionError, LookupError) as error:
         raise ToolError(str(error) or type(error).__name__) from None
+
     return documents.piece(await anyio.to_thread.run_sync(work, abandon_on_cancel=True), start, PIECE)
 
   server.add_tool(crawl_page, structured_output=False)

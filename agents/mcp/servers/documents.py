@@ -1,6 +1,6 @@
 """An MCP server that reads files under one folder: pdf, docx, pptx, xlsx, csv, html, images, archives, text.
 
-    python -m agents.mcp.servers.documents --root=attachments
+python -m agents.mcp.servers.documents --root=attachments
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """An MCP server that runs Python in the sandbox. Nothing runs outside it.
 
-    python -m agents.mcp.servers.python --workers=4
+python -m agents.mcp.servers.python --workers=4
 """
 
 import argparse
@@ -63,6 +63,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('--workers', type=int, default=4, help='programs at a time')
   options = parser.parse_args(argv)
   from agents.sandbox import Pool as Sandbox
+
   with contextlib.closing(Sandbox(options.workers)) as pool:
     build(pool).run()
 

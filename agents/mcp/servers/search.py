@@ -1,7 +1,7 @@
 """An MCP server that searches: a SearxNG instance, or a file of documents on this machine.
 
-    python -m agents.mcp.servers.search --searx=http://127.0.0.1:8080
-    python -m agents.mcp.servers.search --corpus=passages.jsonl        # {"title", "text", "url"?} a line
+python -m agents.mcp.servers.search --searx=http://127.0.0.1:8080
+python -m agents.mcp.servers.search --corpus=passages.jsonl        # {"title", "text", "url"?} a line
 """
 
 import argparse
@@ -45,6 +45,7 @@ class Searx:
 
   def __init__(self, url: str, *, transport=None):
     import httpx
+
     self._url, self._http = url.rstrip('/'), httpx
     self._client = httpx.Client(timeout=TIMEOUT, transport=transport)
 
@@ -64,6 +65,7 @@ class Corpus:
 
   def __init__(self, path: str | os.PathLike):
     from sklearn.feature_extraction.text import TfidfVectorizer
+
     self._hits, texts = [], []
     for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
       row = parse_json(line) if line.strip() else None

@@ -41,17 +41,33 @@ def half():
   os._exit(0)
 
 
-PICTURE = {'content': [{'type': 'text', 'text': 'seen'}, {'type': 'image', 'data': 'AAAA', 'mimeType': 'image/png'},
-                       {'type': 'text', 'text': 'end'}]}
-TOOLS = {'echo': lambda text_: text(text_), 'junk': junk, 'binary': binary, 'flood': flood, 'half': half,
-         'close': close, 'wrong': lambda: {'content': 'no list'}, 'surrogate': lambda: text('\ud800'),
-         'picture': lambda: PICTURE}
+PICTURE = {
+  'content': [
+    {'type': 'text', 'text': 'seen'},
+    {'type': 'image', 'data': 'AAAA', 'mimeType': 'image/png'},
+    {'type': 'text', 'text': 'end'},
+  ]
+}
+TOOLS = {
+  'echo': lambda text_: text(text_),
+  'junk': junk,
+  'binary': binary,
+  'flood': flood,
+  'half': half,
+  'close': close,
+  'wrong': lambda: {'content': 'no list'},
+  'surrogate': lambda: text('\ud800'),
+  'picture': lambda: PICTURE,
+}
 
 
 def answer(method, params):
   if method == 'initialize':
-    return {'protocolVersion': params['protocolVersion'], 'capabilities': {'tools': {}},
-            'serverInfo': {'name': 'raw', 'version': '0'}}
+    return {
+      'protocolVersion': params['protocolVersion'],
+      'capabilities': {'tools': {}},
+      'serverInfo': {'name': 'raw', 'version': '0'},
+    }
   if method == 'tools/list':
     return {'tools': [{'name': name, 'inputSchema': {'type': 'object'}} for name in TOOLS]}
   if method == 'tools/call':

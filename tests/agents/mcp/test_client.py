@@ -114,9 +114,14 @@ def test_restarts_are_bounded():
     assert 'failed too often' in tools.call('echo', {'text': 'x'}, 30.0).text
 
 
-@pytest.mark.parametrize(('server', 'message'), [
-    (bad('--exit'), 'bad: '), (bad('--deaf'), 'did not start within 3 s'),
-    (StdioServerParameters(command='/nonexistent/server'), 'nonexistent')])
+@pytest.mark.parametrize(
+  ('server', 'message'),
+  [
+    (bad('--exit'), 'bad: '),
+    (bad('--deaf'), 'did not start within 3 s'),
+    (StdioServerParameters(command='/nonexistent/server'), 'nonexistent'),
+  ],
+)
 def test_a_server_that_does_not_start_is_named(server, message):
   with pytest.raises(ServerFailed, match=message):
     McpTools({'bad': server}, start_seconds=3.0)

@@ -19,25 +19,30 @@ from agents.mcp.servers import python as python_server
 
 def ask(server, tool, **arguments):
   """(text or part, failed) of one call by the SDK's client."""
+
   async def go():
     async with Client(server) as client:
       got = await client.call_tool(tool, arguments)
       return [p.text if p.type == 'text' else p for p in got.content], got.is_error
+
   return asyncio.run(go())
 
 
 def make_docx(path):
   import docx
+
   doc = docx.Document()
   doc.add_heading('Report', 1)
   doc.add_paragraph('Warm words.')
   table = doc.add_table(2, 2)
-  for i, cell in enumerate(c for row in table.rows for c in row.cells): cell.text = f'c{i}'
+  for i, cell in enumerate(c for row in table.rows for c in row.cells):
+    cell.text = f'c{i}'
   doc.save(path)
 
 
 def make_pptx(path):
   import pptx
+
   deck = pptx.Presentation()
   slide = deck.slides.add_slide(deck.slide_layouts[1])
   slide.shapes.title.text, slide.placeholders[1].text = 'Title', 'Bullet'
@@ -47,6 +52,7 @@ def make_pptx(path):
 
 def make_xlsx(path):
   import openpyxl
+
   book = openpyxl.Workbook()
   book.active.append(['name', 'n'])
   book.active.append(['a|b', 5])
@@ -56,10 +62,16 @@ def make_xlsx(path):
 def make_pdf(path):
   import pypdf
   from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
   writer = pypdf.PdfWriter()
   page = writer.add_blank_page(200, 200)
-  font = DictionaryObject({NameObject('/Type'): NameObject('/Font'), NameObject('/Subtype'): NameObject('/Type1'),
-                           NameObject('/BaseFont'): NameObject('/Helvetica')})
+  font = DictionaryObject(
+    {
+      NameObject('/Type'): NameObject('/Font'),
+      NameObject('/Subtype'): NameObject('/Type1'),
+      NameObject('/BaseFont'): NameObject('/Helvetica'),
+    }
+  )
   page[NameObject('/Resources')] = DictionaryObject({NameObject('/Font'): DictionaryObject({NameObject('/F1'): font})})
   stream = DecodedStreamObject()
   stream.set_data(b'BT /F1 12 Tf 20 100 Td (Page of words) Tj ET')
@@ -67,16 +79,25 @@ def make_pdf(path):
   writer.write(path)
 
 
-MAKERS = {'a.docx': make_docx, 'a.pptx': make_pptx, 'a.xlsx': make_xlsx, 'a.pdf': make_pdf,
-          'a.png': lambda path: Image.new('RGB', (30, 20), 'red').save(path),
-          'a.csv': lambda path: path.write_text('x,y\n"1,5",2\n'),
-          'a.html': lambda path: path.write_text('<title>T</title><script>evil()</script><h2>H</h2><p>a <b>b</b></p>'),
-          'long.txt': lambda path: path.write_text('0123456789' * 10_000)}
-WANTED = {'a.docx': '# Report\n\nWarm words.\n\n| c0 | c1 |\n| --- | --- |\n| c2 | c3 |',
-          'a.pptx': '## Slide 1\nTitle\nBullet\nNotes: say this', 'a.pdf': '## Page 1\nPage of words',
-          'a.xlsx': '## Sheet Sheet\n| name | n |\n| --- | --- |\n| a\\|b | 5 |',
-          'a.png': '[image: PNG, 30 x 20 pixels, RGB]', 'a.csv': '| x | y |\n| --- | --- |\n| 1,5 | 2 |',
-          'a.html': '# T\n\n## H\n\na **b**'}
+MAKERS = {
+  'a.docx': make_docx,
+  'a.pptx': make_pptx,
+  'a.xlsx': make_xlsx,
+  'a.pdf': make_pdf,
+  'a.png': lambda path: Image.new('RGB', (30, 20), 'red').save(path),
+  'a.csv': lambda path: path.write_text('x,y\n"1,5",2\n'),
+  'a.html': lambda path: path.write_text('<title>T</title><script>evil()</script><h2>H</h2><p>a <b>b</b></p>'),
+  'long.txt': lambda path: path.write_text('0123456789' * 10_000),
+}
+WANTED = {
+  'a.docx': '# Report\n\nWarm words.\n\n| c0 | c1 |\n| --- | --- |\n| c2 | c3 |',
+  'a.pptx': '## Slide 1\nTitle\nBullet\nNotes: say this',
+  'a.pdf': '## Page 1\nPage of words',
+  'a.xlsx': '## Sheet Sheet\n| name | n |\n| --- | --- |\n| a\\|b | 5 |',
+  'a.png': '[image: PNG, 30 x 20 pixels, RGB]',
+  'a.csv': '| x | y |\n| --- | --- |\n| 1,5 | 2 |',
+  'a.html': '# T\n\n## H\n\na **b**',
+}
 
 
 @pytest.fixture(scope='module')
@@ -109,14 +130,16 @@ def test_long_documents_come_in_pieces_and_images_as_images(folder):
   (text,), failed = ask(server, 'read_document', path='long.txt')
   assert not failed and text.endswith('\n[characters 0 to 30000 of 100000; go on with start=30000]')
   assert ask(server, 'read_document', path='long.txt', start=99_995)[0] == [
-      '56789\n[characters 99995 to 100000 of 100000]']
+    '56789\n[characters 99995 to 100000 of 100000]'
+  ]
   (picture,), _ = ask(server, 'view_image', path='a.png')
   assert (picture.type, picture.mime_type) == ('image', 'image/png')
   assert ask(server, 'view_image', path='a.csv')[1]
 
 
-@pytest.mark.parametrize('path', ['../secret.txt', '/etc/passwd', 'link', 'no such file', '.', 'a\0b', 'x' * 5000,
-                                  'up/../../secret.txt'])
+@pytest.mark.parametrize(
+  'path', ['../secret.txt', '/etc/passwd', 'link', 'no such file', '.', 'a\0b', 'x' * 5000, 'up/../../secret.txt']
+)
 def test_nothing_outside_the_folder_is_read(path, folder, tmp_path):
   inner = tmp_path / 'root'
   inner.mkdir()
@@ -128,6 +151,7 @@ def test_nothing_outside_the_folder_is_read(path, folder, tmp_path):
 
 def bomb():
   import zipfile
+
   out = io.BytesIO()
   with zipfile.ZipFile(out, 'w', zipfile.ZIP_DEFLATED) as archive:
     archive.writestr('[Content_Types].xml', b' ' * (documents.MAX_UNPACKED + 1))
@@ -178,8 +202,10 @@ def test_python_goes_to_the_pool_and_comes_back_as_text():
 
 
 def test_a_corpus_is_searched(tmp_path):
-  rows = [{'title': 'Foxes', 'text': 'The red fox is small.', 'url': 'u1'},
-          {'title': 'Whales', 'text': 'Blue whales sing.'}]
+  rows = [
+    {'title': 'Foxes', 'text': 'The red fox is small.', 'url': 'u1'},
+    {'title': 'Whales', 'text': 'Blue whales sing.'},
+  ]
   path = tmp_path / 'c.jsonl'
   path.write_text('\n'.join(map(json.dumps, rows)))
   server = search.build(search.Corpus(path))
@@ -204,8 +230,11 @@ def test_searx_results_are_read_and_cut():
   assert hits == [search.Hit('T', 'u', 'c' * 500), search.Hit('', '', '')]
 
 
-HOSTS = {'good.example': ['93.184.216.34'], 'inside.example': ['10.0.0.5'],
-         'both.example': ['93.184.216.34', '127.0.0.1']}
+HOSTS = {
+  'good.example': ['93.184.216.34'],
+  'inside.example': ['10.0.0.5'],
+  'both.example': ['93.184.216.34', '127.0.0.1'],
+}
 
 
 def fetch(handler, url='http://good.example/a', **options):
@@ -215,23 +244,37 @@ def fetch(handler, url='http://good.example/a', **options):
 
 def test_a_page_is_fetched_from_the_address_that_was_checked():
   seen = []
+
   def handler(request):
     seen.append((str(request.url), request.headers['host'], request.extensions['sni_hostname']))
     if request.url.path == '/a':
       return httpx.Response(302, headers={'location': '/b?q=1#part'})
     return httpx.Response(200, html='<p>hello')
+
   page = fetch(handler)
   assert (page.url, page.kind, page.body) == ('http://good.example/b?q=1#part', 'text/html', b'<p>hello')
-  assert seen == [('http://93.184.216.34/a', 'good.example', 'good.example'),
-                  ('http://93.184.216.34/b?q=1', 'good.example', 'good.example')]
+  assert seen == [
+    ('http://93.184.216.34/a', 'good.example', 'good.example'),
+    ('http://93.184.216.34/b?q=1', 'good.example', 'good.example'),
+  ]
 
 
-@pytest.mark.parametrize(('url', 'message'), [
-    ('http://127.0.0.1/', 'not a public host'), ('http://[::1]/', 'not a public host'),
-    ('http://169.254.169.254/latest', 'not a public host'), ('http://inside.example/', 'not a public host'),
-    ('http://both.example/', 'not a public host'), ('http://[::ffff:10.0.0.1]/', 'not a public host'),
-    ('file:///etc/passwd', 'expected an address'), ('ftp://good.example/', 'expected an address'),
-    ('http://', 'expected an address'), ('http://a:b/', 'not an address'), ('nonsense', 'expected an address')])
+@pytest.mark.parametrize(
+  ('url', 'message'),
+  [
+    ('http://127.0.0.1/', 'not a public host'),
+    ('http://[::1]/', 'not a public host'),
+    ('http://169.254.169.254/latest', 'not a public host'),
+    ('http://inside.example/', 'not a public host'),
+    ('http://both.example/', 'not a public host'),
+    ('http://[::ffff:10.0.0.1]/', 'not a public host'),
+    ('file:///etc/passwd', 'expected an address'),
+    ('ftp://good.example/', 'expected an address'),
+    ('http://', 'expected an address'),
+    ('http://a:b/', 'not an address'),
+    ('nonsense', 'expected an address'),
+  ],
+)
 def test_hosts_inside_the_network_and_other_schemes_are_refused(url, message):
   asked = []
   handler = lambda request: asked.append(request) or httpx.Response(200)
@@ -258,6 +301,7 @@ def test_pages_are_read_as_markdown_and_failures_say_why():
     if url == 'bad':
       raise web.FetchError('bad: status 404')
     return web.Page(url, 'text/html', b'<title>T</title><p>' + b'word ' * 10_000, '')
+
   text, failed = ask(crawl.build(get=get), 'crawl_page', url='good')
   assert not failed and text[0].startswith('# T\n\nword word') and 'go on with start=30000' in text[0]
   text, failed = ask(crawl.build(get=get), 'crawl_page', url='bad')

@@ -50,9 +50,11 @@ def test_search_is_cosine_with_ties_in_order_of_writing():
 def test_a_scorer_ranks_the_nearest_by_question_and_plan():
   bank = filled()
   seen = []
+
   def scorer(query, cases):
     seen.append((query, cases))
     return np.arange(len(cases), dtype=float)
+
   found = bank.search('capital of Spain', 2, scorer=scorer, prefilter=3)
   near = [f.case for f in bank.search('capital of Spain', 3)]
   assert [f.case for f in found] == [near[2], near[1]] and [f.score for f in found] == [2, 1]
@@ -82,11 +84,19 @@ def test_writing_again_replaces_and_text_is_encoded_once():
   assert bank.add('capital of France', '{}', 1, run='other').id > 4
 
 
-@pytest.mark.parametrize(('call', 'message'), [
-    (lambda b: b.add('a', '', 2), 'reward 2'), (lambda b: b.add('a', '', float('nan')), 'reward nan'),
-    (lambda b: b.add(' ', '', 1), 'expected some text'), (lambda b: b.add('a', '', '1'), "reward '1'"),
-    (lambda b: b.update(9, reward=1), 'case 9'), (lambda b: b.delete(9), 'case 9'), (lambda b: b.get(9), 'case 9'),
-    (lambda b: b.update(1, reward=-1), 'reward -1')])
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda b: b.add('a', '', 2), 'reward 2'),
+    (lambda b: b.add('a', '', float('nan')), 'reward nan'),
+    (lambda b: b.add(' ', '', 1), 'expected some text'),
+    (lambda b: b.add('a', '', '1'), "reward '1'"),
+    (lambda b: b.update(9, reward=1), 'case 9'),
+    (lambda b: b.delete(9), 'case 9'),
+    (lambda b: b.get(9), 'case 9'),
+    (lambda b: b.update(1, reward=-1), 'reward -1'),
+  ],
+)
 def test_bad_writes_are_refused_and_change_nothing(call, message):
   bank = filled()
   before = bank.digest()
@@ -107,8 +117,10 @@ def test_processes_share_one_file_and_see_each_other_s_writes(tmp_path):
     assert bank.search('task') == []
     context = multiprocessing.get_context('spawn')
     writers = [context.Process(target=write_many, args=(str(path), name, 20)) for name in 'ab']
-    for writer in writers: writer.start()
-    for writer in writers: writer.join()
+    for writer in writers:
+      writer.start()
+    for writer in writers:
+      writer.join()
     assert [w.exitcode for w in writers] == [0, 0]
     assert len(bank.search('task', 100)) == 40
     bank.delete(bank.search('task a 7', 1)[0].case.id)
@@ -159,17 +171,30 @@ def test_export_and_import_give_the_same_bank(form, tmp_path):
 
 
 def test_lines_of_others_are_read_tolerantly_and_reported(tmp_path):
-  lines = [json.dumps({'question': 'a', 'plan': PLAN, 'reward': 1}), '', 'junk', '[1]',
-           json.dumps({'case': 'b', 'plan': '', 'case_label': 'negative'}),
-           json.dumps({'key words': 'c', 'value': 'do it'}), json.dumps({'question': 'd', 'reward': 'high'}),
-           json.dumps({'case': 'e', 'plan': '', 'case_label': 'unknown'}), json.dumps({'question': 5, 'reward': 1}),
-           json.dumps({'question': 'a', 'plan': {'plan': []}, 'reward': 0}), '{"question": "cut', '[' * 10**5]
+  lines = [
+    json.dumps({'question': 'a', 'plan': PLAN, 'reward': 1}),
+    '',
+    'junk',
+    '[1]',
+    json.dumps({'case': 'b', 'plan': '', 'case_label': 'negative'}),
+    json.dumps({'key words': 'c', 'value': 'do it'}),
+    json.dumps({'question': 'd', 'reward': 'high'}),
+    json.dumps({'case': 'e', 'plan': '', 'case_label': 'unknown'}),
+    json.dumps({'question': 5, 'reward': 1}),
+    json.dumps({'question': 'a', 'plan': {'plan': []}, 'reward': 0}),
+    '{"question": "cut',
+    '[' * 10**5,
+  ]
   (tmp_path / 'b.jsonl').write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(lines).encode())
   bank = CaseBank(':memory:')
   got = import_jsonl(bank, tmp_path / 'b.jsonl')
   assert got.cases == 4 and [number for number, _ in got.skipped] == [3, 4, 7, 8, 9, 11, 12]
   assert [(c.task, c.reward, c.plan) for c in bank.cases()] == [
-      ('a', 1, PLAN), ('b', 0, ''), ('c', 1, 'do it'), ('a', 0, '{"plan": []}')]
+    ('a', 1, PLAN),
+    ('b', 0, ''),
+    ('c', 1, 'do it'),
+    ('a', 0, '{"plan": []}'),
+  ]
 
 
 @settings(max_examples=40, deadline=None)

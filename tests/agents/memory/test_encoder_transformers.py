@@ -11,16 +11,27 @@ from agents.memory.encoders import HashEncoder, SentenceEncoder
 from core.tokenizers import byte_tokenizer
 from core.weights import CheckpointError
 
-SIZES = {'vocab_size': 300, 'hidden_size': 24, 'num_hidden_layers': 3, 'num_attention_heads': 4,
-         'intermediate_size': 52, 'max_position_embeddings': 40, 'type_vocab_size': 2, 'layer_norm_eps': 1e-7}
+SIZES = {
+  'vocab_size': 300,
+  'hidden_size': 24,
+  'num_hidden_layers': 3,
+  'num_attention_heads': 4,
+  'intermediate_size': 52,
+  'max_position_embeddings': 40,
+  'type_vocab_size': 2,
+  'layer_norm_eps': 1e-7,
+}
 
 
 def reference(kind, folder=None, **changes):
   """A transformers encoder whose every weight, norms included, is drawn anew."""
   import torch
   import transformers
-  config, model = {'bert': (transformers.BertConfig, transformers.BertModel),
-                   'roberta': (transformers.RobertaConfig, transformers.RobertaModel)}[kind]
+
+  config, model = {
+    'bert': (transformers.BertConfig, transformers.BertModel),
+    'roberta': (transformers.RobertaConfig, transformers.RobertaModel),
+  }[kind]
   pad = {'pad_token_id': 1} if kind == 'roberta' else {}
   net = model(config(**SIZES, **pad, **changes)).eval()
   generator = torch.Generator().manual_seed(0)
@@ -43,6 +54,7 @@ def batch(kind):
 @pytest.mark.parametrize('kind', ['bert', 'roberta'])
 def test_equals_transformers(kind, tmp_path):
   import torch
+
   net = reference(kind, tmp_path)
   tokens, mask = batch(kind)
   with torch.no_grad():
@@ -53,8 +65,9 @@ def test_equals_transformers(kind, tmp_path):
   pooled = np.asarray(bert.embed(params, config, tokens, mask, 'pooler'))
   np.testing.assert_allclose(pooled, want.pooler_output.numpy(), atol=2e-5)
   state, weight = want.last_hidden_state.numpy(), mask[..., None]
-  np.testing.assert_allclose(bert.embed(params, config, tokens, mask, 'mean'),
-                             (state * weight).sum(1) / weight.sum(1), atol=2e-5)
+  np.testing.assert_allclose(
+    bert.embed(params, config, tokens, mask, 'mean'), (state * weight).sum(1) / weight.sum(1), atol=2e-5
+  )
   np.testing.assert_allclose(bert.embed(params, config, tokens, mask, 'cls'), state[:, 0], atol=2e-5)
 
 
@@ -63,6 +76,7 @@ def test_equals_transformers(kind, tmp_path):
 def test_a_pre_training_checkpoint_loads_without_its_heads_and_saves_back(kind, tmp_path):
   import transformers
   from safetensors.numpy import load_file
+
   model = {'bert': transformers.BertForMaskedLM, 'roberta': transformers.RobertaForMaskedLM}[kind]
   net = model(reference(kind).config).eval()
   net.save_pretrained(tmp_path / 'a', safe_serialization=True)
@@ -80,8 +94,19 @@ def tiny_folder(folder, **pooling):
   import jax
 
   from core import params as params_lib
-  config = bert.Config(vocab=260, width=16, depth=2, heads=2, mlp_width=24, positions=32, types=1, norm_eps=1e-5,
-                       first_position=0, pooler=True)
+
+  config = bert.Config(
+    vocab=260,
+    width=16,
+    depth=2,
+    heads=2,
+    mlp_width=24,
+    positions=32,
+    types=1,
+    norm_eps=1e-5,
+    first_position=0,
+    pooler=True,
+  )
   bert.save(folder, config, params_lib.init(jax.random.key(0), bert.spec(config)))
   byte_tokenizer(['<pad>', '<eos>'], pad='<pad>', eos='<eos>').save_pretrained(folder)
   if pooling:

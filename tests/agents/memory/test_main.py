@@ -13,7 +13,7 @@ def bank(tmp_path, n=12):
   with CaseBank(path) as bank:
     cases = [bank.add(f'task {i}', f'plan {i}', i % 2, key=f'k{i}') for i in range(n)]
     for i in range(40):
-      bank.add_uses(f'query {i}', cases[i % n:i % n + 1], float(i % 2), key=f'q{i}')
+      bank.add_uses(f'query {i}', cases[i % n : i % n + 1], float(i % 2), key=f'q{i}')
   return str(path)
 
 
@@ -40,10 +40,16 @@ def test_a_selector_is_trained_and_saved(tmp_path, capsys):
   assert config.width == 256 and selector.version(state) in out
 
 
-@pytest.mark.parametrize(('argv', 'message'), [
-    (['show', '{bank}', '99'], 'case 99'), (['list', 'none.sqlite'], 'no such file'),
-    (['edit', '{bank}', '1', '--reward=7'], 'reward 7'), (['import', '{bank}', 'none.jsonl'], 'none.jsonl'),
-    (['snapshot', '{bank}', '{bank}'], 'never written over')])
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    (['show', '{bank}', '99'], 'case 99'),
+    (['list', 'none.sqlite'], 'no such file'),
+    (['edit', '{bank}', '1', '--reward=7'], 'reward 7'),
+    (['import', '{bank}', 'none.jsonl'], 'none.jsonl'),
+    (['snapshot', '{bank}', '{bank}'], 'never written over'),
+  ],
+)
 def test_what_cannot_be_done_is_one_line(argv, message, tmp_path, capsys):
   path = bank(tmp_path)
   assert main([a.format(bank=path) for a in argv]) == 1

@@ -16,8 +16,11 @@ CONFIG = selector.Config(width=6, hidden=8, dropout=0.0)
 
 def random_batch(seed=0, n=5):
   rng = np.random.default_rng(seed)
-  return selector.Batch(*(rng.normal(size=(n, 6)).astype(np.float32) for _ in range(2)),
-                        rng.integers(0, 2, n).astype(np.float32), rng.random(n).astype(np.float32))
+  return selector.Batch(
+    *(rng.normal(size=(n, 6)).astype(np.float32) for _ in range(2)),
+    rng.integers(0, 2, n).astype(np.float32),
+    rng.random(n).astype(np.float32),
+  )
 
 
 def test_the_loss_is_weighted_cross_entropy_and_its_gradient_that_of_finite_differences():
@@ -49,12 +52,14 @@ def test_cross_entropy_equals_optax_and_pushes_hard_where_squared_error_fades():
 def test_padding_weighs_nothing_and_a_case_s_order_matters():
   b = random_batch()
   grown = jax.tree.map(lambda x: np.concatenate([x, np.full_like(x[:3], 7)]), b).replace(
-      weights=np.concatenate([b.weights, np.zeros(3, np.float32)]))
+    weights=np.concatenate([b.weights, np.zeros(3, np.float32)])
+  )
   state = selector.init(CONFIG)
   one, two = selector.update(state, b, CONFIG)[0], selector.update(state, grown, CONFIG)[0]
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), one.params, two.params)
-  assert not np.allclose(selector.q_values(state.params, b.tasks, b.cases),
-                         selector.q_values(state.params, b.cases, b.tasks))
+  assert not np.allclose(
+    selector.q_values(state.params, b.tasks, b.cases), selector.q_values(state.params, b.cases, b.tasks)
+  )
 
 
 def test_successes_are_weighted_up_and_never_down():
@@ -119,8 +124,14 @@ def ids(found):
 
 def test_reading_is_a_function_of_bank_selector_k_and_seed():
   bank = bank_of()
-  for reading in (Reading(), Reading('random', seed=1), Reading('q'), Reading('q', alpha=0.5, seed=3),
-                  Reading('cosine', balanced=True, k=2), Reading('cosine', void=0.3)):
+  for reading in (
+    Reading(),
+    Reading('random', seed=1),
+    Reading('q'),
+    Reading('q', alpha=0.5, seed=3),
+    Reading('cosine', balanced=True, k=2),
+    Reading('cosine', void=0.3),
+  ):
     first, second = Memory(bank, reading).read('word1 task 4'), Memory(bank, reading).read('word1 task 4')
     assert first == second and first
   draws = {tuple(ids(Memory(bank, Reading('random', seed=s)).read('word1'))) for s in range(20)}
@@ -164,8 +175,9 @@ def test_writing_teaches_the_selector_online_and_says_which_version_chose():
   assert Memory(memory.bank, Reading('cosine')).version() == 'cosine'
 
 
-@pytest.mark.parametrize('change', [{'kind': 'best'}, {'k': -1}, {'alpha': -1}, {'void': 2}, {'bandwidth': 0},
-                                    {'prefilter': 3}])
+@pytest.mark.parametrize(
+  'change', [{'kind': 'best'}, {'k': -1}, {'alpha': -1}, {'void': 2}, {'bandwidth': 0}, {'prefilter': 3}]
+)
 def test_impossible_readings_are_refused(change):
   (name,) = change
   with pytest.raises(ValueError, match=name):

@@ -79,8 +79,9 @@ def test_value_iteration_is_the_value_of_its_own_policy_by_linear_algebra(alpha)
   if alpha == 0:  # and it is the best of all 81 deterministic retrieval policies
     for choice in itertools.product(range(3), repeat=4):
       p = np.asarray(w.model)[np.arange(4), choice]
-      v = np.linalg.solve(np.eye(4) - gamma * np.einsum('sa,sat->st', p, w.transition),
-                          np.sum(p * np.asarray(w.reward), -1))
+      v = np.linalg.solve(
+        np.eye(4) - gamma * np.einsum('sa,sat->st', p, w.transition), np.sum(p * np.asarray(w.reward), -1)
+      )
       assert (v <= value + 1e-8).all()
 
 
@@ -126,9 +127,11 @@ def test_the_void_case_takes_over_as_similarity_fades():
 
 def memory(seed=0):
   rng = np.random.default_rng(seed)
-  return (softq.Kernel(jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(0.2)),
-          softq.Episodes(*map(jnp.asarray, (rng.normal(size=(9, 4)), rng.integers(0, 3, 9), rng.normal(size=9)))),
-          *map(jnp.asarray, (rng.normal(size=(5, 4)), np.array([0, 1, 2, 0, 1]), rng.normal(size=5))))
+  return (
+    softq.Kernel(jnp.asarray(rng.normal(size=(3, 4))), jnp.asarray(0.2)),
+    softq.Episodes(*map(jnp.asarray, (rng.normal(size=(9, 4)), rng.integers(0, 3, 9), rng.normal(size=9)))),
+    *map(jnp.asarray, (rng.normal(size=(5, 4)), np.array([0, 1, 2, 0, 1]), rng.normal(size=5))),
+  )
 
 
 def test_episodic_q_is_a_weighted_mean_and_the_mean_of_all_for_an_unseen_case():
@@ -187,8 +190,9 @@ def test_an_empty_memory_is_worth_nothing_and_empty_entries_count_for_nothing():
   grown = jax.tree.map(lambda x: jnp.concatenate([x, 7 * jnp.ones_like(x[:4])]), episodes)
   grown = grown.replace(cases=grown.cases.at[9:].set(-1))
   for asked in (cases, jnp.full(5, 8)):
-    np.testing.assert_allclose(softq.episodic_q(params, grown, states, asked),
-                               softq.episodic_q(params, episodes, states, asked))
+    np.testing.assert_allclose(
+      softq.episodic_q(params, grown, states, asked), softq.episodic_q(params, episodes, states, asked)
+    )
   empty = grown.replace(cases=jnp.full(13, -1))
   np.testing.assert_array_equal(softq.episodic_q(params, empty, states, cases), 0)
   gradient = jax.grad(lambda p: softq.episodic_q(p, empty, states, cases).sum())(params)
@@ -212,8 +216,11 @@ def test_kernel_control_learns_which_case_suits_which_state():
     rows = jax.random.randint(keys[2], (32,), 0, t + 1)
     d = softq.Episodes(d.states.at[t].set(s[0]), d.cases.at[t].set(case), d.values.at[t].set(y[0]))
     # Each drawn entry is predicted from the others: it must not answer for itself.
-    loss = lambda p: jax.vmap(lambda i: softq.kernel_loss(
-        p, d.replace(cases=d.cases.at[i].set(-1)), d.states[i][None], d.cases[i][None], d.values[i][None]))(rows).mean()
+    loss = lambda p: jax.vmap(
+      lambda i: softq.kernel_loss(
+        p, d.replace(cases=d.cases.at[i].set(-1)), d.states[i][None], d.cases[i][None], d.values[i][None]
+      )
+    )(rows).mean()
     change, moments = optimizer.update(jax.grad(loss)(params), moments)
     params = optax.apply_updates(params, change)
     return (params, softq.soft_copy(target, params, control.keep), moments, d), reward

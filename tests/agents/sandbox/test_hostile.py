@@ -15,14 +15,14 @@ import pytest
 from agents.sandbox import Limits, Pool
 
 LIMITS = Limits(wall=1.5, cpu=2.0, memory=128 * 2**20, tasks=24, disk=16 * 2**20, inodes=256, flood=8 * 2**20)
-IGNORE_ALL = '''
+IGNORE_ALL = """
 import os, signal
 for s in range(1, 65):
   try: signal.signal(s, signal.SIG_IGN)
   except (OSError, ValueError): pass
-'''
+"""
 # Prints ESCAPED if the statement succeeds.
-TRY = '''
+TRY = """
 import ctypes, os, socket, sys
 libc = ctypes.CDLL(None)
 try:
@@ -30,161 +30,210 @@ try:
   print('ESCAPED')
 except (OSError, AssertionError) as error:
   print('held', type(error).__name__)
-'''
+"""
 ENDED = {'ok', 'error', 'timeout', 'memory', 'output'}
 
 # Name: (code, statuses that are right). A code may name {secret}, {folder}, {listener} of the host.
 BOMBS = {
-    'fork bomb': ('import os\nwhile True: os.fork()', {'error', 'timeout'}),
-    'stubborn fork bomb': (IGNORE_ALL + '''
+  'fork bomb': ('import os\nwhile True: os.fork()', {'error', 'timeout'}),
+  'stubborn fork bomb': (
+    IGNORE_ALL
+    + """
 while True:
   try:
     if os.fork() == 0: os.setsid()
   except OSError: pass
-''', {'timeout'}),
-    'memory': ('a = []\nwhile True: a.append(bytearray(2**20))', {'error', 'memory'}),
-    'memory at once': ('bytearray(10**11)', {'error'}),
-    'memory mapped': ('''
+""",
+    {'timeout'},
+  ),
+  'memory': ('a = []\nwhile True: a.append(bytearray(2**20))', {'error', 'memory'}),
+  'memory at once': ('bytearray(10**11)', {'error'}),
+  'memory mapped': (
+    """
 import mmap
 kept = []
 while True:
   kept.append(mmap.mmap(-1, 2**24, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
   kept[-1].write(b'x' * 2**24)
-''', {'error', 'memory'}),
-    'memory shared': ('import mmap\nwhile True: mmap.mmap(-1, 2**24).write(b"x" * 2**24)', {'error', 'memory'}),
-    'memory of a family': ('''
+""",
+    {'error', 'memory'},
+  ),
+  'memory shared': ('import mmap\nwhile True: mmap.mmap(-1, 2**24).write(b"x" * 2**24)', {'error', 'memory'}),
+  'memory of a family': (
+    """
 import os, time
 for _ in range(8):
   if os.fork() == 0:
     a = os.urandom(60 * 2**20)
     time.sleep(60)
 time.sleep(60)
-''', {'memory', 'error'}),
-    'memory file': ('import os\nfd = os.memfd_create("x")\nwhile True: os.write(fd, b"x" * 2**20)', {'error'}),
-    'system v memory': (TRY.format("assert libc.shmget(0, 2**20, 0o1600) >= 0"), {'ok'}),
-    'disk': ('f = open("x", "wb")\nwhile True: f.write(b"x" * 2**20)', {'error'}),
-    'disk in many files': ('''
+""",
+    {'memory', 'error'},
+  ),
+  'memory file': ('import os\nfd = os.memfd_create("x")\nwhile True: os.write(fd, b"x" * 2**20)', {'error'}),
+  'system v memory': (TRY.format('assert libc.shmget(0, 2**20, 0o1600) >= 0'), {'ok'}),
+  'disk': ('f = open("x", "wb")\nwhile True: f.write(b"x" * 2**20)', {'error'}),
+  'disk in many files': (
+    """
 i = 0
 while True:
   i += 1
   with open(f'{i}', 'wb') as f: f.write(b'x' * 2**16)
-''', {'error'}),
-    'inodes': ('import os\ni = 0\nwhile True:\n  i += 1\n  os.mkdir(str(i))', {'error'}),
-    'descriptors': ('a = []\nwhile True: a.append(open("/dev/null"))', {'error'}),
-    'output': ('while True: print("x" * 10**5)', {'output', 'timeout'}),
-    'output on both': ('import os\nwhile True: os.write(1, b"\\xff" * 999); os.write(2, b"\\0" * 999)',
-                       {'output', 'timeout'}),
-    'thread flood': ('import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()',
-                     {'error', 'timeout'}),
-    'small threads': ('''
+""",
+    {'error'},
+  ),
+  'inodes': ('import os\ni = 0\nwhile True:\n  i += 1\n  os.mkdir(str(i))', {'error'}),
+  'descriptors': ('a = []\nwhile True: a.append(open("/dev/null"))', {'error'}),
+  'output': ('while True: print("x" * 10**5)', {'output', 'timeout'}),
+  'output on both': (
+    'import os\nwhile True: os.write(1, b"\\xff" * 999); os.write(2, b"\\0" * 999)',
+    {'output', 'timeout'},
+  ),
+  'thread flood': (
+    'import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(9,)).start()',
+    {'error', 'timeout'},
+  ),
+  'small threads': (
+    """
 import threading, time
 threading.stack_size(32768)
 while True:
   try: threading.Thread(target=time.sleep, args=(9,)).start()
   except RuntimeError: pass
-''', {'error', 'timeout'}),
-    'huge integer': ('10**10**10', {'error', 'timeout'}),
-    'huge product': ('x = 3**10**7\nwhile True: x * x', {'error', 'timeout'}),
-    'recursion': ('import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()', {'error', 'timeout', 'memory'}),
-    'recursion in C': ('import sys\nsys.setrecursionlimit(10**9)\na = []\nfor _ in range(10**6): a = [a]\nrepr(a)',
-                       {'error', 'timeout', 'memory'}),
-    'parser': ('(' * 10**5, {'error'}),
-    'busy loop, signals ignored': (IGNORE_ALL + 'while True: pass', {'timeout'}),
-    'stops itself': ('import os, signal, time\nos.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(9)', {'timeout'}),
-    'exit that never ends': ('import atexit, time\natexit.register(time.sleep, 60)', {'timeout'}),
-    'thread that stays': ('import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()',
-                          {'timeout'}),
-    'raised limits': (TRY.format('import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1)); assert 0')
-                      .replace('OSError', 'OSError, ValueError') + 'a = bytearray(10**10)', {'error'}),
+""",
+    {'error', 'timeout'},
+  ),
+  'huge integer': ('10**10**10', {'error', 'timeout'}),
+  'huge product': ('x = 3**10**7\nwhile True: x * x', {'error', 'timeout'}),
+  'recursion': ('import sys\nsys.setrecursionlimit(10**9)\ndef f(): f()\nf()', {'error', 'timeout', 'memory'}),
+  'recursion in C': (
+    'import sys\nsys.setrecursionlimit(10**9)\na = []\nfor _ in range(10**6): a = [a]\nrepr(a)',
+    {'error', 'timeout', 'memory'},
+  ),
+  'parser': ('(' * 10**5, {'error'}),
+  'busy loop, signals ignored': (IGNORE_ALL + 'while True: pass', {'timeout'}),
+  'stops itself': ('import os, signal, time\nos.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(9)', {'timeout'}),
+  'exit that never ends': ('import atexit, time\natexit.register(time.sleep, 60)', {'timeout'}),
+  'thread that stays': ('import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()', {'timeout'}),
+  'raised limits': (
+    TRY.format('import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1)); assert 0').replace(
+      'OSError', 'OSError, ValueError'
+    )
+    + 'a = bytearray(10**10)',
+    {'error'},
+  ),
 }
 REACHES = {
-    'tcp': TRY.format('socket.create_connection({listener}, 1)'),
-    'tcp outside': TRY.format('socket.create_connection(("1.1.1.1", 53), 1)'),
-    'udp': TRY.format('socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", {listener})'),
-    'dns': TRY.format('socket.getaddrinfo("example.com", 80)'),
-    'unix socket': TRY.format('socket.socket(socket.AF_UNIX).connect({folder} + "/socket")'),
-    'abstract socket': TRY.format('socket.socket(socket.AF_UNIX).connect("\\0" + {folder})'),
-    'netlink': TRY.format('socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)'),
-    'passwd': TRY.format('open("/etc/passwd").read()'),
-    'root': TRY.format('assert {".bashrc", ".profile", ".ssh"} & set(os.listdir("/root"))'),
-    'a file': TRY.format('open({secret}).read()'),
-    'a new file': TRY.format('open({folder} + "/new", "w")'),
-    'an appended file': TRY.format('open({secret}, "a")'),
-    'truncation': TRY.format('os.truncate({secret}, 0)'),
-    'mode': TRY.format('os.chmod({secret}, 0)'),
-    'removal': TRY.format('os.unlink({secret})'),
-    'renaming': TRY.format('os.rename({secret}, "mine")'),
-    'symlink': TRY.format('os.symlink({secret}, "a"); open("a").read()'),
-    'symlinked folder': TRY.format('os.symlink({folder}, "d"); os.listdir("d")'),
-    'hardlink': TRY.format('os.link({secret}, "b"); open("b").read()'),
-    'path upwards': TRY.format('open("../" * 40 + {secret}.lstrip("/")).read()'),
-    'root of a process': TRY.format('open("/proc/self/root" + {secret}).read()'),
-    'root folder': TRY.format('open("/new", "w")'),
-    'devices': TRY.format('os.mknod("dev", 0o20666, os.makedev(1, 1)); open("dev").read(1)'),
-    'python itself': TRY.format('open(os.__file__, "a")'),
-    'environment': 'import os\nprint("ESCAPED" if "SECRET" in os.environ else sorted(os.environ))',
-    'environment of others': TRY.format('assert open("/proc/1/environ", "rb").read()'),
-    'own environment by proc': TRY.format('assert open("/proc/self/environ", "rb").read()'),
-    'processes': TRY.format('assert [x for x in os.listdir("/proc") if x.isdigit()]'),
-    'ptrace': TRY.format('assert libc.ptrace(0, 0, 0, 0) == 0 or libc.ptrace(16, os.getppid(), 0, 0) == 0'),
-    'process memory': TRY.format('assert libc.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) >= 0'),
-    'namespace': TRY.format('assert libc.unshare(0x10000000) == 0'),
-    'mount': TRY.format('assert libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None) == 0'),
-    'user id': TRY.format('assert libc.setuid(0) == 0 or libc.setresuid(0, 0, 0) == 0'),
-    'host name': TRY.format('assert libc.sethostname(b"x", 1) == 0'),
-    'keyring': TRY.format('assert libc.syscall(250, 0, -3, 1, 0, 0) >= 0'),
-    'signal owner': TRY.format('import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, 1)'),
+  'tcp': TRY.format('socket.create_connection({listener}, 1)'),
+  'tcp outside': TRY.format('socket.create_connection(("1.1.1.1", 53), 1)'),
+  'udp': TRY.format('socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", {listener})'),
+  'dns': TRY.format('socket.getaddrinfo("example.com", 80)'),
+  'unix socket': TRY.format('socket.socket(socket.AF_UNIX).connect({folder} + "/socket")'),
+  'abstract socket': TRY.format('socket.socket(socket.AF_UNIX).connect("\\0" + {folder})'),
+  'netlink': TRY.format('socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)'),
+  'passwd': TRY.format('open("/etc/passwd").read()'),
+  'root': TRY.format('assert {".bashrc", ".profile", ".ssh"} & set(os.listdir("/root"))'),
+  'a file': TRY.format('open({secret}).read()'),
+  'a new file': TRY.format('open({folder} + "/new", "w")'),
+  'an appended file': TRY.format('open({secret}, "a")'),
+  'truncation': TRY.format('os.truncate({secret}, 0)'),
+  'mode': TRY.format('os.chmod({secret}, 0)'),
+  'removal': TRY.format('os.unlink({secret})'),
+  'renaming': TRY.format('os.rename({secret}, "mine")'),
+  'symlink': TRY.format('os.symlink({secret}, "a"); open("a").read()'),
+  'symlinked folder': TRY.format('os.symlink({folder}, "d"); os.listdir("d")'),
+  'hardlink': TRY.format('os.link({secret}, "b"); open("b").read()'),
+  'path upwards': TRY.format('open("../" * 40 + {secret}.lstrip("/")).read()'),
+  'root of a process': TRY.format('open("/proc/self/root" + {secret}).read()'),
+  'root folder': TRY.format('open("/new", "w")'),
+  'devices': TRY.format('os.mknod("dev", 0o20666, os.makedev(1, 1)); open("dev").read(1)'),
+  'python itself': TRY.format('open(os.__file__, "a")'),
+  'environment': 'import os\nprint("ESCAPED" if "SECRET" in os.environ else sorted(os.environ))',
+  'environment of others': TRY.format('assert open("/proc/1/environ", "rb").read()'),
+  'own environment by proc': TRY.format('assert open("/proc/self/environ", "rb").read()'),
+  'processes': TRY.format('assert [x for x in os.listdir("/proc") if x.isdigit()]'),
+  'ptrace': TRY.format('assert libc.ptrace(0, 0, 0, 0) == 0 or libc.ptrace(16, os.getppid(), 0, 0) == 0'),
+  'process memory': TRY.format('assert libc.process_vm_readv(os.getppid(), 0, 0, 0, 0, 0) >= 0'),
+  'namespace': TRY.format('assert libc.unshare(0x10000000) == 0'),
+  'mount': TRY.format('assert libc.mount(b"tmpfs", b"/tmp", b"tmpfs", 0, None) == 0'),
+  'user id': TRY.format('assert libc.setuid(0) == 0 or libc.setresuid(0, 0, 0) == 0'),
+  'host name': TRY.format('assert libc.sethostname(b"x", 1) == 0'),
+  'keyring': TRY.format('assert libc.syscall(250, 0, -3, 1, 0, 0) >= 0'),
+  'signal owner': TRY.format('import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, 1)'),
 }
 TRICKS = {
-    'kill all': ('import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept OSError: print("held")', ENDED),
-    'kill parent': ('import os\ntry: os.kill(os.getppid() or 2, 9)\nexcept OSError: print("held")', {'ok'}),
-    'daemon': ('''
+  'kill all': ('import os, signal\ntry: os.kill(-1, signal.SIGKILL)\nexcept OSError: print("held")', ENDED),
+  'kill parent': ('import os\ntry: os.kill(os.getppid() or 2, 9)\nexcept OSError: print("held")', {'ok'}),
+  'daemon': (
+    """
 import os, time
 if os.fork() == 0:
   os.setsid()
   if os.fork() == 0:
     while True: time.sleep(0.1)
   os._exit(0)
-''', {'ok', 'error'}),
-    'closed descriptors': ('import os\nos.closerange(0, 4096)\nprint("x")', {'ok', 'error'}),
-    'copied descriptors': ('import os\nfor fd in range(3, 100): os.dup2(1, fd)', {'ok'}),
-    'written descriptors': ('''
+""",
+    {'ok', 'error'},
+  ),
+  'closed descriptors': ('import os\nos.closerange(0, 4096)\nprint("x")', {'ok', 'error'}),
+  'copied descriptors': ('import os\nfor fd in range(3, 100): os.dup2(1, fd)', {'ok'}),
+  'written descriptors': (
+    """
 import os
 for fd in range(3, 256):
   try:
     os.write(fd, b'\\0\\0\\0\\1' * 99)
     print('ESCAPED')
   except OSError: pass
-''', {'ok'}),
-    'forged messages': ('import os\nos.write(1, b"\\0\\0\\0\\3{\\"status\\": \\"ok\\"}ready")\nos._exit(7)', {'error'}),
-    'invalid text': ('import os\nos.write(1, b"a\\xff\\xfe\\0b")', {'ok', 'error'}),
-    'abort': ('import os\nos.abort()', {'error'}),
-    'segmentation fault': ('import ctypes\nctypes.string_at(0)', {'error'}),
-    'no stdout': ('import sys\nsys.stdout.close()\nsys.stdout = sys.stderr = None', {'ok', 'error'}),
-    'no builtins': ('import builtins\nfor n in list(vars(builtins)): delattr(builtins, n)', {'ok', 'error'}),
-    'bad repr': ('class A:\n  def __repr__(self): raise ValueError("no")\nA()', {'error'}),
-    'bad message': ('class E(Exception):\n  def __str__(self): return self.__str__()\nraise E', {'error'}),
-    'unfinished exit': ('import os, sys\nsys.exit(object())', {'error'}),
-    'runner replaced': ('''
+""",
+    {'ok'},
+  ),
+  'forged messages': ('import os\nos.write(1, b"\\0\\0\\0\\3{\\"status\\": \\"ok\\"}ready")\nos._exit(7)', {'error'}),
+  'invalid text': ('import os\nos.write(1, b"a\\xff\\xfe\\0b")', {'ok', 'error'}),
+  'abort': ('import os\nos.abort()', {'error'}),
+  'segmentation fault': ('import ctypes\nctypes.string_at(0)', {'error'}),
+  'no stdout': ('import sys\nsys.stdout.close()\nsys.stdout = sys.stderr = None', {'ok', 'error'}),
+  'no builtins': ('import builtins\nfor n in list(vars(builtins)): delattr(builtins, n)', {'ok', 'error'}),
+  'bad repr': ('class A:\n  def __repr__(self): raise ValueError("no")\nA()', {'error'}),
+  'bad message': ('class E(Exception):\n  def __str__(self): return self.__str__()\nraise E', {'error'}),
+  'unfinished exit': ('import os, sys\nsys.exit(object())', {'error'}),
+  'runner replaced': (
+    """
 import sys
 for frame in [sys._getframe(i) for i in range(1, 9)]:
   for name, value in list(frame.f_globals.items()):
     if callable(value) and name != '__builtins__': frame.f_globals[name] = lambda *a, **k: None
-''', {'ok', 'error'}),
+""",
+    {'ok', 'error'},
+  ),
 }
 
 
 def kernel_has(backend: str) -> bool:
   """Whether this kernel lets anybody do what the backend needs, asked without the sandbox."""
   if backend == 'landlock':
-    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 3     # landlock_create_ruleset, its version
+    return ctypes.CDLL(None).syscall(444, None, 0, 1) >= 3  # landlock_create_ruleset, its version
   command = ['unshare', '--user', '--map-root-user', '--mount', '--pid', '--net', '--fork', 'mount', '-t', 'tmpfs']
   return subprocess.run([*command, 'none', '/mnt'], capture_output=True).returncode == 0
 
 
 # A wrapping as docs/sandbox.md has it; bubblewrap's own processes are the monitor and process 1 of its namespace.
-BWRAP = ('bwrap', '--ro-bind', '/', '/', '--dev', '/dev', '--proc', '/proc', '--bind', '/tmp', '/tmp', '--unshare-net',
-         '--unshare-pid', '--die-with-parent')
+BWRAP = (
+  'bwrap',
+  '--ro-bind',
+  '/',
+  '/',
+  '--dev',
+  '/dev',
+  '--proc',
+  '/proc',
+  '--bind',
+  '/tmp',
+  '/tmp',
+  '--unshare-net',
+  '--unshare-pid',
+  '--die-with-parent',
+)
 
 
 @pytest.fixture(scope='module', params=['namespaces', 'landlock', 'bwrap'])
@@ -212,8 +261,11 @@ def host(tmp_path_factory):
   for path in (secret, *secret.parents):
     if path.owner() == pathlib.Path.home().owner() and str(path).startswith('/tmp/'):
       path.chmod(0o777)
-  with socket.create_server(('127.0.0.1', 0)) as tcp, socket.socket(socket.AF_UNIX) as unix, \
-      socket.socket(socket.AF_UNIX) as abstract:
+  with (
+    socket.create_server(('127.0.0.1', 0)) as tcp,
+    socket.socket(socket.AF_UNIX) as unix,
+    socket.socket(socket.AF_UNIX) as abstract,
+  ):
     unix.bind(str(folder / 'socket'))
     unix.listen()
     abstract.bind('\0' + str(folder))
@@ -224,8 +276,9 @@ def host(tmp_path_factory):
 
 
 def family(pool: Pool) -> set[int]:
-  return {p.pid for p in psutil.Process(pool._seed.process.pid).children(recursive=True)
-          if p.status() != psutil.STATUS_ZOMBIE}
+  return {
+    p.pid for p in psutil.Process(pool._seed.process.pid).children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE
+  }
 
 
 def run_beside_others(pool: Pool, code: str):
@@ -285,16 +338,18 @@ def test_nul_bytes_and_surrogates_in_the_code(pool):
 
 
 def test_changed_modules_do_not_reach_the_next_call(pool):
-  change = '''
+  change = """
 import builtins, json, math, numpy, sys, os
 math.pi = 3; json.dumps = None; numpy.sum = None; builtins.len = lambda x: 7; sys.path.clear(); sys.modules.clear()
 os.environ['LEFT'] = 'x'; open('left', 'w').write('x')
-'''
+"""
   for _ in range(4):
     assert pool.run(change).ok
   for _ in range(4):
-    result = pool.run('import json, math, numpy, os\n(math.pi > 3.1, json.dumps([1]), int(numpy.sum([1, 2])), '
-                      'len("ab"), os.environ.get("LEFT"), os.listdir("."))')
+    result = pool.run(
+      'import json, math, numpy, os\n(math.pi > 3.1, json.dumps([1]), int(numpy.sum([1, 2])), '
+      'len("ab"), os.environ.get("LEFT"), os.listdir("."))'
+    )
     assert result.stdout == "(True, '[1]', 3, 2, None, [])\n", result
 
 

@@ -20,38 +20,41 @@ from agents.sandbox.slot import Capture
 
 # Source, what is printed, the status.
 ECHO = [
-    ('1 + 1', '2\n', 'ok'),
-    ('x = 5; x', '5\n', 'ok'),
-    ('1; 2', '2\n', 'ok'),
-    ('None', '', 'ok'),
-    ('"a"', "'a'\n", 'ok'),
-    ('print(3)\nx = 4', '3\n', 'ok'),
-    ('x = [\n 1,\n 2]\nx', '[1, 2]\n', 'ok'),
-    ('for i in range(2): i', '', 'ok'),
-    ('__name__', "'__main__'\n", 'ok'),
-    ('', '', 'ok'),
-    ('# only words', '', 'ok'),
-    ('exit(0)', '', 'ok'),
-    ('import sys; sys.exit(4)', '', 'error'),
-    ('10**5000', '', 'error'),
-    ('print(1)\n%time x', '', 'error'),
-    ('await f()', '', 'error'),
-    ('import atexit\natexit.register(print, "end")\n"value"', "'value'\nend\n", 'ok'),
-    ('import threading\nthreading.Timer(0.05, print, ["late"]).start()\n0', '0\nlate\n', 'ok'),
-    ('def f():\n  return g()\nasync def g(): return 7\nimport asyncio\nasyncio.run(f())', '7\n', 'ok'),
-    ('from concurrent.futures import ThreadPoolExecutor as T\nlist(T(2).map(abs, [-1, 2]))', '[1, 2]\n', 'ok'),
-    ('import dataclasses, pickle\n@dataclasses.dataclass\nclass A: x: int\npickle.loads(pickle.dumps(A(3)))',
-     'A(x=3)\n', 'ok'),
+  ('1 + 1', '2\n', 'ok'),
+  ('x = 5; x', '5\n', 'ok'),
+  ('1; 2', '2\n', 'ok'),
+  ('None', '', 'ok'),
+  ('"a"', "'a'\n", 'ok'),
+  ('print(3)\nx = 4', '3\n', 'ok'),
+  ('x = [\n 1,\n 2]\nx', '[1, 2]\n', 'ok'),
+  ('for i in range(2): i', '', 'ok'),
+  ('__name__', "'__main__'\n", 'ok'),
+  ('', '', 'ok'),
+  ('# only words', '', 'ok'),
+  ('exit(0)', '', 'ok'),
+  ('import sys; sys.exit(4)', '', 'error'),
+  ('10**5000', '', 'error'),
+  ('print(1)\n%time x', '', 'error'),
+  ('await f()', '', 'error'),
+  ('import atexit\natexit.register(print, "end")\n"value"', "'value'\nend\n", 'ok'),
+  ('import threading\nthreading.Timer(0.05, print, ["late"]).start()\n0', '0\nlate\n', 'ok'),
+  ('def f():\n  return g()\nasync def g(): return 7\nimport asyncio\nasyncio.run(f())', '7\n', 'ok'),
+  ('from concurrent.futures import ThreadPoolExecutor as T\nlist(T(2).map(abs, [-1, 2]))', '[1, 2]\n', 'ok'),
+  (
+    'import dataclasses, pickle\n@dataclasses.dataclass\nclass A: x: int\npickle.loads(pickle.dumps(A(3)))',
+    'A(x=3)\n',
+    'ok',
+  ),
 ]
 # Source, what stderr says.
 ERRORS = [
-    ('a = 1\nb = a / 0\n', 'ZeroDivisionError at line 2: division by zero\n    b = a / 0\n'),
-    ('a = 1\n\nmissing', "NameError at line 3: name 'missing' is not defined\n    missing\n"),
-    ('def f(x):\n  return x[3]\nf([])', 'IndexError at line 2: list index out of range\n    return x[3]\n'),
-    ('import json\njson.loads("{")', 'JSONDecodeError at line 2: '),
-    ('x = (', "SyntaxError at line 1: '(' was never closed\n    x = (\n"),
-    ('raise KeyboardInterrupt', 'KeyboardInterrupt at line 1: \n    raise KeyboardInterrupt\n'),
-    ('exit("bye")', 'bye\n'),
+  ('a = 1\nb = a / 0\n', 'ZeroDivisionError at line 2: division by zero\n    b = a / 0\n'),
+  ('a = 1\n\nmissing', "NameError at line 3: name 'missing' is not defined\n    missing\n"),
+  ('def f(x):\n  return x[3]\nf([])', 'IndexError at line 2: list index out of range\n    return x[3]\n'),
+  ('import json\njson.loads("{")', 'JSONDecodeError at line 2: '),
+  ('x = (', "SyntaxError at line 1: '(' was never closed\n    x = (\n"),
+  ('raise KeyboardInterrupt', 'KeyboardInterrupt at line 1: \n    raise KeyboardInterrupt\n'),
+  ('exit("bye")', 'bye\n'),
 ]
 
 
@@ -88,12 +91,18 @@ def test_input_and_files(pool):
   assert pool.run('import sys\nlen(sys.stdin.read())', 'x' * 10**7).stdout == '10000000\n'
 
 
-@pytest.mark.parametrize(('arguments', 'word'), [
-    ((3,), 'code'), (('1', 3), 'stdin'), (('1', '', {'/etc/x': ''}), 'relative'),
+@pytest.mark.parametrize(
+  ('arguments', 'word'),
+  [
+    ((3,), 'code'),
+    (('1', 3), 'stdin'),
+    (('1', '', {'/etc/x': ''}), 'relative'),
     (('1', '', {'a/../../x': ''}), 'relative'),
-    (('1', '', {'a': 3}), 'files'), (('1', '', {'a': b'x' * (65 * 2**20)}), 'files'),
+    (('1', '', {'a': 3}), 'files'),
+    (('1', '', {'a': b'x' * (65 * 2**20)}), 'files'),
     (('1', '', {'': ''}), 'file name'),
-])
+  ],
+)
 def test_impossible_arguments_are_refused(pool, arguments, word):
   with pytest.raises(ValueError, match=word):
     pool.run(*arguments)
@@ -129,7 +138,7 @@ def test_capture_is_head_and_tail_however_it_arrives(keep):
     (reader, writer), open_ = os.pipe(), True
     while at < len(data):
       step = rng.randrange(1, 40)
-      at += os.write(writer, data[at:at + step])
+      at += os.write(writer, data[at : at + step])
       open_ = capture.read(reader)
     os.close(writer)
     while open_:
@@ -138,7 +147,7 @@ def test_capture_is_head_and_tail_however_it_arrives(keep):
     head, *tail = map(bytes, capture.parts())
     assert capture.total == len(data)
     assert capture.omitted == max(0, len(data) - keep)
-    assert (head, b''.join(tail)) == (data[:keep // 2], data[max(keep // 2, len(data) - keep // 2):])
+    assert (head, b''.join(tail)) == (data[: keep // 2], data[max(keep // 2, len(data) - keep // 2) :])
 
 
 def test_processes_may_be_used(pool):
@@ -204,14 +213,14 @@ def test_session_keeps_state_and_survives_errors(pool):
 
 
 HOSTILE_CELLS = {
-    'forged end': 'import os\nos.write(3, bytes([0]) * 50)\nprint("a")',
-    'closed channel': 'import os\nos.close(3)',
-    'dead process': 'import os\nos._exit(9)',
-    'dead child': 'import os\nif os.fork() == 0: os._exit(0)',
-    'flooded channel': 'import os, threading\n'
-                       'threading.Thread(target=lambda: [os.write(3, b"x") for _ in range(9999)], daemon=True).start()',
-    'stolen cell': 'import os, threading\nthreading.Thread(target=lambda: [os.read(3, 1) for _ in range(99)],'
-                   ' daemon=True).start()',
+  'forged end': 'import os\nos.write(3, bytes([0]) * 50)\nprint("a")',
+  'closed channel': 'import os\nos.close(3)',
+  'dead process': 'import os\nos._exit(9)',
+  'dead child': 'import os\nif os.fork() == 0: os._exit(0)',
+  'flooded channel': 'import os, threading\n'
+  'threading.Thread(target=lambda: [os.write(3, b"x") for _ in range(9999)], daemon=True).start()',
+  'stolen cell': 'import os, threading\nthreading.Thread(target=lambda: [os.read(3, 1) for _ in range(99)],'
+  ' daemon=True).start()',
 }
 
 
@@ -229,8 +238,10 @@ def test_hostile_cell_harms_only_its_session(pool, name):
 
 def test_what_a_cell_leaves_running_stands_still_between_cells(pool):
   with pool.session() as session:
-    session.run('import threading, time\nn = 0\ndef count():\n  global n\n  while True: n += 1; time.sleep(0.001)\n'
-                'threading.Thread(target=count, daemon=True).start()')
+    session.run(
+      'import threading, time\nn = 0\ndef count():\n  global n\n  while True: n += 1; time.sleep(0.001)\n'
+      'threading.Thread(target=count, daemon=True).start()'
+    )
     before = int(session.run('n').stdout)
     time.sleep(0.4)
     assert int(session.run('n').stdout) - before < 50
@@ -268,7 +279,7 @@ def test_a_zygote_with_sympy_is_replaced_without_importing_again():
     assert sum(spent) < 0.5, 'processor seconds of the seed: it has imported sympy again'
     seed.kill()
     deadline = time.monotonic() + 20
-    while pool._seed.process.pid == seed.pid:        # a slot may outlive it for a moment
+    while pool._seed.process.pid == seed.pid:  # a slot may outlive it for a moment
       assert time.monotonic() < deadline
       _first_good(pool)
 
@@ -323,11 +334,14 @@ def test_nothing_is_left_of_a_closed_pool():
 
 @pytest.mark.parametrize('backend', [None, 'landlock'])
 def test_a_killed_application_leaves_nothing(tmp_path, backend):
-  code = ('import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; '
-          f'p = Pool(1, profile="python", backend={backend!r}); '
-          'p.run("1"); s = p.session(); s.run("1"); print(p._seed.process.pid, flush=True); time.sleep(60)')
-  with subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True,
-                        env=os.environ | {'TMPDIR': str(tmp_path)}) as owner:
+  code = (
+    'import sys, time; sys.path.insert(0, ""); from agents.sandbox import Pool; '
+    f'p = Pool(1, profile="python", backend={backend!r}); '
+    'p.run("1"); s = p.session(); s.run("1"); print(p._seed.process.pid, flush=True); time.sleep(60)'
+  )
+  with subprocess.Popen(
+    [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env=os.environ | {'TMPDIR': str(tmp_path)}
+  ) as owner:
     launcher = psutil.Process(int(owner.stdout.readline()))
     family = [launcher, *launcher.children(recursive=True)]
     assert len(family) >= 3
@@ -365,6 +379,7 @@ def test_refusal_says_why():
 
 def test_self_test_refuses_a_backend_that_does_not_hold(monkeypatch):
   from agents.sandbox import selftest
+
   monkeypatch.setattr(selftest, 'AUTOMATIC', ('rlimits',))
   with pytest.raises(HarnessError, match='reads a file of the host'):
     Pool(1, profile='python')
@@ -372,5 +387,6 @@ def test_self_test_refuses_a_backend_that_does_not_hold(monkeypatch):
 
 def test_result_is_plain_data(pool):
   import dataclasses
+
   told = dataclasses.asdict(pool.run('1'))
   assert json.loads(json.dumps(told)) == told | {'omitted': [0, 0]}

@@ -38,8 +38,7 @@ def recursive_distance(a, b):
     if g:
       *rest_g, last_g = g
       rest_g = tuple(rest_g)
-      options += [forests(f, (*rest_g, *last_g.args)) + 1, forests(f,
-          rest_g) + tree.subtree_cost(size((last_g,)))]
+      options += [forests(f, (*rest_g, *last_g.args)) + 1, forests(f, rest_g) + tree.subtree_cost(size((last_g,)))]
     if f and g:
       label = (last.head, last.value) != (last_g.head, last_g.value)
       options.append(forests(rest, rest_g) + forests(last.args, last_g.args) + label)
@@ -52,22 +51,25 @@ def test_recursive_definition():
   rng = random.Random(0)
   for _ in range(150):
     a, b = random_tree(rng, rng.randint(1, 12)), random_tree(rng, rng.randint(1, 12))
-    got = tree.distance(tree.Flat(a), tree.Flat(b), Budget(10 ** 6))
+    got = tree.distance(tree.Flat(a), tree.Flat(b), Budget(10**6))
     assert got == pytest.approx(recursive_distance(a, b)), (a, b)
-    assert got == pytest.approx(tree.distance(tree.Flat(b), tree.Flat(a), Budget(10 ** 6)))
-    assert tree.distance(tree.Flat(a), tree.Flat(a), Budget(10 ** 6)) == 0
+    assert got == pytest.approx(tree.distance(tree.Flat(b), tree.Flat(a), Budget(10**6)))
+    assert tree.distance(tree.Flat(a), tree.Flat(a), Budget(10**6)) == 0
 
 
 def test_subtree_discount():
   assert [tree.subtree_cost(s) for s in (1, 5, 6, 10)] == pytest.approx([1, 5, 5.6, 8])
 
 
-@pytest.mark.parametrize('reference, prediction, points', [
+@pytest.mark.parametrize(
+  'reference, prediction, points',
+  [
     # One change in trees of 11, 13 and 8 nodes: 60 - 100/n, as the public scorer gives (CMPhysBench, R2).
     (r'\frac{\hbar^2 k^2}{2m}', r'\frac{\hbar^2 k^2}{m}', 60 - 100 / 11),
     (r'\sqrt{\frac{m}{\mu_0 n_s q^2}}', r'\sqrt{\frac{m}{\mu_0 n_s q}}', 60 - 100 / 13),
     (r'\frac{4t^2}{U}', r'-\frac{4t^2}{U}', 60 - 100 / 8),
     ('x', 'y', 0),
-])
+  ],
+)
 def test_points(reference, prediction, points):
   assert score(reference, prediction, 'Expression').points == pytest.approx(points)

@@ -15,36 +15,78 @@ from tests.bench.seed.test_pairs import own_pairs
 
 PACKAGE = Path(bench.seed.__file__).parent
 REFERENCE = r'\frac{\hbar^2 k^2}{2m}'
-CODE = ['__import__("os").system("touch /tmp/hacked")', 'open("/tmp/hacked","w")', 'lambda: 0',
-    '().__class__.__bases__',
-        'eval("1+1")', 'exec("x=1")', '[x for x in range(9)]', 'breakpoint()', "';import os;'", '${7*7}',
-        '{{7*7}}',
-        'S.Naturals', 'Symbol("x")', 'Integer(1)/0', 'eye(20000)', 'zeros(9**9)', 'Matrix(9999,9999)',
-        'factorial(9**9)']
-SHELLS = ['{}', r'\text{{{}}}', r'\mathrm{{{}}}', r'x_{{{}}}', r'\operatorname{{{}}}(x)', r'5\,\mathrm{{{}}}',
-          r'\mathbf{{{}}}', r'\hat{{{}}}', r'1.5\times10^{{{}}}', r'\begin{{{}}}x\end{{{}}}', r'[{},1)',
-              r'\ket{{{}}}']
+CODE = [
+  '__import__("os").system("touch /tmp/hacked")',
+  'open("/tmp/hacked","w")',
+  'lambda: 0',
+  '().__class__.__bases__',
+  'eval("1+1")',
+  'exec("x=1")',
+  '[x for x in range(9)]',
+  'breakpoint()',
+  "';import os;'",
+  '${7*7}',
+  '{{7*7}}',
+  'S.Naturals',
+  'Symbol("x")',
+  'Integer(1)/0',
+  'eye(20000)',
+  'zeros(9**9)',
+  'Matrix(9999,9999)',
+  'factorial(9**9)',
+]
+SHELLS = [
+  '{}',
+  r'\text{{{}}}',
+  r'\mathrm{{{}}}',
+  r'x_{{{}}}',
+  r'\operatorname{{{}}}(x)',
+  r'5\,\mathrm{{{}}}',
+  r'\mathbf{{{}}}',
+  r'\hat{{{}}}',
+  r'1.5\times10^{{{}}}',
+  r'\begin{{{}}}x\end{{{}}}',
+  r'[{},1)',
+  r'\ket{{{}}}',
+]
 HUGE = {
-    'tower': '9^{' * 100 + '9' + '}' * 100, 'short tower': '9^{9^{9^{9}}}',
-    'factorials': '(' * 20 + '9' + '!)' * 20,
-    'digits': '1' * 5000, 'exponent': '1' * 399 + '^{' + '9' * 399 + '}',
-    'fractions': r'\frac{1}{1+' * 400 + 'x' + '}' * 400,
-    'deep fractions': r'\frac{1}{1+' * 150 + 'x' + '}' * 150, 'eye': 'eye(20000)',
-    'brackets': '(' * 190 + 'x' + ')' * 190,
-    'calls': 'f(' * 150 + 'x' + ')' * 150, 'expansion': '(a+b+c+d)^{60}', 'minus': '-' * 9000 + 'x',
-    'bars': '|x' * 400, 'scripts': 'x' + '_x' * 3000, 'fonts': r'\mathrm{' * 300 + 'x' + '}' * 300,
-    'megabyte': 'x' * 10 ** 6,
-    'derivatives': r'\frac{d}{d\frac{' * 90 + 'x+y' + '}{x}}' * 90, 'integrals': r'\int a + ' * 100 + 'b',
-    'sums': r'\sum_{n=0}^\infty ' * 180 + 'x', 'functions': '+'.join(f'f(x+{k})' for k in range(300)),
-    'binomial': r'\binom{10^{9}}{10^{8}}', 'sine': r'\sin(10^{10^{6}})', 'gamma': r'\Gamma(10^{8})',
-    'prime': "x" + "'" * 5000,
-    'operators': r'(\hat A+\hat B)^{30}', 'matrix power': r'\begin{pmatrix}a&b\\c&d\end{pmatrix}^{10^9}',
-    'unit bomb': r'5\,\mathrm{m^{10^{10^{10}}}}', 'unit tower': r'5\,\mathrm{((((m^9)^9)^9)^9)^9}',
-    'unit digits': '1' * 800 + r'\,\mathrm{eV}', 'unit exponent': r'1\times10^{999999999}\,\mathrm{m}',
-    'unit words': r'5\,\mathrm{' + 'mm' * 3000 + '}', 'zeta': r'\zeta(-10^{6}x)', 'surrogate': '\ud800',
-    'nul': 'x\x00'}
+  'tower': '9^{' * 100 + '9' + '}' * 100,
+  'short tower': '9^{9^{9^{9}}}',
+  'factorials': '(' * 20 + '9' + '!)' * 20,
+  'digits': '1' * 5000,
+  'exponent': '1' * 399 + '^{' + '9' * 399 + '}',
+  'fractions': r'\frac{1}{1+' * 400 + 'x' + '}' * 400,
+  'deep fractions': r'\frac{1}{1+' * 150 + 'x' + '}' * 150,
+  'eye': 'eye(20000)',
+  'brackets': '(' * 190 + 'x' + ')' * 190,
+  'calls': 'f(' * 150 + 'x' + ')' * 150,
+  'expansion': '(a+b+c+d)^{60}',
+  'minus': '-' * 9000 + 'x',
+  'bars': '|x' * 400,
+  'scripts': 'x' + '_x' * 3000,
+  'fonts': r'\mathrm{' * 300 + 'x' + '}' * 300,
+  'megabyte': 'x' * 10**6,
+  'derivatives': r'\frac{d}{d\frac{' * 90 + 'x+y' + '}{x}}' * 90,
+  'integrals': r'\int a + ' * 100 + 'b',
+  'sums': r'\sum_{n=0}^\infty ' * 180 + 'x',
+  'functions': '+'.join(f'f(x+{k})' for k in range(300)),
+  'binomial': r'\binom{10^{9}}{10^{8}}',
+  'sine': r'\sin(10^{10^{6}})',
+  'gamma': r'\Gamma(10^{8})',
+  'prime': 'x' + "'" * 5000,
+  'operators': r'(\hat A+\hat B)^{30}',
+  'matrix power': r'\begin{pmatrix}a&b\\c&d\end{pmatrix}^{10^9}',
+  'unit bomb': r'5\,\mathrm{m^{10^{10^{10}}}}',
+  'unit tower': r'5\,\mathrm{((((m^9)^9)^9)^9)^9}',
+  'unit digits': '1' * 800 + r'\,\mathrm{eV}',
+  'unit exponent': r'1\times10^{999999999}\,\mathrm{m}',
+  'unit words': r'5\,\mathrm{' + 'mm' * 3000 + '}',
+  'zeta': r'\zeta(-10^{6}x)',
+  'surrogate': '\ud800',
+  'nul': 'x\x00',
+}
 
-_AUDIT = '''
+_AUDIT = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.bench.seed.test_hostile import attack
@@ -61,7 +103,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 count = attack(score)
 sys.stdout.write(str(count) + repr(seen[:5]))
-'''
+"""
 
 
 def attack(judge) -> int:
@@ -79,15 +121,25 @@ def attack(judge) -> int:
 
 def test_nothing_in_a_text_is_executed():
   root = str(Path(__file__).parents[3])
-  done = subprocess.run([sys.executable, '-c', _AUDIT.format(root=root)], capture_output=True, text=True,
-      cwd=root,
-                        timeout=300, check=True)
+  done = subprocess.run(
+    [sys.executable, '-c', _AUDIT.format(root=root)], capture_output=True, text=True, cwd=root, timeout=300, check=True
+  )
   assert done.stdout == f'{len(SHELLS) * len(CODE) * len(KINDS) * 2}[]', done.stdout
 
 
 def test_source_evaluates_no_text():
-  banned = {'eval', 'exec', 'compile', 'sympify', 'parse_expr', 'lambdify', 'S', '__import__', 'literal_eval',
-      'parse_latex'}
+  banned = {
+    'eval',
+    'exec',
+    'compile',
+    'sympify',
+    'parse_expr',
+    'lambdify',
+    'S',
+    '__import__',
+    'literal_eval',
+    'parse_latex',
+  }
   files = [*PACKAGE.glob('*.py'), PACKAGE.parents[1] / 'rl/rewards/extract.py']
   assert len(files) > 15
   for file in files:
@@ -103,8 +155,7 @@ def test_source_evaluates_no_text():
 @pytest.mark.parametrize('name', HUGE)
 def test_one_process_bounds_its_work(name):
   text = HUGE[name]
-  pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1',
-      'Expression')]
+  pairs = [(REFERENCE, text, 'Expression'), (r'5\,\mathrm{m}', text, 'Numeric'), (text, text + ' +1', 'Expression')]
   for k, pair in enumerate(pairs):
     start = time.perf_counter()
     got = score(*pair)
@@ -127,7 +178,7 @@ def test_the_pool_loses_nothing_else():
   with Pool(1, limit=15, memory=1 << 30) as pool:
     scores = pool.score_many(mixed)
     peak = re.search(r'VmHWM:\s+(\d+)', Path(f'/proc/{pool._workers[0].process.pid}/status').read_text())
-  assert int(peak[1]) * 1024 < 1.2 * 2 ** 30
+  assert int(peak[1]) * 1024 < 1.2 * 2**30
   for (reference, prediction, kind), got in list(zip(mixed, scores))[1::2]:
     assert got == score(reference, prediction, kind)
   assert all(s.seconds < 17 for s in scores)

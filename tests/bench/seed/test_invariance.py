@@ -79,8 +79,7 @@ def test_swapped_sides():
       continue
     tried += 1
     want = score(reference, prediction, kind).points
-    for a, b in ((swap(reference), prediction), (reference, swap(prediction)), (swap(reference),
-        swap(prediction))):
+    for a, b in ((swap(reference), prediction), (reference, swap(prediction)), (swap(reference), swap(prediction))):
       if a.strip() and b.strip() and '' not in re.split('[=<>]', a + b):
         assert score(a, b, kind).points == pytest.approx(want, abs=1e-9), (why, a, b)
   assert tried > 15
@@ -88,8 +87,13 @@ def test_swapped_sides():
 
 def test_prediction_order_of_terms_does_not_matter():
   reference = r'a^2+\frac{b}{c}-2d_0\cos\theta'
-  points = {score(reference, p, 'Expression').points for p in (
-      r'a^2+\frac{b}{c}-3d_0\cos\theta', r'-3d_0\cos\theta+\frac{b}{c}+a^2',
-          r'\frac{b}{c}+a^2-3\cos(\theta) d_0')}
+  points = {
+    score(reference, p, 'Expression').points
+    for p in (
+      r'a^2+\frac{b}{c}-3d_0\cos\theta',
+      r'-3d_0\cos\theta+\frac{b}{c}+a^2',
+      r'\frac{b}{c}+a^2-3\cos(\theta) d_0',
+    )
+  }
   assert len(points) == 1
   assert 0 < points.pop() < 60

@@ -16,22 +16,30 @@ from tests.bench.seed.test_pairs import own_pairs
 
 ROOT = Path(__file__).parents[3]
 PAIRS = [(reference, prediction, kind) for kind, reference, prediction, *_ in own_pairs()][::4]
-_DUMP = '''
+_DUMP = """
 import json, sys
 from bench.seed import score
 pairs = json.load(sys.stdin)
 print(json.dumps([(s.points, s.status, s.test, s.flags) for s in (score(*p) for p in pairs)]))
-'''
+"""
 
 
 def test_order_processes_and_hash_seed_do_not_matter():
   here = [score(*p) for p in PAIRS]
   assert score_many(PAIRS, processes=1) == here
   assert score_many(PAIRS[::-1], processes=2)[::-1] == here
-  dumps = {subprocess.run([sys.executable, '-c', _DUMP], input=json.dumps(PAIRS), capture_output=True,
+  dumps = {
+    subprocess.run(
+      [sys.executable, '-c', _DUMP],
+      input=json.dumps(PAIRS),
+      capture_output=True,
       text=True,
-                          cwd=ROOT, check=True, env={**os.environ, 'PYTHONHASHSEED': seed}).stdout
-           for seed in ('0', '1', '12345')}
+      cwd=ROOT,
+      check=True,
+      env={**os.environ, 'PYTHONHASHSEED': seed},
+    ).stdout
+    for seed in ('0', '1', '12345')
+  }
   assert len(dumps) == 1
 
 
@@ -58,9 +66,9 @@ def test_killed_workers_cost_nothing():
 def test_late_pairs_are_timeouts_and_the_rest_goes_on():
   slow = 'f(' * 150 + 'x' + ')' * 150
   start = time.monotonic()
-  scores = score_many([('x', 'x+0', 'Expression'), (slow, slow + '+1', 'Expression'), ('a', 'b',
-      'Expression')],
-                      processes=1, limit=0.3)
+  scores = score_many(
+    [('x', 'x+0', 'Expression'), (slow, slow + '+1', 'Expression'), ('a', 'b', 'Expression')], processes=1, limit=0.3
+  )
   assert [s.status for s in scores] == ['ok', 'timeout', 'ok']
   assert scores[1] == Score(0.0, 'timeout') and scores[1].seconds == pytest.approx(0.3)
   assert time.monotonic() - start < 30
@@ -102,8 +110,7 @@ def test_bad_settings_are_refused_before_any_work():
 def test_tiers_and_their_alias():
   assert score('100', '100.9', 'Numeric').points == 100
   assert score('100', '100.9', 'Numeric', tiers='2025-08').points == 90
-  assert score('100', '100.9', 'Numeric', tiers='2025-11') == score('100', '100.9', 'Numeric',
-      tiers='2025-10')
+  assert score('100', '100.9', 'Numeric', tiers='2025-11') == score('100', '100.9', 'Numeric', tiers='2025-10')
   assert score('100', '103', 'Numeric', tiers='2025-10').points == 80
   assert score('100', '103', 'Numeric', tiers='2025-08').points == 0
 

@@ -23,8 +23,13 @@ OTHER = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(1), CONFIG))
 PROMPTS = [np.random.default_rng(i).integers(0, 40, n).tolist() for i, n in enumerate((1, 4, 9, 20, 27))]
 PROMPTS += [PROMPTS[3][:13] + [1, 2], PROMPTS[4][:16]]
 NEW = 24
-KINDS = [{}, {'temperature': 1.0}, {'temperature': 0.7, 'top_k': 5}, {'temperature': 1.3, 'top_p': 0.8},
-         {'temperature': 1.0, 'min_p': 0.1}]
+KINDS = [
+  {},
+  {'temperature': 1.0},
+  {'temperature': 0.7, 'top_k': 5},
+  {'temperature': 1.3, 'top_p': 0.8},
+  {'temperature': 1.0, 'min_p': 0.1},
+]
 SAMPLES = 4
 
 
@@ -71,7 +76,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
     while not e.idle:
       for c in e.step():
         key, start, new = asked.pop(c.id)
-        assert c.tokens.tolist() == want[key][start:start + new]
+        assert c.tokens.tolist() == want[key][start : start + new]
         assert c.reason == 'length' and len(c.logp) == len(c.version) == new
       if asked and r.random() < 0.3:
         id = int(r.choice(list(asked)))
@@ -82,7 +87,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
         else:
           c = e.cancel(id)
           key, start, _ = asked.pop(id)
-          assert c.reason == 'cancelled' and c.tokens.tolist() == want[key][start:start + len(c.tokens)]
+          assert c.reason == 'cancelled' and c.tokens.tolist() == want[key][start : start + len(c.tokens)]
       if r.random() < 0.02:
         e.scheduler.forget()
     assert not asked
@@ -106,7 +111,8 @@ def test_nothing_is_compiled_after_construction():
   e = Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=8, segment=3, chunk=12)
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
-      lambda name, *_, **__: compiled.append(name) if 'backend_compile' in name else None)
+    lambda name, *_, **__: compiled.append(name) if 'backend_compile' in name else None
+  )
   for i, kind in enumerate(KINDS):
     e.submit(Request(PROMPTS[3], 7 + i, n=3, stops=[3], **kind))
     e.submit(Request(PROMPTS[i], 1 + i, allowed=np.arange(40) % 2 == 0))
@@ -143,7 +149,7 @@ def test_a_fork_shares_pages_and_copies_at_most_one():
     fork = e.fork(id, at, seed=9, max_new=3)
     (done,) = e.step()
     assert (e.stats.copied - before.copied, e.stats.prefilled - before.prefilled) == (copies, 0)
-    said = e.so_far(id).tokens[:at - len(PROMPTS[2])].tolist()
+    said = e.so_far(id).tokens[: at - len(PROMPTS[2])].tolist()
     (want,), _ = generate([PROMPTS[2] + said], {'temperature': 1.0}, [9], new=3)
     assert done.id == fork and done.tokens.tolist() == want
   with pytest.raises(ValueError, match='fork at token 3; expected 9'):
@@ -180,8 +186,10 @@ def test_stops_and_allowed_tokens():
   e._text = lambda ids: ''.join(chr(97 + i) for i in ids)
   (free,), _ = generate([PROMPTS[1]], {'temperature': 1.0}, [1])
   text = e._text(free)
-  for options, reason, end in (({'stops': [free[6]]}, 'stop', free.index(free[6]) + 1),
-                               ({'stop_strings': [text[8:11], 'zzz']}, 'stop_string', text.index(text[8:11]) + 3)):
+  for options, reason, end in (
+    ({'stops': [free[6]]}, 'stop', free.index(free[6]) + 1),
+    ({'stop_strings': [text[8:11], 'zzz']}, 'stop_string', text.index(text[8:11]) + 3),
+  ):
     e.submit(Request(PROMPTS[1], NEW, temperature=1.0, seed=1, **options))
     (done,) = e.run()
     assert (done.tokens.tolist(), done.reason) == (free[:end], reason)
@@ -214,8 +222,11 @@ def test_what_unused_pages_hold_does_not_matter():
 def test_sinks_and_windows():
   config = dataclasses.replace(CONFIG, sinks=True, windows=(6, None))
   params = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(3), config))
-  params = params.replace(blocks=params.blocks.replace(attn=params.blocks.attn.replace(
-      sinks=jax.random.normal(jax.random.key(4), (config.depth, config.heads)))))
+  params = params.replace(
+    blocks=params.blocks.replace(
+      attn=params.blocks.attn.replace(sinks=jax.random.normal(jax.random.key(4), (config.depth, config.heads)))
+    )
+  )
   e = Engine(params, config, slots=3, pages=60, page_size=4, segment=5, chunk=8)
   e.submit(Request(PROMPTS[4], NEW, n=3, temperature=1.0, seed=8))
   rows, _ = generate([PROMPTS[4]] * 3, {'temperature': 1.0}, [8, 9, 10], params=params, config=config)
@@ -224,14 +235,24 @@ def test_sinks_and_windows():
 
 def test_decoding_copies_no_weights_and_no_pages():
   """Temporary memory of the compiled segment, on shapes alone, stays below half of one layer's weights."""
-  config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=2048, width=512, heads=8, kv_heads=4, head_dim=64,
-                               mlp_width=1536, tied=False, depth=3)
+  config = dataclasses.replace(
+    decoder.CONFIGS['tiny'],
+    vocab=2048,
+    width=512,
+    heads=8,
+    kv_heads=4,
+    head_dim=64,
+    mlp_width=1536,
+    tied=False,
+    depth=3,
+  )
   e = engine(3, 200)
   read, slots = pack.segment(e.scheduler, [])
   weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
   k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
-  compiled = device.decode.lower(weights, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool), config=config,
-                                 segment=5).compile()
+  compiled = device.decode.lower(
+    weights, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool), config=config, segment=5
+  ).compile()
   layer = sum(w.size * 4 for w in jax.tree.leaves(weights.blocks[0]))
   memory = compiled.memory_analysis()
   assert memory.temp_size_in_bytes < layer / 2
@@ -240,15 +261,23 @@ def test_decoding_copies_no_weights_and_no_pages():
 
 def test_impossible_requests_are_refused():
   e = engine(3, 200)
-  for request, message in ((Request([1] * 60, 5), 'context of 64'), (Request([40], 1), 'vocabulary of 40'),
-                           (Request([1], 1, stop_strings=['a']), 'stop strings'),
-                           (Request([1], 1, allowed=np.ones(3, bool)), r'expected a non-empty choice among \(40,\)'),
-                           (Request([1], 1, images=[np.zeros((1, 8, 8, 3))]), 'weights of internvl')):
+  for request, message in (
+    (Request([1] * 60, 5), 'context of 64'),
+    (Request([40], 1), 'vocabulary of 40'),
+    (Request([1], 1, stop_strings=['a']), 'stop strings'),
+    (Request([1], 1, allowed=np.ones(3, bool)), r'expected a non-empty choice among \(40,\)'),
+    (Request([1], 1, images=[np.zeros((1, 8, 8, 3))]), 'weights of internvl'),
+  ):
     e._text = None
     with pytest.raises(ValueError, match=message):
       e.submit(request)
-  for bad, message in (({'prompt': []}, '0 tokens'), ({'max_new': 0}, 'max_new=0'), ({'top_p': 0.0}, 'top_p'),
-                       ({'stops': range(9)}, '9 stop tokens'), ({'stop_strings': ['']}, 'empty stop string')):
+  for bad, message in (
+    ({'prompt': []}, '0 tokens'),
+    ({'max_new': 0}, 'max_new=0'),
+    ({'top_p': 0.0}, 'top_p'),
+    ({'stops': range(9)}, '9 stop tokens'),
+    ({'stop_strings': ['']}, 'empty stop string'),
+  ):
     with pytest.raises(ValueError, match=message):
       Request(**({'prompt': [1], 'max_new': 1} | bad))
   with pytest.raises(ValueError, match='slots=0'):

@@ -13,8 +13,11 @@ from internvl import model
 from rl.engine import Engine, Request
 
 TINY = internvl.CONFIGS['tiny']
-CONFIG = dataclasses.replace(TINY, language=dataclasses.replace(TINY.language, depth=1, tied=False, max_length=64),
-                             vision=dataclasses.replace(TINY.vision, depth=1))
+CONFIG = dataclasses.replace(
+  TINY,
+  language=dataclasses.replace(TINY.language, depth=1, tied=False, max_length=64),
+  vision=dataclasses.replace(TINY.vision, depth=1),
+)
 PARAMS = jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, internvl.init(jax.random.key(0), CONFIG))
 PER_TILE, SIDE = CONFIG.tokens_per_tile, CONFIG.vision.image_size
 TILES = np.random.default_rng(0).standard_normal((3, SIDE, SIDE, 3)).astype(np.float32)
@@ -35,11 +38,18 @@ def engine():
 def generate(tokens, tiles, n, params=PARAMS):
   """The simple sampler on the model's own embeddings."""
   rows = np.array([tokens] * n, np.int32)
-  images = np.broadcast_to(model.encode(params, CONFIG, np.concatenate(tiles))[0], (n, sum(map(len, tiles)), PER_TILE,
-                                                                                    CONFIG.language.width))
+  images = np.broadcast_to(
+    model.encode(params, CONFIG, np.concatenate(tiles))[0], (n, sum(map(len, tiles)), PER_TILE, CONFIG.language.width)
+  )
   x = model.embed(params, CONFIG, rows, images)
-  state = sample.generate(params.language, CONFIG.language, x, np.tile(np.arange(len(tokens)), (n, 1)), max_new=8,
-                          sampling=Sampling.of(n, temperature=1.0, seed=1))
+  state = sample.generate(
+    params.language,
+    CONFIG.language,
+    x,
+    np.tile(np.arange(len(tokens)), (n, 1)),
+    max_new=8,
+    sampling=Sampling.of(n, temperature=1.0, seed=1),
+  )
   return np.asarray(state.tokens)[:, :8].tolist()
 
 
@@ -81,9 +91,11 @@ def test_forks_keep_their_images():
 
 def test_impossible_images_are_refused():
   e = engine()
-  for tokens, images, message in (([1, 2], [TILES[:1]], '0 image tokens and 1 tiles'),
-                                  (prompt(TILES[:1]), [], '0 tiles'),
-                                  ([1] + [CONFIG.image_token] * PER_TILE, [TILES[:1]], 'must be text'),
-                                  (prompt(TILES[:1]), [TILES[:1, 1:]], 'expected')):
+  for tokens, images, message in (
+    ([1, 2], [TILES[:1]], '0 image tokens and 1 tiles'),
+    (prompt(TILES[:1]), [], '0 tiles'),
+    ([1] + [CONFIG.image_token] * PER_TILE, [TILES[:1]], 'must be text'),
+    (prompt(TILES[:1]), [TILES[:1, 1:]], 'expected'),
+  ):
     with pytest.raises(ValueError, match=message):
       e.submit(Request(tokens, 4, images=images))

@@ -15,7 +15,7 @@ class Memory:
   """What the device would do: pages as arrays of content."""
 
   def __init__(self, s: Scheduler):
-    self.s, self.pages = s, np.full((len(s.pool.references), s.page_size), -10**9)
+    self.s, self.pages = s, np.full((len(s.pool.references), s.page_size), -(10**9))
 
   def copy(self, copies):
     sources = [self.pages[a].copy() for a, _ in copies]
@@ -28,8 +28,8 @@ class Memory:
       self.pages[row.pages[t // self.s.page_size], t % self.s.page_size] = row.content[t]
 
   def check(self, row):
-    held = self.pages[row.pages].reshape(-1)[:row.filled]
-    assert held.tolist() == row.content[:row.filled]
+    held = self.pages[row.pages].reshape(-1)[: row.filled]
+    assert held.tolist() == row.content[: row.filled]
 
 
 def references_add_up(s: Scheduler):
@@ -99,7 +99,7 @@ def test_no_page_leaks_and_no_row_reads_anothers_content():
       s.leave(rows.pop(r.integers(len(rows))))
     elif kind < 0.345:
       s.forget()
-      memory.pages[:] = -10**9
+      memory.pages[:] = -(10**9)
     else:
       done = segment(s, memory, r)
       finished += len(done)
@@ -162,8 +162,10 @@ def test_higher_priority_enters_first_and_the_youngest_is_preempted():
 def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
   """One slot each time, and only where that is enough: pages of equals are not given up."""
   s = Scheduler(slots=3, pages=9, page_size=2, segment=2)
-  rows = [Row(i, Request([i] * length, 2, priority=p), 0, [i] * length)
-          for i, (length, p) in enumerate([(3, 0), (3, 1), (3, 0), (3, 1), (5, 2), (9, 2)])]
+  rows = [
+    Row(i, Request([i] * length, 2, priority=p), 0, [i] * length)
+    for i, (length, p) in enumerate([(3, 0), (3, 1), (3, 0), (3, 1), (5, 2), (9, 2)])
+  ]
   running = lambda: [row.id for row in s.running]
   add = lambda *ids: [s.add(rows[i]) for i in ids] and s.admit()
   add(0, 1, 2)
@@ -176,8 +178,9 @@ def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
   assert running() == [4, 5] and s.preempted == 4
   references_add_up(s)
   s = Scheduler(slots=3, pages=4, page_size=2, segment=2)
-  rows = [Row(i, Request([i] * 3, 2, priority=p), 0, [i] * length)
-          for i, (length, p) in enumerate([(3, 1), (3, 0), (5, 1)])]
+  rows = [
+    Row(i, Request([i] * 3, 2, priority=p), 0, [i] * length) for i, (length, p) in enumerate([(3, 1), (3, 0), (5, 1)])
+  ]
   add(0, 1)
   add(2)  # needs three pages: two would be too few
   assert running() == [0, 1] and not s.preempted

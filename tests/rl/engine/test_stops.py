@@ -23,7 +23,7 @@ def test_equals_a_search_of_the_whole_text(strings):
     watch, seen, found = StopStrings(decode, strings), 0, None
     while seen < len(tokens) and found is None:
       size = int(r.integers(1, 5))
-      cut = watch.feed(tokens[seen:seen + size])
+      cut = watch.feed(tokens[seen : seen + size])
       found = None if cut is None else seen + cut
       seen += size
     assert found == first
