@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
-from agents.roc import Mode
-from agents.trajectory import Bounds
-from core.launch import field
+from agents.rollout.roc import Mode
+from agents.rollout.trajectory import Bounds
+from core.engine import Room
+from core.launch.config import field
 from core.mesh import Shape
-from core.train import Optim
-from rl.engine import Room
+from core.training.train import Optim
 from rl.losses import Rule
 
 

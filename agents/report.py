@@ -4,8 +4,8 @@ import base64
 import json
 import pathlib
 
-from core.html import page
-from core.record import replace
+from core.report.html import page
+from core.training.record import replace
 from rl.report import curve
 
 SAMPLES = 12  # conversations on the page

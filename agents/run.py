@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from core import command
+from core.launch import command
 
 SERVERS = ('python', 'documents', 'crawl', 'search')
 
@@ -122,12 +122,12 @@ def open_memory(f: flags.FlagValues, stack: contextlib.ExitStack):
 
 def ask(f: flags.FlagValues, question: str) -> int:
   """Everything after the flags; returns 0 when there is an answer. Raises ValueError, OSError or RuntimeError."""
-  from agents import trace
-  from agents.episode import Limits
-  from agents.planner import Agent
+  from agents.planner import trace
+  from agents.planner.episode import Limits
+  from agents.planner.planner import Agent
   from agents.toolbox import Functions
-  from core.endpoint import Endpoint, Sampling
-  from core.record import replace
+  from core.serving.client import Endpoint, Sampling
+  from core.training.record import replace
 
   with contextlib.ExitStack() as stack:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='agent-')))

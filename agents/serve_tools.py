@@ -34,8 +34,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from agents.dispatcher import Dispatcher, Full
 from agents.sandbox import PROFILES, HarnessError, Limits, Pool, linux
+from agents.service.dispatcher import Dispatcher, Full
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 _LARGEST = 64 * 2**20  # bytes of a request

@@ -10,19 +10,19 @@ import jax
 import numpy as np
 
 from agents.configs import Config
-from agents.dispatcher import Dispatcher
-from agents.dispatcher_client import Client
-from agents.grade import answer, reward
-from agents.loop import Drawing, rollout
-from agents.problems import PHRASES, Problem, product, read
-from agents.protocol import END, PREAMBLE, TAGS, Protocol, python_schema, system_text
+from agents.rollout.grade import answer, reward
+from agents.rollout.loop import Drawing, rollout
+from agents.rollout.problems import PHRASES, Problem, product, read
+from agents.rollout.protocol import END, PREAMBLE, TAGS, Protocol, python_schema, system_text
+from agents.rollout.tools import Runner, View, python_tool
+from agents.rollout.trajectory import Bounds, Trajectory
 from agents.sandbox import Pool
-from agents.tools import Runner, View, python_tool
-from agents.trajectory import Bounds, Trajectory
+from agents.service.client import Client
+from agents.service.dispatcher import Dispatcher
 from core import decoder, mesh, params
-from core.tokenizers import byte_tokenizer, load_tokenizer
+from core.engine import Engine
+from core.files.tokenizers import byte_tokenizer, load_tokenizer
 from rl import evaluate
-from rl.engine import Engine
 
 HELDOUT_SEED = 3
 LOST = 0.5  # share of a rollout's calls that may fail for want of a tool; learning from more would unlearn its use

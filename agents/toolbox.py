@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from core.endpoint import Call
+from core.serving.client import Call
 from core.text import parse_json
 
 MAX_CHARACTERS = 40_000  # of one observation

@@ -17,17 +17,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from agents import report, roc
+from agents import report
 from agents.configs import CONFIGS, Config, Stage
-from agents.grade import reward
-from agents.problems import demonstrations
-from agents.rows import Rows, gathered, log_probs, means, pack
+from agents.rollout import roc
+from agents.rollout.grade import reward
+from agents.rollout.problems import demonstrations
+from agents.rollout.rows import Rows, gathered, log_probs, means, pack
+from agents.rollout.sft import collate
+from agents.rollout.trajectory import figures
 from agents.setup import Setup, setup
-from agents.sft import collate
-from agents.trajectory import figures
-from core import decoder, launch, mesh, params, record
-from core.run import Run, loop
-from core.train import Loss, init_state, make_step, optimizer
+from core import decoder, mesh, params
+from core.launch import config as launch
+from core.training import record
+from core.training.run import Run, loop
+from core.training.train import Loss, init_state, make_step, optimizer
 from rl import advantages, losses
 from rl.update import reward_loss
 

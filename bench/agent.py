@@ -26,14 +26,15 @@ from tqdm import tqdm
 
 from agents.mcp import McpTools, read_config
 from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
-from agents.planner import Agent
+from agents.planner.planner import Agent
 from agents.toolbox import Functions, Toolbox
-from bench import judge as judging
-from bench import model as models
-from bench import qa, stats
-from bench.store import Log, write_text
-from bench.task import Answer, Data, Example
-from core.endpoint import Endpoint, RequestFailed
+from bench import qa
+from bench.harness import judge as judging
+from bench.harness import model as models
+from bench.harness.store import Log, write_text
+from bench.harness.task import Answer, Data, Example
+from bench.report import stats
+from core.serving.client import Endpoint, RequestFailed
 
 FLAGS = flags.FLAGS
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from tqdm import tqdm
 
 from bench import passk
-from bench.rows import RowError, load_examples, need, row_id
-from bench.task import CUT_OFF, NO_ANSWER, Answer, Example, Outcome, Sampling, Scores, Task, mean_over_samples
+from bench.harness.rows import RowError, load_examples, need, row_id
+from bench.harness.task import CUT_OFF, NO_ANSWER, Answer, Example, Outcome, Sampling, Scores, Task, mean_over_samples
 from rl.rewards.extract import boxed_answer
 
 TYPES = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')

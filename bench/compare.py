@@ -13,11 +13,11 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bench import stats
-from bench.rows import read_rows
-from bench.store import write_text
-from bench.summary import columns, metric_names
-from bench.task import Column, Example, Item
+from bench.harness.rows import read_rows
+from bench.harness.store import write_text
+from bench.harness.task import Column, Example, Item
+from bench.report import stats
+from bench.report.summary import columns, metric_names
 
 FLAGS = flags.FLAGS
 

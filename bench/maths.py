@@ -4,8 +4,8 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bench import passk
-from bench.rows import RowError, load_examples, row_id
-from bench.task import CUT_OFF, NO_ANSWER, Answer, Data, Example, Outcome, Problem, Sampling, Scores, Task
+from bench.harness.rows import RowError, load_examples, row_id
+from bench.harness.task import CUT_OFF, NO_ANSWER, Answer, Data, Example, Outcome, Problem, Sampling, Scores, Task
 from rl.rewards import answers
 from rl.rewards.limited import Limited
 
@@ -47,7 +47,7 @@ def maths(*, last_number: bool = False, seconds: float = SECONDS) -> Task:
 
 
 def _task(name, load, *, exact, last_number, sampling, seconds=SECONDS) -> Task:
-  from bench import charts
+  from bench.report import charts
 
   return Task(
     name=name,

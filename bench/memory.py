@@ -7,7 +7,7 @@ which: it copies plans that succeeded in the cases it is shown, and shuns those 
 that is all. In `misleading` most tasks of the stream are of a lenient kind, told by one word, that any procedure
 solves: their successes say nothing, but look as near as the others. Only strict tasks are held out and measured.
 
-Everything runs through `agents.planner.Agent`: only the two language models are stand-ins.
+Everything runs through `agents.planner.planner.Agent`: only the two language models are stand-ins.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from absl import app, flags
 
 from agents.memory import CaseBank, HashEncoder, Memory, Reading
 from agents.memory import selector as selection
-from agents.planner import Agent
-from agents.plans import FINAL, Plan, Step
+from agents.planner.planner import Agent
+from agents.planner.plans import FINAL, Plan, Step
 from bench import qa
-from core.endpoint import Reply
+from core.serving.client import Reply
 
 PROCEDURES = ('ask the register', 'add up the tables', 'compare two encyclopedias', 'read the court records')
 MARK = 'quiz'

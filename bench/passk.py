@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from core.intervals import check, pass_at_k
+from core.report.intervals import check, pass_at_k
 
 __all__ = ['best_of_k', 'curve_points', 'maj_at_k', 'pass_at_k']
 

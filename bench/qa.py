@@ -10,9 +10,9 @@ import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bench import judge as judging
-from bench.rows import RowError, iter_texts, load_examples, row_id
-from bench.task import NO_ANSWER, OK, Answer, Column, Example, Item, Outcome, Sampling, Task
+from bench.harness import judge as judging
+from bench.harness.rows import RowError, iter_texts, load_examples, row_id
+from bench.harness.task import NO_ANSWER, OK, Answer, Column, Example, Item, Outcome, Sampling, Task
 from core.text import parse_json
 
 SEPARATOR = '<|answer_split|>'

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from absl import app, flags
 
-from bench import runner, tasks
-from bench.model import open_model
-from bench.report import number, scale_of
-from bench.task import Data, Sampling, Task
-from core.endpoint import RequestFailed
+from bench import tasks
+from bench.harness import runner
+from bench.harness.model import open_model
+from bench.harness.task import Data, Sampling, Task
+from bench.report.page import number, scale_of
+from core.serving.client import RequestFailed
 
 FLAGS = flags.FLAGS
 
@@ -111,7 +112,7 @@ def _open(spec: str, name: str):
 def _critic():
   if not FLAGS.critic:
     return None
-  from bench.critic import Critic
+  from bench.harness.critic import Critic
 
   return Critic(FLAGS.critic)
 

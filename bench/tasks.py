@@ -5,10 +5,10 @@ import typing
 from collections.abc import Callable, Sequence
 
 from bench.cmphysbench import cmphysbench
+from bench.harness.task import Task
 from bench.maths import aime, maths
 from bench.qa import qa
 from bench.speech import asr, tts
-from bench.task import Task
 from bench.unigenbench import unigenbench
 from bench.vlm.grounding import grounding
 from bench.vlm.mathvista import mathvista

@@ -2,7 +2,7 @@
 
 A model's parameters are a tree of `flax.struct` dataclasses. `spec(config)` of a model returns the same tree
 with a `Spec` at each leaf; initial values, abstract shapes, counts, shardings (`core.mesh`) and the checkpoint
-loader (`core.weights`) are maps over it, so they cannot drift apart.
+loader (`core.files.weights`) are maps over it, so they cannot drift apart.
 
 A leaf may also be an `Int8`, a `Lora` or a `Flat` weight: model code multiplies through `einsum` and never asks.
 """

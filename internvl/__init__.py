@@ -3,8 +3,8 @@
 from internvl.chat import chat, for_decoding
 from internvl.checkpoint import load, save
 from internvl.configs import CONFIGS
+from internvl.inputs.processor import Inputs, Processor
 from internvl.model import Config, Output, Params, apply, init, spec
-from internvl.processor import Inputs, Processor
 
 __all__ = [
   'CONFIGS',

@@ -13,10 +13,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from core import weights
 from core.decoder import hf
+from core.files import weights
+from core.files.weights import CheckpointError, Files, From, read_json, require
 from core.mesh import RULES
-from core.weights import CheckpointError, Files, From, read_json, require
 from internvl import projector, vision
 from internvl.model import Config, Params, spec
 
@@ -253,7 +253,7 @@ def config_to(c: Config, layout: str) -> dict:
 def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config, Params]:
   """(config, params) of a published folder, layout A, B or C, straight onto `mesh` (one device by default).
 
-  A stored head is used whatever the tie flag says. Raises core.weights.CheckpointError naming what is missing,
+  A stored head is used whatever the tie flag says. Raises core.files.weights.CheckpointError naming what is missing,
   unexpected, misshapen or unreadable, before memory is spent.
   """
   path = pathlib.Path(path)

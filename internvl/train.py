@@ -18,21 +18,26 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from core import launch, mesh, train
+from core import mesh
 from core import params as params_lib
-from core.intervals import wilson
-from core.run import Run, loop
-from core.weights import Files
+from core.files.weights import Files
+from core.launch import config as launch
+from core.report.intervals import wilson
+from core.toy import digits
+from core.training import train
+from core.training.run import Run, loop
 from internvl import chat as answer
-from internvl import checkpoint, digits, mixture, model, packing, sft
+from internvl import checkpoint, model
 from internvl.chat import for_decoding
 from internvl.configs import CONFIGS as SIZES
-from internvl.dataset import Examples, Rows
-from internvl.export import export
-from internvl.plan import plan_step
-from internvl.processor import Processor
-from internvl.processor_config import ProcessorConfig
-from internvl.train_configs import CONFIGS, Config
+from internvl.data import mixture, packing
+from internvl.data.dataset import Examples, Rows
+from internvl.inputs.processor import Processor
+from internvl.inputs.processor_config import ProcessorConfig
+from internvl.plan.training import plan_step
+from internvl.training import sft
+from internvl.training.configs import CONFIGS, Config
+from internvl.training.export import export
 
 __all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 

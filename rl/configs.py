@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Literal
 
-from core.launch import field
+from core.engine import Room
+from core.launch.config import field
 from core.mesh import Shape
-from core.train import Optim
-from rl.engine import Room
+from core.training.train import Optim
 from rl.losses import RULES, Rule
 from rl.preference import Sizes
 from rl.recipes.cascade import Offline

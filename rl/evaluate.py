@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from core.intervals import pass_at_k, wilson
+from core.report.intervals import pass_at_k, wilson
 from internvl import Processor
 from rl import policy
 from rl.rewards import exact_match

@@ -16,12 +16,14 @@ import jax
 from absl import logging
 
 import internvl
-from core import launch, mesh, params
-from core.launch import field
+from core import mesh, params
+from core.launch import config as launch
+from core.launch.config import field
 from core.mesh import Shape
-from internvl import Processor, mixture
-from internvl.export import export
+from internvl import Processor
+from internvl.data import mixture
 from internvl.train import layout_for
+from internvl.training.export import export
 from rl.preference import Examples, Records
 from rl.recipes.mpo import MpoPhase, mpo
 

@@ -7,7 +7,8 @@ import jax
 from absl import logging
 
 import internvl
-from core import mesh, record
+from core import mesh
+from core.training import record
 from rl import preference
 from rl.recipes import cascade
 from rl.recipes.mpo import mpo

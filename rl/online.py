@@ -10,8 +10,8 @@ import numpy as np
 
 import internvl
 from core import mesh, params
-from core.run import Run, loop
-from core.train import init_state, merge
+from core.training.run import Run, loop
+from core.training.train import init_state, merge
 from rl import policy, update
 from rl.dynamic import Cursor
 from rl.evaluate import Result

@@ -7,7 +7,7 @@ import jax
 import internvl
 from core import params, plan
 from core.plan.training import training
-from internvl.plan import place, size, towers, triangle
+from internvl.plan.training import place, size, towers, triangle
 from rl import update
 from rl.configs import Config
 

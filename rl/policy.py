@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core import decoder, sample
+from core import decoder
+from core.engine import sample
 from internvl import Processor, model
-from internvl.processor import Inputs
+from internvl.inputs.processor import Inputs
 
 
 @struct.dataclass

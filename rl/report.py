@@ -8,7 +8,7 @@ import pathlib
 
 from PIL import Image
 
-from core.record import replace
+from core.training.record import replace
 from rl.evaluate import Result
 
 SAMPLES = 36  # answers on the page

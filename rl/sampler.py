@@ -11,9 +11,9 @@ import numpy as np
 
 from core import mesh
 from core import params as weights
+from core.engine import Engine, Request, Room
 from internvl import Processor, model
-from internvl.processor import Inputs
-from rl.engine import Engine, Request, Room
+from internvl.inputs.processor import Inputs
 from rl.policy import Answers
 
 

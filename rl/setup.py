@@ -8,10 +8,10 @@ import jax
 
 import internvl
 from core import mesh
-from core.sample import bucket
-from core.train import partition
+from core.engine.sample import bucket
+from core.training.train import partition
 from internvl import Processor
-from internvl.processor_config import ProcessorConfig
+from internvl.inputs.processor_config import ProcessorConfig
 from rl import policy
 from rl.configs import Config
 from rl.evaluate import Result, evaluate

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from internvl import digits, expressions
-from internvl.dataset import Rows
+from core.toy import digits, expressions
+from internvl.data.dataset import Rows
 from rl.rewards import boxed, boxed_and_format, boxed_symbolic, exact_match
 
 
@@ -30,13 +30,13 @@ class Query:
 
 
 def digits_query(split: str, seed: int, index: int) -> Query:
-  """Query `index` of the digits task: two handwritten digits and a question (`internvl.digits`)."""
+  """Query `index` of the digits task: two handwritten digits and a question (`core.toy.digits`)."""
   item = digits.example(split, seed, index)
   return Query([{'role': 'user', 'content': f'<image>\n{item.question}'}], [item.image], item.answer)
 
 
 def expressions_query(split: str, seed: int, index: int) -> Query:
-  """Query `index` of the expressions task: three handwritten digits and two operations (`internvl.expressions`)."""
+  """Query `index` of the expressions task: three handwritten digits and two operations (`core.toy.expressions`)."""
   item = expressions.example(split, seed, index)
   messages = [{'role': 'user', 'content': f'<image>\n{item.question}'}]
   return Query(messages, [item.image], item.answer, item.solution)
@@ -72,7 +72,7 @@ def from_files(train: Sequence[str], heldout: Sequence[str], reward: str) -> Tas
   """The rows of files in InternVL's format as queries: training rows shuffled anew each epoch, held-out ones in order.
 
   The answer is a row's "answer", or else the text of its last turn. Raises ValueError (when a row is read) for a
-  video, FileNotFoundError and ValueError as `internvl.dataset.Rows`.
+  video, FileNotFoundError and ValueError as `internvl.data.dataset.Rows`.
   """
   splits = {'train': [Rows(path) for path in train], 'heldout': [Rows(path) for path in heldout]}
   ends = {split: np.cumsum([len(rows) for rows in parts]) for split, parts in splits.items()}

@@ -16,8 +16,10 @@ import jax
 from absl import logging
 
 import internvl
-from core import launch, mesh, params, record
-from internvl.export import export
+from core import mesh, params
+from core.launch import config as launch
+from core.training import record
+from internvl.training.export import export
 from rl import report
 from rl.configs import CONFIGS, Config
 from rl.offline import offline

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import struct
 
 import internvl
-from core import params, train
-from core.train import Loss
+from core import params
+from core.training import train
+from core.training.train import Loss
 from rl import losses, policy
 from rl.configs import Config
 
@@ -83,7 +84,7 @@ def optimizer(c: Config, m: internvl.Config):
 
 
 def make_step(c: Config, m: internvl.Config, *, places: Any = None):
-  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.train.make_step`."""
+  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.training.train.make_step`."""
   loss = functools.partial(update_loss, config=m, rule=c.rule, temperature=c.temperature, dtype=c.dtype, remat=c.remat)
   return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 

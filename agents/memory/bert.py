@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core import weights
 from core.attention import Keys, attention
+from core.files import weights
+from core.files.weights import CheckpointError, Files, From, read_json, require
 from core.layers import gelu, layer_norm
 from core.params import Spec, einsum, ones, stacked, walk, zeros
-from core.weights import CheckpointError, Files, From, read_json, require
 
 HEADS = ('cls.', 'lm_head.', 'classifier.')  # what pre-training left beside the encoder
 PREFIXES = {'bert': 'bert.', 'roberta': 'roberta.'}
@@ -238,7 +238,7 @@ def config_to(c: Config) -> dict:
 def load(path: str | os.PathLike, *, dtype=jnp.float32) -> tuple[Config, Params]:
   """(config, params) of a published folder; heads of pre-training and stored position ids are passed over.
 
-  Raises core.weights.CheckpointError naming what is missing, unexpected or misshapen.
+  Raises core.files.weights.CheckpointError naming what is missing, unexpected or misshapen.
   """
   path = pathlib.Path(path)
   h, files = read_json(path / 'config.json'), Files(path)

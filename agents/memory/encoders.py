@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from core.weights import CheckpointError, read_json
+from core.files.weights import CheckpointError, read_json
 
 BATCH = 64
 MAX_LENGTH = 256  # tokens of a task or a case (arXiv 2508.16153, released code)
@@ -63,7 +63,7 @@ class SentenceEncoder:
     Raises CheckpointError, FileNotFoundError or ValueError naming what does not fit.
     """
     from agents.memory import bert
-    from core.tokenizers import load_tokenizer
+    from core.files.tokenizers import load_tokenizer
 
     path = pathlib.Path(path)
     pooling = pooling or _stated_pooling(path)

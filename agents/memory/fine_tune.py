@@ -14,7 +14,7 @@ from flax import struct
 from agents.memory import bert, selector
 from agents.memory.cases import Use, case_text
 from agents.memory.encoders import SentenceEncoder
-from core.train import decayed
+from core.training.train import decayed
 
 
 @struct.dataclass

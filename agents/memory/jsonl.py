@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agents.memory.cases import Case, CaseBank
-from core.record import replace
 from core.text import parse_json
+from core.training.record import replace
 
 FORMS = ('plain', 'labelled')
 LABELS = {'positive': 1.0, 'negative': 0.0}

@@ -24,10 +24,10 @@ from flax import struct
 
 from agents.memory.cases import Use, case_text, task_key
 from core import params as params_lib
-from core import weights
+from core.files import weights
+from core.files.weights import From
 from core.params import Spec, einsum, zeros
-from core.record import replace
-from core.weights import From
+from core.training.record import replace
 
 
 @dataclasses.dataclass(frozen=True)

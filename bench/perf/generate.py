@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from core import decoder, sample
+from core import decoder
+from core.engine import sample
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('family', 'qwen3', 'Shape of the decoder: qwen2 or qwen3.')

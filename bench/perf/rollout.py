@@ -3,11 +3,11 @@
   python -m bench.perf.rollout [--lengths=longtail --slots=16 --longest=256] [--peer_python=…/bin/python]
 
 One random Qwen3-shaped model, one list of prompts, each with the number of tokens after which its answer stops. A
-static batch (`core.sample.generate`; tunix's Sampler) decodes until its longest row stops; the engine refills slots.
-CPU seconds on one pinned thread, arms interleaved, the best of the repeats. The engine is timed in steady state, until
-its queue is empty. Its tokens are compared with those of `core.sample`. `--peer_python` names the interpreter of an
-environment with google-tunix; that arm, whose greedy tokens must equal ours, runs each batch for exactly as many steps
-as its longest row needs.
+static batch (`core.engine.sample.generate`; tunix's Sampler) decodes until its longest row stops; the engine refills
+slots. CPU seconds on one pinned thread, arms interleaved, the best of the repeats. The engine is timed in steady
+state, until its queue is empty. Its tokens are compared with those of `core.engine.sample`. `--peer_python` names the
+interpreter of an environment with google-tunix; that arm, whose greedy tokens must equal ours, runs each batch for
+exactly as many steps as its longest row needs.
 """
 
 # ruff: noqa: E402 -- the settings above the imports must precede the first import of jax.
@@ -28,8 +28,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from core import decoder, sample
-from rl.engine import Engine, Request
+from core import decoder
+from core.engine import Engine, Request, sample
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer('width', 256, 'Model width; heads of 64, feed-forward three times the width.')
@@ -200,7 +200,7 @@ def main(_):
   print(
     f'width {FLAGS.width} x {FLAGS.layers} layers, {FLAGS.slots} slots, {FLAGS.lengths} lengths: mean '
     f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
-    f'{batches.max(1).mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.sample: {same} of '
+    f'{batches.max(1).mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.sample: {same} of '
     f'{len(lengths)}; load {os.getloadavg()[0]:.1f}'
   )
   best = {name: max(r) for name, r in rates.items() if r}

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable
 
 from bench.seed.nodes import Budget, SeedError
-from bench.seed.parser import Reading, parse
 from bench.seed.quantity import NotANumber, measure
+from bench.seed.reading.parser import Reading, parse
+from bench.seed.reading.units import Unit
 from bench.seed.result import TIERS, Mark, Settings
-from bench.seed.units import Unit
 
 _RELATIONS = re.compile(r'=|\\approx|\\simeq|\\sim|\\propto')
 # A mantissa, and a power of ten only where it stands directly behind. Bounded, unlike the published pattern.

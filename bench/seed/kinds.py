@@ -4,14 +4,13 @@ import dataclasses
 import itertools
 
 from bench.seed import tree
-from bench.seed.canonical import canonical
-from bench.seed.equivalence import Verdict, compare
+from bench.seed.algebra.canonical import canonical
+from bench.seed.algebra.equivalence import Verdict, compare
+from bench.seed.algebra.relations import relation_verdict
 from bench.seed.nodes import INFINITY, ZERO, Budget, Node, ParseError, SeedError, negative, subtract, symbol
 from bench.seed.pairs import Pair, branches, pair, settle
-from bench.seed.parser import Reading
-from bench.seed.relations import relation_verdict
-from bench.seed.result import Mark, mean
-from bench.seed.statement import (
+from bench.seed.reading.parser import Reading
+from bench.seed.reading.statement import (
   EQUALS,
   MIRROR,
   ORDER,
@@ -26,7 +25,8 @@ from bench.seed.statement import (
   trim,
   unwrap,
 )
-from bench.seed.tokens import Token, label, sign
+from bench.seed.reading.tokens import Token, label, sign
+from bench.seed.result import Mark, mean
 
 
 @dataclasses.dataclass
@@ -90,7 +90,7 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
 
 
 def _symbolically_equal(both: Pair) -> bool:
-  from bench.seed import symbolic  # sympy takes a second to import and few pairs need it
+  from bench.seed.algebra import symbolic
 
   return symbolic.equal(both.reference, both.prediction, both.context)
 

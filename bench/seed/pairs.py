@@ -3,7 +3,7 @@ commute."""
 
 import dataclasses
 
-from bench.seed.canonical import MAX_NODES, Context, canonical
+from bench.seed.algebra.canonical import MAX_NODES, Context, canonical
 from bench.seed.nodes import (
   ONE,
   Budget,
@@ -18,7 +18,7 @@ from bench.seed.nodes import (
   rewrite,
   walk,
 )
-from bench.seed.units import Unit
+from bench.seed.reading.units import Unit
 
 MAX_DEPTH = 600
 # About three seconds of work: one step is a cell of an edit distance, a thirtieth of a function's value.

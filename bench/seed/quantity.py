@@ -3,15 +3,15 @@
 from fractions import Fraction
 
 from bench.seed import kinds
-from bench.seed.canonical import Context, canonical
-from bench.seed.equivalence import Verdict
+from bench.seed.algebra.canonical import Context, canonical
+from bench.seed.algebra.equivalence import Verdict
+from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
+from bench.seed.algebra.relations import factor, proportional
 from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
-from bench.seed.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.pairs import branches, pair, settle
-from bench.seed.relations import factor, proportional
+from bench.seed.reading.statement import EQUALS, member, statements, tokens_of
+from bench.seed.reading.units import ONE_UNIT, Unit
 from bench.seed.result import TIERS, Mark, Settings
-from bench.seed.statement import EQUALS, member, statements, tokens_of
-from bench.seed.units import ONE_UNIT, Unit
 
 _DIGITS = 40
 # Rounding in unit factors must not push a value over an inclusive border.

@@ -7,9 +7,9 @@ import time
 from bench.seed import kinds, quantity
 from bench.seed.nodes import Budget, SeedError
 from bench.seed.pairs import STEPS
-from bench.seed.parser import Reading
+from bench.seed.reading.parser import Reading
+from bench.seed.reading.tokens import tokenize
 from bench.seed.result import KINDS, Mark, Score, Settings
-from bench.seed.tokens import tokenize
 
 _RECURSION = 12_000
 _SCORERS = {

@@ -6,11 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.rows import RowError, load_examples, need, row_id, sha256
-from bench.speech import speakers
-from bench.speech.normalize import normaliser, strip_tags, unbearable
-from bench.speech.wer import character_edits, word_edits
-from bench.task import (
+from bench.harness.rows import RowError, load_examples, need, row_id, sha256
+from bench.harness.task import (
   NO_ANSWER,
   OK,
   Answer,
@@ -24,6 +21,9 @@ from bench.task import (
   each,
   user_message,
 )
+from bench.speech import speakers
+from bench.speech.normalize import normaliser, strip_tags, unbearable
+from bench.speech.wer import character_edits, word_edits
 
 TRANSCRIBE = 'Transcribe the speech in this recording.'
 UNITS = {'word': word_edits, 'character': character_edits}

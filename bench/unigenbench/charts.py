@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.charts import figure, save
+from bench.report.charts import figure, save
 from bench.unigenbench.taxonomy import PRIMARIES, TEST_POINTS
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.store import write_text
-from bench.task import Item
-from core.html import page
+from bench.harness.store import write_text
+from bench.harness.task import Item
+from core.report.html import page
 
 SIDE = 256
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from string import Template
 
-from bench.literals import MAX_CHARS, read_list
+from bench.harness.literals import MAX_CHARS, read_list
 from bench.unigenbench.prompts import Prompt
 
 ENGLISH = """\

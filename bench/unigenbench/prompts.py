@@ -4,8 +4,8 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
-from bench.rows import RowError, need, read_rows
-from bench.task import Problem
+from bench.harness.rows import RowError, need, read_rows
+from bench.harness.task import Problem
 from bench.unigenbench.taxonomy import BY_NAME, SUBJECTS, THEMES, TestPoint, sub_theme
 from core.text import clean, parse_json
 

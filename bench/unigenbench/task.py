@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.rows import sha256
-from bench.task import OK, Answer, Column, Data, Example, Item, Outcome, Sampling, Task, each, user_message
+from bench.harness.rows import sha256
+from bench.harness.task import OK, Answer, Column, Data, Example, Item, Outcome, Sampling, Task, each, user_message
 from bench.unigenbench import charts, gallery, judging
 from bench.unigenbench.prompts import Prompt, load
 from bench.unigenbench.taxonomy import PRIMARIES, TEST_POINTS

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.rows import RowError, load_examples, need, row_id
-from bench.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
+from bench.harness.rows import RowError, load_examples, need, row_id
+from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 
 PROMPT = 'Give the bounding box of the region this sentence describes: <ref>{}</ref>'

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from bench.judge import Judge, Template
-from bench.literals import MAX_CHARS
+from bench.harness.judge import Judge, Template
+from bench.harness.literals import MAX_CHARS
 
 OPTION = Template("""\
 A model was asked a multiple-choice question. Say which option its answer means.

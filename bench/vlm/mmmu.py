@@ -6,10 +6,10 @@ import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from bench import judge as judging
-from bench.literals import read_list
-from bench.rows import RowError, iter_texts, load_examples, need, row_id
-from bench.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
+from bench.harness import judge as judging
+from bench.harness.literals import read_list
+from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
+from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
 from bench.vlm import judges, options
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 

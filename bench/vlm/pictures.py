@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.rows import RowError
+from bench.harness.rows import RowError
 
 
 def picture_bytes(value, folder: Path) -> bytes | None:

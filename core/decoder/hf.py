@@ -11,11 +11,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from core import moe, weights
+from core import moe
 from core.decoder import model as decoder
+from core.files import weights
+from core.files.weights import CheckpointError, From, read_json, require
 from core.layers import Yarn
 from core.mesh import RULES
-from core.weights import CheckpointError, From, read_json, require
 
 FAMILIES = {
   'qwen2': {'qkv_bias': True, 'architecture': 'Qwen2ForCausalLM'},
@@ -217,7 +218,7 @@ def load(
 ) -> tuple[decoder.Config, decoder.Params]:
   """(config, params) of a published decoder folder. A stored head is used whatever the tie flag says.
 
-  Raises core.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.
+  Raises core.files.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.
   """
   path = pathlib.Path(path)
   with weights.naming(str(path / 'config.json')):

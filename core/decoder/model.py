@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core import cache as kv
 from core import moe as experts
-from core import pages
 from core.attention import Keys, attention
 from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
 from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
 from core.params import init as draw
+from core.past import cache as kv
+from core.past import pages
 from core.remat import remat
 from core.tap import check, taps
 
@@ -253,10 +253,10 @@ def forward(
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
-  packed samples do not see each other; not together with a cache. cache: a `core.cache.Cache`, attended to and
-  returned extended; a number of slots starts a new one; or `core.pages.Pages`, with one token a row at given
-  positions, beside unstacked blocks. prefix: a `core.cache.Cache` of fewer rows, each of which B/rows rows of x in turn
-  go on from; attended to and never copied whole, nor extended. Raises ValueError on impossible combinations.
+  packed samples do not see each other; not together with a cache. cache: a `core.past.cache.Cache`, attended to and
+  returned extended; a number of slots starts a new one; or `core.past.pages.Pages`, with one token a row at given
+  positions, beside unstacked blocks. prefix: a `core.past.cache.Cache` of fewer rows, each of which B/rows rows of x
+  in turn go on from; attended to and never copied whole, nor extended. Raises ValueError on impossible combinations.
   """
   check(keep)
   b, t, _ = x.shape

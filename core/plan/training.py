@@ -1,13 +1,13 @@
-"""The `Program` of a step of `core.train`, abstract, so no weight is ever drawn."""
+"""The `Program` of a step of `core.training.train`, abstract, so no weight is ever drawn."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from core import train
 from core.mesh import batch_sharding
 from core.plan.program import Part, Program
+from core.training import train
 
 
 def training(
@@ -22,7 +22,7 @@ def training(
   micro_batches: int,
   remat: str,
 ) -> Program:
-  """What a run of `core.train` compiles on `mesh`, and what to count of it.
+  """What a run of `core.training.train` compiles on `mesh`, and what to count of it.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),
   abstract and placed. batch: abstract, without shardings; it lies where `core.mesh.to_global` puts it.

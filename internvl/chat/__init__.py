@@ -12,22 +12,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from core import sample
-from core.tokenizers import Detokenizer
+from core.engine import sample
+from core.files.tokenizers import Detokenizer
 from internvl import model
-from internvl.processor import Inputs, Processor, pad
+from internvl.inputs.processor import Inputs, Processor, pad
 
 STEP = 4  # tokens decoded between two looks at a streamed answer
 TILES = 8  # encoded at a time: what the vision tower needs does not grow with the number of images
 
 
 def for_decoding(params: model.Params) -> model.Params:
-  """The parameters as generation is fastest with (`core.sample.for_decoding`); do it once, after loading."""
+  """The parameters as generation is fastest with (`core.engine.sample.for_decoding`); do it once, after loading."""
   return params.replace(language=sample.for_decoding(params.language))
 
 
 def tile_bucket(n: int) -> int:
-  """0..4, then as `core.sample.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
+  """0..4, then as `core.engine.sample.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
   return n if n < 4 else sample.bucket(n, 4)
 
 
@@ -118,8 +118,8 @@ def chat(
   """The assistant's answer to a conversation, or to each of several.
 
   Args:
-    params: as loaded; decoding is faster when they went through `for_decoding` once.
-    messages: one conversation (see `internvl.messages`) that ends with the user, or a list of conversations, which
+    params: as loaded; decoding is faster when they went through `for_decoding` once. messages: one conversation (see
+    `internvl.inputs.messages`) that ends with the user, or a list of conversations, which
       are answered together; each answer is what the conversation gets alone.
     images, videos: the media of the conversation in the order of their marks; for several, one list (or None) each.
     max_new_tokens: the answer ends there, at the layout's stop token, or where the context of the model is full.

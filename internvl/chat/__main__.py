@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from core import command
+from core.launch import command
 
 
 def define(values: flags.FlagValues) -> None:
@@ -85,12 +85,12 @@ class Session:
     self.seen = [], []
 
   def add_image(self, path: str) -> None:
-    from internvl import tiles
+    from internvl.inputs import tiles
 
     self.images.append(tiles.load_image(path))
 
   def add_video(self, path: str) -> None:
-    from internvl import video
+    from internvl.inputs import video
 
     self.videos.append(video.load_frames(path, self.processor.config.video_frames, video.uniform))
 
@@ -146,7 +146,7 @@ def load(f: flags.FlagValues, path: pathlib.Path):
 
 def serve(f: flags.FlagValues, _) -> int:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
-  from internvl.processor import Processor
+  from internvl.inputs.processor import Processor
 
   path = folder(f.model)
   session = Session(Processor.load(path), None, f.system)

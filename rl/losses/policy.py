@@ -9,8 +9,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from core.launch import field
-from core.train import Loss
+from core.launch.config import field
+from core.training.train import Loss
 from rl.losses.aggregate import AGGREGATIONS, Aggregation, aggregate
 from rl.losses.divergence import KL, kl
 from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES

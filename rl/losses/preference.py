@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.launch import field
-from core.train import Loss
+from core.launch.config import field
+from core.training.train import Loss
 
 log_sigmoid = jax.nn.log_sigmoid
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from internvl import Processor, messages
-from internvl.processor import Inputs
+from internvl import Processor
+from internvl.inputs import messages
+from internvl.inputs.processor import Inputs
 from rl.preference.records import Pair
 from rl.sampler import Sampler
 

@@ -14,11 +14,12 @@ import numpy as np
 from absl import logging
 
 import internvl
-from core import data, mesh
+from core import mesh
 from core import params as params_lib
-from core.launch import field
-from core.run import Run, loop
-from core.train import Loss, Optim, init_state, make_step, optimizer
+from core.launch.config import field
+from core.training import data
+from core.training.run import Run, loop
+from core.training.train import Loss, Optim, init_state, make_step, optimizer
 from rl import losses, policy, preference
 from rl.losses import Mpo, RewardShift
 from rl.preference import Chain, Group, Placed, Sizes

@@ -4,7 +4,7 @@ import types
 
 import numpy as np
 
-from rl.engine import Completion
+from core.engine import Completion
 
 
 class ScriptedEngine:

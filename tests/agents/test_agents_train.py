@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import grade, report, train
+from agents import report, train
 from agents.configs import CONFIGS, Config, Stage
-from agents.problems import PHRASES, TOOL, Problem, demonstrations, product, read
-from agents.protocol import END, TAGS, Protocol, parse
-from agents.rows import log_probs, pack
+from agents.rollout import grade
+from agents.rollout.problems import PHRASES, TOOL, Problem, demonstrations, product, read
+from agents.rollout.protocol import END, TAGS, Protocol, parse
+from agents.rollout.rows import log_probs, pack
+from agents.rollout.sft import collate, example
+from agents.rollout.tools import Response, Runner
+from agents.rollout.trajectory import Bounds, Trace, Trajectory, Turn
 from agents.setup import Result, Setup
-from agents.sft import collate, example
-from agents.tools import Response, Runner
-from agents.trajectory import Bounds, Trace, Trajectory, Turn
 from core import decoder, mesh
-from core.tokenizers import byte_tokenizer
+from core.files.tokenizers import byte_tokenizer
 from rl import advantages, losses
 from tests.agents.scripted import ScriptedEngine
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from agents import run, trace
-from agents.episode import Episode, Event
+from agents import run
 from agents.memory import CaseBank
+from agents.planner import trace
+from agents.planner.episode import Episode, Event
 from tests.bench.chat_server import serve
 
 PLAN = json.dumps({'plan': [{'id': 1, 'description': 'read total.csv'}]})

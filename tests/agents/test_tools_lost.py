@@ -14,15 +14,15 @@ import psutil
 import pytest
 
 from agents.configs import CONFIGS
-from agents.dispatcher_client import Client
-from agents.loop import rollout
-from agents.problems import product
-from agents.protocol import END, TAGS, Protocol, call_text
+from agents.rollout.loop import rollout
+from agents.rollout.problems import product
+from agents.rollout.protocol import END, TAGS, Protocol, call_text
+from agents.rollout.tools import Runner, python_tool
+from agents.rollout.trajectory import Bounds
+from agents.service.client import Client
 from agents.setup import Setup
-from agents.tools import Runner, python_tool
-from agents.trajectory import Bounds
 from core import mesh
-from core.tokenizers import byte_tokenizer
+from core.files.tokenizers import byte_tokenizer
 from tests.agents.scripted import ScriptedEngine
 
 PROTOCOL = Protocol(byte_tokenizer(TAGS, eos=END, pad=END))

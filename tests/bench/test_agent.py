@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from agents.episode import Limits
 from agents.memory import CaseBank, HashEncoder, Memory, Reading
-from agents.planner import Agent
+from agents.planner.episode import Limits
+from agents.planner.planner import Agent
 from bench import agent as agents
 from bench import memory as study
 from bench import qa
-from core.endpoint import RequestFailed
+from core.serving.client import RequestFailed
 
 
 def questions(tmp_path, count=8):

@@ -2,8 +2,10 @@ import json
 
 import pytest
 
-from bench import runner, summary, tasks
-from bench.task import Answer
+from bench import tasks
+from bench.harness import runner
+from bench.harness.task import Answer
+from bench.report import summary
 
 BASE = {
   'context': 'Let $B$ be a field. ',

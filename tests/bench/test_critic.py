@@ -8,10 +8,11 @@ import jax
 import pytest
 
 import internvl
-from bench import maths, runner
-from bench.critic import Critic, question
-from internvl.export import export
-from internvl.processor_config import ProcessorConfig
+from bench import maths
+from bench.harness import runner
+from bench.harness.critic import Critic, question
+from internvl.inputs.processor_config import ProcessorConfig
+from internvl.training.export import export
 
 
 @pytest.fixture(scope='module')

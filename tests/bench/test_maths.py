@@ -3,7 +3,7 @@ import time
 import pytest
 
 from bench import maths
-from bench.task import Answer
+from bench.harness.task import Answer
 from rl.rewards import answers
 from rl.rewards.limited import Late, Limited
 
@@ -128,7 +128,7 @@ def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
 
 
 def score(task, gold, *texts, finish='stop', rewards=None):
-  from bench.task import Example
+  from bench.harness.task import Example
 
   example = Example('p', {'problem': '?', 'answer': gold})
   given = [Answer(t, finish, r) for t, r in zip(texts, rewards or [None] * len(texts))]

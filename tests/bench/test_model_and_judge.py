@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import model as models
 from bench import qa
-from bench.judge import FAILED, MISSING, OK, Judge, Template
-from bench.task import Sampling
-from core import endpoint as endpoints
+from bench.harness import model as models
+from bench.harness.judge import FAILED, MISSING, OK, Judge, Template
+from bench.harness.task import Sampling
+from core.serving import client as endpoints
 from tests.bench.chat_server import completion, question, serve
 
 FIELDS = {'question': 'Who?', 'accepted': 'Ann', 'prediction': 'Anne'}

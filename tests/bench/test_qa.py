@@ -2,9 +2,11 @@ import json
 
 import pytest
 
-from bench import qa, runner, summary
-from bench.judge import Verdict
-from bench.task import Answer
+from bench import qa
+from bench.harness import runner
+from bench.harness.judge import Verdict
+from bench.harness.task import Answer
+from bench.report import summary
 
 
 @pytest.mark.parametrize(

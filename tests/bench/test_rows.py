@@ -4,9 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from bench import rows
-from bench.store import Log, dump, write_text
-from bench.task import Example
+from bench.harness import rows
+from bench.harness.store import Log, dump, write_text
+from bench.harness.task import Example
 
 
 def make(where, row):

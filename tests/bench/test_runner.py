@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import compare, maths, model, runner, tasks
-from bench.task import Sampling
-from core.endpoint import Retry
+from bench import compare, maths, tasks
+from bench.harness import model, runner
+from bench.harness.task import Sampling
+from core.serving.client import Retry
 from tests.bench.chat_server import completion, question, serve
 
 ROOT = Path(__file__).parents[2]

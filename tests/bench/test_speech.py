@@ -6,12 +6,14 @@ import jiwer
 import numpy as np
 import pytest
 
-from bench import runner, summary, tasks
+from bench import tasks
+from bench.harness import runner
+from bench.harness.task import Answer
+from bench.report import summary
 from bench.speech import speakers
 from bench.speech.normalize import normaliser, strip_tags, unbearable
 from bench.speech.tasks import cosine
 from bench.speech.wer import Edits, aligned, character_edits, edits, word_edits
-from bench.task import Answer
 
 S = speakers.Segment
 

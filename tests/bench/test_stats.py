@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bench import stats
-from core.intervals import wilson
+from bench.report import stats
+from core.report.intervals import wilson
 
 
 def test_intervals_have_the_width_of_the_binomial():

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import runner, stats, summary
-from bench.task import Answer, Example, Item
+from bench.harness import runner
+from bench.harness.task import Answer, Example, Item
+from bench.report import stats, summary
 from bench.unigenbench import judging, prompts, unigenbench
 from bench.unigenbench.task import AS_ZERO, overall
 from bench.unigenbench.taxonomy import BY_NAME, PRIMARIES, TEST_POINTS

@@ -7,8 +7,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from bench import literals, tasks
-from bench.task import Answer
+from bench import tasks
+from bench.harness import literals
+from bench.harness.task import Answer
 from bench.vlm import grounding, options
 from bench.vlm.mathvista import normalised, quick_extract
 

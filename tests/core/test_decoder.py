@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import core.attention
-from core import cache as kv
 from core import decoder, moe, params
 from core.layers import Yarn
+from core.past import cache as kv
 from core.tap import SITES
 
 TINY = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=50, width=32, mlp_width=48, head_dim=12)

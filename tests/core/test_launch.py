@@ -11,8 +11,9 @@ from typing import Literal, Optional
 import pytest
 from absl import flags
 
-from core import launch, train
-from core.launch import UsageError, field
+from core.launch import config as launch
+from core.launch.config import UsageError, field
+from core.training import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -170,7 +171,7 @@ def test_help_lists_every_field_with_its_meaning(tmp_path):
 
 def test_start_up_leaves_heavy_libraries_alone():
   code = (
-    'import sys, core.train, core.launch; print([m for m in ("transformers", "sklearn", "torch", '
+    'import sys, core.training.train, core.launch.config; print([m for m in ("transformers", "sklearn", "torch", '
     '"tensorboardX", "orbax", "grain", "matplotlib") if m in sys.modules])'
   )
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)

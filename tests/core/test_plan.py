@@ -13,8 +13,8 @@ from core.mesh import AXES, sharding
 from core.params import Spec
 from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
 from internvl import configs, model
-from internvl import plan as sft
-from internvl.train_configs import Config
+from internvl.plan import training as sft
+from internvl.training.configs import Config
 
 
 def mesh(data=1, expert=1, seq=1, model=1):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.tokenizers import byte_tokenizer
-from internvl.templates import IMAGE_TOKENS, LAYOUTS, MARKUP
+from core.files.tokenizers import byte_tokenizer
+from internvl.inputs.templates import IMAGE_TOKENS, LAYOUTS, MARKUP
 
 SPECIAL = [
   '<|endoftext|>',

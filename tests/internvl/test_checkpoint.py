@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.weights import CheckpointError
+from core.files.weights import CheckpointError
 from internvl import checkpoint, model
 from tests.parity import layouts
 

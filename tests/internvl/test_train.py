@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 
 import internvl
-from core import launch, mesh, params, train
-from internvl import losses, packing, sft
+from core import mesh, params
+from core.launch import config as launch
+from core.training import train
+from internvl import losses
 from internvl import train as program
-from internvl.processor import Inputs
-from internvl.train_configs import CONFIGS, Lora
+from internvl.data import packing
+from internvl.inputs.processor import Inputs
+from internvl.training import sft
+from internvl.training.configs import CONFIGS, Lora
 from tests.internvl.tiny import IMAGES, model, processor
 
 TINY = dataclasses.replace(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import internvl
-from internvl.processor_config import ProcessorConfig
+from internvl.inputs.processor_config import ProcessorConfig
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (4, 16, 32, 3), np.uint8))
 

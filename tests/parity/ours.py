@@ -10,8 +10,10 @@ from safetensors.numpy import load_file
 import internvl.checkpoint
 import internvl.model
 import internvl.vision
-from core import decoder, sample, weights
+from core import decoder
 from core.decoder import hf
+from core.engine import sample
+from core.files import weights
 
 ACTIVATION = 1e-4  # max abs, where the activations are of the order of one or more
 LOSS = 1e-5

@@ -13,9 +13,9 @@ import pytest
 
 import internvl
 from core import mesh
-from core.train import Optim
-from internvl.digits import export as export_digits
-from internvl.export import export
+from core.toy.digits import export as export_digits
+from core.training.train import Optim
+from internvl.training.export import export
 from rl.configs import Config, Warmup
 from rl.preference import Records
 from rl.setup import setup

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.run import Run, loop
+from core.training.run import Run, loop
 from rl.dynamic import Cursor, band, fill, mixed
 
 

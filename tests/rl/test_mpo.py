@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import internvl
-from core import launch
-from internvl.export import export
+from core.launch import config as launch
+from internvl.training.export import export
 from rl import configs, mpo, preference
 from rl.mpo import CONFIGS, Config
 from tests.rl.test_preference import digits_pairs, over_bytes

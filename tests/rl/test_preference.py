@@ -13,10 +13,10 @@ from PIL import Image
 
 import internvl
 from core import mesh
-from internvl.processor_config import ProcessorConfig
-from internvl.templates import LAYOUTS
+from core.engine import Room
+from internvl.inputs.processor_config import ProcessorConfig
+from internvl.inputs.templates import LAYOUTS
 from rl import losses, policy, preference
-from rl.engine import Room
 from rl.preference import Chain, Examples, Pair, Placed, Records, Scored, Sizes, correctness_pairs, divide
 from rl.preference.build import answer_tokens, without_media
 from rl.recipes import cascade, mpo

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import train
 from core.params import Spec
-from core.run import Run, loop
+from core.training import train
+from core.training.run import Run, loop
 from rl import losses
 from rl.losses import Mpo, RewardShift
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from internvl import digits
+from core.toy import digits
 from rl.tasks import from_files
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import internvl
 from core import mesh
-from core.intervals import wilson
-from internvl import digits
+from core.report.intervals import wilson
+from core.toy import digits
 from rl import policy, train
 from rl.configs import CONFIGS, Config, Warmup
 from rl.evaluate import evaluate

@@ -8,9 +8,10 @@ import jax
 import pytest
 
 from core import mesh
+from core.engine import Room
 from core.plan import aot, chips, report
 from internvl import configs
-from rl.engine import Room, plan
+from internvl.plan import engine as plan
 
 pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'")
 

@@ -9,8 +9,8 @@ import pytest
 from core import mesh as mesh_lib
 from core.plan import aot, chips, report
 from internvl import configs
-from internvl import plan as sft
-from internvl.train_configs import Config
+from internvl.plan import training as sft
+from internvl.training.configs import Config
 from rl import plan as gspo
 from rl.configs import CONFIGS
 

@@ -13,7 +13,7 @@ from mcp.server.mcpserver import MCPServer
 
 from agents.mcp.client import McpTools, ServerFailed, read_config
 from agents.toolbox import MAX_CHARACTERS, carry_out
-from core.endpoint import Call
+from core.serving.client import Call
 
 SCRIPT = str(pathlib.Path(__file__).with_name('bad_server.py'))
 RAW = str(pathlib.Path(__file__).with_name('raw_server.py'))

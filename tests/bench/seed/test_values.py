@@ -4,12 +4,12 @@ import pint
 import pytest
 import sympy
 
-from bench.seed import units
-from bench.seed.canonical import Context, canonical
+from bench.seed.algebra.canonical import Context, canonical
+from bench.seed.algebra.numeric import Point, evaluate
+from bench.seed.algebra.symbolic import build
 from bench.seed.nodes import Budget, names
-from bench.seed.numeric import Point, evaluate
-from bench.seed.parser import parse
-from bench.seed.symbolic import build
+from bench.seed.reading import units
+from bench.seed.reading.parser import parse
 
 TEXTS = [
   r'\frac{a+b^2}{\sqrt{c}}-3^{-a}',

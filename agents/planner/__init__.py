@@ -1,0 +1,1 @@
+"""Memento: a planner and an executor that use tools and remember."""

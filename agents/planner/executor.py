@@ -1,0 +1,90 @@
+"""The executor: one task of a plan, carried out with tools, in a bounded number of steps."""
+
+import concurrent.futures
+import time
+from collections.abc import Mapping, Sequence
+
+from agents.planner import prompts
+from agents.planner.context import Group, trim
+from agents.planner.episode import Subtask, ToolCall, Watch
+from agents.planner.plans import Step
+from agents.toolbox import Toolbox, carry_out
+from core.serving.client import Call, RequestFailed, Sampling
+
+MAX_EMPTY = 3  # replies without words or calls, in a row
+
+
+def execute(
+  model, tools: Toolbox, history: Sequence[Group], step: Step, cycle: int, watch: Watch, sampling: Sampling, seed: int
+) -> Subtask:
+  """Carries out `step`. history: the shared turns before it, as groups. Whatever happens is a Subtask.
+
+  A reply with calls is never taken for a result, whatever it says beside them; the released code of Memento ends the
+  task there. All calls of a reply stand in one assistant turn.
+  """
+  watch.say('task', f'Task {step.id}', step.description)
+  head = Group(({'role': 'system', 'content': prompts.EXECUTOR},), pinned=True)
+  groups = [head, *history, Group((prompts.task_turn(step.id, step.description),), pinned=True)]
+  calls: list[ToolCall] = []
+  schemas, empty = tools.schemas(), 0
+  end = lambda result, stop: _ended(watch, cycle, step, result, stop, calls)
+  for number in range(watch.limits.steps):
+    if reason := watch.stop():
+      return end(f'Not finished: out of {reason}.', reason)
+    turns = trim(groups, watch.limits.context_tokens)
+    try:
+      reply = model.chat(turns, sampling, seed + number, schemas)
+    except RequestFailed as error:
+      return end(f'Not finished: {error}', 'request_failed')
+    watch.spend(turns, reply)
+    if reply.calls:
+      asked = reply.calls[: watch.limits.calls]
+      done = _call_all(tools, asked, watch)
+      calls += done
+      groups.append(_exchange(reply.text, asked, done, len(reply.calls) - len(asked)))
+      empty = 0
+    elif reply.text.strip():
+      return end(reply.text.strip(), 'done')
+    else:
+      empty += 1
+      if empty == MAX_EMPTY:
+        return end('Not finished: the executor said nothing.', 'empty')
+      groups.append(Group(({'role': 'user', 'content': 'Your reply was empty. Call a tool or state the result.'},)))
+  return end(f'Not finished after {watch.limits.steps} steps.', 'steps')
+
+
+def _ended(watch: Watch, cycle: int, step: Step, result: str, stop: str, calls: list[ToolCall]) -> Subtask:
+  watch.say('result', f'Task {step.id}: {stop}', result)
+  return Subtask(cycle, step.id, step.description, result, stop, tuple(calls))
+
+
+def _call_all(tools: Toolbox, calls: Sequence[Call], watch: Watch) -> list[ToolCall]:
+  """Runs the calls of one reply side by side; results in the order of the calls."""
+  for call in calls:
+    watch.say('call', call.name, call.arguments)
+  seconds = watch.left()
+
+  def one(call: Call) -> ToolCall:
+    start = time.monotonic()
+    got = carry_out(tools, call, seconds)
+    return ToolCall(call.name, call.arguments, got.text, got.failed, round(time.monotonic() - start, 3))
+
+  with concurrent.futures.ThreadPoolExecutor(min(len(calls), watch.limits.parallel)) as pool:
+    done = list(pool.map(one, calls))
+  for call in done:
+    watch.say('failure' if call.failed else 'observation', f'{call.name}, {call.seconds:.1f} s', call.result)
+  return done
+
+
+def _exchange(text: str, calls: Sequence[Call], done: Sequence[ToolCall], left_out: int) -> Group:
+  """One assistant turn with all calls, and a tool turn for each."""
+  ids = [call.id or f'call_{n}' for n, call in enumerate(calls)]
+  asked = [{**call.as_turn(), 'id': key} for call, key in zip(calls, ids)]
+  turns: list[Mapping] = [{'role': 'assistant', 'content': text, 'tool_calls': asked}]
+  turns += [
+    {'role': 'tool', 'tool_call_id': key, 'content': f'Error: {c.result}' if c.failed else c.result}
+    for key, c in zip(ids, done)
+  ]
+  if left_out:
+    turns.append({'role': 'user', 'content': f'{left_out} more calls of that reply were not made: too many at once.'})
+  return Group(tuple(turns))

@@ -1,0 +1,1 @@
+"""Rollouts with tools: the protocol of turns, trajectories, resampling, rows for training."""

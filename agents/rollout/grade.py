@@ -1,0 +1,33 @@
+"""The answer of a conversation, and whether it is right: exact on numbers, lenient about where the answer stands."""
+
+import re
+from collections.abc import Callable
+
+from agents.rollout.protocol import ANSWER, END_ANSWER
+from agents.rollout.trajectory import Trace
+from rl.rewards.answers import compare
+from rl.rewards.extract import last_box
+
+_NUMBER = re.compile(r'-?\d[\d,]*(?:\.\d+)?')
+
+
+def answer(trace: Trace) -> str | None:
+  """The last box in the last answer block, else that block, else the last box, else the last number of the last turn.
+
+  Only what the model said is looked at, never the tools' output. None without an answer.
+  """
+  text = '\n'.join(turn.text for turn in trace.turns)
+  end = text.rfind(END_ANSWER)
+  start = text.rfind(ANSWER, 0, end) if end >= 0 else -1
+  block = text[start + len(ANSWER) : end].strip() if start >= 0 else ''
+  found = last_box(block) or block or last_box(text)
+  if found:
+    return found
+  numbers = _NUMBER.findall(trace.turns[-1].text) if trace.turns else []
+  return numbers[-1] if numbers else None
+
+
+def reward(trace: Trace, reference: str, symbolic: Callable[[str, str], bool] | None = None) -> float:
+  """1 when the answer equals the reference (`rl.rewards.answers.compare`), else 0; nothing else is rewarded."""
+  found = answer(trace)
+  return float(found is not None and compare(reference, found, symbolic)[0])

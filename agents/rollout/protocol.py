@@ -1,0 +1,163 @@
+"""How a policy and its tools talk: the turns of a tool conversation as text and as token ids, and the reading of calls.
+
+Qwen/Hermes-style chat markup with calls as JSON between tags, as rStar2-Agent uses it (arXiv 2508.20722, §2). What
+users and tools say is encoded as plain text: it can forge no turn, no call and no end of a response.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from agents.toolbox import schema
+from core.files.tokenizers import TextEncoder, token_id
+from core.text import clean, parse_json
+
+START, END = '<|im_start|>', '<|im_end|>'
+CALL, END_CALL = '<tool_call>', '</tool_call>'
+RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
+REASON, END_REASON = '<reason>', '</reason>'
+ANSWER, END_ANSWER = '<answer>', '</answer>'
+TAGS = (START, END, CALL, END_CALL, RESPONSE, END_RESPONSE, REASON, END_REASON, ANSWER, END_ANSWER)
+
+PYTHON = 'execute_python_code_with_standard_io'  # the tool's name in the paper
+MAX_BODY = 1 << 16  # characters of one call
+
+SYSTEM = f"""A user asks a question and you, the assistant, solve it. First think it through, inside {REASON} and \
+{END_REASON}; then give the answer, inside {ANSWER} and {END_ANSWER}.
+
+# Tools
+
+You may call functions on the way. Their signatures, one a line:
+<tools>
+{{tools}}
+</tools>
+
+To call one, write a JSON object with its name and its arguments:
+{CALL}
+{{{{"name": "…", "arguments": {{{{…}}}}}}}}
+{END_CALL}"""
+PREAMBLE = f'Put the answer inside {ANSWER} and {END_ANSWER}, its value as \\boxed{{}}.\n\n'
+
+
+def python_schema(name: str = PYTHON) -> dict:
+  """The Python tool as the chat-completions interface describes it."""
+  text = {'type': 'string'}
+  return schema(
+    name,
+    'Runs Python and returns what it prints, with the value of a last expression.',
+    {
+      'type': 'object',
+      'properties': {
+        'code': {**text, 'description': 'the program'},
+        'input': {**text, 'description': 'its standard input'},
+      },
+      'required': ['code', 'input'],
+    },
+  )
+
+
+def system_text(tools: Sequence[dict]) -> str:
+  """The system turn that explains the format and lists the tools."""
+  return SYSTEM.format(tools='\n'.join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A call as parsed: `error` says why it could not be, and is empty if it could."""
+
+  name: str = ''
+  arguments: Any = None
+  error: str = ''
+
+
+def parse(text: str, most: int = 1) -> list[Call]:
+  """The first `most` tool calls of an assistant turn; later ones are dropped, an unclosed one is none.
+
+  A body that is no JSON object with "name" and "arguments" is a Call with `error`, to be answered so that the model
+  sees its mistake. Takes time linear in the text, whatever it is.
+  """
+  calls, at = [], 0
+  while len(calls) < most:
+    start = text.find(CALL, at)
+    end = text.find(END_CALL, start + len(CALL)) if start >= 0 else -1
+    if end < 0:
+      return calls
+    calls.append(_read(text[start + len(CALL) : end]))
+    at = end + len(END_CALL)
+  return calls
+
+
+def _read(body: str) -> Call:
+  if len(body) > MAX_BODY:
+    return Call(error=f'{len(body)} characters, expected at most {MAX_BODY}')
+  try:
+    call = parse_json(body)
+    name, arguments = call['name'], call['arguments']
+  except KeyError as error:
+    return Call(error=f'{error} is missing')
+  except ValueError as error:
+    return Call(error=str(error))
+  except TypeError:
+    return Call(error='expected a JSON object with "name" and "arguments"')
+  if not isinstance(name, str):
+    return Call(error=f'"name" is {type(name).__name__}, expected a string')
+  return Call(clean(name), arguments)
+
+
+def call_text(name: str, arguments: dict) -> str:
+  """A call as the model is to write it."""
+  return f'{CALL}\n{json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)}\n{END_CALL}'
+
+
+class Protocol:
+  """A tokenizer's view of the conversation.
+
+  system, preamble: what stands in the system turn (none if empty) and before the problem. opening: what each assistant
+  turn is primed with. markup: special tokens of the vocabulary that stand for ordinary text and may appear in content.
+  """
+
+  def __init__(
+    self, tokenizer, *, system: str = '', preamble: str = '', opening: str = REASON, markup: Sequence[str] = ()
+  ):
+    self.tokenizer, self.system, self.preamble, self.opening = tokenizer, system, preamble, opening
+    self.stop_id = token_id(tokenizer, END)
+    self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_id
+    self._plain = TextEncoder(tokenizer, structural=TAGS, markup=markup)
+
+  def prompt(self, problem: str) -> list[int]:
+    """Token ids up to where the assistant begins."""
+    ids = self._turn('system', self._plain(self.system)) if self.system else []
+    return ids + self._turn('user', self._plain(self.preamble) + self._plain(clean(problem))) + self._begin()
+
+  def tool_turn(self, responses: Sequence[str]) -> list[int]:
+    """What follows an assistant turn with calls, up to where the next one begins.
+
+    It goes on right after the end-of-turn token: the newline that a full rendering puts there is left out.
+    """
+    inner = []
+    for n, response in enumerate(responses):
+      inner += self._marks('\n' * bool(n) + f'{RESPONSE}\n') + self._plain(clean(response))
+      inner += self._marks(f'\n{END_RESPONSE}')
+    return self._turn('user', inner) + self._begin()
+
+  def assistant(self, text: str) -> list[int]:
+    """An assistant turn as the model would have sampled it after the opening: tags are tags, the end included."""
+    return self._marks(clean(text) + END)
+
+  def text(self, ids: Sequence[int]) -> str:
+    """The text of token ids, tags and markers kept."""
+    return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+  def said(self, ids: Sequence[int]) -> str:
+    """`text` of an assistant turn without its end marker."""
+    return self.text(ids[:-1] if len(ids) and ids[-1] == self.stop_id else ids)
+
+  def _marks(self, text: str) -> list[int]:
+    return self.tokenizer.encode(text, add_special_tokens=False)
+
+  def _turn(self, role: str, content: list[int]) -> list[int]:
+    return self._marks(f'{START}{role}\n') + content + self._marks(f'{END}\n')
+
+  def _begin(self) -> list[int]:
+    return self._marks(f'{START}assistant\n{self.opening}')

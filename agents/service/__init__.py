@@ -1,0 +1,1 @@
+"""Tool calls shared out fairly over sandboxes, in this process or over HTTP."""

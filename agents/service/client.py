@@ -1,0 +1,107 @@
+"""A dispatcher behind `agents.serve_tools`, on this host (unix socket) or another, with the same `run`."""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import time
+from collections.abc import Mapping
+
+import httpx
+
+from agents.sandbox import Limits, Result
+from agents.service.dispatcher import Full
+
+
+class Client:
+  """`await Client('unix:/run/tools.sock').run(trajectory, code)`, or `Client('http://host:8765', token=…)`.
+
+  patience: seconds to go on trying while the service cannot be reached or breaks off; a call is then answered with a
+  harness result. Running a call again is safe: it has no effect outside itself; a call with `keep` is not repeated
+  once it may have begun.
+  """
+
+  def __init__(self, address: str, *, token: str | None = None, patience: float = 10.0):
+    path = address.removeprefix('unix:')
+    transport = httpx.AsyncHTTPTransport(uds=path) if path != address else None
+    headers = {'Authorization': f'Bearer {token}'} if token else {}
+    self._http = httpx.AsyncClient(
+      base_url='http://tools' if transport else address,
+      transport=transport,
+      headers=headers,
+      timeout=httpx.Timeout(None, connect=5.0),
+      limits=httpx.Limits(max_connections=None),
+    )
+    self.patience = patience
+
+  async def run(
+    self,
+    trajectory: str,
+    code: str,
+    *,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+    keep: bool = False,
+    wait: bool = True,
+  ) -> Result:
+    """As `Dispatcher.run`. Raises Full, ValueError as it does, and PermissionError on a wrong token."""
+    body = encode(trajectory, code, stdin, files, limits, keep, wait)
+    deadline, pause = time.monotonic() + self.patience, 0.05
+    while True:
+      try:
+        answer = await self._http.post('/run', json=body)
+        if answer.status_code != 503:
+          return _decode(answer)
+        reason = answer.text
+      except httpx.TransportError as error:
+        reason = f'{type(error).__name__}: {error}'
+        if keep and not isinstance(error, httpx.ConnectError):
+          return Result('harness', reason=f'the service broke off: {reason}')
+      if time.monotonic() + pause > deadline:
+        return Result('harness', reason=f'the service cannot be reached: {reason}')
+      await asyncio.sleep(pause)
+      pause = min(2 * pause, 0.5)
+
+  async def forget(self, trajectory: str) -> None:
+    """Drops the trajectory's kept state; a service that cannot be reached keeps none."""
+    with contextlib.suppress(httpx.TransportError):
+      await self._http.post('/forget', json={'trajectory': trajectory})
+
+  async def figures(self) -> dict:
+    """The service's metrics."""
+    return (await self._http.get('/metrics')).json()
+
+  async def close(self) -> None:
+    """Closes the connections."""
+    await self._http.aclose()
+
+
+def encode(
+  trajectory: str,
+  code: str,
+  stdin: str | bytes,
+  files: Mapping[str, str | bytes] | None,
+  limits: Limits | None,
+  keep: bool,
+  wait: bool,
+) -> dict:
+  """A call as JSON: bytes become {"base64": …}."""
+  text = lambda value: {'base64': base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+  return {
+    'trajectory': trajectory,
+    'code': code,
+    'stdin': text(stdin),
+    'keep': keep,
+    'wait': wait,
+    'files': {name: text(content) for name, content in (files or {}).items()},
+    'limits': dataclasses.asdict(limits) if limits else None,
+  }
+
+
+def _decode(answer: httpx.Response) -> Result:
+  if answer.status_code == 200:
+    told = answer.json()
+    return Result(**told | {'omitted': tuple(told['omitted'])})
+  kind = {429: Full, 401: PermissionError, 400: ValueError}.get(answer.status_code, RuntimeError)
+  raise kind(f'{answer.status_code}: {answer.text}')

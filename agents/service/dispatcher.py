@@ -1,0 +1,218 @@
+"""Calls of many trajectories onto one pool: fair, bounded, counted. Asyncio; one dispatcher to an event loop.
+
+Trajectories take turns, whatever each has queued. A full queue holds its callers back. Only a failure of the sandbox
+is tried again, never one of the code.
+"""
+
+import asyncio
+import collections
+import concurrent.futures
+import dataclasses
+import time
+from collections.abc import Hashable, Mapping
+
+from agents.sandbox import HarnessError, Limits, Pool, Result, Session
+from agents.service.metrics import Metrics
+
+_PAUSE = 0.05  # seconds before the first retry, doubled for each further one
+
+
+class Full(RuntimeError):
+  """The queue is full and the caller did not want to wait."""
+
+
+@dataclasses.dataclass
+class _Call:
+  """A call on its way."""
+
+  arguments: tuple
+  keep: bool
+  future: asyncio.Future
+  asked: float
+
+
+@dataclasses.dataclass
+class _Trajectory:
+  """What is known of a trajectory: its queue, its kept state, and whether a call that uses the state is running."""
+
+  waiting: collections.deque = dataclasses.field(default_factory=collections.deque)
+  session: Session | None = None
+  busy: bool = False
+  running: int = 0
+
+  idle = property(lambda self: not self.waiting and not self.running)
+
+
+class Dispatcher:
+  """Runs code for trajectories on a pool: `await dispatcher.run(trajectory, code)`.
+
+  queue: calls that may wait; beyond it each trajectory may still have one, lest a greedy one keep others out. retries:
+  further attempts after a harness fault. The pool is closed with the dispatcher.
+  """
+
+  def __init__(self, pool: Pool, *, queue: int = 4096, retries: int = 2):
+    if queue < 1 or retries < 0:
+      raise ValueError(f'queue={queue}, retries={retries}: expected queue ≥ 1 and retries ≥ 0')
+    self.pool, self.queue, self.retries = pool, queue, retries
+    self.metrics = Metrics(pool.workers)
+    self._threads = concurrent.futures.ThreadPoolExecutor(pool.workers, thread_name_prefix='sandbox')
+    self._trajectories: collections.OrderedDict[Hashable, _Trajectory] = collections.OrderedDict()
+    self._turns: collections.deque[Hashable] = collections.deque()  # trajectories that wait, in order of turn
+    self._waiting = self._running = 0
+    self._room = asyncio.Condition()
+    self._tasks: set[asyncio.Task] = set()
+
+  async def run(
+    self,
+    trajectory: Hashable,
+    code: str,
+    *,
+    stdin: str | bytes = '',
+    files: Mapping[str, str | bytes] | None = None,
+    limits: Limits | None = None,
+    keep: bool = False,
+    wait: bool = True,
+  ) -> Result:
+    """Runs code for a trajectory. keep: in the state its earlier `keep` calls left, one after another.
+
+    A kept state can be lost (a limit ended its process, or it had to make room): then `Result.fresh` is true again.
+    Raises Full when the queue is full and `wait` is false, ValueError on arguments that could never run.
+    """
+    asked = time.monotonic()
+    async with self._room:
+      if not wait and not self._admits(trajectory):
+        raise Full(f'{self._waiting} calls are waiting')
+      await self._room.wait_for(lambda: self._admits(trajectory))
+      call = _Call((code, stdin, files, limits), keep, asyncio.get_running_loop().create_future(), asked)
+      line = self._trajectories.setdefault(trajectory, _Trajectory())
+      if not line.waiting:
+        self._turns.append(trajectory)
+      line.waiting.append(call)
+      self._waiting += 1
+    self._pump()
+    return await call.future
+
+  async def forget(self, trajectory: Hashable) -> None:
+    """Drops the trajectory's kept state, once its running call is over."""
+    while (line := self._trajectories.get(trajectory)) and line.busy:
+      await asyncio.sleep(0.01)
+    if line and line.session:
+      line.session.close()
+      line.session = None
+    self._tidy(trajectory)
+
+  async def close(self) -> None:
+    """Lets running calls end, fails those that wait, ends the pool."""
+    for line in self._trajectories.values():
+      for call in line.waiting:
+        if not call.future.done():
+          call.future.set_result(Result('harness', reason='the dispatcher was closed'))
+      line.waiting.clear()
+    self._turns.clear()
+    if self._tasks:
+      await asyncio.wait(self._tasks)
+    for line in self._trajectories.values():
+      if line.session:
+        line.session.close()
+    self._threads.shutdown()
+    self.pool.close()
+
+  def _admits(self, trajectory: Hashable) -> bool:
+    """Whether a call may join the queue: while there is room, or as its trajectory's only one that waits."""
+    line = self._trajectories.get(trajectory)
+    return self._waiting < self.queue or line is None or not line.waiting
+
+  def _pump(self) -> None:
+    """Starts calls while there are free workers."""
+    while self._running < self.pool.workers and (turn := self._next()):
+      self._running += 1
+      task = asyncio.ensure_future(self._serve(*turn))
+      self._tasks.add(task)
+      task.add_done_callback(self._tasks.discard)
+
+  def _next(self) -> tuple[Hashable, _Trajectory, _Call] | None:
+    """The call whose turn it is; None when none can start now."""
+    for _ in range(len(self._turns)):
+      name = self._turns.popleft()
+      line = self._trajectories[name]
+      if line.busy and line.waiting[0].keep:  # its state is in use
+        self._turns.append(name)
+        continue
+      call = line.waiting.popleft()
+      if line.waiting:
+        self._turns.append(name)
+      line.busy |= call.keep
+      line.running += 1
+      return name, line, call
+    return None
+
+  async def _serve(self, name: Hashable, line: _Trajectory, call: _Call) -> None:
+    """Runs one call to its answer."""
+    try:
+      async with self._room:
+        self._waiting -= 1
+        self._room.notify()
+      if call.future.done():  # its caller gave up
+        return
+      queued = time.monotonic() - call.asked
+      result = await self._attempt(name, line, call)
+      result = dataclasses.replace(result, queued=queued)
+      self.metrics.add(result)
+      if not call.future.done():
+        call.future.set_result(result)
+    except Exception as error:  # such as arguments that could never run: the caller's to see
+      if not call.future.done():
+        call.future.set_exception(error)
+    finally:
+      self._running -= 1
+      line.running -= 1
+      if call.keep:
+        line.busy = False
+        self._trajectories.move_to_end(name)
+      self._tidy(name)
+      self._pump()
+
+  async def _attempt(self, name: Hashable, line: _Trajectory, call: _Call) -> Result:
+    """The first result that is not a harness fault, or the last of them."""
+    loop = asyncio.get_running_loop()
+    for attempt in range(self.retries + 1):
+      if attempt:
+        self.metrics.retries += 1
+        await asyncio.sleep(_PAUSE * 2 ** (attempt - 1))
+      kept = line.session is not None
+      try:
+        run = self._session(line).run if call.keep else self.pool.run
+      except HarnessError as error:
+        return Result('harness', reason=str(error))
+      result = await loop.run_in_executor(self._threads, run, *call.arguments)
+      if result.status != 'harness' or (call.keep and kept):
+        return result  # a lost state cannot be had again by trying
+    return result
+
+  def _session(self, line: _Trajectory) -> Session:
+    """The trajectory's session; opening one may cost the longest unused one its state."""
+    while line.session is None:
+      try:
+        line.session = self.pool.session()
+      except HarnessError:
+        idle = next((t for t in self._trajectories.values() if t.session and not t.busy), None)
+        if idle is None:
+          raise
+        idle.session.close()
+        idle.session = None
+        self.metrics.evicted += 1
+    return line.session
+
+  def _tidy(self, name: Hashable) -> None:
+    """Forgets a trajectory of which nothing is kept."""
+    line = self._trajectories.get(name)
+    if line and line.idle and line.session is None:
+      del self._trajectories[name]
+
+  def figures(self) -> dict:
+    """Counts, rates and latencies since the start, and the present load."""
+    return self.metrics.figures() | {
+      'waiting': self._waiting,
+      'running': self._running,
+      'sessions': sum(t.session is not None for t in self._trajectories.values()),
+    }

@@ -1,0 +1,1 @@
+"""Running a benchmark: tasks, models, judges, stored answers."""

@@ -1,0 +1,86 @@
+"""Where answers come from: an OpenAI-compatible endpoint, or a local folder of weights.
+
+Both are called alike, `model(messages, sampling, seed) -> Answer`, with messages as in `core.serving.client`.
+"""
+
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.harness.task import Answer, Sampling
+from core.serving import client as endpoint
+from core.text import clean
+
+
+class Endpoint(endpoint.Endpoint):
+  """A server as a source of answers. Safe to call from several threads."""
+
+  concurrent = True
+
+  def __call__(self, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
+    reply = self.chat(messages, sampling, seed)
+    return Answer(reply.text, reply.finish)
+
+  def settings(self, sampling: Sampling) -> dict:
+    """What the report says about how answers were drawn."""
+    return dataclasses.asdict(sampling)
+
+
+class Local:
+  """An InternVL folder, loaded once; calls are serialised, for there is one set of weights."""
+
+  concurrent = False
+
+  def __init__(self, path: str):
+    import internvl
+
+    self.name = Path(path).resolve().name
+    self._internvl, self._lock = internvl, threading.Lock()
+    self._config, self._params = internvl.load(path)
+    self._processor = internvl.Processor.load(path)
+
+  def __call__(self, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
+    with self._lock:
+      text = self._internvl.chat(
+        self._params,
+        self._config,
+        self._processor,
+        [_as_parts(turn) for turn in messages],
+        max_new_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        seed=seed,
+        stream=False,
+      )
+    return Answer(clean(text))
+
+  def settings(self, sampling: Sampling) -> dict:
+    """`internvl.chat` draws from the whole distribution, whatever the task's defaults."""
+    return dataclasses.asdict(dataclasses.replace(sampling, top_p=1.0, top_k=0))
+
+
+def _as_parts(turn: Mapping) -> dict:
+  """Text as a part of its own, where `<image>` is nothing but text."""
+  content = turn['content']
+  return {**turn, 'content': [{'type': 'text', 'text': content}] if isinstance(content, str) else content}
+
+
+def open_model(spec: str, name: str = '', *, key_env: str = 'OPENAI_API_KEY', timeout: float = 600.0):
+  """The model that `spec` names: a URL or a folder.
+
+  Raises ValueError for anything else, RequestFailed if deaf.
+  """
+  if spec.startswith(('http://', 'https://')):
+    return Endpoint(spec, name, key=os.environ.get(key_env, ''), timeout=timeout)
+  folder = Path(spec)
+  if not (folder / 'config.json').is_file():
+    raise ValueError(f'--model={spec}: neither a URL (http://… or https://…) nor a folder with a config.json')
+  kind = json.loads((folder / 'config.json').read_text()).get('model_type', '')
+  if not str(kind).startswith('internvl'):
+    raise ValueError(
+      f'--model={spec}: model_type is {kind!r}; local folders of InternVL can be loaded here, '
+      'any other model can be served behind an OpenAI-compatible URL'
+    )
+  return Local(spec)

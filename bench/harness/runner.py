@@ -1,0 +1,265 @@
+"""Runs one task: asks what has not been asked, scores every answer, writes the results.
+
+In the folder: answers.jsonl, every finished answer as it came (what a later run does not ask again);
+results.jsonl, one line an example in the order of the data; report.json, report.md, report.html and charts.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench.harness.rows import read_rows
+from bench.harness.store import Log, dump, write_text
+from bench.harness.task import REQUEST_FAILED, Answer, Data, Example, Item, Sampling, Task
+from bench.report import page as report
+from bench.report import summary
+from core.serving.client import RequestFailed
+from core.text import clean
+
+VERSION = '1'
+MOST_FAILURES = 20
+
+
+class TooManyFailures(RuntimeError):
+  """So many requests in a row failed that the rest would too."""
+
+
+def run(
+  task: Task,
+  data: Data,
+  folder: str,
+  *,
+  model=None,
+  answers: str = '',
+  sampling: Sampling | None = None,
+  seed: int = 0,
+  workers: int = 8,
+  resamples: int = 10_000,
+  critic=None,
+) -> dict:
+  """The report of `task` on `data`, with answers of `model` or, without one, of the file `answers`.
+
+  critic: a `bench.harness.critic.Critic`, which gives answers the rewards that best-of-N ranks them by.
+  Raises ValueError when there is nothing to score or `folder` belongs to another run.
+  """
+  if not data.examples:
+    reasons = '; '.join(sorted({p.reason for p in data.skipped})[:5])
+    raise ValueError(f'no usable example in {data.read} rows: {reasons or "there are none"}')
+  start = time.monotonic()
+  out = Path(folder)
+  if model is not None:
+    sampling = sampling or task.sampling
+    given = generate(task, data, out, model, sampling, seed, workers)
+    source = {'model': model.name, 'generation': {**model.settings(sampling), 'seed': seed}}
+  else:
+    given, account = read_answers(answers, data.examples)
+    source = {'model': Path(answers).name, 'generation': account}
+  if critic is not None:
+    given = critic(task, data.examples, given)
+    source['critic'] = critic.name
+  items = score(task, data.examples, given)
+  header = {
+    'tool': {'name': 'espalier-jax bench', 'version': VERSION},
+    'task': task.name,
+    'primary': task.primary,
+    'percent': task.percent,
+    'data': _account(data),
+    **source,
+    'prompt_hash': prompt_hash(task),
+    'scorer': dict(task.settings),
+    'bootstrap': {'resamples': resamples, 'seed': seed},
+  }
+  numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
+  write_text(out / 'results.jsonl', ''.join(dump(result_line(item)) + '\n' for item in items))
+  return report.write(task, {**header, **numbers, 'seconds': round(time.monotonic() - start, 3)}, items, out)
+
+
+def prompt_hash(task: Task) -> str:
+  """Identifies the wording of a task's prompts, so that runs compare only under one."""
+  return hashlib.sha256(task.template.encode()).hexdigest()
+
+
+def _account(data: Data) -> dict:
+  return {
+    'files': dict(data.files),
+    'read': data.read,
+    'examples': len(data.examples),
+    'skipped': [dataclasses.asdict(p) for p in data.skipped],
+    'repaired': [dataclasses.asdict(p) for p in data.repaired],
+  }
+
+
+def sample_seed(seed: int, example_id: str, sample: int) -> int:
+  """31 bits that depend on the arguments alone, so neither order nor a restart changes an answer."""
+  return int.from_bytes(hashlib.sha256(dump([seed, example_id, sample]).encode()).digest()[:4]) >> 1
+
+
+def generate(
+  task: Task, data: Data, out: Path, model, sampling: Sampling, seed: int, workers: int
+) -> dict[str, list[Answer]]:
+  """All answers: those that `out` already holds, and the others as the model gives them."""
+  # Files, and not the number of examples, name the data: a run over the first ten may be extended to all.
+  header = {
+    'task': task.name,
+    'data': sorted(data.files.values()),
+    'model': model.name,
+    'seed': seed,
+    'prompt_hash': prompt_hash(task),
+    **{k: v for k, v in model.settings(sampling).items() if k != 'samples'},
+  }
+  with Log(out / 'answers.jsonl', header) as log:
+    done = {(e['id'], e['sample']): Answer(e['text'], e['finish']) for e in log.entries}
+    wanted = [(example, k) for example in data.examples for k in range(sampling.samples)]
+    missing = [(example, k) for example, k in wanted if (example.id, k) not in done]
+    if len(missing) < len(wanted):
+      print(f'{len(wanted) - len(missing)} of {len(wanted)} answers are there already')
+    ask = lambda pair: _ask(task, pair[0], model, sampling, sample_seed(seed, pair[0].id, pair[1]))
+    for (example, k), answer in _in_parallel(ask, missing, workers if model.concurrent else 1):
+      done[example.id, k] = answer
+      if answer.finish != 'failed':
+        log.append({'id': example.id, 'sample': k, 'text': answer.text, 'finish': answer.finish})
+  return {example.id: [done[example.id, k] for k in range(sampling.samples)] for example in data.examples}
+
+
+def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> Answer:
+  """One answer; asked again, with the next seed, while the task cannot use it and attempts are left."""
+  try:
+    messages = task.prompt(example)
+    for attempt in range(task.attempts):
+      answer = model(messages, sampling, (seed + attempt) & 0x7FFFFFFF)
+      if task.accept(example, answer.text):
+        break
+    return answer
+  except RequestFailed as error:
+    return Answer(str(error), 'failed')
+
+
+def _in_parallel(ask, missing: Sequence, workers: int) -> Iterator[tuple]:
+  """(question, answer) as they finish. A long row of failures ends the run; what is done is kept."""
+  failures = 0
+  pool = concurrent.futures.ThreadPoolExecutor(workers)
+  try:
+    # Only a few are handed over at a time, so that stopping loses no more than those.
+    queue, waiting = iter(missing), {}
+    with tqdm(total=len(missing), desc='asking', unit='answer', disable=not missing) as bar:
+      while True:
+        while len(waiting) < 2 * workers and (question := next(queue, None)) is not None:
+          waiting[pool.submit(ask, question)] = question
+        if not waiting:
+          return
+        ready, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in ready:
+          question, answer = waiting.pop(future), future.result()
+          failures = failures + 1 if answer.finish == 'failed' else 0
+          bar.update()
+          yield question, answer
+        if failures >= MOST_FAILURES:
+          raise TooManyFailures(
+            f'{failures} requests in a row failed, the last with: {answer.text}\n'
+            'Finished answers are kept; run the same command to go on.'
+          )
+  finally:
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list[Answer]], dict]:
+  """Answers of a file, by example, and an account of it.
+
+  A line is {"id", "text", "sample"?, "finish"?, "reward"?}, or {"id", "samples": [{"text", …}, …]} as in
+  results.jsonl. In place of an id, "index" and "image" will do. Examples without an answer get one empty
+  answer marked as failed.
+  """
+  rows = read_rows(path)
+  found: dict[str, dict[int, Answer]] = {}
+  bad, unknown = len(rows.skipped), 0
+  known = {example.id for example in examples}
+  for _, row in rows.rows:
+    key, samples = _answers_of(row)
+    if key is None:
+      bad += 'text' in row or 'samples' in row or 'id' in row  # a log's first line is none of these
+    elif key not in known:
+      unknown += 1
+    else:
+      mine = found.setdefault(key, {})
+      for at, answer in samples:
+        mine.setdefault(len(mine) if at is None else at, answer)
+  given = {key: [answer for _, answer in sorted(samples.items())] for key, samples in found.items()}
+  if not given:
+    raise ValueError(f'{path}: none of its {rows.read} lines answers any of the {len(examples)} examples')
+  account = {
+    'answers': dict(rows.files),
+    'unusable_lines': bad,
+    'unknown_ids': unknown,
+    'examples_without_answer': len(known) - len(given),
+  }
+  samples = max(map(len, given.values()))
+  missing = Answer('no answer in the file', 'failed')
+  return {e.id: [*given.get(e.id, []), *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
+
+
+def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer]]]:
+  key = row.get('id', f'{row["index"]}_{row["image"]}' if {'index', 'image'} <= row.keys() else None)
+  if not isinstance(key, (str, int)) or isinstance(key, bool):
+    return None, []
+  listed = row.get('samples')
+  listed = listed if isinstance(listed, list) else [row]
+  answers = [(part.get('sample'), _answer(part)) for part in listed if isinstance(part, Mapping)]
+  if not answers or any(answer is None for _, answer in answers):
+    return None, []
+  return clean(str(key)), [(at if isinstance(at, int) else None, answer) for at, answer in answers]
+
+
+def _answer(part: Mapping) -> Answer | None:
+  text, finish, reward = part.get('text'), part.get('finish', 'stop'), part.get('reward')
+  if not isinstance(text, str) or finish not in ('stop', 'length', 'failed'):
+    return None
+  usable = isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward)
+  return Answer(clean(text), finish, float(reward) if usable else None)
+
+
+def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[Answer]]) -> list[Item]:
+  """Items in the order of the examples. A failed request is scored as an empty answer, and says so."""
+  pairs = [(example, answer) for example in examples for answer in given[example.id]]
+  asked = [(example, Answer('') if answer.finish == 'failed' else answer) for example, answer in pairs]
+  outcomes = []
+  for (_, answer), outcome in zip(pairs, task.score(tqdm(asked, desc='scoring', unit='answer'))):
+    failed = answer.finish == 'failed'
+    outcomes.append(dataclasses.replace(outcome, status=REQUEST_FAILED) if failed else outcome)
+  if len(outcomes) != len(pairs):
+    raise RuntimeError(f'{task.name}: {len(outcomes)} outcomes for {len(pairs)} answers')
+  items, at = [], 0
+  for example in examples:
+    mine = tuple(given[example.id])
+    theirs = tuple(outcomes[at : at + len(mine)])
+    at += len(mine)
+    items.append(Item(example, mine, theirs, task.combine(example, mine, theirs)))
+  return items
+
+
+def result_line(item: Item) -> dict:
+  """One line of results.jsonl. It holds no times, so that equal runs write equal files."""
+  samples = [
+    {
+      'text': a.text,
+      'finish': a.finish,
+      **({'reward': a.reward} if a.reward is not None else {}),
+      'status': o.status,
+      'answer': o.answer,
+      'scores': {k: list(v) for k, v in o.scores.items()},
+      **({'detail': dict(o.detail)} if o.detail else {}),
+    }
+    for a, o in zip(item.answers, item.outcomes)
+  ]
+  return {
+    'id': item.example.id,
+    'unit': item.example.unit,
+    'groups': dict(item.example.groups),
+    'scores': {k: list(v) for k, v in item.scores.items()},
+    'samples': samples,
+  }

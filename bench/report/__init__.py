@@ -1,0 +1,1 @@
+"""What a benchmark leaves for people: summaries, charts, pages."""

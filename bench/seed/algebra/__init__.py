@@ -1,0 +1,1 @@
+"""When two expression trees are equal."""

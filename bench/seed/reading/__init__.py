@@ -1,0 +1,1 @@
+"""From LaTeX as models write it to expression trees."""

@@ -1,0 +1,152 @@
+"""From an answer's tokens to what is to be scored: conditions cut, lists and relations split."""
+
+import dataclasses
+import itertools
+
+from bench.seed.nodes import Node, ParseError, words
+from bench.seed.reading.parser import Reading, parse_tokens
+from bench.seed.reading.tokens import Token, sign, tokenize
+
+EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
+# Each inequality and its mirror image; one of the two is the normal form.
+MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
+ORDER = frozenset((*MIRROR, *MIRROR.values()))
+RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
+_OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
+_CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
+_WRAPPERS = words('equation align aligned gathered gather split multline eqnarray displaymath math')
+_CONDITIONS = words(
+  'for where if when with at as in provided assuming and or since because such given while per is are '
+  'on the let unless only so'
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+  """Members joined by relation signs: `members` has one more entry than `signs`."""
+
+  members: list[list[Token]]
+  signs: list[str]
+
+  @property
+  def inequality(self) -> bool:
+    return any(s not in EQUALS for s in self.signs)
+
+
+def tokens_of(text: str, reading: Reading) -> list[Token]:
+  """Tokens of an answer without display environments, alignment marks and closing punctuation."""
+  tokens = tokenize(text, units=reading.units)
+  if any(t.kind == 'begin' and t.text in _WRAPPERS for t in tokens):
+    tokens = [t for t in tokens if not (t.kind in ('begin', 'end') and t.text in _WRAPPERS)]
+    if not any(t.kind == 'begin' for t in tokens):
+      tokens = [t for t in tokens if t.kind not in ('&', 'row')]
+  return unwrap(trim(tokens))
+
+
+def trim(tokens: list[Token]) -> list[Token]:
+  """Tokens without punctuation and blanks at either end."""
+  start, end = 0, len(tokens)
+  while start < end and tokens[start].kind in ('quad', ',', ';', ':', '&', '.'):
+    start += 1
+  while end > start and tokens[end - 1].kind in ('quad', ',', ';', '.', 'row', '&'):
+    end -= 1
+  return tokens[start:end]
+
+
+def unwrap(tokens: list[Token]) -> list[Token]:
+  """Tokens without braces around all of them."""
+  while len(tokens) > 1 and tokens[0].kind == '{' and _matching(tokens) == len(tokens) - 1:
+    tokens = trim(tokens[1:-1])
+  return tokens
+
+
+def _matching(tokens: list[Token]) -> int | None:
+  level = 0
+  for k, token in enumerate(tokens):
+    level += (sign(token) in _OPENING) - (sign(token) in _CLOSING)
+    if level == 0:
+      return k
+  return None
+
+
+def top_level(tokens: list[Token]) -> list[int]:
+  """Positions of tokens outside all brackets, the brackets themselves left out."""
+  level, found = 0, []
+  for k, token in enumerate(tokens):
+    what = sign(token)
+    if what in _OPENING:
+      level += 1
+    elif what in _CLOSING:
+      # The bar of "at x = 0" closes nothing.
+      level = max(level - 1, 0)
+    elif level == 0:
+      found.append(k)
+  return found
+
+
+def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[list[list[Token]], list[str]]:
+  """The pieces between the top-level tokens with these signs, and those signs."""
+  cuts = [k for k in top_level(tokens) if sign(tokens[k]) in signs]
+  edges = [-1, *cuts, len(tokens)]
+  return [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
+
+
+def statement(tokens: list[Token]) -> Statement:
+  """A piece split at its relation signs; after an arrow of implication only the conclusion counts."""
+  conclusions, _ = split_at(tokens, {'\\implies'})
+  return Statement(*split_at([t for t in conclusions[-1] if t.kind != ':'], RELATIONS))
+
+
+def statements(tokens: list[Token]) -> list[Statement]:
+  """An answer as its listed statements, conditions that follow a blank, a comma or a word cut off."""
+  tokens = trim(_before_condition(tokens))
+  pieces = [trim(p) for p in split_at(tokens, {',', ';'})[0]]
+  main = [statement(pieces[0])]
+  for piece in pieces[1:]:
+    if not piece or _is_condition(piece, main[-1]):
+      break
+    main.append(statement(piece))
+  return main
+
+
+def _before_condition(tokens: list[Token]) -> list[Token]:
+  outside = set(top_level(tokens))
+  for k in sorted(outside):
+    token = tokens[k]
+    prose = token.text.strip(' ,.;:()[]').lower().split() if token.kind in ('text', 'word') else []
+    remark = bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
+    if k and (token.kind == 'quad' or remark):
+      return [t for t in tokens[:k] if t.kind != 'quad']
+  return [t for t in tokens if t.kind != 'quad']
+
+
+def _is_condition(piece: list[Token], before: Statement) -> bool:
+  """Whether what follows a comma says when the answer holds: words, a range, or a value for one of its
+  symbols."""
+  signs = {sign(t) for t in piece}
+  if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}) or piece[0].kind == 'word':
+    return True
+  parts, relations = split_at(piece, RELATIONS)
+  return bool(relations) and len(parts[0]) == 1 and parts[0][0] in before.members[-1]
+
+
+def side(part: Statement, reading: Reading) -> Node:
+  """What counts of a statement as an Expression: its last member, or a whole inequality."""
+  last = max((k + 1 for k, s in enumerate(part.signs) if s in EQUALS), default=0)
+  members, signs = part.members[last:], part.signs[last:]
+  nodes = [member(m, reading) for m in members]
+  return relation(nodes, signs) if signs else nodes[0]
+
+
+def member(tokens: list[Token], reading: Reading) -> Node:
+  """Reads one side of a relation."""
+  if not trim(tokens):
+    raise ParseError('nothing on one side of a relation')
+  return parse_tokens(unwrap(trim(tokens)), reading)
+
+
+def relation(nodes: list[Node], signs: list[str]) -> Node:
+  """A relation node in the one direction that equals its mirror image."""
+  if all(s in MIRROR for s in signs):
+    nodes, signs = nodes[::-1], [MIRROR[s] for s in reversed(signs)]
+  return Node('relation', tuple(nodes), tuple(signs))

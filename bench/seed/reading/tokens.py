@@ -1,0 +1,230 @@
+r"""LaTeX text to tokens: spaces and sizes dropped, aliases resolved, text commands kept whole."""
+
+import re
+from typing import NamedTuple
+
+from bench.seed.nodes import ParseError, TooLarge
+from bench.seed.reading.spelling import (
+  ALIASES,
+  DROPPED,
+  LEFT,
+  PLAIN_FUNCTIONS,
+  RIGHT,
+  ROMAN,
+  SKIP_ARGUMENT,
+  SPACES,
+  SUBSCRIPTS,
+  SUPERSCRIPTS,
+  TEXT,
+  UNICODE,
+  WRAPPERS,
+)
+from bench.seed.reading.units import is_unit_text
+
+MAX_CHARACTERS = 20_000
+MAX_DIGITS = 400
+MAX_NESTING = 200
+
+
+class Token(NamedTuple):
+  """kind: number, letter, command, word (upright), run (bare letters in unit mode), text, or the sign."""
+
+  kind: str
+  text: str
+
+
+_NOTE = re.compile(r'\s*[_^]')
+_NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
+_EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
+_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
+_BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:\{,\}\d{3})+(?!\d)')
+_COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
+_TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
+_LETTERS = re.compile(r'[A-Za-z]+')
+_ARGUMENT = re.compile(r'\s*\{')
+
+
+def tokenize(text: str, *, units: bool = False) -> list[Token]:
+  r"""Tokens of a LaTeX text. `units`: bare letters are joined to runs, and digit groups and 1e5 are numbers.
+
+  Raises TooLarge (text or a number too long) and ParseError (a character that no formula holds).
+  """
+  if len(text) > MAX_CHARACTERS:
+    raise TooLarge(f'{len(text)} characters, at most {MAX_CHARACTERS} are read')
+  return _Scanner(_plain(text), units).scan()
+
+
+def closing(text: str, start: int) -> int:
+  """Index of the brace that closes the one before `start`; ParseError if there is none."""
+  level = 1
+  for match in re.finditer(r'\\.|[{}]', text[start:], re.DOTALL):
+    level += {'{': 1, '}': -1}.get(match[0], 0)
+    if not level:
+      return start + match.start()
+  raise ParseError('a brace is not closed')
+
+
+def _plain(text: str) -> str:
+  text = ''.join(UNICODE.get(c, c) for c in text) if not text.isascii() else text
+  if not text.isascii():
+    text = _scripted(_scripted(text, '^', SUPERSCRIPTS), '_', SUBSCRIPTS)
+  return re.sub(r'\s', ' ', text)
+
+
+def _scripted(text: str, mark: str, digits: dict[str, str]) -> str:
+  runs = re.compile(f'[{"".join(digits)}]+')
+  return runs.sub(lambda m: f'{mark}{{{"".join(map(digits.get, m[0]))}}}', text)
+
+
+class _Scanner:
+  def __init__(self, text: str, units: bool, roman: bool = False, level: int = 0):
+    self.text, self.units, self.roman, self.level = text, units, roman, level
+    self.at, self.out = 0, []
+
+  def scan(self) -> list[Token]:
+    while self.at < len(self.text):
+      c = self.text[self.at]
+      if c in ' ~$`':
+        self.at += 1
+      elif (c.isdigit() and c.isascii()) or (c == '.' and self.text[self.at + 1 : self.at + 2].isdecimal()):
+        self._number()
+      elif c.isascii() and c.isalpha():
+        self._letters()
+      elif c == '\\':
+        self._command()
+      elif c in '{}()[]|+-*/=<>!,;:.^_\'&%"':
+        self._emit(c, c)
+        self.at += 1
+      else:
+        raise ParseError(f'unexpected character {c!a}')
+    return self.out
+
+  def _emit(self, kind, text):
+    self.out.append(Token(kind, text))
+
+  def _number(self):
+    grouped = (_GROUPS if self.units else _BRACED_GROUPS).match(self.text, self.at)
+    if grouped:
+      whole = re.sub(r'\D', '', grouped[0])
+      tail = re.compile(r'\.\d+').match(self.text, grouped.end())
+      digits, self.at = whole + (tail[0] if tail else ''), (tail or grouped).end()
+    else:
+      match = _NUMBER.match(self.text, self.at)
+      digits, self.at = match[0], match.end()
+    if len(digits) > MAX_DIGITS:
+      raise TooLarge(f'a number of {len(digits)} digits, at most {MAX_DIGITS} are read')
+    exponent = _EXPONENT.match(self.text, self.at)
+    # Outside unit mode 2e-3 may be twice a charge less three: only a decimal mantissa is scientific notation.
+    if exponent and (self.units or '.' in digits):
+      if len(exponent[1]) > MAX_DIGITS:
+        raise TooLarge('an exponent of too many digits')
+      digits, self.at = digits + 'e' + exponent[1], exponent.end()
+    self._emit('number', digits)
+
+  def _letters(self):
+    run = _LETTERS.match(self.text, self.at)[0]
+    if run in PLAIN_FUNCTIONS:
+      self._emit('command', run)
+    elif self.units and run in 'xX' and self.out and _TEN.match(self.text, self.at):
+      self._emit('command', 'times')
+    elif self.roman:
+      self._emit('word' if len(run) > 1 or self.units else 'letter', run)
+    elif self.units:
+      self._emit('run', run)
+    else:
+      for letter in run:
+        self._emit('letter', letter)
+    self.at += len(run)
+
+  def _command(self):
+    match = _COMMAND.match(self.text, self.at)
+    if match is None:
+      raise ParseError('a backslash ends the text')
+    name, self.at = match[0][1:].rstrip('*') or '*', match.end()
+    if match[0] in SPACES:
+      return
+    if name in LEFT or name in RIGHT:
+      self._fence(name)
+    elif name in ('begin', 'end'):
+      self._emit(name, self._argument().strip('* '))
+    elif name in TEXT:
+      self._text(self._argument())
+    elif name in ROMAN:
+      self._group(self._argument(), roman=True)
+    elif name in WRAPPERS:
+      self._group(self._argument(), self.roman)
+      if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
+        self.at = note.end()
+        self._argument()
+    elif name == 'not' and self.text[self.at :].lstrip().startswith('='):
+      self.at = self.text.index('=', self.at) + 1
+      self._emit('command', 'neq')
+    elif name in SKIP_ARGUMENT:
+      self._argument()
+    elif name in ('quad', 'qquad'):
+      self._emit('quad', name)
+    elif name not in DROPPED:
+      name = ALIASES.get(name, name)
+      if name == 'i':
+        self._emit('letter', 'i')
+      elif name.isalpha():
+        self._emit('command', name)
+      else:
+        sign = {'\\{': '\\{', '{': '\\{', '\\}': '\\}', '}': '\\}', '|': '|', '%': '%', '\\|': '|', '\\': 'row'}
+        self._emit(sign.get(name, name), name)
+
+  def _fence(self, name):
+    """After left and right: a dot is nothing, a bar is an opening or a closing one."""
+    rest = self.text[self.at :].lstrip(' ')
+    self.at = len(self.text) - len(rest)
+    bar = next((b for b in ('|', '\\vert', '\\lvert', '\\rvert', '\\|') if rest.startswith(b)), None)
+    if rest.startswith('.'):
+      self.at += 1
+    elif bar:
+      self._emit('open|' if name in LEFT else 'close|', '|')
+      self.at += len(bar)
+
+  def _argument(self) -> str:
+    """The braced argument (or the single character) that follows, as text."""
+    brace = _ARGUMENT.match(self.text, self.at)
+    if not brace:
+      rest = self.text[self.at :].lstrip(' ')
+      self.at = len(self.text) - len(rest) + 1
+      return rest[:1]
+    end = closing(self.text, brace.end())
+    content, self.at = self.text[brace.end() : end], end + 1
+    return content
+
+  def _text(self, content):
+    word = content.strip(' ~')
+    if re.fullmatch(r'[A-Za-z]+', word):
+      self._emit('word' if len(word) > 1 or self.units else 'letter', word)
+    elif self.units and is_unit_text(word):
+      self._group(word, roman=True)
+    else:
+      self._emit('text', word.replace('$', ''))
+
+  def _group(self, content, roman):
+    """Part of the text in braces or in another font; braces keep it one group when it is more than a word."""
+    if self.level == MAX_NESTING:
+      raise TooLarge(f'more than {MAX_NESTING} levels of fonts or boxes')
+    inner = _Scanner(content, self.units, roman, self.level + 1).scan()
+    self.out += inner if len(inner) == 1 else [Token('{', '{'), *inner, Token('}', '}')] if inner else []
+
+
+def sign(token: Token) -> str:
+  """What a token is for the grammar: its sign, or its command with a backslash."""
+  return '\\' + token.text if token.kind == 'command' else token.kind
+
+
+def label(tokens: list[Token]) -> tuple[str, ...]:
+  """Tokens as a label. Words count by their letters: an upright kin is the same label as k i n."""
+  parts: list[str] = []
+  for t in tokens:
+    if t.kind in ('word', 'text', 'run'):
+      parts += [c for c in t.text if c != ' ']
+    elif t.kind == 'number':
+      parts += t.text
+    elif t.kind not in '{}':
+      parts.append(sign(t) if t.kind == 'command' else t.text)
+  return tuple(parts)

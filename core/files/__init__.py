@@ -1,0 +1,1 @@
+"""Files of models: safetensors through a tree of names, tokenizers."""

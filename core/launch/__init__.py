@@ -1,0 +1,1 @@
+"""Command lines: config dataclasses, flags, one-line errors, distributed start."""

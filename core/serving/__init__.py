@@ -1,0 +1,1 @@
+"""Parts of clients and servers of models over HTTP."""

@@ -1,0 +1,1 @@
+"""Small tasks made from real handwritten digits, for default jobs, tests and notebooks."""

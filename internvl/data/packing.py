@@ -1,0 +1,111 @@
+"""Training rows of several whole samples each, from files to batches.
+
+Each row of a batch packs a share of the data of its own. So what a row holds depends neither on how many processes
+there are nor on which of them reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core.training import data
+from internvl import losses
+from internvl.data.dataset import Examples
+from internvl.inputs.processor import Inputs
+from internvl.training.configs import Config
+
+CUT = 'cut'  # a feature of each token: 1 at the last one of a sample that did not fit a row whole
+
+
+def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
+  """The beginning of a sample that fits `length` tokens and `tiles` tiles, ending before an image it would cut.
+
+  When nothing to learn is left, it is one token long: rows lose no room, and it is still counted.
+  """
+  context = np.flatnonzero(x.tokens == image_id)
+  ends = np.cumsum(x.tiles)
+  per_tile = len(context) // max(len(x.pixels), 1)
+  kept, end = 0, min(length, len(x.tokens))
+  for number, (count, last) in enumerate(zip(x.tiles, ends), 1):
+    first, behind = context[(last - count) * per_tile] - 1, context[last * per_tile - 1] + 2  # <img> … </img>
+    if behind > end or last > tiles:
+      end = min(end, int(first))
+      break
+    kept = number
+  if not x.mask[:end].any():
+    kept, end = 0, 1
+  total = int(ends[kept - 1]) if kept else 0
+  return Inputs(x.tokens[:end], x.mask[:end], x.pixels[:total], x.tiles[:kept])
+
+
+def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
+  """What is packed of one sample. Raises ValueError for one that is too long and may not be shortened."""
+  cut = len(x.tokens) > c.length or len(x.pixels) > c.tiles
+  if cut and c.too_long == 'refuse':
+    raise ValueError(
+      f'a sample has {len(x.tokens)} tokens and {len(x.pixels)} tiles: expected at most {c.length} and {c.tiles}'
+    )
+  if cut:
+    x = shorten(x, image_id, c.length, c.tiles)
+  last = np.zeros(len(x.tokens), np.int32)
+  last[-1] = cut
+  return {
+    'tokens': x.tokens,
+    'weights': losses.token_weights(x.mask, c.averaging),
+    CUT: last,
+    'pixels': x.pixels.astype(jnp.dtype(c.dtype)),
+  }
+
+
+def batches(
+  parts: Sequence[Examples],
+  c: Config,
+  *,
+  shares: Sequence[float] | None = None,
+  which: int | None = None,
+  many: int | None = None,
+) -> grain.DatasetIterator:
+  """An endless iterator of this process's rows of each batch, dictionaries of arrays [B / processes, …].
+
+  shares: of each part in the mixture, by default equal. which, many: the process and their number, by default as they
+  are. Raises ValueError when the rows cannot be shared out evenly.
+  """
+  which, many = jax.process_index() if which is None else which, many or jax.process_count()
+  if c.batch % many:
+    raise ValueError(f'batch={c.batch} rows cannot be shared by {many} processes')
+  shares = shares or (1.0,) * len(parts)
+  mixture = {str(i): (part, share) for i, (part, share) in enumerate(zip(parts, shares))}
+  own = c.batch // many
+  image_id = parts[0].processor.image_id
+  lengths = {'tokens': c.length, 'weights': c.length, CUT: c.length, 'pixels': c.tiles}
+  rows = []
+  for row in range(which * own, (which + 1) * own):
+    samples = data.mix(mixture, seed=c.seed, shard=(row, c.batch)).map(lambda x: features(x, image_id, c))
+    rows.append(data.pack(samples.to_iter_dataset(), lengths, rows=c.open_rows))
+  rows = grain.IterDataset.mix(rows) if own > 1 else rows[0]  # of equal weight: in turn
+  return data.batches(rows, own, workers=c.workers)
+
+
+def batch(rows: dict) -> losses.Batch:
+  """What the step takes of the iterator's rows."""
+  positions = jnp.where(rows['segments'] > 0, rows['positions'], -1)
+  return losses.Batch(rows['tokens'], positions, rows['weights'], rows['pixels'], rows['segments'])
+
+
+def counts(rows: dict) -> dict:
+  """tokens, samples, images' tiles and shortened samples of a batch, and the shares of it that are padding."""
+  some = rows['segments'] > 0
+  tiles = rows['pixels_segments'] > 0
+  return {
+    'tokens': some.sum(),
+    'padding': 1 - some.mean(),
+    'samples': rows['segments'].max(1).sum(),
+    'tiles': tiles.sum(),
+    'tile_padding': 1 - tiles.mean(),
+    'shortened': rows[CUT].sum(),
+  }

@@ -1,0 +1,1 @@
+"""From conversations with images and videos to token ids and tiles."""

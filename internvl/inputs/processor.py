@@ -1,0 +1,242 @@
+"""Messages, images and videos in; token ids, loss mask and pixels out.
+
+T tokens   N tiles   S side of a tile   B rows
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
+from internvl.inputs import messages as chat
+from internvl.inputs import processor_config, templates, tiles, video
+from internvl.inputs.processor_config import ProcessorConfig
+
+if TYPE_CHECKING:
+  from transformers import PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """One conversation, ready for `internvl.apply` with a batch axis added.
+
+  Attributes:
+    tokens: int32 [T].
+    mask: bool [T]: mask[t] says that token t is one the assistant writes, so one to train on.
+    pixels: float32 [N, S, S, 3], normalised; N = 0 for text alone.
+    tiles: int32 [images and frames]: how many of the N tiles each of them has, in order.
+  """
+
+  tokens: np.ndarray
+  mask: np.ndarray
+  pixels: np.ndarray
+  tiles: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Several conversations padded to one length.
+
+  Attributes:
+    tokens: int32 [B, T], `pad_id` at padding.
+    positions: int32 [B, T], 0.. along each row, −1 at padding.
+    mask: bool [B, T], as in `Inputs`.
+    pixels: float32 [N, S, S, 3]: the tiles of all rows in row order, then zeros up to a bucket.
+    tiles: int32 [B]: how many of the N belong to each row.
+  """
+
+  tokens: np.ndarray
+  positions: np.ndarray
+  mask: np.ndarray
+  pixels: np.ndarray
+  tiles: np.ndarray
+
+
+class Processor:
+  """Holds a tokenizer and the constants of the input side; calling it is a pure function of its arguments."""
+
+  def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast):
+    self.config, self.tokenizer = config, tokenizer
+    self.layout = templates.LAYOUTS[config.template]
+    structural = templates.IMAGE_TOKENS + self.layout.tokens
+    self._ids = {token: token_id(tokenizer, token) for token in structural}
+    self._encode = TextEncoder(tokenizer, structural=structural, markup=templates.MARKUP)
+    self.image_id = self._ids[templates.IMAGE_CONTEXT]
+    self.stop_id = self._ids[self.layout.stop]
+    self.pad_id = self.stop_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+  @classmethod
+  def load(cls, path: str | os.PathLike) -> Processor:
+    """From a checkpoint folder, as published in either layout or saved by `save`.
+
+    Raises:
+      FileNotFoundError, ValueError: files are missing, malformed, or contradict one another.
+    """
+    processor = cls(processor_config.read(path), load_tokenizer(path))
+    declared = processor_config.declared_image_id(path)
+    if declared not in (None, processor.image_id):
+      raise ValueError(
+        f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token '
+        f'{declared}, the tokenizer says {processor.image_id}'
+      )
+    return processor
+
+  @classmethod
+  def over_bytes(cls, config: ProcessorConfig) -> Processor:
+    """For models trained from scratch: the tokens are bytes and what `config.template` and images need."""
+    layout, blank = templates.LAYOUTS[config.template], '<|endoftext|>'
+    special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
+    return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Writes the tokenizer and the constants into a folder, which is made if need be."""
+    os.makedirs(path, exist_ok=True)
+    self.tokenizer.save_pretrained(path)
+    processor_config.write(path, self.config)
+
+  def __call__(
+    self,
+    messages: Sequence[dict],
+    images: Sequence | None = None,
+    videos: Sequence | None = None,
+    *,
+    thinking: bool = False,
+    pick=video.uniform,
+    augment: np.random.Generator | None = None,
+  ) -> Inputs:
+    """A conversation as model inputs.
+
+    Messages that end with the assistant are a training example; others become a prompt for its next turn.
+
+    Args:
+      messages: see `internvl.inputs.messages`.
+      images: paths, Pillow images or uint8 arrays, in the order of their marks.
+      videos: as `video.load_frames` takes them, in the order of their marks.
+      thinking: use the layout's system text for reasoning before the answer.
+      pick: the rule that picks the frames of a video, from `internvl.inputs.video`.
+      augment: JPEG recompression of every tile, drawn from this generator.
+
+    Raises:
+      ValueError: malformed messages, marks that do not match the media, an image that cannot be used, a
+        conversation longer than `config.max_length`.
+      FileNotFoundError: a missing image or video.
+    """
+    turns = chat.parse(messages, images, videos, label=self.layout.label_images)
+    turns, system = self._system(turns, thinking)
+    turns, media = self._load(turns, pick)
+    tokens, mask = self._tokenize(turns, system)
+    pixels = [self._pixels(image, cap) for image, cap in media]
+    if augment is not None:
+      pixels = [tiles.recompress(p, augment) for p in pixels]
+    counts = np.asarray([len(p) for p in pixels], np.int32)
+    size = self.config.image_size
+    pixels = np.concatenate([*pixels, np.zeros((0, size, size, 3), np.uint8)])
+    return Inputs(tokens, mask, tiles.normalize(pixels, self.config.mean, self.config.std), counts)
+
+  def answer(self, tokens: Sequence[int]) -> str:
+    """What generated token ids say: cut at the stop token or padding, without markers of the layout."""
+    return self.layout.answer(self.tokenizer.decode(self.said(tokens), skip_special_tokens=False))
+
+  def said(self, tokens: Sequence[int]) -> list[int]:
+    """The generated token ids before the stop token or padding."""
+    return list(itertools.takewhile(lambda t: t not in (self.stop_id, self.pad_id), map(int, tokens)))
+
+  def _system(self, turns, thinking: bool):
+    """Splits off the system text: the conversation's own, or the configured one."""
+    own = ''.join(p.value for p in turns[0].parts) if turns[0].role == 'system' else None
+    if own is not None and thinking:
+      raise ValueError('thinking mode brings its own system text, but the messages begin with one')
+    default = self.layout.system if self.config.system is None else self.config.system
+    system = self.layout.thinking if thinking else default if own is None else own
+    return (turns if own is None else turns[1:]), system
+
+  def _load(self, turns, pick):
+    """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
+    config, media = self.config, []
+    images = sum(p.kind == 'image' for t in turns for p in t.parts)
+    cap = tiles.share(config.max_tiles, images) if config.share_tiles and images else config.max_tiles
+    cap = max(cap, config.min_tiles)
+    laid_out = []
+    for turn in turns:
+      segments = []
+      for kind, value in turn.parts:
+        if kind == 'text':
+          segments.append(templates.Segment(value))
+        elif kind == 'image':
+          media.append((tiles.load_image(value), cap))
+          segments += templates.image_run(self._count(*media[-1]) * config.tokens_per_tile)
+        else:
+          frames = video.load_frames(value, config.video_frames, pick)
+          media += [(frame, None) for frame in frames]
+          segments += templates.frame_lines(len(frames), config.tokens_per_tile)
+      laid_out.append((turn.role, segments))
+    return laid_out, media
+
+  def _grid(self, cap: int) -> dict:
+    config = self.config
+    return {'max_tiles': cap, 'min_tiles': config.min_tiles, 'size': config.image_size, 'thumbnail': config.thumbnail}
+
+  def _count(self, image, cap: int) -> int:
+    return tiles.count(*image.size, **self._grid(cap))
+
+  def _pixels(self, image, cap: int | None) -> np.ndarray:
+    """uint8 [tiles, S, S, 3]; a video frame (no cap) is always one tile."""
+    return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(image, **self._grid(cap))
+
+  def _tokenize(self, turns, system: str):
+    segments = templates.conversation(self.layout, turns, system)
+    tokens, mask = templates.tokenize(segments, self._encode, self._ids)
+    if len(tokens) > self.config.max_length:
+      visual = int((tokens == self.image_id).sum())
+      raise ValueError(
+        f'the conversation has {len(tokens)} tokens ({visual} of them for images); '
+        f'the limit is {self.config.max_length}'
+      )
+    return tokens, mask
+
+
+def pad(
+  inputs: Sequence[Inputs],
+  length_buckets: Sequence[int],
+  tile_buckets: Sequence[int],
+  *,
+  pad_id: int,
+  side: str = 'right',
+) -> Batch:
+  """Collates conversations into one batch whose two sizes come from fixed buckets, so few programs compile.
+
+  Args:
+    inputs: the rows.
+    length_buckets, tile_buckets: allowed sizes of T and N; the smallest that fits is taken.
+    pad_id: token id at padding.
+    side: 'right' for training, 'left' to have all prompts end in the same column.
+
+  Raises:
+    ValueError: no rows, another `side`, or rows that no bucket holds.
+  """
+  if not inputs or side not in ('left', 'right'):
+    raise ValueError(f"pad needs rows and side 'left' or 'right', not {len(inputs)} rows and {side!r}")
+  length = _bucket(max(len(x.tokens) for x in inputs), length_buckets, 'tokens')
+  total = sum(len(x.pixels) for x in inputs)
+  tokens = np.full((len(inputs), length), pad_id, np.int32)
+  positions = np.full((len(inputs), length), -1, np.int32)
+  mask = np.zeros((len(inputs), length), bool)
+  pixels = np.zeros((_bucket(total, tile_buckets, 'tiles'), *inputs[0].pixels.shape[1:]), np.float32)
+  for row, x in enumerate(inputs):
+    at = slice(0, len(x.tokens)) if side == 'right' else slice(length - len(x.tokens), length)
+    tokens[row, at], positions[row, at], mask[row, at] = x.tokens, np.arange(len(x.tokens)), x.mask
+  pixels[:total] = np.concatenate([x.pixels for x in inputs])
+  return Batch(tokens, positions, mask, pixels, np.asarray([len(x.pixels) for x in inputs], np.int32))
+
+
+def _bucket(n: int, buckets: Sequence[int], unit: str) -> int:
+  fitting = [b for b in buckets if b >= n]
+  if not fitting:
+    raise ValueError(f'{n} {unit} fit no bucket; the buckets are {sorted(buckets)}')
+  return min(fitting)

@@ -1,0 +1,152 @@
+"""Videos as lists of frames, and the rules that pick which frames a model sees.
+
+Each frame is one tile, without tiling or thumbnail. The pickers return frame indices, ascending:
+`uniform` is the original inference rule, `middle`, `rand` and `fixed_rate` the original training rules, and
+`stepped` the rule of `transformers`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from internvl.inputs.tiles import FORMATS, check_size, decoding, load_image, to_rgb
+
+
+def uniform(frames: int, n: int) -> list[int]:
+  """The middles of n equal segments of the range 0..frames−1 (OpenGVLab/InternVL, `get_index`).
+
+  round() is Python's, to even at halves. For short clips indices repeat.
+  """
+  _check(frames, n)
+  last = frames - 1
+  step = last / n
+  return [int(step / 2 + round(step * k)) for k in range(n)]
+
+
+def middle(frames: int, n: int) -> list[int]:
+  """The floor midpoint of each of n intervals with whole-number edges; the last repeats if frames < n."""
+  _check(frames, n)
+  return _pad([(a + b) // 2 for a, b in _intervals(frames, n)], n)
+
+
+def rand(frames: int, n: int, rng: np.random.Generator) -> list[int]:
+  """A random frame of each interval of `middle`, its last frame excluded.
+
+  If an interval has no other frame, a sorted random subset of all frames instead, as published.
+  """
+  _check(frames, n)
+  intervals = _intervals(frames, n)
+  if all(a < b for a, b in intervals):
+    return _pad([int(rng.integers(a, b)) for a, b in intervals], n)
+  return _pad(sorted(rng.permutation(frames)[: len(intervals)].tolist()), n)
+
+
+def fixed_rate(frames: int, fps: float, rate: float, limit: int | None = None) -> list[int]:
+  """The frames at the centres of bins of 1/rate seconds, of a clip of `fps`; at most the first `limit`."""
+  _check(frames, limit or 1)
+  if not (fps > 0 and rate > 0):
+    raise ValueError(f'frame rates must be positive: the clip has {fps}, sampled at {rate}')
+  centres = (np.arange(math.ceil(frames / fps * rate)) + 0.5) / rate
+  return [i for i in np.around(centres * fps).astype(int).tolist() if i < frames][:limit]
+
+
+def stepped(frames: int, n: int) -> list[int]:
+  """From half a step on, every frames/n-th frame, truncated (`transformers`, InternVLVideoProcessor)."""
+  _check(frames, n)
+  if n > frames:
+    raise ValueError(f'{n} frames asked of a clip of {frames}')
+  step = frames / n
+  # Through float32, as torch does it: it decides where a product falls on a whole number.
+  return (step / 2 + step * np.arange(n)).astype(np.float32).astype(int).tolist()
+
+
+def _check(frames: int, n: int) -> None:
+  if frames < 1 or n < 1:
+    raise ValueError(f'cannot pick {n} frames of a clip of {frames}: both must be at least 1')
+
+
+def _intervals(frames: int, n: int) -> list[tuple[int, int]]:
+  edges = np.linspace(0, frames, min(n, frames) + 1).astype(int).tolist()
+  return [(a, b - 1) for a, b in itertools.pairwise(edges)]
+
+
+def _pad(indices: list[int], n: int) -> list[int]:
+  return indices + indices[-1:] * (n - len(indices))
+
+
+def load_frames(source, n: int, pick=uniform) -> list[Image.Image]:
+  """n RGB frames of a video.
+
+  Args:
+    source: a list of images (anything `load_image` takes), a folder of image files (ordered by the numbers in
+      their names), an animated image that Pillow reads (GIF, WebP, APNG, multi-page TIFF), or a container
+      format, which needs the `av` package (`pip install espalier-jax[video]`).
+    n: how many frames.
+    pick: (frames, n) -> indices, one of the rules above.
+
+  Raises:
+    FileNotFoundError, ValueError: as `load_image`; also for an empty folder and for files without frames.
+    ImportError: a container format, and `av` is not installed.
+  """
+  if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+    if not source:
+      raise ValueError('a video needs at least one frame, got an empty list')
+    return [load_image(source[i]) for i in pick(len(source), n)]
+  name = os.fspath(source)
+  if os.path.isdir(name):
+    files = _image_files(name)
+    return [load_image(files[i]) for i in pick(len(files), n)]
+  if not os.path.isfile(name):
+    raise FileNotFoundError(f'{name}: no such video file or folder of frames')
+  return _animation(name, n, pick) or _container(name, n, pick)
+
+
+def _image_files(folder: str) -> list[str]:
+  known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+  files = [f for f in os.listdir(folder) if os.path.splitext(f)[1].lower() in known]
+  if not files:
+    raise ValueError(f'{folder}: holds no image files to use as video frames')
+  natural = lambda f: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', f)]
+  return [os.path.join(folder, f) for f in sorted(files, key=natural)]
+
+
+def _animation(name: str, n: int, pick) -> list[Image.Image] | None:
+  """Frames through Pillow, or None where the file is not one of its formats."""
+  try:
+    image = Image.open(name, formats=FORMATS)
+  except Image.UnidentifiedImageError:
+    return None
+  with decoding(name), image:
+    check_size(*image.size, name)
+    wanted = pick(getattr(image, 'n_frames', 1), n)
+    # Frames of an animation build on one another, so they are walked in order and copied out.
+    walk = enumerate(ImageSequence.Iterator(image))
+    kept = {i: to_rgb(frame, name) for i, frame in walk if i in wanted}
+    return [kept[i] for i in wanted]
+
+
+def _container(name: str, n: int, pick) -> list[Image.Image]:
+  try:
+    import av
+  except ImportError as error:
+    raise ImportError(
+      f'{name}: reading this video format needs the av package: pip install "espalier-jax[video]"'
+    ) from error
+  try:
+    with av.open(name) as container:
+      total = sum(1 for _ in container.decode(video=0))  # headers may lie about the count, so count
+      if not total:
+        raise ValueError('it has no frames')
+    wanted = pick(total, n)
+    with av.open(name) as container:
+      kept = {i: f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted}
+  except (av.FFmpegError, IndexError, ValueError) as error:
+    raise ValueError(f'{name}: not a readable video: {error}') from error
+  return [to_rgb(kept[i], name) for i in wanted]

@@ -1,0 +1,122 @@
+"""The device programs of a rollout engine for `python -m core.plan --program=internvl.plan.engine`: abstract
+throughout.
+
+  python -m core.plan --program=internvl.plan.engine --config=8b --topology=v5p:2x2x1 [--config.program=prefill]
+
+A topology of several hosts holds several engines, each on the devices of `processes` neighbouring hosts. They exchange
+nothing while they decode, so one of them is compiled, on the devices that it takes.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import numpy as np
+
+from core import decoder, plan
+from core.engine import device, pack
+from core.engine import layout as weights
+from core.engine.scheduler import Scheduler
+from core.engine.size import Room
+from core.launch.config import field
+from core.mesh import Mesh, Shape, groups, sharding
+from core.params import count
+from core.past import pages
+from core.plan import formula
+from core.plan.aot import shard_bytes
+from internvl.plan.training import size
+
+BYTES = 2  # bfloat16
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """An engine for one size of InternVL3.5, weights and pages in bfloat16."""
+
+  model: str = field('8B', 'size of the model')
+  program: Literal['decode', 'prefill'] = field('decode', 'a segment of decoding, or a chunk of prompt tokens')
+  engine: Room = field(Room(), 'room of the engine')
+  processes: int = field(1, 'hosts that share an engine')
+  mesh: Shape = field(Shape(), 'axes; what data has beyond the devices of one engine are further engines')
+
+
+CONFIGS = {
+  '8b': Config('8B', engine=Room(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)),
+  '241b': Config(
+    '241B-A28B',
+    engine=Room(slots=128, pages=3072, page_size=128, segment=32, chunk=512),
+    processes=2,
+    mesh=Shape(expert=2, model=4),
+  ),
+}
+
+
+def plan_step(config: Config, mesh: Mesh) -> plan.Program:
+  """The program that the first engine on the devices of `mesh` runs, compiled on these alone.
+
+  Raises plan.PlanError when `config.model` is not the name of a size, or hosts and axes do not fit.
+  """
+  home = groups(mesh.devices.flat, config.processes, **(dataclasses.asdict(config.mesh) | {'data': -1}))[0]
+  c, room = size(config.model).language, config.engine
+  here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(home, jax.P()))
+  params = weights.abstract(c, 'bfloat16', home)
+  k, v = pages.abstract(c, room.pages, room.page_size, 'bfloat16', home)
+  idle = Scheduler(room.slots, room.pages, room.page_size, room.segment)
+  if config.program == 'decode':
+    shape = room.slots, c.vocab
+    allowed = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.CHOICES, home))
+    inputs = (*jax.tree.map(here, pack.segment(idle, [])), allowed)
+    step, static = device.decode, {'config': c, 'segment': room.segment}
+    work = _work(c, room, home, rows=room.slots, steps=room.segment, pools=shard_bytes((k, v)))
+  else:
+    read, _, *at = pack.prompts(idle, [], room.chunk)
+    images = np.zeros((room.chunk, c.width), np.float32), np.zeros(room.chunk, bool)
+    inputs = jax.tree.map(here, (read, at[0], *at, *images))  # tokens are like positions
+    step, static = device.prefill, {'config': c}
+    work = _work(c, room, home, rows=room.chunk, steps=1, pools=shard_bytes((k, v)))
+  kinds = {'weights': params, 'pages': (k, v), 'inputs': inputs}
+  return plan.Program(
+    step,
+    (params, k, v, *inputs),
+    kinds,
+    (),
+    room.slots,
+    static=static,
+    mesh=home,
+    counted=work,
+    tips=_tips(config, kinds),
+    note=_note(config, mesh.size // home.size),
+  )
+
+
+def _note(config: Config, engines: int) -> str:
+  room = config.engine
+  beside = f'; one of {engines} equal engines side by side' if engines > 1 else ''
+  return f'{room.slots} slots, pages for {room.pages * room.page_size:,} tokens{beside}'
+
+
+def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
+  held, room = shard_bytes(kinds['weights']), config.engine
+  return (
+    f'fewer pages: {room.pages} of {room.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
+    f'more devices in expert or model: the weights take {held / 2**30:.2f} GiB',
+  )
+
+
+def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
+  """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
+  spec, axes = decoder.spec(c), home.shape
+  active = c.moe.top_k / c.moe.experts if c.moe else 1.0
+  found = formula.weights(plan.Part('', spec, rows, 0.0, active=active), home)
+  met = round(sum(w.active for w in found))
+  attention = 4.0 * c.heads * c.head_dim * c.depth * room.pages * room.page_size
+  flops = steps * (2.0 * rows * met + attention)
+  hbm = {'weights': steps * BYTES * sum(w.needed for w in found), 'pages': float(steps * pools)}
+  # Two sums over `model` a layer; with experts the second is of all rows, gathered from `expert` and scattered back.
+  ring, own = lambda axis: 2 * (axes[axis] - 1) / axes[axis], rows / axes['expert']
+  sent = steps * BYTES * c.width * c.depth
+  ici = {
+    'tensor axis': sent * ring('model') * (own + (rows if c.moe else own)),
+    'expert axis': sent * ring('expert') * (rows if c.moe else 0),
+  }
+  return formula.Work(count(spec), met, flops, flops, hbm, {axis: x for axis, x in ici.items() if x})

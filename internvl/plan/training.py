@@ -1,0 +1,99 @@
+"""InternVL for `python -m core.plan`: abstract weights, what to count, and the supervised fine-tuning step."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from core import params as params_lib
+from core import plan
+from core.mesh import shardings
+from core.plan.training import training
+from internvl import model
+from internvl.configs import CONFIGS as SIZES
+from internvl.training import sft
+from internvl.training.configs import Config
+
+
+def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
+  """The step that `internvl.train` runs on `mesh`, and what to count of it.
+
+  Master weights are float32: at the rates of fine-tuning most updates are smaller than half a unit in the last place
+  of a bfloat16 weight, and would be lost. Arithmetic is in `config.dtype`. Raises plan.PlanError when `config.model`
+  is not the name of a size.
+  """
+  m = size(config.model)
+  dtype = config.dtype if config.lora.rank else 'float32'
+  weights = jax.eval_shape(lambda w: sft.adapt(config, m, w), params_lib.abstract(model.spec(m), dtype))
+  return training(
+    functools.partial(sft.make_step, config, m),
+    sft.optimizer(config, m),
+    place(weights, m, mesh),
+    sft.abstract_batch(config, m),
+    mesh,
+    parts=parts(config, m),
+    rows=config.batch,
+    micro_batches=config.accumulate,
+    remat=config.remat,
+  )
+
+
+def size(name: str) -> model.Config:
+  """The published model of that name. Raises plan.PlanError when there is none."""
+  if name not in SIZES:
+    raise plan.PlanError(f'model={name!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
+  return SIZES[name]
+
+
+def place(weights: Any, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
+  """Abstract weights (trees of them), each where its `Spec` puts it; factors of adapters on every device."""
+  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(model.spec(m), mesh))}
+  everywhere = jax.NamedSharding(mesh, jax.P())
+
+  def on(path, x):
+    home = places.get(params_lib.path_name(path).removesuffix('.base'), everywhere)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home)
+
+  return jax.tree.map_with_path(on, weights)
+
+
+def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
+  """The towers. Attention counts the whole causal triangle of a packed row: its kernel skips no other sample's keys."""
+  tokens = config.batch * config.length
+  return towers(
+    m,
+    tiles=config.batch * config.tiles,
+    tokens=tokens,
+    scored=tokens,
+    pairs=lambda window: config.batch * triangle(config.length, window),
+  )
+
+
+def triangle(length: int, window: int | None) -> float:
+  """Visible pairs of query and key in a causal row of so many tokens, each of which sees the last `window`."""
+  w = min(length, window or length)
+  return w * (w + 1) / 2 + (length - w) * w
+
+
+def towers(
+  m: model.Config, *, tiles: int, tokens: int, scored: int, pairs: Callable[[int | None], float]
+) -> tuple[plan.Part, ...]:
+  """The parts of a model that reads so many tiles and tokens and predicts the successors of `scored` of these.
+
+  pairs(window): visible pairs of query and key in a layer with that window.
+  """
+  spec, language = model.spec(m), m.language
+  patches = 1 + m.vision.grid**2
+  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every visible pair.
+  full = 4.0 * m.vision.width * m.vision.depth * patches**2 * tiles
+  layers = language.depth // len(language.windows)
+  causal = 4.0 * language.heads * language.head_dim * layers * sum(map(pairs, language.windows))
+  table = 2.0 * language.width * language.vocab * scored if language.tied else 0.0
+  active = language.moe.top_k / language.moe.experts if language.moe else 1.0
+  return (
+    plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
+    plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
+    plan.Part('language model', spec.language.replace(head=None), tokens, causal, active=active),
+    plan.Part('head', spec.language.head, scored, 0.0, table=table),
+  )

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: configurations, loss and step, export."""

@@ -1,0 +1,110 @@
+"""What supervised fine-tuning can be asked for, and the published recipes.
+
+The recipes are those of OpenGVLab/InternVL, `shell/internvl3.5` (stage 2), as the paper's §3.2 describes the stage.
+"""
+
+import dataclasses
+from typing import Literal
+
+from core.launch.config import field
+from core.mesh import Shape
+from core.training.train import Optim
+from internvl.configs import CONFIGS as SIZES
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Low-rank adapters: with a rank above 0 only they are trained."""
+
+  rank: int = field(0, 'inner dimension of the adapters; 0 = none')
+  alpha: float = field(16.0, 'the correction is scaled by alpha / rank')
+  pattern: str = field(r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))', 'regex: the weights that get one')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Supervised fine-tuning on packed rows."""
+
+  model: str = field('tiny', f'folder of a checkpoint; or a size to train from scratch: {", ".join(SIZES)}')
+  tokenizer: str = field('', 'folder with the tokenizer for a size trained from scratch; tiny reads bytes')
+  data: tuple[str, ...] = field(
+    (), 'JSONL, Parquet or ArrayRecord files, or a meta.json that names some; none = the digits task, made on the spot'
+  )
+  weights: tuple[float, ...] = field((), 'share of each file in the mixture; none = equal, or as a meta.json says')
+  heldout: tuple[str, ...] = field((), 'files whose answers are compared with those of the trained model')
+  heldout_rows: int = field(256, 'how many rows of each, at most; 0 = no evaluation')
+  answer_tokens: int = field(64, 'longest answer in the evaluation')
+  batch: int = field(512, 'packed rows a step, over all processes')
+  length: int = field(32768, 'tokens a row')
+  tiles: int = field(96, 'image tiles a row, at most')
+  open_rows: int = field(20, 'rows open for packing at a time, in each row of the batch')
+  too_long: Literal['truncate', 'refuse'] = field(
+    'truncate', 'a sample longer than a row ends early, before the image it would cut; or is an error'
+  )
+  averaging: Literal['token', 'sample', 'square'] = field(
+    'square', 'weight of a token among the x its sample teaches: 1, 1/x or 1/sqrt(x)'
+  )
+  augment: bool = field(False, 'recompress every tile as JPEG at a random quality')
+  drop_path: float = field(0.1, 'stochastic depth of the last vision layer, falling linearly to 0 at the first')
+  trainable: str = field('', r'regex of the weights to train, such as projector\..*; none = all, or the adapters')
+  lora: Lora = Lora()
+  optim: Optim = Optim()
+  steps: int = field(8000, 'updates')
+  accumulate: int = field(1, 'micro-batches a step')
+  remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
+  dtype: Literal['bfloat16', 'float32'] = field('bfloat16', 'of arithmetic, frozen weights and the exported files')
+  mesh: Shape = Shape()
+  seed: int = field(0, 'of initial weights, order of the data, augmentation and stochastic depth')
+  save_every: int = field(500, 'steps between checkpoints')
+  workers: int = field(0, 'processes that read and encode; 0 = a thread')
+
+  def __post_init__(self):
+    for name, least in {
+      'batch': 1,
+      'length': 2,
+      'tiles': 1,
+      'open_rows': 1,
+      'steps': 1,
+      'accumulate': 1,
+      'save_every': 1,
+      'heldout_rows': 0,
+      'answer_tokens': 1,
+      'workers': 0,
+    }.items():
+      if getattr(self, name) < least:
+        raise ValueError(f'{name}={getattr(self, name)}: expected {least} or more')
+    if self.batch % self.accumulate:
+      raise ValueError(f'batch={self.batch} is not a multiple of accumulate={self.accumulate}')
+    if self.weights and len(self.weights) != len(self.data):
+      raise ValueError(f'weights has {len(self.weights)} numbers for {len(self.data)} data files')
+    if self.weights and any(path.endswith('.json') for path in self.data):
+      raise ValueError(f'weights={self.weights}: a meta.json among data={self.data} says them itself')
+    if not 0 <= self.drop_path < 1:
+      raise ValueError(f'drop_path={self.drop_path}: expected a number in [0, 1)')
+    if self.optim.warmup_steps >= self.steps:
+      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than steps={self.steps}')
+    if self.lora.rank < 0:
+      raise ValueError(f'lora.rank={self.lora.rank}: expected 0 or more')
+
+
+SFT = Config(optim=Optim(lr=8e-5, b2=0.999, weight_decay=0.05, warmup_steps=240))
+
+CONFIGS = {
+  # Learns the digits task from scratch: three questions in four right after four CPU minutes.
+  'tiny': Config(
+    batch=16,
+    length=288,
+    tiles=12,
+    open_rows=2,
+    drop_path=0.0,
+    steps=300,
+    remat='none',
+    dtype='float32',
+    answer_tokens=4,
+    save_every=100,
+    optim=Optim('muon', lr=5e-3, warmup_steps=20, weight_decay=0.01),
+  ),
+  '8b_sft': dataclasses.replace(SFT, model='8B'),
+  # For 1024 devices: data=128 divides the vision tower's 3200 channels, 512 would not; seq=2 splits the rows.
+  '241b_sft': dataclasses.replace(SFT, model='241B-A28B', mesh=Shape(expert=4, seq=2)),
+}

@@ -1,0 +1,32 @@
+"""A trained model as a checkpoint folder."""
+
+import os
+import pathlib
+import shutil
+
+import jax
+
+from core import mesh
+from internvl import checkpoint, model
+from internvl.inputs.processor import Processor
+
+
+def export(
+  folder: pathlib.Path, config: model.Config, params: model.Params, processor: Processor, *, layout: str = 'B'
+) -> None:
+  """Writes weights (adapters folded in), configuration and processor files; the folder appears whole or not at all."""
+  draft, old = folder.with_name(folder.name + '.new'), folder.with_name(folder.name + '.old')
+  first = jax.process_index() == 0
+  if first:
+    for leftover in (draft, old):
+      shutil.rmtree(leftover, ignore_errors=True)
+  mesh.together('export')
+  checkpoint.save(draft, config, params, layout=layout)
+  mesh.together('exported')
+  if first:
+    processor.save(draft)
+    if folder.exists():
+      os.replace(folder, old)
+    os.replace(draft, folder)
+    shutil.rmtree(old, ignore_errors=True)
+  mesh.together('renamed')

@@ -1,0 +1,58 @@
+"""The supervised fine-tuning step, for training (`internvl.train`) and for planning (`core.plan`) alike.
+
+B rows   T tokens a row   n tiles a row   S side of a tile
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from core import params as params_lib
+from core.training import train
+from internvl import losses, model
+from internvl.training.configs import Config
+
+
+def model_config(c: Config, m: model.Config) -> model.Config:
+  """The model as it is trained: with the run's stochastic depth."""
+  return dataclasses.replace(m, vision=dataclasses.replace(m.vision, drop_path=c.drop_path))
+
+
+def adapt(c: Config, m: model.Config, params: model.Params) -> tuple[Any, Any]:
+  """(trainable, frozen) parts of the parameters, adapters added if asked for; the frozen part in `c.dtype`.
+
+  Raises ValueError when a pattern matches nothing, or a weight that cannot have an adapter.
+  """
+  trainable = c.trainable or '.*'
+  if c.lora.rank:
+    params = params_lib.lora(
+      jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha
+    )
+    trainable = c.trainable or rf'(?:{c.lora.pattern})\.[ab]'
+  trained, frozen = train.partition(params, trainable)
+  return trained, params_lib.cast(frozen, c.dtype)
+
+
+def optimizer(c: Config, m: model.Config):
+  """The optimiser and its schedule over the whole run."""
+  return train.optimizer(c.optim, c.steps, model.spec(m))
+
+
+def make_step(c: Config, m: model.Config, *, places: Any = None):
+  """The jitted `step(state, frozen, batch: losses.Batch, key) -> (state, metrics)` of `core.training.train.make_step`."""
+  m, dtype = model_config(c, m), jnp.dtype(c.dtype)
+
+  def loss(params, batch, key):
+    return losses.ntp(params, m, batch, key=key if c.drop_path else None, dtype=dtype, remat_policy=c.remat)
+
+  return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+
+
+def abstract_batch(c: Config, m: model.Config) -> losses.Batch:
+  """The shapes and dtypes of a step's batch."""
+  side = m.vision.image_size
+  ints, floats = (jax.ShapeDtypeStruct((c.batch, c.length), dtype) for dtype in (jnp.int32, jnp.float32))
+  pixels = jax.ShapeDtypeStruct((c.batch, c.tiles, side, side, 3), jnp.dtype(c.dtype))
+  return losses.Batch(tokens=ints, positions=ints, weights=floats, pixels=pixels, segments=ints)

@@ -1,0 +1,100 @@
+"""Requests with images: each distinct tile is encoded once, and tokens are those of the simple sampler."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import internvl
+from core.engine import Engine, Request, sample
+from core.engine.sample import Sampling
+from internvl import model
+
+TINY = internvl.CONFIGS['tiny']
+CONFIG = dataclasses.replace(
+  TINY,
+  language=dataclasses.replace(TINY.language, depth=1, tied=False, max_length=64),
+  vision=dataclasses.replace(TINY.vision, depth=1),
+)
+PARAMS = jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, internvl.init(jax.random.key(0), CONFIG))
+PER_TILE, SIDE = CONFIG.tokens_per_tile, CONFIG.vision.image_size
+TILES = np.random.default_rng(0).standard_normal((3, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def prompt(*images):
+  """Text around the image tokens of some tiles."""
+  out = [5, 6]
+  for image in images:
+    out += [CONFIG.image_token] * (PER_TILE * len(image)) + [7]
+  return [*out, 8, 9]
+
+
+def engine():
+  return Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=4, segment=4, chunk=16)
+
+
+def generate(tokens, tiles, n, params=PARAMS):
+  """The simple sampler on the model's own embeddings."""
+  rows = np.array([tokens] * n, np.int32)
+  images = np.broadcast_to(
+    model.encode(params, CONFIG, np.concatenate(tiles))[0], (n, sum(map(len, tiles)), PER_TILE, CONFIG.language.width)
+  )
+  x = model.embed(params, CONFIG, rows, images)
+  state = sample.generate(
+    params.language,
+    CONFIG.language,
+    x,
+    np.tile(np.arange(len(tokens)), (n, 1)),
+    max_new=8,
+    sampling=Sampling.of(n, temperature=1.0, seed=1),
+  )
+  return np.asarray(state.tokens)[:, :8].tolist()
+
+
+def test_tokens_equal_the_simple_samplers_and_tiles_are_encoded_once():
+  e = engine()
+  one, two, swapped = [TILES[:1]], [TILES[:2], TILES[2:]], [TILES[1:], TILES[:1]]
+  for images in (one, two, swapped, one):
+    e.submit(Request(prompt(*images), 8, n=3, images=images, temperature=1.0, seed=1))
+  got = [c.tokens.tolist() for c in e.run()]
+  want = [row for images in (one, two, swapped, one) for row in generate(prompt(*images), images, 3)]
+  assert got == want and len({tuple(row) for row in want}) == 9
+  assert e._images.encoded == 3
+  # The last prompt equals the first; the second begins with the same text and image, the third with the same text.
+  lengths = [len(prompt(*images)) for images in (one, two, swapped)]
+  assert e.stats.prefilled == sum(lengths) - 3 - (2 + PER_TILE) - 2
+
+
+def test_new_weights_see_anew():
+  e = engine()
+  other = internvl.init(jax.random.key(1), CONFIG)
+  other = jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, other)
+  for params in (PARAMS, other):
+    e.update(params)
+    e.submit(Request(prompt(TILES), 8, n=2, images=[TILES], temperature=1.0, seed=1))
+    assert [c.tokens.tolist() for c in e.run()] == generate(prompt(TILES), [TILES], 2, params)
+
+
+def test_forks_keep_their_images():
+  e = engine()
+  (id,) = e.submit(Request(prompt(TILES[:1]), 8, images=[TILES[:1]], temperature=1.0, seed=1))
+  e.step()
+  fork = e.fork(id, len(prompt(TILES[:1])) + 2)
+  e.cancel(id)
+  e.scheduler.forget()  # so that the image is filled in again
+  (done,) = e.run()
+  assert done.id == fork and done.tokens.tolist() == generate(prompt(TILES[:1]), [TILES[:1]], 1)[0][2:]
+  assert not any(tile.users for _, tile in e._images._tiles.values())
+
+
+def test_impossible_images_are_refused():
+  e = engine()
+  for tokens, images, message in (
+    ([1, 2], [TILES[:1]], '0 image tokens and 1 tiles'),
+    (prompt(TILES[:1]), [], '0 tiles'),
+    ([1] + [CONFIG.image_token] * PER_TILE, [TILES[:1]], 'must be text'),
+    (prompt(TILES[:1]), [TILES[:1, 1:]], 'expected'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      e.submit(Request(tokens, 4, images=images))

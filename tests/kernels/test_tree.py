@@ -1,0 +1,148 @@
+"""Tree attention against a float64 softmax over each row's own tokens, on random trees."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels import tree_attention
+from kernels.tree.plan import plan
+
+PAGE, POOL, HEADS, SIZE, ROWS, CAPACITY = 4, 64, 2, 8, 12, 48
+
+
+def tree(r, rows):
+  """Random tables whose pages are shared as a tree's: children copy a prefix of their parent's table."""
+  free = list(r.permutation(POOL))
+  tables = []
+  for _ in range(rows):
+    kind = r.random()
+    if kind < 0.15:
+      tables.append([])
+      continue
+    base = tables[r.integers(len(tables))] if tables and kind < 0.75 else []
+    own = min(int(r.integers(0, 5)), len(free))
+    tables.append(base[: r.integers(0, len(base) + 1)] + [free.pop() for _ in range(own)])
+  lengths = np.array([0 if not t else int(r.integers(0, len(t) * PAGE + 1)) for t in tables], np.int32)
+  return tables, lengths
+
+
+def expected(q, k, v, tables, lengths, window, sinks):
+  """Row by row and head by head in float64."""
+  n = q.shape[1]
+  out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
+  for r, (table, length) in enumerate(zip(tables, lengths)):
+    for head in range(n):
+      key = head * HEADS // n
+      first = 0 if window is None else max(length - window, 0)
+      keys = [k[table[t // PAGE], key, :, t % PAGE] for t in range(first, length)]
+      values = [v[table[t // PAGE], key, t % PAGE] for t in range(first, length)]
+      s = np.array(
+        [q[r, head].astype(np.float64) @ x / np.sqrt(SIZE) for x in keys] + ([] if sinks is None else [sinks[head]]),
+        np.float64,
+      )
+      if len(s):
+        lse[r, head] = np.log(np.exp(s).sum())
+        out[r, head] = sum((np.exp(x - lse[r, head]) * y for x, y in zip(s, values)), np.zeros(SIZE))
+  return out, lse
+
+
+def arrays(r, groups, tables, lengths):
+  """Random q, k, v; NaN wherever no row reads."""
+  q = r.standard_normal((len(tables), HEADS * groups, SIZE)).astype(np.float32)
+  k, v = (r.standard_normal((POOL, HEADS, PAGE, SIZE)).astype(np.float32) for _ in range(2))
+  read = np.zeros((POOL, PAGE), bool)
+  for table, length in zip(tables, lengths):
+    for t in range(length):
+      read[table[t // PAGE], t % PAGE] = True
+  for x in (k, v):
+    x[np.broadcast_to(~read[:, None, :, None], x.shape)] = np.nan
+  return q, np.swapaxes(k, 2, 3), v
+
+
+@functools.partial(jax.jit, static_argnames=('window', 'implementation'))
+def call(q, k, v, p, sinks=None, *, window=None, implementation):
+  return tree_attention(q, k, v, p, window=window, sinks=sinks, implementation=implementation)
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+@pytest.mark.parametrize('groups,window,sunk', [(1, None, False), (4, None, True), (7, 6, False), (2, 3, True)])
+def test_equals_float64_softmax(implementation, groups, window, sunk):
+  r = np.random.default_rng(groups)
+  for _ in range(12):
+    tables, lengths = tree(r, ROWS)
+    q, k, v = arrays(r, groups, tables, lengths)
+    sinks = r.standard_normal(HEADS * groups).astype(np.float32) if sunk else None
+    p = plan(tables, lengths, page_size=PAGE, capacity=CAPACITY)
+    out, lse = call(q, k, v, p, sinks, window=window, implementation=implementation)
+    want, want_lse = expected(q, k, v, tables, lengths, window, sinks)
+    np.testing.assert_allclose(out, want, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(lse, want_lse, rtol=2e-5, atol=2e-6)
+
+
+def test_order_of_rows_does_not_matter():
+  r = np.random.default_rng(5)
+  tables, lengths = tree(r, ROWS)
+  q, k, v = arrays(r, 2, tables, lengths)
+  out = call(q, k, v, plan(tables, lengths, page_size=PAGE, capacity=CAPACITY), implementation='xla')[0]
+  order = r.permutation(ROWS)
+  again = plan([tables[i] for i in order], lengths[order], page_size=PAGE, capacity=CAPACITY)
+  np.testing.assert_allclose(call(q[order], k, v, again, implementation='xla')[0], out[order], rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_and_growing_lengths():
+  """Lengths replaced under one plan, as a decoding loop does, give what a fresh plan gives."""
+  r = np.random.default_rng(6)
+  tables, _ = tree(r, ROWS)
+  full = np.array([len(t) * PAGE for t in tables], np.int32)
+  q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in arrays(r, 2, tables, full))
+  p = plan(tables, full, page_size=PAGE, capacity=CAPACITY)
+  for short in (0, 1, 5):
+    lengths = np.maximum(full - short, 0)
+    got = call(q, k, v, p.replace(lengths=lengths), implementation='xla')[0]
+    want, _ = expected(*(np.asarray(x, np.float64) for x in (q, k, v)), tables, lengths, None, None)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float32), want, atol=0.03)
+
+
+def test_every_page_is_read_once():
+  r = np.random.default_rng(7)
+  for _ in range(20):
+    tables, lengths = tree(r, int(r.integers(1, 40)))
+    p = plan(tables, lengths, page_size=PAGE)
+    listed = np.concatenate([x.page[: x.count] for x in p.items])
+    assert sorted(listed) == sorted({page for t in tables for page in t})
+    for x in p.items:
+      for page, start, rows in zip(x.page[: x.count], x.start, x.rows):
+        readers = [row for row in range(len(tables)) if page in tables[row]]
+        assert sorted(rows[rows < len(tables)]) == readers
+        assert all(tables[row][start // PAGE] == page for row in readers)
+
+
+def test_plans_of_one_capacity_share_a_program():
+  r = np.random.default_rng(8)
+  q, k, v = arrays(r, 2, [[0]] * ROWS, [PAGE] * ROWS)
+  step = jax.jit(lambda *a: tree_attention(*a))
+  for _ in range(5):
+    step(q, k, v, plan(*tree(r, ROWS), page_size=PAGE, capacity=CAPACITY))
+  assert step._cache_size() == 1
+
+
+def test_impossible_calls_are_refused():
+  r = np.random.default_rng(9)
+  q, k, v = arrays(r, 2, [[0]], [1])
+  p = plan([[0]], [1], page_size=PAGE)
+  with pytest.raises(ValueError, match='page 3 is listed at two depths'):
+    plan([[3, 1], [2, 3]], [1, 1], page_size=PAGE)
+  with pytest.raises(ValueError, match='exceed the capacity'):
+    plan([[2 * i] for i in range(20)], [1] * 20, page_size=PAGE, capacity=16)
+  with pytest.raises(NotImplementedError, match='no pallas_tpu kernel'):
+    tree_attention(q, k, v, p, implementation='pallas_tpu')
+  with pytest.raises(ValueError, match="'cuda'"):
+    tree_attention(q, k, v, p, implementation='cuda')
+  with pytest.raises(ValueError, match='does not fit'):
+    tree_attention(q[..., :4], k, v, p)
+  with pytest.raises(ValueError, match='2 rows'):
+    tree_attention(np.concatenate([q, q]), k, v, p)
