@@ -6,9 +6,9 @@ from typing import Literal
 from agents.rollout.roc import Mode
 from agents.rollout.trajectory import Bounds
 from core.engine import Room
-from core.launch.config import field
+from core.launch.fields import field
 from core.mesh import Shape
-from core.training.train import Optim
+from core.training.optim import Optim
 from rl.losses import Rule
 
 

@@ -27,10 +27,11 @@ from agents.rollout.sft import collate
 from agents.rollout.trajectory import figures
 from agents.setup import Setup, setup
 from core import decoder, mesh, params
-from core.launch import config as launch
+from core.launch import job as launch
 from core.training import record
+from core.training.optim import optimizer
 from core.training.run import Run, loop
-from core.training.train import Loss, init_state, make_step, optimizer
+from core.training.steps import Loss, init_state, make_step
 from rl import advantages, losses
 from rl.update import reward_loss
 

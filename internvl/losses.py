@@ -1,4 +1,4 @@
-"""Training losses of InternVL, as sums with their weights (`core.training.train.Loss`).
+"""Training losses of InternVL, as sums with their weights (`core.training.steps.Loss`).
 
 B rows   T time   n tiles a row   S pixels a side
 """
@@ -13,7 +13,7 @@ from flax import struct
 from core import decoder
 from core.mesh import RULES
 from core.params import cast
-from core.training.train import Loss
+from core.training.steps import Loss
 from internvl import model
 
 AVERAGING = ('token', 'sample', 'square')

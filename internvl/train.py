@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from core import mesh
 from core import params as params_lib
 from core.files.weights import Files
-from core.launch import config as launch
+from core.launch import job as launch
 from core.report.intervals import wilson
 from core.toy import digits
-from core.training import train
+from core.training import steps
 from core.training.run import Run, loop
 from internvl import chat as answer
 from internvl import checkpoint, model
@@ -148,7 +148,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     m, params = start(c, processor, place)
     trained, frozen = sft.adapt(c, m, params)
     del params
-    state = train.init_state(trained, sft.optimizer(c, m))
+    state = steps.init_state(trained, sft.optimizer(c, m))
     step = sft.make_step(c, m, places=jax.tree.map(lambda x: x.sharding, state))
     prepare = jax.jit(lambda rows: (packing.batch(rows), packing.counts(rows)))
     data = packing.batches(examples, c, shares=shares(c, parts, examples))
@@ -159,7 +159,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
       return state, metrics | counts
 
     state = loop(run, state, advance, c.steps, host={'data': data})
-    final = params_lib.cast(params_lib.fold(train.merge(state.params, frozen)), c.dtype)
+    final = params_lib.cast(params_lib.fold(steps.merge(state.params, frozen)), c.dtype)
     export(run.workdir / 'model', m, final, processor, layout=layout)
   if jax.process_index() == 0:
     report(c, workdir, tests)

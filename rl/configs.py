@@ -4,9 +4,9 @@ import dataclasses
 from typing import Literal
 
 from core.engine import Room
-from core.launch.config import field
+from core.launch.fields import field
 from core.mesh import Shape
-from core.training.train import Optim
+from core.training.optim import Optim
 from rl.losses import RULES, Rule
 from rl.preference import Sizes
 from rl.recipes.cascade import Offline

@@ -36,7 +36,7 @@ def band(correct: np.ndarray, samples: int, low: float, high: float) -> np.ndarr
 
 
 class Cursor:
-  """The number of the next query of an endless stream: host state of `core.training.run.loop`, kept when a run resumes."""
+  """The number of the next query of an endless stream; host state of `core.training.run.loop`."""
 
   def __init__(self, at: int = 0):
     self.at = at

@@ -17,8 +17,8 @@ from absl import logging
 
 import internvl
 from core import mesh, params
-from core.launch import config as launch
-from core.launch.config import field
+from core.launch import job as launch
+from core.launch.fields import field
 from core.mesh import Shape
 from internvl import Processor
 from internvl.data import mixture

@@ -11,7 +11,7 @@ import numpy as np
 import internvl
 from core import mesh, params
 from core.training.run import Run, loop
-from core.training.train import init_state, merge
+from core.training.steps import init_state, merge
 from rl import policy, update
 from rl.dynamic import Cursor
 from rl.evaluate import Result

@@ -17,7 +17,7 @@ from absl import logging
 
 import internvl
 from core import mesh, params
-from core.launch import config as launch
+from core.launch import job as launch
 from core.training import record
 from internvl.training.export import export
 from rl import report

@@ -9,8 +9,8 @@ from flax import struct
 
 import internvl
 from core import params
-from core.training import train
-from core.training.train import Loss
+from core.training import optim, steps
+from core.training.steps import Loss
 from rl import losses, policy
 from rl.configs import Config
 
@@ -74,19 +74,19 @@ def update_loss(
 
 def adapt(c: Config, weights: internvl.Params) -> tuple[Any, Any]:
   """(trainable, frozen) parts of the weights, the frozen one in `c.dtype`. Raises ValueError when none is to train."""
-  trained, frozen = train.partition(weights, c.trainable or '.*')
+  trained, frozen = steps.partition(weights, c.trainable or '.*')
   return trained, params.cast(frozen, c.dtype)
 
 
 def optimizer(c: Config, m: internvl.Config):
   """The optimiser and its schedule over the whole run."""
-  return train.optimizer(c.optim, c.steps * c.updates, internvl.spec(m))
+  return optim.optimizer(c.optim, c.steps * c.updates, internvl.spec(m))
 
 
 def make_step(c: Config, m: internvl.Config, *, places: Any = None):
-  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.training.train.make_step`."""
+  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.training.steps.make_step`."""
   loss = functools.partial(update_loss, config=m, rule=c.rule, temperature=c.temperature, dtype=c.dtype, remat=c.remat)
-  return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+  return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 
 
 def abstract_rollouts(c: Config, m: internvl.Config) -> Rollouts:

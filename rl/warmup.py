@@ -7,8 +7,9 @@ import numpy as np
 
 import internvl
 from core import mesh, params
+from core.training.optim import optimizer
 from core.training.run import Run, loop
-from core.training.train import Loss, init_state, make_step, optimizer
+from core.training.steps import Loss, init_state, make_step
 from rl import losses, policy
 from rl.setup import WARMUP_SEED, Setup
 

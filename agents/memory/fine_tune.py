@@ -14,7 +14,7 @@ from flax import struct
 from agents.memory import bert, selector
 from agents.memory.cases import Use, case_text
 from agents.memory.encoders import SentenceEncoder
-from core.training.train import decayed
+from core.training.optim import decayed
 
 
 @struct.dataclass

@@ -22,7 +22,10 @@ from core.serving.client import RequestFailed, Sampling
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-  """A planner, an executor, tools and, unless None, a memory. Models are `core.serving.client.Endpoint`s or chat alike."""
+  """A planner, an executor, tools and optionally a memory.
+
+  Models are `core.serving.client.Endpoint`s, or have its `chat`.
+  """
 
   planner: object
   executor: object

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agents.rollout.protocol import Call, Protocol, parse
 from agents.rollout.tools import Response
-from core.launch.config import field
+from core.launch.fields import field
 
 # Why a trajectory ended. 'final': a turn without calls. 'length': the response budget. 'turns', 'user_turns': their
 # limits, the last turn's calls not executed. 'tool_overflow': a response that would not have fitted. 'request_failed':

@@ -79,7 +79,7 @@ def _pick(*args):
 
 
 def _few_by_few(*args):
-  """`core.engine.sample.pick` for some rows after others: it sorts, which takes several times the memory of the logits."""
+  """`core.engine.sample.pick` a few rows at a time: sorting takes several times the memory of the logits."""
   few = math.gcd(args[0].shape[0], FEW)
   split = jax.tree.map(lambda x: x.reshape(-1, few, *x.shape[1:]), args)
   return jax.tree.map(jnp.ravel, jax.lax.map(lambda rows: pick(*rows), split))

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from core.launch.config import field
+from core.launch.fields import field
 
 
 @dataclasses.dataclass(frozen=True)

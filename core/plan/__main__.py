@@ -15,7 +15,7 @@ import sys
 
 from absl import flags
 
-from core.launch import config as launch
+from core.launch import job as launch
 from core.plan import chips
 
 AXES = ('data', 'expert', 'seq', 'model')

@@ -1,4 +1,4 @@
-"""The `Program` of a step of `core.training.train`, abstract, so no weight is ever drawn."""
+"""The `Program` of a step of `core.training.steps`, abstract, so no weight is ever drawn."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 
 from core.mesh import batch_sharding
 from core.plan.program import Part, Program
-from core.training import train
+from core.training import steps
 
 
 def training(
@@ -22,13 +22,13 @@ def training(
   micro_batches: int,
   remat: str,
 ) -> Program:
-  """What a run of `core.training.train` compiles on `mesh`, and what to count of it.
+  """What a run of `core.training.steps` compiles on `mesh`, and what to count of it.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),
   abstract and placed. batch: abstract, without shardings; it lies where `core.mesh.to_global` puts it.
   """
   on = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  state = train.abstract_state(weights[0], tx)
+  state = steps.abstract_state(weights[0], tx)
   batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), batch)
   key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.NamedSharding(mesh, jax.P()))
   step = make_step(places=jax.tree.map(lambda x: x.sharding, state))

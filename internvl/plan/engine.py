@@ -18,7 +18,7 @@ from core.engine import device, pack
 from core.engine import layout as weights
 from core.engine.scheduler import Scheduler
 from core.engine.size import Room
-from core.launch.config import field
+from core.launch.fields import field
 from core.mesh import Mesh, Shape, groups, sharding
 from core.params import count
 from core.past import pages

@@ -6,9 +6,9 @@ The recipes are those of OpenGVLab/InternVL, `shell/internvl3.5` (stage 2), as t
 import dataclasses
 from typing import Literal
 
-from core.launch.config import field
+from core.launch.fields import field
 from core.mesh import Shape
-from core.training.train import Optim
+from core.training.optim import Optim
 from internvl.configs import CONFIGS as SIZES
 
 

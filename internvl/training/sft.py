@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from core import params as params_lib
-from core.training import train
+from core.training import optim, steps
 from internvl import losses, model
 from internvl.training.configs import Config
 
@@ -31,23 +31,23 @@ def adapt(c: Config, m: model.Config, params: model.Params) -> tuple[Any, Any]:
       jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha
     )
     trainable = c.trainable or rf'(?:{c.lora.pattern})\.[ab]'
-  trained, frozen = train.partition(params, trainable)
+  trained, frozen = steps.partition(params, trainable)
   return trained, params_lib.cast(frozen, c.dtype)
 
 
 def optimizer(c: Config, m: model.Config):
   """The optimiser and its schedule over the whole run."""
-  return train.optimizer(c.optim, c.steps, model.spec(m))
+  return optim.optimizer(c.optim, c.steps, model.spec(m))
 
 
 def make_step(c: Config, m: model.Config, *, places: Any = None):
-  """The jitted `step(state, frozen, batch: losses.Batch, key) -> (state, metrics)` of `core.training.train.make_step`."""
+  """The jitted step of `core.training.steps.make_step` on a `losses.Batch`."""
   m, dtype = model_config(c, m), jnp.dtype(c.dtype)
 
   def loss(params, batch, key):
     return losses.ntp(params, m, batch, key=key if c.drop_path else None, dtype=dtype, remat_policy=c.remat)
 
-  return train.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+  return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 
 
 def abstract_batch(c: Config, m: model.Config) -> losses.Batch:

@@ -1,4 +1,4 @@
-"""Losses by reward (`policy_loss`) and by preference (`mpo`), as sums with their weights (`core.training.train.Loss`)."""
+"""Losses by reward (`policy_loss`) and by preference (`mpo`), as sums with their weights."""
 
 from rl.losses.aggregate import AGGREGATIONS, aggregate
 from rl.losses.divergence import KL, kl

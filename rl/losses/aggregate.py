@@ -1,7 +1,7 @@
 """From per-token values to one number, as a sum and what it is a sum over.
 
 The quotient is taken once, after micro-batches and devices have been added up
-(`core.training.train.make_step`), so every average here is exactly that of the whole batch.
+(`core.training.steps.make_step`), so every average here is exactly that of the whole batch.
 
 B rows, on any number of leading axes   T tokens
 """

@@ -9,8 +9,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from core.launch.config import field
-from core.training.train import Loss
+from core.launch.fields import field
+from core.training.steps import Loss
 from rl.losses.aggregate import AGGREGATIONS, Aggregation, aggregate
 from rl.losses.divergence import KL, kl
 from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES

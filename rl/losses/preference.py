@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.launch.config import field
-from core.training.train import Loss
+from core.launch.fields import field
+from core.training.steps import Loss
 
 log_sigmoid = jax.nn.log_sigmoid
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from core.launch.config import field
+from core.launch.fields import field
 
 STEP = 128  # tokens by which rooms differ, a tile of an accelerator's matrices
 

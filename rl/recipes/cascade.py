@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from core.launch.config import field
+from core.launch.fields import field
 from internvl import Processor
 from rl import dynamic, policy, preference
 from rl.preference import Pair, Scored

@@ -16,10 +16,11 @@ from absl import logging
 import internvl
 from core import mesh
 from core import params as params_lib
-from core.launch.config import field
+from core.launch.fields import field
 from core.training import data
+from core.training.optim import Optim, optimizer
 from core.training.run import Run, loop
-from core.training.train import Loss, Optim, init_state, make_step, optimizer
+from core.training.steps import Loss, init_state, make_step
 from rl import losses, policy, preference
 from rl.losses import Mpo, RewardShift
 from rl.preference import Chain, Group, Placed, Sizes

@@ -11,9 +11,10 @@ from typing import Literal, Optional
 import pytest
 from absl import flags
 
-from core.launch import config as launch
-from core.launch.config import UsageError, field
-from core.training import train
+from core.launch import job as launch
+from core.launch.fields import field
+from core.launch.job import UsageError
+from core.training import optim
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -33,7 +34,7 @@ class Model:
 @dataclasses.dataclass(frozen=True)
 class Config:
   model: Model = Model()
-  optim: train.Optim = field(train.Optim(), 'the update rule')
+  optim: optim.Optim = field(optim.Optim(), 'the update rule')
   steps: int = field(10, 'training steps')
   name: str = field('x', 'a label')
   limit: Optional[int] = field(None, 'most examples')  # noqa: UP045 (both spellings must work)
@@ -171,7 +172,7 @@ def test_help_lists_every_field_with_its_meaning(tmp_path):
 
 def test_start_up_leaves_heavy_libraries_alone():
   code = (
-    'import sys, core.training.train, core.launch.config; print([m for m in ("transformers", "sklearn", "torch", '
+    'import sys, core.training.steps, core.launch.job; print([m for m in ("transformers", "sklearn", "torch", '
     '"tensorboardX", "orbax", "grain", "matplotlib") if m in sys.modules])'
   )
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)

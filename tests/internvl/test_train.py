@@ -14,8 +14,8 @@ import pytest
 
 import internvl
 from core import mesh, params
-from core.launch import config as launch
-from core.training import train
+from core.launch import job as launch
+from core.training import optim, steps
 from internvl import losses
 from internvl import train as program
 from internvl.data import packing
@@ -25,7 +25,7 @@ from internvl.training.configs import CONFIGS, Lora
 from tests.internvl.tiny import IMAGES, model, processor
 
 TINY = dataclasses.replace(
-  CONFIGS['tiny'], batch=2, length=192, tiles=9, steps=3, optim=train.Optim(lr=1e-2, weight_decay=0.1)
+  CONFIGS['tiny'], batch=2, length=192, tiles=9, steps=3, optim=optim.Optim(lr=1e-2, weight_decay=0.1)
 )
 
 
@@ -121,13 +121,13 @@ def trained(tiny, c):
   config, weights = tiny
   copy = jax.tree.map(jnp.copy, weights)
   some, frozen = sft.adapt(c, config, copy)
-  before = jax.tree.map(np.asarray, train.merge(some, frozen))
-  state, step = train.init_state(some, sft.optimizer(c, config)), sft.make_step(c, config)
+  before = jax.tree.map(np.asarray, steps.merge(some, frozen))
+  state, step = steps.init_state(some, sft.optimizer(c, config)), sft.make_step(c, config)
   batch = jax.tree.map(lambda x: jnp.concatenate([x, x]), row(SAMPLES, c))
   for i in range(c.steps):
     state, metrics = step(state, frozen, batch, jax.random.key(i))
   assert metrics['skipped'] == 0
-  return before, train.merge(state.params, frozen)
+  return before, steps.merge(state.params, frozen)
 
 
 def changed(before, after) -> set[str]:
@@ -202,7 +202,7 @@ def start(workdir, *more) -> subprocess.Popen:
   )
 
 
-def steps(workdir) -> list[dict]:
+def logged(workdir) -> list[dict]:
   path = workdir / 'metrics.jsonl'
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -214,12 +214,12 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path):
   out, err = whole.communicate(timeout=900)
   assert whole.returncode == 0 and 'of 8 answers exact' in out, err
   first = start(tmp_path / 'killed')
-  while len(steps(tmp_path / 'killed')) < 10:
+  while len(logged(tmp_path / 'killed')) < 10:
     assert first.poll() is None, first.communicate()
     time.sleep(0.02)
   first.send_signal(signal.SIGKILL)
   first.communicate()
-  assert len(steps(tmp_path / 'killed')) < 24 and not (tmp_path / 'killed' / 'model').exists()
+  assert len(logged(tmp_path / 'killed')) < 24 and not (tmp_path / 'killed' / 'model').exists()
   again = start(tmp_path / 'killed')
   out, err = again.communicate(timeout=900)
   assert again.returncode == 0 and 'going on after step' in err, err

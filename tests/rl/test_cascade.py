@@ -14,7 +14,7 @@ import pytest
 import internvl
 from core import mesh
 from core.toy.digits import export as export_digits
-from core.training.train import Optim
+from core.training.optim import Optim
 from internvl.training.export import export
 from rl.configs import Config, Warmup
 from rl.preference import Records

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import internvl
-from core.launch import config as launch
+from core.launch import job as launch
 from internvl.training.export import export
 from rl import configs, mpo, preference
 from rl.mpo import CONFIGS, Config

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core import mesh
-from core.training.train import Optim
+from core.training.optim import Optim
 from rl import offline as phase
 from rl.configs import CONFIGS
 from rl.preference import Records, Sizes

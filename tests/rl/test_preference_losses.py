@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.params import Spec
-from core.training import train
+from core.training import optim, steps
 from core.training.run import Run, loop
 from rl import losses
 from rl.losses import Mpo, RewardShift
@@ -165,15 +165,15 @@ def test_an_impossible_mixture_is_refused_by_name(field, value):
     Mpo(**{field: value})
 
 
-def steps(workdir, n, accumulate=1, every=2):
+def mpo_run(workdir, n, accumulate=1, every=2):
   """MPO of a table of logits: n updates on pairs that depend on the step alone."""
-  tx = train.optimizer(train.Optim(lr=0.1, schedule='constant'), 100, {'w': Spec((5, 7), (None, None))})
+  tx = optim.optimizer(optim.Optim(lr=0.1, schedule='constant'), 100, {'w': Spec((5, 7), (None, None))})
 
   def loss(params, batch, key, shift):
     logp = jax.nn.log_softmax(params['w'])[jnp.arange(5), batch['tokens']]
     return losses.mpo(logp, batch['mask'], batch['reference'], shift, token_weight=batch['weight'])
 
-  step = train.make_step(loss, tx, accumulate=accumulate)
+  step = steps.make_step(loss, tx, accumulate=accumulate)
 
   def advance(state, i):
     rng = np.random.default_rng(i)
@@ -186,15 +186,15 @@ def steps(workdir, n, accumulate=1, every=2):
     }
     return step(state, None, batch, jax.random.key(0))
 
-  start = train.init_state({'w': jnp.zeros((5, 7))}, tx, RewardShift.new())
+  start = steps.init_state({'w': jnp.zeros((5, 7))}, tx, RewardShift.new())
   with Run(workdir, {}, every=every) as run:
     return loop(run, start, advance, n)
 
 
 def test_the_shift_is_restored_on_resume(tmp_path):
-  whole = steps(tmp_path / 'whole', 5)
-  steps(tmp_path / 'cut', 3)
-  cut = steps(tmp_path / 'cut', 5)
+  whole = mpo_run(tmp_path / 'whole', 5)
+  mpo_run(tmp_path / 'cut', 3)
+  cut = mpo_run(tmp_path / 'cut', 5)
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cut)):
     np.testing.assert_array_equal(a, b)
   assert float(cut.carry.pairs) == 40 and float(cut.carry.mean) != 0
@@ -203,7 +203,7 @@ def test_the_shift_is_restored_on_resume(tmp_path):
 
 
 def test_micro_batches_update_the_shift_one_by_one_and_generation_stays_exact(tmp_path):
-  one, four = (steps(tmp_path / str(k), 1, accumulate=k) for k in (1, 4))
+  one, four = (mpo_run(tmp_path / str(k), 1, accumulate=k) for k in (1, 4))
   # Equal shares: after each update the shift is the same mean, whatever the split.
   assert float(one.carry.mean) == pytest.approx(float(four.carry.mean), abs=1e-6)
   logp, mask, reference = draw(3)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.params import Spec, lora
-from core.training import train
+from core.training import optim, steps
 
 
 @struct.dataclass
@@ -60,13 +60,13 @@ def loss_fn(params, batch, key):
   h, _ = jax.lax.scan(layer, params.embed[batch['x']], params.blocks)
   error = jnp.square(h @ params.head - batch['y'])
   weight = batch['w'].sum()
-  return train.Loss((error * batch['w']).sum(), weight, {'error': (error.sum(), jnp.float32(error.size))})
+  return steps.Loss((error * batch['w']).sum(), weight, {'error': (error.sum(), jnp.float32(error.size))})
 
 
 def run(config, steps=3, params=None, rows=12, accumulate=1, **data):
-  tx = train.optimizer(config, 10, SPEC)
-  step = train.make_step(loss_fn, tx, accumulate=accumulate)
-  state, history = train.init_state(params or toy(), tx), []
+  tx = optim.optimizer(config, 10, SPEC)
+  step = steps.make_step(loss_fn, tx, accumulate=accumulate)
+  state, history = steps.init_state(params or toy(), tx), []
   for i in range(steps):
     state, metrics = step(state, None, batch(i, rows) | data, jax.random.key(i))
     history.append(jax.device_get(metrics))
@@ -80,7 +80,7 @@ def close(a, b, tol):
 @pytest.mark.parametrize('parts', [3, 12])
 def test_accumulation_equals_one_big_batch(parts):
   # The weights differ from row to row: a mean of micro-batch means would be another number.
-  config = train.Optim(lr=1e-2, clip_norm=None)
+  config = optim.Optim(lr=1e-2, clip_norm=None)
   one, want = run(config)
   many, got = run(config, accumulate=parts)
   close(want, got, 1e-6)
@@ -101,7 +101,7 @@ def test_step_minimises_the_exact_mean_like_plain_optax():
   opt = tx.init(params)
   for i in range(3):
     params, opt = plain(params, opt, batch(i))
-  state, _ = run(train.Optim(lr=1e-2, weight_decay=0.1, clip_norm=None))
+  state, _ = run(optim.Optim(lr=1e-2, weight_decay=0.1, clip_norm=None))
   close(state.params, params, 1e-6)
 
 
@@ -110,8 +110,8 @@ def test_schedules_match_transformers():
   import transformers
 
   ours = {
-    'cosine': train.Optim(lr=0.5, warmup_steps=4),
-    'linear': train.Optim(lr=0.5, warmup_steps=4, schedule='linear'),
+    'cosine': optim.Optim(lr=0.5, warmup_steps=4),
+    'linear': optim.Optim(lr=0.5, warmup_steps=4, schedule='linear'),
   }
   for name, config in ours.items():
     make = getattr(transformers, f'get_{name}_schedule_with_warmup')
@@ -121,13 +121,13 @@ def test_schedules_match_transformers():
       rates.append(theirs.get_last_lr()[0])
       opt.step()
       theirs.step()
-    np.testing.assert_allclose([train.schedule(config, 20)(i) for i in range(20)], rates, atol=1e-6)
+    np.testing.assert_allclose([optim.schedule(config, 20)(i) for i in range(20)], rates, atol=1e-6)
 
 
 def test_decay_spares_stacked_vectors_and_biases():
-  assert train.decayed(toy(), SPEC) == Toy(True, Block(True, False), False)
+  assert optim.decayed(toy(), SPEC) == Toy(True, Block(True, False), False)
   bias = {'q_bias': Spec((2, 3, 4), ('layers', 'heads', None))}  # [heads, head_dim]: no matrix all the same
-  assert train.decayed({'q_bias': jnp.zeros((2, 3, 4))}, bias) == {'q_bias': False}
+  assert optim.decayed({'q_bias': jnp.zeros((2, 3, 4))}, bias) == {'q_bias': False}
 
 
 def test_every_weight_of_a_real_decoder_has_a_role():
@@ -136,7 +136,7 @@ def test_every_weight_of_a_real_decoder_has_a_role():
   config = next(iter(decoder.CONFIGS.values()))
   spec = decoder.spec(config)
   shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.float32), spec)
-  views = train.matrices(shapes, spec)
+  views = optim.matrices(shapes, spec)
   assert views.embed is None and views.norm is None
   assert views.blocks.attn.q.reduction_axis == (1,) and views.blocks.attn.q.output_axis == (2, 3)
   assert views.blocks.attn.o.reduction_axis == (1, 2) and views.blocks.attn.o.output_axis == (3,)
@@ -144,19 +144,19 @@ def test_every_weight_of_a_real_decoder_has_a_role():
 
 def test_lora_factors_are_matrices_of_their_base():
   adapted = lora(jax.random.key(0), toy(), SPEC, r'blocks\.w', rank=2)
-  trainable, _ = train.partition(adapted, r'.*\.[ab]')
-  views = train.matrices(trainable, SPEC)
+  trainable, _ = steps.partition(adapted, r'.*\.[ab]')
+  views = optim.matrices(trainable, SPEC)
   assert views.blocks.w.a == views.blocks.w.b and views.blocks.w.a.reduction_axis == (1,)
-  assert jax.tree.leaves(train.decayed(trainable, SPEC)) == [True, True]
+  assert jax.tree.leaves(optim.decayed(trainable, SPEC)) == [True, True]
   with pytest.raises(ValueError, match='extra has no Spec; the model describes embed'):
-    train.decayed({'extra': jnp.zeros(3)}, SPEC)
+    optim.decayed({'extra': jnp.zeros(3)}, SPEC)
 
 
 @pytest.mark.parametrize('name', ['adamw', 'adafactor', 'muon'])
 def test_each_rule_learns(name):
   rate = {'adamw': 3e-2, 'adafactor': 3e-2, 'muon': 3e-2}[name]
   _, history = run(
-    train.Optim(name=name, lr=rate, schedule='constant', weight_decay=1e-4),
+    optim.Optim(name=name, lr=rate, schedule='constant', weight_decay=1e-4),
     steps=60,
     x=batch()['x'],
     y=batch()['y'],
@@ -169,7 +169,7 @@ def test_each_rule_learns(name):
 def test_muon_orthogonalises_each_layer_of_a_stack():
   # Five Newton-Schulz steps bring every singular value of an update near 1 (times rate and scale).
   params = toy(layers=3, width=8)
-  tx = train.optimizer(train.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10, SPEC)
+  tx = optim.optimizer(optim.Optim(name='muon', lr=1.0, clip_norm=None, schedule='constant'), 10, SPEC)
   grads = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), x.shape), params)
   updates, _ = jax.jit(tx.update)(grads, tx.init(params), params)
   values = np.linalg.svd(np.asarray(updates.blocks.w), compute_uv=False) / (0.2 * 8**0.5)
@@ -191,41 +191,41 @@ def test_muon_orthogonalises_each_layer_of_a_stack():
 )
 def test_impossible_values_are_named(change, says):
   with pytest.raises(ValueError, match=says):
-    train.Optim(**change)
+    optim.Optim(**change)
 
 
 def test_warm_up_longer_than_the_run_is_refused():
   with pytest.raises(ValueError, match='warmup_steps=10: expected fewer than all 10 steps'):
-    train.optimizer(train.Optim(warmup_steps=10), 10, SPEC)
+    optim.optimizer(optim.Optim(warmup_steps=10), 10, SPEC)
 
 
 def test_partition_gives_frozen_weights_no_state_and_no_change():
   params = toy()
-  trainable, frozen = train.partition(params, r'blocks\..*')
-  close(train.merge(trainable, frozen), params, 0)
-  tx = train.optimizer(train.Optim(lr=1e-2), 10, SPEC)
-  state = train.init_state(trainable, tx)
+  trainable, frozen = steps.partition(params, r'blocks\..*')
+  close(steps.merge(trainable, frozen), params, 0)
+  tx = optim.optimizer(optim.Optim(lr=1e-2), 10, SPEC)
+  state = steps.init_state(trainable, tx)
   moments = [x.shape for x in jax.tree.leaves(state.opt_state) if x.ndim]
   assert sorted(moments) == sorted([(3, 4, 4), (3, 4)] * 2)
   before = jax.device_get(frozen)
-  state, _ = train.make_step(loss_fn, tx)(state, frozen, batch(), jax.random.key(0))
+  state, _ = steps.make_step(loss_fn, tx)(state, frozen, batch(), jax.random.key(0))
   close(before, frozen, 0)
   assert state.params.embed is None and state.params.head is None
   with pytest.raises(ValueError, match=r"trainable='nothing' matches none of the 4 weights, such as embed"):
-    train.partition(params, 'nothing')
+    steps.partition(params, 'nothing')
   with pytest.raises(ValueError, match='head is in the trainable and in the frozen'):
-    train.merge(params, Toy(None, Block(None, None), params.head))
+    steps.merge(params, Toy(None, Block(None, None), params.head))
 
 
 @pytest.mark.parametrize(
   'change, loss', [({'w': np.zeros(12, np.float32)}, 0.0), ({'y': np.full(12, np.nan, np.float32)}, np.nan)]
 )
 def test_an_empty_or_broken_batch_changes_nothing(change, loss):
-  config = train.Optim(lr=1e-2, weight_decay=0.1)
-  tx = train.optimizer(config, 10, SPEC)
-  state = train.init_state(toy(), tx)
+  config = optim.Optim(lr=1e-2, weight_decay=0.1)
+  tx = optim.optimizer(config, 10, SPEC)
+  state = steps.init_state(toy(), tx)
   before = jax.device_get((state.params, state.opt_state))
-  after, metrics = train.make_step(loss_fn, tx)(state, None, batch() | change, jax.random.key(0))
+  after, metrics = steps.make_step(loss_fn, tx)(state, None, batch() | change, jax.random.key(0))
   close(before, jax.device_get((after.params, after.opt_state)), 0)
   assert metrics['skipped'] == 1 and after.step == 1
   np.testing.assert_equal(float(metrics['loss']), loss)
@@ -233,28 +233,28 @@ def test_an_empty_or_broken_batch_changes_nothing(change, loss):
 
 def test_low_precision_weights_keep_float32_moments():
   low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), toy())
-  state, _ = run(train.Optim(lr=1e-2), params=low, accumulate=2)
+  state, _ = run(optim.Optim(lr=1e-2), params=low, accumulate=2)
   assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(state.params))
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(state.opt_state) if x.ndim)
 
 
 def test_the_state_is_donated():
-  tx = train.optimizer(train.Optim(), 10, SPEC)
-  state = train.init_state(toy(), tx)
-  train.make_step(loss_fn, tx)(state, None, batch(), jax.random.key(0))
+  tx = optim.optimizer(optim.Optim(), 10, SPEC)
+  state = steps.init_state(toy(), tx)
+  steps.make_step(loss_fn, tx)(state, None, batch(), jax.random.key(0))
   assert state.params.embed.is_deleted()
 
 
 def test_an_uneven_split_is_named():
   with pytest.raises(ValueError, match='batch leaf w has 12 rows: expected a multiple of accumulate=5'):
-    run(train.Optim(), accumulate=5)
+    run(optim.Optim(), accumulate=5)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 4))
 def test_a_split_holds_every_row_once(parts, rows):
   x = np.arange(parts * rows)
-  assert sorted(train._split({'x': x}, parts)['x'].ravel()) == list(x)
+  assert sorted(steps._split({'x': x}, parts)['x'].ravel()) == list(x)
 
 
 def remembering(params, batch, key, seen):
@@ -265,9 +265,9 @@ def remembering(params, batch, key, seen):
 
 @pytest.mark.parametrize('accumulate', [1, 2, 4])
 def test_a_carry_goes_from_one_evaluation_to_the_next(accumulate):
-  tx = train.optimizer(train.Optim(schedule='constant'), 10, SPEC)
-  step = train.make_step(remembering, tx, accumulate=accumulate)
-  state = train.init_state(toy(), tx, carry=0)
+  tx = optim.optimizer(optim.Optim(schedule='constant'), 10, SPEC)
+  step = steps.make_step(remembering, tx, accumulate=accumulate)
+  state = steps.init_state(toy(), tx, carry=0)
   data = batch()
   parts = [{k: v[i::accumulate] for k, v in data.items()} for i in range(accumulate)]
   for update in range(2):
@@ -278,7 +278,7 @@ def test_a_carry_goes_from_one_evaluation_to_the_next(accumulate):
 
 
 def test_a_skipped_step_leaves_the_carry():
-  tx = train.optimizer(train.Optim(), 10, SPEC)
+  tx = optim.optimizer(optim.Optim(), 10, SPEC)
   empty = batch() | {'w': np.zeros(12, np.float32)}
-  state, _ = train.make_step(remembering, tx)(train.init_state(toy(), tx, carry=7), None, empty, jax.random.key(0))
+  state, _ = steps.make_step(remembering, tx)(steps.init_state(toy(), tx, carry=7), None, empty, jax.random.key(0))
   assert int(state.carry) == 7

@@ -27,11 +27,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 
-def field(default: Any, meaning: str) -> Any:
-  """A dataclass field with its meaning, which `--help` prints."""
-  return dataclasses.field(default=default, metadata={'meaning': meaning})
-
-
 class UsageError(ValueError):
   """The command line asks for something that does not exist or cannot be."""
 
