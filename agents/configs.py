@@ -5,7 +5,7 @@ from typing import Literal
 
 from agents.rollout.roc import Mode
 from agents.rollout.trajectory import Bounds
-from core.engine import Room
+from core.engine import EngineSize
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
@@ -66,7 +66,7 @@ class Config:
   temperature: float = field(1.0, 'of sampling in training')
   rule: Rule = field(Rule(clip_high=0.28), 'clipping and averaging of the loss; no KL')
   optim: Optim = field(Optim(lr=1e-6, schedule='constant', warmup_steps=20, weight_decay=0.01), 'optimiser')
-  engine: Room = field(Room(128, 2560, 16, 12, 128), 'rollout engine')
+  engine: EngineSize = field(EngineSize(128, 2560, 16, 12, 128), 'rollout engine')
   mesh: Shape = field(Shape(), 'axes of the devices that update; each process samples on its own')
   workers: int = field(2, 'tool calls that run at once, in each process')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
@@ -138,7 +138,7 @@ CONFIGS = {
     stage1=Stage(2, Bounds(64, 3)),
     stage2=Stage(1, Bounds(80, 3)),
     stage3=Stage(1, Bounds(80, 3), 4, True),
-    engine=Room(8, 96, 8, 8, 32),
+    engine=EngineSize(8, 96, 8, 8, 32),
     eval_problems=8,
     eval_every=2,
     save_every=2,
@@ -152,7 +152,7 @@ CONFIGS = {
     dtype='bfloat16',
     remat='full',
     workers=64,
-    engine=Room(256, 65536, 64, 32, 512),
+    engine=EngineSize(256, 65536, 64, 32, 512),
     eval_problems=30,
   ),
 }

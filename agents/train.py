@@ -56,7 +56,7 @@ def supervised(s: Setup, workdir: pathlib.Path):
   step = make_step(loss, tx, places=jax.tree.map(lambda x: x.sharding, state))
 
   def advance(state, i):
-    mine = mesh.own(range(i * c.sft.batch, (i + 1) * c.sft.batch))
+    mine = mesh.process_local(range(i * c.sft.batch, (i + 1) * c.sft.batch))
     found = demonstrations(c.seed * 16 + SFT_SEED, mine.start, len(mine), shares, s.protocol)
     tokens, mask = collate(found, pad_id=s.protocol.pad_id, length=c.sft.length)
     rows = Rows(
@@ -107,14 +107,14 @@ def sample(s: Setup, stage: Stage, hard: Hard, i: int) -> tuple[Rows, dict]:
   Of several processes each samples the trajectories of its share of the problems; the metrics are of all.
   """
   c, n = s.config, s.config.sampled
-  numbers = mesh.own(range(i * c.prompts, (i + 1) * c.prompts))
+  numbers = mesh.process_local(range(i * c.prompts, (i + 1) * c.prompts))
   first = jax.process_index() * len(numbers)
   if hard.numbers is not None:
     numbers = [hard.numbers[n % len(hard.numbers)] for n in numbers]
   problems = [s.problem(ROLLOUT_SEED, n) for n in numbers]
   traces = s.rollout(
     [p for p in problems for _ in range(n)],
-    mesh.own(s.seeds(ROLLOUT_SEED, i, c.prompts * n)),
+    mesh.process_local(s.seeds(ROLLOUT_SEED, i, c.prompts * n)),
     stage.bounds,
     c.temperature,
   )

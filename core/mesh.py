@@ -165,14 +165,14 @@ def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
     there = batch_sharding(whole, mesh, rules)
     if jax.process_count() == 1:
       return jax.device_put(x, there)
-    if _at_home(there, whole.shape):
+    if _rows_disjoint(there, whole.shape):
       return jax.make_array_from_process_local_data(there, x, whole.shape)
     return _scatter(gather(x), there)
 
   return jax.tree.map(place, batch)
 
 
-def dealt(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
+def interleave(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
   """Rows `rows` of host arrays that were dealt out to the processes, as global arrays.
 
   Row i of process p is row i · processes + p of the whole. There may be fewer of `rows` than processes.
@@ -193,7 +193,7 @@ def _scatter(whole: np.ndarray, there: NamedSharding) -> jax.Array:
   return jax.make_array_from_callback(whole.shape, there, lambda part: whole[part])
 
 
-def _at_home(there: NamedSharding, shape: tuple[int, ...]) -> bool:
+def _rows_disjoint(there: NamedSharding, shape: tuple[int, ...]) -> bool:
   """Whether no two processes' devices hold the same rows."""
   rows = {d.process_index: set() for d in there.mesh.devices.flat}
   for device, part in there.devices_indices_map(shape).items():
@@ -206,7 +206,7 @@ def processes(mesh: Mesh | None = None) -> list[int]:
   return list(range(jax.process_count())) if mesh is None else sorted({d.process_index for d in mesh.devices.flat})
 
 
-def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
+def process_local(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
   """This process's share of the rows of a batch among the processes of `mesh`, in their order; as `to_global` takes it.
 
   Raises ValueError when the processes do not divide them.
@@ -220,7 +220,7 @@ def own(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
 
 
 def gather(batch: Any, mesh: Mesh | None = None) -> Any:
-  """The inverse of `own`: the rows of all processes of `mesh` (of all there are), in each of them, as host arrays."""
+  """The rows of all processes of `mesh` (of all, without one) as host arrays; the inverse of `process_local`."""
   among = processes(mesh)
   if len(among) == 1:
     return jax.tree.map(np.asarray, batch)
@@ -237,7 +237,7 @@ def _copies(line: Mesh):
   return jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))
 
 
-def part(x: jax.Array, home: Mesh) -> jax.Array:
+def local_shard(x: jax.Array, home: Mesh) -> jax.Array:
   """What the devices of `home` hold of x as an array by itself, no byte moved.
 
   `home` is a part of x's mesh, beside others on `data`; over `data` x must not be split.
@@ -264,7 +264,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     jax.distributed.initialize(coordinator, processes, process)
 
 
-def together(name: str) -> None:
+def barrier(name: str) -> None:
   """Returns when all processes have come here; `name` tells the places apart."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils

@@ -98,7 +98,7 @@ def files(c: Config, workdir: pathlib.Path) -> tuple[Sequence[str], Sequence[str
     for split, n in DIGITS.items():
       if not os.path.exists(paths[split]):
         digits.export(folder, split, c.seed, n)
-  mesh.together('digits')
+  mesh.barrier('digits')
   return (paths['train'],), c.heldout or (paths['heldout'],)
 
 

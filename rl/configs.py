@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from core.engine import Room
+from core.engine import EngineSize
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
@@ -55,7 +55,7 @@ class Config:
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   trainable: str = field('', r'regex of the weights that reward trains, such as (?:projector|language)\..*; none = all')
-  engine: Room = field(Room(), 'room of the rollout engine')
+  engine: EngineSize = field(EngineSize(), 'room of the rollout engine')
   engine_mesh: Shape = field(Shape(), 'axes of the devices of one engine; data repeats its weights')
   engine_processes: int = field(1, 'processes that share one engine, for a model too big for the devices of one')
   ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
@@ -123,7 +123,7 @@ GSPO = Config(
   rule=RULES['gspo'],
   optim=Optim(lr=1e-6, schedule='constant'),
   trainable=r'(?:projector|language)\..*',
-  engine=Room(slots=256, pages=8192, page_size=128, segment=32),
+  engine=EngineSize(slots=256, pages=8192, page_size=128, segment=32),
 )
 
 EXPRESSIONS = Config(
@@ -135,7 +135,7 @@ EXPRESSIONS = Config(
   max_new=48,
   optim=Optim('muon', lr=2e-3, schedule='cosine', warmup_steps=2),
   eval_every=10,
-  engine=Room(slots=512, pages=3072, segment=16),
+  engine=EngineSize(slots=512, pages=3072, segment=16),
 )
 
 CONFIGS = {
@@ -179,6 +179,6 @@ CONFIGS = {
     eval_queries=16,
     eval_every=2,
     save_every=2,
-    engine=Room(slots=8, pages=64, chunk=64),
+    engine=EngineSize(slots=8, pages=64, chunk=64),
   ),
 }

@@ -39,7 +39,7 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path, place) -
   path, chosen = workdir / 'pairs.jsonl', workdir / 'queries.json'
   lead, first = sampler.home.index == 0, jax.process_index() == 0  # one engine samples, one process writes
   missing = [file for file in (path, chosen) if not file.exists()]
-  mesh.together('files looked for')
+  mesh.barrier('files looked for')
   if lead and path in missing:
     pairs = cascade.pairs_of(sample(seed=1), most=c.most)
     if not pairs:
@@ -47,7 +47,7 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path, place) -
     if first:
       workdir.mkdir(parents=True, exist_ok=True)
       logging.info('%d preference pairs', preference.write(path, pairs))
-  mesh.together('pairs')
+  mesh.barrier('pairs')
   pairs = preference.Examples(preference.Records(path), s.processor, thinking=c.phase.thinking)
   weights = mpo(
     c.phase,
@@ -66,7 +66,7 @@ def offline(s: Setup, weights, sampler: Sampler, workdir: pathlib.Path, place) -
       raise ValueError(f'no query of {c.queries} has an accuracy from {c.low} to {c.high}')
     if first:
       record.replace(chosen, json.dumps(kept))
-  mesh.together('queries')
+  mesh.barrier('queries')
   kept = json.loads(chosen.read_text())
   logging.info('%d of %d queries lie in the band', len(kept), c.queries)
   return weights, kept

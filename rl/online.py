@@ -105,7 +105,7 @@ def reinforce(s: Setup, weights, source: InTurn, workdir: pathlib.Path, place: j
   def advance(state, i):
     train = state['train']
     batch, metrics, behind = source.collect(whole(train), state['behind'], cursor, i + 1 < c.steps)
-    parts = [mesh.dealt(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
+    parts = [mesh.interleave(batch, range(n * size, (n + 1) * size), place) for n in range(c.updates)]
     if source.lag == 0:  # only the first update starts from the weights that sampled
       # Laid out like what was sampled: one compiled step takes them all.
       parts[1:] = [

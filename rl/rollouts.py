@@ -42,8 +42,8 @@ class Collector:
     """(rollouts of the queries from number `start` on, metrics, the next start), a function of weights and `start`.
 
     Of several engines each makes its share, from queries of its own; of the processes that share one each returns its
-    part, as `mesh.dealt` takes it. With `config.dynamic`, as many rounds as it takes to find groups that are neither
-    all right nor all wrong.
+    part, as `mesh.interleave` takes it. With `config.dynamic`, as many rounds as it takes to find groups that are
+    neither all right nor all wrong.
     """
     c, cursor = self.setup.config, dynamic.Cursor(start)
     share = c.prompts // sampler.home.count
@@ -75,7 +75,7 @@ class Collector:
       seeds=[(n + c.seed * 2**20) * c.group for n in numbers],
     )
     # A reward may take its time or fail: each is found by one process, and all that share an engine go by it.
-    mine = mesh.own(range(len(queries)), home.mesh)
+    mine = mesh.process_local(range(len(queries)), home.mesh)
     said = policy.texts(s.processor, jax.tree.map(lambda x: x[mine.start : mine.stop], answers))
     asked = [(text, queries[mine[i // c.group]].answer) for i, text in enumerate(said)]
     rewards = self.guard(asked)
@@ -89,7 +89,7 @@ class Collector:
     name, mask = self.setup.config.advantage, batch['answers'].mask & batch['valid'][..., None]
     compared = batch['rewards'], batch['valid'], mask
     if name in BATCHWIDE:
-      gain = mesh.own(np.asarray(ADVANTAGES[name](*map(jnp.asarray, mesh.gather(compared)))))
+      gain = mesh.process_local(np.asarray(ADVANTAGES[name](*map(jnp.asarray, mesh.gather(compared)))))
     else:
       gain = np.asarray(ADVANTAGES[name](*map(jnp.asarray, compared)))
     answers = batch['answers'].replace(mask=mask)

@@ -11,7 +11,7 @@ import numpy as np
 
 from core import mesh
 from core import params as weights
-from core.engine import Engine, Request, Room
+from core.engine import Engine, EngineSize, Request
 from internvl import Processor, model
 from internvl.inputs.processor import Inputs
 from rl.policy import Answers
@@ -28,7 +28,7 @@ class Sampler:
     params: model.Params,
     config: model.Config,
     processor: Processor,
-    room: Room,
+    room: EngineSize,
     home: mesh.Share,
     dtype='float32',
   ):

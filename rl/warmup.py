@@ -18,7 +18,7 @@ def supervised_batch(s: Setup, i: int) -> tuple[policy.Prompts, policy.Answers]:
   """This process's rows of batch i: prompts with their right answers."""
   c = s.config
   numbers = range(i * c.warmup.batch, (i + 1) * c.warmup.batch)
-  queries = s.queries('train', WARMUP_SEED, mesh.own(numbers))
+  queries = s.queries('train', WARMUP_SEED, mesh.process_local(numbers))
   tokens = np.full((len(queries), c.max_new), s.processor.pad_id, np.int32)
   mask = np.zeros(tokens.shape, bool)
   for row, q in enumerate(queries):

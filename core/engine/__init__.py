@@ -2,6 +2,6 @@
 
 from core.engine.engine import Engine, Stats
 from core.engine.request import Completion, Request
-from core.engine.size import Room
+from core.engine.size import EngineSize
 
-__all__ = ['Completion', 'Engine', 'Request', 'Room', 'Stats']
+__all__ = ['Completion', 'Engine', 'EngineSize', 'Request', 'Stats']

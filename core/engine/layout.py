@@ -73,7 +73,7 @@ def put(params: Any, spec: Any, place: mesh.Share) -> Any:
   def move(s, w):
     axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device
     there = jax.device_put(w, mesh.sharding(w.shape, axes, place.whole, RULES))
-    return there if place.count == 1 else mesh.part(there, place.mesh)
+    return there if place.count == 1 else mesh.local_shard(there, place.mesh)
 
   return jax.tree.map(lambda s, w: jax.tree.map(functools.partial(move, s), w), spec, params)
 

@@ -6,7 +6,7 @@ from core.launch.fields import field
 
 
 @dataclasses.dataclass(frozen=True)
-class Room:
+class EngineSize:
   """The sizes that `core.engine.Engine` takes, and checks."""
 
   slots: int = field(512, 'answers decoded together')

@@ -180,7 +180,7 @@ class ArrayRecord:
     return f'ArrayRecord({self.paths!r})'
 
 
-class Some:
+class Subset:
   """The records of a source that have these numbers, as a source."""
 
   def __init__(self, records: Source, numbers: Sequence[int]):

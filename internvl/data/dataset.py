@@ -45,7 +45,7 @@ class Rows:
     if share < 1:
       n = len(self.records)
       drawn = np.random.default_rng(seed).choice(n, max(1, int(n * share)), replace=False)
-      self.records = data.Some(self.records, np.sort(drawn))
+      self.records = data.Subset(self.records, np.sort(drawn))
 
   def __len__(self) -> int:
     return len(self.records)

@@ -17,7 +17,7 @@ from core import decoder, plan
 from core.engine import device, pack
 from core.engine import layout as weights
 from core.engine.scheduler import Scheduler
-from core.engine.size import Room
+from core.engine.size import EngineSize
 from core.launch.fields import field
 from core.mesh import Mesh, Shape, groups, sharding
 from core.params import count
@@ -35,16 +35,18 @@ class Config:
 
   model: str = field('8B', 'size of the model')
   program: Literal['decode', 'prefill'] = field('decode', 'a segment of decoding, or a chunk of prompt tokens')
-  engine: Room = field(Room(), 'room of the engine')
+  engine: EngineSize = field(EngineSize(), 'room of the engine')
   processes: int = field(1, 'hosts that share an engine')
   mesh: Shape = field(Shape(), 'axes; what data has beyond the devices of one engine are further engines')
 
 
 CONFIGS = {
-  '8b': Config('8B', engine=Room(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)),
+  '8b': Config(
+    '8B', engine=EngineSize(slots=128, pages=8192, page_size=128, segment=32, chunk=512), mesh=Shape(model=4)
+  ),
   '241b': Config(
     '241B-A28B',
-    engine=Room(slots=128, pages=3072, page_size=128, segment=32, chunk=512),
+    engine=EngineSize(slots=128, pages=3072, page_size=128, segment=32, chunk=512),
     processes=2,
     mesh=Shape(expert=2, model=4),
   ),
@@ -103,7 +105,7 @@ def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
   )
 
 
-def _work(c: decoder.Config, room: Room, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
+def _work(c: decoder.Config, room: EngineSize, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
   """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
   spec, axes = decoder.spec(c), home.shape
   active = c.moe.top_k / c.moe.experts if c.moe else 1.0

@@ -20,13 +20,13 @@ def export(
   if first:
     for leftover in (draft, old):
       shutil.rmtree(leftover, ignore_errors=True)
-  mesh.together('export')
+  mesh.barrier('export')
   checkpoint.save(draft, config, params, layout=layout)
-  mesh.together('exported')
+  mesh.barrier('exported')
   if first:
     processor.save(draft)
     if folder.exists():
       os.replace(folder, old)
     os.replace(draft, folder)
     shutil.rmtree(old, ignore_errors=True)
-  mesh.together('renamed')
+  mesh.barrier('renamed')

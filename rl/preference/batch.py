@@ -172,6 +172,8 @@ def reference(
   sums = []
   for some in grain.MapDataset.source(rows).to_iter_dataset(reading).batch(at_once):
     n = len(some['tokens'])
-    filled = jax.tree.map(lambda x: mesh.own(np.concatenate([x, np.repeat(x[-1:], at_once - len(x), 0)])), some)
+    filled = jax.tree.map(
+      lambda x: mesh.process_local(np.concatenate([x, np.repeat(x[-1:], at_once - len(x), 0)])), some
+    )
     sums.append(mesh.to_local(_log_probs(params, config, mesh.to_global(filled, place), dtype))[:n])
   return np.concatenate(sums)

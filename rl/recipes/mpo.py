@@ -132,7 +132,7 @@ def _referenced(phase, chain: Chain, evaluate, path: pathlib.Path) -> tuple[list
       draft = path.with_suffix('.part.npz')
       np.savez(draft, needs=needs, sums=sums, pairs=chain.ends)
       draft.replace(path)
-  mesh.together('reference')
+  mesh.barrier('reference')
   saved = np.load(path)
   if saved['pairs'].tolist() != chain.ends.tolist():
     raise ValueError(

@@ -13,7 +13,7 @@ from PIL import Image
 
 import internvl
 from core import mesh
-from core.engine import Room
+from core.engine import EngineSize
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.inputs.templates import LAYOUTS
 from rl import losses, policy, preference
@@ -223,7 +223,7 @@ def test_how_long_a_prompt_may_be_is_for_the_room_to_say(processor):
 def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
   config, params = model
   place = mesh.make(devices=jax.devices()[:1])
-  sampler = Sampler(params, config, processor, Room(slots=4, pages=64, chunk=64), mesh.Share(place, place))
+  sampler = Sampler(params, config, processor, EngineSize(slots=4, pages=64, chunk=64), mesh.Share(place, place))
   seen = []
 
   def spy(prompts, **options):

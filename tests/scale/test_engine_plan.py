@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from core import mesh
-from core.engine import Room
+from core.engine import EngineSize
 from core.plan import aot, chips, report
 from internvl import configs
 from internvl.plan import engine as plan
@@ -24,7 +24,7 @@ def test_device_programs_compile(program, monkeypatch):
     tiny.language, width=4096, heads=8, kv_heads=4, head_dim=128, mlp_width=768, vocab=4096, depth=4, tied=False
   )
   monkeypatch.setitem(configs.CONFIGS, 'small', dataclasses.replace(tiny, language=language))
-  room = Room(slots=64, pages=512, page_size=128, segment=8, chunk=64)
+  room = EngineSize(slots=64, pages=512, page_size=128, segment=8, chunk=64)
   config = plan.Config('small', program, room, mesh=mesh.Shape(model=4))
   on = mesh.make(model=4, devices=chips.devices('v5p:2x2x1'))
   made = plan.plan_step(config, on)

@@ -106,8 +106,8 @@ ROWS = textwrap.dedent("""
   me, spread, home = jax.process_index(), mesh.make(), mesh.share(1, model=2).mesh
   equal = np.testing.assert_array_equal
 
-  assert list(mesh.own(range(6))) == list(range(3 * me, 3 * me + 3))
-  assert list(mesh.own(range(6), home)) == list(range(6))
+  assert list(mesh.process_local(range(6))) == list(range(3 * me, 3 * me + 3))
+  assert list(mesh.process_local(range(6), home)) == list(range(6))
 
   rows = {'a': np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * me, 'b': np.array([me] * 3)}
   whole = mesh.gather(rows, spread)
@@ -128,7 +128,7 @@ ROWS = textwrap.dedent("""
   # Row i of process p is row 2 i + p; there may be one only, of one process.
   deal = np.arange(3) * 2 + me
   for want in (range(0, 6), range(0, 4), range(1, 2), range(2, 3), range(3, 6)):
-    equal(mesh.to_local(mesh.dealt(deal, want, spread)), want)
+    equal(mesh.to_local(mesh.interleave(deal, want, spread)), want)
 """)
 
 
