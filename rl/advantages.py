@@ -1,27 +1,47 @@
-"""Advantages from rewards, one function a published rule.
+"""Advantages from rewards: one pure function per published rule, and the registry of them.
 
-P prompts   G samples of each   R kinds of reward   T tokens
+P prompts   G samples of each   R reward components   T tokens
 
-`valid` bool [P, G] leaves samples out, such as those whose reward could not be computed: they count in no mean and
-have advantage 0. None keeps all.
+`valid` bool [P, G] marks the samples that count; the others enter no mean and get advantage 0. None counts all.
+To add an advantage, write its function and give it one entry in `ADVANTAGES`: the choices of configs, `--help`, the
+planner and the table in docs/rl.md derive from that entry.
 """
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 STD_EPS = 1e-6
 WHITEN_EPS = 1e-8
 
 
-def _centred(rewards, valid):
-  """(rewards less the mean of their group, number of samples [P, 1]); a group of one keeps its reward, as in verl."""
-  n = valid.sum(-1, keepdims=True)
-  mean = jnp.where(valid, rewards, 0).sum(-1, keepdims=True) / jnp.maximum(n, 1)
-  return jnp.where(valid, rewards - jnp.where(n == 1, 0, mean), 0), n
+def flat(values: jax.Array, counted: jax.Array | None = None, axis: int | None = -1) -> jax.Array:
+  """Whether the counted values along `axis` are all equal (or none is counted): bool, without that axis.
+
+  The only test for a group without a signal. It compares max and min, because means round: 16 rewards of 0.7 have
+  another float32 mean than 0.7, and dividing that difference by a tiny deviation would make an advantage of it.
+  """
+  counted = jnp.ones(values.shape, bool) if counted is None else counted
+  highest = jnp.max(values, axis, where=counted, initial=-jnp.inf)
+  lowest = jnp.min(values, axis, where=counted, initial=jnp.inf)
+  return highest <= lowest
 
 
 def _all(rewards, valid):
   return jnp.ones(rewards.shape, bool) if valid is None else valid
+
+
+def _centred(rewards, valid):
+  """(rewards minus their group's mean, number of samples [P, 1]); a group of one keeps its reward, as in verl."""
+  n = valid.sum(-1, keepdims=True)
+  mean = jnp.where(valid, rewards, 0).sum(-1, keepdims=True) / jnp.maximum(n, 1)
+  centred = jnp.where(n == 1, rewards, rewards - mean)
+  no_signal = flat(rewards, valid)[..., None] & (n > 1)
+  return jnp.where(valid & ~no_signal, centred, 0), n
 
 
 def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -36,12 +56,15 @@ def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
 
 def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-  """r − mean of the group (Dr. GRPO, arXiv 2503.20783 §3.2): float32 [P, G] to [P, G]. A group of one keeps its own."""
+  """r − mean of the group (Dr. GRPO, arXiv 2503.20783 §3.2): float32 [P, G] to [P, G].
+
+  A group of one keeps its reward.
+  """
   return _centred(rewards, _all(rewards, valid))[0]
 
 
 def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-  """r − mean of the others of the group (RLOO, arXiv 2402.14740): float32 [P, G] to [P, G].
+  """r − mean of the other samples of the group (RLOO, arXiv 2402.14740): float32 [P, G] to [P, G].
 
   A group of one keeps its reward.
   """
@@ -50,20 +73,20 @@ def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
 
 def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Values less their mean, over their unbiased standard deviation; both over all of `mask`, 0 outside it.
+  """Values minus their mean, over their unbiased standard deviation; both over all of `mask`, 0 outside it.
 
-  Any one shape; give it the whole batch of all devices, before it is cut into updates.
+  values: float32 and mask: bool, of one shape. Pass the whole batch of all devices, before it is split into updates.
   """
   n = jnp.maximum(mask.sum(), 1)
   mean = jnp.where(mask, values, 0).sum() / n
-  centred = jnp.where(mask, values - mean, 0)
+  centred = jnp.where(mask & ~flat(values, mask, axis=None), values - mean, 0)
   return centred * jax.lax.rsqrt(jnp.sum(centred**2) / jnp.maximum(n - 1, 1) + WHITEN_EPS)
 
 
 def token_rewards(
   rewards: jax.Array, mask: jax.Array, divergence: jax.Array | None = None, kl_coef: float = 0.0
 ) -> jax.Array:
-  """[P, G, T]: the reward of a sample [P, G] at its last token, less kl_coef·divergence [P, G, T] at every token.
+  """[P, G, T]: the reward of a sample [P, G] at its last token, minus kl_coef·divergence [P, G, T] at every token.
 
   (REINFORCE++, arXiv 2501.03262; the divergence there is k1 from the reference policy.)
   """
@@ -80,29 +103,28 @@ def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax
   """
 
   def back(later, now):
-    reward, here = now
-    value = jnp.where(here, reward + gamma * later, later)
+    reward, counted = now
+    value = jnp.where(counted, reward + gamma * later, later)
     return value, value
 
-  first = lambda x: jnp.moveaxis(x, -1, 0)
   rewards = jnp.where(mask, rewards, 0.0)
-  _, returns = jax.lax.scan(
-    back, jnp.zeros(rewards.shape[:-1], rewards.dtype), (first(rewards), first(mask)), reverse=True
-  )
+  by_time = jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(mask, -1, 0)
+  end = jnp.zeros(rewards.shape[:-1], rewards.dtype)
+  _, returns = jax.lax.scan(back, end, by_time, reverse=True)
   return whiten(jnp.moveaxis(returns, 0, -1), mask)
 
 
 def reinforce_pp_baseline(rewards: jax.Array, mask: jax.Array) -> jax.Array:
   """r − mean of the group, at every token, whitened over the batch (REINFORCE++-baseline, arXiv 2501.03262).
 
-  rewards: [P, G]; mask: bool [P, G, T]; returns float32 [P, G, T]. A sample without tokens counts in no mean.
+  rewards: [P, G]; mask: bool [P, G, T]; returns float32 [P, G, T]. A sample without tokens enters no mean.
   """
   centred = dr_grpo(rewards, mask.any(-1))
   return whiten(jnp.broadcast_to(centred[..., None], mask.shape), mask)
 
 
 def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-  """Σ_r w_r · grpo(reward r): each kind normalised by itself, so that none drowns another: [P, G, R] to [P, G].
+  """Σ_r w_r · grpo(component r): each is normalised on its own, so that none drowns another: [P, G, R] to [P, G].
 
   weights: [R]. (Multi-reward optimisation of Vision-SR1, arXiv 2508.19652; the first step of `gdpo`.)
   """
@@ -113,3 +135,121 @@ def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = 
 def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """`decoupled`, whitened over all samples of the batch (GDPO, arXiv 2601.05242): [P, G, R] to [P, G]."""
   return whiten(decoupled(rewards, weights, valid), _all(rewards[..., 0], valid))
+
+
+@struct.dataclass
+class Lineage:
+  """How the samples of a group descend from each other; each int32 [P, G].
+
+  parent: the sample, by its place in the group, that this one was forked from, −1 for none. segment: the first
+  segment that it does not share with its parent. kind: a number that the rollout plan gives, such as an original
+  problem's solution or a synthesised problem.
+  """
+
+  parent: Any
+  segment: Any
+  kind: Any
+
+
+@struct.dataclass
+class Scores:
+  """All that an advantage may look at."""
+
+  rewards: Any  # float32 [P, G, R]
+  weights: Any  # float32 [R] of the components in their sum
+  valid: Any  # bool [P, G], false where the reward was lost
+  mask: Any  # bool [P, G, T], the tokens that the policy chose
+  penalty: Any = None  # float32 [P, G, T] subtracted at each token, a KL in the reward; None: no such term
+  lineage: Lineage | None = None  # None: flat groups, sampled independently
+
+  @property
+  def counted(self) -> jax.Array:
+    """Bool [P, G, T]: the tokens of valid samples."""
+    return jnp.asarray(self.mask) & jnp.asarray(self.valid)[..., None]
+
+  @property
+  def sums(self) -> jax.Array:
+    """Float32 [P, G]: Σ_r w_r · component r."""
+    return jnp.sum(jnp.asarray(self.rewards) * jnp.asarray(self.weights), -1)
+
+  @property
+  def totals(self) -> jax.Array:
+    """Float32 [P, G]: `sums`, minus the penalty of all tokens."""
+    if self.penalty is None:
+      return self.sums
+    return self.sums - jnp.sum(jnp.where(self.counted, self.penalty, 0.0), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Advantage:
+  """A registry entry: a rule over `Scores`, and what callers need to know of it.
+
+  compute: to float32 [P, G, T] if `per_token`, else [P, G]. whole_batch: it normalises over all prompts, so it needs
+  those of all processes. by_component: it normalises each reward component on its own, so a per-token penalty has no
+  place in it. meaning: one line, for `--help` and the docs.
+  """
+
+  compute: Callable[[Scores], jax.Array]
+  meaning: str
+  per_token: bool = False
+  whole_batch: bool = False
+  by_component: bool = False
+
+  def __call__(self, scores: Scores) -> jax.Array:
+    """Float32 [P, G, T] if `per_token`, else [P, G, 1]; 0 for samples that are not valid.
+
+    Raises ValueError for a penalty with a rule that goes by components.
+    """
+    if self.by_component and scores.penalty is not None:
+      raise ValueError('a KL penalty in the reward needs an advantage of summed rewards, not one by component')
+    values = self.compute(scores)
+    return values if self.per_token else values[..., None]
+
+
+def _of_totals(rule):
+  """A rule over [P, G] rewards as one over `Scores`."""
+
+  def compute(scores: Scores) -> jax.Array:
+    return rule(scores.totals, jnp.asarray(scores.valid))
+
+  return compute
+
+
+def _of_components(rule):
+  """A rule over [P, G, R] rewards as one over `Scores`."""
+
+  def compute(scores: Scores) -> jax.Array:
+    return rule(jnp.asarray(scores.rewards), scores.weights, jnp.asarray(scores.valid))
+
+  return compute
+
+
+def _reinforce_pp(scores: Scores) -> jax.Array:
+  placed = token_rewards(scores.sums, scores.counted, scores.penalty, kl_coef=1.0)
+  return reinforce_pp(placed, scores.counted)
+
+
+def _reinforce_pp_baseline(scores: Scores) -> jax.Array:
+  return reinforce_pp_baseline(scores.totals, scores.counted)
+
+
+ADVANTAGES = {
+  'grpo': Advantage(_of_totals(grpo), '(r − mean)/(std + 1e-6) in the group, unbiased std'),
+  'dr_grpo': Advantage(_of_totals(dr_grpo), 'r − mean of the group'),
+  'rloo': Advantage(_of_totals(rloo), 'r − mean of the other samples of the group'),
+  'reinforce_pp': Advantage(
+    _reinforce_pp, 'returns of token rewards, whitened over the tokens of the batch', per_token=True, whole_batch=True
+  ),
+  'reinforce_pp_baseline': Advantage(
+    _reinforce_pp_baseline,
+    'r − mean of the group at every token, whitened over the tokens of the batch',
+    per_token=True,
+    whole_batch=True,
+  ),
+  'decoupled': Advantage(_of_components(decoupled), 'Σ w·grpo of each reward component on its own', by_component=True),
+  'gdpo': Advantage(
+    _of_components(gdpo), 'decoupled, whitened over the samples of the batch', whole_batch=True, by_component=True
+  ),
+}
+
+Name = Literal[tuple(ADVANTAGES)]  # for config fields: choices and help follow the registry

@@ -7,6 +7,7 @@ from core.engine import EngineSize
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
+from rl import advantages
 from rl.losses import RULES, Rule
 from rl.preference import Sizes
 from rl.recipes.cascade import Offline
@@ -44,9 +45,7 @@ class Config:
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
   dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
-  advantage: Literal['grpo', 'dr_grpo', 'rloo', 'reinforce_pp', 'reinforce_pp_baseline'] = field(
-    'grpo', 'how rewards are compared'
-  )
+  advantage: advantages.Name = field('grpo', 'how rewards are compared (rl/advantages.py)')
   updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
   remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')

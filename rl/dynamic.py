@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from rl.advantages import flat
+
 
 def mixed(accuracy: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
   """bool [P]: groups whose accuracies [P, G] are not all equal (dynamic sampling, DAPO, arXiv 2503.14476 eq. 11).
@@ -18,8 +20,7 @@ def mixed(accuracy: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
   Others have advantage 0 everywhere. Give it the accuracy, not a reward shaped by length. Samples outside `valid`
   bool [P, G] have no say.
   """
-  valid = np.ones(accuracy.shape, bool) if valid is None else valid
-  return np.where(valid, accuracy, -np.inf).max(-1) > np.where(valid, accuracy, np.inf).min(-1)
+  return ~np.asarray(flat(accuracy, valid))
 
 
 def band(correct: np.ndarray, samples: int, low: float, high: float) -> np.ndarray:

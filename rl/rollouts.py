@@ -8,26 +8,16 @@ import operator
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from core import mesh
-from rl import advantages, dynamic, policy
+from rl import dynamic, policy
+from rl.advantages import ADVANTAGES, Scores
 from rl.rewards import Guard
 from rl.sampler import Sampler
 from rl.setup import ROLLOUT_SEED, Setup
 from rl.update import Rollouts
-
-# From rewards float32 [B, G], valid bool [B, G] and the answers' mask bool [B, G, N], to [B, G, 1 or N].
-ADVANTAGES = {
-  'grpo': lambda r, valid, mask: advantages.grpo(r, valid)[..., None],
-  'dr_grpo': lambda r, valid, mask: advantages.dr_grpo(r, valid)[..., None],
-  'rloo': lambda r, valid, mask: advantages.rloo(r, valid)[..., None],
-  'reinforce_pp': lambda r, valid, mask: advantages.reinforce_pp(advantages.token_rewards(r, mask), mask),
-  'reinforce_pp_baseline': lambda r, valid, mask: advantages.reinforce_pp_baseline(r, mask),
-}
-BATCHWIDE = ('reinforce_pp', 'reinforce_pp_baseline')  # normalised over all prompts, of all processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +76,13 @@ class Collector:
     return {'prompts': s.collate(inputs), 'answers': answers} | scores
 
   def _rollouts(self, batch: dict) -> Rollouts:
-    name, mask = self.setup.config.advantage, batch['answers'].mask & batch['valid'][..., None]
-    compared = batch['rewards'], batch['valid'], mask
-    if name in BATCHWIDE:
-      gain = mesh.process_local(np.asarray(ADVANTAGES[name](*map(jnp.asarray, mesh.gather(compared)))))
-    else:
-      gain = np.asarray(ADVANTAGES[name](*map(jnp.asarray, compared)))
+    advantage, mask = ADVANTAGES[self.setup.config.advantage], batch['answers'].mask & batch['valid'][..., None]
+    compared = {'rewards': batch['rewards'][..., None], 'valid': batch['valid'], 'mask': mask}
+    if advantage.whole_batch:
+      compared = mesh.gather(compared)
+    gain = np.asarray(advantage(Scores(**compared, weights=np.ones(1, np.float32))))
+    if advantage.whole_batch:
+      gain = mesh.process_local(gain)
     answers = batch['answers'].replace(mask=mask)
     return Rollouts(batch['prompts'], answers, gain, answers.logp, np.ones(len(mask), bool))
 

@@ -12,6 +12,7 @@ from core import params
 from core.training import optim, steps
 from core.training.steps import Loss
 from rl import losses, policy
+from rl.advantages import ADVANTAGES
 from rl.configs import Config
 
 
@@ -95,11 +96,10 @@ def abstract_rollouts(c: Config, m: internvl.Config) -> Rollouts:
   an = lambda dtype, *shape: jax.ShapeDtypeStruct((b, *shape), dtype)
   prompt, answer = an(jnp.int32, c.prompt_length), (c.group, c.max_new)
   logp = an(jnp.float32, *answer)
-  whole = c.advantage in ('grpo', 'dr_grpo', 'rloo')  # one advantage for all tokens of an answer
   return Rollouts(
     policy.Prompts(prompt, prompt, an(jnp.float32, c.tiles, side, side, 3)),
     policy.Answers(an(jnp.int32, *answer), logp, an(jnp.bool_, *answer)),
-    an(jnp.float32, c.group, 1) if whole else logp,
+    logp if ADVANTAGES[c.advantage].per_token else an(jnp.float32, c.group, 1),
     logp,
     an(jnp.bool_),
   )

@@ -127,3 +127,70 @@ def test_gdpo_keeps_apart_what_a_summed_reward_confuses():
 def test_gdpo_of_one_reward_and_one_group_is_grpo():
   rewards = np.random.default_rng(3).normal(size=(1, 9, 1)).astype(np.float32)
   np.testing.assert_allclose(advantages.gdpo(rewards, [1.0]), advantages.grpo(rewards[..., 0]), atol=1e-4)
+
+
+def scores(rewards, valid=None, tokens=3, **more):
+  """Scores of rewards [P, G, R], each response `tokens` long, of random weights."""
+  rewards = np.asarray(rewards, np.float32)
+  p, g, r = rewards.shape
+  valid = np.ones((p, g), bool) if valid is None else valid
+  weights = np.linspace(1.0, 0.3, r, dtype=np.float32)
+  return advantages.Scores(rewards, weights, valid, np.ones((p, g, tokens), bool), **more)
+
+
+@pytest.mark.parametrize('name', advantages.ADVANTAGES)
+@pytest.mark.parametrize('value', [0.7, 0.1, 1 / 3])
+@pytest.mark.parametrize('components', [1, 3])
+def test_equal_rewards_have_no_advantage_at_all(name, value, components):
+  """Their float32 mean is another number than 0.7, and so is the mean of a sum of components."""
+  rule = advantages.ADVANTAGES[name]
+  rewards = np.full((128, 16, components), value, np.float32)
+  assert (np.asarray(rule(scores(rewards))) == 0).all()
+  valid = np.random.default_rng(0).random((128, 16)) < 0.7
+  valid[:, :2] = True
+  assert (np.asarray(rule(scores(np.where(valid[..., None], rewards, np.nan), valid))) == 0).all()
+
+
+@pytest.mark.parametrize('name', advantages.ADVANTAGES)
+def test_a_flat_group_is_flat_beside_others(name):
+  rng = np.random.default_rng(0)
+  rewards = rng.random((8, 16, 2)).astype(np.float32)
+  rewards[3] = 0.7
+  got = np.asarray(advantages.ADVANTAGES[name](scores(rewards)))
+  if not advantages.ADVANTAGES[name].whole_batch:
+    assert (got[3] == 0).all()
+  assert np.isfinite(got).all() and (np.abs(got).max((1, 2))[[0, 1, 2, 4]] > 0.1).all()
+
+
+@pytest.mark.parametrize('name', advantages.ADVANTAGES)
+def test_an_entry_says_what_its_rule_does(name):
+  rule = advantages.ADVANTAGES[name]
+  rewards = np.random.default_rng(1).random((4, 5, 2)).astype(np.float32)
+  got = np.asarray(rule(scores(rewards, tokens=7)))
+  assert got.shape == ((4, 5, 7) if rule.per_token else (4, 5, 1))
+  alone = np.concatenate([rule(scores(rewards[i : i + 1], tokens=7)) for i in range(4)])
+  assert np.allclose(got, alone, atol=1e-5) is not rule.whole_batch
+  assert rule.meaning
+
+
+def test_sums_of_components_are_weighted_and_lost_samples_stay_out():
+  rewards = np.random.default_rng(2).random((2, 4, 2)).astype(np.float32)
+  rewards[0, 1] = np.nan
+  valid = ~np.isnan(rewards[..., 0])
+  got = advantages.ADVANTAGES['grpo'](scores(rewards, valid))
+  want = advantages.grpo(jnp.asarray(rewards @ np.array([1.0, 0.3], np.float32)), jnp.asarray(valid))
+  np.testing.assert_allclose(got[..., 0], want, atol=1e-6)
+  assert got[0, 1, 0] == 0
+
+
+def test_a_penalty_in_the_reward_lowers_returns_token_by_token_or_in_sum():
+  rewards = np.random.default_rng(3).random((2, 3, 1)).astype(np.float32)
+  penalty = np.random.default_rng(4).random((2, 3, 5)).astype(np.float32)
+  given = scores(rewards, tokens=5, penalty=penalty)
+  per_sample = advantages.ADVANTAGES['dr_grpo'](given)[..., 0]
+  np.testing.assert_allclose(per_sample, advantages.dr_grpo(rewards[..., 0] - penalty.sum(-1)), atol=1e-6)
+  placed = advantages.token_rewards(rewards[..., 0], given.mask, penalty, 1.0)
+  per_token = advantages.ADVANTAGES['reinforce_pp'](given)
+  np.testing.assert_allclose(per_token, advantages.reinforce_pp(placed, given.mask), atol=1e-6)
+  with pytest.raises(ValueError, match='by component'):
+    advantages.ADVANTAGES['gdpo'](given)
