@@ -1,4 +1,4 @@
-"""The shared pairs of texts and what the named public code makes of them."""
+"""Development texts, and what the named public code makes of them."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from bench import passk, qa
 from bench.speech.normalize import normaliser
 from bench.vlm import options
 
-PAIRS = Path(__file__).parents[3] / 'shared' / 'data' / 'eval_text_dev.jsonl'
+PAIRS = Path(__file__).parents[1] / 'data' / 'eval_text_dev.jsonl'
 CASES = [json.loads(line) for line in PAIRS.read_text(encoding='utf-8').splitlines()]
 
 
