@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -50,3 +51,45 @@ def test_no_runtime_file_imports_torch(package):
 def test_every_package_says_what_it_is():
   for package in PRESENT:
     assert ast.get_docstring(ast.parse((ROOT / package / '__init__.py').read_text(encoding='utf-8'))), package
+
+
+def defined(module: str) -> set[str] | None:
+  """The names at the top level of one of our modules and the modules in it; None where there is no such module."""
+  path = ROOT.joinpath(*module.split('.'))
+  inside = {p.stem for p in path.glob('*')} if path.is_dir() else set()
+  file = path / '__init__.py' if path.is_dir() else path.with_suffix('.py')
+  if not file.is_file():
+    return inside or None
+  names = set()
+  for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      names.add(node.name)
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+      names |= {(alias.asname or alias.name).split('.')[0] for alias in node.names}
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+      names.add(node.id)
+  return inside | names
+
+
+def program_texts():
+  """(file, text) of every string in a test that imports something of ours: a program another process runs."""
+  for path in sorted((ROOT / 'tests').rglob('*.py')):
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if isinstance(node, ast.Constant) and isinstance(node.value, str) and '\n' in node.value:
+        yield path.relative_to(ROOT), node.value
+
+
+def test_programs_in_tests_import_what_exists():
+  """Moving a module must not break a program that only a slow test runs."""
+  packages = '|'.join(PRESENT)
+  statement = re.compile(rf'^ *(?:from ((?:{packages})[\w.]*) import ([\w, ]+)|import ((?:{packages})\.[\w.]+))', re.M)
+  seen, wrong = 0, []
+  for path, text in program_texts():
+    for source, names, module in statement.findall(text):
+      seen += 1
+      known = defined(source or module)
+      wanted = {name.split(' as ')[0].strip() for name in names.split(',')} if names else set()
+      if known is None or wanted - known:
+        wrong.append(f'{path}: {source or module}: {sorted(wanted - (known or set())) or "no such module"}')
+  assert seen > 20
+  assert not wrong, '\n'.join(wrong)

@@ -59,7 +59,7 @@ def byte_tokenizer(
   from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
   from transformers import PreTrainedTokenizerFast
 
-  model = models.BPE(vocab={character: byte for byte, character in enumerate(_byte_characters())}, merges=[])
+  model = models.BPE(vocab={character: byte for byte, character in enumerate(byte_characters())}, merges=[])
   tokenizer = Tokenizer(model)
   tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
   tokenizer.decoder = decoders.ByteLevel()
@@ -67,7 +67,7 @@ def byte_tokenizer(
   return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad)
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
   """The printable stand-in of each byte in the byte-level alphabet that GPT-2 introduced."""
   printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
   others = [byte for byte in range(256) if byte not in printable]

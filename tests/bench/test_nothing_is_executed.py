@@ -11,9 +11,10 @@ READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', '
 
 SCRIPT = r"""
 import re, sys
-from bench import judge, literals, qa, tasks
+from bench import qa, tasks
+from bench.harness import judge, literals
+from bench.harness.task import Answer, Example
 from bench.speech import speakers
-from bench.task import Answer, Example
 from bench.unigenbench import judging
 from bench.vlm import judges, options
 from bench.vlm.grounding import last_box

@@ -14,8 +14,9 @@ PROGRAM = textwrap.dedent("""
   many = int(os.environ['PROCESSES'])
   if many > 1:
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
-  from agents import train, trajectory
-  from agents.protocol import Call
+  from agents import train
+  from agents.rollout import trajectory
+  from agents.rollout.protocol import Call
   # An untrained policy writes no calls and no right answers: its turns are read as calls, some of its ends as right.
   trajectory.parse = lambda text, most: [Call('python', {'code': f'print({len(text)})'})]
   train.reward = lambda trace, answer: float(sum(trace.ids) % 3 == 0)

@@ -14,7 +14,7 @@ PROGRAM = textwrap.dedent("""
   many = int(os.environ['PROCESSES'])
   if many > 1:
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
-  from core.train import Optim
+  from core.training.optim import Optim
   from internvl import train
   config = dataclasses.replace(train.CONFIGS['tiny'], batch=4, steps=6, accumulate=2, heldout_rows=4,
                                optim=Optim(lr=3e-3))

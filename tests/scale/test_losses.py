@@ -9,7 +9,8 @@ from tests.scale.processes import join, spawn
 SCRIPT = """
 import dataclasses, json
 import jax, jax.numpy as jnp, numpy as np, optax
-from core import mesh, train
+from core import mesh
+from core.training import steps as training
 from rl import advantages, losses
 
 rng = np.random.default_rng(0)
@@ -39,8 +40,8 @@ def step(loss, data, devices, accumulate, carry=None):
   tx = optax.sgd(1.0)
   with jax.set_mesh(on):
     place = jax.device_put(params, jax.NamedSharding(on, jax.P()))
-    state, metrics = train.make_step(loss, tx, accumulate=accumulate)(
-        train.init_state(place, tx, carry), None, mesh.to_global(data, on), jax.random.key(0))
+    state, metrics = training.make_step(loss, tx, accumulate=accumulate)(
+        training.init_state(place, tx, carry), None, mesh.to_global(data, on), jax.random.key(0))
   return jax.device_get((state.params, state.carry, metrics))
 
 report = {}

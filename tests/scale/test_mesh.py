@@ -11,7 +11,8 @@ SCRIPT = """
 import dataclasses, functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
 import internvl.checkpoint as checkpoint
-from core import decoder, mesh, params as P, sample
+from core import decoder, mesh, params as P
+from core.engine import sample
 from internvl import model
 
 case, folder = sys.argv[1], sys.argv[2]

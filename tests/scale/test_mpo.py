@@ -11,7 +11,7 @@ import dataclasses, pathlib, sys
 import jax
 import internvl
 from core import mesh
-from core.train import Optim
+from core.training.optim import Optim
 from rl.preference import Examples
 from rl.recipes.mpo import MpoPhase, mpo
 from tests.rl.test_preference import SIZES, digits_pairs, over_bytes

@@ -14,8 +14,9 @@ PROGRAM = textwrap.dedent("""
   import os, sys, time
   sys.modules['torch'] = None                # tensorboardX would load it, where there is one, and not use it
   import grain, jax, jax.numpy as jnp, numpy as np, optax
-  from core import data, mesh, params, train
-  from core.run import Run, loop
+  from core import mesh, params
+  from core.training import data, optim, steps as training
+  from core.training.run import Run, loop
 
   workdir, steps, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
   many = int(os.environ['PROCESSES'])
@@ -30,11 +31,11 @@ PROGRAM = textwrap.dedent("""
   def loss_fn(w, batch, key):
     h = jnp.tanh(batch['x'] @ w['a']) * w['norm'] @ w['b'] - batch['x'] ** 2
     weight = 1 + batch['n']
-    return train.Loss((weight * (h ** 2).mean(-1)).sum(), weight.sum(), {'n': (weight.sum(), 8.0)})
+    return training.Loss((weight * (h ** 2).mean(-1)).sum(), weight.sum(), {'n': (weight.sum(), 8.0)})
 
-  tx = train.optimizer(train.Optim(lr=1e-2, weight_decay=0.1, warmup_steps=2), steps, spec)
-  state = train.init_state(weights, tx)
-  step = train.make_step(loss_fn, tx, accumulate=2, places=jax.tree.map(lambda x: x.sharding, state))
+  tx = optim.optimizer(optim.Optim(lr=1e-2, weight_decay=0.1, warmup_steps=2), steps, spec)
+  state = training.init_state(weights, tx)
+  step = training.make_step(loss_fn, tx, accumulate=2, places=jax.tree.map(lambda x: x.sharding, state))
   moments = optax.tree.get(state.opt_state, 'mu')
   assert all(moments[k].sharding == weights[k].sharding for k in spec)
 

@@ -16,7 +16,7 @@ PROGRAM = textwrap.dedent("""
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
   import jax, numpy as np
   import internvl
-  from rl.engine import Engine, Request
+  from core.engine import Engine, Request
 
   tiny = internvl.CONFIGS['tiny']
   config = dataclasses.replace(tiny, language=dataclasses.replace(tiny.language, depth=1, tied=False, max_length=64),
@@ -65,13 +65,13 @@ BESIDE = textwrap.dedent("""
   import jax, numpy as np
   from core import decoder
   from core.params import dense
-  from rl.engine import weights
+  from core.engine import layout
 
   config = decoder.CONFIGS['tiny']
   home, spread = mesh.share(1, model=2), mesh.make()
   draw = lambda key: decoder.init(key, config)
   trained = jax.jit(draw, out_shardings=mesh.shardings(decoder.spec(config), spread))(jax.random.key(0))
-  laid = weights.lay(trained, config, home)
+  laid = layout.lay(trained, config, home)
   assert (home.index, home.count) == (jax.process_index(), 2)
   assert {d.process_index for d in laid.embed.sharding.device_set} == {home.index}
   q = laid.blocks[1].attn.q

@@ -8,7 +8,7 @@ SCRIPT = """
 import dataclasses
 import jax, numpy as np
 from core import decoder, mesh, moe
-from rl.engine import Engine, Request
+from core.engine import Engine, Request
 
 assert jax.device_count() == 8
 config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=40, max_length=64, heads=4, kv_heads=2,

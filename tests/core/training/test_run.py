@@ -25,9 +25,9 @@ PROGRAM = textwrap.dedent('''
   import sys, time
   sys.modules['torch'] = None                # tensorboardX would load it, where there is one, and not use it
   import numpy as np, jax, jax.numpy as jnp, grain
-  from core import train
   from core.params import Spec
-  from core.run import Run, loop
+  from core.training import optim, steps as training
+  from core.training.run import Run, loop
 
   workdir, steps, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
   data = iter(grain.MapDataset.range(1000).seed(3).shuffle().repeat().to_iter_dataset().batch(4))
@@ -41,11 +41,11 @@ PROGRAM = textwrap.dedent('''
 
   def loss_fn(params, batch, key):
     x = batch['x'] / 1000 + 0.1 * jax.random.normal(key, batch['x'].shape)
-    return train.Loss(jnp.square(x @ params['w'] - batch['x'] / 500).sum(), jnp.float32(4))
+    return training.Loss(jnp.square(x @ params['w'] - batch['x'] / 500).sum(), jnp.float32(4))
 
-  tx = train.optimizer(train.Optim(lr=1e-2, schedule='constant'), steps, {'w': Spec((4, 4), (None, None))})
-  step = train.make_step(loss_fn, tx)
-  state = train.init_state({'w': jnp.zeros((4, 4))}, tx)
+  tx = optim.optimizer(optim.Optim(lr=1e-2, schedule='constant'), steps, {'w': Spec((4, 4), (None, None))})
+  step = training.make_step(loss_fn, tx)
+  state = training.init_state({'w': jnp.zeros((4, 4))}, tx)
 
   def advance(state, i):
     batch = {'x': jnp.asarray(next(data), jnp.float32)[None]}

