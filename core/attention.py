@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.mesh import RULES, _divisible, physical
+from core.mesh import RULES, partition
+from core.padding import pad
 
 MASKED = -1e30  # finite, so that a row that sees nothing stays free of NaN
 QUERY_BLOCK = 512
@@ -101,12 +102,11 @@ def _chunked(q, runs, positions, segments, sinks, *, window, rules):
   """The reference over blocks of queries, each recomputed in the backward pass: memory O(QUERY_BLOCK · S)."""
   t = q.shape[1]
   blocks = -(-t // QUERY_BLOCK)
-  pad = blocks * QUERY_BLOCK - t
 
   def split(x, fill):
     if x is None:
       return None
-    x = jnp.pad(x, ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2), constant_values=fill)
+    x = pad(jnp.asarray(x), blocks * QUERY_BLOCK, axis=1, fill=fill)
     return jnp.moveaxis(x.reshape(x.shape[0], blocks, QUERY_BLOCK, *x.shape[2:]), 1, 0)
 
   @jax.checkpoint
@@ -138,7 +138,7 @@ def _splash(q, runs, positions, segments, sinks, *, window, rules):
   k, v = (join([getattr(keys, name) for keys in runs], 2) for name in 'kv')
   theirs = join([_segments(keys.positions, keys.segments, (b, keys.v.shape[2])) for keys in runs], 1)
   before = k.shape[2] - length  # keys of earlier tokens
-  grow = lambda x, axis: jnp.pad(x, [(0, -x.shape[axis] % LANES if i == axis else 0) for i in range(x.ndim)])
+  grow = lambda x, axis: pad(x, -(-x.shape[axis] // LANES) * LANES, axis=axis)
   q, k, v, theirs = grow(q, 1), grow(k, 2), grow(v, 2), grow(theirs, 1)
   own = grow(_segments(positions, segments, (b, length)), 1)
   shape = q.shape[1], k.shape[2]
@@ -181,7 +181,7 @@ def _per_device(local, q, k, v, own, theirs, sinks, rules):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return local(q, k, v, own, theirs, sinks)
-  place = lambda x, *axes: _divisible(physical(axes, rules), x.shape, mesh)
+  place = lambda x, *axes: partition(x.shape, axes, mesh, rules)
   qs = place(q, 'batch', None, 'attn_heads', None)
   copies = key_copies(k.shape[1], q.shape[2], math.prod(mesh.shape[a] for a in qs[2] or ()))
   k, v = (jnp.repeat(x, copies, 1) if copies > 1 else x for x in (k, v))

@@ -1,7 +1,14 @@
-"""Meshes, and the one table that maps what a dimension means to where it lives.
+"""Meshes, the table that maps logical axes to mesh axes, and arrays over several processes.
 
 Axes of every mesh: `data` (batch and FSDP), `expert` (experts; also batch outside them), `seq` (time), `model`
 (tensor parallel). Arrays are global; a weight's placement follows from its `Spec.axes` through RULES.
+
+Between host and devices, whatever the number of processes:
+  to_global, interleave     host rows of each process → one global array
+  gather                    host rows of each process → the rows of all, on every host
+  to_local                  one global array → a host copy of all of it
+  sum_over_processes        numbers of each process (metrics, counts) → their sums, exact in float64
+  process_local             all rows → this process's
 """
 
 import dataclasses
@@ -67,7 +74,7 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
 
 
 def of(tree: Any) -> Mesh:
-  """The mesh on which arrays live; of arrays on one device or on the host, a mesh of one device."""
+  """The mesh that holds a tree's arrays; for arrays on one device or on the host, a mesh of one device."""
   place = getattr(jax.tree.leaves(tree)[0], 'sharding', None)
   if isinstance(place, NamedSharding):
     return place.mesh
@@ -76,9 +83,9 @@ def of(tree: Any) -> Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """One of `count` equal meshes, each of the devices of some neighbouring processes.
+  """One of `count` equal meshes, each over the devices of a group of neighbouring processes.
 
-  mesh: this process's. whole: all of them beside each other on `data`. index: which one this is.
+  mesh: this process's. whole: all of them, concatenated on `data`. index: which one this is.
   """
 
   mesh: Mesh
@@ -88,14 +95,14 @@ class Share:
 
 
 def groups(devices: Iterable, processes: int, **shape: int) -> list[Mesh]:
-  """The devices of every `processes` neighbouring processes as a mesh of `shape`, as `make` takes it.
+  """One mesh of `shape` (as in `make`) for each group of `processes` neighbouring processes.
 
-  Raises ValueError when the processes cannot be grouped so, or the sizes do not fit a group's devices.
+  Raises ValueError when the processes do not divide into such groups, or the sizes do not fit a group's devices.
   """
   devices = sorted(devices, key=lambda d: d.process_index)
-  there = len({d.process_index for d in devices})
-  if processes < 1 or there % processes:
-    raise ValueError(f'{there} processes cannot be put into groups of {processes}')
+  total = len({d.process_index for d in devices})
+  if processes < 1 or total % processes:
+    raise ValueError(f'{total} processes do not divide into groups of {processes}')
   return [
     make(**shape, devices=list(group))
     for _, group in itertools.groupby(devices, key=lambda d: d.process_index // processes)
@@ -103,7 +110,7 @@ def groups(devices: Iterable, processes: int, **shape: int) -> list[Mesh]:
 
 
 def share(processes: int, **shape: int) -> Share:
-  """This process's part of `groups` of all devices. Raises ValueError as they do."""
+  """This process's mesh among the `groups` of all devices. Raises ValueError as `groups` does."""
   meshes = groups(jax.devices(), processes, **shape)
   whole = Mesh(np.concatenate([m.devices for m in meshes]), AXES, axis_types=meshes[0].axis_types)
   index = jax.process_index() // processes
@@ -119,8 +126,8 @@ def physical(axes: tuple[str | None, ...], rules=RULES) -> PartitionSpec:
   return PartitionSpec(*spec)
 
 
-def _divisible(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-  """`spec` with each mesh axis dropped that does not divide its dimension: such a dimension is replicated."""
+def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh, rules=RULES) -> PartitionSpec:
+  """The `PartitionSpec` of an array of `shape` with logical `axes`; mesh axes that do not divide are dropped."""
 
   def fit(size, entry):
     kept = []
@@ -130,12 +137,12 @@ def _divisible(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> Parti
         size //= mesh.shape[axis]
     return tuple(kept) or None
 
-  return PartitionSpec(*(fit(n, s) for n, s in zip(shape, spec)))
+  return PartitionSpec(*(fit(n, s) for n, s in zip(shape, physical(axes, rules))))
 
 
 def sharding(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh, rules=RULES) -> NamedSharding:
-  """Where an array of `shape` with logical `axes` lives on `mesh`."""
-  return NamedSharding(mesh, _divisible(physical(axes, rules), shape, mesh))
+  """The sharding on `mesh` of an array of `shape` with logical `axes`."""
+  return NamedSharding(mesh, partition(shape, axes, mesh, rules))
 
 
 def shardings(spec: Any, mesh: Mesh, rules=RULES) -> Any:
@@ -144,11 +151,11 @@ def shardings(spec: Any, mesh: Mesh, rules=RULES) -> Any:
 
 
 def constrain(x: jax.Array, axes: tuple[str | None, ...], rules=RULES) -> jax.Array:
-  """Pins an activation's layout under `jax.set_mesh(mesh)`; without a mesh there is nothing to pin."""
+  """Constrains an activation's sharding under `jax.set_mesh(mesh)`; returns it unchanged without a mesh."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
-  return jax.lax.with_sharding_constraint(x, _divisible(physical(axes, rules), x.shape, mesh))
+  return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh, rules))
 
 
 def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
@@ -157,25 +164,25 @@ def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
 
 
 def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
-  """Host arrays as global ones. Each process passes its own rows, equally many; together they are the whole batch."""
+  """Host arrays as global ones; each process passes an equal number of rows, in process order."""
 
   def place(x):
     x = np.asarray(x)
     whole = jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype)
-    there = batch_sharding(whole, mesh, rules)
+    target = batch_sharding(whole, mesh, rules)
     if jax.process_count() == 1:
-      return jax.device_put(x, there)
-    if _rows_disjoint(there, whole.shape):
-      return jax.make_array_from_process_local_data(there, x, whole.shape)
-    return _scatter(gather(x), there)
+      return jax.device_put(x, target)
+    if _rows_disjoint(target, whole.shape):
+      return jax.make_array_from_process_local_data(target, x, whole.shape)
+    return _scatter(gather(x), target)
 
   return jax.tree.map(place, batch)
 
 
 def interleave(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
-  """Rows `rows` of host arrays that were dealt out to the processes, as global arrays.
+  """Rows `rows` of a batch whose rows alternate between the processes, as global arrays.
 
-  Row i of process p is row i · processes + p of the whole. There may be fewer of `rows` than processes.
+  Row i of process p is row i · processes + p of the batch. `rows` may be fewer than the processes.
   """
   among = jax.process_count()
   first, last = rows.start // among, -(-rows.stop // among)
@@ -188,28 +195,28 @@ def interleave(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
   return jax.tree.map(place, gather(jax.tree.map(lambda x: x[first:last], batch)))
 
 
-def _scatter(whole: np.ndarray, there: NamedSharding) -> jax.Array:
-  """An array that every process has, on the devices that are to hold its parts."""
-  return jax.make_array_from_callback(whole.shape, there, lambda part: whole[part])
+def _scatter(whole: np.ndarray, target: NamedSharding) -> jax.Array:
+  """A host array that every process holds, as a global array."""
+  return jax.make_array_from_callback(whole.shape, target, lambda part: whole[part])
 
 
-def _rows_disjoint(there: NamedSharding, shape: tuple[int, ...]) -> bool:
+def _rows_disjoint(target: NamedSharding, shape: tuple[int, ...]) -> bool:
   """Whether no two processes' devices hold the same rows."""
-  rows = {d.process_index: set() for d in there.mesh.devices.flat}
-  for device, part in there.devices_indices_map(shape).items():
+  rows = {d.process_index: set() for d in target.mesh.devices.flat}
+  for device, part in target.devices_indices_map(shape).items():
     rows[device.process_index].update(range(*part[0].indices(shape[0])))
   return sum(map(len, rows.values())) == shape[0]
 
 
 def processes(mesh: Mesh | None = None) -> list[int]:
-  """The processes whose devices a mesh has; all, without one."""
+  """Indices of the processes whose devices are in `mesh`; of all processes without one."""
   return list(range(jax.process_count())) if mesh is None else sorted({d.process_index for d in mesh.devices.flat})
 
 
 def process_local(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
-  """This process's share of the rows of a batch among the processes of `mesh`, in their order; as `to_global` takes it.
+  """This process's slice of a batch's rows, as `to_global` takes it; the processes are those of `mesh`, in order.
 
-  Raises ValueError when the processes do not divide them.
+  Raises ValueError when the number of rows is not a multiple of the number of processes.
   """
   among = processes(mesh)
   size, rest = divmod(len(rows), len(among))
@@ -220,7 +227,10 @@ def process_local(rows: Sequence, mesh: Mesh | None = None) -> Sequence:
 
 
 def gather(batch: Any, mesh: Mesh | None = None) -> Any:
-  """The rows of all processes of `mesh` (of all, without one) as host arrays; the inverse of `process_local`."""
+  """The rows of all processes of `mesh` (of all without one) as host arrays; the inverse of `process_local`.
+
+  Every process passes the same shapes. For one value a process (a length, a flag), pass it as one row.
+  """
   among = processes(mesh)
   if len(among) == 1:
     return jax.tree.map(np.asarray, batch)
@@ -229,30 +239,41 @@ def gather(batch: Any, mesh: Mesh | None = None) -> Any:
   rows = NamedSharding(line, PartitionSpec('process'))
   whole = jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, np.asarray(x)), batch)
   with jax.set_mesh(line):
-    return jax.tree.map(np.asarray, _copies(line)(whole))
+    return jax.tree.map(np.asarray, _replicate(line)(whole))
+
+
+def sum_over_processes(values: Any, mesh: Mesh | None = None) -> Any:
+  """The sum over the processes of each leaf (numbers or arrays), in float64: for metrics and counts."""
+
+  def total(x):
+    own = np.asarray(x, np.float64)
+    # Devices hold 32-bit numbers, so the bits of a float64 travel as integers.
+    bits = np.atleast_1d(own).view(np.uint32)[None]
+    return gather(bits, mesh).view(np.float64).sum(0).reshape(own.shape)
+
+  return jax.tree.map(total, values)
 
 
 @functools.cache
-def _copies(line: Mesh):
-  return jax.jit(lambda x: x, out_shardings=NamedSharding(line, PartitionSpec()))
+def _replicate(mesh: Mesh):
+  return jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def local_shard(x: jax.Array, home: Mesh) -> jax.Array:
-  """What the devices of `home` hold of x as an array by itself, no byte moved.
+  """The shards of x on the devices of `home`, as an array of its own; copies nothing.
 
-  `home` is a part of x's mesh, beside others on `data`; over `data` x must not be split.
+  `home` is one of several meshes concatenated on `data` into x's mesh; x must not be sharded over `data`.
   """
   place = NamedSharding(home, x.sharding.spec)
   return jax.make_array_from_single_device_arrays(x.shape, place, [s.data for s in x.addressable_shards])
 
 
 def to_local(x: jax.Array | np.ndarray) -> np.ndarray:
-  """A global array as this process's host copy of the whole of it."""
-  if isinstance(x, np.ndarray) or x.is_fully_addressable:
+  """A host copy of all of a global array. Every process must call it if the array spans several."""
+  if isinstance(x, np.ndarray) or x.is_fully_addressable or x.is_fully_replicated:
     return np.asarray(x)
-  from jax.experimental import multihost_utils
-
-  return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+  with jax.set_mesh(x.sharding.mesh):
+    return np.asarray(_replicate(x.sharding.mesh)(x))
 
 
 def start(coordinator: str | None = None, processes: int | None = None, process: int | None = None) -> None:
@@ -265,7 +286,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
 
 def barrier(name: str) -> None:
-  """Returns when all processes have come here; `name` tells the places apart."""
+  """Barrier over all processes; `name` tells different barriers apart."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 

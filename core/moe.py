@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.mesh import RULES, _divisible, physical
+from core.mesh import RULES, partition
+from core.padding import pad
 from core.params import Spec, dense, einsum, zeros
 
 GPT_OSS_LIMIT, GPT_OSS_ALPHA = 7.0, 1.702
@@ -124,8 +125,8 @@ def _in_pieces(p: Params, x, weights, chosen, first, config: Config):
   pieces = -(-x.shape[0] // PIECE)
   if pieces == 1:
     return _experts(p, x, weights, chosen, first, config)
-  grow = -x.shape[0] % pieces
-  split = lambda a, fill: jnp.pad(a, ((0, grow), (0, 0)), constant_values=fill).reshape(pieces, -1, a.shape[-1])
+  size = -(-x.shape[0] // pieces)
+  split = lambda a, fill: pad(a, pieces * size, fill=fill).reshape(pieces, size, a.shape[-1])
   one = jax.checkpoint(lambda args: _experts(p, *args, first, config))
   y = jax.lax.map(one, (split(x, 0), split(weights, 0), split(chosen, -1)))
   return y.reshape(-1, x.shape[-1])[: x.shape[0]]
@@ -150,7 +151,7 @@ def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
     y = jax.lax.psum(y, 'model') if tensor else y
     return jax.lax.psum_scatter(y, 'expert', scatter_dimension=0, tiled=True) if split else jax.lax.psum(y, 'expert')
 
-  place = lambda a, *axes: _divisible(physical(axes, rules), a.shape, mesh)
+  place = lambda a, *axes: partition(a.shape, axes, mesh, rules)
   data = place(x, 'batch', 'time', None)
   split = data[0] is not None and 'expert' in data[0]  # the batch is spread over the expert axis too
   wide, vector = place(p.gate, 'experts', None, 'mlp'), place(p.gate[..., 0, :], 'experts', 'mlp')

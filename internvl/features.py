@@ -15,6 +15,7 @@ import numpy as np
 from core import mesh
 from core.engine import layout as weights
 from core.mesh import constrain
+from core.padding import pad
 from internvl import model
 
 BATCH = 8  # tiles encoded together; a single one goes alone
@@ -128,7 +129,7 @@ class Images:
       part = pending[start : start + BATCH]
       pixels = np.stack([t.pixels for t in part])
       if len(part) > 1:
-        pixels = np.pad(pixels, ((0, BATCH - len(part)), (0, 0), (0, 0), (0, 0)))
+        pixels = pad(pixels, BATCH)
       for tile, features in zip(part, np.asarray(_encode(self._params, self._config, pixels), np.float32)):
         tile.features = features
       self.encoded += len(part)

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import decoder
-from core.engine.sample import bucket
+from core import decoder, padding
 from internvl import Processor, model
 from internvl.inputs import messages
 from internvl.inputs.processor import Inputs
@@ -123,11 +122,8 @@ def _label(processor: Processor, text: str) -> int:
 
 def _pad(inputs: Sequence[Inputs], pad_id: int):
   """tokens and positions [N, T] padded on the right to a bucket, pixels [N, n, S, S, 3] or None."""
-  length = bucket(max(len(x.tokens) for x in inputs))
-  tokens = np.full((len(inputs), length), pad_id, np.int32)
-  positions = np.full((len(inputs), length), -1, np.int32)
-  for row, x in enumerate(inputs):
-    tokens[row, : len(x.tokens)], positions[row, : len(x.tokens)] = x.tokens, np.arange(len(x.tokens))
+  tokens = padding.batch([x.tokens for x in inputs], fill=pad_id, dtype=np.int32)
+  positions = padding.positions([len(x.tokens) for x in inputs], tokens.shape[1])
   pixels = np.stack([x.pixels for x in inputs])  # of one question, so as many tiles in each row
   return tokens, positions, pixels if pixels.shape[1] else None
 

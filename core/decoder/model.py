@@ -15,6 +15,7 @@ from core import moe as experts
 from core.attention import Keys, attention
 from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
+from core.padding import pad
 from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
 from core.params import init as draw
 from core.past import cache as kv
@@ -325,10 +326,11 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
   if t <= chunk:
     return piece((hidden, targets))
   pieces = -(-t // chunk)
-  pad = pieces * chunk - t
-  split = lambda a: jnp.moveaxis(
-    jnp.pad(a, ((0, 0), (0, pad)) + ((0, 0),) * (a.ndim - 2)).reshape(b, chunk, pieces, *a.shape[2:]), 2, 0
-  )
+
+  def split(x):
+    x = pad(x, pieces * chunk, axis=1)
+    return jnp.moveaxis(x.reshape(b, chunk, pieces, *x.shape[2:]), 2, 0)
+
   out = jax.lax.map(piece, (split(hidden), split(targets)))
   return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
 

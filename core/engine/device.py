@@ -13,7 +13,7 @@ from flax import struct
 
 from core import decoder
 from core.engine.sample import Sampling, pick
-from core.mesh import _divisible, constrain, physical
+from core.mesh import constrain, partition
 from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
@@ -73,7 +73,7 @@ def _pick(*args):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return _few_by_few(*args)
-  whole = _divisible(physical(CHOICES), args[0].shape, mesh)
+  whole = partition(args[0].shape, CHOICES, mesh)
   row = jax.P(whole[0])
   return jax.shard_map(_few_by_few, in_specs=(whole, row, row, whole), out_specs=row, check_vma=False)(*args)
 

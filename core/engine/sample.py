@@ -16,6 +16,7 @@ from flax import struct
 
 from core import decoder
 from core.mesh import RULES
+from core.padding import bucket, pad
 from core.params import unstack
 
 
@@ -154,14 +155,6 @@ def _decode(params, config, state, sampling, stops, limit, until, *, rules) -> S
   return jax.lax.while_loop(lambda s: ~s.done.all() & (s.count.max() < until), step, state)
 
 
-def bucket(n: int, smallest: int = 32) -> int:
-  """The least of 32, 48, 64, 96, 128, 192, … that is at least n: lengths in one bucket share a program."""
-  size = smallest
-  while size < n:
-    size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
-  return size
-
-
 def for_decoding(params: decoder.Params) -> decoder.Params:
   """The decoder's weights as decoding wants them: unstacked, except on TPU where the layer slice fuses."""
   device = next(iter(jax.tree.leaves(params)[0].devices()))
@@ -192,11 +185,10 @@ class Generation:
         f'prompt of {int(positions.max()) + 1} tokens and {int(limit.max())} new ones exceed the '
         f'context of {config.max_length}'
       )
-    pad = bucket(t) - t
-    x = jnp.pad(jnp.asarray(x), ((0, 0), (0, pad)) + ((0, 0),) * (x.ndim - 2))
+    x = pad(jnp.asarray(x), bucket(t), axis=1)
     if x.ndim == 2:
       x = decoder.embed(params, x)
-    positions = np.pad(positions, ((0, 0), (0, pad)), constant_values=-1)
+    positions = pad(positions, bucket(t), axis=1, fill=-1)
     new = bucket(max(int(limit.max()), 1))
     self._fixed = (params, config)
     self._traced = (sampling, jnp.asarray([*stops, *[-1] * (8 - len(stops))], jnp.int32), jnp.asarray(limit))

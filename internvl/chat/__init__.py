@@ -14,6 +14,7 @@ import numpy as np
 
 from core.engine import sample
 from core.files.tokenizers import Detokenizer
+from core.padding import bucket
 from internvl import model
 from internvl.inputs.processor import Inputs, Processor, pad
 
@@ -27,8 +28,8 @@ def for_decoding(params: model.Params) -> model.Params:
 
 
 def tile_bucket(n: int) -> int:
-  """0..4, then as `core.engine.sample.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
-  return n if n < 4 else sample.bucket(n, 4)
+  """0..4, then as `core.padding.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
+  return n if n < 4 else bucket(n, 4)
 
 
 @functools.partial(jax.jit, static_argnames='config')
@@ -65,7 +66,7 @@ def generate(
       f'an answer; the context of the model is {config.language.max_length}'
     )
   tiles = sum(len(p.pixels) for p in prompts)
-  batch = pad(prompts, [sample.bucket(int(lengths.max()))], [tile_bucket(tiles)], pad_id=processor.pad_id)
+  batch = pad(prompts, [bucket(int(lengths.max()))], [tile_bucket(tiles)], pad_id=processor.pad_id)
   x = _embed(params, config, batch.tokens, batch.pixels)
   seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
   return sample.Generation(

@@ -6,6 +6,7 @@ T tokens   N tiles   S side of a tile   B rows
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import padding
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
 from internvl.inputs import messages as chat
 from internvl.inputs import processor_config, templates, tiles, video
@@ -224,15 +226,15 @@ def pad(
     raise ValueError(f"pad needs rows and side 'left' or 'right', not {len(inputs)} rows and {side!r}")
   length = _bucket(max(len(x.tokens) for x in inputs), length_buckets, 'tokens')
   total = sum(len(x.pixels) for x in inputs)
-  tokens = np.full((len(inputs), length), pad_id, np.int32)
-  positions = np.full((len(inputs), length), -1, np.int32)
-  mask = np.zeros((len(inputs), length), bool)
-  pixels = np.zeros((_bucket(total, tile_buckets, 'tiles'), *inputs[0].pixels.shape[1:]), np.float32)
-  for row, x in enumerate(inputs):
-    at = slice(0, len(x.tokens)) if side == 'right' else slice(length - len(x.tokens), length)
-    tokens[row, at], positions[row, at], mask[row, at] = x.tokens, np.arange(len(x.tokens)), x.mask
-  pixels[:total] = np.concatenate([x.pixels for x in inputs])
-  return Batch(tokens, positions, mask, pixels, np.asarray([len(x.pixels) for x in inputs], np.int32))
+  rows = functools.partial(padding.batch, length=length, side=side)
+  pixels = np.concatenate([x.pixels for x in inputs], dtype=np.float32)
+  return Batch(
+    tokens=rows([x.tokens for x in inputs], fill=pad_id, dtype=np.int32),
+    positions=padding.positions([len(x.tokens) for x in inputs], length, side=side),
+    mask=rows([x.mask for x in inputs], fill=False, dtype=bool),
+    pixels=padding.pad(pixels, _bucket(total, tile_buckets, 'tiles')),
+    tiles=np.asarray([len(x.pixels) for x in inputs], np.int32),
+  )
 
 
 def _bucket(n: int, buckets: Sequence[int], unit: str) -> int:

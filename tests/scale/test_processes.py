@@ -116,6 +116,11 @@ ROWS = textwrap.dedent("""
   equal(whole['b'], [0, 0, 0, 1, 1, 1])
   equal(mesh.gather(rows, home)['a'], rows['a'])
 
+  # Sums are exact in float64, where float32 would lose the last bits.
+  sums = mesh.sum_over_processes({'n': 2**40 + me, 'pair': np.array([0.25, me])})
+  assert sums['n'] == 2**41 + 1 and sums['pair'].tolist() == [0.5, 1.0]
+  assert mesh.sum_over_processes({'n': me}, home)['n'] == me
+
   # Rows stay where they are, or go to where devices of both processes hold parts of the same ones.
   a, b = np.reshape(jax.devices(), (2, 2))
   across = mesh.make(data=2, seq=2, devices=[a[0], b[0], a[1], b[1]])
