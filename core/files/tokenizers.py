@@ -104,6 +104,10 @@ class TextEncoder:
     pattern = '|'.join(f'(?<={re.escape(s[0])})(?={re.escape(s[1:])})' for s in special if len(s) > 1)
     self._cuts = re.compile(pattern) if pattern else None
 
+  def forges(self, text: str) -> bool:
+    """Whether the text has a special token in it, which the tokenizer alone would read as one."""
+    return bool(self._cuts and self._cuts.search(text))
+
   def __call__(self, text: str) -> list[int]:
     pieces = self._cuts.split(text) if self._cuts else [text]
     return [i for piece in pieces if piece for i in self.tokenizer.encode(piece, add_special_tokens=False)]

@@ -1,0 +1,46 @@
+"""Models as learning sees them: one protocol, one module a kind of model, and a factory that picks by config.json."""
+
+import os
+import pathlib
+from typing import Any
+
+from core.files.weights import read_json
+from core.mesh import Mesh
+from rl.policy import text, vision_language
+from rl.policy.base import Draw, Policy, Prompt, Trajectory
+from rl.policy.layouts import Layout, Rows, Shared, Slots
+from rl.policy.legacy import Answers, Prompts, collate, log_probs, texts
+
+__all__ = [
+  'Answers',
+  'Draw',
+  'Layout',
+  'Policy',
+  'Prompt',
+  'Prompts',
+  'Rows',
+  'Shared',
+  'Slots',
+  'Trajectory',
+  'collate',
+  'load',
+  'log_probs',
+  'texts',
+]
+
+TINY = {'tiny': vision_language.tiny, 'tiny-text': text.tiny}  # trained from scratch; the first reads text too
+
+
+def load(model: str | os.PathLike, place: Mesh, *, seed: int = 0) -> tuple[Policy, Any]:
+  """(policy, float32 weights on the mesh `place`) of a checkpoint folder, or of a model of TINY drawn with `seed`.
+
+  Raises ValueError for a name that is neither, and FileNotFoundError and ValueError for a folder that cannot be used.
+  """
+  if model in TINY:
+    return TINY[model](seed, place)
+  folder = pathlib.Path(model)
+  if not folder.is_dir():
+    raise ValueError(f'model={str(model)!r}: expected {" or ".join(map(repr, TINY))}, or the folder of a checkpoint')
+  kind = read_json(folder / 'config.json').get('model_type')
+  found = vision_language if kind in vision_language.MODEL_TYPES else text
+  return found.load(folder, place)

@@ -1,0 +1,96 @@
+"""What learning needs of a model: the `Policy` protocol, and what crosses it in each direction.
+
+A query becomes a prompt, a prompt becomes requests to the engine, samples become trajectories, trajectories become the
+inputs of a forward pass, and a forward pass gives the log-probabilities of sampled tokens. Nothing else of a model is
+known to `rl`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from core.engine import Engine, EngineSize, Request
+from core.mesh import RULES, Mesh, Share
+from rl.policy.layouts import Layout, Slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+  """How responses are drawn: at most `max_new` tokens each, the stop token included; temperature 0 is greedy."""
+
+  max_new: int
+  temperature: float = 1.0
+  top_p: float = 1.0
+  top_k: int = 0
+  min_p: float = 0.0
+
+
+class Prompt(Protocol):
+  """What a policy is asked. A policy may add media, such as image tiles."""
+
+  tokens: np.ndarray  # int32 [T]
+
+
+@dataclasses.dataclass
+class Trajectory:
+  """One response to a prompt, as sampled; tools may have written some of its tokens.
+
+  tokens: int32 [N], what follows the prompt. mask: bool [N], true for the policy's own. logp: float32 [N], their
+  log-probabilities as sampled. ended: whether the policy stopped by itself, not at a limit of length. response: what a
+  reward is given, the text or a conversation. `parent`, `segment` and `kind` are the lineage in a tree or a plan of
+  several passes: the index of the trajectory in its group that this one was forked from (-1: none), how many segments
+  deep it is, and what it is for.
+  """
+
+  prompt: Any
+  tokens: np.ndarray
+  mask: np.ndarray
+  logp: np.ndarray
+  ended: bool = True
+  response: Any = ''
+  parent: int = -1
+  segment: int = 0
+  kind: str = ''
+
+
+class Policy(Protocol):
+  """A model as learning sees it. Weights are passed, never held: every method is a function of its arguments."""
+
+  stops: tuple[int, ...]  # token ids that end a response
+  max_length: int  # tokens of a prompt with its response
+
+  def spec(self) -> Any:
+    """The tree of `core.params.Spec`: weights, shardings and counts follow from it."""
+
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> Prompt:
+    """A conversation up to where the policy answers. Raises ValueError for media that the model cannot see."""
+
+  def response(self, text: str) -> np.ndarray:
+    """int32 [N]: what the policy would sample to say `text`, its stop token included."""
+
+  def text(self, tokens: Sequence[int]) -> str:
+    """What sampled tokens say, up to a stop token."""
+
+  def requests(self, prompts: Sequence[Prompt], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:
+    """What the engine is asked: `samples` responses to each prompt, sample g of prompt b drawn with seeds[b] + g."""
+
+  def engine(self, weights: Any, size: EngineSize, home: Mesh | Share) -> Engine:
+    """An engine that samples from these weights, in their dtype, on the devices of `home`."""
+
+  def slots(self, groups: Sequence[Sequence[Trajectory]], layout: Layout) -> Slots:
+    """The slots that these groups need in a layout."""
+
+  def inputs(self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots) -> Any:
+    """Host arrays for a forward pass over the trajectories. Raises ValueError where `slots` are too few."""
+
+  def log_probs(
+    self, weights: Any, inputs: Any, *, temperature: float = 1.0, remat: str = 'none', rules: dict = RULES
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """(log-probability, entropy) float32 of each token of the layout, given those before it, at a temperature."""
+
+  def save(self, path: str | os.PathLike, weights: Any) -> None:
+    """Writes a checkpoint folder from which the factory loads this policy again."""

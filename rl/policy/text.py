@@ -1,0 +1,184 @@
+"""A causal language model as a policy: any folder that `core.decoder` loads, or a tiny one over bytes from scratch."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from core import decoder
+from core import mesh as mesh_lib
+from core.engine import Engine, EngineSize, Request
+from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
+from core.files.weights import read_json
+from core.mesh import RULES, Mesh, Share
+from rl.policy import layouts
+from rl.policy.base import Draw, Trajectory
+from rl.policy.layouts import Layout, Slots
+
+BLANK, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
+# The chat template of models trained from scratch, as Qwen's without a system turn of its own.
+CHAT_TEMPLATE = (
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+MARK = '\ue000{}\ue001'  # stands for the text of a turn while a template is rendered; private-use characters
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPrompt:
+  """tokens: int32 [T]."""
+
+  tokens: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextPolicy:
+  """A decoder and its tokenizer, whose chat template writes the prompts."""
+
+  config: decoder.Config
+  tokenizer: Any
+  stops: tuple[int, ...]
+
+  max_length = property(lambda self: self.config.max_length)
+
+  @property
+  def pad_id(self) -> int:
+    """The token at padding."""
+    return self.stops[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+
+  def spec(self) -> decoder.Params:
+    """As of `rl.policy.Policy`."""
+    return decoder.spec(self.config)
+
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> TextPrompt:
+    """As of `rl.policy.Policy`. Special tokens in what users say are read as plain text: they can forge no turn."""
+    if images:
+      raise ValueError(f'a query has {len(images)} images: expected none, since the policy reads only text')
+    texts = [_text(m) for m in messages]
+    encode = TextEncoder(self.tokenizer)
+    if not any(encode.forges(text) for text in texts):
+      return TextPrompt(self._ids(self._render(messages, texts)))
+    marks = [MARK.format(n) for n in range(len(texts))]
+    rest, ids = self._render(messages, marks), []
+    for mark, text in zip(marks, texts):
+      before, _, rest = rest.partition(mark)
+      ids += [*self._ids(before), *encode(text)]
+    return TextPrompt(np.array([*ids, *self._ids(rest)], np.int32))
+
+  def _render(self, messages: Sequence[dict], texts: Sequence[str]) -> str:
+    turns = [{'role': m['role'], 'content': text} for m, text in zip(messages, texts)]
+    return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+  def _ids(self, text: str) -> np.ndarray:
+    return np.array(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
+
+  def response(self, text: str) -> np.ndarray:
+    """As of `rl.policy.Policy`."""
+    return np.append(self._ids(text), np.int32(self.stops[0]))
+
+  def text(self, tokens: Sequence[int]) -> str:
+    """As of `rl.policy.Policy`."""
+    ids = [int(t) for t in tokens]
+    end = next((n for n, t in enumerate(ids) if t in self.stops or t == self.pad_id), len(ids))
+    return self.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+  def requests(self, prompts: Sequence[TextPrompt], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:
+    """As of `rl.policy.Policy`."""
+    options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
+    return [Request(x.tokens.tolist(), seed=int(seed), **options) for x, seed in zip(prompts, seeds, strict=True)]
+
+  def engine(self, weights: decoder.Params, size: EngineSize, home: Mesh | Share) -> Engine:
+    """As of `rl.policy.Policy`."""
+    return Engine(weights, self.config, **dataclasses.asdict(size), mesh=home)
+
+  def slots(self, groups: Sequence[Sequence[Trajectory]], layout: Layout) -> Slots:
+    """As of `rl.policy.Policy`."""
+    return layouts.needs(groups, layout)
+
+  def inputs(
+    self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots
+  ) -> layouts.Shared | layouts.Rows:
+    """As of `rl.policy.Policy`."""
+    if layout == 'rows':
+      return layouts.rows([t for group in groups for t in group], slots, pad_id=self.pad_id)
+    return layouts.shared(groups, slots, pad_id=self.pad_id)
+
+  def log_probs(
+    self,
+    weights: decoder.Params,
+    inputs: layouts.Shared | layouts.Rows,
+    *,
+    temperature: float = 1.0,
+    remat: str = 'none',
+    rules: dict = RULES,
+  ) -> tuple[jax.Array, jax.Array]:
+    """As of `rl.policy.Policy`."""
+    tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
+    embedded = decoder.embed(weights, tokens)
+    options = {'temperature': temperature, 'remat': remat, 'rules': rules}
+    return layouts.log_probs(weights, self.config, inputs, embedded, **options)
+
+  def save(self, path: str | os.PathLike, weights: decoder.Params) -> None:
+    """As of `rl.policy.Policy`."""
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + '.new')
+    decoder.save(draft, self.config, weights)
+    mesh_lib.barrier('weights saved')
+    if jax.process_index() == 0:
+      self.tokenizer.save_pretrained(draft)
+      shutil.rmtree(path, ignore_errors=True)
+      os.replace(draft, path)
+    mesh_lib.barrier('policy saved')
+
+
+def _text(message: dict) -> str:
+  """The text of a turn. Raises ValueError for one with media."""
+  content = message['content']
+  if isinstance(content, str):
+    return content
+  kinds = {part['type'] for part in content} - {'text'}
+  if kinds:
+    raise ValueError(f'a turn has {", ".join(sorted(kinds))}: expected text, since the policy reads nothing else')
+  return ''.join(part['text'] for part in content)
+
+
+def tiny(seed: int, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
+  """(policy over bytes, random float32 weights on the mesh `place`)."""
+  tokenizer = byte_tokenizer([BLANK, START, END], eos=END, pad=BLANK)
+  tokenizer.chat_template = CHAT_TEMPLATE
+  return from_scratch(tokenizer, seed, place)
+
+
+def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
+  """(policy over a tokenizer of at most 300 tokens, random float32 weights on the mesh `place`)."""
+  config = decoder.CONFIGS['tiny']
+  make = functools.partial(decoder.init, config=config)
+  weights = jax.jit(make, out_shardings=mesh_lib.shardings(decoder.spec(config), place))(jax.random.key(seed))
+  return TextPolicy(config, tokenizer, (tokenizer.eos_token_id,)), weights
+
+
+def load(path: str | os.PathLike, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
+  """(policy, float32 weights on the mesh `place`) of a checkpoint folder.
+
+  Responses end at the tokenizer's end token, and at those of generation_config.json. Raises ValueError without a chat
+  template or an end token, and errors as `core.decoder.load`.
+  """
+  path = pathlib.Path(path)
+  tokenizer = load_tokenizer(path)
+  generation = path / 'generation_config.json'
+  ends = read_json(generation).get('eos_token_id', []) if generation.exists() else []
+  own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+  stops = tuple(dict.fromkeys([*own, *(ends if isinstance(ends, list) else [ends])]))
+  if not stops or tokenizer.chat_template is None:
+    raise ValueError(
+      f'{path}: the tokenizer has {len(stops)} end tokens and '
+      f'{"no" if tokenizer.chat_template is None else "a"} chat template; expected both'
+    )
+  config, weights = decoder.load(path, mesh=place, dtype='float32')
+  return TextPolicy(config, tokenizer, stops), weights

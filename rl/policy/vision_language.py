@@ -1,0 +1,145 @@
+"""InternVL as a policy: prompts with images. The one module of `rl` that knows this model.
+
+B groups   P prompt slots   n tiles a prompt   S pixels a side
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+import internvl
+from core import mesh as mesh_lib
+from core.engine import Engine, EngineSize, Request
+from core.mesh import RULES, Mesh, Share
+from internvl import Processor
+from internvl.inputs.processor import Inputs
+from internvl.inputs.processor_config import ProcessorConfig
+from internvl.training.export import export
+from rl.policy import layouts
+from rl.policy.base import Draw, Trajectory
+from rl.policy.layouts import Layout, Slots
+
+MODEL_TYPES = ('internvl_chat', 'internvl')  # of config.json
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VisionLanguagePolicy:
+  """An InternVL model and its processor. file_layout: the tensor names that `save` writes, 'A' or 'B'."""
+
+  config: internvl.Config
+  processor: Processor
+  file_layout: str = 'B'
+
+  stops = property(lambda self: (self.processor.stop_id,))
+  max_length = property(lambda self: self.config.language.max_length)
+
+  def spec(self) -> internvl.Params:
+    """As of `rl.policy.Policy`."""
+    return internvl.spec(self.config)
+
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), **options: Any) -> Inputs:
+    """As of `rl.policy.Policy`; options as in `internvl.Processor`."""
+    return self.processor(messages, images, **options)
+
+  def response(self, text: str) -> np.ndarray:
+    """As of `rl.policy.Policy`."""
+    ids = self.processor.tokenizer.encode(text, add_special_tokens=False)
+    return np.array([*ids, self.processor.stop_id], np.int32)
+
+  def text(self, tokens: Sequence[int]) -> str:
+    """As of `rl.policy.Policy`."""
+    return self.processor.answer(tokens)
+
+  def requests(self, prompts: Sequence[Inputs], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:
+    """As of `rl.policy.Policy`."""
+    options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
+    media = [[x.pixels] if (x.tokens == self.config.image_token).any() else [] for x in prompts]
+    return [
+      Request(x.tokens.tolist(), seed=int(seed), images=images, **options)
+      for x, seed, images in zip(prompts, seeds, media, strict=True)
+    ]
+
+  def engine(self, weights: internvl.Params, size: EngineSize, home: Mesh | Share) -> Engine:
+    """As of `rl.policy.Policy`."""
+    return Engine(weights, self.config, **dataclasses.asdict(size), mesh=home)
+
+  def slots(self, groups: Sequence[Sequence[Trajectory]], layout: Layout) -> Slots:
+    """As of `rl.policy.Policy`."""
+    most = max((len(t.prompt.pixels) for group in groups for t in group), default=0)
+    return layouts.needs(groups, layout)._replace(tiles=most)
+
+  def inputs(
+    self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots
+  ) -> layouts.Shared | layouts.Rows:
+    """As of `rl.policy.Policy`."""
+    pad_id = self.processor.pad_id
+    if layout == 'rows':
+      every = [t for group in groups for t in group]
+      inputs, tiled = layouts.rows(every, slots, pad_id=pad_id), [t.prompt.pixels for t in every]
+    else:
+      inputs, tiled = layouts.shared(groups, slots, pad_id=pad_id), [group[0].prompt.pixels for group in groups]
+    return inputs.replace(pixels=self._pixels(tiled, slots.tiles))
+
+  def _pixels(self, tiled: Sequence[np.ndarray], tiles: int) -> np.ndarray:
+    side = self.config.vision.image_size
+    pixels = np.zeros((len(tiled), tiles, side, side, 3), np.float32)
+    for row, x in enumerate(tiled):
+      if len(x) > tiles:
+        raise ValueError(f'a prompt has {len(x)} image tiles; expected at most {tiles}')
+      pixels[row, : len(x)] = x
+    return pixels
+
+  def log_probs(
+    self,
+    weights: internvl.Params,
+    inputs: layouts.Shared | layouts.Rows,
+    *,
+    temperature: float = 1.0,
+    remat: str = 'none',
+    rules: dict = RULES,
+  ) -> tuple[jax.Array, jax.Array]:
+    """As of `rl.policy.Policy`."""
+    tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
+    images = None
+    if inputs.pixels.shape[1]:
+      pixels = inputs.pixels.astype(weights.language.embed.dtype)
+      images, _ = internvl.model.encode(weights, self.config, pixels, remat_policy=remat, rules=rules)
+    embedded = internvl.model.embed(weights, self.config, tokens, images)
+    options = {'temperature': temperature, 'remat': remat, 'rules': rules}
+    return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
+
+  def save(self, path: str | os.PathLike, weights: internvl.Params) -> None:
+    """As of `rl.policy.Policy`."""
+    export(path, self.config, weights, self.processor, layout=self.file_layout)
+
+
+def tiny(seed: int, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
+  """(policy over bytes, random float32 weights on the mesh `place`)."""
+  config = internvl.CONFIGS['tiny']
+  processor = Processor.over_bytes(
+    ProcessorConfig(
+      image_size=config.vision.image_size,
+      tokens_per_tile=config.tokens_per_tile,
+      max_tiles=3,
+      thumbnail=False,
+      template='internvl_hf',
+      system='',
+      max_length=config.language.max_length,
+    )
+  )
+  config = dataclasses.replace(config, image_token=processor.image_id)
+  make = functools.partial(internvl.init, config=config)
+  weights = jax.jit(make, out_shardings=mesh_lib.shardings(internvl.spec(config), place))(jax.random.key(seed))
+  return VisionLanguagePolicy(config, processor), weights
+
+
+def load(path: str | os.PathLike, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
+  """(policy, float32 weights on the mesh `place`) of a checkpoint folder. Errors as those of `internvl.load`."""
+  processor = Processor.load(path)
+  config, weights = internvl.load(path, mesh=place, dtype='float32')
+  return VisionLanguagePolicy(config, processor), weights
