@@ -96,6 +96,7 @@ setup(
     'einops>=0.8',
     'tensorstore>=0.1.76',
     'absl-py>=2.1',
+    'cloudpickle>=3,<4',
     'ml_collections>=1.1',
     'numpy>=2',
     'pillow>=11',

@@ -3,30 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from core.toy import digits, expressions
 from internvl.data.dataset import Rows
+from rl.query import Query
 from rl.rewards import boxed, boxed_and_format, boxed_symbolic, exact_match
-
-
-@dataclasses.dataclass(frozen=True)
-class Query:
-  """messages and images as `internvl.Processor` takes them; `answer` is what the reward compares with.
-
-  solution: a right answer written out, to learn from before reinforcement; by default `answer`.
-  """
-
-  messages: list[dict]
-  images: list[Any]
-  answer: str
-  solution: str = ''
-
-  def __post_init__(self):
-    if not self.solution:
-      object.__setattr__(self, 'solution', self.answer)
 
 
 def digits_query(split: str, seed: int, index: int) -> Query:

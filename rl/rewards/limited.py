@@ -1,63 +1,113 @@
-"""Runs a function that may never return in a process that is killed when it is late."""
+"""Calls of a function that may never return, in a process that is killed when one is late."""
 
 import multiprocessing
-from collections.abc import Callable
-from typing import Any
+import os
+import pickle
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-_CONTEXT = multiprocessing.get_context('spawn')
+import cloudpickle
+
+START_SECONDS = 60
 
 
 class Late(TimeoutError):
   """The call ran past its limit, or its process died."""
 
 
+class Outcome(NamedTuple):
+  """What became of a call: its value, or the reason why there is none."""
+
+  value: Any = None
+  reason: str = ''
+  late: bool = False
+
+
 class Limited:
   """`Limited(function, seconds, memory)(*args)` → its value, from a process that is replaced when killed.
 
-  function: importable by name. memory: bytes of address space the worker may add. An exception of the
-  function is raised again as a RuntimeError; being late, or dead, is `Late`.
+  function: anything that cloudpickle can send, lambdas and functions of a notebook included. seconds: wall-clock limit
+  of a call. memory: bytes of address space the process may add. An exception of the function is raised again as a
+  RuntimeError; a call that is late, or whose process died, raises `Late`.
+  Raises ValueError for a function that cannot be sent.
   """
 
   def __init__(self, function: Callable, seconds: float, memory: int = 1 << 30):
-    self._function, self._seconds, self._memory = function, seconds, memory
+    try:
+      self._function = cloudpickle.dumps(function)
+    except (TypeError, pickle.PicklingError) as error:
+      raise ValueError(f'{function!r} cannot run in another process: {error}') from error
+    self._seconds, self._memory = seconds, memory
     self._process = self._pipe = None
 
   def __call__(self, *args) -> Any:
-    if self._process is None or not self._process.is_alive():
+    (outcome,) = self.each((), [args])
+    if outcome.late:
+      raise Late(outcome.reason)
+    if outcome.reason:
+      raise RuntimeError(outcome.reason)
+    return outcome.value
+
+  def each(self, shared: tuple, calls: Sequence[tuple]) -> list[Outcome]:
+    """The outcome of function(*shared, *call) for each call; one that is late costs itself alone.
+
+    `shared` is sent once for all calls.
+    """
+    outcomes = []
+    while len(outcomes) < len(calls):
+      try:
+        self._send((shared, calls[len(outcomes) :]))
+        while len(outcomes) < len(calls):
+          outcomes.append(self._receive())
+      except Late as error:
+        self.close()
+        outcomes.append(Outcome(reason=str(error), late=True))
+    return outcomes
+
+  def _send(self, message) -> None:
+    if self._process is None or self._process.poll() is not None:
       self._start()
     try:
-      self._pipe.send(args)
+      self._pipe.send_bytes(cloudpickle.dumps(message))
+    except OSError:
+      raise Late('the worker died') from None
+
+  def _receive(self) -> Outcome:
+    try:
       if not self._pipe.poll(self._seconds):
         raise Late(f'not done within {self._seconds:g} s')
       ok, value = self._pipe.recv()
-    except Late:
-      self.close()
-      raise
-    except (EOFError, OSError):
-      self.close()
+    except (EOFError, ConnectionError):
       raise Late('the worker died') from None
-    if not ok:
-      raise RuntimeError(value)
-    return value
+    return Outcome(value) if ok else Outcome(reason=value)
 
   def _start(self) -> None:
-    self._pipe, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=_work, args=(theirs, self._function, self._memory), daemon=True)
-    process.start()
-    self._process = process
+    # Not multiprocessing's spawn: that would run the user's script again, from its top, in every worker.
+    self.close()
+    self._pipe, theirs = multiprocessing.Pipe()
+    command = [sys.executable, '-P', '-m', 'rl.rewards.worker', str(theirs.fileno()), str(self._memory)]
+    path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+    self._process = subprocess.Popen(
+      command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | {'PYTHONPATH': path}
+    )
+    weakref.finalize(self, self._process.kill)
     theirs.close()
     try:
-      started = self._pipe.poll(60) and self._pipe.recv()
+      self._pipe.send_bytes(self._function)
+      started = self._pipe.poll(START_SECONDS) and self._pipe.recv()
     except (EOFError, OSError):
       started = False
     if not started:
-      self.close()
-      raise Late('the worker did not start within 60 s')
+      raise Late(f'the worker did not start within {START_SECONDS} s')
 
   def close(self) -> None:
+    """Ends the process; a later call starts another."""
     if self._process is not None:
       self._process.kill()
-      self._process.join()
+      self._process.wait()
       self._pipe.close()
       self._process = self._pipe = None
 
@@ -66,35 +116,3 @@ class Limited:
 
   def __exit__(self, *exc):
     self.close()
-
-
-def _work(pipe, function: Callable, memory: int) -> None:
-  _warm(function)
-  _limit_memory(memory)
-  pipe.send('ready')
-  while True:
-    try:
-      args = pipe.recv()
-    except EOFError:
-      return
-    try:
-      pipe.send((True, function(*args)))
-    except Exception as error:
-      pipe.send((False, f'{type(error).__name__}: {error}'[:500]))
-
-
-def _warm(function: Callable) -> None:
-  """Imports what the function needs before its clock runs, if its module says how."""
-  import sys
-
-  warm = getattr(sys.modules[function.__module__], 'warm_up', None)
-  if warm:
-    warm()
-
-
-def _limit_memory(extra: int) -> None:
-  import resource
-
-  with open('/proc/self/statm') as f:
-    used = int(f.read().split()[0]) * resource.getpagesize()
-  resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))

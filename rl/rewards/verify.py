@@ -26,6 +26,11 @@ def think_format(answer: str) -> float:
   return float(once and last_box(strip_thoughts(text)) is not None)
 
 
+def answer_and_format(answer: str, reference: str) -> dict[str, float]:
+  """The components of `boxed_and_format`: a right box, and the form."""
+  return {'answer': boxed(answer, reference), 'format': think_format(answer)}
+
+
 def boxed_and_format(answer: str, reference: str) -> float:
   """0.9 for a right box and 0.1 for the form: the reward of InternVL3.5's released reinforcement learning."""
   return 0.9 * boxed(answer, reference) + 0.1 * think_format(answer)
