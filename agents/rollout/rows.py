@@ -76,4 +76,4 @@ def log_probs(
   out = decoder.forward(
     params, config, decoder.embed(params, jnp.asarray(rows.tokens)[:, :-1]), positions=positions, remat_policy=remat
   )
-  return decoder.log_probs(params, config, out.hidden / temperature, jnp.asarray(rows.tokens)[:, 1:])
+  return decoder.log_probs(params, config, out.hidden, jnp.asarray(rows.tokens)[:, 1:], temperature=temperature)

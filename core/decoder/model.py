@@ -305,11 +305,20 @@ def logits(params: Params, config: Config, hidden: jax.Array) -> jax.Array:
   return einsum('btd,dv->btv', hidden, params.head).astype(jnp.float32)
 
 
-def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Array, *, chunk: int = 1024):
-  """(log-probability of `targets`, entropy of the distribution), float32 [B, T].
+def log_probs(
+  params: Params,
+  config: Config,
+  hidden: jax.Array,
+  targets: jax.Array,
+  *,
+  temperature: float = 1.0,
+  chunk: int = 1024,
+):
+  """(log-probability of `targets`, entropy of the distribution), float32 [B, T], of logits over a temperature.
 
-  In `pieces` of time of at most `chunk` tokens, recomputed in the backward pass: the [B, T, V] logits are never held
-  whole. A piece is every so manyth token, so that each stays spread over the devices that share the time.
+  The temperature divides float32 logits, as in the engine: scaling bfloat16 hidden states would round them once more.
+  Time is cut into chunks of at most `chunk` tokens, recomputed in the backward pass, so the [B, T, V] logits are never
+  held whole. Chunks are strided over time, so each chunk stays sharded over the sequence axis.
   """
   if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
     params = params.replace(head=constrain(params.head, (None, 'vocab')))
@@ -317,7 +326,8 @@ def log_probs(params: Params, config: Config, hidden: jax.Array, targets: jax.Ar
   @jax.checkpoint
   def piece(args):
     h, y = args
-    z = constrain(logits(params, config, constrain(h, ('batch', 'time', None))), ('batch', 'time', 'vocab'))
+    z = logits(params, config, constrain(h, ('batch', 'time', None))) / temperature
+    z = constrain(z, ('batch', 'time', 'vocab'))
     norm = jax.nn.logsumexp(z, -1)
     chosen = jnp.take_along_axis(z, y[..., None], -1)[..., 0]
     return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)

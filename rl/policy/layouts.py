@@ -144,7 +144,7 @@ def _shared_log_probs(params, config, inputs: Shared, embedded, *, temperature, 
   x = decoder.embed(params, said)
   rest = decoder.forward(params, config, x, positions=positions, prefix=prompt.cache, **options)
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
-  pair = decoder.log_probs(params, config, hidden / temperature, said)  # the head is linear
+  pair = decoder.log_probs(params, config, hidden, said, temperature=temperature)
   return tuple(x.reshape(b, g, n) for x in pair)
 
 
@@ -152,4 +152,4 @@ def _row_log_probs(params, config, inputs: Rows, embedded, *, temperature, remat
   at = jnp.arange(inputs.tokens.shape[1] - 1)
   positions = jnp.where(at < jnp.asarray(inputs.length)[:, None], at, -1)
   out = decoder.forward(params, config, embedded, positions=positions, remat_policy=remat, rules=rules)
-  return decoder.log_probs(params, config, out.hidden / temperature, jnp.asarray(inputs.tokens)[:, 1:])
+  return decoder.log_probs(params, config, out.hidden, jnp.asarray(inputs.tokens)[:, 1:], temperature=temperature)

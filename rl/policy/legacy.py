@@ -102,7 +102,7 @@ def log_probs(
     remat_policy=remat,
   )
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
-  pair = decoder.log_probs(language, config.language, hidden / temperature, said)  # the head is linear
+  pair = decoder.log_probs(language, config.language, hidden, said, temperature=temperature)
   return tuple(x.reshape(b, g, n) for x in pair)
 
 

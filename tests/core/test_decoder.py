@@ -166,6 +166,18 @@ def test_remat_policies_are_equal():
     loss(weights, config, remat_policy='everything')
 
 
+@pytest.mark.parametrize('temperature', [0.6, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize('chunk', [5, 1024])
+def test_a_temperature_divides_float32_logits(case, temperature, chunk):
+  config, weights, _ = case
+  weights = params.cast(weights, 'bfloat16')
+  hidden = jax.random.normal(jax.random.key(0), (*TOKENS.shape, config.width), jnp.bfloat16)
+  scaled = np.asarray(decoder.logits(weights, config, hidden)) / np.float32(temperature)
+  want = np.take_along_axis(np.asarray(jax.nn.log_softmax(scaled)), TOKENS[..., None], -1)[..., 0]
+  got, _ = decoder.log_probs(weights, config, hidden, TOKENS, temperature=temperature, chunk=chunk)
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
 def test_log_probs_in_chunks_equal_whole(case):
   config, weights, want = case
   hidden = jax.jit(lambda w: decoder.forward(w, config, decoder.embed(w, TOKENS)).hidden)(weights)
