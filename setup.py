@@ -4,6 +4,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+ROOT = pathlib.Path(__file__).parent
 PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
 
 # What the isolated Python needs: system call numbers; for other hosts a server and a client.
@@ -17,7 +18,6 @@ SANDBOX = [
 # What the benchmarks need beyond the core: scorers, model clients, reports.
 BENCH = [
   'httpx>=0.27,<1',
-  'jinja2>=3.1,<4',
   'jiwer>=4,<5',
   'math-verify>=0.8,<1',
   'mpmath>=1.3,<2',
@@ -31,7 +31,6 @@ BENCH = [
 AGENTS = [
   'beautifulsoup4>=4.12,<5',
   'httpx>=0.27,<1',
-  'jinja2>=3.1,<4',
   'markdownify>=1.1,<2',
   'mcp>=2.3,<3',
   'openpyxl>=3.1,<4',
@@ -76,7 +75,7 @@ setup(
   name='espalier-jax',
   version='0.1.0',
   description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
-  long_description=pathlib.Path('README.md').read_text(encoding='utf-8'),
+  long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   license_files=['LICENSE'],
@@ -97,12 +96,13 @@ setup(
     'tensorstore>=0.1.76',
     'absl-py>=2.1',
     'cloudpickle>=3,<4',
-    'ml_collections>=1.1',
     'numpy>=2',
     'pillow>=11',
     'tensorboardX>=2.6',
     'tqdm>=4.66',
+    'jinja2>=3.1,<4',
     'matplotlib>=3.9',
+    'markupsafe>=2.1,<4',
     'scikit-learn>=1.5',
     'pyarrow>=17',
     'array_record>=0.8',

@@ -4,7 +4,7 @@ import base64
 import json
 import pathlib
 
-from core.report.html import page
+from core.report.pages import page
 from core.training.record import replace
 from rl.report import curve
 

@@ -1,8 +1,8 @@
 """InternVL3.5: a vision-language model (arXiv 2508.18265)."""
 
-from internvl.chat import chat, for_decoding
 from internvl.checkpoint import load, save
 from internvl.configs import CONFIGS
+from internvl.conversation import chat, for_decoding
 from internvl.inputs.processor import Inputs, Processor
 from internvl.model import Config, Output, Params, apply, init, spec
 

@@ -28,8 +28,8 @@ from core.training import steps
 from core.training.run import Run, loop
 from internvl import chat as answer
 from internvl import checkpoint, model
-from internvl.chat import for_decoding
 from internvl.configs import CONFIGS as SIZES
+from internvl.conversation import for_decoding
 from internvl.data import mixture, packing
 from internvl.data.dataset import Examples, Rows
 from internvl.inputs.processor import Processor

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from agents.planner.episode import Episode, Event
 from agents.toolbox import shortened
-from core.report.html import page
+from core.report.pages import page
 from core.training.record import replace
 
 LINE = 160  # characters of a line on the terminal

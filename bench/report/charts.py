@@ -1,25 +1,11 @@
-"""Charts as PNG files."""
+"""Charts of a benchmark: curves over samples, bars of groups."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from core.report.charts import curve, figure, plain, save
+
 _SAMPLING = {'pass': 'pass@k', 'maj': 'maj@k', 'best': 'best-of-k'}
-
-
-def figure(width: float, height: float, *, polar: bool = False):
-  """A figure of that size in inches and its only axis, without a display."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  fig = Figure(figsize=(width, height), layout='constrained')
-  FigureCanvasAgg(fig)
-  return fig, fig.add_subplot(projection='polar' if polar else None)
-
-
-def save(fig, path: Path) -> str:
-  """Writes the figure; the file's name. No time stamp goes in, so equal charts are equal files."""
-  fig.savefig(path, dpi=120, bbox_inches='tight', metadata={'Software': None})
-  return path.name
 
 
 def sampling_curves(report: Mapping, folder: str) -> list[str]:
@@ -34,10 +20,8 @@ def sampling_curves(report: Mapping, folder: str) -> list[str]:
   fig, axis = figure(6.5, 4.2)
   for kind, points in curves.items():
     ks = [k for k, _ in points]
-    (line,) = axis.plot(ks, [100 * e['value'] for _, e in points], marker='o', label=_SAMPLING[kind])
-    axis.fill_between(
-      ks, [100 * e['low'] for _, e in points], [100 * e['high'] for _, e in points], color=line.get_color(), alpha=0.15
-    )
+    mean, low, high = ([100 * e[key] for _, e in points] for key in ('value', 'low', 'high'))
+    curve(axis, ks, mean, low=low, high=high, marker='o', label=_SAMPLING[kind])
   axis.set_xscale('log', base=2)
   ks = sorted({k for points in curves.values() for k, _ in points})
   axis.set_xticks(ks, [str(k) for k in ks])
@@ -46,7 +30,7 @@ def sampling_curves(report: Mapping, folder: str) -> list[str]:
   axis.set_ylim(0, 100)
   axis.grid(alpha=0.3)
   axis.legend()
-  axis.set_title(f'{report["task"]}: {report["model"]}')
+  axis.set_title(plain(f'{report["task"]}: {report["model"]}'))
   return [save(fig, Path(folder) / 'curves.png')]
 
 
@@ -59,10 +43,9 @@ def group_bars(title: str, groups: Mapping[str, Mapping], scale: float, path: Pa
   low = [max(0.0, v - scale * e['low']) for v, (_, e) in zip(values, rows)]
   high = [max(0.0, scale * e['high'] - v) for v, (_, e) in zip(values, rows)]
   axis.barh(places, values, xerr=[low, high], ecolor='0.3', capsize=2)
-  # A dollar sign would start a formula, and names come from files.
-  axis.set_yticks(places, [f'{name[:40]} ({e["problems"]})'.replace('$', r'\$') for name, e in rows])
+  axis.set_yticks(places, [plain(f'{name[:40]} ({e["problems"]})') for name, e in rows])
   axis.set_ylim(-0.7, len(rows) - 0.3)
   axis.set_xlim(left=0, right=max(100.0, *values, *(scale * e['high'] for _, e in rows)))
-  axis.set_title(title.replace('$', r'\$'))
+  axis.set_title(plain(title))
   axis.grid(axis='x', alpha=0.3)
   return save(fig, path)

@@ -8,22 +8,18 @@ from pathlib import Path
 from bench.harness.store import write_text
 from bench.harness.task import Item, Task
 from bench.report import charts
-from core.report.html import page
+from core.report.pages import chart, page, table
 
 MOST_ITEMS = 1_000
 MOST_CHARS = 4_000
 
 _BODY = """\
 <p>{{ headline }}</p>
-{% for name in charts %}<p><img src="{{ name }}" alt="{{ name }}"></p>{% endfor %}
+{% for picture in charts %}{{ picture }}{% endfor %}
 {% if gallery %}<p><a href="{{ gallery }}">Images and verdicts</a></p>{% endif %}
-{% for table in tables %}
-<h2>{{ table.title }}</h2>
-<table>
-<tr>{% for cell in table.head %}<th class="{{ 'n' if not loop.first }}">{{ cell }}</th>{% endfor %}</tr>
-{% for row in table.rows %}
-<tr>{% for cell in row %}<td class="{{ 'n' if not loop.first }}">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
-</table>
+{% for title, table in tables %}
+<h2>{{ title }}</h2>
+{{ table }}
 {% endfor %}
 <h2>Answers</h2>
 <p>{{ shown|length }} of {{ total }} examples; long texts are cut here, whole in results.jsonl.</p>
@@ -61,9 +57,9 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
       title,
       _BODY,
       headline=_headline(report),
-      charts=drawn,
+      charts=[chart(name, name) for name in drawn],
       gallery=gallery,
-      tables=tables,
+      tables=[(t['title'], table(t['head'], t['rows'], text=t.get('text', (0,)))) for t in tables],
       shown=shown,
       total=len(items),
     ),
@@ -160,7 +156,8 @@ def _tables(report: Mapping) -> list[dict]:
     'resamples': report['bootstrap']['resamples'],
     'seconds': report['seconds'],
   }
-  tables.append({'title': 'Settings', 'head': ['setting', 'value'], 'rows': [[k, str(v)] for k, v in settings.items()]})
+  rows = [[k, str(v)] for k, v in settings.items()]
+  tables.append({'title': 'Settings', 'head': ['setting', 'value'], 'rows': rows, 'text': (0, 1)})
   return tables
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.report.charts import figure, save
 from bench.unigenbench.taxonomy import PRIMARIES, TEST_POINTS
+from core.report.charts import figure, save
 
 
 def draw(report: Mapping, folder: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.harness.store import write_text
 from bench.harness.task import Item
-from core.report.html import page
+from core.report.pages import page
 
 SIDE = 256
 

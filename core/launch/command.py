@@ -1,55 +1,60 @@
-"""A command with plain flags, as users meet it: help, one line for what is wrong, an exit status."""
+"""Programs with plain flags: a dataclass of options, `--name=value`, one line for whatever is wrong.
 
-import sys
+@dataclasses.dataclass(frozen=True)
+class Options:
+  model: str | None = field(None, 'folder of a checkpoint')
+
+  def __post_init__(self):
+    if not self.model:
+      raise ValueError('--model=FOLDER is needed')
+
+def work(options) -> int: ...
+
+if __name__ == '__main__':
+  sys.exit(command.run(sys.argv, __doc__, Options, work))
+"""
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
 
+from core.launch import options as options_lib
+from core.launch import origin, usage
+from core.launch.errors import UsageError, exit_status, one_line
+from core.launch.fields import leaves
 
-def usage(doc: str, values: flags.FlagValues) -> str:
-  """The text of --help: the program's own, then its flags."""
-  lines = [doc.strip(), '', 'Flags:']
-  for name in values:
-    flag = values[name]
-    default = '' if flag.default in (None, '', []) or flag.boolean else f' (default {flag.default})'
-    lines.append(f'  --{name}: {" ".join(flag.help.split())}{default}')
-  return '\n'.join(lines)
+
+def parse(argv: Sequence[str], options: type) -> Any:
+  """The options that `argv` (program name first) asks for. Raises UsageError in one line."""
+  values = flags.FlagValues()
+  options_lib.define(values, options)
+  rest = options_lib.parse(values, list(argv))
+  if rest and not any(leaf.positional for leaf in leaves(options)):
+    raise UsageError(f'{rest[0]!r}: expected only flags')
+  try:
+    return options_lib.read(values, options, rest=tuple(rest))
+  except ValueError as error:
+    raise UsageError(f'{one_line(error)}; see --help') from error
 
 
 def run(
   argv: Sequence[str],
   doc: str,
+  options: type,
+  work: Callable[[Any], int | None],
   *,
-  define: Callable[[flags.FlagValues], None],
-  check: Callable[[flags.FlagValues, list[str]], Any],
-  work: Callable[[flags.FlagValues, Any], int],
-  mendable: tuple[type[Exception], ...] = (ValueError, OSError),
+  errors: Sequence[type[Exception]] = (),
+  interrupted: str = '',
 ) -> int:
-  """Defines, reads and checks the flags, then works; the exit status.
+  """Parses the command line, works, and returns the exit status as `errors.exit_status` gives it; 0 for --help."""
 
-  define(values) adds the flags, --help among them. check(values, rest) raises flags.Error for what cannot be, which is
-  status 2, and returns what `work(values, checked)` takes besides. Errors that a user can mend are one line and status
-  1, as is a package that is not installed; an interrupt is 130.
-  """
-  values = flags.FlagValues()
-  define(values)
-  try:
-    rest = values(list(argv))[1:]
-    if values.help:
-      print(usage(doc, values))
+  def parse_and_work() -> int | None:
+    if options_lib.wants_help(argv[1:]):
+      print(usage.page(doc, ('Flags:', usage.field_lines(options, prefix='--'))))
       return 0
-    checked = check(values, rest)
-  except flags.Error as error:
-    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
-    return 2
-  try:
-    return work(values, checked)
-  except ModuleNotFoundError as error:
-    print(f'error: {error.name} is not installed; one of the extras of espalier-jax brings it', file=sys.stderr)
-    return 1
-  except mendable as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
+    parsed = parse(argv, options)
+    origin.check()
+    return work(parsed)
+
+  return exit_status(parse_and_work, errors=errors, interrupted=interrupted)

@@ -1,10 +1,10 @@
-"""Compiles a program's step ahead of time for a TPU topology: does it fit, what does it cost, what binds.
+"""Compiles a program's step ahead of time for a TPU topology: does it fit, what does it cost, what bounds it.
 
   python -m core.plan --program=internvl.train --config=8b_sft --topology=v5p:4x8x8 [--model=2] [--batch=256]
 
-Needs no TPU, only the compiler: pip install 'espalier-jax[plan]'. The mesh is the config's; --data, --expert, --seq
-and --model override its axes, --batch and --config.<field>=<value> its other fields. --json writes all figures.
-Exits 0 when a plan was made, whether or not the step fits, and 2 on bad usage.
+Needs no TPU, only the compiler: pip install -e '.[plan]'. The mesh is the config's; --data, --expert, --seq and --model
+override its axes, --batch and --config.<field>=<value> its other fields. Exits 0 when a plan was made, whether or not
+the step fits, and 2 on bad usage. With --program, --help also lists the fields of that program's config.
 """
 
 import dataclasses
@@ -13,23 +13,26 @@ import json
 import pathlib
 import sys
 
-from absl import flags
-
-from core.launch import job as launch
+from core.launch import errors, job, origin, usage
+from core.launch import options as options_lib
+from core.launch.fields import field
 from core.plan import chips
 
 AXES = ('data', 'expert', 'seq', 'model')
 
 
-def _flags() -> flags.FlagValues:
-  values = flags.FlagValues()
-  flags.DEFINE_string('program', None, 'module with CONFIGS and plan_step', flag_values=values)
-  flags.DEFINE_string('topology', None, '<generation>:<shape>, such as v5p:4x8x8', flag_values=values)
-  flags.DEFINE_string('json', None, 'file for all figures', flag_values=values)
-  flags.DEFINE_integer('batch', None, 'rows a step (the field `batch` of the config)', flag_values=values)
-  for axis in AXES:
-    flags.DEFINE_integer(axis, None, f'size of the mesh axis {axis}', flag_values=values)
-  return values
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The flags besides --config."""
+
+  program: str | None = field(None, 'module with CONFIGS and plan_step, such as internvl.train')
+  topology: str | None = field(None, '<generation>:<shape>, such as v5p:4x8x8')
+  json: str | None = field(None, 'file for all figures')
+  batch: int | None = field(None, 'rows of a step (the field `batch` of the config)', low=1)
+  data: int | None = field(None, 'size of the mesh axis data', low=1)
+  expert: int | None = field(None, 'size of the mesh axis expert', low=1)
+  seq: int | None = field(None, 'size of the mesh axis seq', low=1)
+  model: int | None = field(None, 'size of the mesh axis model', low=1)
 
 
 def load(name: str):
@@ -48,11 +51,10 @@ def load(name: str):
 
 def _required(argv: list[str], name: str, example: str) -> str:
   """The value of a flag that must be known before the others can be read."""
-  for i, arg in enumerate(argv):
-    flag, found, value = arg.lstrip('-').partition('=')
-    if arg.startswith('-') and flag == name and (found or argv[i + 1 :]):
-      return value if found else argv[i + 1]
-  raise chips.PlanError(f'--{name} is missing; for example --{name}={example}')
+  value = options_lib.given(argv, name)
+  if value is None:
+    raise chips.PlanError(f'--{name} is missing; for example --{name}={example}')
+  return value
 
 
 def plan(argv: list[str]):
@@ -61,11 +63,8 @@ def plan(argv: list[str]):
   chip, _ = chips.parse(topology)
   name = _required(argv, 'config', '8b_sft')
   program = load(_required(argv, 'program', 'internvl.train'))
-  values = _flags()
-  config, rest = launch.parse(program.CONFIGS, next(iter(program.CONFIGS)), argv, values)
-  if rest[1:]:
-    raise chips.PlanError(f'{rest[1]!r}: expected only flags')
-  config = _override(config, values)
+  parsed = job.parse(program.CONFIGS, name, argv, options=Options)
+  config = _override(parsed.config, parsed.options)
   devices = chips.devices(topology)
   from core import mesh as mesh_lib
   from core.plan import aot, report
@@ -74,20 +73,18 @@ def plan(argv: list[str]):
   step = program.plan_step(config, mesh)
   mesh = step.mesh or mesh
   title = f'{program.__name__} {name} on {topology}: {_describe(config)}'
-  return report.make(title, step, mesh, chip, aot.compile_step(step, mesh)), values.json
+  return report.make(title, step, mesh, chip, aot.compile_step(step, mesh)), parsed.options.json
 
 
-def _override(config, values):
+def _override(config, options: Options):
   """The config with the axes and the batch that flags set."""
-  axes = {axis: values[axis].value for axis in AXES if values[axis].value is not None}
-  if any(n < 1 for n in axes.values()):
-    raise chips.PlanError(f'mesh axes {axes}: expected sizes of 1 or more')
+  axes = {axis: getattr(options, axis) for axis in AXES if getattr(options, axis) is not None}
   config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, **axes))
-  if values.batch is None:
+  if options.batch is None:
     return config
   if not hasattr(config, 'batch'):
-    raise chips.PlanError(f'--batch={values.batch}: this config has no field batch')
-  return dataclasses.replace(config, batch=values.batch)
+    raise chips.PlanError(f'--batch={options.batch}: this config has no field batch')
+  return dataclasses.replace(config, batch=options.batch)
 
 
 def _describe(config) -> str:
@@ -95,22 +92,37 @@ def _describe(config) -> str:
   return ', '.join(f'{name} {value}' for name, value in plain if not dataclasses.is_dataclass(value))
 
 
-def main(argv: list[str]) -> int:
-  """Prints the plan; the exit status."""
-  if {'--help', '-h', '-help', '--helpfull', '--helpshort'} & set(argv):
-    print(__doc__)
-    return 0
+def _help(argv: list[str]) -> str:
+  """The text of --help, with the fields of the program's config if one is named."""
+  program = options_lib.given(argv, 'program')
+  if program is None:
+    config = '  --config: a config of the program'
+    return usage.page(__doc__, ('Flags:', [config, *usage.field_lines(Options, prefix='--')]))
+  configs = load(program).CONFIGS
+  asked = options_lib.given(argv, 'config')
+  return job.help_text(__doc__, configs, asked if asked in configs else next(iter(configs)), options=Options)
+
+
+def _run(argv: list[str]) -> None:
+  """Prints the help or the plan. Raises UsageError for anything wrong with the command line or the plan."""
   from core.plan import report
 
+  origin.check()
   try:
+    if options_lib.wants_help(argv[1:]):
+      print(_help(argv))
+      return
     made, path = plan(argv)
-  except ValueError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
+  except ValueError as error:  # whatever stops a plan is something that the flags ask for
+    raise errors.UsageError(str(error)) from error
   print(report.text(made))
   if path:
     pathlib.Path(path).write_text(json.dumps(made.as_json(), indent=2) + '\n')
-  return 0
+
+
+def main(argv: list[str]) -> int:
+  """Prints the plan; the exit status."""
+  return errors.exit_status(lambda: _run(argv))
 
 
 if __name__ == '__main__':

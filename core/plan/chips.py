@@ -68,7 +68,7 @@ def devices(topology: str) -> list:
   """The devices of a topology, to compile for. Raises PlanError when libtpu is absent or refuses the shape."""
   parse(topology)
   if importlib.util.find_spec('libtpu') is None:
-    raise PlanError("compiling for a TPU needs libtpu, which is not installed: pip install 'espalier-jax[plan]'")
+    raise PlanError("compiling for a TPU needs libtpu, which is not installed: pip install -e '.[plan]'")
   prepare()
   from jax.errors import JaxRuntimeError
   from jax.experimental import topologies

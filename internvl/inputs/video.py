@@ -87,7 +87,7 @@ def load_frames(source, n: int, pick=uniform) -> list[Image.Image]:
   Args:
     source: a list of images (anything `load_image` takes), a folder of image files (ordered by the numbers in
       their names), an animated image that Pillow reads (GIF, WebP, APNG, multi-page TIFF), or a container
-      format, which needs the `av` package (`pip install espalier-jax[video]`).
+      format, which needs the `av` package (`pip install -e '.[video]'`).
     n: how many frames.
     pick: (frames, n) -> indices, one of the rules above.
 
@@ -136,9 +136,8 @@ def _container(name: str, n: int, pick) -> list[Image.Image]:
   try:
     import av
   except ImportError as error:
-    raise ImportError(
-      f'{name}: reading this video format needs the av package: pip install "espalier-jax[video]"'
-    ) from error
+    message = f"{name}: reading this video format needs the av package: pip install -e '.[video]'"
+    raise ModuleNotFoundError(message, name='av') from error
   try:
     with av.open(name) as container:
       total = sum(1 for _ in container.decode(video=0))  # headers may lie about the count, so count

@@ -211,7 +211,10 @@ def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(m
     (('--topology=v5p:4x8x8', '--config=8b_gsop', '--program=rl.train'), "did you mean '8b_gspo'"),
     (('--topology=v5p:4x8x8', '--config=8b_gspo', '--program=rl.train', '--config.model=9B'), "model='9B'"),
     (('--topology=v5p:4x8x8', '--config=digits', '--program=rl.train'), 'prompt_length=0, tiles=0'),
-    (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'), 'sizes of 1 or more'),
+    (
+      ('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--model=0'),
+      '--model=0: expected 1',
+    ),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.train', '--modle=2'), "flag 'modle'"),
   ],
 )
@@ -224,7 +227,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(flags, says, capsys):
 def test_without_libtpu_the_extra_is_named(monkeypatch):
   find = importlib.util.find_spec
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'libtpu' else find(name))
-  with pytest.raises(PlanError, match=r"pip install 'espalier-jax\[plan\]'"):
+  with pytest.raises(PlanError, match=r"pip install -e '\.\[plan\]'"):
     chips.devices('v5p:4x8x8')
 
 

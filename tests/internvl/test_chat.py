@@ -3,7 +3,9 @@
 import functools
 import io
 import pathlib
+import runpy
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from PIL import Image
 
 import internvl
 from internvl import chat as answer
-from internvl.chat import __main__ as program
-from internvl.chat import _embed, generate, pieces
+from internvl.conversation import _embed, generate, pieces
 from tests.internvl.tiny import IMAGES, model, processor
 
+PROGRAM = runpy.run_path(str(pathlib.Path(internvl.__file__).with_name('chat.py')), run_name='chat_program')
 HI = [{'role': 'user', 'content': 'hi'}]
 LOOK = [{'role': 'user', 'content': '<image>\nWhat is it?'}]
 TWICE = [*LOOK, {'role': 'assistant', 'content': 'a digit'}, {'role': 'user', 'content': 'And <image>, then?'}]
@@ -127,7 +129,7 @@ def folder(tmp_path_factory):
 
 
 def say(capsys, *flags) -> tuple[int, str, str]:
-  status = program.main(['chat', *flags])
+  status = PROGRAM['main'](['chat', *flags])
   wrote = capsys.readouterr()
   return status, wrote.out, wrote.err
 
@@ -189,7 +191,10 @@ def test_errors_are_one_line_and_a_status(folder, capsys, tmp_path):
     assert (got, out) == (status, '') and err.startswith('error: ') and err.count('\n') == 1 and why in err, err
 
 
-def test_the_name_is_the_function_and_the_program(capsys):
-  assert callable(internvl.chat) and internvl.chat is answer
+def test_the_name_is_the_function_also_after_its_command_line_is_imported(capsys):
+  sys.modules.pop('internvl.chat', None)
+  import internvl.chat
+
+  assert internvl.chat is answer and sys.modules['internvl.chat'] is answer
   status, out, _ = say(capsys, '--help')
-  assert status == 0 and '--max_new_tokens' in out and pathlib.Path(program.__file__).name == '__main__.py'
+  assert status == 0 and '--max_new_tokens' in out

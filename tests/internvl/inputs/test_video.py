@@ -149,7 +149,7 @@ def test_missing_library_and_unusable_files_are_named(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'broken\.mp4: not a readable video'):
     video.load_frames(path, 4)
   monkeypatch.setitem(sys.modules, 'av', None)
-  with pytest.raises(ImportError, match=r'broken\.mp4.*espalier-jax\[video\]'):
+  with pytest.raises(ModuleNotFoundError, match=r"broken\.mp4.*pip install -e '\.\[video\]'"):
     video.load_frames(path, 4)
   with pytest.raises(FileNotFoundError, match='nowhere'):
     video.load_frames(tmp_path / 'nowhere.mp4', 4)

@@ -1,0 +1,40 @@
+"""Which extra of the project installs a package: one table, which a test compares with setup.py."""
+
+# Module → the extras that bring it, the usual one first.
+MODULES = {
+  'av': ('video',),
+  'bs4': ('agents',),
+  'docx': ('agents',),
+  'httpx': ('agents', 'bench', 'sandbox', 'ray'),
+  'jiwer': ('bench',),
+  'latex2sympy2_extended': ('compat',),
+  'markdownify': ('agents',),
+  'math_verify': ('bench', 'rl'),
+  'mcp': ('agents',),
+  'mpmath': ('bench',),
+  'openpyxl': ('agents',),
+  'pptx': ('agents',),
+  'pypdf': ('agents',),
+  'rapidfuzz': ('bench',),
+  'ray': ('ray',),
+  'starlette': ('agents', 'sandbox', 'ray'),
+  'sympy': ('bench',),
+  'system_calls': ('agents', 'sandbox', 'ray'),
+  'torch': ('parity',),
+  'uvicorn': ('agents', 'sandbox', 'ray'),
+  'whisper_normalizer': ('bench',),
+}
+
+
+def extra(module: str, program: str = '') -> str | None:
+  """The extra that brings a module: the one named like the program's package if it does, else the usual one."""
+  known = MODULES.get(module.split('.')[0], ())
+  package = program.split('.')[0]
+  return package if package in known else next(iter(known), None)
+
+
+def advice(module: str, program: str = '') -> str:
+  """What to say when a module is not installed."""
+  name = extra(module, program)
+  source = f"'.[{name}]'" if name else '.'
+  return f'{module} is not installed; in the clone of Espalier run: pip install -e {source}'

@@ -1,0 +1,76 @@
+"""Chats with an InternVL checkpoint about images and videos.
+
+    python -m internvl.chat --model=FOLDER --image=a.png --prompt='What is this?'
+    python -m internvl.chat --model=FOLDER --image=a.png            # a conversation, one line a turn
+    echo 'What is this?' | python -m internvl.chat --model=FOLDER --image=a.png
+
+FOLDER is a checkpoint as published (either layout), or the workdir of a finished training run.
+In a conversation, /image PATH and /video PATH add to the next turn, and /new starts a new one.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from core.launch import command
+from core.launch.fields import field
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  """Devices of the model."""
+
+  data: int = field(1, 'devices to spread weights over', low=1)
+  expert: int = field(1, 'devices to spread experts over', low=1)
+  model: int = field(1, 'devices to split matrices over', low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  model: str | None = field(None, 'folder of a checkpoint, or workdir of a training run')
+  image: tuple[str, ...] = field((), 'image file', repeated=True)
+  video: tuple[str, ...] = field((), 'video file or folder of frames', repeated=True)
+  prompt: str | None = field(
+    None,
+    'the question; <image> and <video> in it mark where media go. Without it, lines are read '
+    'from the terminal or standard input',
+  )
+  system: str | None = field(None, "system text, instead of the checkpoint's own; '' for none")
+  thinking: bool = field(False, 'reason before answering; use it with --temperature=0.6')
+  max_new_tokens: int = field(512, 'longest answer, in tokens', low=1)
+  temperature: float = field(0.0, '0 takes the likeliest token each time', low=0)
+  top_p: float = field(1.0, 'sample among the likeliest tokens of this total probability', high=1)
+  seed: int = field(0, 'of sampling')
+  dtype: Literal['bfloat16', 'float32'] | None = field(
+    None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
+  )
+  int8: bool = field(False, "the language model's matrices in 8 bits: half the memory of bfloat16")
+  mesh: Mesh = field(Mesh(), 'axes of the devices')
+
+  def __post_init__(self):
+    if not self.model:
+      raise ValueError('--model=FOLDER is needed')
+    if self.top_p <= 0:
+      raise ValueError(f'--top_p={self.top_p:g}: expected a number above 0')
+    if self.thinking and self.system is not None:
+      raise ValueError('--thinking brings its own system text: give either it or --system')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status: 0, 1 for an error or 2 for bad flags."""
+  from internvl import terminal
+
+  return command.run(argv, __doc__, Options, terminal.talk)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
+elif __name__ == 'internvl.chat':
+  # `internvl.chat` is promised to be the function. Importing this module binds its name in the package to what
+  # sys.modules holds afterwards, so the function is left there in the module's place.
+  from internvl.conversation import chat
+
+  sys.modules[__name__] = chat

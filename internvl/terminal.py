@@ -1,0 +1,152 @@
+"""A conversation on the terminal, or over lines of standard input: what `python -m internvl.chat` runs."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import sys
+
+
+def folder(path: str) -> pathlib.Path:
+  """The checkpoint folder that `path` is or, as a run's workdir, has. Raises ValueError when it is neither."""
+  root = pathlib.Path(path)
+  if not root.is_dir():
+    raise ValueError(f'--model={path}: no such folder')
+  for candidate in (root / 'model', root):
+    if (candidate / 'config.json').is_file() and any(candidate.glob('*.safetensors*')):
+      return candidate
+  if (root / 'checkpoints').is_dir():
+    raise ValueError(f'--model={path}: this run has not finished: it has no model/ yet')
+  raise ValueError(f'--model={path}: holds no checkpoint (config.json and .safetensors files)')
+
+
+class Session:
+  """A conversation that grows turn by turn; what is not answered is not kept."""
+
+  def __init__(self, processor, answer, system: str | None):
+    """answer: (messages, images, videos) -> pieces of text."""
+    self.processor, self.answer, self.system = processor, answer, system
+    self.images, self.videos = [], []  # loaded, waiting for the next turn
+    self.reset()
+
+  def reset(self) -> None:
+    self.messages = [] if self.system is None else [{'role': 'system', 'content': self.system}]
+    self.seen = [], []
+
+  def add_image(self, path: str) -> None:
+    from internvl.inputs import tiles
+
+    self.images.append(tiles.load_image(path))
+
+  def add_video(self, path: str) -> None:
+    from internvl.inputs import video
+
+    self.videos.append(video.load_frames(path, self.processor.config.video_frames, video.uniform))
+
+  def turn(self, text: str) -> tuple[list, list, list]:
+    """(messages, images, videos) of the conversation with one more user turn."""
+    content = text
+    if not any(mark in text for mark in ('<image>', '<video>')):
+      media = [{'type': 'image'}] * len(self.images) + [{'type': 'video'}] * len(self.videos)
+      content = [*media, {'type': 'text', 'text': text}]
+    messages = [*self.messages, {'role': 'user', 'content': content}]
+    return messages, self.seen[0] + self.images, self.seen[1] + self.videos
+
+  def say(self, text: str) -> None:
+    """Answers `text` on standard output."""
+    messages, images, videos = self.turn(text)
+    said = ''
+    for piece in self.answer(messages, images, videos):
+      print(piece, end='', flush=True)
+      said += piece
+    print()
+    self.messages = [*messages, {'role': 'assistant', 'content': said}]
+    self.seen, self.images, self.videos = (images, videos), [], []
+
+  def read(self, line: str) -> None:
+    """One line of the user: a command or a turn."""
+    command, _, rest = line.strip().partition(' ')
+    if command == '/new':
+      self.reset()
+    elif command in ('/image', '/video'):
+      {'/image': self.add_image, '/video': self.add_video}[command](rest.strip())
+    elif command:
+      self.say(line.strip())
+
+
+def load(options, path: pathlib.Path):
+  """(config, params, mesh or None) as the options of `internvl.chat` ask."""
+  import jax
+
+  import internvl
+  from core import mesh, params
+
+  sizes = dataclasses.asdict(options.mesh)
+  place = mesh.make(**sizes, devices=jax.devices()[: math.prod(sizes.values())])
+  place = place if place.size > 1 else None
+  dtype = options.dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
+  config, weights = internvl.load(path, mesh=place, dtype=dtype)
+  if options.int8:
+    weights = params.map_weights(
+      lambda _, w: jax.jit(params.to_int8)(w), weights, r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
+    )
+  return config, internvl.for_decoding(weights), place
+
+
+def begin(options, path: pathlib.Path) -> Session:
+  """A session with the files that the options name, read before gigabytes of weights are."""
+  from internvl.inputs.processor import Processor
+
+  session = Session(Processor.load(path), None, options.system)
+  for image in options.image:
+    session.add_image(image)
+  for video in options.video:
+    session.add_video(video)
+  if options.prompt is not None:
+    session.processor(*session.turn(options.prompt), thinking=options.thinking)
+  return session
+
+
+def talk(options) -> None:
+  """Everything after the flags. Raises ValueError or OSError with one clear line."""
+  path = folder(options.model)
+  session = begin(options, path)
+  import jax
+
+  import internvl
+
+  config, params, place = load(options, path)
+  sampling = {
+    'max_new_tokens': options.max_new_tokens,
+    'temperature': options.temperature,
+    'top_p': options.top_p,
+    'seed': options.seed,
+    'thinking': options.thinking,
+    'stream': True,
+  }
+  session.answer = lambda messages, images, videos: internvl.chat(
+    params, config, session.processor, messages, images=images, videos=videos, **sampling
+  )
+  with jax.set_mesh(place) if place else contextlib.nullcontext():
+    if options.prompt is not None:
+      session.say(options.prompt)
+    elif sys.stdin.isatty():
+      converse(session)
+    else:
+      for line in sys.stdin:
+        session.read(line)
+
+
+def converse(session: Session) -> None:
+  """The loop on a terminal, where an error ends a turn and not the program."""
+  import readline  # noqa: F401 - gives input() its line editing
+
+  while True:
+    try:
+      line = input('> ')
+    except EOFError:
+      return print()
+    try:
+      session.read(line)
+    except (ValueError, OSError) as error:
+      print(f'error: {error}', file=sys.stderr)
