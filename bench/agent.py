@@ -7,7 +7,7 @@ Data as DeepResearcher's: `question`, `ground_truth` (several answers split by <
 are scored by `bench.qa`: F1, EM and, with --judge, PM. With --learn each judged task is written to the bank, its
 reward being PM with a judge and EM without; otherwise the bank is only read, and no question sees its own case.
 
-An interrupted run goes on where it was; what failed for want of a model or a judge is asked again. With --iterations
+An interrupted run continues where it was; what failed for want of a model or a judge is asked again. With --iterations
 above 1, every pass over the data is reported by itself (one attempt a question) and together with those before it
 (solved in any so far).
 """
@@ -20,8 +20,8 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from absl import app, flags
 from tqdm import tqdm
 
 from agents.mcp import McpTools, read_config
@@ -34,9 +34,11 @@ from bench.harness import model as models
 from bench.harness.store import Log, write_text
 from bench.harness.task import Answer, Data, Example
 from bench.report import stats
+from core.launch import command
+from core.launch.fields import field
 from core.serving.client import Endpoint, RequestFailed
 
-FLAGS = flags.FLAGS
+STOPPED = 'stopped; finished answers are kept, run the same command to continue'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,107 +172,103 @@ def measure(
   return result
 
 
-def define_flags() -> None:
-  """Defines the flags. Importing this module defines none."""
-  flags.DEFINE_string('data', None, 'Questions: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
-  flags.DEFINE_string('model', None, 'URL of the planner and, without --executor, of the executor.')
-  flags.DEFINE_string('model_name', '', 'The model to ask for there; default: the first it lists.')
-  flags.DEFINE_string('executor', None, 'URL of another model to carry out tasks.')
-  flags.DEFINE_string('executor_name', '', 'The model to ask for there.')
-  flags.DEFINE_string('judge', None, 'URL of a judge, for PM.')
-  flags.DEFINE_string('judge_name', '', 'The model to ask for there.')
-  flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
-  flags.DEFINE_string('mcp', None, 'File of MCP servers, {"mcpServers": {…}}.')
-  flags.DEFINE_string('bank', None, 'Case bank; without one the agent has no memory.')
-  flags.DEFINE_string('encoder', None, 'Folder of a sentence encoder; default: words are hashed.')
-  flags.DEFINE_string('selector', None, 'Folder of a trained selector, for --read=q.')
-  flags.DEFINE_enum('read', 'cosine', ['none', 'random', 'cosine', 'q'], 'How cases are chosen.')
-  flags.DEFINE_integer('k', 4, 'How many cases.', 0)
-  flags.DEFINE_float('alpha', 0.0, 'Temperature at which cases are drawn; 0 takes the best.', 0.0)
-  flags.DEFINE_bool('own', False, 'While learning, let a question see its own case of an earlier pass.')
-  flags.DEFINE_bool('learn', False, 'Write judged tasks to the bank.')
-  flags.DEFINE_integer('iterations', 1, 'Passes over the data.', 1)
-  flags.DEFINE_integer('limit', 0, 'Only the first so many questions; 0 for all.', 0)
-  flags.DEFINE_integer('seed', 0, 'Of sampling and of the bootstrap.', 0)
-  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', 100)
-  flags.DEFINE_string('out', 'runs/agent-bench', 'Folder for results.')
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  data: str | None = field(None, 'questions: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder')
+  model: str | None = field(None, 'URL of the planner and, without --executor, of the executor')
+  model_name: str = field('', 'the model to ask for there; by default the first it lists')
+  executor: str | None = field(None, 'URL of another model to carry out tasks')
+  executor_name: str = field('', 'the model to ask for there')
+  judge: str | None = field(None, 'URL of a judge, for PM')
+  judge_name: str = field('', 'the model to ask for there')
+  key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
+  mcp: str | None = field(None, 'file of MCP servers, {"mcpServers": {…}}')
+  bank: str | None = field(None, 'case bank; without one the agent has no memory')
+  encoder: str | None = field(None, 'folder of a sentence encoder; by default words are hashed')
+  selector: str | None = field(None, 'folder of a trained selector, for --read=q')
+  read: Literal['none', 'random', 'cosine', 'q'] = field('cosine', 'how cases are chosen')
+  k: int = field(4, 'how many cases', low=0)
+  alpha: float = field(0.0, 'temperature at which cases are drawn; 0 takes the best', low=0)
+  own: bool = field(False, 'while learning, let a question see its own case of an earlier pass')
+  learn: bool = field(False, 'write judged tasks to the bank')
+  iterations: int = field(1, 'passes over the data', low=1)
+  limit: int = field(0, 'only the first questions, this many; 0 for all', low=0)
+  seed: int = field(0, 'of sampling and of the bootstrap', low=0)
+  resamples: int = field(10_000, 'bootstrap resamples', low=100)
+  out: str = field('runs/agent-bench', 'folder for results')
+
+  def __post_init__(self):
+    for name in ('data', 'model'):
+      if getattr(self, name) is None:
+        raise ValueError(f'--{name} is missing')
+    if self.learn and not self.bank:
+      raise ValueError('--learn needs --bank, the file to write to')
+    for name in ('model', 'executor', 'judge'):
+      url = getattr(self, name)
+      if url and not url.startswith(('http://', 'https://')):
+        raise ValueError(f'--{name}={url}: expected a URL (http://… or https://…)')
+    if self.own and not self.learn:
+      raise ValueError('--own needs --learn: a measured question never sees its own case')
 
 
-def main(argv) -> None:
-  """Runs what the flags name."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}')
-  for name in ('data', 'model'):
-    if FLAGS[name].value is None:
-      raise app.UsageError(f'--{name} is missing')
-  if FLAGS.learn and not FLAGS.bank:
-    raise app.UsageError('--learn needs --bank, the file to write to')
-  for name in ('model', 'executor', 'judge'):
-    if FLAGS[name].value and not FLAGS[name].value.startswith(('http://', 'https://')):
-      raise app.UsageError(f'--{name}={FLAGS[name].value}: expected a URL (http://… or https://…)')
-  if FLAGS.own and not FLAGS.learn:
-    raise app.UsageError('--own goes with --learn: a measured question never sees its own case')
+def work(options: Options) -> None:
+  """Runs what the options name."""
   logging.getLogger('httpx').setLevel(logging.WARNING)
-  try:
-    with contextlib.ExitStack() as stack:
-      _run(stack)
-  except (ValueError, OSError, RequestFailed) as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('stopped; finished answers are kept, run the same command to go on')
-
-
-def _run(stack: contextlib.ExitStack) -> None:
-  key, out = os.environ.get(FLAGS.key_env, ''), Path(FLAGS.out)
-  judge = models.Endpoint(FLAGS.judge, FLAGS.judge_name, key=key) if FLAGS.judge else None
-  out.mkdir(parents=True, exist_ok=True)
-  task = qa.qa(judge=judge, judgements=os.path.join(out, 'judgements.jsonl') if judge else '', plain=True)
-  data = task.load(FLAGS.data)
-  data = dataclasses.replace(data, examples=data.examples[: FLAGS.limit or None])
-  planner = Endpoint(FLAGS.model, FLAGS.model_name, key=key)
-  executor = Endpoint(FLAGS.executor, FLAGS.executor_name, key=key) if FLAGS.executor else planner
-  tools: Toolbox = stack.enter_context(McpTools(read_config(FLAGS.mcp))) if FLAGS.mcp else Functions()
-  agent = Agent(planner, executor, tools, _memory(stack))
-  result = measure(
-    agent,
-    data,
-    out,
-    task=task,
-    iterations=FLAGS.iterations,
-    learn=FLAGS.learn,
-    seed=FLAGS.seed,
-    resamples=FLAGS.resamples,
-  )
+  with contextlib.ExitStack() as stack:
+    result = _measure(options, stack)
   for one in result['passes']:
     shown = ', '.join(
       f'{name} {100 * e["value"]:.1f} ({100 * e["low"]:.1f} to {100 * e["high"]:.1f})'
       for name, e in one['metrics'].items()
     )
     print(f'iteration {one["iteration"]}: {shown}')
-  print(f'report: {out / "report.json"}')
+  print(f'report: {Path(options.out) / "report.json"}')
 
 
-def _memory(stack: contextlib.ExitStack) -> Memory | None:
-  if not FLAGS.bank:
+def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
+  key, out = os.environ.get(options.key_env, ''), Path(options.out)
+  judge = models.Endpoint(options.judge, options.judge_name, key=key) if options.judge else None
+  out.mkdir(parents=True, exist_ok=True)
+  task = qa.qa(judge=judge, judgements=os.path.join(out, 'judgements.jsonl') if judge else '', plain=True)
+  data = task.load(options.data)
+  data = dataclasses.replace(data, examples=data.examples[: options.limit or None])
+  planner = Endpoint(options.model, options.model_name, key=key)
+  executor = Endpoint(options.executor, options.executor_name, key=key) if options.executor else planner
+  tools: Toolbox = stack.enter_context(McpTools(read_config(options.mcp))) if options.mcp else Functions()
+  return measure(
+    Agent(planner, executor, tools, _memory(options, stack)),
+    data,
+    out,
+    task=task,
+    iterations=options.iterations,
+    learn=options.learn,
+    seed=options.seed,
+    resamples=options.resamples,
+  )
+
+
+def _memory(options: Options, stack: contextlib.ExitStack) -> Memory | None:
+  if not options.bank:
     return None
-  encoder = SentenceEncoder.load(FLAGS.encoder) if FLAGS.encoder else None
-  config, state = selector.load(FLAGS.selector) if FLAGS.selector else (None, None)
-  reading = Reading(FLAGS.read, k=FLAGS.k, alpha=FLAGS.alpha, exclude_own=not FLAGS.own, seed=FLAGS.seed)
-  memory = Memory(stack.enter_context(CaseBank(FLAGS.bank, encoder)), reading, config=config, state=state)
-  if FLAGS.read == 'q' and state is None:
+  encoder = SentenceEncoder.load(options.encoder) if options.encoder else None
+  config, state = selector.load(options.selector) if options.selector else (None, None)
+  reading = Reading(options.read, k=options.k, alpha=options.alpha, exclude_own=not options.own, seed=options.seed)
+  bank = stack.enter_context(CaseBank(options.bank, encoder))
+  memory = Memory(bank, reading, config=config, state=state)
+  if options.read == 'q' and state is None:
     if memory.bank.uses():
       memory.refit()
-    elif not FLAGS.learn:
-      raise ValueError(f'--read=q: {FLAGS.bank} records no use of a case to learn from; give --selector')
+    elif not options.learn:
+      raise ValueError(f'--read=q: {options.bank} records no use of a case to learn from; give --selector')
   return memory
 
 
-def cli() -> None:
-  """The command line, with what a user can mend as one line."""
-  sys.modules['__main__'].__doc__ = __doc__
-  define_flags()
-  app.run(main)
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work, errors=(RequestFailed,), interrupted=STOPPED)
 
 
 if __name__ == '__main__':
-  cli()
+  sys.exit(main(sys.argv))

@@ -11,16 +11,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from absl import app, flags
-
 from bench.harness.rows import read_rows
 from bench.harness.store import write_text
 from bench.harness.task import Column, Example, Item
 from bench.report import stats
 from bench.report.summary import columns, metric_names
-
-FLAGS = flags.FLAGS
-
+from core.launch import command
+from core.launch.fields import field
 
 # What must agree for two numbers to mean the same thing.
 _SAME = ('task', 'prompt_hash', 'scorer', 'tool')
@@ -113,27 +110,34 @@ def text(result: Mapping) -> str:
   return '\n'.join(lines)
 
 
-def define_flags() -> None:
-  """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
-  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
-  flags.DEFINE_integer('seed', 0, 'Seed of the bootstrap.', lower_bound=0)
-  flags.DEFINE_multi_string('metric', [], 'Only this metric; may be repeated.')
-  flags.DEFINE_string('out', None, 'Also write the comparison to this JSON file.')
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  resamples: int = field(10_000, 'bootstrap resamples', low=100)
+  seed: int = field(0, 'seed of the bootstrap', low=0)
+  metric: tuple[str, ...] = field((), 'only this metric', repeated=True)
+  out: str | None = field(None, 'also write the comparison to this JSON file')
+  results: tuple[str, ...] = field((), 'two results', positional=True)
+
+  def __post_init__(self):
+    if len(self.results) != 2:
+      raise ValueError(f'expected two results, got {len(self.results)}')
 
 
-def main(argv) -> None:
-  """Compares the two runs named on the command line."""
-  if len(argv) != 3:
-    raise app.UsageError(f'expected two results, got {len(argv) - 1}')
-  try:
-    result = compare(read(argv[1]), read(argv[2]), metrics=FLAGS.metric, resamples=FLAGS.resamples, seed=FLAGS.seed)
-  except (ValueError, FileNotFoundError) as error:
-    sys.exit(f'error: {error}')
+def work(options: Options) -> None:
+  """Compares the two runs that the options name."""
+  a, b = (read(path) for path in options.results)
+  result = compare(a, b, metrics=options.metric, resamples=options.resamples, seed=options.seed)
   print(text(result))
-  if FLAGS.out:
-    write_text(Path(FLAGS.out), json.dumps(result, ensure_ascii=False, indent=1) + '\n')
+  if options.out:
+    write_text(Path(options.out), json.dumps(result, ensure_ascii=False, indent=1) + '\n')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  define_flags()
-  app.run(main)
+  sys.exit(main(sys.argv))

@@ -14,16 +14,18 @@ import dataclasses
 import re
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import scipy.stats
-from absl import app, flags
 
 from agents.memory import CaseBank, HashEncoder, Memory, Reading
 from agents.memory import selector as selection
 from agents.planner.planner import Agent
 from agents.planner.plans import FINAL, Plan, Step
 from bench import qa
+from core.launch import command
+from core.launch.fields import field
 from core.serving.client import Reply
 
 PROCEDURES = ('ask the register', 'add up the tables', 'compare two encyclopedias', 'read the court records')
@@ -175,23 +177,27 @@ def table(results: dict[str, np.ndarray]) -> str:
   return '\n'.join(lines)
 
 
-def cli() -> None:
-  """The command line."""
-  flags.DEFINE_enum('family', 'misleading', sorted(LENIENT), 'Which tasks.')
-  flags.DEFINE_integer('seeds', 5, 'Independent streams.', 2)
-  flags.DEFINE_integer('first', 0, 'Seed of the first stream.', 0)
-  flags.DEFINE_integer('stream', 400, 'Tasks that the memory learns from.', 1)
-  flags.DEFINE_integer('heldout', 200, 'Tasks that are measured, one attempt each.', 1)
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
 
-  def main(argv):
-    if len(argv) > 1:
-      raise app.UsageError(f'unexpected argument {argv[1]!r}')
-    f = flags.FLAGS
-    print(table(study(f.family, range(f.first, f.first + f.seeds), stream=f.stream, heldout=f.heldout)))
+  family: Literal[tuple(sorted(LENIENT))] = field('misleading', 'which tasks')
+  seeds: int = field(5, 'independent streams', low=2)
+  first: int = field(0, 'seed of the first stream', low=0)
+  stream: int = field(400, 'tasks that the memory learns from', low=1)
+  heldout: int = field(200, 'tasks that are measured, one attempt each', low=1)
 
-  sys.modules['__main__'].__doc__ = __doc__
-  app.run(main)
+
+def work(options: Options) -> None:
+  """Prints the table of a study."""
+  seeds = range(options.first, options.first + options.seeds)
+  print(table(study(options.family, seeds, stream=options.stream, heldout=options.heldout)))
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  cli()
+  sys.exit(main(sys.argv))

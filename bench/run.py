@@ -5,7 +5,7 @@
   python -m bench.run --task=unigenbench --data=test_prompts_en.csv --set images=images/flux --model=http://judge/v1
   python -m bench.run --task=asr --data=refs.jsonl --answers=transcripts.jsonl --set normalise=whisper_basic
 
-Stopped runs go on where they were when started again. `python -m bench.compare` compares two of them.
+A stopped run continues when the same command is started again. `python -m bench.compare` compares two of them.
 
 Tasks and their options (--set option=value):
 """
@@ -14,130 +14,116 @@ import dataclasses
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-
-from absl import app, flags
+from typing import Literal
 
 from bench import tasks
 from bench.harness import runner
 from bench.harness.model import open_model
 from bench.harness.task import Data, Sampling, Task
 from bench.report.page import number, scale_of
+from core.launch import command
+from core.launch.fields import field
 from core.serving.client import RequestFailed
 
-FLAGS = flags.FLAGS
+STOPPED = 'stopped; finished answers are kept, run the same command to continue'
 
 
-def define_flags() -> None:
-  """Defines the flags. Importing this module defines none, so that it can be used beside other programs."""
-  flags.DEFINE_enum('task', None, list(tasks.TASKS), 'Which benchmark.')
-  flags.DEFINE_string('data', None, 'Its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder.')
-  flags.DEFINE_string(
-    'model',
-    None,
-    'Who answers: a folder of InternVL weights, or the URL of an OpenAI-compatible server up to and including /v1.',
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  task: Literal[tuple(tasks.TASKS)] | None = field(None, 'which benchmark')
+  data: str | None = field(None, 'its data: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder')
+  model: str | None = field(
+    None, 'who answers: a folder of InternVL weights, or the URL of an OpenAI-compatible server up to and including /v1'
   )
-  flags.DEFINE_string('model_name', '', 'The model to ask for at the URL; default: the first it lists.')
-  flags.DEFINE_string(
-    'answers',
+  model_name: str = field('', 'the model to ask for at the URL; by default the first it lists')
+  answers: str | None = field(
     None,
-    'Score the answers of this file instead of asking a model: a '
-    'results.jsonl or answers.jsonl of another run, or lines '
-    '{"id": …, "text": …}.',
+    'score the answers of this file instead of asking a model: results.jsonl or answers.jsonl of another run, or '
+    'lines {"id": …, "text": …}',
   )
-  flags.DEFINE_string('out', None, 'Folder for results; default: runs/<task>/<model>.')
-  flags.DEFINE_integer('samples', None, "Answers a question; default: the benchmark's own.", lower_bound=1)
-  flags.DEFINE_float('temperature', None, "Sampling temperature; default: the benchmark's own.", lower_bound=0.0)
-  flags.DEFINE_float('top_p', None, "Nucleus sampling; default: the benchmark's own.", 0.0, 1.0)
-  flags.DEFINE_integer('top_k', None, 'Only the k likeliest tokens; 0 for all.', lower_bound=0)
-  flags.DEFINE_integer('max_tokens', None, "Longest answer; default: the benchmark's own.", lower_bound=1)
-  flags.DEFINE_integer('seed', 0, 'Seed of sampling and of the bootstrap.', lower_bound=0)
-  flags.DEFINE_integer('limit', 0, 'Only the first so many examples; 0 for all.', lower_bound=0)
-  flags.DEFINE_integer('workers', 8, 'Requests at a time.', 1, 256)
-  flags.DEFINE_float('timeout', 600.0, 'Seconds for one reply.', lower_bound=0.1)
-  flags.DEFINE_string('judge', None, 'URL or folder of a judge, for the tasks that can ask one.')
-  flags.DEFINE_string('judge_name', '', "The model to ask for at the judge's URL.")
-  flags.DEFINE_string('critic', None, 'Folder of InternVL weights that judge the steps of answers, for best@k.')
-  flags.DEFINE_string('key_env', 'OPENAI_API_KEY', 'Environment variable with the key of the servers.')
-  flags.DEFINE_multi_string('set', [], 'An option of the task, option=value; may be repeated.')
-  flags.DEFINE_integer('resamples', 10_000, 'Bootstrap resamples.', lower_bound=100)
+  out: str | None = field(None, 'folder for results; by default runs/<task>/<model>')
+  samples: int | None = field(None, "answers to a question; by default the benchmark's own", low=1)
+  temperature: float | None = field(None, "sampling temperature; by default the benchmark's own", low=0)
+  top_p: float | None = field(None, "nucleus sampling; by default the benchmark's own", low=0, high=1)
+  top_k: int | None = field(None, 'only the k likeliest tokens; 0 for all', low=0)
+  max_tokens: int | None = field(None, "longest answer; by default the benchmark's own", low=1)
+  seed: int = field(0, 'seed of sampling and of the bootstrap', low=0)
+  limit: int = field(0, 'only the first examples, this many; 0 for all', low=0)
+  workers: int = field(8, 'requests at a time', low=1, high=256)
+  timeout: float = field(600.0, 'seconds for one reply', low=0.1)
+  judge: str | None = field(None, 'URL or folder of a judge, for the tasks that can ask one')
+  judge_name: str = field('', "the model to ask for at the judge's URL")
+  critic: str | None = field(None, 'folder of InternVL weights that judge the steps of answers, for best@k')
+  key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
+  set: tuple[str, ...] = field((), 'an option of the task, option=value', repeated=True)
+  resamples: int = field(10_000, 'bootstrap resamples', low=100)
+
+  def __post_init__(self):
+    for name in ('task', 'data'):
+      if getattr(self, name) is None:
+        raise ValueError(f'--{name} is missing')
+    if (self.model is None) == (self.answers is None):
+      raise ValueError('exactly one of --model and --answers is needed')
 
 
-def main(argv) -> None:
-  """Runs or rescores the benchmark that the flags name."""
-  if len(argv) > 1:
-    raise app.UsageError(f'unexpected argument {argv[1]!r}')
-  for name in ('task', 'data'):
-    if FLAGS[name].value is None:
-      raise app.UsageError(f'--{name} is missing')
-  if (FLAGS.model is None) == (FLAGS.answers is None):
-    raise app.UsageError('exactly one of --model and --answers is needed')
+def work(options: Options) -> None:
+  """Runs or rescores the benchmark that the options name."""
   logging.getLogger('httpx').setLevel(logging.WARNING)  # a line for every request
-  try:
-    _run()
-  except (ValueError, FileNotFoundError, RequestFailed, runner.TooManyFailures) as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('stopped; finished answers are kept, run the same command to go on')
-
-
-def _run() -> None:
-  judge = _open(FLAGS.judge, FLAGS.judge_name) if FLAGS.judge else None
-  task = tasks.make(FLAGS.task, FLAGS.set, judge)
-  data = _limited(task.load(FLAGS.data))
-  model = _open(FLAGS.model, FLAGS.model_name) if FLAGS.model else None
-  name = model.name if model else Path(FLAGS.answers).stem
-  out = FLAGS.out or os.path.join('runs', task.name, name.replace('/', '_'))
+  judge = _open(options, options.judge, options.judge_name)
+  task = tasks.make(options.task, options.set, judge)
+  data = _limited(task.load(options.data), options.limit)
+  model = _open(options, options.model, options.model_name)
+  name = model.name if model else Path(options.answers).stem
+  out = options.out or os.path.join('runs', task.name, name.replace('/', '_'))
   report = runner.run(
     task,
     data,
     out,
     model=model,
-    answers=FLAGS.answers or '',
-    sampling=_sampling(task),
-    seed=FLAGS.seed,
-    workers=FLAGS.workers,
-    resamples=FLAGS.resamples,
-    critic=_critic(),
+    answers=options.answers or '',
+    sampling=_sampling(task, options),
+    seed=options.seed,
+    workers=options.workers,
+    resamples=options.resamples,
+    critic=_critic(options.critic),
   )
   for metric, estimate in list(report['metrics'].items())[:12]:
     print(f'{metric:>32}  {number(estimate, scale_of(metric, report))}')
   print(f'report: {os.path.join(out, "report.html")}')
 
 
-def _open(spec: str, name: str):
-  return open_model(spec, name, key_env=FLAGS.key_env, timeout=FLAGS.timeout)
+def _open(options: Options, spec: str | None, name: str):
+  return open_model(spec, name, key_env=options.key_env, timeout=options.timeout) if spec else None
 
 
-def _critic():
-  if not FLAGS.critic:
+def _critic(folder: str | None):
+  if not folder:
     return None
   from bench.harness.critic import Critic
 
-  return Critic(FLAGS.critic)
+  return Critic(folder)
 
 
-def _limited(data: Data) -> Data:
-  return dataclasses.replace(data, examples=data.examples[: FLAGS.limit]) if FLAGS.limit else data
+def _limited(data: Data, limit: int) -> Data:
+  return dataclasses.replace(data, examples=data.examples[:limit]) if limit else data
 
 
-def _sampling(task: Task) -> Sampling:
-  asked = {
-    'samples': FLAGS.samples,
-    'temperature': FLAGS.temperature,
-    'top_p': FLAGS.top_p,
-    'top_k': FLAGS.top_k,
-    'max_tokens': FLAGS.max_tokens,
-  }
+def _sampling(task: Task, options: Options) -> Sampling:
+  names = ('samples', 'temperature', 'top_p', 'top_k', 'max_tokens')
+  asked = {name: getattr(options, name) for name in names}
   return dataclasses.replace(task.sampling, **{name: value for name, value in asked.items() if value is not None})
 
 
-def cli() -> None:
-  """The command line, with what a user can mend as one line."""
-  sys.modules['__main__'].__doc__ = f'{__doc__}{tasks.describe()}\n'
-  define_flags()
-  app.run(main)
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  errors = (RequestFailed, runner.TooManyFailures)
+  doc = f'{__doc__}{tasks.describe()}'
+  return command.run(argv, doc, Options, work, errors=errors, interrupted=STOPPED)
 
 
 if __name__ == '__main__':
-  cli()
+  sys.exit(main(sys.argv))

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.harness.store import write_text
 from bench.harness.task import Item, Task
 from bench.report import charts
-from core.report.pages import chart, page, table
+from core.report import pages
 
 MOST_ITEMS = 1_000
 MOST_CHARS = 4_000
@@ -53,13 +53,13 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
   shown = [_shown(item) for item in items[:MOST_ITEMS]]
   write_text(
     folder / 'report.html',
-    page(
+    pages.page(
       title,
       _BODY,
       headline=_headline(report),
-      charts=[chart(name, name) for name in drawn],
+      charts=[pages.chart(name, name) for name in drawn],
       gallery=gallery,
-      tables=[(t['title'], table(t['head'], t['rows'], text=t.get('text', (0,)))) for t in tables],
+      tables=[(t['title'], pages.table(t['head'], t['rows'], text=t.get('text', (0,)))) for t in tables],
       shown=shown,
       total=len(items),
     ),

@@ -198,4 +198,4 @@ def test_the_command_line(problems, tmp_path):
   code, text = cli('bench.run', '--task=aime', f'--data={tmp_path}/none.json', '--model=http://127.0.0.1:9/v1')
   assert code == 1 and 'none.json: no such file' in text and 'Traceback' not in text
   code, text = cli('bench.run', '--task=aime', f'--data={problems}')
-  assert code == 1 and 'exactly one of --model and --answers' in text and 'Traceback' not in text
+  assert code == 2 and 'exactly one of --model and --answers' in text and 'Traceback' not in text
