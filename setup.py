@@ -1,6 +1,7 @@
 """Packaging of Espalier: metadata, runtime requirements and optional extras."""
 
 import pathlib
+import runpy
 
 from setuptools import find_packages, setup
 
@@ -73,7 +74,7 @@ EXTRAS = {
 
 setup(
   name='espalier-jax',
-  version='0.1.0',
+  version=runpy.run_path(str(ROOT / 'core' / 'version.py'))['__version__'],
   description='Multimodal models, reinforcement learning, agents and benchmarks in one JAX codebase',
   long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
@@ -81,7 +82,7 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=find_packages(include=[p for name in PACKAGES for p in (name, f'{name}.*')]),
-  include_package_data=True,
+  package_data={name: ['py.typed'] for name in PACKAGES},
   install_requires=[
     'jax>=0.10,<0.12',
     'flax>=0.12',

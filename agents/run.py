@@ -18,148 +18,191 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from absl import flags
+from typing import Literal
 
 from core.launch import command
+from core.launch.fields import field
 
 SERVERS = ('python', 'documents', 'crawl', 'search')
 
 
-def define(values: flags.FlagValues) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
   """The program's flags."""
-  text = lambda name, default, meaning: flags.DEFINE_string(name, default, meaning, flag_values=values)
-  number = lambda name, default, meaning, low: flags.DEFINE_integer(name, default, meaning, low, flag_values=values)
-  text(
-    'model',
+
+  model: str | None = field(
     None,
     'who plans and, without --executor, carries out: the URL of an OpenAI-compatible server up to and including /v1',
   )
-  text('model_name', '', 'the model to ask for there; by default the first it lists')
-  text('executor', None, 'the URL of another model to carry out tasks')
-  text('executor_name', '', 'the model to ask for there')
-  text('key_env', 'OPENAI_API_KEY', 'environment variable with the key of the servers')
-  flags.DEFINE_float('timeout', 600.0, 'seconds for one reply of a model', 0.1, flag_values=values)
-  flags.DEFINE_list('tools', [], f'servers of ours to start: {", ".join(SERVERS)}', flag_values=values)
-  text('mcp', None, 'file of further MCP servers, {"mcpServers": {name: {"command", "args"} or {"url"}}}')
-  text('searx', None, 'address of a SearxNG instance, for --tools=search')
-  text('corpus', None, 'JSON-lines file to search instead, {"title", "text", "url"} a line')
-  flags.DEFINE_multi_string('attach', [], 'file that belongs to the question; may be repeated', flag_values=values)
-  text('bank', None, 'case bank to read from and, with --feedback, to write to')
-  text('encoder', None, 'folder of a BERT or RoBERTa sentence encoder; by default words are hashed')
-  flags.DEFINE_enum('read', 'cosine', ['none', 'random', 'cosine', 'q'], 'how cases are chosen', flag_values=values)
-  text('selector', None, 'folder of a trained selector, for --read=q')
-  number('k', 4, 'how many cases', 0)
-  text('task_id', '', 'the id of the question')
-  flags.DEFINE_enum(
-    'feedback', None, ['ask', 'right', 'wrong'], 'store the finished task as a case', flag_values=values
-  )
-  number('cycles', 3, 'most plans', 1)
-  number('steps', 30, 'most replies of the executor to one task', 1)
-  flags.DEFINE_float('seconds', 3600.0, 'most seconds for the question', 0.1, flag_values=values)
-  flags.DEFINE_float('temperature', 0.0, 'of sampling', 0.0, flag_values=values)
-  number('seed', 0, 'of sampling', 0)
-  text('out', 'runs/agent', 'folder for trace.html and episode.json')
-  flags.DEFINE_bool('help', False, 'show this', short_name='h', flag_values=values)
+  model_name: str = field('', 'the model to ask for there; by default the first it lists')
+  executor: str | None = field(None, 'the URL of another model to carry out tasks')
+  executor_name: str = field('', 'the model to ask for there')
+  key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
+  timeout: float = field(600.0, 'seconds for one reply of a model', low=0.1)
+  tools: tuple[str, ...] = field((), f'servers of ours to start: {", ".join(SERVERS)}')
+  mcp: str | None = field(None, 'file of further MCP servers, {"mcpServers": {name: {"command", "args"} or {"url"}}}')
+  searx: str | None = field(None, 'address of a SearxNG instance, for --tools=search')
+  corpus: str | None = field(None, 'JSON-lines file to search instead, {"title", "text", "url"} a line')
+  attach: tuple[str, ...] = field((), 'file that belongs to the question', repeated=True)
+  bank: str | None = field(None, 'case bank to read from and, with --feedback, to write to')
+  encoder: str | None = field(None, 'folder of a BERT or RoBERTa sentence encoder; by default words are hashed')
+  read: Literal['none', 'random', 'cosine', 'q'] = field('cosine', 'how cases are chosen')
+  selector: str | None = field(None, 'folder of a trained selector, for --read=q')
+  k: int = field(4, 'how many cases', low=0)
+  task_id: str = field('', 'the id of the question')
+  feedback: Literal['ask', 'right', 'wrong'] | None = field(None, 'store the finished task as a case')
+  cycles: int = field(3, 'most plans', low=1)
+  steps: int = field(30, 'most replies of the executor to one task', low=1)
+  seconds: float = field(3600.0, 'most seconds for the question', low=0.1)
+  temperature: float = field(0.0, 'of sampling', low=0)
+  seed: int = field(0, 'of sampling', low=0)
+  out: str = field('runs/agent', 'folder for trace.html and episode.json')
+  questions: tuple[str, ...] = field((), 'the question', positional=True)
+
+  def __post_init__(self):
+    if len(self.questions) != 1 or not self.questions[0].strip():
+      raise ValueError(f'{len(self.questions)} questions: expected one, in quotes')
+    _check_models(self)
+    _check_tools(self)
+    if self.read == 'q' and not self.selector:
+      raise ValueError('--read=q needs --selector=FOLDER')
+    if self.feedback and not self.bank:
+      raise ValueError('--feedback needs --bank, the file to remember in')
+    if self.feedback == 'ask' and not sys.stdin.isatty():
+      raise ValueError('--feedback=ask needs a terminal to ask on')
 
 
-def check(f: flags.FlagValues, rest: Sequence[str]) -> str:
-  """The question. Raises flags.Error, in one line, for what cannot be."""
-  if len(rest) != 1 or not rest[0].strip():
-    raise flags.Error(f'{len(rest)} questions: expected one, in quotes; see --help')
-  if not f.model:
-    raise flags.Error('--model=URL is needed; see --help')
+def _check_models(options: Options) -> None:
+  if not options.model:
+    raise ValueError('--model=URL is needed')
   for name in ('model', 'executor'):
-    if f[name].value and not f[name].value.startswith(('http://', 'https://')):
-      raise flags.Error(f'--{name}={f[name].value}: expected a URL (http://… or https://…)')
-  if unknown := set(f.tools) - set(SERVERS):
-    raise flags.Error(f'--tools={",".join(sorted(unknown))}: expected some of {", ".join(SERVERS)}')
-  if 'search' in f.tools and bool(f.searx) == bool(f.corpus):
-    raise flags.Error('--tools=search needs one of --searx and --corpus')
-  if f.attach and 'documents' not in f.tools:
-    raise flags.Error('--attach: add documents to --tools, or nothing can read the file')
-  if f.read == 'q' and not f.selector:
-    raise flags.Error('--read=q needs --selector=FOLDER')
-  if f.feedback and not f.bank:
-    raise flags.Error('--feedback needs --bank, the file to remember in')
-  if f.feedback == 'ask' and not sys.stdin.isatty():
-    raise flags.Error('--feedback=ask needs a terminal to ask on')
-  return rest[0]
+    url = getattr(options, name)
+    if url and not url.startswith(('http://', 'https://')):
+      raise ValueError(f'--{name}={url}: expected a URL (http://… or https://…)')
 
 
-def servers(f: flags.FlagValues, folder: Path) -> dict:
+def _check_tools(options: Options) -> None:
+  if unknown := set(options.tools) - set(SERVERS):
+    raise ValueError(f'--tools={",".join(sorted(unknown))}: expected some of {", ".join(SERVERS)}')
+  if 'search' in options.tools and bool(options.searx) == bool(options.corpus):
+    raise ValueError('--tools=search needs one of --searx and --corpus')
+  if options.attach and 'documents' not in options.tools:
+    raise ValueError('--attach: add documents to --tools, or nothing can read the file')
+
+
+def servers(options: Options, folder: Path) -> dict:
   """The MCP servers that the flags ask for; `folder` holds the attached files."""
   from mcp import StdioServerParameters
 
   from agents.mcp import read_config
 
-  source = f'--searx={f.searx}' if f.searx else f'--corpus={f.corpus and os.path.abspath(f.corpus)}'
-  options = {'documents': [f'--root={folder}'], 'search': [source]}
+  source = (
+    f'--searx={options.searx}' if options.searx else f'--corpus={options.corpus and os.path.abspath(options.corpus)}'
+  )
+  arguments = {'documents': [f'--root={folder}'], 'search': [source]}
   # A server imports what this process imports, and is told nothing else of its environment.
   env = {'PYTHONPATH': os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1])]))}
   found = {
     name: StdioServerParameters(
-      command=sys.executable, env=env, args=['-m', f'agents.mcp.servers.{name}', *options.get(name, [])]
+      command=sys.executable, env=env, args=['-m', f'agents.mcp.servers.{name}', *arguments.get(name, [])]
     )
-    for name in f.tools
+    for name in options.tools
   }
-  others = read_config(f.mcp) if f.mcp else {}
+  others = read_config(options.mcp) if options.mcp else {}
   if both := found.keys() & others.keys():
-    raise ValueError(f'{f.mcp}: the servers {sorted(both)} are named like those of --tools')
+    raise ValueError(f'{options.mcp}: the servers {sorted(both)} are named like those of --tools')
   return found | others
 
 
-def open_memory(f: flags.FlagValues, stack: contextlib.ExitStack):
+def open_memory(options: Options, stack: contextlib.ExitStack):
   """The memory that the flags ask for, or None."""
-  if not f.bank:
+  if not options.bank:
     return None
   from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
 
-  bank = stack.enter_context(CaseBank(f.bank, SentenceEncoder.load(f.encoder) if f.encoder else None))
-  config, state = selector.load(f.selector) if f.selector else (None, None)
-  return Memory(bank, Reading(f.read, k=f.k, seed=f.seed), config=config, state=state, online=False, run='agents.run')
+  bank = stack.enter_context(CaseBank(options.bank, SentenceEncoder.load(options.encoder) if options.encoder else None))
+  config, state = selector.load(options.selector) if options.selector else (None, None)
+  return Memory(
+    bank,
+    Reading(options.read, k=options.k, seed=options.seed),
+    config=config,
+    state=state,
+    online=False,
+    run='agents.run',
+  )
 
 
-def ask(f: flags.FlagValues, question: str) -> int:
+def endpoints(options: Options) -> tuple:
+  """(planner, executor): the models that the flags name."""
+  from core.serving.client import Endpoint
+
+  key = os.environ.get(options.key_env, '')
+  planner = Endpoint(options.model, options.model_name, key=key, timeout=options.timeout)
+  if not options.executor:
+    return planner, planner
+  return planner, Endpoint(options.executor, options.executor_name, key=key, timeout=options.timeout)
+
+
+def open_tools(options: Options, folder: Path, stack: contextlib.ExitStack):
+  """The toolbox over the servers that the flags ask for, ended with the stack."""
+  from agents.toolbox import Functions
+
+  wanted = servers(options, folder)
+  if not wanted:
+    return Functions()
+  from agents.mcp import McpTools
+
+  return stack.enter_context(McpTools(wanted))
+
+
+def attached(paths: Sequence[str], folder: Path) -> list[str]:
+  """The names of the files, copied into `folder`. Raises ValueError when two have one name."""
+  names = [Path(shutil.copy(path, folder)).name for path in paths]
+  if len(set(names)) < len(names):
+    raise ValueError(f'--attach: two files have one name among {names}')
+  return names
+
+
+def ask(options: Options) -> int:
   """Everything after the flags; returns 0 when there is an answer. Raises ValueError, OSError or RuntimeError."""
   from agents.planner import trace
   from agents.planner.episode import Limits
   from agents.planner.planner import Agent
-  from agents.toolbox import Functions
-  from core.serving.client import Endpoint, Sampling
-  from core.training.record import replace
+  from core.serving.client import Sampling
 
   with contextlib.ExitStack() as stack:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='agent-')))
-    names = [shutil.copy(path, folder).rpartition(os.sep)[2] for path in f.attach]
-    if len(set(names)) < len(names):
-      raise ValueError(f'--attach: two files have one name among {names}')
-    memory = open_memory(f, stack)
-    key = os.environ.get(f.key_env, '')
-    planner = Endpoint(f.model, f.model_name, key=key, timeout=f.timeout)
-    executor = Endpoint(f.executor, f.executor_name, key=key, timeout=f.timeout) if f.executor else planner
-    tools = Functions()
-    if wanted := servers(f, folder):
-      from agents.mcp import McpTools
-
-      tools = stack.enter_context(McpTools(wanted))
-    agent = Agent(
-      planner,
-      executor,
-      tools,
-      memory,
-      Limits(cycles=f.cycles, steps=f.steps, seconds=f.seconds),
-      Sampling(temperature=f.temperature, max_tokens=15_000),
+    names = attached(options.attach, folder)
+    memory = open_memory(options, stack)
+    planner, executor = endpoints(options)
+    tools = open_tools(options, folder, stack)
+    limits = Limits(cycles=options.cycles, steps=options.steps, seconds=options.seconds)
+    sampling = Sampling(temperature=options.temperature, max_tokens=15_000)
+    agent = Agent(planner, executor, tools, memory, limits, sampling)
+    episode = agent.answer(
+      options.questions[0],
+      task_id=options.task_id,
+      attachments=names,
+      seed=options.seed,
+      on_event=trace.Printer(),
     )
-    episode = agent.answer(question, task_id=f.task_id, attachments=names, seed=f.seed, on_event=trace.Printer())
-    out = Path(f.out)
-    trace.write(episode, out / 'trace.html')
-    replace(out / 'episode.json', json.dumps(dataclasses.asdict(episode), ensure_ascii=False, indent=2) + '\n')
-    print(episode.answer if episode.stop == 'answered' else f'(no answer: {episode.stop})')
-    print(f'trace: {out / "trace.html"}', file=sys.stderr)
-    if (reward := judged(f.feedback)) is not None:
+    save(episode, Path(options.out))
+    reward = judged(options.feedback)
+    if reward is not None:
       agent.remember(episode, reward)
-    return 0 if episode.stop == 'answered' else 1
+  return 0 if episode.stop == 'answered' else 1
+
+
+def save(episode, folder: Path) -> None:
+  """Prints the answer and writes trace.html and episode.json."""
+  from agents.planner import trace
+  from core.training.record import replace
+
+  trace.write(episode, folder / 'trace.html')
+  text = json.dumps(dataclasses.asdict(episode), ensure_ascii=False, indent=2)
+  replace(folder / 'episode.json', text + '\n')
+  print(episode.answer if episode.stop == 'answered' else f'(no answer: {episode.stop})')
+  print(f'trace: {folder / "trace.html"}', file=sys.stderr)
 
 
 def judged(feedback: str | None) -> float | None:
@@ -174,7 +217,7 @@ def main(argv: Sequence[str]) -> int:
   """Runs the program; returns its exit status: 0, 1 for no answer or an error, 2 for bad flags."""
   for noisy in ('httpx', 'mcp.client.stdio'):
     logging.getLogger(noisy).setLevel(logging.CRITICAL)
-  return command.run(argv, __doc__, define=define, check=check, work=ask, mendable=(ValueError, OSError, RuntimeError))
+  return command.run(argv, __doc__, Options, ask, errors=(RuntimeError,))
 
 
 if __name__ == '__main__':

@@ -1,59 +1,68 @@
-"""Looks after a case bank.
+"""Inspects and edits a case bank, and trains a selector on it.
 
-python -m agents.memory list cases.sqlite
-python -m agents.memory show cases.sqlite 12
+python -m agents.memory list cases.sqlite                       one line for each case
+python -m agents.memory show cases.sqlite 12                    everything about a case
 python -m agents.memory edit cases.sqlite 12 --reward=0 --quarantined=true
 python -m agents.memory delete cases.sqlite 12
-python -m agents.memory import cases.sqlite memory.jsonl
+python -m agents.memory import cases.sqlite memory.jsonl        adds the cases of a JSON-lines file, in either form
 python -m agents.memory export cases.sqlite memory.jsonl --form=labelled
-python -m agents.memory snapshot cases.sqlite copy.sqlite
+python -m agents.memory snapshot cases.sqlite copy.sqlite       copies the bank to a new file
 python -m agents.memory train cases.sqlite selector/ --encoder=FOLDER
 """
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from agents.memory import CaseBank, SentenceEncoder, export_jsonl, import_jsonl, selector
 from agents.memory.cases import Case
 from agents.memory.jsonl import FORMS
+from core.launch import command
+from core.launch.fields import field
+
+# Command → the words after it and the flags it takes.
+COMMANDS = {
+  'list': (('bank',), ()),
+  'show': (('bank', 'case'), ()),
+  'edit': (('bank', 'case'), ('task', 'plan', 'reward', 'quarantined')),
+  'delete': (('bank', 'case'), ()),
+  'import': (('bank', 'file'), ()),
+  'export': (('bank', 'file'), ('form',)),
+  'snapshot': (('bank', 'file'), ()),
+  'train': (('bank', 'folder'), ('encoder', 'epochs', 'share')),
+}
 
 
-def parser() -> argparse.ArgumentParser:
-  """The command line."""
-  top = argparse.ArgumentParser(
-    'agents.memory', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  commands = top.add_subparsers(dest='command', required=True, metavar='command')
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags; each belongs to one command."""
 
-  def command(name, meaning, *others):
-    sub = commands.add_parser(name, help=meaning)
-    sub.add_argument('bank', help='the sqlite file')
-    for other, kind, what in others:
-      sub.add_argument(other, type=kind, help=what)
-    return sub
+  task: str | None = field(None, 'edit: the new task')
+  plan: str | None = field(None, 'edit: the new plan')
+  reward: float | None = field(None, 'edit: the new reward')
+  quarantined: bool | None = field(None, 'edit: whether the case is kept but never retrieved')
+  form: Literal[tuple(FORMS)] | None = field(None, 'export: the form of the lines; by default plain')
+  encoder: str | None = field(None, 'train: folder of a sentence encoder; by default words are hashed')
+  epochs: int | None = field(None, 'train: passes over the pairs; by default 10', low=1)
+  share: float | None = field(None, 'train: share of the tasks that validates; by default 0.1', low=0, high=1)
+  words: tuple[str, ...] = field((), 'the command and what it is applied to', positional=True)
 
-  case = ('case', int, 'id of a case')
-  command('list', 'one line a case')
-  command('show', 'everything about a case', case)
-  edit = command('edit', 'changes a case', case)
-  edit.add_argument('--task')
-  edit.add_argument('--plan')
-  edit.add_argument('--reward', type=float)
-  edit.add_argument('--quarantined', choices=('true', 'false'), help='kept, but never found')
-  command('delete', 'removes a case', case)
-  command('import', 'adds the cases of a JSON-lines file', ('file', Path, 'in either form'))
-  export = command('export', 'writes the cases as JSON lines', ('file', Path, 'to write'))
-  export.add_argument('--form', choices=FORMS, default='plain')
-  command('snapshot', 'copies the bank', ('file', Path, 'a new file'))
-  train = command('train', 'trains a selector on the recorded uses', ('folder', Path, 'to write'))
-  train.add_argument('--encoder', help='folder of a sentence encoder; default: words are hashed')
-  train.add_argument('--epochs', type=int, default=10)
-  train.add_argument('--share', type=float, default=0.1, help='share of the tasks that validates')
-  return top
+  def __post_init__(self):
+    name = self.words[0] if self.words else ''
+    if name not in COMMANDS:
+      raise ValueError(f'{name!r}: expected a command, one of {", ".join(COMMANDS)}')
+    words, allowed = COMMANDS[name]
+    if len(self.words) != 1 + len(words):
+      usage = ' '.join(word.upper() for word in words)
+      raise ValueError(f'{name}: got {len(self.words) - 1} words after it, expected {usage}')
+    for f in dataclasses.fields(self):
+      if f.name not in ('words', *allowed) and getattr(self, f.name) is not None:
+        raise ValueError(f'--{f.name}: {name} does not take it')
+    if 'case' in words and not self.words[2].isdigit():
+      raise ValueError(f'{self.words[2]!r}: expected the number of a case')
 
 
 def line(case: Case) -> str:
@@ -62,26 +71,29 @@ def line(case: Case) -> str:
   return f'{case.id:6}  {state:12}  {case.run:20.20}  {" ".join(case.task.split())[:100]}'
 
 
-def carry_out(bank: CaseBank, a: argparse.Namespace) -> str:
-  """Does what the command says; returns what to print."""
-  if a.command == 'list':
+def apply(bank: CaseBank, options: Options) -> str:
+  """Does what the command says; returns what to print. Raises KeyError for a case that does not exist."""
+  name, _, *rest = options.words
+  if name == 'list':
     return '\n'.join(map(line, bank.cases()))
-  if a.command == 'show':
-    return json.dumps(dataclasses.asdict(bank.get(a.case)), ensure_ascii=False, indent=2)
-  if a.command == 'edit':
-    hidden = None if a.quarantined is None else a.quarantined == 'true'
-    return line(bank.update(a.case, task=a.task, plan=a.plan, reward=a.reward, quarantined=hidden))
-  if a.command == 'delete':
-    bank.delete(a.case)
-    return f'case {a.case} is deleted'
-  if a.command == 'import':
-    got = import_jsonl(bank, a.file)
+  if name == 'show':
+    return json.dumps(dataclasses.asdict(bank.get(int(rest[0]))), ensure_ascii=False, indent=2)
+  if name == 'edit':
+    changes = {key: getattr(options, key) for key in COMMANDS['edit'][1]}
+    return line(bank.update(int(rest[0]), **changes))
+  if name == 'delete':
+    bank.delete(int(rest[0]))
+    return f'case {rest[0]} is deleted'
+  path = Path(rest[0])
+  if name == 'import':
+    got = import_jsonl(bank, path)
     return '\n'.join([f'{got.cases} cases', *(f'line {n} is passed over: {reason}' for n, reason in got.skipped)])
-  if a.command == 'export':
-    return f'{export_jsonl(bank, a.file, form=a.form)} cases'
-  if a.command == 'snapshot':
-    return f'digest {bank.snapshot(a.file)}'
-  return train(bank, a.folder, epochs=a.epochs, share=a.share)
+  if name == 'export':
+    return f'{export_jsonl(bank, path, form=options.form or "plain")} cases'
+  if name == 'snapshot':
+    return f'digest {bank.snapshot(path)}'
+  share = 0.1 if options.share is None else options.share
+  return train(bank, path, epochs=options.epochs or 10, share=share)
 
 
 def train(bank: CaseBank, folder: Path, *, epochs: int, share: float) -> str:
@@ -96,20 +108,23 @@ def train(bank: CaseBank, folder: Path, *, epochs: int, share: float) -> str:
   return f'{about}; on {seen.pairs} pairs of held-out tasks accuracy {seen.accuracy:.3f}, F1 {seen.f1:.3f}, AUC {auc}'
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def work(options: Options) -> None:
+  """Opens the bank and prints what the command gives. Raises ValueError or OSError with one clear line."""
+  name, path, *_ = options.words
+  if name != 'import' and not Path(path).is_file():
+    raise FileNotFoundError(f'{path}: no such file')
+  encoder = SentenceEncoder.load(options.encoder) if options.encoder else None
+  with CaseBank(path, encoder) as bank:
+    try:
+      print(apply(bank, options))
+    except KeyError as error:
+      raise ValueError(error.args[0]) from error
+
+
+def main(argv: Sequence[str]) -> int:
   """Runs the program; returns its exit status."""
-  a = parser().parse_args(argv)
-  try:
-    if a.command != 'import' and not Path(a.bank).is_file():
-      raise FileNotFoundError(f'{a.bank}: no such file')
-    encoder = SentenceEncoder.load(a.encoder) if getattr(a, 'encoder', None) else None
-    with CaseBank(a.bank, encoder) as bank:
-      print(carry_out(bank, a))
-    return 0
-  except (ValueError, KeyError, OSError) as error:
-    print(f'error: {error.args[0] if isinstance(error, KeyError) else error}', file=sys.stderr)
-    return 1
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(main(sys.argv))

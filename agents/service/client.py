@@ -70,7 +70,7 @@ class Client:
 
   async def figures(self) -> dict:
     """The service's metrics."""
-    return (await self._http.get('/metrics')).json()
+    return (await self._http.get('/figures')).json()
 
   async def close(self) -> None:
     """Closes the connections."""

@@ -10,20 +10,23 @@ once, processes, descriptors, mounts) after a tenth of the calls and at the end.
 """
 
 import collections
+import dataclasses
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import psutil
-from absl import app, flags
 
 from agents.sandbox import Limits, Pool
+from core.launch import command
+from core.launch.fields import field
 
-FLAGS = flags.FLAGS
 _SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
   'trivial': '1 + 1',
@@ -70,8 +73,8 @@ def fresh(times: int) -> tuple[float, float]:
   return min(walls), min(cpus)
 
 
-def measure(pool: Pool, code: str) -> dict[str, float]:
-  """Rate and latency of a call at the asked concurrency."""
+def measure(pool: Pool, code: str, *, concurrency: int, seconds: float) -> dict[str, float]:
+  """Rate and latency of a call by that many callers, over about that many seconds."""
 
   def one(_):
     start = time.perf_counter()
@@ -80,10 +83,10 @@ def measure(pool: Pool, code: str) -> dict[str, float]:
       raise RuntimeError(f'{code!r} gave {result}')
     return time.perf_counter() - start
 
-  with ThreadPoolExecutor(FLAGS.concurrency) as threads:
+  with ThreadPoolExecutor(concurrency) as threads:
     list(threads.map(one, range(20)))
     times, cpu, start = [], processor(pool), time.perf_counter()
-    while time.perf_counter() - start < FLAGS.seconds:
+    while time.perf_counter() - start < seconds:
       times += threads.map(one, range(50))
     wall, cpu = time.perf_counter() - start, processor(pool) - cpu
   ranked = sorted(times)
@@ -110,10 +113,10 @@ def held(pool: Pool) -> dict[str, int]:
   }
 
 
-def soak(pool: Pool, calls: int) -> None:
-  """Runs the mix; exits with an error when something grows or the harness fails more than once in a thousand."""
+def soak(pool: Pool, calls: int, *, concurrency: int) -> int:
+  """Runs the mix; 1 when something grows or more than one call in a thousand fails in the harness, else 0."""
   counts, wrong, before = collections.Counter(), 0, None
-  with ThreadPoolExecutor(FLAGS.concurrency) as threads:
+  with ThreadPoolExecutor(concurrency) as threads:
     for part in range(10):
       mix = [SOAK[i % len(SOAK)] for i in range(calls // 10)]
       for (code, status), result in zip(mix, threads.map(lambda c: pool.run(c[0]), mix)):
@@ -127,29 +130,49 @@ def soak(pool: Pool, calls: int) -> None:
   print(dict(counts), f'{wrong} not as expected')
   grown = [k for k in now if now[k] > before[k] + (8192 if 'KiB' in k else 0)]
   if grown or counts['harness'] > 1e-3 * calls or wrong > 1e-3 * calls:
-    sys.exit(f'FAILED: grown {grown}, harness {counts["harness"]}, unexpected {wrong}')
+    print(f'FAILED: grown {grown}, harness {counts["harness"]}, unexpected {wrong}', file=sys.stderr)
+    return 1
+  return 0
 
 
-def main(_) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  seconds: float = field(5.0, 'time to measure each kind of call for', low=0.1)
+  concurrency: int = field(4, 'callers at once', low=1)
+  workers: int = field(2, 'calls that run at once', low=1)
+  backend: Literal['namespaces', 'landlock', 'rlimits'] | None = field(
+    None, 'isolation; by default the strongest that this machine offers'
+  )
+  soak: int = field(0, 'calls of the soak; 0 measures speed instead', low=0)
+
+  def __post_init__(self):
+    if self.soak % 10:
+      raise ValueError(f'--soak={self.soak}: expected a multiple of 10')
+
+
+def work(options: Options) -> int:
   """Prints the figures, or runs the soak."""
-  with Pool(FLAGS.workers, Limits(wall=20.0), profile='sympy', backend=FLAGS.backend) as pool:
-    print(f'{pool.report}; workers {pool.workers}, callers {FLAGS.concurrency}, load {os.getloadavg()[0]:.1f}')
-    if FLAGS.soak:
-      soak(pool, FLAGS.soak)
-      return
+  with Pool(options.workers, Limits(wall=20.0), profile='sympy', backend=options.backend) as pool:
+    print(f'{pool.report}; workers {pool.workers}, callers {options.concurrency}, load {os.getloadavg()[0]:.1f}')
+    if options.soak:
+      return soak(pool, options.soak, concurrency=options.concurrency)
     wall, cpu = fresh(3)
-    results = {name: measure(pool, code) for name, code in CALLS.items()}
+    callers = {'concurrency': options.concurrency, 'seconds': options.seconds}
+    results = {name: measure(pool, code, **callers) for name, code in CALLS.items()}
     wall, cpu = (min(a, b) for a, b in zip((wall, cpu), fresh(3)))
   print(f'fresh import of sympy: {1e3 * wall:.0f} ms wall, {1e3 * cpu:.0f} ms cpu')
   for name, figures in results.items():
     figures |= {'fresh/wall': 1e3 * wall / figures['ms wall/call'], 'fresh/cpu': 1e3 * cpu / figures['ms cpu/call']}
     print(name, '  '.join(f'{k} {v:.4g}' for k, v in figures.items()))
+  return 0
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  flags.DEFINE_float('seconds', 5.0, 'time to measure each kind of call for', lower_bound=0.1)
-  flags.DEFINE_integer('concurrency', 4, 'callers at once', lower_bound=1)
-  flags.DEFINE_integer('workers', 2, 'calls that run at once', lower_bound=1)
-  flags.DEFINE_enum('backend', None, ['namespaces', 'landlock', 'rlimits'], 'isolation; by default the strongest here')
-  flags.DEFINE_integer('soak', 0, 'calls of the soak; 0 measures speed instead', lower_bound=0)
-  app.run(main)
+  sys.exit(main(sys.argv))

@@ -7,14 +7,17 @@ by default the project's own test pairs are used. With --compat, and latex2sympy
 published scorer's way (mode="compat") is timed on the same pairs in the same run.
 """
 
+import dataclasses
 import json
 import statistics
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
-
 from bench.seed import score
+from core.launch import command
+from core.launch.fields import field
 
 _OWN = Path(__file__).parents[2] / 'tests' / 'bench' / 'seed' / 'pairs.tsv'
 
@@ -49,13 +52,20 @@ def measure(pairs: list[tuple[str, str, str]], seconds: float, mode: str) -> dic
   }
 
 
-def main(_) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  pairs: str | None = field(None, "JSONL of pairs; the project's own by default")
+  seconds: float = field(10.0, 'processor seconds to measure for', low=0)
+  compat: bool = field(False, "time the published scorer's way on the same pairs too")
+
+
+def work(options: Options) -> None:
   """Times the scorer, and the published one where it is installed."""
-  pairs = read_pairs(flags.FLAGS.pairs)
-  results = {
-    mode: measure(pairs, flags.FLAGS.seconds, mode)
-    for mode in (('strict', 'compat') if flags.FLAGS.compat else ('strict',))
-  }
+  pairs = read_pairs(options.pairs)
+  modes = ('strict', 'compat') if options.compat else ('strict',)
+  results = {mode: measure(pairs, options.seconds, mode) for mode in modes}
   for mode, result in results.items():
     print(mode, '  '.join(f'{name} {value:.4g}' for name, value in result.items()))
   if 'compat' in results:
@@ -63,8 +73,10 @@ def main(_) -> None:
     print(f'strict is {ratio:.1f} times as fast as compat')
 
 
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
 if __name__ == '__main__':
-  flags.DEFINE_string('pairs', None, "JSONL of pairs; the project's own by default")
-  flags.DEFINE_float('seconds', 10.0, 'processor seconds to measure for')
-  flags.DEFINE_bool('compat', False, "time the published scorer's way on the same pairs too")
-  app.run(main)
+  sys.exit(main(sys.argv))

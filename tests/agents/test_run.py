@@ -1,5 +1,6 @@
 """The command line: one question from flags to trace, and lines that say what is wrong."""
 
+import dataclasses
 import io
 import json
 import sys
@@ -10,6 +11,7 @@ from agents import run
 from agents.memory import CaseBank
 from agents.planner import trace
 from agents.planner.episode import Episode, Event
+from core.launch import command
 from tests.bench.chat_server import serve
 
 PLAN = json.dumps({'plan': [{'id': 1, 'description': 'read total.csv'}]})
@@ -118,11 +120,8 @@ def test_what_others_wrote_can_neither_script_the_page_nor_rewrite_the_terminal(
 def test_servers_are_modules_of_ours_and_names_do_not_clash(tmp_path):
   config = tmp_path / 'mcp.json'
   config.write_text('{"mcpServers": {"python": {"command": "x"}}}')
-  values = run.flags.FlagValues()
-  run.define(values)
-  values(['run', 'q', '--model=http://x', '--tools=python', f'--mcp={config}'])
+  options = command.parse(['run', 'q', '--model=http://x', '--tools=python', f'--mcp={config}'], run.Options)
   with pytest.raises(ValueError, match=r"\['python'\] are named like"):
-    run.servers(values, tmp_path)
-  values.mcp = None
-  assert run.servers(values, tmp_path)['python'].args == ['-m', 'agents.mcp.servers.python']
-  assert run.servers(values, tmp_path)['python'].command == sys.executable
+    run.servers(options, tmp_path)
+  ours = run.servers(dataclasses.replace(options, mcp=None), tmp_path)['python']
+  assert ours.args == ['-m', 'agents.mcp.servers.python'] and ours.command == sys.executable

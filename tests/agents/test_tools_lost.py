@@ -33,7 +33,7 @@ SLOW = f'import time\ntime.sleep(0.3)\n{QUICK}'
 def serve(port):
   """Starts `python -m agents.serve_tools` on a port of this machine."""
   return subprocess.Popen(
-    [sys.executable, '-m', 'agents.serve_tools', f'--port={port}', '--workers=2', '--profile=python'],
+    [sys.executable, '-m', 'agents.serve_tools', f'--port={port}', '--token=none', '--workers=2', '--profile=python'],
     stdout=subprocess.PIPE,
     text=True,
   )

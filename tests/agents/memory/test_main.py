@@ -19,21 +19,21 @@ def bank(tmp_path, n=12):
 
 def test_a_case_is_listed_edited_deleted_and_the_bank_copied(tmp_path, capsys):
   path = bank(tmp_path)
-  assert main(['list', path]) == 0 and len(capsys.readouterr().out.splitlines()) == 12
-  assert main(['edit', path, '3', '--reward=1', '--plan=new', '--quarantined=true']) == 0
+  assert main(['memory', 'list', path]) == 0 and len(capsys.readouterr().out.splitlines()) == 12
+  assert main(['memory', 'edit', path, '3', '--reward=1', '--plan=new', '--quarantined=true']) == 0
   assert 'quarantined' in capsys.readouterr().out
-  assert main(['show', path, '3']) == 0
+  assert main(['memory', 'show', path, '3']) == 0
   shown = json.loads(capsys.readouterr().out)
   assert (shown['reward'], shown['plan'], shown['quarantined']) == (1.0, 'new', True)
-  assert main(['delete', path, '3']) == main(['snapshot', path, str(tmp_path / 'copy')]) == 0
-  assert main(['export', str(tmp_path / 'copy'), str(tmp_path / 'c.jsonl'), '--form=labelled']) == 0
-  assert main(['import', str(tmp_path / 'new.sqlite'), str(tmp_path / 'c.jsonl')]) == 0
+  assert main(['memory', 'delete', path, '3']) == main(['memory', 'snapshot', path, str(tmp_path / 'copy')]) == 0
+  assert main(['memory', 'export', str(tmp_path / 'copy'), str(tmp_path / 'c.jsonl'), '--form=labelled']) == 0
+  assert main(['memory', 'import', str(tmp_path / 'new.sqlite'), str(tmp_path / 'c.jsonl')]) == 0
   with CaseBank(path) as one, CaseBank(tmp_path / 'new.sqlite') as two:
     assert [c.task for c in one.cases()] == [c.task for c in two.cases()] and len(two) == 11
 
 
 def test_a_selector_is_trained_and_saved(tmp_path, capsys):
-  assert main(['train', bank(tmp_path), str(tmp_path / 's'), '--epochs=2', '--share=0.3']) == 0
+  assert main(['memory', 'train', bank(tmp_path), str(tmp_path / 's'), '--epochs=2', '--share=0.3']) == 0
   out = capsys.readouterr().out
   assert 'hash-256' in out and 'held-out tasks accuracy' in out
   config, state = selector.load(tmp_path / 's')
@@ -52,6 +52,24 @@ def test_a_selector_is_trained_and_saved(tmp_path, capsys):
 )
 def test_what_cannot_be_done_is_one_line(argv, message, tmp_path, capsys):
   path = bank(tmp_path)
-  assert main([a.format(bank=path) for a in argv]) == 1
+  assert main(['memory', *(a.format(bank=path) for a in argv)]) == 1
+  error = capsys.readouterr().err
+  assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    ([], 'expected a command'),
+    (['look', 'x'], "'look'"),
+    (['show', 'x'], 'BANK CASE'),
+    (['show', 'x', 'y'], "'y': expected the number"),
+    (['list', 'x', '--reward=1'], '--reward: list does not take it'),
+    (['train', 'x', 'y', '--share=2'], 'share=2'),
+    (['export', 'x', 'y', '--form=odd'], "'odd' is not"),
+  ],
+)
+def test_bad_usage_is_status_2_and_one_line(argv, message, capsys):
+  assert main(['memory', *argv]) == 2
   error = capsys.readouterr().err
   assert message in error and len(error.splitlines()) == 1

@@ -14,10 +14,11 @@ import httpx
 import psutil
 import pytest
 
-from agents import serve_tools
 from agents.sandbox import HarnessError, Limits, Pool, Result
+from agents.service import http as service_http
 from agents.service.client import Client
 from agents.service.dispatcher import Dispatcher, Full
+from core.serving import server
 
 
 class Scripted:
@@ -161,8 +162,12 @@ def test_kept_states_are_each_trajectorys_own_and_make_room():
   asyncio.run(main())
 
 
+JSON, LINES = ({'Content-Type': f'application/{kind}'} for kind in ('json', 'jsonl'))
+
+
 def http(dispatcher, token=None):
-  transport = httpx.ASGITransport(serve_tools.application(dispatcher, token))
+  app = server.guarded(service_http.application(dispatcher), token=token, hosts=['tools'], types=service_http.TYPES)
+  transport = httpx.ASGITransport(app)
   return httpx.AsyncClient(transport=transport, base_url='http://tools')
 
 
@@ -185,13 +190,19 @@ def test_service_answers_and_refuses():
         {'trajectory': 'a', 'code': 'x', 'limits': {'wall': -1}},
       ):
         assert (await client.post('/run', json=wrong)).status_code == 400, wrong
-      assert (await client.post('/run', content=b'{')).status_code == 400
+      assert (await client.post('/run', content=b'{', headers=JSON)).status_code == 400
+      assert (await client.post('/run', content=b'[' * 10**5, headers=JSON)).status_code == 400
+      assert (await client.post('/run', content=b'{}')).status_code == 415
       lines = '\n'.join(json.dumps({'trajectory': str(i), 'code': str(i)}) for i in range(20)) + '\nnonsense\n'
-      answers = [json.loads(line) for line in (await client.post('/batch', content=lines)).text.splitlines()]
+      answers = [
+        json.loads(line) for line in (await client.post('/batch', content=lines, headers=LINES)).text.splitlines()
+      ]
       assert sorted(a['index'] for a in answers) == list(range(21))
       assert all(a.get('stdout') == str(a['index']) for a in answers if a['index'] < 20)
       assert 'refused' in next(a for a in answers if a['index'] == 20)
-      figures = (await client.get('/metrics')).json()
+      figures = (await client.get('/figures')).json()
+      scraped = (await client.get('/metrics')).text
+      assert '# TYPE espalier_tools_status_ok counter\nespalier_tools_status_ok 21.0\n' in scraped
       assert figures['status_ok'] == 21
       assert 0 <= figures['queued_p50'] <= figures['queued_p99']
       assert (await client.get('/health')).json()['backend'] == 'scripted'
@@ -199,6 +210,7 @@ def test_service_answers_and_refuses():
       assert (await client.get('/metrics')).status_code == 401
       assert (await client.get('/metrics', headers={'Authorization': 'Bearer secre'})).status_code == 401
       assert (await client.get('/metrics', headers={'Authorization': 'Bearer secret'})).status_code == 200
+      assert (await client.get('/healthz')).text == 'ok\n'
     await dispatcher.close()
 
   asyncio.run(main())
@@ -206,13 +218,33 @@ def test_service_answers_and_refuses():
 
 def test_limits_may_only_be_lowered():
   limits = Limits(wall=4.0)
-  assert serve_tools.lowered(limits, {'wall': 1.0, 'memory': 2**60}) == dataclasses.replace(limits, wall=1.0)
-  assert serve_tools.lowered(limits, None) == limits
+  assert service_http.lowered(limits, {'wall': 1.0, 'memory': 2**60}) == dataclasses.replace(limits, wall=1.0)
+  assert service_http.lowered(limits, None) == limits
 
 
-def test_strangers_are_not_served_without_a_token():
-  with pytest.raises(ValueError, match='ESPALIER_TOOLS_TOKEN'):
-    serve_tools.listen(None, '0.0.0.0', 0, None)
+def test_a_caller_that_leaves_takes_its_call_along():
+  async def main():
+    pool = Scripted()
+    pool.gate.clear()
+    dispatcher = Dispatcher(pool)
+    app, body = service_http.application(dispatcher), json.dumps({'trajectory': 'a', 'code': 'lost'}).encode()
+    first = asyncio.ensure_future(dispatcher.run('b', 'first'))
+    messages = [{'type': 'http.request', 'body': body, 'more_body': False}, {'type': 'http.disconnect'}]
+    scope = {'type': 'http', 'method': 'POST', 'path': '/run', 'headers': [], 'query_string': b''}
+
+    async def receive():
+      return messages.pop(0)
+
+    async def send(message):
+      pass
+
+    await app(scope, receive, send)
+    pool.gate.set()
+    assert (await first).ok
+    await dispatcher.close()
+    assert pool.order == ['first', 'closed']
+
+  asyncio.run(main())
 
 
 @pytest.fixture

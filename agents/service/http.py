@@ -1,0 +1,147 @@
+"""A dispatcher as an HTTP application: calls as JSON in, results as JSON out.
+
+  POST /run      {"trajectory", "code", "stdin"?, "files"?, "keep"?, "limits"?, "wait"?} → a Result as JSON
+  POST /batch    such objects, one a line (application/jsonl) → {"index": …, …Result} lines, in the order they end
+  POST /forget   {"trajectory"} → drops its kept state
+  GET  /figures  counts and latencies;  GET /metrics  the same for Prometheus
+  GET  /health   the backend and what its self-test found;  GET /healthz  `ok`
+
+`stdin` and files are strings, or {"base64": …} for bytes. Limits may only be lowered. A full queue answers 429 to a
+call with "wait": false. A client that disconnects cancels its calls.
+"""
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agents.sandbox import Limits, Result
+from agents.service.dispatcher import Dispatcher, Full
+from core.serving import metrics
+from core.serving.bodies import unless_disconnected
+from core.text import parse_json
+
+TYPES = ('application/json', 'application/jsonl', 'application/x-ndjson')
+_FIELDS = {'trajectory', 'code', 'stdin', 'files', 'keep', 'limits', 'wait'}
+_COUNTERS = ('calls', 'retries', 'evicted_sessions', 'status_')  # beginnings of names; everything else is a gauge
+
+
+def application(dispatcher: Dispatcher) -> Starlette:
+  """The routes over a dispatcher, without guards: `core.serving.server.guarded` adds them."""
+
+  async def run(request: Request) -> Response:
+    try:
+      call = _run(dispatcher, parse_json(_text(await request.body())))
+      result = await unless_disconnected(request.receive, call)
+    except Full as error:
+      return PlainTextResponse(str(error), 429)
+    except ValueError as error:
+      return PlainTextResponse(str(error), 400)
+    return JSONResponse(dataclasses.asdict(result)) if result else Response(status_code=499)
+
+  async def batch(request: Request) -> Response:
+    lines = [line for line in (await request.body()).splitlines() if line.strip()]
+    return StreamingResponse(_batch(dispatcher, lines), media_type='application/jsonl')
+
+  async def forget(request: Request) -> Response:
+    try:
+      name = parse_json(_text(await request.body()))['trajectory']
+    except (ValueError, KeyError, TypeError):
+      return PlainTextResponse('expected {"trajectory": …}', 400)
+    await dispatcher.forget(str(name))
+    return JSONResponse({})
+
+  async def figures(_) -> Response:
+    return JSONResponse(dispatcher.figures())
+
+  async def scrape(_) -> Response:
+    return Response(metrics.text(samples(dispatcher.figures())), media_type=metrics.CONTENT_TYPE)
+
+  async def health(_) -> Response:
+    return JSONResponse({'backend': dispatcher.pool.backend, 'report': dispatcher.pool.report})
+
+  routes = [
+    Route('/run', run, methods=['POST']),
+    Route('/batch', batch, methods=['POST']),
+    Route('/forget', forget, methods=['POST']),
+    Route('/figures', figures),
+    Route('/metrics', scrape),
+    Route('/health', health),
+  ]
+  return Starlette(routes=routes)
+
+
+def samples(figures: dict) -> list[metrics.Sample]:
+  """The figures of a dispatcher for Prometheus, which computes rates itself from the counters."""
+  kind = lambda name: 'counter' if name.startswith(_COUNTERS) and name != 'calls_per_second' else 'gauge'
+  return [metrics.Sample(f'espalier_tools_{name}', value, kind(name)) for name, value in figures.items()]
+
+
+async def _batch(dispatcher: Dispatcher, lines: list[bytes]) -> AsyncIterator[bytes]:
+  """Answers to the lines as they come; those still to come are cancelled when the reader leaves."""
+
+  async def one(index: int, line: bytes) -> dict:
+    try:
+      result = await _run(dispatcher, parse_json(_text(line)))
+    except (Full, ValueError) as error:
+      return {'index': index, 'refused': str(error)}
+    return {'index': index, **dataclasses.asdict(result)}
+
+  tasks = [asyncio.ensure_future(one(index, line)) for index, line in enumerate(lines)]
+  try:
+    for answer in asyncio.as_completed(tasks):
+      yield json.dumps(await answer).encode() + b'\n'
+  finally:
+    for task in tasks:
+      task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+      await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(dispatcher: Dispatcher, body: object) -> Result:
+  """Runs a call given as JSON. Raises ValueError for one that is malformed."""
+  if not isinstance(body, dict) or not isinstance(body.get('trajectory'), str) or not body.keys() <= _FIELDS:
+    raise ValueError(f'expected an object with "trajectory", "code" and perhaps others of {sorted(_FIELDS)}')
+  files = body.get('files', {})
+  if not isinstance(files, dict):
+    raise ValueError('"files": expected an object')
+  return await dispatcher.run(
+    body['trajectory'],
+    body.get('code'),
+    stdin=_content(body.get('stdin', '')),
+    files={name: _content(value) for name, value in files.items()},
+    keep=bool(body.get('keep', False)),
+    wait=bool(body.get('wait', True)),
+    limits=lowered(dispatcher.pool.limits, body.get('limits')),
+  )
+
+
+def lowered(limits: Limits, asked: object) -> Limits:
+  """The limits with those asked for, each only where it is lower. Raises ValueError for an unknown name or value."""
+  if asked is None:
+    return limits
+  known = dataclasses.asdict(limits)
+  if not isinstance(asked, dict) or not asked.keys() <= known.keys():
+    raise ValueError(f'"limits": {asked!r}, expected an object with some of {sorted(known)}')
+  checked = dataclasses.asdict(dataclasses.replace(limits, **asked))
+  return Limits(**{name: min(value, known[name]) for name, value in checked.items()})
+
+
+def _content(value: object) -> str | bytes:
+  if isinstance(value, str):
+    return value
+  if isinstance(value, dict) and value.keys() == {'base64'} and isinstance(value['base64'], str):
+    return base64.b64decode(value['base64'], validate=True)
+  raise ValueError(f'expected a string or {{"base64": …}}, not {type(value).__name__}')
+
+
+def _text(body: bytes) -> str:
+  """Raises ValueError for a body that is not UTF-8."""
+  return body.decode('utf-8')

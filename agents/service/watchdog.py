@@ -1,0 +1,61 @@
+"""A server process that is replaced when it dies: its socket and its pool live in the process that watches it."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+
+from agents.sandbox import HarnessError, Pool, linux
+
+_SOON, _FAILURES = 10.0, 4  # seconds; quick failures in a row after which it gives up
+
+Serve = Callable[[socket.socket, Pool], Awaitable[None]]
+
+
+def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
+  """Forks the server, which dies with us; its process id. Everything is imported and loaded, so it starts at once."""
+  holder = os.getpid()
+  if pid := os.fork():
+    return pid
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+  linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
+  try:
+    if os.getppid() == holder:
+      asyncio.run(serve(sock, pool))
+  except BaseException:
+    traceback.print_exc()
+    os._exit(1)
+  os._exit(0)
+
+
+def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
+  """Keeps a server running on the socket; the exit status once it was told to end, or 1 when it cannot start."""
+  server, failures = 0, 0
+
+  def stop(number, _):
+    if server:
+      os.kill(server, number)
+
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, stop)
+  while True:
+    started = time.monotonic()
+    server = fork_server(sock, pool, serve)
+    code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+    if code in (0, -signal.SIGTERM):
+      return 0
+    if code == -signal.SIGINT:
+      return 130
+    failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
+    if failures == _FAILURES:
+      return 1
+    print(f'the server ended with {code}; starting another', file=sys.stderr, flush=True)
+    try:
+      pool.renew()  # the next server must not read answers to what the dead one asked the zygote
+    except HarnessError as error:  # the next server tries again for each call
+      print(error, file=sys.stderr, flush=True)
