@@ -1,7 +1,12 @@
 """Estimates of KL(policy ‖ reference) from the tokens that the policy sampled (Schulman 2020)."""
 
+import dataclasses
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
+
+from core.launch.fields import field
 
 MAX_LOG_RATIO = 20.0
 MAX_K3 = 10.0
@@ -23,7 +28,35 @@ def k3(d: jax.Array) -> jax.Array:
   return jnp.clip(jnp.exp(-d) - 1 + d, -MAX_K3, MAX_K3)
 
 
-KL = {'k1': k1, 'k2': k2, 'k3': k3}
+KL = {f.__name__: f for f in (k1, k2, k3)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kl:
+  """A penalty of the divergence from a reference policy, in the loss or in the reward."""
+
+  coef: float = field(0.0, 'weight of the divergence from the reference policy; 0: no reference policy')
+  estimator: Literal[tuple(KL)] = field('k3', 'estimator of the divergence')
+  where: Literal['loss', 'reward'] = field(
+    'loss', 'a term of the loss with a gradient of its own, or subtracted from the rewards of tokens'
+  )
+
+  def __post_init__(self):
+    if not 0 <= self.coef < float('inf'):
+      raise ValueError(f'coef={self.coef}: expected zero or a positive number')
+    for name, allowed in (('estimator', KL), ('where', ('loss', 'reward'))):
+      if getattr(self, name) not in allowed:
+        raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
+
+  @property
+  def in_loss(self) -> bool:
+    """Whether the loss has a term of it."""
+    return self.coef > 0 and self.where == 'loss'
+
+  @property
+  def in_reward(self) -> bool:
+    """Whether rewards of tokens are lowered by it."""
+    return self.coef > 0 and self.where == 'reward'
 
 
 def kl(logp: jax.Array, ref_logp: jax.Array, estimator: str) -> jax.Array:

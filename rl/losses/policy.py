@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from core.launch.fields import field
 from core.training.steps import Loss
 from rl.losses.aggregate import AGGREGATIONS, Aggregation, aggregate
-from rl.losses.divergence import KL, kl
+from rl.losses.divergence import Kl, kl
 from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES
 
 
@@ -20,7 +20,7 @@ from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES
 class Rule:
   """How a token's gain is clipped and how tokens are averaged."""
 
-  surrogate: Literal['ppo', 'gspo', 'gspo_token', 'cispo'] = field('ppo', 'which ratio, and what clipping does to it')
+  surrogate: Literal[tuple(SURROGATES)] = field('ppo', 'which ratio, and what clipping does to it')
   clip_low: float = field(0.2, 'the ratio is clipped below at 1 − clip_low')
   clip_high: float = field(0.2, 'the ratio is clipped above at 1 + clip_high; larger than clip_low is DAPO clip-higher')
   dual_clip: float | None = field(3.0, 'where the advantage is negative the loss is at most dual_clip·|A|; none: off')
@@ -29,28 +29,38 @@ class Rule:
     'mean over all tokens of the batch (token), or over rows of their token '
     'means (sequence), token sums (sequence_sum), token sums over `length`',
   )
-  length: int | None = field(None, "divisor of aggregation='constant': the longest answer there may be")
-  kl: Literal['k1', 'k2', 'k3'] = field('k3', 'estimator of the divergence from the reference policy')
-  kl_coef: float = field(0.0, 'weight of that divergence in the loss')
+  length: int | None = field(None, "divisor of aggregation='constant': the longest response there may be")
+  kl: Kl = field(Kl(), 'distance from a reference policy')
   importance_cap: float | None = field(
     None,
-    "cap of the weight that makes up for an engine whose probabilities are not the trainer's; none: no such weight",
+    'cap of the weight that corrects for the sampler, whose probabilities differ from those of the trainer before the '
+    'update by rounding and, when it samples ahead, by age; none: no such weight',
   )
 
   def __post_init__(self):
+    inf = float('inf')
+    cap, dual = self.importance_cap, self.dual_clip
     if not 0 <= self.clip_low <= 1:
       raise ValueError(f'clip_low={self.clip_low}: expected a number from 0 to 1')
-    if self.clip_high < 0 or self.kl_coef < 0:
-      raise ValueError(f'clip_high={self.clip_high}, kl_coef={self.kl_coef}: expected zero or more')
-    if self.importance_cap is not None and self.importance_cap <= 0:
-      raise ValueError(f'importance_cap={self.importance_cap}: expected a positive number, or none')
-    for name, allowed in (('surrogate', SURROGATES), ('aggregation', AGGREGATIONS), ('kl', KL)):
+    if not 0 <= self.clip_high < inf:
+      raise ValueError(f'clip_high={self.clip_high}: expected zero or a positive number')
+    if cap is not None and not 0 < cap < inf:
+      raise ValueError(f'importance_cap={cap}: expected a positive number, or none')
+    for name, allowed in (('surrogate', SURROGATES), ('aggregation', AGGREGATIONS)):
       if getattr(self, name) not in allowed:
         raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
-    if self.dual_clip is not None and (self.dual_clip <= 1 or self.surrogate != 'ppo'):
-      raise ValueError(f'dual_clip={self.dual_clip}: expected more than 1 with surrogate=ppo, or none')
+    if dual is not None and not (1 < dual < inf and self.surrogate == 'ppo'):
+      raise ValueError(f'dual_clip={dual}: expected more than 1 with surrogate=ppo, or none')
     if (self.length is None) == (self.aggregation == 'constant') or (self.length is not None and self.length < 1):
       raise ValueError(f"length={self.length}: expected 1 or more with aggregation='constant', else none")
+
+  @property
+  def proximal(self) -> bool:
+    """Whether ratios start from the trainer's policy before the update, and the cap's weight makes up for the sampler.
+
+    Otherwise ratios of a rollout sampled by older weights start from the sampler. (Decoupled PPO, arXiv 2110.00641.)
+    """
+    return self.importance_cap is not None
 
 
 _GSPO = Rule('gspo', clip_low=3e-4, clip_high=4e-4, dual_clip=None, aggregation='sequence')
@@ -92,13 +102,13 @@ def policy_loss(
   """The loss of tokens sampled by an older policy.
 
   logp, old_logp, ref_logp, rollout_logp: float32 [B, T] log-probabilities of the sampled tokens under the policy
-  being trained, the policy that sampled (None while they are the same: the ratio is exactly 1, its gradient is not 0),
-  the reference (needed when rule.kl_coef > 0), and the engine as it sampled (needed with rule.importance_cap).
+  being trained, the policy before the update (None while they are the same: the ratio is exactly 1, its gradient is
+  not 0), the reference (needed when rule.kl is in the loss), and the sampler (needed with rule.importance_cap).
   advantages: [B, 1] or [B, T]. mask: bool [B, T], true where the policy chose the token.
   Raises ValueError when the rule needs log-probabilities that are missing.
   """
-  if rule.kl_coef and ref_logp is None:
-    raise ValueError(f'kl_coef={rule.kl_coef} needs ref_logp')
+  if rule.kl.in_loss and ref_logp is None:
+    raise ValueError(f'kl.coef={rule.kl.coef} in the loss needs ref_logp')
   if rule.importance_cap is not None and rollout_logp is None:
     raise ValueError(f'importance_cap={rule.importance_cap} needs rollout_logp')
   # Zeros at padding from the start: whatever stands there reaches neither the loss nor its gradient.
@@ -114,7 +124,8 @@ def policy_loss(
     metrics['importance'] = weight = truncated_importance(old_logp, rollout_logp, rule.importance_cap)
     loss = loss * weight
   if ref_logp is not None:
-    metrics['kl'] = divergence = kl(logp, ref_logp, rule.kl)
-    loss = loss + rule.kl_coef * divergence
+    metrics['kl'] = divergence = kl(logp, ref_logp, rule.kl.estimator)
+    if rule.kl.in_loss:
+      loss = loss + rule.kl.coef * divergence
   total, weight = aggregate(loss, mask, rule.aggregation, length=rule.length)
   return Loss(total, weight, {k: aggregate(jax.lax.stop_gradient(v), mask, 'token') for k, v in metrics.items()})

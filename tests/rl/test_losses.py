@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rl import losses
-from rl.losses import RULES, Rule
+from rl.losses import RULES, Kl, Rule
 
 
 def draw(seed=0, b=6, t=5):
@@ -142,7 +142,7 @@ def test_sums_over_micro_batches_are_the_whole_batch(name):
 @pytest.mark.parametrize('name', RULES)
 def test_padding_changes_nothing_even_when_it_is_not_finite(name):
   logp, old, adv, mask = map(jnp.asarray, draw())
-  rule = dataclasses.replace(RULES[name], kl_coef=0.1, importance_cap=2.0)
+  rule = dataclasses.replace(RULES[name], kl=Kl(0.1), importance_cap=2.0)
 
   def run(junk):
     args = [jnp.where(mask, x, junk) for x in (logp, old, adv * jnp.ones_like(logp), logp - 0.3, old + 0.1)]
@@ -174,11 +174,11 @@ def test_kl_estimators_agree_with_the_divergence_in_expectation():
 def test_kl_term_enters_the_loss_with_its_weight():
   logp, old, adv, mask = map(jnp.asarray, draw())
   ref = logp - 0.3
-  base = mean(losses.policy_loss(logp, old, adv, mask, rule=Rule(kl='k1')))
-  more = mean(losses.policy_loss(logp, old, adv, mask, rule=Rule(kl='k1', kl_coef=2.0), ref_logp=ref))
+  base = mean(losses.policy_loss(logp, old, adv, mask, rule=Rule(kl=Kl(estimator='k1'))))
+  more = mean(losses.policy_loss(logp, old, adv, mask, rule=Rule(kl=Kl(2.0, 'k1')), ref_logp=ref))
   assert float(more - base) == pytest.approx(0.6, abs=1e-5)
   with pytest.raises(ValueError, match='ref_logp'):
-    losses.policy_loss(logp, old, adv, mask, rule=Rule(kl_coef=1.0))
+    losses.policy_loss(logp, old, adv, mask, rule=Rule(kl=Kl(1.0)))
 
 
 @pytest.mark.parametrize(
@@ -188,12 +188,29 @@ def test_kl_term_enters_the_loss_with_its_weight():
     ('clip_high', -1.0),
     ('dual_clip', 0.5),
     ('aggregation', 'median'),
-    ('kl', 'k4'),
     ('surrogate', 'gpo'),
     ('length', 5),
     ('importance_cap', 0.0),
+    ('clip_low', math.nan),
+    ('clip_high', math.inf),
+    ('dual_clip', math.nan),
+    ('importance_cap', math.nan),
   ],
 )
 def test_an_impossible_rule_is_refused_by_name(field, value):
   with pytest.raises(ValueError, match=field):
     Rule(**{field: value})
+
+
+@pytest.mark.parametrize('field,value', [('coef', -1.0), ('coef', math.nan), ('estimator', 'k4'), ('where', 'both')])
+def test_an_impossible_kl_is_refused_by_name(field, value):
+  with pytest.raises(ValueError, match=field):
+    Kl(**{field: value})
+
+
+def test_a_kl_in_the_reward_leaves_the_loss_alone_but_is_reported():
+  logp, old, adv, mask = map(jnp.asarray, draw())
+  plain = losses.policy_loss(logp, old, adv, mask, rule=Rule())
+  got = losses.policy_loss(logp, old, adv, mask, rule=Rule(kl=Kl(2.0, where='reward')), ref_logp=logp - 0.3)
+  assert float(got.total) == float(plain.total)
+  assert float(got.metrics['kl'][0] / got.metrics['kl'][1]) > 0
