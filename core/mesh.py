@@ -23,6 +23,8 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from core.launch.fields import field
+
 AXES = ('data', 'expert', 'seq', 'model')
 
 RULES: dict[str, str | tuple[str, ...] | None] = {
@@ -46,10 +48,10 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 class Shape:
   """Sizes of a mesh's axes, for configs: `make(**dataclasses.asdict(shape))`. data=-1 takes what the others leave."""
 
-  data: int = -1
-  expert: int = 1
-  seq: int = 1
-  model: int = 1
+  data: int = field(-1, 'devices over which the batch and, in training, the weights are divided; -1: all others')
+  expert: int = field(1, 'devices over which experts are divided')
+  seq: int = field(1, 'devices over which the time axis is divided')
+  model: int = field(1, 'devices over which heads, hidden units and the vocabulary are divided')
 
 
 def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devices=None) -> Mesh:

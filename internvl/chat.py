@@ -70,7 +70,9 @@ if __name__ == '__main__':
   sys.exit(main(sys.argv))
 elif __name__ == 'internvl.chat':
   # `internvl.chat` is promised to be the function. Importing this module binds its name in the package to what
-  # sys.modules holds afterwards, so the function is left there in the module's place.
+  # sys.modules holds afterwards, so the function is left there in the module's place; with the module's spec, by which
+  # `python -m` and others find the file.
   from internvl.conversation import chat
 
+  chat.__spec__ = __spec__
   sys.modules[__name__] = chat

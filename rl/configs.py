@@ -51,7 +51,7 @@ class Config:
   remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
   max_new: int = field(4, 'longest answer in tokens, the stop token included')
   temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
-  rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss')
+  rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss', choices=RULES)
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   trainable: str = field('', r'regex of the weights that reward trains, such as (?:projector|language)\..*; none = all')
   engine: EngineSize = field(EngineSize(), 'room of the rollout engine')

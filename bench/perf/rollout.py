@@ -10,85 +10,92 @@ interpreter of an environment with google-tunix; that arm, whose greedy tokens m
 exactly as many steps as its longest row needs.
 """
 
-# ruff: noqa: E402 -- the settings above the imports must precede the first import of jax.
-import os
-
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_multi_thread_eigen=false'
-os.environ['OMP_NUM_THREADS'] = '1'
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
+import dataclasses
 import json
+import os
 import pathlib
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import Literal
 
-import jax
-import numpy as np
-from absl import app, flags
+from bench.perf.pinned import pin
+from core.launch import command
+from core.launch.fields import field
 
-from core import decoder
-from core.engine import Engine, Request, sample
-
-FLAGS = flags.FLAGS
-flags.DEFINE_integer('width', 256, 'Model width; heads of 64, feed-forward three times the width.')
-flags.DEFINE_integer('layers', 4, 'Number of layers.')
-flags.DEFINE_integer('vocab', 2048, 'Vocabulary.')
-flags.DEFINE_integer('slots', 16, 'Rows decoded together by every arm.')
-flags.DEFINE_integer('batches', 6, 'Requests, in batches of `slots`.')
-flags.DEFINE_integer('prompt', 32, 'Longest prompt; they are uniform from a half of it.')
-flags.DEFINE_integer('longest', 256, 'Longest answer.')
-flags.DEFINE_enum(
-  'lengths',
-  'longtail',
-  ['longtail', 'uniform', 'equal'],
-  'longtail: lognormal, the longest four times the median; uniform: from a quarter of the longest.',
-)
-flags.DEFINE_integer('segment', 16, 'Tokens between two looks of the host.')
-flags.DEFINE_integer('page_size', 32, 'Tokens of a page.')
-flags.DEFINE_integer('repeats', 3, 'Timed runs an arm.')
-flags.DEFINE_string('peer_python', None, 'Interpreter of an environment with google-tunix.')
+# jax is imported by the functions that need it: `pin` must come before its first import.
 
 
-def shape() -> decoder.Config:
-  """The model."""
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  width: int = field(256, 'model width; heads of 64, feed-forward three times the width', low=64)
+  layers: int = field(4, 'number of layers', low=1)
+  vocab: int = field(2048, 'vocabulary', low=2)
+  slots: int = field(16, 'rows decoded together by every arm', low=1)
+  batches: int = field(6, 'requests, in batches of `slots`', low=1)
+  prompt: int = field(32, 'longest prompt; lengths are uniform from a half of it', low=2)
+  longest: int = field(256, 'longest answer', low=4)
+  lengths: Literal['longtail', 'uniform', 'equal'] = field(
+    'longtail', 'longtail: lognormal, the longest four times the median; uniform: from a quarter of the longest'
+  )
+  segment: int = field(16, 'tokens of a segment, between two decisions of the host', low=1)
+  page_size: int = field(32, 'tokens of a page', low=1)
+  repeats: int = field(3, 'timed runs of each arm', low=1)
+  peer_python: str | None = field(None, 'interpreter of an environment with google-tunix')
+
+
+def shape(options: Options):
+  """The model's config."""
+  from core import decoder
+
   return decoder.Config(
-    vocab=FLAGS.vocab,
-    width=FLAGS.width,
-    depth=FLAGS.layers,
-    heads=FLAGS.width // 64,
-    kv_heads=max(FLAGS.width // 128, 1),
+    vocab=options.vocab,
+    width=options.width,
+    depth=options.layers,
+    heads=options.width // 64,
+    kv_heads=max(options.width // 128, 1),
     head_dim=64,
-    mlp_width=3 * FLAGS.width,
+    mlp_width=3 * options.width,
     norm_eps=1e-6,
     rope_theta=1e6,
     qk_norm=True,
-    max_length=FLAGS.prompt + FLAGS.longest,
+    max_length=options.prompt + options.longest,
   )
 
 
-def workload() -> tuple[list[list[int]], np.ndarray]:
-  """(prompts, lengths of their answers)."""
+def workload(options: Options):
+  """(prompts, lengths of their answers as an array)."""
+  import numpy as np
+
   r = np.random.default_rng(0)
-  n, longest = FLAGS.slots * FLAGS.batches, FLAGS.longest
-  prompts = [r.integers(1, FLAGS.vocab, r.integers(FLAGS.prompt // 2, FLAGS.prompt + 1)).tolist() for _ in range(n)]
+  n, longest = options.slots * options.batches, options.longest
+  prompts = [
+    r.integers(1, options.vocab, r.integers(options.prompt // 2, options.prompt + 1)).tolist() for _ in range(n)
+  ]
   drawn = {
     'longtail': longest / 4 * np.exp(0.7 * r.standard_normal(n)),
     'equal': np.full(n, longest),
     'uniform': r.uniform(longest / 4, longest, n),
-  }[FLAGS.lengths]
+  }[options.lengths]
   return prompts, np.clip(drawn, 4, longest).astype(int)
 
 
-def static(params, config, prompts, lengths) -> list[list[int]]:
+def static(options: Options, params, config, prompts, lengths) -> list[list[int]]:
   """Batch by batch, each until its longest answer is done."""
+  import numpy as np
+
+  from core.engine import sample
+
   rows = []
-  for start in range(0, len(prompts), FLAGS.slots):
-    part = prompts[start : start + FLAGS.slots]
-    tokens = np.array([[0] * (FLAGS.prompt - len(p)) + p for p in part], np.int32)
-    at = np.array([[*[-1] * (FLAGS.prompt - len(p)), *range(len(p))] for p in part], np.int32)
-    limit = lengths[start : start + FLAGS.slots]
+  for start in range(0, len(prompts), options.slots):
+    part = prompts[start : start + options.slots]
+    tokens = np.array([[0] * (options.prompt - len(p)) + p for p in part], np.int32)
+    at = np.array([[*[-1] * (options.prompt - len(p)), *range(len(p))] for p in part], np.int32)
+    limit = lengths[start : start + options.slots]
     g = sample.Generation(
       params, config, tokens, at, max_new=limit, sampling=sample.Sampling.of(len(part), temperature=1.0, seed=start)
     )
@@ -97,8 +104,10 @@ def static(params, config, prompts, lengths) -> list[list[int]]:
   return rows
 
 
-def rollout(engine: Engine, prompts, lengths) -> tuple[list[list[int]], float, int]:
+def rollout(engine, prompts, lengths) -> tuple[list[list[int]], float, int]:
   """(tokens, CPU seconds and tokens of the steady state)."""
+  from core.engine import Request
+
   for i, (prompt, length) in enumerate(zip(prompts, lengths)):
     engine.submit(Request(prompt, int(length), temperature=1.0, seed=i))
   before, start, done = engine.stats.decoded, time.process_time(), []
@@ -106,25 +115,28 @@ def rollout(engine: Engine, prompts, lengths) -> tuple[list[list[int]], float, i
     done += engine.step()
   seconds, tokens = time.process_time() - start, engine.stats.decoded - before
   done += engine.run()
-  engine.scheduler.prefixes.clear()  # the next repeat fills its prompts in again
+  engine.scheduler.prefixes.clear()  # the next repeat prefills its prompts again
   return [c.tokens.tolist() for c in sorted(done, key=lambda c: c.id)], seconds, tokens
 
 
 class Peer:
   """tunix in its own process."""
 
-  def __init__(self, params, config):
+  def __init__(self, options: Options, params, config):
+    from core import decoder
+
+    self.options = options
     self._folder = tempfile.TemporaryDirectory()
     decoder.save(self._folder.name, config, params)
     script = pathlib.Path(__file__).with_name('rollout_peer.py')
     self._process = subprocess.Popen(
-      [FLAGS.peer_python, script], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+      [options.peer_python, script], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     self._say(
       {
         'folder': self._folder.name,
-        'prompt': FLAGS.prompt,
-        'cache': FLAGS.prompt + FLAGS.longest,
+        'prompt': options.prompt,
+        'cache': options.prompt + options.longest,
         'config': {
           'num_layers': config.depth,
           'vocab_size': config.vocab,
@@ -144,12 +156,13 @@ class Peer:
     self._process.stdin.flush()
 
   def __call__(self, prompts, lengths, *, sampled: bool) -> dict:
-    starts = range(0, len(prompts), FLAGS.slots)
+    slots = self.options.slots
+    starts = range(0, len(prompts), slots)
     self._say(
       {
-        'batches': [prompts[i : i + FLAGS.slots] for i in starts],
+        'batches': [prompts[i : i + slots] for i in starts],
         'sampled': sampled,
-        'steps': [int(max(lengths[i : i + FLAGS.slots])) for i in starts],
+        'steps': [int(max(lengths[i : i + slots])) for i in starts],
       }
     )
     return json.loads(self._process.stdout.readline())
@@ -162,54 +175,82 @@ class Peer:
 
 
 def agree(peer: Peer, params, config, prompts) -> None:
-  """Raises SystemExit unless both compute the same greedy tokens."""
-  theirs = peer(prompts[:1] * FLAGS.slots, [16], sampled=False)['tokens'][0]
+  """Raises ValueError unless both compute the same greedy tokens."""
+  import numpy as np
+
+  from core.engine import sample
+
+  theirs = peer(prompts[:1] * peer.options.slots, [16], sampled=False)['tokens'][0]
   prompt = np.array([prompts[0]], np.int32)
   state = sample.generate(
     params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16, sampling=sample.Sampling.of(1)
   )
   if theirs != np.asarray(state.tokens)[0, :16].tolist():
-    raise SystemExit('the peer does not compute the same model: greedy tokens differ')
+    raise ValueError('the peer does not compute the same model: greedy tokens differ')
 
 
-def main(_):
-  """Measures the arms and prints tokens a CPU second."""
-  config = shape()
-  params = decoder.init(jax.random.key(0), config)
-  prompts, lengths = workload()
-  fast = sample.for_decoding(params)
-  pages = 2 * FLAGS.slots * -(-config.max_length // FLAGS.page_size)
-  engine = Engine(params, config, slots=FLAGS.slots, pages=pages, page_size=FLAGS.page_size, segment=FLAGS.segment)
-  peer = Peer(params, config) if FLAGS.peer_python else None
-  same = sum(a == b for a, b in zip(rollout(engine, prompts, lengths)[0], static(fast, config, prompts, lengths)))
-  if peer:
-    agree(peer, params, config, prompts)
-    peer(prompts, lengths, sampled=True)  # compiles
+def measure(options: Options, engine, params, config, prompts, lengths, peer: Peer | None) -> dict[str, list[float]]:
+  """Tokens a CPU second of each arm, one figure for each repeat."""
   rates: dict[str, list[float]] = {'engine': [], 'static': [], 'tunix': []}
-  for _ in range(FLAGS.repeats):
+  for _ in range(options.repeats):
     _, seconds, tokens = rollout(engine, prompts, lengths)
     rates['engine'].append(tokens / seconds)
     start = time.process_time()
-    static(fast, config, prompts, lengths)
+    static(options, params, config, prompts, lengths)
     rates['static'].append(lengths.sum() / (time.process_time() - start))
     if peer:
       rates['tunix'].append(lengths.sum() / peer(prompts, lengths, sampled=True)['seconds'])
-  if peer:
-    peer.close()
-  batches = lengths.reshape(-1, FLAGS.slots)
-  print(
-    f'width {FLAGS.width} x {FLAGS.layers} layers, {FLAGS.slots} slots, {FLAGS.lengths} lengths: mean '
+  return rates
+
+
+def describe(options: Options, lengths, same: int) -> str:
+  """The workload in a line; same: how many rows have the tokens of the plain sampler."""
+  import numpy as np
+
+  longest = lengths.reshape(-1, options.slots).max(1)
+  return (
+    f'width {options.width} x {options.layers} layers, {options.slots} slots, {options.lengths} lengths: mean '
     f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
-    f'{batches.max(1).mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.sample: {same} of '
+    f'{longest.mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.sample: {same} of '
     f'{len(lengths)}; load {os.getloadavg()[0]:.1f}'
   )
+
+
+def work(options: Options) -> None:
+  """Measures the arms and prints tokens a CPU second."""
+  pin()
+  import jax
+
+  from core import decoder
+  from core.engine import Engine, sample
+
+  config = shape(options)
+  params = decoder.init(jax.random.key(0), config)
+  prompts, lengths = workload(options)
+  fast = sample.for_decoding(params)
+  pages = 2 * options.slots * -(-config.max_length // options.page_size)
+  sizes = {'slots': options.slots, 'page_size': options.page_size, 'segment': options.segment}
+  engine = Engine(params, config, pages=pages, **sizes)
+  peer = Peer(options, params, config) if options.peer_python else None
+  pairs = zip(rollout(engine, prompts, lengths)[0], static(options, fast, config, prompts, lengths))
+  same = sum(a == b for a, b in pairs)
+  if peer:
+    agree(peer, params, config, prompts)
+    peer(prompts, lengths, sampled=True)  # compiles
+  rates = measure(options, engine, fast, config, prompts, lengths, peer)
+  if peer:
+    peer.close()
+  print(describe(options, lengths, same))
   best = {name: max(r) for name, r in rates.items() if r}
   for name, rate in best.items():
-    print(
-      f'{name}: {rate:.0f} tokens a CPU second (all: {", ".join(f"{r:.0f}" for r in rates[name])}); '
-      f'engine {best["engine"] / rate:.2f}x'
-    )
+    every = ', '.join(f'{r:.0f}' for r in rates[name])
+    print(f'{name}: {rate:.0f} tokens a CPU second (all: {every}); engine {best["engine"] / rate:.2f}x')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  sys.exit(main(sys.argv))

@@ -3,7 +3,9 @@
 python -m agents.mcp.servers.crawl
 """
 
-import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
 
 import anyio
 from mcp.server.mcpserver import MCPServer
@@ -11,6 +13,8 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from agents.mcp import documents
 from agents.mcp.web import FetchError, Page, fetch
+from core.launch import command
+from core.launch.fields import field
 
 PIECE = 30_000  # characters of one reply
 
@@ -49,12 +53,22 @@ def build(*, private: bool = False, get=fetch) -> MCPServer:
   return server
 
 
-def main(argv: list[str] | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  private: bool = field(False, 'allow hosts that are not on the public internet')
+
+
+def work(options: Options) -> None:
   """Serves over standard input and output."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--private', action='store_true', help='allow hosts that are not on the public internet')
-  build(private=parser.parse_args(argv).private).run()
+  build(private=options.private).run()
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main(sys.argv))

@@ -3,8 +3,10 @@
 python -m agents.mcp.servers.documents --root=attachments
 """
 
-import argparse
+import dataclasses
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -12,6 +14,8 @@ from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
 from agents.mcp import documents
+from core.launch import command
+from core.launch.fields import field
 
 PIECE = 30_000  # characters of one reply
 MAX_FILE = 100 << 20
@@ -77,12 +81,26 @@ def build(root: str | os.PathLike) -> MCPServer:
   return server
 
 
-def main(argv: list[str] | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  root: str | None = field(None, 'the folder; nothing outside it is read')
+
+  def __post_init__(self):
+    if not self.root:
+      raise ValueError('--root=FOLDER is needed')
+
+
+def work(options: Options) -> None:
   """Serves a folder over standard input and output."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--root', required=True, help='the folder; nothing outside it is read')
-  build(parser.parse_args(argv).root).run()
+  build(options.root).run()
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main(sys.argv))

@@ -3,12 +3,17 @@
 python -m agents.mcp.servers.python --workers=4
 """
 
-import argparse
 import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
 from typing import Protocol
 
 import anyio
 from mcp.server.mcpserver import MCPServer
+
+from core.launch import command
+from core.launch.fields import field
 
 MAX_CODE = 200_000  # characters
 
@@ -57,16 +62,25 @@ def report(result: Result) -> str:
   return '\n'.join(parts) or '(no output)'
 
 
-def main(argv: list[str] | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  workers: int = field(4, 'programs at a time', low=1)
+
+
+def work(options: Options) -> None:
   """Serves a sandbox over standard input and output."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--workers', type=int, default=4, help='programs at a time')
-  options = parser.parse_args(argv)
   from agents.sandbox import Pool as Sandbox
 
   with contextlib.closing(Sandbox(options.workers)) as pool:
     build(pool).run()
 
 
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
 if __name__ == '__main__':
-  main()
+  sys.exit(main(sys.argv))

@@ -4,9 +4,10 @@ python -m agents.mcp.servers.search --searx=http://127.0.0.1:8080
 python -m agents.mcp.servers.search --corpus=passages.jsonl        # {"title", "text", "url"?} a line
 """
 
-import argparse
 import dataclasses
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,8 @@ import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
+from core.launch import command
+from core.launch.fields import field
 from core.text import clean, parse_json
 
 SNIPPET = 500  # characters
@@ -105,15 +108,27 @@ def build(find: Search) -> MCPServer:
   return server
 
 
-def main(argv: list[str] | None = None) -> None:
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  searx: str | None = field(None, 'address of a SearxNG instance whose JSON format is switched on')
+  corpus: str | None = field(None, 'JSON-lines file of documents')
+
+  def __post_init__(self):
+    if bool(self.searx) == bool(self.corpus):
+      raise ValueError('exactly one of --searx and --corpus is needed')
+
+
+def work(options: Options) -> None:
   """Serves over standard input and output."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  source = parser.add_mutually_exclusive_group(required=True)
-  source.add_argument('--searx', help='address of a SearxNG instance whose JSON format is switched on')
-  source.add_argument('--corpus', help='JSON-lines file of documents')
-  options = parser.parse_args(argv)
   build(Searx(options.searx) if options.searx else Corpus(options.corpus)).run()
 
 
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
 if __name__ == '__main__':
-  main()
+  sys.exit(main(sys.argv))
