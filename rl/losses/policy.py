@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from core.launch.fields import field
 from core.training.steps import Loss
-from rl.losses.aggregate import AGGREGATIONS, Aggregation, aggregate
+from rl.losses.aggregation import AGGREGATIONS, Aggregation, aggregate
 from rl.losses.divergence import Kl, kl
 from rl.losses.surrogate import MAX_LOG_RATIO, SURROGATES
 
