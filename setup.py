@@ -68,6 +68,13 @@ EXTRAS = {
     *SANDBOX,
     *BENCH,
   ],
+  # Notebooks of docs/notebooks: paired files, executed without a browser.
+  'notebooks': [
+    'ipykernel>=6.29,<8',
+    'jupytext>=1.16,<2',
+    'nbclient>=0.10,<1',
+    'nbformat>=5.10,<6',
+  ],
   # Reference implementations for the numerics tests only; never imported by the packages.
   'parity': ['torch>=2.9'],
 }

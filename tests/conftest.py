@@ -1,7 +1,13 @@
 """What every test runs under: the CPU backend, quick compilation kept between runs, no network."""
 
+import ctypes
+import gc
 import os
 import pathlib
+import sys
+
+import psutil
+import pytest
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Halves compile time; tests/core/test_optimised.py repeats the numerics at full optimisation.
@@ -9,3 +15,16 @@ os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
+
+# Compiled programs pile up: a worker that keeps them all passes 3 GB in the middle of the suite.
+DROP_ABOVE = 1.5 * 2**30  # bytes resident
+
+
+@pytest.fixture(autouse=True, scope='module')
+def drop_compiled_programs():
+  """After a module that leaves the process large, drops all compiled programs and returns the memory."""
+  yield
+  if 'jax' in sys.modules and psutil.Process().memory_info().rss > DROP_ABOVE:
+    sys.modules['jax'].clear_caches()
+    gc.collect()
+    ctypes.CDLL('libc.so.6').malloc_trim(0)

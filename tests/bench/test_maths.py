@@ -6,6 +6,7 @@ from bench import maths
 from bench.harness.task import Answer
 from rl.rewards import answers
 from rl.rewards.limited import Late, Limited
+from tests.watchdog import ends, processor_seconds
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,9 @@ def test_the_last_number_counts_only_when_asked_for():
 
 
 def test_extraction_of_a_megabyte_is_fast():
-  start = time.monotonic()
-  for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10**6, '<think>' * 150_000, '1,' * 500_000):
-    answers.extract(text, last_number=True)
-  assert time.monotonic() - start < 5
+  with processor_seconds(20):
+    for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10**6, '<think>' * 150_000, '1,' * 500_000):
+      answers.extract(text, last_number=True)
 
 
 @pytest.fixture(scope='module')
@@ -113,12 +113,10 @@ def fail():
 
 
 def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
-  with Limited(dawdle, 1.0) as limited:
-    start = time.monotonic()
+  with ends(), Limited(dawdle, 1.0) as limited:
     with pytest.raises(Late):
-      limited(60)
+      limited(600)
     assert limited(0.01) == 'done'
-    assert time.monotonic() - start < 30
   with Limited(gobble, 20.0, memory=256 << 20) as limited:
     with pytest.raises(RuntimeError, match='MemoryError'):
       limited(1 << 30)
@@ -162,10 +160,9 @@ def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
     r'\boxed{10^{10^{10}}!}',
     r'\boxed{__import__("os").system("true")}',
   ]
-  start = time.monotonic()
-  outcomes, _ = score(maths.maths(seconds=3), r'\frac{\sqrt2}{2}', *texts)
+  with ends():
+    outcomes, _ = score(maths.maths(seconds=3), r'\frac{\sqrt2}{2}', *texts)
   assert [o.scores['accuracy'][0] for o in outcomes] == [1, 0, 0, 0, 0]
-  assert time.monotonic() - start < 40
 
 
 def test_loading_every_common_layout(tmp_path):

@@ -1,6 +1,5 @@
 import json
 import random
-import time
 
 import jiwer
 import numpy as np
@@ -14,6 +13,7 @@ from bench.speech import speakers
 from bench.speech.normalize import normaliser, strip_tags, unbearable
 from bench.speech.tasks import cosine
 from bench.speech.wer import Edits, aligned, character_edits, edits, word_edits
+from tests.watchdog import processor_seconds
 
 S = speakers.Segment
 
@@ -53,11 +53,10 @@ def test_rates_above_one_are_not_clamped_and_hostile_transcripts_end(tmp_path):
   rows = [{'id': i, 'text': 'a'} for i in range(6)]
   (tmp_path / 'r.jsonl').write_text('\n'.join(map(json.dumps, rows)))
   texts = ['b b b', '[' * 500_000, '9' * 5_000, '', 'x' * 2_000_000, '[{"Start": 0, "End": NaN}' + '{' * 1000]
-  start = time.monotonic()
-  items, found = score('asr', [], tmp_path / 'r.jsonl', {str(i): t for i, t in enumerate(texts)})
+  with processor_seconds(30):
+    items, found = score('asr', [], tmp_path / 'r.jsonl', {str(i): t for i, t in enumerate(texts)})
   assert [i.outcomes[0].status for i in items] == ['ok', 'too_large', 'unsupported', 'no_answer', 'too_large', 'ok']
   assert found['metrics']['wer']['value'] > 1
-  assert time.monotonic() - start < 20
   assert unbearable('(' * 60_000)
 
 

@@ -1,10 +1,9 @@
 """The box that counts, in outputs written to confuse."""
 
-import time
-
 import pytest
 
 from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
+from tests.watchdog import processor_seconds
 
 
 @pytest.mark.parametrize(
@@ -46,6 +45,5 @@ def test_compat_counts_escaped_braces_and_one_spelling():
 @pytest.mark.parametrize('unit', [r'\boxed{', '{', '}', '</think>', r'\boxed{x}', '\\', '\x00\ud800'])
 def test_a_megabyte_of_anything_is_quick(unit):
   text = unit * (1_000_000 // len(unit))
-  start = time.perf_counter()
-  boxed_answer(text), boxed_answer(text, compat=True)
-  assert time.perf_counter() - start < 5
+  with processor_seconds(10):
+    boxed_answer(text), boxed_answer(text, compat=True)

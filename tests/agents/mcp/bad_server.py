@@ -25,7 +25,7 @@ def crash() -> str:
 @server.tool()
 def stall() -> str:
   """Blocks, deaf to everything."""
-  time.sleep(60)
+  time.sleep(600)
   return 'late'
 
 
@@ -49,7 +49,7 @@ def fail() -> str:
 
 if __name__ == '__main__':
   if '--deaf' in sys.argv:
-    time.sleep(60)
+    time.sleep(600)
   elif '--exit' in sys.argv:
     sys.exit(1)
   else:

@@ -23,17 +23,17 @@ def junk(lines):
 def flood():
   for _ in range(320):  # 20 MB without an end of line
     os.write(1, b'x' * 65536)
-  time.sleep(30)
+  time.sleep(600)
 
 
 def close():
   os.close(1)
-  time.sleep(30)
+  time.sleep(600)
 
 
 def binary():
   os.write(1, b'\xff\xfe\x00\x80' * 50 + b'\n')
-  time.sleep(30)
+  time.sleep(600)
 
 
 def half():

@@ -14,6 +14,7 @@ from mcp.server.mcpserver import MCPServer
 from agents.mcp.client import McpTools, ServerFailed, read_config
 from agents.toolbox import MAX_CHARACTERS, carry_out
 from core.serving.client import Call
+from tests.watchdog import ends
 
 SCRIPT = str(pathlib.Path(__file__).with_name('bad_server.py'))
 RAW = str(pathlib.Path(__file__).with_name('raw_server.py'))
@@ -44,10 +45,9 @@ def test_a_server_that_crashes_mid_call_is_started_again(tools):
 
 
 def test_a_server_that_stalls_is_given_up_in_time_and_started_again(tools):
-  start = time.monotonic()
-  got = tools.call('stall', {}, 0.5)
+  with ends():
+    got = tools.call('stall', {}, 0.5)
   assert got.failed and 'no answer within 0.5 s' in got.text
-  assert time.monotonic() - start < 5
   assert alive(tools)
 
 
@@ -71,9 +71,9 @@ def test_endless_junk_gives_the_server_up(raw):
 
 @pytest.mark.parametrize('name', ['binary', 'half', 'wrong', 'flood', 'close', 'surrogate'])
 def test_what_is_no_answer_is_an_observation_in_time(raw, name):
-  start = time.monotonic()
-  got = raw.call(name, {}, 2.0)
-  assert got.failed and time.monotonic() - start < 15
+  with ends():
+    got = raw.call(name, {}, 2.0)
+  assert got.failed
   assert alive(raw)
 
 
@@ -146,8 +146,9 @@ def test_leaving_ends_every_process():
   with McpTools({'one': bad()}) as tools:
     tools.call('stall', {}, 0.3)
     assert alive(tools)
-  time.sleep(0.2)
-  assert {p.pid for p in psutil.Process().children(recursive=True)} <= before
+  with ends():
+    while not {p.pid for p in psutil.Process().children(recursive=True)} <= before:
+      time.sleep(0.01)
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"mcpServers": 5}', '{"mcpServers": {"a": {"command": 5}}}', '[' * 10**5])

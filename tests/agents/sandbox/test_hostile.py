@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from agents.sandbox import Limits, Pool
+from tests.watchdog import HANG
 
 LIMITS = Limits(wall=1.5, cpu=2.0, memory=128 * 2**20, tasks=24, disk=16 * 2**20, inodes=256, flood=8 * 2**20)
 IGNORE_ALL = """
@@ -299,7 +300,7 @@ def run_beside_others(pool: Pool, code: str):
   seconds = time.monotonic() - start
   done.set()
   thread.join()
-  assert seconds < LIMITS.wall + 2, seconds
+  assert seconds < LIMITS.wall + HANG, seconds
   assert 'ESCAPED' not in result.stdout, result
   assert others and {(r.status, r.stdout) for r in others} == {('ok', '42\n')}, others
   assert len(family(pool)) <= 1 + pool.workers + 2 * bool(pool._wrap), 'processes are left'

@@ -8,7 +8,6 @@ import random
 import subprocess
 import sys
 import threading
-import time
 
 import httpx
 import psutil
@@ -19,6 +18,7 @@ from agents.service import http as service_http
 from agents.service.client import Client
 from agents.service.dispatcher import Dispatcher, Full
 from core.serving import server
+from tests.watchdog import ends
 
 
 class Scripted:
@@ -282,46 +282,42 @@ def test_service_over_a_unix_socket(service):
 
 
 def test_service_survives_the_death_of_its_parts(service):
-  """Server, seed, zygote or slot die at random under load: every call is answered, and soon."""
+  """Server, seed, zygote or slot die at random under load: every call is answered, and service comes back each time."""
   watchdog = psutil.Process(service[1].pid)
-  rng, results, seconds = random.Random(1), [], []
+  rng, results, done = random.Random(1), [], asyncio.Event()
 
-  async def load(client, name, until):
-    while time.monotonic() < until:
-      start = time.monotonic()
+  async def load(client, name):
+    while not done.is_set():
       results.append(await client.run(name, '6 * 7'))
-      seconds.append(time.monotonic() - start)
 
-  async def kill(until):
-    seen = 0
-    while time.monotonic() < until:
-      await asyncio.sleep(0.7)
-      if not any(r.ok for r in results[seen:]):  # not back yet from the last one
-        continue
-      seen = len(results)
+  async def good_again():
+    seen = len(results)
+    while sum(r.ok for r in results[seen:]) < 20:
+      await asyncio.sleep(0.01)
+
+  async def kill():
+    for _ in range(6):
+      await good_again()
       victims = watchdog.children(recursive=True)
       try:
         rng.choice([v for v in victims if v.name()] or victims).kill()
       except (psutil.NoSuchProcess, IndexError):
         continue
+    await good_again()
+    done.set()
 
   async def main():
     client = Client(service[0])
-    until = time.monotonic() + 6
-    await asyncio.gather(kill(until - 1), *(load(client, str(i), until) for i in range(4)))
+    await asyncio.gather(kill(), *(load(client, str(i)) for i in range(4)))
     server = next(
       p for p in watchdog.children() if p.status() != psutil.STATUS_ZOMBIE and p.cmdline() == watchdog.cmdline()
     )
     server.kill()
-    start = time.monotonic()
     assert (await client.run('a', '1')).stdout == '1\n'
-    back = time.monotonic() - start
     await client.close()
-    return back
 
-  back = asyncio.run(main())
-  assert back < 2.0
+  with ends():
+    asyncio.run(main())
   assert {r.status for r in results} <= {'ok', 'harness', 'error'}
   assert all(r.stdout == '42\n' for r in results if r.ok)
-  assert sum(r.ok for r in results) > 0.8 * len(results) > 20
-  assert max(seconds) < 4.0
+  assert sum(r.ok for r in results) > 100

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from bench.seed import score_many
-from tests.bench.seed.test_pairs import SHARED
+from tests.bench.seed.test_pairs import DEVELOPMENT
 
 pytest.importorskip('latex2sympy2_extended', reason='the extra `compat` is not installed')
 
@@ -14,7 +14,7 @@ pytest.importorskip('latex2sympy2_extended', reason='the extra `compat` is not i
 @pytest.mark.slow
 def test_matches_the_published_scorer():
   newer = importlib.metadata.version('latex2sympy2_extended') >= '1.11'
-  rows = [json.loads(line) for line in SHARED.read_text(encoding='utf-8').splitlines()]
+  rows = [json.loads(line) for line in DEVELOPMENT.read_text(encoding='utf-8').splitlines()]
   rows = [r for r in rows if r['group'] != 'huge']
   scores = score_many([(r['gt'], r['pred'], r['type']) for r in rows], processes=2, mode='compat', limit=60)
   want = [r['ref_score_alt' if newer else 'ref_score'] or 0 for r in rows]

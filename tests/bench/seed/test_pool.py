@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from bench.seed import Pool, Score, score, score_many
 from tests.bench.seed.test_pairs import own_pairs
+from tests.watchdog import ends
 
 ROOT = Path(__file__).parents[3]
 PAIRS = [(reference, prediction, kind) for kind, reference, prediction, *_ in own_pairs()][::4]
@@ -65,13 +65,11 @@ def test_killed_workers_cost_nothing():
 
 def test_late_pairs_are_timeouts_and_the_rest_goes_on():
   slow = 'f(' * 150 + 'x' + ')' * 150
-  start = time.monotonic()
-  scores = score_many(
-    [('x', 'x+0', 'Expression'), (slow, slow + '+1', 'Expression'), ('a', 'b', 'Expression')], processes=1, limit=0.3
-  )
+  pairs = [('x', 'x+0', 'Expression'), (slow, slow + '+1', 'Expression'), ('a', 'b', 'Expression')]
+  with ends():
+    scores = score_many(pairs, processes=1, limit=0.3)
   assert [s.status for s in scores] == ['ok', 'timeout', 'ok']
   assert scores[1] == Score(0.0, 'timeout') and scores[1].seconds == pytest.approx(0.3)
-  assert time.monotonic() - start < 30
 
 
 def test_results_are_reported_as_they_come():
