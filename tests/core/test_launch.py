@@ -192,7 +192,7 @@ def test_the_table_of_extras_is_that_of_setup(monkeypatch):
   for module, names in extras.MODULES.items():
     assert set(names) == {e for e, d in brings.items() if d & source[module]} - {'test'}, module
   covered = set().union(*source.values()) | {'jax'}
-  for extra in brings.keys() - {'test', 'cuda', 'tpu', 'plan'}:
+  for extra in brings.keys() - {'test', 'cuda', 'tpu', 'plan', 'notebooks'}:
     assert brings[extra] <= covered, extra
 
 
