@@ -120,7 +120,7 @@ def chat(
 
   Args:
     params: as loaded; decoding is faster when they went through `for_decoding` once. messages: one conversation (see
-    `internvl.inputs.messages`) that ends with the user, or a list of conversations, which
+    `core.conversations.messages`) that ends with the user, or a list of conversations, which
       are answered together; each answer is what the conversation gets alone.
     images, videos: the media of the conversation in the order of their marks; for several, one list (or None) each.
     max_new_tokens: the answer ends there, at the layout's stop token, or where the context of the model is full.

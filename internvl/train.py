@@ -20,6 +20,8 @@ import jax.numpy as jnp
 
 from core import mesh
 from core import params as params_lib
+from core.conversations import mixture
+from core.conversations.rows import Rows
 from core.files.weights import Files
 from core.launch import job as launch
 from core.report.intervals import wilson
@@ -30,8 +32,8 @@ from internvl import chat as answer
 from internvl import checkpoint, model
 from internvl.configs import CONFIGS as SIZES
 from internvl.conversation import for_decoding
-from internvl.data import mixture, packing
-from internvl.data.dataset import Examples, Rows
+from internvl.data import packing
+from internvl.data.dataset import Examples
 from internvl.inputs.processor import Processor
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import plan_step
@@ -139,7 +141,9 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   paths, heldout = files(c, workdir)
   parts = mixture.parts(paths)
   examples = [
-    Examples(part.open(seed=c.seed), part.adapt(processor), seed=c.seed, augment=c.augment or part.augment)
+    Examples(
+      part.open(seed=c.seed), processor.with_max_tiles(part.max_tiles), seed=c.seed, augment=c.augment or part.augment
+    )
     for part in parts
   ]
   tests = [Rows(path) for path in heldout] if c.heldout_rows else []

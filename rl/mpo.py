@@ -17,11 +17,11 @@ from absl import logging
 
 import internvl
 from core import mesh, params
+from core.conversations import mixture
 from core.launch import job as launch
 from core.launch.fields import field
 from core.mesh import Shape
 from internvl import Processor
-from internvl.data import mixture
 from internvl.train import layout_for
 from internvl.training.export import export
 from rl.preference import Examples, Records
@@ -57,7 +57,13 @@ def pairs(config: Config, processor: Processor) -> dict[str, tuple[Examples, flo
     records.check()
     logging.info('%s: %d pairs', part.name, len(records))
     found[part.name] = (
-      Examples(records, part.adapt(processor), thinking=config.thinking, augment=part.augment, seed=config.seed),
+      Examples(
+        records,
+        processor.with_max_tiles(part.max_tiles),
+        thinking=config.thinking,
+        augment=part.augment,
+        seed=config.seed,
+      ),
       part.passes(),
     )
   return found

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from core.conversations.rows import Rows
 from core.toy import digits, expressions
-from internvl.data.dataset import Rows
 from rl.query import Query
 from rl.rewards import boxed, boxed_and_format, boxed_symbolic, exact_match
 
@@ -55,7 +55,7 @@ def from_files(train: Sequence[str], heldout: Sequence[str], reward: str) -> Tas
   """The rows of files in InternVL's format as queries: training rows shuffled anew each epoch, held-out ones in order.
 
   The answer is a row's "answer", or else the text of its last turn. Raises ValueError (when a row is read) for a
-  video, FileNotFoundError and ValueError as `internvl.data.dataset.Rows`.
+  video, FileNotFoundError and ValueError as `core.conversations.rows.Rows`.
   """
   splits = {'train': [Rows(path) for path in train], 'heldout': [Rows(path) for path in heldout]}
   ends = {split: np.cumsum([len(rows) for rows in parts]) for split, parts in splits.items()}

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import decoder, padding
+from core.conversations import messages
 from internvl import Processor, model
-from internvl.inputs import messages
 from internvl.inputs.processor import Inputs
 
 _BLANK_LINES = re.compile(r'\n\s*\n')

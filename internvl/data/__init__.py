@@ -1,1 +1,1 @@
-"""Training examples from files: rows, mixtures, packing."""
+"""Training examples from rows of conversations, and packing."""

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core import padding
+from core.conversations import messages as chat
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
-from internvl.inputs import messages as chat
 from internvl.inputs import processor_config, templates, tiles, video
 from internvl.inputs.processor_config import ProcessorConfig
 
@@ -96,6 +96,12 @@ class Processor:
     special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
     return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
+  def with_max_tiles(self, limit: int | None) -> Processor:
+    """The processor with another limit of tiles an image; itself for None."""
+    if limit is None:
+      return self
+    return Processor(dataclasses.replace(self.config, max_tiles=limit), self.tokenizer)
+
   def save(self, path: str | os.PathLike) -> None:
     """Writes the tokenizer and the constants into a folder, which is made if need be."""
     os.makedirs(path, exist_ok=True)
@@ -117,7 +123,7 @@ class Processor:
     Messages that end with the assistant are a training example; others become a prompt for its next turn.
 
     Args:
-      messages: see `internvl.inputs.messages`.
+      messages: see `core.conversations.messages`.
       images: paths, Pillow images or uint8 arrays, in the order of their marks.
       videos: as `video.load_frames` takes them, in the order of their marks.
       thinking: use the layout's system text for reasoning before the answer.

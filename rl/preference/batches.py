@@ -16,8 +16,8 @@ from flax import struct
 
 from core import mesh
 from core import params as params_lib
+from core.conversations.rows import Rows
 from internvl import Processor
-from internvl.data.dataset import Rows
 from rl import losses, policy
 from rl.preference.build import answer_tokens, with_tile
 from rl.preference.records import Pair

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from core.conversations import messages
 from internvl import Processor
-from internvl.inputs import messages
 from internvl.inputs.processor import Inputs
 from rl.preference.records import Pair
 from rl.sampler import Sampler

@@ -12,9 +12,9 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from core.conversations import messages as chat
+from core.conversations.rows import Rows, parse_row
 from core.training import record
-from internvl.data.dataset import Rows, parse_row
-from internvl.inputs import messages as chat
 
 
 @dataclasses.dataclass(frozen=True)

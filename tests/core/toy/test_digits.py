@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from core.conversations.rows import Rows
 from core.toy import digits
-from internvl.data.dataset import Rows
 
 
 def half_images(split):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from internvl.data.dataset import Examples, Rows
+from core.conversations.rows import Rows
+from internvl.data.dataset import Examples
 from internvl.inputs.processor import Processor
 from internvl.inputs.processor_config import ProcessorConfig
 

@@ -18,8 +18,7 @@ from typing import TypeVar
 
 from absl import logging
 
-from internvl.data.dataset import Rows
-from internvl.inputs.processor import Processor
+from core.conversations.rows import Rows
 
 _KNOWN = {'root', 'annotation', 'repeat_time', 'data_augment', 'max_dynamic_patch', 'length'}
 R = TypeVar('R', bound=Rows)
@@ -49,12 +48,6 @@ class Part:
     if self.rows not in (None, found):
       logging.warning('%s: has %d rows, its mixture says %d', self.path, found, self.rows)
     return rows
-
-  def adapt(self, processor: Processor) -> Processor:
-    """The processor with this file's limit of tiles."""
-    if self.max_tiles is None:
-      return processor
-    return Processor(dataclasses.replace(processor.config, max_tiles=self.max_tiles), processor.tokenizer)
 
   def passes(self) -> float:
     """How often an epoch goes through the rows that `open` gives."""

@@ -1,0 +1,1 @@
+"""Conversations with media: turns, rows of data files, and mixtures of files."""

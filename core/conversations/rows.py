@@ -1,0 +1,127 @@
+"""Conversations from JSONL, Parquet or ArrayRecord files, in InternVL's format or as OpenAI-style messages.
+
+A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
+"value": "<image>\\n…"}]}`, media being optional and relative to a root folder, or the same with `"messages":
+[{"role": …, "content": …}]` instead of `"conversations"`; other keys are ignored. Access is by row number.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from core.conversations import messages as chat
+from core.training import data
+
+_ROLES = {'human': 'user', 'gpt': 'assistant', 'system': 'system'}
+_LISTED = 10  # bad rows in one error message
+
+
+class Rows:
+  """The rows of a file by number, parsed when asked for.
+
+  `rows[i]` is (messages, images, videos) as `core.conversations.messages.parse` takes them, media as paths.
+
+  Raises:
+    FileNotFoundError: no such file, or (on access) a missing image or video.
+    ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with its place.
+  """
+
+  def __init__(
+    self, path: str | os.PathLike, root: str | os.PathLike | None = None, *, share: float = 1.0, seed: int = 0
+  ):
+    """root: the folder that media paths are relative to; by default the file's own.
+
+    share: below 1, only that share of the rows, rounded down but at least one, drawn with `seed`.
+    """
+    self.records = data.source(path)
+    self.root = os.path.dirname(path) if root is None else os.fspath(root)
+    if share < 1:
+      n = len(self.records)
+      drawn = np.random.default_rng(seed).choice(n, max(1, int(n * share)), replace=False)
+      self.records = data.Subset(self.records, np.sort(drawn))
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, i: int) -> tuple[list[dict], list[str], list[Any]]:
+    row = _without_nulls(self.records[i])
+    try:
+      messages, images, videos = parse_row(row)
+      chat.parse(messages, images, videos)
+    except ValueError as error:
+      raise ValueError(f'{self.where(i)}: {error}') from error
+    find = lambda name: self._find(i, name)
+    return [_rooted(m, find) for m in messages], [find(p) for p in images], [find(p) for p in videos]
+
+  def where(self, i: int) -> str:
+    """The place of row i in its file, for error messages."""
+    return self.records.place(i)
+
+  def check(self) -> None:
+    """Reads every row and looks for every file it names; one ValueError lists what is wrong, row by row."""
+    problems = []
+    for i in range(len(self)):
+      try:
+        self[i]
+      except (ValueError, FileNotFoundError) as error:
+        problems.append(str(error))
+    if problems:
+      rest = f'\n… and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
+      raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' + '\n'.join(problems[:_LISTED]) + rest)
+
+  def _find(self, i: int, name: str) -> str:
+    path = os.path.join(self.root, name)
+    if not os.path.exists(path):
+      raise FileNotFoundError(f'{self.where(i)}: names {path}, which does not exist')
+    return path
+
+
+def _rooted(message: dict, find) -> dict:
+  """The message with the paths that its own image and video parts carry made absolute."""
+  if isinstance(message['content'], str):
+    return message
+  own = lambda part: {k: find(part[k]) for k in chat.MEDIA if part['type'] == k and isinstance(part.get(k), str)}
+  return message | {'content': [part | own(part) for part in message['content']]}
+
+
+def _without_nulls(value):
+  """Parquet has every key in every row, null where JSON would leave it out."""
+  if isinstance(value, dict):
+    return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+  return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+
+
+def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
+  """(messages, image paths, video paths) of one row of either format.
+
+  Raises:
+    ValueError: not a row of either, or not a training example (it must end with the assistant's turn).
+  """
+  if ('conversations' in row) == ('messages' in row):
+    raise ValueError('a row must be an object with either "conversations" or "messages"')
+  key = 'messages' if 'messages' in row else 'conversations'
+  turns = row[key]
+  if not isinstance(turns, list) or not turns:
+    raise ValueError(f'"{key}" must be a non-empty list')
+  messages = turns if key == 'messages' else [_message(n, turn) for n, turn in enumerate(turns)]
+  last = messages[-1]
+  if not isinstance(last, dict) or last.get('role') != 'assistant':
+    raise ValueError(f'"{key}" must end with a turn of the {"assistant" if key == "messages" else "gpt"}')
+  return messages, _paths(row, 'image'), _paths(row, 'video')
+
+
+def _message(n: int, turn: dict) -> dict:
+  if not isinstance(turn, dict) or turn.get('from') not in _ROLES or not isinstance(turn.get('value'), str):
+    raise ValueError(f'turn {n} must be {{"from": {" | ".join(_ROLES)}, "value": text}}, not {turn!r:.80}')
+  return {'role': _ROLES[turn['from']], 'content': turn['value']}
+
+
+def _paths(row: dict, key: str) -> list[str]:
+  value = row.get(key)
+  paths = [] if value is None else [value] if isinstance(value, str) else value
+  if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
+    raise ValueError(f'"{key}" must be a path or a list of paths, not {value!r:.80}')
+  return paths
