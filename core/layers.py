@@ -33,11 +33,20 @@ def gelu(x: jax.Array) -> jax.Array:
   return jax.nn.gelu(x, approximate=False)
 
 
+def tanh_gelu(x: jax.Array) -> jax.Array:
+  """The tanh approximation of GELU (T5 1.1's `gelu_new`)."""
+  return jax.nn.gelu(x, approximate=True)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+  """The sigmoid approximation of GELU (CLIP): x σ(1.702 x)."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
 def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
-  """SwiGLU: down(silu(gate x) ⊙ up x), [..., D] to [..., D]."""
-  lead = 'bt'
-  hidden = jax.nn.silu(einsum(f'{lead}d,df->{lead}f', x, gate)) * einsum(f'{lead}d,df->{lead}f', x, up)
-  return einsum(f'{lead}f,fd->{lead}d', hidden, down)
+  """SwiGLU: down(silu(gate x) ⊙ up x), [B, T, D] to [B, T, D]."""
+  hidden = jax.nn.silu(einsum('btd,df->btf', x, gate)) * einsum('btd,df->btf', x, up)
+  return einsum('btf,fd->btd', hidden, down)
 
 
 @dataclasses.dataclass(frozen=True)

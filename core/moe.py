@@ -38,7 +38,7 @@ class Config:
       raise ValueError(f'moe: activation={self.activation!r}; expected one of {sorted(ACTIVATIONS)}')
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Params:
   """Weights of one mixture layer; None where the family has no biases."""
 

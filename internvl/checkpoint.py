@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from core import encoder
 from core.decoder import hf
 from core.files import weights
 from core.files.weights import CheckpointError, Files, From, read_json, require
@@ -39,49 +40,53 @@ def names(config: Config, layout: str) -> Params:
   body = 'model.language_model.' if layout == 'C' else 'language_model.model.'
   language = hf.names(config.language, body=body, head=HEADS[layout], fused_experts=layout == 'C')
   if layout == 'A':
-    return Params(_vision_a(config.vision), _projector('mlp1.0', 'mlp1.1', 'mlp1.3'), language)
+    projection = _projector(norm='mlp1.0', up='mlp1.1', out='mlp1.3')
+    return Params(vision=_vision_a(config.vision), projector=projection, language=language)
   root = 'model.' if layout == 'C' else ''
   at = f'{root}multi_modal_projector.'
-  return Params(
-    _vision_b(config.vision, f'{root}vision_tower.'),
-    _projector(f'{at}layer_norm', f'{at}linear_1', f'{at}linear_2'),
-    language,
-  )
+  projection = _projector(norm=f'{at}layer_norm', up=f'{at}linear_1', out=f'{at}linear_2')
+  return Params(vision=_vision_b(config.vision, f'{root}vision_tower.'), projector=projection, language=language)
 
 
-def _projector(norm: str, up: str, out: str) -> projector.Params:
+def _projector(*, norm: str, up: str, out: str) -> projector.Params:
   flip = lambda name: From(f'{name}.weight', 'o i -> i o')
   return projector.Params(
-    From(f'{norm}.weight'), From(f'{norm}.bias'), flip(up), From(f'{up}.bias'), flip(out), From(f'{out}.bias')
+    norm=From(f'{norm}.weight'),
+    norm_bias=From(f'{norm}.bias'),
+    up=flip(up),
+    up_bias=From(f'{up}.bias'),
+    out=flip(out),
+    out_bias=From(f'{out}.bias'),
   )
 
 
-def _norm(name: str, c: vision.Config) -> vision.Norm:
-  return vision.Norm(From(f'{name}.weight'), From(f'{name}.bias') if c.norm == 'layer' else None)
+def _norm(name: str, c: vision.Config) -> encoder.Norm:
+  bias = From(f'{name}.bias') if c.norm == 'layer' else None
+  return encoder.Norm(scale=From(f'{name}.weight'), bias=bias)
 
 
-def _block(c: vision.Config, at: str, attn: vision.Attention, norms: tuple[str, str], scales: tuple[str, str]):
+def _block(c: vision.Config, at: str, attn: encoder.Attention, norms: tuple[str, str], scales: tuple[str, str]):
   flip = lambda name: From(f'{at}mlp.{name}.weight', 'o i -> i o')
-  return vision.Block(
-    _norm(at + norms[0], c),
-    attn,
-    From(at + scales[0]),
-    _norm(at + norms[1], c),
-    flip('fc1'),
-    From(f'{at}mlp.fc1.bias'),
-    flip('fc2'),
-    From(f'{at}mlp.fc2.bias'),
-    From(at + scales[1]),
+  return encoder.Block(
+    attn_norm=_norm(at + norms[0], c),
+    attn=attn,
+    attn_scale=From(at + scales[0]),
+    mlp_norm=_norm(at + norms[1], c),
+    up=flip('fc1'),
+    up_bias=From(f'{at}mlp.fc1.bias'),
+    down=flip('fc2'),
+    down_bias=From(f'{at}mlp.fc2.bias'),
+    mlp_scale=From(at + scales[1]),
   )
 
 
-def _stem(cls: str, positions: str, patch: str, block: vision.Block) -> vision.Params:
+def _stem(*, cls: str, positions: str, patch: str, blocks: encoder.Block) -> vision.Params:
   return vision.Params(
-    From(cls, '1 1 d -> d'),
-    From(positions, '1 p d -> p d'),
-    From(f'{patch}.weight', 'd i y x -> y x i d'),
-    From(f'{patch}.bias'),
-    block,
+    cls=From(cls, '1 1 d -> d'),
+    positions=From(positions, '1 p d -> p d'),
+    patch=From(f'{patch}.weight', 'd i y x -> y x i d'),
+    patch_bias=From(f'{patch}.bias'),
+    blocks=blocks,
   )
 
 
@@ -90,20 +95,24 @@ def _vision_a(c: vision.Config) -> vision.Params:
   fused = lambda part: From(f'{at}attn.qkv.weight', '(part n h) d -> part d n h', part, 3)
   bias = lambda part: From(f'{at}attn.qkv.bias', '(part n h) -> part n h', part, 3) if c.qkv_bias else None
   full = lambda name: From(f'{at}attn.{name}.weight') if c.qk_norm else None
-  attn = vision.Attention(
-    *(fused(i) for i in range(3)),
-    From(f'{at}attn.proj.weight', 'd (n h) -> n h d'),
-    From(f'{at}attn.proj.bias'),
-    *(bias(i) for i in range(3)),
-    full('q_norm'),
-    full('k_norm'),
+  attn = encoder.Attention(
+    q=fused(0),
+    k=fused(1),
+    v=fused(2),
+    o=From(f'{at}attn.proj.weight', 'd (n h) -> n h d'),
+    q_bias=bias(0),
+    k_bias=bias(1),
+    v_bias=bias(2),
+    o_bias=From(f'{at}attn.proj.bias'),
+    q_norm=full('q_norm'),
+    k_norm=full('k_norm'),
   )
   stem = 'vision_model.embeddings.'
   return _stem(
-    f'{stem}class_embedding',
-    f'{stem}position_embedding',
-    f'{stem}patch_embedding',
-    _block(c, at, attn, ('norm1', 'norm2'), ('ls1', 'ls2')),
+    cls=f'{stem}class_embedding',
+    positions=f'{stem}position_embedding',
+    patch=f'{stem}patch_embedding',
+    blocks=_block(c, at, attn, ('norm1', 'norm2'), ('ls1', 'ls2')),
   )
 
 
@@ -113,20 +122,24 @@ def _vision_b(c: vision.Config, root: str) -> vision.Params:
   bias = lambda n: From(f'{at}attention.{n}_proj.bias', '(n h) -> n h') if c.qkv_bias else None
   full = lambda name: From(f'{at}attention.{name}.weight') if c.qk_norm else None
   out = f'{at}attention.projection_layer'
-  attn = vision.Attention(
-    *(single(n) for n in 'qkv'),
-    From(f'{out}.weight', 'd (n h) -> n h d'),
-    From(f'{out}.bias'),
-    *(bias(n) for n in 'qkv'),
-    full('q_norm'),
-    full('k_norm'),
+  attn = encoder.Attention(
+    q=single('q'),
+    k=single('k'),
+    v=single('v'),
+    o=From(f'{out}.weight', 'd (n h) -> n h d'),
+    q_bias=bias('q'),
+    k_bias=bias('k'),
+    v_bias=bias('v'),
+    o_bias=From(f'{out}.bias'),
+    q_norm=full('q_norm'),
+    k_norm=full('k_norm'),
   )
   stem = f'{root}embeddings.'
   return _stem(
-    f'{stem}cls_token',
-    f'{stem}position_embeddings',
-    f'{stem}patch_embeddings.projection',
-    _block(c, at, attn, ('layernorm_before', 'layernorm_after'), ('lambda_1', 'lambda_2')),
+    cls=f'{stem}cls_token',
+    positions=f'{stem}position_embeddings',
+    patch=f'{stem}patch_embeddings.projection',
+    blocks=_block(c, at, attn, ('layernorm_before', 'layernorm_after'), ('lambda_1', 'lambda_2')),
   )
 
 

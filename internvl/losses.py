@@ -1,4 +1,4 @@
-"""Training losses of InternVL, as sums with their weights (`core.training.steps.Loss`).
+"""Training losses of InternVL, as weighted sums (`core.training.steps.Loss`).
 
 B rows   T time   n tiles a row   S pixels a side
 """
@@ -21,7 +21,7 @@ AVERAGING = ('token', 'sample', 'square')
 
 @struct.dataclass
 class Batch:
-  """A training batch. weights[b, t] is the loss weight of predicting tokens[b, t]; 0 where nothing is learned."""
+  """A training batch. weights[b, t] is the loss weight of predicting tokens[b, t]; 0 where nothing is to be learned."""
 
   tokens: Any  # int32 [B, T]
   positions: Any  # int32 [B, T], -1 at padding
@@ -66,7 +66,8 @@ def ntp(
     remat_policy=remat_policy,
     rules=rules,
   )
-  logp, _ = decoder.log_probs(cast(params.language, dtype), config.language, out.hidden[:, :-1], batch.tokens[:, 1:])
+  language = cast(params.language, dtype)
+  logp, _ = decoder.log_probs(language, config.language, out.hidden[:, :-1], batch.tokens[:, 1:], rules=rules)
   weights = batch.weights[:, 1:]
   total, weight = -jnp.sum(weights * logp), jnp.sum(weights)
   hits = jnp.sum((weights > 0) * (logp > jnp.log(0.5)))

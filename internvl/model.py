@@ -33,7 +33,7 @@ class Config:
     if self.vision.grid % self.shuffle:
       raise ValueError(f'internvl: a grid of {self.vision.grid} patches is not a multiple of shuffle={self.shuffle}')
     if not 0 <= self.image_token < self.language.vocab:
-      raise ValueError(f'internvl: image_token={self.image_token} lies outside the vocabulary of {self.language.vocab}')
+      raise ValueError(f'internvl: image_token={self.image_token} is outside the vocabulary of {self.language.vocab}')
 
   @property
   def tokens_per_tile(self) -> int:
@@ -57,7 +57,9 @@ def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
   return Params(
-    vision.spec(c.vision), projector.spec(c.vision.width, c.language.width, c.shuffle), decoder.spec(c.language)
+    vision=vision.spec(c.vision),
+    projector=projector.spec(c.vision.width, c.language.width, c.shuffle),
+    language=decoder.spec(c.language),
   )
 
 
@@ -67,28 +69,31 @@ def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
 
 
 def encode(params: Params, config: Config, pixels: jax.Array, **options: Any) -> tuple[jax.Array, dict]:
-  """(image embeddings [..., tokens_per_tile, D], kept activations) of normalised pixels [..., S, S, 3]."""
+  """(image embeddings [..., tokens_per_tile, D], kept activations) of normalised pixels [..., S, S, 3].
+
+  options: as in `internvl.vision.apply`.
+  """
   tiles = pixels.reshape(-1, *pixels.shape[-3:])
   features, kept = vision.apply(params.vision, config.vision, tiles, **options)
   images = projector.apply(params.projector, features[:, 1:], config.shuffle)
   return images.reshape(*pixels.shape[:-3], *images.shape[1:]), kept
 
 
-def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array | None = None) -> jax.Array:
-  """Embeddings [B, T, D] of tokens [B, T], image embeddings put in sequence order at the image tokens.
+def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array | None = None, rules=RULES) -> jax.Array:
+  """Embeddings [B, T, D] of tokens [B, T]; image tokens take the image embeddings in sequence order.
 
-  images: [B, n, tokens_per_tile, D], the tiles of each row; or [M, tokens_per_tile, D], those of all rows, row after
-  row. Spare tiles at the end (padding) are not read.
+  images: [B, n, tokens_per_tile, D], the tiles of each row; or [M, tokens_per_tile, D], those of all rows in row
+  order. Padding tiles at the end are not read.
   """
-  x = decoder.embed(params.language, tokens)
+  x = decoder.embed(params.language, tokens, rules)
   if images is None:
     return x
   at = tokens == config.image_token
   count = at if images.ndim == 4 else at.reshape(1, -1)
   order = jnp.clip(jnp.cumsum(count, -1) - 1, 0)
   rows = images.reshape(count.shape[0], -1, images.shape[-1])
-  found = jnp.take_along_axis(rows, order[..., None], 1, mode='clip').reshape(x.shape)
-  return jnp.where(at[..., None], found.astype(x.dtype), x)
+  image = jnp.take_along_axis(rows, order[..., None], 1, mode='clip').reshape(x.shape)
+  return jnp.where(at[..., None], image.astype(x.dtype), x)
 
 
 def forward(
@@ -111,7 +116,7 @@ def forward(
     images, seen = encode(
       params, config, pixels, edit=edit, keep=keep, rules=rules, remat_policy=remat_policy, drop_key=drop_key
     )
-  x = embed(params, config, tokens, images)
+  x = embed(params, config, tokens, images, rules)
   own = tuple(s for s in keep if s in BLOCK_SITES)
   out = decoder.forward(
     params.language, config.language, x, edit=edit, keep=own, rules=rules, remat_policy=remat_policy, **options
@@ -134,8 +139,8 @@ def apply(
 ) -> Output:
   """Logits of tokens int32 [B, T].
 
-  pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padded at the end
-  if at all. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32
+  pixels: float [B, n, S, S, 3], the tiles of each row, or [M, S, S, 3], those of all rows in order; padding tiles come
+  last. Each tile feeds `tokens_per_tile` image tokens. positions: int32 [B, T], -1 at padding. segments: int32
   [B, T], 0 at padding.
   cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
   `core.tap`; sites in SITES.
@@ -153,4 +158,5 @@ def apply(
     keep=keep,
     rules=rules,
   )
-  return Output(decoder.logits(params.language, config.language, out.hidden), out.cache, out.kept, out.aux)
+  logits = decoder.logits(params.language, config.language, out.hidden)
+  return Output(logits=logits, cache=out.cache, kept=out.kept, aux=out.aux)

@@ -32,12 +32,12 @@ def spec(vision_width: int, width: int, block: int) -> Params:
   wide = vision_width * block**2
   vector = lambda n, init: Spec((n,), (None,), init)
   return Params(
-    vector(wide, ones),
-    vector(wide, zeros),
-    Spec((wide, width), ('vision', 'mlp')),
-    vector(width, zeros),
-    Spec((width, width), ('mlp', 'embed')),
-    vector(width, zeros),
+    norm=vector(wide, ones),
+    norm_bias=vector(wide, zeros),
+    up=Spec((wide, width), ('vision', 'mlp')),
+    up_bias=vector(width, zeros),
+    out=Spec((width, width), ('mlp', 'embed')),
+    out_bias=vector(width, zeros),
   )
 
 

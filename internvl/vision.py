@@ -1,6 +1,6 @@
 """InternViT: the vision tower (300M: LayerNorm; 6B: RMSNorm and full-width q/k norm).
 
-M tiles   P patches + 1   D width   N heads   H head size   F feed-forward
+M tiles   S pixels a side   D width
 """
 
 import dataclasses
@@ -11,15 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core.attention import Keys, attention
-from core.layers import gelu, layer_norm, rms_norm
-from core.mesh import RULES, constrain
-from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
-from core.remat import remat
+from core import encoder
+from core.mesh import RULES
+from core.params import Spec, zeros
 from core.tap import SITES as BLOCK_SITES
-from core.tap import taps
 
-QK_NORM_EPS = 1e-6  # fixed in the released code, whatever the block norms' eps
+QK_NORM_EPS = 1e-6  # fixed in the released code; the block norms have an eps of their own
 SITES = tuple(f'vision.{s}' for s in BLOCK_SITES)
 
 
@@ -54,48 +51,24 @@ class Config:
     return self.image_size // self.patch
 
   @property
-  def head_dim(self) -> int:
-    """H."""
-    return self.width // self.heads
-
-
-@struct.dataclass
-class Norm:
-  """Weights of LayerNorm, or of RMSNorm."""
-
-  scale: Any
-  bias: Any = None  # None: RMSNorm
-
-
-@struct.dataclass
-class Attention:
-  """Weights of self-attention; None where the tower has none."""
-
-  q: Any  # [D, N, H]
-  k: Any
-  v: Any
-  o: Any  # [N, H, D]
-  o_bias: Any
-  q_bias: Any = None  # [N, H]
-  k_bias: Any = None
-  v_bias: Any = None
-  q_norm: Any = None  # [D]
-  k_norm: Any = None
-
-
-@struct.dataclass
-class Block:
-  """Weights of one layer."""
-
-  attn_norm: Norm
-  attn: Attention
-  attn_scale: Any  # [D], layer scale
-  mlp_norm: Norm
-  up: Any  # [D, F]
-  up_bias: Any
-  down: Any  # [F, D]
-  down_bias: Any
-  mlp_scale: Any
+  def blocks(self) -> encoder.Config:
+    """The tower's blocks."""
+    qkv = ('q', 'k', 'v') if self.qkv_bias else ()
+    return encoder.Config(
+      width=self.width,
+      depth=self.depth,
+      heads=self.heads,
+      head_dim=self.width // self.heads,
+      mlp_width=self.mlp_width,
+      norm=self.norm,
+      norm_place='pre',
+      norm_eps=self.norm_eps,
+      biases=(*qkv, 'o', 'up', 'down'),
+      qk_norm_eps=QK_NORM_EPS if self.qk_norm else None,
+      layer_scale=self.layer_scale,
+      drop_path=self.drop_path,
+      axis='vision',
+    )
 
 
 @struct.dataclass
@@ -111,65 +84,14 @@ class Params:
 
 def spec(c: Config) -> Params:
   """Every weight, once."""
-  d, n, h, f = c.width, c.heads, c.head_dim, c.mlp_width
-  vector = lambda shape, init, on=True: Spec(shape, (None,) * len(shape), init) if on else None
-  norm = Norm(vector((d,), ones), vector((d,), zeros, c.norm == 'layer'))
-  into = Spec((d, n, h), ('vision', 'heads', None))
-  bias = vector((n, h), zeros, c.qkv_bias)
-  full = vector((d,), ones, c.qk_norm)
-  scale = vector((d,), lambda key, shape, dtype: jnp.full(shape, c.layer_scale, dtype))
-  attn = Attention(
-    into,
-    into,
-    into,
-    Spec((n, h, d), ('heads', None, 'vision'), inputs=2),
-    vector((d,), zeros),
-    bias,
-    bias,
-    bias,
-    full,
-    full,
-  )
-  block = Block(
-    norm,
-    attn,
-    scale,
-    norm,
-    Spec((d, f), ('vision', 'mlp')),
-    vector((f,), zeros),
-    Spec((f, d), ('mlp', 'vision')),
-    vector((d,), zeros),
-    scale,
-  )
+  d = c.width
   return Params(
-    Spec((d,), (None,)),
-    Spec((1 + c.grid**2, d), (None, 'vision'), inputs=0),
-    Spec((c.patch, c.patch, 3, d), (None, None, None, 'vision'), inputs=3),
-    vector((d,), zeros),
-    stacked(block, c.depth),
+    cls=Spec((d,), (None,)),
+    positions=Spec((1 + c.grid**2, d), (None, 'vision'), inputs=0),
+    patch=Spec((c.patch, c.patch, 3, d), (None, None, None, 'vision'), inputs=3),
+    patch_bias=Spec((d,), (None,), zeros),
+    blocks=encoder.spec(c.blocks),
   )
-
-
-def _norm(x, p: Norm, eps):
-  return rms_norm(x, p.scale, eps) if p.bias is None else layer_norm(x, p.scale, p.bias, eps)
-
-
-def _attend(p: Attention, x, c: Config, rules):
-  plus = lambda y, b: y if b is None else y + b
-  q = plus(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
-  k = plus(einsum('btd,dnh->btnh', x, p.k), p.k_bias)
-  v = plus(einsum('btd,dnh->btnh', x, p.v), p.v_bias)
-  if p.q_norm is not None:
-    full = lambda y, w: rms_norm(y.reshape(*y.shape[:2], -1), w, QK_NORM_EPS).reshape(y.shape)
-    q, k = full(q, p.q_norm), full(k, p.k_norm)
-  y = attention(q, [Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))], rules=rules)
-  return einsum('btnh,nhd->btd', y, p.o) + p.o_bias
-
-
-def _drop_path(x, rate, key):
-  """Stochastic depth (arXiv 1603.09382): a tile skips the branch with probability `rate`, others are scaled up."""
-  kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0], 1, 1))
-  return x * kept / (1 - rate)
 
 
 def bicubic_matrix(size: int, new: int) -> np.ndarray:
@@ -221,27 +143,16 @@ def apply(
 
   drop_key: a jax.random key switches stochastic depth on (training).
   """
-  c = config
   # Each tile is computed whole on one device: weights are gathered, activations never are.
   rules = dict(rules) | {'batch': rules['tiles'], 'attn_heads': None}
-
-  def layer(x, i, block):
-    tap, kept = taps(edit, keep, i, 'vision.')
-
-    def add(x, branch, y):
-      if drop_key is not None and c.drop_path:
-        rate = c.drop_path * i / max(c.depth - 1, 1)
-        y = _drop_path(y, rate, jax.random.fold_in(jax.random.fold_in(drop_key, i), branch)).astype(x.dtype)
-      return x + y
-
-    x = tap('resid_in', constrain(x, ('batch', None, None), rules))
-    h = tap('attn_in', _norm(x, block.attn_norm, c.norm_eps))
-    x = add(x, 0, tap('attn_out', _attend(block.attn, h, c, rules) * block.attn_scale))
-    h = tap('mlp_in', _norm(x, block.mlp_norm, c.norm_eps))
-    h = gelu(einsum('btd,df->btf', h, block.up) + block.up_bias)
-    h = einsum('btf,fd->btd', h, block.down) + block.down_bias
-    x = tap('resid_out', add(x, 1, tap('mlp_out', h * block.mlp_scale)))
-    return x, kept
-
-  x, kept = walk(remat(layer, remat_policy), embed(params, c, pixels), params.blocks)
-  return x, {site: stack(a) for site, a in kept.items()}
+  return encoder.apply(
+    params.blocks,
+    config.blocks,
+    embed(params, config, pixels),
+    edit=edit,
+    keep=keep,
+    prefix='vision.',
+    rules=rules,
+    remat_policy=remat_policy,
+    drop_key=drop_key,
+  )

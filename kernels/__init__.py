@@ -1,5 +1,5 @@
-"""Kernels, each with a reference, a portable XLA form, and where it pays one written for the hardware."""
+"""Kernels: each has a reference, a portable XLA form, and where it pays one written for the hardware."""
 
-from kernels.tree.dispatch import tree_attention
+from kernels.tree.attention import tree_attention
 
 __all__ = ['tree_attention']

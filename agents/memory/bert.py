@@ -1,6 +1,6 @@
 """Sentence encoders of the BERT and RoBERTa kind (arXiv 1810.04805, 1907.11692), from published safetensors folders.
 
-B batch   T time   D width   N heads   H head size   F feed-forward
+B batch   T time   D width
 """
 
 import dataclasses
@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.attention import Keys, attention
+from core import encoder
 from core.files import weights
 from core.files.weights import CheckpointError, Files, From, read_json, require
-from core.layers import gelu, layer_norm
-from core.params import Spec, einsum, ones, stacked, walk, zeros
+from core.params import Spec, einsum, zeros
 
-HEADS = ('cls.', 'lm_head.', 'classifier.')  # what pre-training left beside the encoder
+HEADS = ('cls.', 'lm_head.', 'classifier.')  # heads of pre-training in the same files
 PREFIXES = {'bert': 'bert.', 'roberta': 'roberta.'}
 
 
@@ -43,42 +42,23 @@ class Config:
       raise ValueError(f'encoder: width={self.width} is not a multiple of heads={self.heads}')
 
   @property
-  def head_dim(self) -> int:
-    """H."""
-    return self.width // self.heads
+  def blocks(self) -> encoder.Config:
+    """The encoder's blocks."""
+    return encoder.Config(
+      width=self.width,
+      depth=self.depth,
+      heads=self.heads,
+      head_dim=self.width // self.heads,
+      mlp_width=self.mlp_width,
+      norm='layer',
+      norm_place='post',
+      norm_eps=self.norm_eps,
+    )
 
   @property
   def max_length(self) -> int:
     """The longest text, in tokens."""
     return self.positions - self.first_position
-
-
-@struct.dataclass
-class Norm:
-  """Weights of LayerNorm."""
-
-  scale: Any
-  bias: Any
-
-
-@struct.dataclass
-class Block:
-  """Weights of one layer; norms follow the residual sums."""
-
-  q: Any  # [D, N, H]
-  k: Any
-  v: Any
-  q_bias: Any  # [N, H]
-  k_bias: Any
-  v_bias: Any
-  o: Any  # [N, H, D]
-  o_bias: Any
-  attn_norm: Norm
-  up: Any  # [D, F]
-  up_bias: Any
-  down: Any  # [F, D]
-  down_bias: Any
-  mlp_norm: Norm
 
 
 @struct.dataclass
@@ -88,68 +68,33 @@ class Params:
   words: Any  # [V, D]
   positions: Any
   types: Any
-  norm: Norm
-  blocks: Any
+  norm: encoder.Norm
+  blocks: encoder.Block
   pooler: Any = None  # [D, D]
   pooler_bias: Any = None
 
 
 def spec(c: Config) -> Params:
   """Every weight, once."""
-  d, n, h, f = c.width, c.heads, c.head_dim, c.mlp_width
-  bias = lambda *shape: Spec(shape, (None,) * len(shape), zeros)
-  norm = Norm(Spec((d,), (None,), ones), bias(d))
+  d = c.width
   table = lambda rows, axis: Spec((rows, d), (axis, 'embed'), inputs=0)
-  into = Spec((d, n, h), ('embed', 'heads', None))
-  out = Spec((n, h, d), ('heads', None, 'embed'), inputs=2)
-  block = Block(
-    into,
-    into,
-    into,
-    bias(n, h),
-    bias(n, h),
-    bias(n, h),
-    out,
-    bias(d),
-    norm,
-    Spec((d, f), ('embed', 'mlp')),
-    bias(f),
-    Spec((f, d), ('mlp', 'embed')),
-    bias(d),
-    norm,
-  )
   return Params(
-    table(c.vocab, 'vocab'),
-    table(c.positions, None),
-    table(c.types, None),
-    norm,
-    stacked(block, c.depth),
-    Spec((d, d), ('embed', None)) if c.pooler else None,
-    bias(d) if c.pooler else None,
+    words=table(c.vocab, 'vocab'),
+    positions=table(c.positions, None),
+    types=table(c.types, None),
+    norm=encoder.norm_spec(d, 'layer'),
+    blocks=encoder.spec(c.blocks),
+    pooler=Spec((d, d), ('embed', None)) if c.pooler else None,
+    pooler_bias=Spec((d,), (None,), zeros) if c.pooler else None,
   )
 
 
 def apply(params: Params, config: Config, tokens: jax.Array, mask: jax.Array) -> jax.Array:
   """Hidden states [B, T, D] of int32 tokens [B, T]; mask is true where there is a token, padding comes last."""
-  c, dtype = config, params.words.dtype
-  at = c.first_position + jnp.arange(tokens.shape[1])
+  at = config.first_position + jnp.arange(tokens.shape[1])
   x = params.words[tokens] + params.positions[at][None] + params.types[0][None, None]
-  x = layer_norm(x, params.norm.scale, params.norm.bias, c.norm_eps).astype(dtype)
-  # Every query stands after every key, so a key is seen unless it is padding.
-  after, there = jnp.full(tokens.shape, 1, jnp.int32), jnp.where(mask, 0, -1).astype(jnp.int32)
-
-  def layer(x, _, p):
-    q = einsum('btd,dnh->btnh', x, p.q) + p.q_bias
-    k, v = einsum('btd,dnh->bnth', x, p.k), einsum('btd,dnh->bnth', x, p.v)
-    keys = Keys(k + p.k_bias[:, None], v + p.v_bias[:, None], there)
-    # The kernels read positions as causal order, which there is none of here; texts are short.
-    y = attention(q, [keys], positions=after, implementation='reference')
-    x = layer_norm(x + einsum('btnh,nhd->btd', y, p.o) + p.o_bias, p.attn_norm.scale, p.attn_norm.bias, c.norm_eps)
-    h = gelu(einsum('btd,df->btf', x, p.up) + p.up_bias)
-    h = einsum('btf,fd->btd', h, p.down) + p.down_bias
-    return layer_norm(x + h, p.mlp_norm.scale, p.mlp_norm.bias, c.norm_eps), None
-
-  return walk(layer, x, params.blocks)[0]
+  x = encoder.normalise(x, params.norm, config.norm_eps).astype(params.words.dtype)
+  return encoder.apply(params.blocks, config.blocks, x, mask=mask)[0]
 
 
 Pooling = Literal['cls', 'pooler', 'mean']
@@ -171,26 +116,40 @@ def embed(params: Params, config: Config, tokens: jax.Array, mask: jax.Array, po
 def names(config: Config, prefix: str = '') -> Params:
   """The tree of tensor names."""
   at = prefix + 'encoder.layer.{layer}.'
-  norm = lambda name: Norm(From(f'{name}.weight'), From(f'{name}.bias'))
+  norm = lambda name: encoder.Norm(scale=From(f'{name}.weight'), bias=From(f'{name}.bias'))
   flip = lambda name: From(f'{name}.weight', 'o i -> i o')
   head = lambda name: From(f'{at}attention.self.{name}.weight', '(n h) d -> d n h')
   head_bias = lambda name: From(f'{at}attention.self.{name}.bias', '(n h) -> n h')
+  table = lambda name: From(f'{prefix}embeddings.{name}_embeddings.weight')
   out = f'{at}attention.output'
-  block = Block(
-    *map(head, ('query', 'key', 'value')),
-    *map(head_bias, ('query', 'key', 'value')),
-    From(f'{out}.dense.weight', 'd (n h) -> n h d'),
-    From(f'{out}.dense.bias'),
-    norm(f'{out}.LayerNorm'),
-    flip(f'{at}intermediate.dense'),
-    From(f'{at}intermediate.dense.bias'),
-    flip(f'{at}output.dense'),
-    From(f'{at}output.dense.bias'),
-    norm(f'{at}output.LayerNorm'),
+  attn = encoder.Attention(
+    q=head('query'),
+    k=head('key'),
+    v=head('value'),
+    o=From(f'{out}.dense.weight', 'd (n h) -> n h d'),
+    q_bias=head_bias('query'),
+    k_bias=head_bias('key'),
+    v_bias=head_bias('value'),
+    o_bias=From(f'{out}.dense.bias'),
   )
-  tables = (From(f'{prefix}embeddings.{name}_embeddings.weight') for name in ('word', 'position', 'token_type'))
-  pooler = (flip(f'{prefix}pooler.dense'), From(f'{prefix}pooler.dense.bias')) if config.pooler else ()
-  return Params(*tables, norm(f'{prefix}embeddings.LayerNorm'), block, *pooler)
+  block = encoder.Block(
+    attn_norm=norm(f'{out}.LayerNorm'),
+    attn=attn,
+    mlp_norm=norm(f'{at}output.LayerNorm'),
+    up=flip(f'{at}intermediate.dense'),
+    up_bias=From(f'{at}intermediate.dense.bias'),
+    down=flip(f'{at}output.dense'),
+    down_bias=From(f'{at}output.dense.bias'),
+  )
+  return Params(
+    words=table('word'),
+    positions=table('position'),
+    types=table('token_type'),
+    norm=norm(f'{prefix}embeddings.LayerNorm'),
+    blocks=block,
+    pooler=flip(f'{prefix}pooler.dense') if config.pooler else None,
+    pooler_bias=From(f'{prefix}pooler.dense.bias') if config.pooler else None,
+  )
 
 
 def config_from(h: dict, *, pooler: bool) -> Config:
@@ -236,7 +195,7 @@ def config_to(c: Config) -> dict:
 
 
 def load(path: str | os.PathLike, *, dtype=jnp.float32) -> tuple[Config, Params]:
-  """(config, params) of a published folder; heads of pre-training and stored position ids are passed over.
+  """(config, params) of a published folder; heads of pre-training and stored position ids are ignored.
 
   Raises core.files.weights.CheckpointError naming what is missing, unexpected or misshapen.
   """

@@ -1,6 +1,6 @@
 """A decoder's published files: `config.json` keys and tensor names of Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS.
 
-Families differ by data only: what each implies for `core.decoder.Config` stands in FAMILIES.
+Families differ by data only; FAMILIES says what each implies for `core.decoder.Config`.
 """
 
 import dataclasses
@@ -48,10 +48,10 @@ def config_from(h: dict) -> decoder.Config:
   if f.get('moe'):
     clamped = kind == 'gpt_oss'
     experts = moe.Config(
-      require(h, 'num_experts', 'num_local_experts'),
-      require(h, 'num_experts_per_tok'),
-      require(h, 'moe_intermediate_size', 'intermediate_size'),
-      'clamped' if clamped else 'silu',
+      experts=require(h, 'num_experts', 'num_local_experts'),
+      top_k=require(h, 'num_experts_per_tok'),
+      width=require(h, 'moe_intermediate_size', 'intermediate_size'),
+      activation='clamped' if clamped else 'silu',
       bias=clamped,
       aux_coef=h.get('router_aux_loss_coef', 0.0),
     )
@@ -83,11 +83,11 @@ def _yarn(rope: dict) -> Yarn | None:
   if kind != 'yarn':
     raise CheckpointError(f'config: rope_type {kind!r}; expected default or yarn')
   return Yarn(
-    rope['factor'],
-    rope['original_max_position_embeddings'],
-    rope.get('beta_fast', 32.0),
-    rope.get('beta_slow', 1.0),
-    rope.get('truncate', True),
+    factor=rope['factor'],
+    original_length=rope['original_max_position_embeddings'],
+    beta_fast=rope.get('beta_fast', 32.0),
+    beta_slow=rope.get('beta_slow', 1.0),
+    truncate=rope.get('truncate', True),
   )
 
 
@@ -179,38 +179,42 @@ def names(
     sinks=From(f'{attn}sinks') if c.sinks else None,
   )
   block = decoder.Block(
-    From(f'{at}input_layernorm.weight'),
-    attention,
-    From(f'{at}post_attention_layernorm.weight'),
-    _mlp_names(c, f'{at}mlp.', fused_experts),
+    attn_norm=From(f'{at}input_layernorm.weight'),
+    attn=attention,
+    mlp_norm=From(f'{at}post_attention_layernorm.weight'),
+    mlp=_mlp_names(c, f'{at}mlp.', fused_experts),
   )
   return decoder.Params(
-    From(f'{body}embed_tokens.weight'), block, From(f'{body}norm.weight'), None if c.tied else From(head, 'v d -> d v')
+    embed=From(f'{body}embed_tokens.weight'),
+    blocks=block,
+    norm=From(f'{body}norm.weight'),
+    head=None if c.tied else From(head, 'v d -> d v'),
   )
 
 
 def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   flip = lambda name: From(f'{at}{name}.weight', 'o i -> i o')
   if c.moe is None:
-    return decoder.Mlp(flip('gate_proj'), flip('up_proj'), flip('down_proj'))
+    return decoder.Mlp(gate=flip('gate_proj'), up=flip('up_proj'), down=flip('down_proj'))
   if c.moe.bias:  # GPT-OSS: even columns gate, odd up
     fused = lambda part: From(f'{at}experts.gate_up_proj', 'e d (f part) -> part e d f', part, 2)
     fused_bias = lambda part: From(f'{at}experts.gate_up_proj_bias', 'e (f part) -> part e f', part, 2)
     return moe.Params(
-      flip('router'),
-      fused(0),
-      fused(1),
-      From(f'{at}experts.down_proj'),
-      From(f'{at}router.bias'),
-      fused_bias(0),
-      fused_bias(1),
-      From(f'{at}experts.down_proj_bias'),
+      router=flip('router'),
+      gate=fused(0),
+      up=fused(1),
+      down=From(f'{at}experts.down_proj'),
+      router_bias=From(f'{at}router.bias'),
+      gate_bias=fused_bias(0),
+      up_bias=fused_bias(1),
+      down_bias=From(f'{at}experts.down_proj_bias'),
     )
   if fused_experts:
     fused = lambda part: From(f'{at}experts.gate_up_proj', 'e (part f) d -> part e d f', part, 2)
-    return moe.Params(flip('gate'), fused(0), fused(1), From(f'{at}experts.down_proj', 'e d f -> e f d'))
+    down = From(f'{at}experts.down_proj', 'e d f -> e f d')
+    return moe.Params(router=flip('gate'), gate=fused(0), up=fused(1), down=down)
   expert = lambda name: flip('experts.{expert}.' + name)
-  return moe.Params(flip('gate'), expert('gate_proj'), expert('up_proj'), expert('down_proj'))
+  return moe.Params(router=flip('gate'), gate=expert('gate_proj'), up=expert('up_proj'), down=expert('down_proj'))
 
 
 def load(

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import moe as experts
-from core.attention import Keys, attention
+from core import past as pasts
+from core.attention import Keys
 from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
 from core.padding import pad
 from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
 from core.params import init as draw
-from core.past import cache as kv
-from core.past import pages
+from core.past import Past
+from core.past.base import Call
 from core.remat import remat
 from core.tap import check, taps
 
@@ -54,7 +55,7 @@ class Config:
       raise ValueError(f'decoder: depth={self.depth} is not a multiple of the {len(self.windows)} windows')
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Attention:
   """Weights of self-attention; None where the family has none."""
 
@@ -71,7 +72,7 @@ class Attention:
   sinks: Any = None  # [N]
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Mlp:
   """Weights of the gated feed-forward."""
 
@@ -80,7 +81,7 @@ class Mlp:
   down: Any  # [F, D]
 
 
-@struct.dataclass
+@struct.dataclass(kw_only=True)
 class Block:
   """Weights of one layer."""
 
@@ -138,8 +139,9 @@ def _block_spec(c: Config) -> Block:
     sinks=bias(c.sinks, (n,), ('heads',)),
   )
   wide = Spec((d, c.mlp_width), ('embed', 'mlp'))
-  mlp = experts.spec(c.moe, d) if c.moe else Mlp(wide, wide, Spec((c.mlp_width, d), ('mlp', 'embed')))
-  return Block(norm, attn, norm, mlp)
+  narrow = Spec((c.mlp_width, d), ('mlp', 'embed'))
+  mlp = experts.spec(c.moe, d) if c.moe else Mlp(gate=wide, up=wide, down=narrow)
+  return Block(attn_norm=norm, attn=attn, mlp_norm=norm, mlp=mlp)
 
 
 def spec(config: Config) -> Params:
@@ -158,80 +160,80 @@ def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
   return draw(key, spec(config), dtype)
 
 
-def embed(params: Params, tokens: jax.Array) -> jax.Array:
-  """Token embeddings [B, T, D]."""
-  # A device looks up its own tokens; left alone, XLA looks up everyone's in its own slice of the width.
-  table = constrain(params.embed, ('vocab', None))
-  return constrain(table[tokens], ('batch', 'time', None))
-
-
-def _attend(p: Attention, x, past: Keys | pages.Layer | None, ctx, window, c: Config):
-  """Self-attention of x [B, T, D]: (output [B, T, D], what the cache is to keep)."""
-  plus = lambda y, b: y if b is None else y + b
-  q = plus(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
-  k = plus(einsum('btd,dkh->btkh', x, p.k), p.k_bias)
-  v = plus(einsum('btd,dkh->btkh', x, p.v), p.v_bias)
-  if p.q_norm is not None:
-    q, k = rms_norm(q, p.q_norm, c.norm_eps), rms_norm(k, p.k_norm, c.norm_eps)
-  cos, sin = (t[:, :, None] for t in ctx.rope)
-  q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-  q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
-  k, v = jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2)
-  y, new = _look(q, k, v, past, ctx, window, p.sinks)
-  return plus(einsum('btnh,nhd->btd', y, p.o), p.o_bias), new
-
-
-def _look(q, k, v, past, ctx, window, sinks):
-  if isinstance(past, pages.Layer):
-    return past.attend(q, k, v, window=window, sinks=sinks)
-  fresh = Keys(k, v, ctx.positions, ctx.segments)
-  runs, new = ((past.repeat(ctx.branches), fresh), None) if ctx.branches else kv.extend(past, fresh, ctx.start)
-  return attention(
-    q,
-    runs,
-    positions=ctx.positions,
-    segments=ctx.segments,
-    window=window,
-    sinks=sinks,
-    implementation=ctx.attention,
-    rules=ctx.rules,
-  ), new
+def embed(params: Params, tokens: jax.Array, rules=RULES) -> jax.Array:
+  """Embeddings [B, T, D] of int32 tokens [B, T]."""
+  # Each device looks up its own tokens; otherwise XLA looks up everyone's in its slice of the width.
+  table = constrain(params.embed, ('vocab', None), rules)
+  return constrain(table[tokens], ('batch', 'time', None), rules)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Context:
   """What every layer of one call shares."""
 
+  config: Config
+  past: Past
   rope: tuple
   positions: jax.Array
   segments: jax.Array | None
-  start: jax.Array | int  # the cache slot of the first token
-  branches: int  # rows that go on from one row of a prefix; 0 without one
   rules: dict
   attention: str | None
   edit: Any
   keep: tuple
 
 
-def _block(x, i, block: Block, past, ctx: _Context, c: Config):
+def _attend(p: Attention, x, past, window, ctx: _Context):
+  """Self-attention of x [B, T, D]: (output [B, T, D], what the past keeps). past: this layer's part of it."""
+  c = ctx.config
+  q = _add(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
+  k = _add(einsum('btd,dkh->btkh', x, p.k), p.k_bias)
+  v = _add(einsum('btd,dkh->btkh', x, p.v), p.v_bias)
+  if p.q_norm is not None:
+    q, k = rms_norm(q, p.q_norm, c.norm_eps), rms_norm(k, p.k_norm, c.norm_eps)
+  cos, sin = (t[:, :, None] for t in ctx.rope)
+  q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+  q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
+  new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments)
+  options = {'window': window, 'sinks': p.sinks, 'implementation': ctx.attention, 'rules': ctx.rules}
+  y, kept = ctx.past.attend(past, q, new, **options)
+  return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias), kept
+
+
+def _add(x, bias):
+  return x if bias is None else x + bias
+
+
+def _attend_in_layer(i, attn: Attention, x, past, ctx: _Context):
+  """`_attend` with the window of layer i."""
+  windows = ctx.config.windows
+  kinds = [functools.partial(_attend, window=w, ctx=ctx) for w in windows]
+  if isinstance(i, int):
+    return kinds[i % len(kinds)](attn, x, past)
+  if len(kinds) == 1:
+    return kinds[0](attn, x, past)
+  # Windows are static inside a kernel, so a scanned layer switches between the few kinds.
+  return jax.lax.switch(i % len(kinds), kinds, attn, x, past)
+
+
+def _feed_forward(mlp, x, ctx: _Context):
+  """(output [B, T, D], load-balancing loss)."""
+  c = ctx.config
+  if c.moe is None:
+    return gated_mlp(x, mlp.gate, mlp.up, mlp.down), jnp.float32(0)
+  y, router, chosen = experts.moe(mlp, x, c.moe, ctx.rules)
+  aux = experts.balance(router, chosen, ctx.positions >= 0) if c.moe.aux_coef else jnp.float32(0)
+  return y, aux
+
+
+def _block(x, i, block: Block, past, ctx: _Context):
+  eps = ctx.config.norm_eps
   tap, kept = taps(ctx.edit, ctx.keep, i)
   x = tap('resid_in', constrain(x, ('batch', 'time', None), ctx.rules))
-  h = tap('attn_in', rms_norm(x, block.attn_norm, c.norm_eps))
-  # Windows are static inside a kernel: a scanned layer switches between the few kinds there are.
-  kinds = [functools.partial(_attend, ctx=ctx, window=w, c=c) for w in c.windows]
-  if len(kinds) == 1 or isinstance(i, int):
-    y, new = kinds[i % len(kinds) if isinstance(i, int) else 0](block.attn, h, past)
-  else:
-    y, new = jax.lax.switch(i % len(kinds), kinds, block.attn, h, past)
+  h = tap('attn_in', rms_norm(x, block.attn_norm, eps))
+  y, new = _attend_in_layer(i, block.attn, h, past, ctx)
   x = x + tap('attn_out', y)
-  h = tap('mlp_in', rms_norm(x, block.mlp_norm, c.norm_eps))
-  aux = jnp.float32(0)
-  if c.moe:
-    y, logits, chosen = experts.moe(block.mlp, h, c.moe, ctx.rules)
-    if c.moe.aux_coef:
-      aux = experts.balance(logits, chosen, ctx.positions >= 0)
-  else:
-    y = gated_mlp(h, block.mlp.gate, block.mlp.up, block.mlp.down)
+  h = tap('mlp_in', rms_norm(x, block.mlp_norm, eps))
+  y, aux = _feed_forward(block.mlp, h, ctx)
   x = tap('resid_out', x + tap('mlp_out', y))
   return x, (new, kept, aux)
 
@@ -243,59 +245,57 @@ def forward(
   *,
   positions=None,
   segments=None,
-  cache=None,
-  prefix=None,
+  cache: Past | int | None = None,
   edit=None,
   keep=(),
   rules=RULES,
-  attention=None,
-  remat_policy='none',
+  attention: str | None = None,
+  remat_policy: str = 'none',
 ) -> Hidden:
   """The blocks and the final norm, on embeddings x [B, T, D].
 
-  positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding:
-  packed samples do not see each other; not together with a cache. cache: a `core.past.cache.Cache`, attended to and
-  returned extended; a number of slots starts a new one; or `core.past.pages.Pages`, with one token a row at given
-  positions, beside unstacked blocks. prefix: a `core.past.cache.Cache` of fewer rows, each of which B/rows rows of x
-  in turn go on from; attended to and never copied whole, nor extended. Raises ValueError on impossible combinations.
+  positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding,
+  with positions: packed samples do not see each other. cache: any `core.past.Past`, returned with the new tokens; a
+  number of slots starts a new one. attention: an implementation by name. Raises ValueError on impossible
+  combinations.
   """
   check(keep)
   b, t, _ = x.shape
-  if segments is not None and cache is not None:
-    raise ValueError('segments and cache cannot be combined: a packed row is not continued')
-  if prefix is not None and (cache is not None or segments is not None or b % prefix.positions.shape[0]):
-    raise ValueError(
-      f'a prefix of {prefix.positions.shape[0]} rows takes a multiple of them (got {b}), no cache and no segments'
+  past = pasts.of(cache)
+  past.check(
+    Call(
+      rows=b,
+      tokens=t,
+      unstacked=isinstance(params.blocks, tuple),
+      has_positions=positions is not None,
+      has_segments=segments is not None,
     )
-  paged = isinstance(cache, pages.Pages)
-  if paged and (t != 1 or positions is None or not isinstance(params.blocks, tuple)):
-    raise ValueError(f'a paged cache takes one token a row (got {t}), positions, and unstacked blocks')
-  past = cache if isinstance(cache, kv.Cache) else None
-  slots = past.capacity if past else None if paged else cache
-  if slots is not None and t > slots:
-    raise ValueError(f'{t} tokens do not fit a cache of {slots} slots')
-  branches = b // prefix.positions.shape[0] if prefix else 0
+  )
   if positions is None:
-    before = past or prefix
-    start = jnp.repeat(before.positions.max(1, keepdims=True) + 1, branches or 1, 0) if before else 0
+    start = past.next_position(b)
     positions = jnp.broadcast_to(start + jnp.arange(t), (b, t)).astype(jnp.int32)
-  rope = rope_tables(positions, config.head_dim, config.rope_theta, config.yarn)
-  ctx = _Context(rope, positions, segments, past.length if past else 0, branches, rules, attention, edit, tuple(keep))
+  ctx = _Context(
+    config=config,
+    past=past,
+    rope=rope_tables(positions, config.head_dim, config.rope_theta, config.yarn),
+    positions=positions,
+    segments=segments,
+    rules=rules,
+    attention=attention,
+    edit=edit,
+    keep=tuple(keep),
+  )
 
   def layer(x, i, block, past=None):
-    return _block(x, i, block, past, ctx, config)
+    return _block(x, i, block, past, ctx)
 
-  held = past.layers(positions) if past else (prefix or cache).layers() if prefix or paged else None
-  xs = () if held is None else (held,)
-  x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *xs)
-  x = rms_norm(x, params.norm, config.norm_eps)
-  if paged:
-    cache = cache.replace(k=new[0], v=new[1])
-  elif cache is not None:
-    past = past or kv.new(config, b, slots, x.dtype, unstacked=isinstance(params.blocks, tuple))
-    cache = kv.append(past, new, positions)
-  coef = config.moe.aux_coef if config.moe else 0.0
-  return Hidden(x, cache, {site: stack(a) for site, a in kept.items()}, coef * stack(aux).mean())
+  x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *past.layers(positions))
+  return Hidden(
+    hidden=rms_norm(x, params.norm, config.norm_eps),
+    cache=past.append(new, positions),
+    kept={site: stack(a) for site, a in kept.items()},
+    aux=(config.moe.aux_coef if config.moe else 0.0) * stack(aux).mean(),
+  )
 
 
 def logits(params: Params, config: Config, hidden: jax.Array) -> jax.Array:
@@ -313,7 +313,8 @@ def log_probs(
   *,
   temperature: float = 1.0,
   chunk: int = 1024,
-):
+  rules=RULES,
+) -> tuple[jax.Array, jax.Array]:
   """(log-probability of `targets`, entropy of the distribution), float32 [B, T], of logits over a temperature.
 
   The temperature divides float32 logits, as in the engine: scaling bfloat16 hidden states would round them once more.
@@ -321,31 +322,31 @@ def log_probs(
   held whole. Chunks are strided over time, so each chunk stays sharded over the sequence axis.
   """
   if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
-    params = params.replace(head=constrain(params.head, (None, 'vocab')))
+    params = params.replace(head=constrain(params.head, (None, 'vocab'), rules))
 
   @jax.checkpoint
-  def piece(args):
+  def one(args):
     h, y = args
-    z = logits(params, config, constrain(h, ('batch', 'time', None))) / temperature
-    z = constrain(z, ('batch', 'time', 'vocab'))
+    z = logits(params, config, constrain(h, ('batch', 'time', None), rules)) / temperature
+    z = constrain(z, ('batch', 'time', 'vocab'), rules)
     norm = jax.nn.logsumexp(z, -1)
     chosen = jnp.take_along_axis(z, y[..., None], -1)[..., 0]
     return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)
 
   b, t = targets.shape
   if t <= chunk:
-    return piece((hidden, targets))
-  pieces = -(-t // chunk)
+    return one((hidden, targets))
+  count = -(-t // chunk)
 
   def split(x):
-    x = pad(x, pieces * chunk, axis=1)
-    return jnp.moveaxis(x.reshape(b, chunk, pieces, *x.shape[2:]), 2, 0)
+    x = pad(jnp.asarray(x), count * chunk, axis=1)
+    return jnp.moveaxis(x.reshape(b, chunk, count, *x.shape[2:]), 2, 0)
 
-  out = jax.lax.map(piece, (split(hidden), split(targets)))
+  out = jax.lax.map(one, (split(hidden), split(targets)))
   return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
 
 
-def apply(params: Params, config: Config, tokens: jax.Array, **options: Any) -> Output:
+def apply(params: Params, config: Config, tokens: jax.Array, *, rules=RULES, **options: Any) -> Output:
   """Logits of int32 tokens [B, T]; `options` as in `forward`."""
-  out = forward(params, config, embed(params, tokens), **options)
-  return Output(logits(params, config, out.hidden), out.cache, out.kept, out.aux)
+  out = forward(params, config, embed(params, tokens, rules), rules=rules, **options)
+  return Output(logits=logits(params, config, out.hidden), cache=out.cache, kept=out.kept, aux=out.aux)

@@ -1,6 +1,6 @@
-"""Key-value caches as values.
+"""A contiguous key-value cache as a value.
 
-L layers   B rows   K key heads   S slots   H head size
+L layers   B rows   T new tokens   K key heads   S slots   H head size
 """
 
 from typing import Any
@@ -9,18 +9,20 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.attention import Keys
+from core.attention import Keys, attention
+from core.padding import pad
+from core.past.base import Call
 
 
 @struct.dataclass
 class Cache:
-  """A contiguous cache. k, v: [L, B, K, S, H]; beside unstacked blocks, tuples of k [B, K, H, S] and v [B, K, S, H].
+  """k, v: [L, B, K, S, H]; with unstacked blocks, tuples of k [B, K, H, S] and v [B, K, S, H].
 
-  Scanned layers only read it, and one write follows (whole caches passing through the scan would cost a second
-  cache). An unstacked layer writes its tokens first and then attends: a buffer that is read before it is written
-  again is copied by XLA at every step, and keys in columns multiply twice as fast on CPU.
+  A scanned layer only reads it, and one write follows the scan: passing whole caches through the scan would cost a
+  second cache. An unstacked layer writes its tokens first and then attends: XLA copies a buffer that is read before
+  it is written again. Its keys are in columns, which multiply twice as fast on CPU.
 
-  positions: int32 [B, S], -1 where a slot is empty or holds padding, so rows may be padded on either side.
+  positions: int32 [B, S], -1 in empty slots and at padding, so rows may be padded on either side.
   length: int32 [], slots written; the same for all rows.
   """
 
@@ -34,23 +36,74 @@ class Cache:
     """Number of slots."""
     return self.positions.shape[1]
 
-  def layers(self, positions: jax.Array | None = None):
-    """What `core.params.walk` hands to each layer: its `Keys`, with room for tokens at `positions` [B, T] if given."""
+  def check(self, call: Call) -> None:
+    """Raises ValueError for segments, and for more tokens than slots."""
+    _check_slots(call, self.capacity)
+
+  def next_position(self, rows: int) -> jax.Array:
+    """int32 [B, 1]."""
+    return self.positions.max(1, keepdims=True) + 1
+
+  def keys(self, positions: jax.Array | None = None) -> Any:
+    """`Keys` over the layers, stacked or a tuple; int32 `positions` [B, T] count as written, if given."""
     if isinstance(self.k, tuple):
-      slots = self.positions if positions is None else _put(self.positions, positions, self.length, 1)
+      slots = self.positions if positions is None else _put(self.positions, positions, self.length, axis=1)
       return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
     spread = jnp.broadcast_to(self.positions, (self.k.shape[0], *self.positions.shape))
     return Keys(self.k, self.v, spread)
 
+  def layers(self, positions: jax.Array) -> tuple:
+    """`Keys` of each layer."""
+    return (self.keys(positions),)
 
-def _put(old, fresh, start, axis):
-  return jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), start, axis)
+  def attend(self, layer: Keys, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:
+    """As `Past.attend`; keeps the new keys of a scanned layer, the written buffers of an unstacked one."""
+    if layer.columns:
+      written = _write(layer, new, self.length)
+      runs, kept = (written,), Keys(written.k, written.v, columns=True)
+    else:
+      runs, kept = (layer, new), Keys(new.k, new.v)
+    return attention(q, runs, positions=new.positions, **options), kept
+
+  def append(self, kept: Keys, positions: jax.Array) -> 'Cache':
+    """The cache with T more tokens at int32 `positions` [B, T], -1 at padding."""
+    if not kept.columns:
+      kept = _write(Keys(self.k, self.v), kept, self.length)
+    slots = _put(self.positions, positions, self.length, axis=1)
+    return Cache(k=kept.k, v=kept.v, positions=slots, length=self.length + positions.shape[1])
 
 
-def _write(old: Keys, fresh: Keys, start) -> Keys:
-  """`fresh` (in rows) written into `old` from slot `start` on."""
-  k, axis = (jnp.swapaxes(fresh.k, -1, -2), -1) if old.columns else (fresh.k, -2)
-  return old.replace(k=_put(old.k, k, start, old.k.ndim + axis), v=_put(old.v, fresh.v, start, old.v.ndim - 2))
+@struct.dataclass
+class Start:
+  """No earlier tokens; the new ones start a `Cache` of `slots`. Attention does not read the empty slots."""
+
+  slots: int = struct.field(pytree_node=False)
+
+  def check(self, call: Call) -> None:
+    """Raises ValueError for segments, and for more tokens than slots."""
+    _check_slots(call, self.slots)
+
+  def next_position(self, rows: int) -> int:
+    """Positions start at 0."""
+    return 0
+
+  def layers(self, positions: jax.Array) -> tuple:
+    """There is no part of a layer yet."""
+    return ()
+
+  def attend(self, layer: None, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:
+    """As `Past.attend`."""
+    return attention(q, (new,), positions=new.positions, **options), Keys(new.k, new.v)
+
+  def append(self, kept: Keys, positions: jax.Array) -> Cache:
+    """The cache of the new tokens: k, v [L, B, K, T, H], or tuples of [B, K, T, H]."""
+    if isinstance(kept.k, tuple):
+      k = tuple(pad(jnp.swapaxes(x, 2, 3), self.slots, axis=3) for x in kept.k)
+      v = tuple(pad(x, self.slots, axis=2) for x in kept.v)
+    else:
+      k, v = (pad(x, self.slots, axis=3) for x in (kept.k, kept.v))
+    slots = pad(positions, self.slots, axis=1, fill=-1)
+    return Cache(k=k, v=v, positions=slots, length=jnp.int32(positions.shape[1]))
 
 
 def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) -> Cache:
@@ -61,28 +114,24 @@ def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) ->
     k, v = (tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)) for shape in (columns, rows))
   else:
     k, v = (jnp.zeros((config.depth, *rows), dtype) for _ in range(2))
-  return Cache(k, v, jnp.full((batch, capacity), -1, jnp.int32), jnp.int32(0))
+  positions = jnp.full((batch, capacity), -1, jnp.int32)
+  return Cache(k=k, v=v, positions=positions, length=jnp.int32(0))
 
 
-def extend(past: Keys | None, fresh: Keys, start) -> tuple[tuple[Keys, ...], Keys]:
-  """One layer's step: (the runs its queries attend to, what it hands to `append`)."""
-  if past is None or not past.columns:
-    return (fresh,) if past is None else (past, fresh), Keys(fresh.k, fresh.v)
-  written = _write(past, fresh, start)
-  return (written,), Keys(written.k, written.v, columns=True)
+def _check_slots(call: Call, slots: int) -> None:
+  if call.has_segments:
+    raise ValueError('segments and cache cannot be combined: a packed row is not continued')
+  if call.tokens > slots:
+    raise ValueError(f'{call.tokens} tokens do not fit a cache of {slots} slots')
 
 
-def append(cache: Cache, new: Keys, positions: jax.Array) -> Cache:
-  """The cache with one more run of tokens; `new` as `extend` returned it, over all layers.
+def _put(old, fresh, start, *, axis: int):
+  return jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), start, axis)
 
-  positions: int32 [B, T], -1 for padding.
-  """
-  if isinstance(cache.k, tuple) and not new.columns:
-    layers = [
-      _write(Keys(k, v, columns=True), Keys(*fresh), cache.length)
-      for k, v, *fresh in zip(cache.k, cache.v, new.k, new.v)
-    ]
-    new = Keys(tuple(x.k for x in layers), tuple(x.v for x in layers))
-  elif not new.columns:
-    new = _write(Keys(cache.k, cache.v), new, cache.length)
-  return Cache(new.k, new.v, _put(cache.positions, positions, cache.length, 1), cache.length + positions.shape[1])
+
+def _write(old: Keys, fresh: Keys, start) -> Keys:
+  """`fresh` (in rows) written into `old` from slot `start` on."""
+  k, axis = (jnp.swapaxes(fresh.k, -1, -2), -1) if old.columns else (fresh.k, -2)
+  k = _put(old.k, k, start, axis=old.k.ndim + axis)
+  v = _put(old.v, fresh.v, start, axis=old.v.ndim - 2)
+  return old.replace(k=k, v=v)

@@ -8,7 +8,7 @@ import math
 import jax.numpy as jnp
 
 
-def run(q, k_pages, v_pages, plan, *, window, sinks):
+def run(q, k_pages, v_pages, plan, sinks, *, window):
   """As `kernels.tree_attention`, every row by every item, masked."""
   r, n, h = q.shape
   heads, page_size = v_pages.shape[1:3]

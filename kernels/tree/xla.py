@@ -13,7 +13,7 @@ from kernels.tree.plan import BLOCK, Items
 MASKED = -1e30  # finite: the difference of two of them is 0, not NaN
 
 
-def run(q, k_pages, v_pages, plan, *, window, sinks):
+def run(q, k_pages, v_pages, plan, sinks, *, window):
   """As `kernels.tree_attention`."""
   r, n, h = q.shape
   heads = k_pages.shape[1]

@@ -17,6 +17,7 @@ from flax import struct
 from core import decoder
 from core.engine.sample import bucket
 from core.mesh import RULES
+from core.past import Prefix
 
 Layout = Literal['shared', 'rows']
 
@@ -141,10 +142,10 @@ def _shared_log_probs(params, config, inputs: Shared, embedded, *, temperature, 
   start = jnp.repeat(inputs.positions.max(-1, keepdims=True) + 1, g, 0)
   positions = jnp.where(inputs.mask.reshape(b * g, n), start + jnp.arange(n), -1)
   # All N tokens, although nothing follows the last one: a mesh splits N, and rarely N - 1.
-  x = decoder.embed(params, said)
-  rest = decoder.forward(params, config, x, positions=positions, prefix=prompt.cache, **options)
+  x = decoder.embed(params, said, rules)
+  rest = decoder.forward(params, config, x, positions=positions, cache=Prefix(prompt.cache), **options)
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
-  pair = decoder.log_probs(params, config, hidden, said, temperature=temperature)
+  pair = decoder.log_probs(params, config, hidden, said, temperature=temperature, rules=rules)
   return tuple(x.reshape(b, g, n) for x in pair)
 
 
@@ -152,4 +153,5 @@ def _row_log_probs(params, config, inputs: Rows, embedded, *, temperature, remat
   at = jnp.arange(inputs.tokens.shape[1] - 1)
   positions = jnp.where(at < jnp.asarray(inputs.length)[:, None], at, -1)
   out = decoder.forward(params, config, embedded, positions=positions, remat_policy=remat, rules=rules)
-  return decoder.log_probs(params, config, out.hidden, jnp.asarray(inputs.tokens)[:, 1:], temperature=temperature)
+  targets = jnp.asarray(inputs.tokens)[:, 1:]
+  return decoder.log_probs(params, config, out.hidden, targets, temperature=temperature, rules=rules)

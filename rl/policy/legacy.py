@@ -15,6 +15,7 @@ from flax import struct
 
 from core import decoder
 from core.engine import sample
+from core.past import Prefix
 from internvl import Processor, model
 from internvl.inputs.processor import Inputs
 
@@ -98,7 +99,7 @@ def log_probs(
     config.language,
     decoder.embed(language, said),
     positions=positions,
-    prefix=prompt.cache,
+    cache=Prefix(prompt.cache),
     remat_policy=remat,
   )
   hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)

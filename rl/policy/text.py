@@ -120,7 +120,7 @@ class TextPolicy:
   ) -> tuple[jax.Array, jax.Array]:
     """As of `rl.policy.Policy`."""
     tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
-    embedded = decoder.embed(weights, tokens)
+    embedded = decoder.embed(weights, tokens, rules)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights, self.config, inputs, embedded, **options)
 

@@ -109,7 +109,7 @@ class VisionLanguagePolicy:
     if inputs.pixels.shape[1]:
       pixels = inputs.pixels.astype(weights.language.embed.dtype)
       images, _ = internvl.model.encode(weights, self.config, pixels, remat_policy=remat, rules=rules)
-    embedded = internvl.model.embed(weights, self.config, tokens, images)
+    embedded = internvl.model.embed(weights, self.config, tokens, images, rules)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
 

@@ -122,14 +122,14 @@ def test_a_named_implementation_that_cannot_says_why():
   x = jnp.zeros((1, 3, 2, 8))
   keys = Keys(jnp.zeros((1, 2, 3, 8)), jnp.zeros((1, 2, 3, 8)))
   with pytest.raises(NotImplementedError, match='64s'):
-    attention(x, [keys], implementation='splash')
+    attention(x, [keys], causal=False, implementation='splash')
   with pytest.raises(NotImplementedError, match='CUDA'):
-    attention(x, [keys], implementation='cudnn')
+    attention(x, [keys], causal=False, implementation='cudnn')
   with pytest.raises(ValueError, match='flash'):
-    attention(x, [keys], implementation='flash')
+    attention(x, [keys], causal=False, implementation='flash')
 
 
 def test_bfloat16_needs_no_accelerator():
   x = jnp.ones((1, 4, 2, 8), jnp.bfloat16)
   keys = Keys(jnp.ones((1, 2, 4, 8), jnp.bfloat16), jnp.ones((1, 2, 4, 8), jnp.bfloat16))
-  assert (attention(x, [keys]) == 1).all()
+  assert (attention(x, [keys], causal=False) == 1).all()

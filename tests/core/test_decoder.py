@@ -11,6 +11,7 @@ import pytest
 import core.attention
 from core import decoder, moe, params
 from core.layers import Yarn
+from core.past import Prefix
 from core.past import cache as kv
 from core.tap import SITES
 
@@ -99,10 +100,10 @@ def test_branches_from_a_prefix_equal_whole_rows(case, unstacked):
   want = apply(weights, config, whole).logits[:, 9:]
   if unstacked:
     weights = weights.replace(blocks=params.unstack(weights.blocks))
-  prefix = apply(weights, config, TOKENS[:, :9], slots=9).cache
-  close(apply(weights, config, whole[:, 9:], prefix=prefix).logits, want)
+  prefix = Prefix(apply(weights, config, TOKENS[:, :9], slots=9).cache)
+  close(apply(weights, config, whole[:, 9:], cache=prefix).logits, want)
   with pytest.raises(ValueError, match='prefix of 2 rows takes a multiple'):
-    apply(weights, config, whole[:3, 9:], prefix=prefix)
+    apply(weights, config, whole[:3, 9:], cache=prefix)
 
 
 def test_ragged_rows_in_a_cache_equal_their_own(case):

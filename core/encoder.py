@@ -1,0 +1,258 @@
+"""A bidirectional encoder by configuration data: InternViT, BERT, Whisper's encoder, CLIP's text tower and T5.
+
+B batch   T time   D width   N heads   H head size   F feed-forward
+
+Only the blocks: embeddings, positions and a final norm belong to the model. Weights may come from fused or separate
+tensors; that is data of the model's tree of names (`core.files.weights.From`).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from core.attention import Keys, attention
+from core.layers import gelu, layer_norm, quick_gelu, rms_norm, tanh_gelu
+from core.mesh import RULES, constrain
+from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
+from core.remat import remat
+from core.tap import taps
+
+ACTIVATIONS: dict[str, Callable] = {'gelu': gelu, 'quick_gelu': quick_gelu, 'tanh_gelu': tanh_gelu}
+BIASES = ('q', 'k', 'v', 'o', 'up', 'down')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One kind of block, `depth` times.
+
+  norm_place: 'pre' normalises what a branch reads, 'post' the residual sum. biases: the projections that have one.
+  scale: of attention scores, 1/√H by default. qk_norm_eps: RMSNorm of q and k over all heads together, if given.
+  layer_scale: the initial value of a learned factor on each branch's output, if given. drop_path: stochastic depth in
+  training (arXiv 1603.09382), linear from 0 at the first layer to this rate at the last. axis: the logical axis of D.
+  """
+
+  width: int
+  depth: int
+  heads: int
+  head_dim: int
+  mlp_width: int
+  norm: Literal['layer', 'rms']
+  norm_place: Literal['pre', 'post']
+  norm_eps: float
+  activation: str = 'gelu'
+  gated: bool = False  # the activation of one projection multiplies another (T5 1.1)
+  biases: tuple[str, ...] = BIASES
+  scale: float | None = None
+  causal: bool = False
+  qk_norm_eps: float | None = None
+  layer_scale: float | None = None
+  drop_path: float = 0.0
+  axis: str = 'embed'
+
+  def __post_init__(self):
+    choices = (('norm', ('layer', 'rms')), ('norm_place', ('pre', 'post')), ('activation', tuple(ACTIVATIONS)))
+    for name, allowed in choices:
+      value = getattr(self, name)
+      if value not in allowed:
+        raise ValueError(f'encoder: {name}={value!r}; expected one of {list(allowed)}')
+    unknown = [name for name in self.biases if name not in BIASES]
+    if unknown:
+      raise ValueError(f'encoder: biases={unknown}; expected some of {list(BIASES)}')
+
+
+@struct.dataclass
+class Norm:
+  """Weights of LayerNorm, or of RMSNorm."""
+
+  scale: Any  # [D]
+  bias: Any = None  # None: RMSNorm
+
+
+@struct.dataclass(kw_only=True)
+class Attention:
+  """Weights of self-attention; None where a configuration has none."""
+
+  q: Any  # [D, N, H]
+  k: Any
+  v: Any
+  o: Any  # [N, H, D]
+  o_bias: Any = None  # [D]
+  q_bias: Any = None  # [N, H]
+  k_bias: Any = None
+  v_bias: Any = None
+  q_norm: Any = None  # [N·H]
+  k_norm: Any = None
+
+
+@struct.dataclass(kw_only=True)
+class Block:
+  """Weights of one layer; None where a configuration has none."""
+
+  attn_norm: Norm
+  attn: Attention
+  attn_scale: Any = None  # [D], layer scale
+  mlp_norm: Norm
+  gate: Any = None  # [D, F]
+  up: Any  # [D, F]
+  up_bias: Any = None
+  down: Any  # [F, D]
+  down_bias: Any = None
+  mlp_scale: Any = None
+
+
+def norm_spec(width: int, kind: str) -> Norm:
+  """The weights of one norm."""
+  bias = Spec((width,), (None,), zeros) if kind == 'layer' else None
+  return Norm(scale=Spec((width,), (None,), ones), bias=bias)
+
+
+def spec(c: Config) -> Block:
+  """Every weight of the blocks, stacked on a layer axis."""
+  d, n, h, f = c.width, c.heads, c.head_dim, c.mlp_width
+
+  def bias(name, *shape):
+    return Spec(shape, (None,) * len(shape), zeros) if name in c.biases else None
+
+  into = Spec((d, n, h), (c.axis, 'heads', None))
+  qk_norm = None if c.qk_norm_eps is None else Spec((n * h,), (None,), ones)
+  attn = Attention(
+    q=into,
+    k=into,
+    v=into,
+    o=Spec((n, h, d), ('heads', None, c.axis), inputs=2),
+    q_bias=bias('q', n, h),
+    k_bias=bias('k', n, h),
+    v_bias=bias('v', n, h),
+    o_bias=bias('o', d),
+    q_norm=qk_norm,
+    k_norm=qk_norm,
+  )
+  wide = Spec((d, f), (c.axis, 'mlp'))
+  norm = norm_spec(d, c.norm)
+  scale = None if c.layer_scale is None else Spec((d,), (None,), _constant(c.layer_scale))
+  block = Block(
+    attn_norm=norm,
+    attn=attn,
+    mlp_norm=norm,
+    up=wide,
+    down=Spec((f, d), ('mlp', c.axis)),
+    gate=wide if c.gated else None,
+    up_bias=bias('up', f),
+    down_bias=bias('down', d),
+    attn_scale=scale,
+    mlp_scale=scale,
+  )
+  return stacked(block, c.depth)
+
+
+def _constant(value: float) -> Callable:
+  return lambda key, shape, dtype: jnp.full(shape, value, dtype)
+
+
+def normalise(x: jax.Array, p: Norm, eps: float) -> jax.Array:
+  """LayerNorm, or RMSNorm where there is no bias, over the last axis."""
+  return rms_norm(x, p.scale, eps) if p.bias is None else layer_norm(x, p.scale, p.bias, eps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Context:
+  """What every layer of one call shares."""
+
+  config: Config
+  positions: jax.Array | None
+  bias: jax.Array | None
+  rules: dict
+  drop_key: jax.Array | None
+
+
+def _attend(p: Attention, x, ctx: _Context):
+  c = ctx.config
+  q = _add(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
+  k = _add(einsum('btd,dnh->btnh', x, p.k), p.k_bias)
+  v = _add(einsum('btd,dnh->btnh', x, p.v), p.v_bias)
+  if c.qk_norm_eps is not None:
+    q, k = _norm_heads(q, p.q_norm, c.qk_norm_eps), _norm_heads(k, p.k_norm, c.qk_norm_eps)
+  keys = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions)
+  y = attention(q, [keys], positions=ctx.positions, causal=c.causal, bias=ctx.bias, scale=c.scale, rules=ctx.rules)
+  return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias)
+
+
+def _add(x, bias):
+  return x if bias is None else x + bias
+
+
+def _norm_heads(x, scale, eps):
+  """RMSNorm of [B, T, N, H] over all heads together."""
+  return rms_norm(x.reshape(*x.shape[:2], -1), scale, eps).reshape(x.shape)
+
+
+def _feed_forward(p: Block, x, c: Config):
+  act = ACTIVATIONS[c.activation]
+  up = _add(einsum('btd,df->btf', x, p.up), p.up_bias)
+  hidden = act(einsum('btd,df->btf', x, p.gate)) * up if c.gated else act(up)
+  return _add(einsum('btf,fd->btd', hidden, p.down), p.down_bias)
+
+
+def _drop_path(y, i, branch: int, ctx: _Context):
+  """Stochastic depth: a row skips the branch with the layer's rate; the others are scaled up."""
+  c = ctx.config
+  if ctx.drop_key is None or not c.drop_path:
+    return y
+  rate = c.drop_path * i / max(c.depth - 1, 1)
+  key = jax.random.fold_in(jax.random.fold_in(ctx.drop_key, i), branch)
+  kept = jax.random.bernoulli(key, 1 - rate, (y.shape[0], 1, 1))
+  return (y * kept / (1 - rate)).astype(y.dtype)
+
+
+def _scaled(y, factor):
+  return y if factor is None else y * factor
+
+
+def _block(x, i, p: Block, tap, ctx: _Context):
+  c = ctx.config
+  pre = c.norm_place == 'pre'
+  x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
+  h = tap('attn_in', normalise(x, p.attn_norm, c.norm_eps) if pre else x)
+  x = x + _drop_path(tap('attn_out', _scaled(_attend(p.attn, h, ctx), p.attn_scale)), i, 0, ctx)
+  x = x if pre else normalise(x, p.attn_norm, c.norm_eps)
+  h = tap('mlp_in', normalise(x, p.mlp_norm, c.norm_eps) if pre else x)
+  x = x + _drop_path(tap('mlp_out', _scaled(_feed_forward(p, h, c), p.mlp_scale)), i, 1, ctx)
+  return tap('resid_out', x if pre else normalise(x, p.mlp_norm, c.norm_eps))
+
+
+def apply(
+  blocks: Block | tuple[Block, ...],
+  config: Config,
+  x: jax.Array,
+  *,
+  mask: jax.Array | None = None,
+  bias: jax.Array | None = None,
+  edit: Callable | None = None,
+  keep: tuple[str, ...] = (),
+  prefix: str = '',
+  rules=RULES,
+  remat_policy: str = 'none',
+  drop_key: jax.Array | None = None,
+) -> tuple[jax.Array, dict]:
+  """(features [B, T, D] after the last block, kept activations by site) of embeddings x [B, T, D].
+
+  mask: bool [B, T], true where there is a token; padded keys are never seen. bias: [B or 1, N, T, T], added to the
+  scores of every layer (T5). edit, keep: as in `core.tap`, with `prefix` before each site's name. drop_key: a
+  jax.random key switches stochastic depth on (training).
+  """
+  positions = None
+  if mask is not None or config.causal:
+    at = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
+    positions = at if mask is None else jnp.where(mask, at, -1)
+  ctx = _Context(config=config, positions=positions, bias=bias, rules=rules, drop_key=drop_key)
+
+  def layer(x, i, block):
+    tap, kept = taps(edit, keep, i, prefix)
+    return _block(x, i, block, tap, ctx), kept
+
+  x, kept = walk(remat(layer, remat_policy), x, blocks)
+  return x, {site: stack(a) for site, a in kept.items()}

@@ -1,0 +1,73 @@
+"""One table of implementations for each operation: which platforms they serve, and what they cannot do.
+
+An operation holds a `Table`: name → `Implementation`. `call` runs a named one, or leaves the choice to the platform
+that the program is lowered for, which need not be this host's (compiling ahead of time for a TPU on a CPU machine).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+
+
+def _refuse_nothing(*args, **static) -> None:
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+  """One way to compute an operation.
+
+  run: called as run(*arrays, **static). platform: the platform ('tpu', 'cuda') that takes this implementation when
+  none is named; None for those used only by name or as the default. refuse: same arguments as `run`; returns why this
+  implementation cannot compute them, or None.
+  """
+
+  run: Callable
+  platform: str | None = None
+  refuse: Callable[..., str | None] = _refuse_nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """The implementations of one operation, by name."""
+
+  operation: str
+  implementations: Mapping[str, Implementation]
+
+  def call(self, *arrays, implementation: str | None, default: str, **static):
+    """Runs `implementation`; None takes each platform's own where it accepts the arguments, else `default`.
+
+    Raises ValueError for an unknown name, NotImplementedError for a named implementation that refuses, saying why.
+    """
+    if implementation is not None:
+      return self._named(implementation, arrays, static)
+    run_default = functools.partial(self.implementations[default].run, **static)
+    kernels = {
+      entry.platform: functools.partial(entry.run, **static)
+      for entry in self.implementations.values()
+      if entry.platform is not None and entry.refuse(*arrays, **static) is None
+    }
+    if not kernels:
+      return run_default(*arrays)
+    return jax.lax.platform_dependent(*arrays, **kernels, default=run_default)
+
+  def _named(self, name: str, arrays: tuple, static: dict):
+    if name not in self.implementations:
+      names = sorted(self.implementations)
+      raise ValueError(f'{self.operation}: implementation {name!r} is unknown; expected one of {names}')
+    entry = self.implementations[name]
+    reason = entry.refuse(*arrays, **static)
+    if reason is not None:
+      raise NotImplementedError(f'{self.operation}: {reason}')
+    return entry.run(*arrays, **static)
+
+
+def missing(name: str) -> Implementation:
+  """An entry for a promised kernel that this release does not have: naming it raises NotImplementedError."""
+
+  def refuse(*args, **static) -> str:
+    return f'there is no {name} kernel in this release'
+
+  return Implementation(run=refuse, refuse=refuse)
