@@ -47,8 +47,8 @@ def read(path: str) -> Results:
     except (KeyError, TypeError, ValueError, AttributeError):
       raise ValueError(f'{where}: not a line of results.jsonl') from None
     items[example.id] = Item(example, (), (), scores)
-  beside = file.parent / 'report.json'
-  report = json.loads(beside.read_text(encoding='utf-8')) if beside.is_file() else {}
+  page = file.parent / 'report.json'
+  report = json.loads(page.read_text(encoding='utf-8')) if page.is_file() else {}
   return Results(report.get('model') or str(file), items, report)
 
 
@@ -88,7 +88,7 @@ def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: i
 
 def _differs(a: Mapping, b: Mapping) -> list[str]:
   if not a or not b:
-    return ['one of the two has no report.json beside it, so settings could not be checked']
+    return ['one of the two has no report.json next to it, so settings could not be checked']
   found = [f'{key}: {a.get(key)} against {b.get(key)}' for key in _SAME if a.get(key) != b.get(key)]
   files = [sorted(r['data']['files'].values()) for r in (a, b)]
   return [*found, *(['the data files differ'] if files[0] != files[1] else [])]

@@ -1,4 +1,4 @@
-"""Text and JSON that others wrote: always valid Unicode, and malformed input is always a ValueError."""
+"""Untrusted text and JSON: text becomes valid Unicode, malformed JSON is always a ValueError."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ def clean(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-  """`text` as JSON. Raises ValueError for anything malformed, too deep included."""
+  """`text` as JSON. Raises ValueError for anything malformed or nested too deeply."""
   try:
     return json.loads(text)
   except RecursionError:

@@ -54,15 +54,15 @@ def generate(
 ) -> sample.Generation:
   """The answers to ragged prompts, encoded and prefilled, ready to `advance`.
 
-  Raises ValueError for a prompt that leaves no room in the model's context, and for sampling out of range.
+  Raises ValueError for a prompt that fills the model's context, and for sampling out of range.
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens}: expected 1 or more')
   lengths = np.asarray([len(p.tokens) for p in prompts])
-  room = config.language.max_length - lengths
-  if room.min() < 1:
+  left = config.language.max_length - lengths
+  if left.min() < 1:
     raise ValueError(
-      f'the prompt of conversation {room.argmin()} has {lengths.max()} tokens and leaves no room for '
+      f'the prompt of conversation {left.argmin()} has {lengths.max()} tokens and leaves no tokens for '
       f'an answer; the context of the model is {config.language.max_length}'
     )
   tiles = sum(len(p.pixels) for p in prompts)
@@ -74,7 +74,7 @@ def generate(
     config.language,
     x,
     batch.positions,
-    max_new=np.minimum(room, max_new_tokens),
+    max_new=np.minimum(left, max_new_tokens),
     sampling=sample.Sampling.of(len(prompts), seed=seeds, **sampling),
     stops=sorted({processor.stop_id, processor.pad_id}),
   )

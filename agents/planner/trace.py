@@ -1,4 +1,4 @@
-"""An episode for people: lines as it goes, and one HTML page afterwards. Everything in them was written by others."""
+"""An episode for people: lines while it runs, one HTML page afterwards. All text in them is untrusted."""
 
 import sys
 from pathlib import Path
@@ -16,13 +16,13 @@ OPEN = frozenset({'planner', 'task', 'result', 'answer', 'stop'})  # unfolded on
 
 _BODY = """\
 <p><b>{{ e.question }}</b></p>
-<table>
+<div class="scroll"><table>
   <tr><th>answer</th><td>{{ e.answer or '(none)' }}</td></tr>
   <tr><th>ended</th><td>{{ e.stop }} after {{ '%.1f' | format(e.seconds) }} s</td></tr>
   <tr><th>tokens</th><td>{{ e.prompt_tokens }} read, {{ e.reply_tokens }} written</td></tr>
   <tr><th>tasks, calls</th><td>{{ e.subtasks | length }}, {{ calls }}</td></tr>
   <tr><th>memory</th><td>{{ e.read | length }} cases by {{ e.selector }}</td></tr>
-</table>
+</table></div>
 {% for event, text in events %}
 <details class="{{ event.kind }}" {{ 'open' if event.kind in unfolded }}>
   <summary>{{ '%6.1f' | format(event.at) }} s · <b>{{ event.kind }}</b> · {{ event.title }}</summary>
@@ -54,7 +54,7 @@ class Printer:
 
 
 def html(episode: Episode) -> str:
-  """The episode as a page of its own, nothing fetched from elsewhere."""
+  """The episode as a self-contained page."""
   events = [(event, shortened(event.text, SHOWN)) for event in episode.events]
   return page(
     'Trace', _BODY, e=episode, events=events, unfolded=OPEN, calls=sum(len(task.calls) for task in episode.subtasks)

@@ -16,9 +16,9 @@ from agents.service.dispatcher import Full
 class Client:
   """`await Client('unix:/run/tools.sock').run(trajectory, code)`, or `Client('http://host:8765', token=…)`.
 
-  patience: seconds to go on trying while the service cannot be reached or breaks off; a call is then answered with a
-  harness result. Running a call again is safe: it has no effect outside itself; a call with `keep` is not repeated
-  once it may have begun.
+  patience: seconds to retry while the service cannot be reached or drops the connection; after that a call is answered
+  with a harness result. Repeating a call is safe, since it has no effect outside itself; a call with `keep` is not
+  repeated once it may have begun.
   """
 
   def __init__(self, address: str, *, token: str | None = None, patience: float = 10.0):

@@ -1,7 +1,7 @@
 """Calls of many trajectories onto one pool: fair, bounded, counted. Asyncio; one dispatcher to an event loop.
 
-Trajectories take turns, whatever each has queued. A full queue holds its callers back. Only a failure of the sandbox
-is tried again, never one of the code.
+Trajectories take turns however many calls each has queued. A full queue holds its callers back. Only a failure of the
+sandbox is retried, never one of the code.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Full(RuntimeError):
 
 @dataclasses.dataclass
 class _Call:
-  """A call on its way."""
+  """A call that waits or runs."""
 
   arguments: tuple
   keep: bool
@@ -46,8 +46,8 @@ class _Trajectory:
 class Dispatcher:
   """Runs code for trajectories on a pool: `await dispatcher.run(trajectory, code)`.
 
-  queue: calls that may wait; beyond it each trajectory may still have one, lest a greedy one keep others out. retries:
-  further attempts after a harness fault. The pool is closed with the dispatcher.
+  queue: calls that may wait; beyond it each trajectory may still have one, so that a greedy one cannot keep the others
+  out. retries: further attempts after a harness fault. Closing the dispatcher closes the pool.
   """
 
   def __init__(self, pool: Pool, *, queue: int = 4096, retries: int = 2):
@@ -57,9 +57,9 @@ class Dispatcher:
     self.metrics = Metrics(pool.workers)
     self._threads = concurrent.futures.ThreadPoolExecutor(pool.workers, thread_name_prefix='sandbox')
     self._trajectories: collections.OrderedDict[Hashable, _Trajectory] = collections.OrderedDict()
-    self._turns: collections.deque[Hashable] = collections.deque()  # trajectories that wait, in order of turn
+    self._turns: collections.deque[Hashable] = collections.deque()  # waiting trajectories, in order of turn
     self._waiting = self._running = 0
-    self._room = asyncio.Condition()
+    self._admission = asyncio.Condition()
     self._tasks: set[asyncio.Task] = set()
 
   async def run(
@@ -75,14 +75,14 @@ class Dispatcher:
   ) -> Result:
     """Runs code for a trajectory. keep: in the state its earlier `keep` calls left, one after another.
 
-    A kept state can be lost (a limit ended its process, or it had to make room): then `Result.fresh` is true again.
+    A kept state can be lost (a limit ended its process, or it was evicted): then `Result.fresh` is true again.
     Raises Full when the queue is full and `wait` is false, ValueError on arguments that could never run.
     """
     asked = time.monotonic()
-    async with self._room:
+    async with self._admission:
       if not wait and not self._admits(trajectory):
         raise Full(f'{self._waiting} calls are waiting')
-      await self._room.wait_for(lambda: self._admits(trajectory))
+      await self._admission.wait_for(lambda: self._admits(trajectory))
       call = _Call((code, stdin, files, limits), keep, asyncio.get_running_loop().create_future(), asked)
       line = self._trajectories.setdefault(trajectory, _Trajectory())
       if not line.waiting:
@@ -102,7 +102,7 @@ class Dispatcher:
     self._tidy(trajectory)
 
   async def close(self) -> None:
-    """Lets running calls end, fails those that wait, ends the pool."""
+    """Waits for running calls, fails waiting ones, closes the pool."""
     for line in self._trajectories.values():
       for call in line.waiting:
         if not call.future.done():
@@ -118,7 +118,7 @@ class Dispatcher:
     self.pool.close()
 
   def _admits(self, trajectory: Hashable) -> bool:
-    """Whether a call may join the queue: while there is room, or as its trajectory's only one that waits."""
+    """Whether a call may join the queue: while it is not full, or as the only waiting call of its trajectory."""
     line = self._trajectories.get(trajectory)
     return self._waiting < self.queue or line is None or not line.waiting
 
@@ -131,7 +131,7 @@ class Dispatcher:
       task.add_done_callback(self._tasks.discard)
 
   def _next(self) -> tuple[Hashable, _Trajectory, _Call] | None:
-    """The call whose turn it is; None when none can start now."""
+    """The next call that can start now, or None."""
     for _ in range(len(self._turns)):
       name = self._turns.popleft()
       line = self._trajectories[name]
@@ -149,9 +149,9 @@ class Dispatcher:
   async def _serve(self, name: Hashable, line: _Trajectory, call: _Call) -> None:
     """Runs one call to its answer."""
     try:
-      async with self._room:
+      async with self._admission:
         self._waiting -= 1
-        self._room.notify()
+        self._admission.notify()
       if call.future.done():  # its caller gave up
         return
       queued = time.monotonic() - call.asked
@@ -186,7 +186,7 @@ class Dispatcher:
         return Result('harness', reason=str(error))
       result = await loop.run_in_executor(self._threads, run, *call.arguments)
       if result.status != 'harness' or (call.keep and kept):
-        return result  # a lost state cannot be had again by trying
+        return result  # session state cannot be recovered by retrying
     return result
 
   def _session(self, line: _Trajectory) -> Session:
@@ -204,7 +204,7 @@ class Dispatcher:
     return line.session
 
   def _tidy(self, name: Hashable) -> None:
-    """Forgets a trajectory of which nothing is kept."""
+    """Forgets a trajectory with no calls and no session."""
     line = self._trajectories.get(name)
     if line and line.idle and line.session is None:
       del self._trajectories[name]

@@ -35,6 +35,11 @@ _COUNTERS = ('calls', 'retries', 'evicted_sessions', 'status_')  # beginnings of
 
 def application(dispatcher: Dispatcher) -> Starlette:
   """The routes over a dispatcher, without guards: `core.serving.server.guarded` adds them."""
+  return Starlette(routes=[*_calls(dispatcher), *_reports(dispatcher)])
+
+
+def _calls(dispatcher: Dispatcher) -> list[Route]:
+  """The routes that run code."""
 
   async def run(request: Request) -> Response:
     try:
@@ -58,6 +63,12 @@ def application(dispatcher: Dispatcher) -> Starlette:
     await dispatcher.forget(str(name))
     return JSONResponse({})
 
+  return [Route(f'/{call.__name__}', call, methods=['POST']) for call in (run, batch, forget)]
+
+
+def _reports(dispatcher: Dispatcher) -> list[Route]:
+  """The routes that tell about the service."""
+
   async def figures(_) -> Response:
     return JSONResponse(dispatcher.figures())
 
@@ -67,15 +78,7 @@ def application(dispatcher: Dispatcher) -> Starlette:
   async def health(_) -> Response:
     return JSONResponse({'backend': dispatcher.pool.backend, 'report': dispatcher.pool.report})
 
-  routes = [
-    Route('/run', run, methods=['POST']),
-    Route('/batch', batch, methods=['POST']),
-    Route('/forget', forget, methods=['POST']),
-    Route('/figures', figures),
-    Route('/metrics', scrape),
-    Route('/health', health),
-  ]
-  return Starlette(routes=routes)
+  return [Route('/figures', figures), Route('/metrics', scrape), Route('/health', health)]
 
 
 def samples(figures: dict) -> list[metrics.Sample]:

@@ -1,4 +1,4 @@
-"""Programs with plain flags: a dataclass of options, `--name=value`, one line for whatever is wrong.
+"""Programs with plain flags: a dataclass of options, `--name=value`, one line for every user error.
 
 @dataclasses.dataclass(frozen=True)
 class Options:

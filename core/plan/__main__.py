@@ -113,7 +113,7 @@ def _run(argv: list[str]) -> None:
       print(_help(argv))
       return
     made, path = plan(argv)
-  except ValueError as error:  # whatever stops a plan is something that the flags ask for
+  except ValueError as error:  # everything that stops a plan was asked for by a flag
     raise errors.UsageError(str(error)) from error
   print(report.text(made))
   if path:

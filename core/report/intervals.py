@@ -1,4 +1,4 @@
-"""What counts of right answers tell: confidence intervals and pass@k."""
+"""Statistics of counts of right answers: confidence intervals and pass@k."""
 
 import math
 

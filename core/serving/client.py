@@ -1,4 +1,4 @@
-"""A chat-completions server (OpenAI's interface) as a client sees it: every failure bounded, every reply checked.
+"""A client of chat-completions servers (OpenAI's interface): every failure is bounded, every reply checked.
 
 Messages are chat turns whose content is a text or a list of parts {'type': 'text', 'text': …}, {'type': 'image',
 'image': path or PIL image}, {'type': 'audio', 'audio': path}.
@@ -20,7 +20,7 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 class RequestFailed(RuntimeError):
-  """No usable reply after all attempts, or one that asking again would not change."""
+  """No usable reply after all attempts, or a refusal that another attempt would not change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Call:
   arguments: str
 
   def as_turn(self) -> dict:
-    """The call as it stands in an assistant turn's `tool_calls`."""
+    """The call as an entry of an assistant turn's `tool_calls`."""
     return {'id': self.id, 'type': 'function', 'function': {'name': self.name, 'arguments': self.arguments}}
 
 
@@ -58,7 +58,7 @@ class Reply:
 
 
 class _TryAgain(Exception):
-  """One attempt failed in a way that another may not; `wait` is how long the server asked us to."""
+  """An attempt failed that may succeed when repeated; `wait` is the pause that the server asks for, in seconds."""
 
   def __init__(self, reason: str, wait: float = 0.0):
     super().__init__(reason)
@@ -108,7 +108,7 @@ class Endpoint:
     self.name = name or self._first_model()
 
   def chat(self, messages: Sequence[Mapping], sampling: Sampling, seed: int, tools: Sequence[Mapping] = ()) -> Reply:
-    """What the model says next, `tools` being the function schemas that it may call."""
+    """The model's next turn; `tools` are the schemas of the functions that it may call."""
     body = {
       'model': self.name,
       'messages': [_openai_turn(turn) for turn in messages],
@@ -157,7 +157,7 @@ class Endpoint:
       raise _TryAgain(f'not a usable reply ({type(error).__name__}: {error})') from None
 
   def _body(self, response) -> bytes:
-    # The clock covers the whole reply: a server that sends a byte a minute never trips a read timeout.
+    # The deadline covers the whole reply: a server that sends a byte a minute never trips a read timeout.
     deadline = time.monotonic() + self._timeout
     parts, size = [], 0
     for part in response.iter_bytes():

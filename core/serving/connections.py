@@ -31,44 +31,47 @@ def protocol(*, connections: int, header_seconds: float, write_seconds: float) -
   """
   from uvicorn.protocols.http.h11_impl import H11Protocol
 
-  class BoundedProtocol(H11Protocol):
-    """One connection with deadlines."""
+  bounds = {'most': connections, 'header_seconds': header_seconds, 'write_seconds': write_seconds}
+  return type('BoundedProtocol', (_Bounded, H11Protocol), bounds)
 
-    _head_timer = _write_timer = None
 
-    def connection_made(self, transport):
-      super().connection_made(transport)
-      if len(self.connections) > connections:
-        transport.abort()
-      self._expect_head()
+class _Bounded:
+  """One connection with deadlines; in front of a protocol class of uvicorn."""
 
-    def data_received(self, data):
-      super().data_received(data)
-      self._expect_head()
+  _head_timer = _write_timer = None
 
-    def pause_writing(self):
-      super().pause_writing()
-      self._write_timer = self._write_timer or self.loop.call_later(write_seconds, self.transport.abort)
+  def connection_made(self, transport):
+    super().connection_made(transport)
+    if len(self.connections) > self.most:
+      transport.abort()
+    self._expect_head()
 
-    def resume_writing(self):
-      super().resume_writing()
-      self._write_timer = _cancelled(self._write_timer)
+  def data_received(self, data):
+    super().data_received(data)
+    self._expect_head()
 
-    def connection_lost(self, exc):
+  def pause_writing(self):
+    super().pause_writing()
+    self._write_timer = self._write_timer or self.loop.call_later(self.write_seconds, self.transport.abort)
+
+  def resume_writing(self):
+    super().resume_writing()
+    self._write_timer = _cancelled(self._write_timer)
+
+  def connection_lost(self, exc):
+    self._head_timer = _cancelled(self._head_timer)
+    self._write_timer = _cancelled(self._write_timer)
+    super().connection_lost(exc)
+
+  def _expect_head(self):
+    """Starts the timer while no request is being answered, stops it once one is."""
+    if self.cycle is not None and not self.cycle.response_complete:
       self._head_timer = _cancelled(self._head_timer)
-      self._write_timer = _cancelled(self._write_timer)
-      super().connection_lost(exc)
-
-    def _expect_head(self):
-      """Starts the timer while no request is being answered, stops it once one is."""
-      if self.cycle is not None and not self.cycle.response_complete:
-        self._head_timer = _cancelled(self._head_timer)
-      elif self._head_timer is None:
-        self._head_timer = self.loop.call_later(header_seconds, self.transport.abort)
-
-  return BoundedProtocol
+    elif self._head_timer is None:
+      self._head_timer = self.loop.call_later(self.header_seconds, self.transport.abort)
 
 
 def _cancelled(timer) -> None:
+  """Cancels a timer that may be None; returns the None to keep in its place."""
   if timer is not None:
     timer.cancel()

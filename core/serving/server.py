@@ -60,7 +60,7 @@ def guarded(
 
 
 class _Health:
-  """Answers GET /healthz before every check, so that whatever restarts servers needs no token."""
+  """Answers GET /healthz before every check, so that supervisors need no token."""
 
   def __init__(self, app: asgi.App):
     self.app = app
