@@ -7,24 +7,26 @@ from agents.rollout.roc import Mode
 from agents.rollout.trajectory import Bounds
 from core.engine import EngineSize
 from core.launch.fields import field
-from core.mesh import Shape
 from core.training.optim import Optim
-from rl.losses import Rule
+from rl import objective
+from rl.configs import Supervision, Training, at_least_one, check_warmup
+from rl.losses import RULES, Rule
 
 
 @dataclasses.dataclass(frozen=True)
-class Sft:
+class Sft(Supervision):
   """The small supervised phase that teaches the tool format."""
 
   steps: int = field(0, 'updates; 0: none, the model knows the format')
-  batch: int = field(128, 'examples an update')
   length: int = field(128, 'token slots of an example')
   calls: float = field(0.3, 'share of demonstrations that use the tool at once')
   slips: float = field(0.3, 'share whose first program has an error in it')
   guesses: float = field(0.4, 'share that answer without the tool')
-  optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
   def __post_init__(self):
+    super().__post_init__()
+    if self.length < 2:
+      raise ValueError(f'length={self.length}: expected 2 or more')
     if min(self.calls, self.slips, self.guesses) < 0 or abs(self.calls + self.slips + self.guesses - 1) > 1e-9:
       raise ValueError(f'calls={self.calls}, slips={self.slips}, guesses={self.guesses}: expected shares that sum to 1')
 
@@ -40,7 +42,7 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
   """GRPO-RoC: reinforcement learning of a policy that calls a Python tool (arXiv 2508.20722)."""
 
   model: str = field('tiny', "'tiny' from scratch, or a folder of a Qwen checkpoint")
@@ -50,31 +52,24 @@ class Config:
   tools: str = field(
     '', 'address of a running agents.serve_tools, unix:/path or http://host:port; empty: a sandbox in each process'
   )
-  dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
-  seed: int = field(0, 'of initial weights, problems, sampling and selection')
   sft: Sft = field(Sft(), 'supervised start')
   stage1: Stage = field(Stage(), 'first stage')
   stage2: Stage = field(Stage(), 'second stage')
   stage3: Stage = field(Stage(), 'third stage')
   prompts: int = field(512, 'problems a rollout')
-  group: int = field(16, 'trajectories of each problem that are trained on')
+  group: int = field(16, 'conversations about each problem that are trained on')
   oversample: int = field(2, 'times as many are sampled')
   roc: Mode = field('sorted', 'how they are chosen; off: plain GRPO, which trains on all')
-  updates: int = field(1, 'optimiser updates a rollout, each on its own share of the trajectories')
-  accumulate: int = field(1, 'micro-batches an update')
-  remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
-  temperature: float = field(1.0, 'of sampling in training')
-  rule: Rule = field(Rule(clip_high=0.28), 'clipping and averaging of the loss; no KL')
+  rule: Rule = field(Rule(clip_high=0.28), 'clipping and averaging of the loss', choices=RULES)
   optim: Optim = field(Optim(lr=1e-6, schedule='constant', warmup_steps=20, weight_decay=0.01), 'optimiser')
   engine: EngineSize = field(EngineSize(128, 2560, 16, 12, 128), 'rollout engine')
-  mesh: Shape = field(Shape(), 'axes of the devices that update; each process samples on its own')
   workers: int = field(2, 'tool calls that run at once, in each process')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
   view: int = field(1000, 'characters of each output stream that the model sees')
   lag: int | None = field(
     None, 'engine steps until a response is taken, which makes runs repeat bit for bit; none: as it comes'
   )
-  eval_problems: int = field(512, 'held-out problems before and after')
+  eval_problems: int = field(512, 'held-out problems before and after; an eighth of them while it trains')
   eval_temperature: float = field(0.6, 'of sampling in evaluation')
   eval_every: int = field(10, 'rollouts between looks at an eighth of them')
   save_every: int = field(10, 'rollouts between checkpoints')
@@ -89,29 +84,41 @@ class Config:
   )
 
   def __post_init__(self):
-    for name in ('prompts', 'oversample', 'updates', 'accumulate', 'workers', 'eval_every', 'save_every'):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
+    super().__post_init__()
+    at_least_one(self, 'oversample', 'workers', 'view')
     if not self.stages:
       raise ValueError('stage1.steps=0, stage2.steps=0, stage3.steps=0: expected a stage with steps')
     if self.group < 3:
       raise ValueError(f'group={self.group}: expected 3 or more, two of one kind and one of the other')
+    if self.lag is not None and self.lag < 1:
+      raise ValueError(f'lag={self.lag}: expected 1 or more, or none')
     if self.prompts * self.group % (self.updates * self.accumulate):
       raise ValueError(
         f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
         f'{self.prompts * self.group} trajectories of a rollout'
       )
-    for name, optim, steps in (('', self.optim, self.steps * self.updates), ('sft.', self.sft.optim, self.sft.steps)):
-      if steps and optim.warmup_steps >= steps:
-        raise ValueError(f'{name}optim.warmup_steps={optim.warmup_steps}: expected fewer than all {steps} updates')
-    if self.temperature <= 0:
-      raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
+    check_warmup('optim', self.optim, self.steps * self.updates)
+    if not 0 <= self.eval_temperature < float('inf'):
+      raise ValueError(f'eval_temperature={self.eval_temperature}: expected zero or a positive number')
     if bool(self.data) != bool(self.heldout):
       raise ValueError(f'data={self.data!r}, heldout={self.heldout!r}: expected both or neither')
     if self.eval_problems < 8:
       raise ValueError(f'eval_problems={self.eval_problems}: expected 8 or more')
     if self.model != 'tiny' and (not self.data or self.sft.steps):
       raise ValueError(f'model={self.model!r}: expected data, and sft.steps=0, with a published checkpoint')
+    self._check_plan()
+    objective.check(self.rule, self.advantage, length=self.length, max_new=self.bounds.response)
+
+  def _check_plan(self) -> None:
+    """What the loop could do with other plans, but not with tools."""
+    if self.engine_processes != 1:
+      raise ValueError(f'engine_processes={self.engine_processes}: expected 1, since every process runs its own tools')
+    if self.dynamic:
+      raise ValueError('dynamic=True: expected False; roc leaves out the groups that are all right or all wrong')
+    if self.ahead and any(stage.hard for stage in self.stages):
+      raise ValueError('ahead=True: expected no stage with hard problems, which are tried between two rollouts')
+    if self.top_k or self.min_p:
+      raise ValueError(f'top_k={self.top_k}, min_p={self.min_p}: expected 0; conversations are drawn by top_p')
 
 
 _TINY = Config(

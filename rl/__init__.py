@@ -1,1 +1,14 @@
-"""Training a policy by reward, whatever the policy."""
+"""What trains a policy by reward, whatever the policy: `rl.run` is the loop, and everything else its parts."""
+
+from typing import Any
+
+__all__ = ['run']
+
+
+def __getattr__(name: str) -> Any:
+  # The loop imports every model; a process that only computes rewards must not.
+  if name == 'run':
+    from rl.loop import run
+
+    return run
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

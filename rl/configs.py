@@ -1,115 +1,154 @@
 """Named configurations of `python -m rl.train`."""
 
 import dataclasses
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from core.engine import EngineSize
+from core.engine.sample import Sampling
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
-from rl import advantages
+from rl import advantages, objective, rewards
 from rl.losses import RULES, Rule
+from rl.policy import Draw
 from rl.preference import Sizes
 from rl.recipes.cascade import Offline
 from rl.recipes.mpo import MpoPhase
+from rl.rewards import Length
 from rl.tasks import TASKS
 
 
 @dataclasses.dataclass(frozen=True)
-class Warmup:
+class Supervision:
   """The short supervised phase before reinforcement learning."""
 
   steps: int = field(60, 'supervised updates; 0: none')
   batch: int = field(128, 'examples an update')
   optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
+  def __post_init__(self):
+    if self.steps < 0 or self.batch < 1:
+      raise ValueError(f'steps={self.steps}, batch={self.batch}: expected 0, 1 or more')
+    if self.steps and self.optim.warmup_steps >= self.steps:
+      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than its {self.steps} updates')
+
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-  """Reinforcement learning of an InternVL policy by reward."""
+class Training:
+  """What every run of reinforcement learning has, whatever its policy, task and rollout plan."""
 
-  model: str = field('tiny', 'folder of a checkpoint; or tiny, trained from scratch')
-  task: str = field('digits', f'where queries come from: {", ".join(TASKS)}; not looked at when there is data')
-  data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
-  heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
-  reward: Literal['exact_match', 'boxed', 'boxed_and_format', 'boxed_symbolic'] = field(
-    'boxed_and_format', 'of an answer to a query from data'
-  )
-  prompt_length: int = field(0, 'prompt slots; 0: room for the longest of 256 queries')
-  tiles: int = field(0, 'image tiles of a prompt, padded to so many; 0: as many as the most in a rollout')
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, queries and sampling')
-  warmup: Warmup = field(Warmup(), 'supervised start')
-  offline: Offline = field(Offline(), 'the offline phase of a cascade')
-  steps: int = field(160, 'rollouts')
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
   dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
   advantage: advantages.Name = field('grpo', 'how rewards are compared (rl/advantages.py)')
-  updates: int = field(1, 'optimiser updates a rollout, each on its own share of the prompts')
+  length: Length = field(Length(), 'what the length of a response costs')
+  updates: int = field(1, 'optimiser updates of a full rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')
   remat: Literal['none', 'dots', 'full'] = field('none', 'what the backward pass recomputes')
-  max_new: int = field(4, 'longest answer in tokens, the stop token included')
-  temperature: float = field(1.0, 'of sampling in training; evaluation is greedy')
+  temperature: float = field(1.0, 'of sampling in training')
+  top_p: float = field(1.0, 'of sampling in training: the most probable tokens that make up this probability')
+  top_k: int = field(0, 'of sampling in training: that many most probable tokens; 0: all')
+  min_p: float = field(0.0, 'of sampling in training: tokens of at least this share of the highest probability')
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss', choices=RULES)
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   trainable: str = field('', r'regex of the weights that reward trains, such as (?:projector|language)\..*; none = all')
-  engine: EngineSize = field(EngineSize(), 'room of the rollout engine')
+  ema: float = field(0.0, 'decay, at each update, of averaged weights that are kept besides; 0: none')
+  export: Literal['last', 'average'] = field('last', 'which weights are evaluated and exported')
+  engine: EngineSize = field(EngineSize(), 'size of the rollout engine')
   engine_mesh: Shape = field(Shape(), 'axes of the devices of one engine; data repeats its weights')
   engine_processes: int = field(1, 'processes that share one engine, for a model too big for the devices of one')
   ahead: bool = field(False, 'sample the next rollout on half of the devices while the other half updates')
   mesh: Shape = field(Shape(), 'axes of the devices that update')
   reward_seconds: float = field(10.0, 'longest time for one reward; a sample whose reward fails or takes longer gets 0')
-  eval_queries: int = field(1024, 'held-out questions before and after')
-  eval_samples: int = field(0, 'answers drawn to each of them besides, for pass@k')
-  eval_every: int = field(20, 'rollouts between looks at 256 held-out questions')
+  eval_every: int = field(20, 'rollouts between looks at held-out questions')
   save_every: int = field(25, 'steps between checkpoints')
 
   def __post_init__(self):
-    if self.task not in TASKS:
-      raise ValueError(f'task={self.task!r}: expected one of {", ".join(TASKS)}')
-    for name in (
-      'steps',
-      'prompts',
-      'updates',
-      'accumulate',
-      'max_new',
-      'engine_processes',
-      'eval_queries',
-      'eval_every',
-      'save_every',
-    ):
-      if getattr(self, name) < 1:
-        raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
-    if bool(self.data) != bool(self.heldout):
-      raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
-    if min(self.warmup.steps, self.prompt_length, self.tiles) < 0:
-      raise ValueError(
-        f'warmup.steps={self.warmup.steps}, prompt_length={self.prompt_length}, tiles={self.tiles}: expected 0 or more'
-      )
+    at_least_one(self, 'prompts', 'updates', 'accumulate', 'engine_processes', 'eval_every', 'save_every')
     if self.group < 2:
       raise ValueError(f'group={self.group}: expected 2 or more, since a sample is compared with its group')
     if self.prompts % self.updates:
       raise ValueError(f'updates={self.updates} does not divide prompts={self.prompts}')
-    if self.prompts // self.updates % self.accumulate:
-      raise ValueError(
-        f'accumulate={self.accumulate} does not divide the {self.prompts // self.updates} prompts of an update'
-      )
-    for name, optim, updates in (
-      ('warmup.optim', self.warmup.optim, self.warmup.steps),
-      ('optim', self.optim, self.steps * self.updates),
-    ):
-      if updates and optim.warmup_steps >= updates:
-        raise ValueError(f'{name}.warmup_steps={optim.warmup_steps}: expected fewer than its {updates} updates')
-    if self.temperature <= 0:
+    if not 0 < self.temperature < float('inf'):
       raise ValueError(f'temperature={self.temperature}: expected a positive number; greedy samples do not differ')
+    Sampling.of(1, top_p=self.top_p, top_k=self.top_k, min_p=self.min_p)
+    if not 0 < self.reward_seconds < float('inf'):
+      raise ValueError(f'reward_seconds={self.reward_seconds}: expected a positive number')
+    if not 0 <= self.ema < 1:
+      raise ValueError(f'ema={self.ema}: expected a number from 0 to below 1')
+    if self.export == 'average' and not self.ema:
+      raise ValueError("export='average' needs averaged weights: expected ema above 0")
+    self._check_trainable()
+
+  def _check_trainable(self) -> None:
+    try:
+      re.compile(self.trainable)
+    except re.error as error:
+      raise ValueError(f'trainable={self.trainable!r}: not a regular expression: {error}') from error
+
+  def draw(self, max_new: int) -> Draw:
+    """How responses are sampled in training."""
+    return Draw(max_new, self.temperature, self.top_p, self.top_k, self.min_p)
+
+
+def at_least_one(config: Any, *names: str) -> None:
+  """Raises ValueError naming the first of these fields that is below 1."""
+  for name in names:
+    if getattr(config, name) < 1:
+      raise ValueError(f'{name}={getattr(config, name)}: expected 1 or more')
+
+
+def check_warmup(name: str, optim: Optim, updates: int) -> None:
+  """Raises ValueError when a rate would still be rising at the end of a phase."""
+  if updates and optim.warmup_steps >= updates:
+    raise ValueError(f'{name}.warmup_steps={optim.warmup_steps}: expected fewer than its {updates} updates')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Training):
+  """Reinforcement learning by reward of a policy that answers at once, of text or of text and images."""
+
+  model: str = field('tiny', 'folder of a checkpoint; or tiny or, without images, tiny-text, trained from scratch')
+  task: str = field('digits', f'where queries come from: {", ".join(TASKS)}; not looked at when there is data')
+  data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
+  heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
+  reward: rewards.Name = field('boxed_and_format', 'of a response to a query from data')
+  prompt_length: int = field(
+    0, 'tokens of a prompt, padded to as many, longer ones left out; 0: a bucket, and no limit'
+  )
+  tiles: int = field(0, 'image tiles of a prompt, padded to as many; 0: a bucket of the most in a rollout')
+  warmup: Supervision = field(Supervision(), 'supervised start')
+  offline: Offline = field(Offline(), 'the offline phase of a cascade')
+  steps: int = field(160, 'rollouts')
+  max_new: int = field(4, 'longest response in tokens, the stop token included')
+  eval_queries: int = field(1024, 'held-out questions before and after')
+  eval_samples: int = field(0, 'further responses drawn to each of them, for pass@k')
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.task not in TASKS:
+      raise ValueError(f'task={self.task!r}: expected one of {", ".join(TASKS)}')
+    at_least_one(self, 'steps', 'max_new', 'eval_queries')
+    if bool(self.data) != bool(self.heldout):
+      raise ValueError(f'data={self.data}, heldout={self.heldout}: expected both or neither')
+    if min(self.prompt_length, self.tiles, self.eval_samples) < 0:
+      sizes = f'prompt_length={self.prompt_length}, tiles={self.tiles}, eval_samples={self.eval_samples}'
+      raise ValueError(f'{sizes}: expected 0 or more')
+    if self.prompts // self.updates % self.accumulate:
+      share = self.prompts // self.updates
+      raise ValueError(f'accumulate={self.accumulate} does not divide the {share} prompts of an update')
+    check_warmup('optim', self.optim, self.steps * self.updates)
+    objective.check(self.rule, self.advantage, length=self.length, max_new=self.max_new)
 
 
 # The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K
 # queries, and the bounds of GSPO. 12 tiles and a thumbnail fit; 16 are shared out evenly. The scripts freeze the vision
 # tower, which they call a workaround; the paper does not say.
 GSPO = Config(
-  warmup=Warmup(steps=0),
+  warmup=Supervision(steps=0),
   steps=137,
   prompts=512,
   group=16,
@@ -127,7 +166,7 @@ GSPO = Config(
 
 EXPRESSIONS = Config(
   task='expressions',
-  warmup=Warmup(steps=300),
+  warmup=Supervision(steps=300),
   steps=40,
   prompts=64,
   rule=RULES['gspo'],
@@ -170,7 +209,7 @@ CONFIGS = {
   ),
   # Seconds instead of minutes: for tests and for trying a flag.
   'smoke': Config(
-    warmup=Warmup(steps=4, batch=8, optim=Optim(schedule='constant')),
+    warmup=Supervision(steps=4, batch=8, optim=Optim(schedule='constant')),
     optim=Optim(schedule='constant'),
     steps=3,
     prompts=4,

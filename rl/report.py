@@ -1,24 +1,87 @@
-"""What a run leaves for people: the reward curve and a page of sample answers."""
+"""What a run leaves: its weights as a checkpoint folder, results.json, the reward curve and a page of responses."""
 
-import base64
-import html
-import io
+import dataclasses
 import json
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from PIL import Image
+import jax
 
+from core import mesh
+from core import params as weights_lib
+from core.report import charts, pages
 from core.training.record import replace
 from rl.evaluate import Result
+from rl.policy import Policy
+from rl.query import Query
 
-SAMPLES = 36  # answers on the page
-PICTURES = 8  # images written apart
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:1rem}
-figure{margin:0;padding:.7rem;border:1px solid #ddd;border-radius:8px}
-figure img{width:100%;image-rendering:pixelated;border-radius:4px}
-.right{color:#0a7d33}.wrong{color:#b3261e}table{border-collapse:collapse}td,th{padding:.25rem .9rem .25rem 0;
-text-align:left}img.curve{width:100%}"""
+PICTURES = 8  # images written as files
+BODY = """
+{{ table }}{{ chart }}
+{% for name, r in results %}<h2>Responses {{ name }} reinforcement learning</h2>
+{% for i in range([shown, r.right | length] | min) %}
+<details class="{{ 'yes' if r.right[i] == 1 else 'no' }}" {{ 'open' if i < 2 }}><summary>
+{% for uri in images(r.queries[i]) %}<img src="{{ uri }}" alt="an image of the question" height="56"> {% endfor %}
+{{ question(r.queries[i]) }} <b>{{ answer(r.responses[i]) or 'no answer' }}</b>
+{%- if r.queries[i].answer %}, expected {{ r.queries[i].answer }}{% endif %}</summary>
+{% for title, text in sections(r.responses[i]) %}<h3>{{ title }}</h3><pre>{{ text }}</pre>{% endfor %}
+</details>{% endfor %}{% endfor %}
+"""
+
+
+def _itself(response: Any) -> str:
+  return str(response)
+
+
+def _one_section(response: Any) -> list[tuple[str, str]]:
+  return [('response', str(response))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+  """How the page shows responses.
+
+  answer(response): the short text of one. sections(response): its titled parts. panel: metrics drawn below the reward,
+  by name. shown: responses before and after.
+  """
+
+  title: str = 'A policy that learned from reward'
+  answer: Callable[[Any], str] = _itself
+  sections: Callable[[Any], Sequence[tuple[str, str]]] = _one_section
+  panel: tuple[tuple[str, str], ...] = ()
+  panel_label: str = ''
+  shown: int = 36
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """What a run ends with. before, after: held-out responses before and after reinforcement."""
+
+  policy: Policy
+  weights: Any
+  before: Result
+  after: Result
+  seed: int = 0
+
+  @property
+  def results(self) -> dict:
+    """The contents of results.json."""
+    parameters = weights_lib.count(self.policy.spec())
+    summaries = {'before': self.before.summary(), 'after': self.after.summary()}
+    return {'seed': self.seed, 'parameters': parameters} | summaries
+
+
+def finish(outcome: Outcome, workdir: pathlib.Path, place: mesh.Mesh, *, dtype: str, page: Page) -> None:
+  """Writes the policy to model/, and the results and the page; says what the run reached."""
+  with jax.set_mesh(place):
+    outcome.policy.save(workdir / 'model', weights_lib.cast(outcome.weights, dtype))
+  if jax.process_index() == 0:
+    replace(workdir / 'results.json', json.dumps(outcome.results, indent=2) + '\n')
+    write(workdir, outcome.before, outcome.after, page)
+  for name, result in (('before', outcome.before), ('after', outcome.after)):
+    print(f'held-out {result.measure} {name} reinforcement learning: {result}')
+  print(f'report: {workdir / "report.html"}')
 
 
 def curve(workdir: pathlib.Path) -> list[dict]:
@@ -26,89 +89,95 @@ def curve(workdir: pathlib.Path) -> list[dict]:
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
 
 
-def plot(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
-  """Writes reward.png: training reward a step, held-out accuracy, and the warm-up's accuracy with its interval."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  import matplotlib.pyplot as plt
-
+def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page()) -> bytes:
+  """Writes reward.png and returns it: training reward and held-out accuracy by rollout, below them `page.panel`."""
   lines = curve(workdir)
-  fig, ax = plt.subplots(figsize=(9, 4.5), dpi=130)
   steps = [m['step'] for m in lines]
-  ax.plot(steps, [m['reward'] for m in lines], color='#9db8d9', lw=1, label='training reward (sampled)')
-  seen = [(m['step'], m['heldout_accuracy']) for m in lines if 'heldout_accuracy' in m]
-  ax.plot(*zip(*([(0, before.accuracy), *seen])), 'o-', color='#1f4e8c', ms=4, label='held-out accuracy (greedy)')
-  for result, colour, name in ((before, '#888888', 'warm-up'), (after, '#0a7d33', 'after RL')):
-    ax.axhspan(*result.interval, color=colour, alpha=0.15)
-    ax.axhline(
-      result.accuracy,
-      color=colour,
-      lw=1,
-      ls='--',
-      label=f'{name}: {100 * result.accuracy:.1f} % of {len(result.right)}',
-    )
-  ax.set(xlabel='rollout', ylabel='share right', ylim=(0, 1), xlim=(0, max(steps)))
-  ax.grid(alpha=0.2)
-  ax.legend(loc='lower right', frameon=False)
-  fig.tight_layout()
-  path = workdir / 'reward.png'
-  fig.savefig(path)
-  plt.close(fig)
-  return path
+  fig, axes = charts.stacked(9, 6.5 if page.panel else 4.5, 1 + bool(page.panel), ratios=(3, 2) if page.panel else None)
+  _rewards(axes[0], lines, before, after)
+  for key, label in page.panel:
+    charts.curve(axes[-1], steps, [m[key] for m in lines], label=label, lw=1)
+  if page.panel:
+    axes[-1].set(ylabel=page.panel_label, ylim=(0, None))
+  for axis in axes:
+    axis.grid(alpha=0.2)
+    axis.legend(frameon=False)
+  axes[-1].set(xlabel='rollout', xlim=(0, max(steps, default=1)))
+  charts.save(fig, workdir / 'reward.png')
+  return charts.png(fig)
 
 
-def _picture(image) -> Image.Image:
+def _rewards(axis: Any, lines: Sequence[dict], before: Result, after: Result) -> None:
+  steps, rewards = [m['step'] for m in lines], [m['reward'] for m in lines]
+  charts.curve(axis, steps, rewards, label='training reward', color=charts.SOFT, lw=1)
+  key = f'heldout_{before.measure}'
+  seen = [(0, before.accuracy), *((m['step'], m[key]) for m in lines if key in m)]
+  style = {'color': charts.STRONG, 'marker': 'o', 'ms': 4}
+  charts.curve(axis, *zip(*seen), label=f'held-out {before.measure}', **style)
+  for result, colour, name in ((before, charts.GREY, 'before'), (after, charts.GREEN, 'after')):
+    label = f'{name}: {result.accuracy:.3f} of {len(result.right)}'
+    charts.level(axis, result.accuracy, result.interval, label=label, color=colour)
+  axis.set(ylabel=before.measure)
+  if before.measure == 'accuracy':
+    axis.set(ylim=(0, 1))
+
+
+def _picture(image: Any) -> Any:
   """An image of a query, which may be a path."""
+  from PIL import Image
+
   return image if isinstance(image, Image.Image) else Image.open(image)
 
 
-def _data_uri(image) -> str:
-  buffer = io.BytesIO()
-  _picture(image).save(buffer, format='PNG')
-  return 'data:image/png;base64,' + base64.b64encode(buffer.getvalue()).decode()
+def _data_uris(query: Query) -> list[str]:
+  return [charts.picture_uri(_picture(image)) for image in query.images]
 
 
-def _pass(r: Result) -> str:
-  return ', '.join(f'{k}: {100 * v:.1f} %' for k, v in r.summary().items() if k.startswith('pass@')) or 'none drawn'
-
-
-def _card(query, before: str, after: str, right: bool) -> str:
+def _question(query: Query) -> str:
   asked = query.messages[-1]['content']
   parts = [asked] if isinstance(asked, str) else [part.get('text', '') for part in asked]
-  question = html.escape(' '.join(parts).replace('<image>', '').strip())
-  pictures = ''.join(f'<img src="{_data_uri(image)}" alt="an image of the question">' for image in query.images)
-  mark = 'right' if right else 'wrong'
-  return (
-    f'<figure>{pictures}<div>{question}</div>'
-    f'<div>warm-up: {html.escape(before)}</div><div class="{mark}">after RL: {html.escape(after)}</div>'
-    f'<div>answer: {html.escape(query.answer)}</div></figure>'
-  )
+  return ' '.join(parts).replace('<image>', '').strip()
 
 
-def write(workdir: pathlib.Path, before: Result, after: Result) -> pathlib.Path:
+def _passes(result: Result) -> str:
+  rates = {k: v for k, v in result.summary().items() if k.startswith('pass@')}
+  return ', '.join(f'{k}: {100 * v:.1f} %' for k, v in rates.items()) or 'none drawn'
+
+
+def _table(results: Sequence[tuple[str, Result]]) -> str:
+  head = [
+    'reinforcement learning',
+    f'held-out {results[0][1].measure}',
+    '95 % interval',
+    'drawn responses',
+    'questions',
+  ]
+  rows = [
+    (name, f'{r.accuracy:.3f}', '{:.3f} to {:.3f}'.format(*r.interval), _passes(r), len(r.right)) for name, r in results
+  ]
+  return pages.table(head, rows)
+
+
+def write(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page()) -> pathlib.Path:
   """Writes reward.png, report.html and, to ask the model about, samples/*.png; returns the page's path."""
-  (workdir / 'samples').mkdir(exist_ok=True)
-  for n, query in enumerate([q for q in after.queries if q.images][:PICTURES]):
+  with_images = [q for q in after.queries if q.images][:PICTURES]
+  if with_images:
+    (workdir / 'samples').mkdir(exist_ok=True)
+  for n, query in enumerate(with_images):
     _picture(query.images[0]).save(workdir / 'samples' / f'{n}.png')
-  picture = base64.b64encode(plot(workdir, before, after).read_bytes()).decode()
-  rows = ''.join(
-    f'<tr><td>{name}</td><td>{100 * r.accuracy:.1f} %</td><td>{100 * r.interval[0]:.1f} to '
-    f'{100 * r.interval[1]:.1f} %</td><td>{_pass(r)}</td><td>{len(r.right)}</td></tr>'
-    for name, r in (('warm-up', before), ('reinforcement learning', after))
-  )
-  cards = ''.join(
-    _card(q, b, a, ok) for q, b, a, ok in list(zip(after.queries, before.answers, after.answers, after.right))[:SAMPLES]
-  )
-  page = (
-    f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Espalier: {html.escape(workdir.name)}</title>'
-    f'<style>{STYLE}</style><h1>A policy that learned from reward</h1><table><tr><th>after</th>'
-    f'<th>held-out accuracy</th><th>95 % interval</th><th>drawn answers</th>'
-    f'<th>questions</th></tr>{rows}</table>'
-    f'<p><img class="curve" alt="reward curve" src="data:image/png;base64,{picture}"></p>'
-    f'<h2>The first {min(SAMPLES, len(after.right))} held-out questions</h2>'
-    f'<div class="grid">{cards}</div></html>'
+  results = [('before', before), ('after', after)]
+  text = pages.page(
+    page.title,
+    BODY,
+    table=_table(results),
+    chart=pages.chart(charts.data_uri(plot(workdir, before, after, page)), 'reward by rollout'),
+    results=results,
+    shown=page.shown,
+    question=_question,
+    answer=page.answer,
+    sections=page.sections,
+    images=_data_uris,
   )
   path = workdir / 'report.html'
-  replace(path, page)
+  replace(path, text)
   return path

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from core.conversations.rows import Rows
 from core.toy import digits, expressions
 from rl.query import Query
-from rl.rewards import boxed, boxed_and_format, boxed_symbolic, exact_match
+
+WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
 
 
 def digits_query(split: str, seed: int, index: int) -> Query:
@@ -27,53 +29,83 @@ def expressions_query(split: str, seed: int, index: int) -> Query:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """query(split, seed, index) is one of an endless stream; reward and right take (answer, reference).
+  """Queries, and the rewards of responses to them.
 
-  reward trains; right is 1 or 0 and is what accuracy counts. heldout: how many different held-out queries there are.
+  query(split, seed, index), of split 'train' or 'heldout', is one of an endless stream. rewards: as
+  `rl.rewards.resolve` takes them. heldout: how many different held-out queries there are.
   """
 
   query: Callable[[str, int, int], Query]
-  reward: Callable[[str, str], float]
-  right: Callable[[str, str], float]
+  rewards: Any = None
   heldout: int = 2**30
 
 
-REWARDS = {
-  'exact_match': exact_match,
-  'boxed': boxed,
-  'boxed_and_format': boxed_and_format,
-  'boxed_symbolic': boxed_symbolic,
-}
-
-TASKS = {
-  'digits': Task(digits_query, exact_match, exact_match),
-  'expressions': Task(expressions_query, boxed_and_format, boxed),
-}
+TASKS = {'digits': Task(digits_query, 'exact_match'), 'expressions': Task(expressions_query, 'boxed_and_format')}
 
 
-def from_files(train: Sequence[str], heldout: Sequence[str], reward: str) -> Task:
+def task_of(task: Task | str | Sequence) -> Task:
+  """A task, by name, or of questions: texts or queries. Raises ValueError for anything else."""
+  if isinstance(task, Task):
+    return task
+  if isinstance(task, str):
+    if task not in TASKS:
+      raise ValueError(f'task={task!r}: expected one of {", ".join(TASKS)}, a Task, or a sequence of questions')
+    return TASKS[task]
+  return questions(task)
+
+
+def questions(train: Sequence[str | Query], heldout: Sequence[str | Query] = (), rewards: Any = None) -> Task:
+  """The questions as a task, shuffled anew each epoch. Without held-out ones evaluation asks the training questions.
+
+  Raises ValueError when there is no question.
+  """
+  splits = {'train': [_asked(q) for q in train], 'heldout': [_asked(q) for q in heldout or train]}
+  if not splits['train']:
+    raise ValueError('a task of no questions: expected one or more')
+  return Task(functools.partial(_listed, splits), rewards, len(splits['heldout']))
+
+
+def _asked(question: str | Query) -> Query:
+  return question if isinstance(question, Query) else Query([{'role': 'user', 'content': question}])
+
+
+def _listed(splits, split: str, seed: int, index: int) -> Query:
+  rows = splits[split]
+  epoch, at = divmod(index, len(rows))
+  return rows[int(_order(len(rows), seed, epoch)[at]) if split == 'train' else at]
+
+
+@functools.lru_cache(4)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+  """The order of n rows in an epoch."""
+  return np.random.default_rng((seed, epoch)).permutation(n)
+
+
+class _FileRows:
+  """The queries of several files, by number."""
+
+  def __init__(self, paths: Sequence[str]):
+    self._parts = [Rows(path) for path in paths]
+    self._ends = np.cumsum([len(rows) for rows in self._parts])
+
+  def __len__(self) -> int:
+    return int(self._ends[-1])
+
+  def __getitem__(self, row: int) -> Query:
+    part = int(np.searchsorted(self._ends, row, side='right'))
+    rows, i = self._parts[part], row - int(self._ends[part] - len(self._parts[part]))
+    turns, images, videos = rows[i]
+    if videos:
+      raise ValueError(f'{rows.where(i)}: has a video; queries may have images only')
+    solution = turns[-1]['content']
+    return Query(turns[:-1], images, str(rows.records[i].get('answer', solution)), solution)
+
+
+def from_files(train: Sequence[str], heldout: Sequence[str], rewards: Any) -> Task:
   """The rows of files in InternVL's format as queries: training rows shuffled anew each epoch, held-out ones in order.
 
   The answer is a row's "answer", or else the text of its last turn. Raises ValueError (when a row is read) for a
   video, FileNotFoundError and ValueError as `core.conversations.rows.Rows`.
   """
-  splits = {'train': [Rows(path) for path in train], 'heldout': [Rows(path) for path in heldout]}
-  ends = {split: np.cumsum([len(rows) for rows in parts]) for split, parts in splits.items()}
-
-  @functools.lru_cache(4)
-  def order(split, seed, epoch):
-    return np.random.default_rng((seed, epoch)).permutation(ends[split][-1])
-
-  def query(split: str, seed: int, index: int) -> Query:
-    epoch, at = divmod(index, int(ends[split][-1]))
-    row = int(order(split, seed, epoch)[at]) if split == 'train' else at
-    part = int(np.searchsorted(ends[split], row, side='right'))
-    rows, i = splits[split][part], row - int(ends[split][part] - len(splits[split][part]))
-    talk, images, videos = rows[i]
-    if videos:
-      raise ValueError(f'{rows.where(i)}: has a video; queries may have images only')
-    solution = talk[-1]['content']
-    return Query(talk[:-1], images, str(rows.records[i].get('answer', solution)), solution)
-
-  right = exact_match if reward == 'exact_match' else boxed
-  return Task(query, REWARDS[reward], right, int(ends['heldout'][-1]))
+  splits = {'train': _FileRows(train), 'heldout': _FileRows(heldout)}
+  return Task(functools.partial(_listed, splits), rewards, len(splits['heldout']))

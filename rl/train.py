@@ -1,89 +1,53 @@
-"""Reinforcement learning of a vision-language policy by reward.
+"""Reinforcement learning by reward, of a language model or of a vision-language model.
 
   python -m rl.train --workdir=runs/digits [--config=digits --config.steps=200 …]
 
 A tiny InternVL learns from scratch, on real handwritten digits, to answer questions about a pair of them: a short
 supervised warm-up, then GRPO on exact-match reward. The workdir ends with metrics.jsonl, TensorBoard events, the
-reward curve, a report with sample answers, and a checkpoint that `python -m internvl.chat` answers from. Started
-again, it goes on where it was stopped.
+reward curve, a report with sample responses, and a checkpoint folder, from which `python -m internvl.chat` answers.
+The same command continues a run that was stopped.
 """
 
-import dataclasses
-import json
+import functools
 import pathlib
 
-import jax
-from absl import logging
-
-import internvl
-from core import mesh, params
 from core.launch import job as launch
-from core.training import record
-from internvl.training.export import export
-from rl import report
+from rl import policy as policies
 from rl.configs import CONFIGS, Config
+from rl.devices import meshes
+from rl.evaluate import Evaluation
+from rl.loop import run
 from rl.offline import offline
-from rl.online import Ahead, InTurn, reinforce
 from rl.plan import plan_step
-from rl.rewards import Guard
-from rl.rollouts import Collector
-from rl.setup import setup
-from rl.warmup import warm_up
+from rl.policy import Draw, Slots
+from rl.rollout import Flat
+from rl.tasks import TASKS, from_files
 
-__all__ = ['CONFIGS', 'Config', 'main', 'meshes', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
-
-
-def meshes(config: Config) -> tuple[mesh.Mesh, mesh.Share]:
-  """(where the policy is updated, where it is sampled): all devices for both, or with `config.ahead` a half each.
-
-  Of several processes, every `config.engine_processes` share one engine on their devices. Raises ValueError when the
-  devices do not suffice, or the prompts of a rollout cannot be shared out.
-  """
-  devices, shape, engine = jax.devices(), dataclasses.asdict(config.mesh), dataclasses.asdict(config.engine_mesh)
-  if config.prompts % jax.process_count():
-    raise ValueError(f'prompts={config.prompts}: expected a multiple of the {jax.process_count()} processes')
-  if not config.ahead:
-    return mesh.make(**shape, devices=devices), mesh.share(config.engine_processes, **engine)
-  if len(devices) % 2 or jax.process_count() > 1:
-    raise ValueError(
-      f'ahead=True: needs an even number of devices in one process; there are {len(devices)} in {jax.process_count()}'
-    )
-  half = len(devices) // 2
-  home = mesh.make(**engine, devices=devices[half:])
-  return mesh.make(**shape, devices=devices[:half]), mesh.Share(home, home)
+__all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
 
 def main(config: Config, workdir: pathlib.Path) -> dict:
-  """Trains, evaluates and reports; returns what stands in results.json."""
-  place, home = meshes(config)
-  s, weights = setup(config, place)
-  weights = warm_up(s, weights, workdir, place)
-  sampler = s.sampler(weights, home)
-  before = s.evaluate(sampler, config.eval_queries, config.eval_samples)
-  logging.info('held-out accuracy after the warm-up: %.1f %%', 100 * before.accuracy)
-  with Guard(s.task.reward, seconds=config.reward_seconds, otherwise=0.0) as guard:
-    only = None
-    if config.offline.queries:
-      weights, only = offline(s, weights, sampler, workdir, place)
-    source = (Ahead if config.ahead else InTurn)(Collector(s, guard, only), sampler)
-    weights = reinforce(s, weights, source, workdir, place)
-  sampler.update(weights)
-  after = s.evaluate(sampler, config.eval_queries, config.eval_samples)
-  results = {
-    'seed': config.seed,
-    'parameters': params.count(internvl.spec(s.model)),
-    'before': before.summary(),
-    'after': after.summary(),
-  }
-  with jax.set_mesh(place):
-    export(workdir / 'model', s.model, params.cast(weights, config.dtype), s.processor)
-  if jax.process_index() == 0:
-    record.replace(workdir / 'results.json', json.dumps(results, indent=2) + '\n')
-    report.write(workdir, before, after)
-  for name, r in (('warm-up', before), ('reinforcement learning', after)):
-    print(f'held-out accuracy after {name}: {r}')
-  print(f'report: {workdir / "report.html"}')
-  return results
+  """Trains, evaluates and reports; returns the contents of results.json."""
+  place, _ = meshes(config)
+  policy, weights = policies.load(config.model, place, seed=config.seed)
+  task = from_files(config.data, config.heldout, config.reward) if config.data else TASKS[config.task]
+  greedy = Flat(Draw(config.max_new, temperature=0.0), 1)
+  drawn = Flat(Draw(config.max_new), config.eval_samples) if config.eval_samples else None
+  preferences = functools.partial(offline, config=config) if config.offline.queries else None
+  outcome = run(
+    (policy, weights),
+    task,
+    workdir=workdir,
+    steps=config.steps,
+    max_new=config.max_new,
+    slots=Slots(config.prompt_length, 0, 0, config.tiles),
+    evaluation=Evaluation(greedy, drawn, config.eval_queries),
+    supervision=config.warmup,
+    offline=preferences,
+    claim=config,
+    config=config,
+  )
+  return outcome.results
 
 
 if __name__ == '__main__':

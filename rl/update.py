@@ -1,105 +1,74 @@
-"""One policy update: its batch, its loss, its step; for training (`rl.train`) and planning (`core.plan`) alike."""
+"""One policy update: its loss and its step; for training (`rl.run`) and planning (`core.plan`) alike."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-import internvl
-from core import params
+from core import params as weights_lib
 from core.training import optim, steps
+from core.training.optim import Optim
 from core.training.steps import Loss
-from rl import losses, policy
-from rl.advantages import ADVANTAGES
-from rl.configs import Config
+from rl import losses
+from rl.batch import Batch
+from rl.policy import Policy
 
 
-@struct.dataclass
-class Rollouts:
-  """A batch: B prompts with G answers each of up to N tokens. Answers without a reward have an empty mask."""
+@dataclasses.dataclass(frozen=True)
+class Pass:
+  """How a forward pass over trajectories is made: at the temperature of sampling, in `dtype`, rematerialised or not."""
 
-  prompts: policy.Prompts
-  answers: policy.Answers
-  advantages: Any  # float32 [B, G, 1 or N]
-  old_logp: Any  # float32 [B, G, N] under the weights that sampled
-  fresh: Any  # bool [B]: the update starts from those weights, so the ratio is exactly 1
+  policy: Policy
+  temperature: float = 1.0
+  dtype: str = 'float32'
+  remat: str = 'none'
+
+  def __call__(self, weights: Any, inputs: Any) -> tuple[jax.Array, jax.Array | None]:
+    """(log-probabilities, entropy) as of `Policy.log_probs`, of float32 weights used in `dtype`."""
+    weights = weights_lib.cast(weights, self.dtype)
+    return self.policy.log_probs(weights, inputs, temperature=self.temperature, remat=self.remat)
 
 
-def reward_loss(
-  logp: jax.Array,
-  entropy: jax.Array,
-  sampled: jax.Array,
-  old_logp: jax.Array,
-  fresh: jax.Array,
-  advantages: jax.Array,
-  mask: jax.Array,
-  rule: losses.Rule,
-) -> Loss:
-  """`rl.losses.policy_loss` with entropy and the sampler's gap beside it, of tokens float32 [..., T].
+def reward_loss(logp: jax.Array, entropy: jax.Array | None, batch: Batch, rule: losses.Rule) -> Loss:
+  """`rl.losses.policy_loss` of tokens float32 […], with their entropy and the engine's gap as metrics.
 
-  sampled: log-probabilities as the engine sampled. old_logp: under the weights that sampled; not looked at in rows of
-  `fresh`, bool [...], which start from those: log-probabilities of another program would differ in the last bits, and
-  the ratio there is exactly 1.
+  In rows of `batch.fresh` the old log-probabilities are the present ones: those of another program would differ in the
+  last bits, and the ratio there is exactly 1.
   """
-  old = jnp.where(fresh[..., None], jax.lax.stop_gradient(logp), old_logp)
+  fresh = batch.fresh.reshape(-1, *(1,) * (logp.ndim - 1))
+  old = jnp.where(fresh, jax.lax.stop_gradient(logp), batch.old_logp)
+  rollout_logp = batch.sampled if rule.importance_cap else None
   out = losses.policy_loss(
-    logp, old, advantages, mask, rule=rule, rollout_logp=sampled if rule.importance_cap else None
+    logp, old, batch.advantages, batch.mask, rule=rule, ref_logp=batch.ref_logp, rollout_logp=rollout_logp
   )
-  gap = jnp.abs(jax.lax.stop_gradient(logp) - sampled)
-  notes = {name: losses.aggregate(v, mask, 'token') for name, v in (('entropy', entropy), ('sampler_gap', gap))}
-  return out.replace(metrics=out.metrics | notes)
+  notes = {'sampler_gap': jnp.abs(jax.lax.stop_gradient(logp) - batch.sampled)}
+  if entropy is not None:
+    notes['entropy'] = entropy
+  averaged = {name: losses.aggregate(values, batch.mask, 'token') for name, values in notes.items()}
+  return out.replace(metrics=out.metrics | averaged)
 
 
-def update_loss(
-  weights: internvl.Params,
-  batch: Rollouts,
-  key,
-  *,
-  config: internvl.Config,
-  rule: losses.Rule,
-  temperature: float = 1.0,
-  dtype='float32',
-  remat: str = 'none',
-) -> Loss:
-  """`reward_loss` of a batch under float32 weights used in `dtype`."""
-  logp, entropy = policy.log_probs(
-    params.cast(weights, dtype), config, batch.prompts, batch.answers, temperature=temperature, remat=remat
+def update_loss(weights: Any, batch: Batch, key: Any, *, score: Pass, rule: losses.Rule) -> Loss:
+  """`reward_loss` of a batch."""
+  return reward_loss(*score(weights, batch.inputs), batch, rule)
+
+
+def adapt(weights: Any, trainable: str, dtype: str) -> tuple[Any, Any]:
+  """(trainable, frozen) parts of the weights, the frozen one in `dtype`. Raises ValueError when none is to train."""
+  trained, frozen = steps.partition(weights, trainable or '.*')
+  return trained, weights_lib.cast(frozen, dtype)
+
+
+def make_step(score: Pass, rule: losses.Rule, tx: Any, *, accumulate: int = 1, places: Any = None) -> Callable:
+  """The jitted `step(state, frozen, batch, key) -> (state, metrics)` of `core.training.steps.make_step`."""
+  return steps.make_step(
+    functools.partial(update_loss, score=score, rule=rule), tx, accumulate=accumulate, places=places
   )
-  fresh = jnp.broadcast_to(batch.fresh[:, None], logp.shape[:2])
-  return reward_loss(
-    logp, entropy, batch.answers.logp, batch.old_logp, fresh, batch.advantages, batch.answers.mask, rule
-  )
 
 
-def adapt(c: Config, weights: internvl.Params) -> tuple[Any, Any]:
-  """(trainable, frozen) parts of the weights, the frozen one in `c.dtype`. Raises ValueError when none is to train."""
-  trained, frozen = steps.partition(weights, c.trainable or '.*')
-  return trained, params.cast(frozen, c.dtype)
-
-
-def optimizer(c: Config, m: internvl.Config):
-  """The optimiser and its schedule over the whole run."""
-  return optim.optimizer(c.optim, c.steps * c.updates, internvl.spec(m))
-
-
-def make_step(c: Config, m: internvl.Config, *, places: Any = None):
-  """The jitted `step(state, frozen, batch: Rollouts, key) -> (state, metrics)` of `core.training.steps.make_step`."""
-  loss = functools.partial(update_loss, config=m, rule=c.rule, temperature=c.temperature, dtype=c.dtype, remat=c.remat)
-  return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
-
-
-def abstract_rollouts(c: Config, m: internvl.Config) -> Rollouts:
-  """The shapes and dtypes of an update's batch, where the config says how long prompts are and how many tiles."""
-  b, side = c.prompts // c.updates, m.vision.image_size
-  an = lambda dtype, *shape: jax.ShapeDtypeStruct((b, *shape), dtype)
-  prompt, answer = an(jnp.int32, c.prompt_length), (c.group, c.max_new)
-  logp = an(jnp.float32, *answer)
-  return Rollouts(
-    policy.Prompts(prompt, prompt, an(jnp.float32, c.tiles, side, side, 3)),
-    policy.Answers(an(jnp.int32, *answer), logp, an(jnp.bool_, *answer)),
-    logp if ADVANTAGES[c.advantage].per_token else an(jnp.float32, c.group, 1),
-    logp,
-    an(jnp.bool_),
-  )
+def optimizer(policy: Policy, config: Optim, updates: int) -> Any:
+  """The optimiser and its schedule over `updates`."""
+  return optim.optimizer(config, updates, policy.spec())

@@ -12,16 +12,9 @@ from collections.abc import Sequence
 from agents.rollout.placement import Placement
 from agents.rollout.protocol import Protocol
 from agents.rollout.tools import Runner
-from agents.rollout.trajectory import Bounds, Trajectory
+from agents.rollout.trajectory import Bounds, Conversation
 from core.engine import Engine, Request
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawing:
-  """How tokens are drawn."""
-
-  temperature: float = 1.0
-  top_p: float = 1.0
+from rl.policy import Draw
 
 
 def rollout(
@@ -32,17 +25,19 @@ def rollout(
   protocol: Protocol,
   runner: Runner,
   bounds: Bounds,
-  drawing: Drawing = Drawing(),
+  draw: Draw | None = None,
   lag: int | None = None,
-) -> list[Trajectory]:
+) -> list[Conversation]:
   """One trajectory for each prompt and seed, in their order.
 
-  A trajectory's tokens depend on its prompt, its seed, the weights and what the tools answer. lag: None takes responses
+  A conversation's tokens depend on its prompt, its seed, the weights and what the tools answer. draw: how a turn is
+  sampled, by default at temperature 1; its length is bounded by `bounds`. lag: None takes responses
   as they come. A number takes them that many engine steps after the call, waiting if need be, so that the same calls
   meet the same batches in every run, bit for bit.
   Raises ValueError when a trajectory could not fit the context or any engine's cache; the engines are left idle.
   """
-  return _Rollout(engines, protocol, runner, bounds, drawing, lag).run(prompts, seeds)
+  draw = draw or Draw(bounds.response)
+  return _Rollout(engines, protocol, runner, bounds, draw, lag).run(prompts, seeds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,29 +46,29 @@ class _Waiting:
 
   due: int
   engine: int
-  trajectory: Trajectory
+  trajectory: Conversation
   future: concurrent.futures.Future
 
 
 class _Rollout:
   """The state of one call of `rollout`."""
 
-  def __init__(self, engines, protocol, runner, bounds, drawing, lag):
+  def __init__(self, engines, protocol, runner, bounds, draw, lag):
     if not engines or not all(e.idle for e in engines):
       raise ValueError('rollout: expected at least one engine, and all of them idle')
     if lag is not None and lag < 1:
       raise ValueError(f'lag={lag}: expected 1 or more, or none')
     self._engines, self._protocol, self._runner = list(engines), protocol, runner
-    self._bounds, self._drawing, self._lag = bounds, drawing, lag
+    self._bounds, self._draw, self._lag = bounds, draw, lag
     self._sizes = [e.scheduler.page_size for e in engines]
     self._placement = Placement([len(e.scheduler.pool.references) * size for e, size in zip(engines, self._sizes)])
-    self._decoding: list[dict[int, Trajectory]] = [{} for _ in engines]
+    self._decoding: list[dict[int, Conversation]] = [{} for _ in engines]
     self._waiting: collections.deque[_Waiting] = collections.deque()
     self._step = 0
 
-  def run(self, prompts, seeds) -> list[Trajectory]:
+  def run(self, prompts, seeds) -> list[Conversation]:
     """All trajectories, finished."""
-    started = [Trajectory(prompt=list(p), seed=int(seed)) for p, seed in zip(prompts, seeds, strict=True)]
+    started = [Conversation(prompt=list(p), seed=int(seed)) for p, seed in zip(prompts, seeds, strict=True)]
     for t in started:
       self._check(t)
     queue = collections.deque(started)
@@ -89,13 +84,13 @@ class _Rollout:
           engine.cancel(id)
     return started
 
-  def _check(self, t: Trajectory) -> None:
+  def _check(self, t: Conversation) -> None:
     if self._need(t) > max(self._placement.capacities):
       raise ValueError(
         f'a rollout of up to {self._need(t)} tokens does not fit a cache of {max(self._placement.capacities)}'
       )
 
-  def _need(self, t: Trajectory) -> int:
+  def _need(self, t: Conversation) -> int:
     """Tokens of cache that a trajectory may come to take, in whole pages."""
     size = max(self._sizes)
     return -(-(len(t.prompt) + self._bounds.response) // size) * size
@@ -104,14 +99,16 @@ class _Rollout:
     while queue and (engine := self._placement.place(self._need(queue[0]))) is not None:
       self._submit(engine, queue.popleft())
 
-  def _submit(self, engine: int, t: Trajectory) -> None:
+  def _submit(self, engine: int, t: Conversation) -> None:
     request = Request(
       [*t.prompt, *t.ids],
       t.left(self._bounds),
       stops=(self._protocol.stop_id,),
       seed=t.seed,
-      temperature=self._drawing.temperature,
-      top_p=self._drawing.top_p,
+      temperature=self._draw.temperature,
+      top_p=self._draw.top_p,
+      top_k=self._draw.top_k,
+      min_p=self._draw.min_p,
     )
     self._decoding[engine][self._engines[engine].submit(request)[0]] = t
 

@@ -7,8 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from agents.rollout.protocol import Protocol
 from agents.rollout.sft import Example, example
 from agents.toolbox import arguments_text
+from rl.policy import Trajectory
+from rl.policy.text import TextPrompt
+from rl.query import Query
+from rl.tasks import Task
 
 TOOL = 'python'
 # What every conversation repeats, one token each in the tiny tokenizer.
@@ -78,6 +83,41 @@ def demonstrations(seed: int, start: int, n: int, shares: Sequence[float], proto
     kind = np.random.default_rng([seed, index, 2]).choice(['call', 'slip', 'guess'], p=shares)
     found.append(demonstration(product('train', seed, index), str(kind), lambda turns: example(turns, protocol)))
   return found
+
+
+def demonstration_trajectories(
+  protocol: Protocol, seed: int, shares: Sequence[float]
+) -> Callable[[Sequence[int]], list[Trajectory]]:
+  """From numbers of an endless stream to demonstrations: whole rows, of which the assistant's part is learned."""
+
+  def examples(numbers: Sequence[int]) -> list[Trajectory]:
+    found = demonstrations(seed, numbers[0], len(numbers), shares, protocol)
+    nothing = TextPrompt(np.zeros(0, np.int32))
+    ids = [np.array(e.ids, np.int32) for e in found]
+    return [Trajectory(nothing, x, np.array(e.mask), np.zeros(len(x), np.float32)) for x, e in zip(ids, found)]
+
+  return examples
+
+
+def query_of(problem: Problem) -> Query:
+  """A problem as a query."""
+  return Query([{'role': 'user', 'content': problem.question}], answer=problem.answer)
+
+
+def task_of(train: str, heldout: str, seed: int) -> Task:
+  """The problems of two files, training ones shuffled anew each epoch; of empty paths, products of two numbers."""
+  if not train:
+    return Task(lambda split, stream, index: query_of(product(split, stream, index)))
+  files = {'train': read(train), 'heldout': read(heldout)}
+
+  def query(split: str, stream: int, index: int) -> Query:
+    rows = files[split]
+    epoch, at = divmod(index, len(rows))
+    if split == 'train':
+      at = np.random.default_rng([seed, epoch]).permutation(len(rows))[at]
+    return query_of(rows[at])
+
+  return Task(query, heldout=len(files['heldout']))
 
 
 def read(path: str | os.PathLike) -> list[Problem]:

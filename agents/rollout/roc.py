@@ -104,43 +104,39 @@ def select(
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-  """The rollouts trained on: indices [k] of all, their group [k], and what there is to report: (total, divisor)."""
+  """The rollouts trained on: of each group the places that are kept, and what there is to report: (total, divisor)."""
 
-  rows: np.ndarray
-  group: np.ndarray
+  kept: list[list[int]]
   metrics: dict[str, tuple[float, float]]
 
 
 def resample(
-  traces: Sequence[Trace],
+  groups: Sequence[Sequence[Trace]],
   rewards: np.ndarray,
   keep: int,
   *,
   seed: int,
   step: int,
-  first: int = 0,
+  places: Sequence[int],
   mode: Mode = 'sorted',
 ) -> Chosen:
   """Leaves out groups whose rewards are all equal, then selects within each: rewards 0 or 1, float [B, N].
 
-  first: number of the first group among those of all processes, so that the choice does not depend on theirs.
+  places: of the groups among those of all processes, so that the choice does not depend on theirs.
   """
-  b, n = rewards.shape
-  penalties = np.array([[error_penalty(t), form_penalty(t)] for t in traces]).reshape(b, n, 2)
   right = rewards > 0.5
-  rows, group = [], []
+  penalties = np.array([[[error_penalty(t), form_penalty(t)] for t in group] for group in groups])
+  kept = [[] for _ in groups]
   for g in np.flatnonzero(right.any(-1) & ~right.all(-1)):
-    chosen = select(right[g], penalties[g].sum(-1), keep, seed=(seed, step, first + int(g)), mode=mode)
-    rows += (g * n + chosen).tolist()
-    group += [g] * len(chosen)
-  rows, group = np.array(rows, np.int64), np.array(group, np.int64)
-  kept = np.zeros(b * n, bool)
-  kept[rows] = True
-  mixed = np.isin(np.arange(b), group).repeat(n)
-  flat, good = penalties.reshape(-1, 2), right.reshape(-1)
-  answers = sum(turn.text.count(ANSWER) for t in traces for turn in t.turns)
-  metrics = {'roc_groups': (len(np.unique(group)), b), 'answers': (answers, len(traces))}
+    chosen = select(right[g], penalties[g].sum(-1), keep, seed=(seed, step, places[g]), mode=mode)
+    kept[g] = chosen.tolist()
+  stays = np.zeros(right.shape, bool)
+  for g, chosen in enumerate(kept):
+    stays[g, chosen] = True
+  mixed = stays.any(-1, keepdims=True)
+  answers = sum(turn.text.count(ANSWER) for group in groups for t in group for turn in t.turns)
+  metrics = {'roc_groups': (int(mixed.sum()), len(groups)), 'answers': (answers, right.size)}
   for name, column in (('errors', 0), ('form', 1)):
-    for when, chosen in (('before', mixed & good), ('after', kept & good)):
-      metrics[f'roc_{name}_{when}'] = (flat[chosen, column].sum(), chosen.sum())
-  return Chosen(rows, group, metrics)
+    for when, chosen in (('before', mixed & right), ('after', stays & right)):
+      metrics[f'roc_{name}_{when}'] = (penalties[..., column][chosen].sum(), chosen.sum())
+  return Chosen(kept, metrics)

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from agents.rollout.protocol import Protocol, call_text
 from core.text import parse_json
 
@@ -58,14 +56,3 @@ def _assistant_text(message: Mapping) -> str:
     calls.append(call_text(name, arguments))
   content = message.get('content') or ''
   return '\n'.join([content, *calls] if content else calls)
-
-
-def collate(examples: Sequence[Example], *, pad_id: int, length: int) -> tuple[np.ndarray, np.ndarray]:
-  """(tokens int32, mask bool), both [B, length], padded on the right. Raises ValueError when one does not fit."""
-  tokens = np.full((len(examples), length), pad_id, np.int32)
-  mask = np.zeros(tokens.shape, bool)
-  for row, e in enumerate(examples):
-    if len(e.ids) > length:
-      raise ValueError(f'example {row} has {len(e.ids)} tokens: expected at most {length}')
-    tokens[row, : len(e.ids)], mask[row, : len(e.ids)] = e.ids, e.mask
-  return tokens, mask

@@ -56,7 +56,7 @@ class Trace:
 
 
 @dataclasses.dataclass
-class Trajectory(Trace):
+class Conversation(Trace):
   """A conversation as sampled: `ids` follow `prompt`, `mask` is true on the model's own, `logp` is theirs, else 0."""
 
   prompt: list[int] = dataclasses.field(default_factory=list)

@@ -132,6 +132,8 @@ class Run:
 
   def __exit__(self, *_):
     try:
+      if jax.process_count() == 1:  # of several, one that failed would be waited for
+        self._flush()
       self._manager.close()  # waits for the save under way
     finally:
       if self._recorder:
@@ -258,6 +260,14 @@ class Run:
     agreed = self._fetch(before)
     return vote if alone else agreed
 
+  def _flush(self) -> None:
+    """Writes down the metrics of the last step, which an exception left pending."""
+    pending, self._pending = self._pending, None
+    try:
+      self._fetch(pending)
+    except Exception:  # the step itself may be what failed
+      logging.warning('the metrics of the last step are lost', exc_info=True)
+
   def _fetch(self, entry) -> int:
     if entry is None:
       return 0
@@ -301,21 +311,25 @@ def loop(
   steps: int,
   *,
   host: Mapping[str, Stateful] | None = None,
+  finished: Callable[[], bool] = lambda: False,
 ):
   """Calls `advance` until `steps` have been made, in this and earlier lives; returns the last state.
 
   `advance(state, i) -> (state, metrics)` makes step i + 1 (a batch and an update, or a rollout and several)
   and may donate `state`; it must depend on nothing but `state`, `i` and `host`. `metrics` are single numbers,
-  on device; one called `tokens` gives the throughput. `host`: named host state, saved with the arrays.
+  on device; one called `tokens` gives the throughput. `host`: named host state, saved with the arrays. `finished()`,
+  asked after each step, ends the loop early; it must depend on `host` alone, so that a resumed run ends there too.
   On SIGTERM or SIGINT the step under way is finished and saved, then SystemExit.
   """
   host = host or {}
   state, start = run.restore(state, host, steps)
   with run.listening():
     for i in range(start, steps):
+      if finished():
+        break
       state, metrics = advance(state, i)
       stop = run.record(i + 1, metrics)
-      if stop or (i + 1) % run.every == 0 or i + 1 == steps:
+      if stop or (i + 1) % run.every == 0 or i + 1 == steps or finished():
         stop = max(stop, run.save(i + 1, state, host))
       if stop:
         run.leave(i + 1, stop)

@@ -9,6 +9,7 @@ import jax
 from core import params as params_lib
 from core import plan
 from core.mesh import shardings
+from core.plan.decoder import decoder_parts, triangle
 from core.plan.training import training
 from internvl import model
 from internvl.configs import CONFIGS as SIZES
@@ -70,12 +71,6 @@ def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
   )
 
 
-def triangle(length: int, window: int | None) -> float:
-  """Visible pairs of query and key in a causal row of so many tokens, each of which sees the last `window`."""
-  w = min(length, window or length)
-  return w * (w + 1) / 2 + (length - w) * w
-
-
 def towers(
   m: model.Config, *, tiles: int, tokens: int, scored: int, pairs: Callable[[int | None], float]
 ) -> tuple[plan.Part, ...]:
@@ -83,17 +78,12 @@ def towers(
 
   pairs(window): visible pairs of query and key in a layer with that window.
   """
-  spec, language = model.spec(m), m.language
+  spec = model.spec(m)
   patches = 1 + m.vision.grid**2
-  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every visible pair.
+  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every pair.
   full = 4.0 * m.vision.width * m.vision.depth * patches**2 * tiles
-  layers = language.depth // len(language.windows)
-  causal = 4.0 * language.heads * language.head_dim * layers * sum(map(pairs, language.windows))
-  table = 2.0 * language.width * language.vocab * scored if language.tied else 0.0
-  active = language.moe.top_k / language.moe.experts if language.moe else 1.0
   return (
     plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
     plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
-    plan.Part('language model', spec.language.replace(head=None), tokens, causal, active=active),
-    plan.Part('head', spec.language.head, scored, 0.0, table=table),
+    *decoder_parts(m.language, tokens=tokens, scored=scored, pairs=pairs),
   )

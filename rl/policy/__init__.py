@@ -4,14 +4,16 @@ import os
 import pathlib
 from typing import Any
 
+from core import decoder
 from core.files.weights import read_json
 from core.mesh import Mesh
 from rl.policy import text, vision_language
 from rl.policy.base import Draw, Policy, Prompt, Trajectory
-from rl.policy.layouts import Layout, Rows, Shared, Slots
+from rl.policy.layouts import ANY_SLOTS, Layout, Rows, Shared, Slots
 from rl.policy.legacy import Answers, Prompts, collate, log_probs, texts
 
 __all__ = [
+  'ANY_SLOTS',
   'Answers',
   'Draw',
   'Layout',
@@ -25,6 +27,7 @@ __all__ = [
   'collate',
   'load',
   'log_probs',
+  'planned',
   'texts',
 ]
 
@@ -44,3 +47,10 @@ def load(model: str | os.PathLike, place: Mesh, *, seed: int = 0) -> tuple[Polic
   kind = read_json(folder / 'config.json').get('model_type')
   found = vision_language if kind in vision_language.MODEL_TYPES else text
   return found.load(folder, place)
+
+
+def planned(name: str) -> Policy:
+  """The policy of a published size by name, without a tokenizer: for plans. Raises PlanError when there is none."""
+  if name in decoder.CONFIGS and name not in TINY:
+    return text.TextPolicy(decoder.CONFIGS[name], None, ())
+  return vision_language.planned(name)

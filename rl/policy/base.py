@@ -15,6 +15,7 @@ import numpy as np
 
 from core.engine import Engine, EngineSize, Request
 from core.mesh import RULES, Mesh, Share
+from core.plan import Part
 from rl.policy.layouts import Layout, Slots
 
 
@@ -41,9 +42,7 @@ class Trajectory:
 
   tokens: int32 [N], what follows the prompt. mask: bool [N], true for the policy's own. logp: float32 [N], their
   log-probabilities as sampled. ended: whether the policy stopped by itself, not at a limit of length. response: what a
-  reward is given, the text or a conversation. `parent`, `segment` and `kind` are the lineage in a tree or a plan of
-  several passes: the index of the trajectory in its group that this one was forked from (-1: none), how many segments
-  deep it is, and what it is for.
+  reward is given, the text or a conversation. parent, segment, kind: as in `rl.advantages.Lineage`.
   """
 
   prompt: Any
@@ -54,7 +53,7 @@ class Trajectory:
   response: Any = ''
   parent: int = -1
   segment: int = 0
-  kind: str = ''
+  kind: int = 0
 
 
 class Policy(Protocol):
@@ -91,6 +90,12 @@ class Policy(Protocol):
     self, weights: Any, inputs: Any, *, temperature: float = 1.0, remat: str = 'none', rules: dict = RULES
   ) -> tuple[jax.Array, jax.Array | None]:
     """(log-probability, entropy) float32 of each token of the layout, given those before it, at a temperature."""
+
+  def shapes(self, groups: int, slots: Slots) -> Any:
+    """The shapes and dtypes of `inputs` in the shared layout, for plans."""
+
+  def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
+    """What a plan counts of an update in the shared layout."""
 
   def save(self, path: str | os.PathLike, weights: Any) -> None:
     """Writes a checkpoint folder from which the factory loads this policy again."""

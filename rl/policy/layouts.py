@@ -6,7 +6,7 @@
 B groups   G trajectories a group   P prompt slots   N response slots   K rows   T row slots   D width
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,24 +15,33 @@ import numpy as np
 from flax import struct
 
 from core import decoder
-from core.engine.sample import bucket
 from core.mesh import RULES
+from core.padding import bucket, check_fits
 from core.past import Prefix
 
 Layout = Literal['shared', 'rows']
 
 
 class Slots(NamedTuple):
-  """Sizes of the padded arrays; prompt is 0 in rows, whose `response` is the whole row. tiles: of images, a prompt."""
+  """Sizes of the padded arrays.
+
+  prompt: tokens of a prompt, 0 in rows. response: of a response, or of a whole row. samples: of a group. tiles: images
+  of a prompt.
+  """
 
   prompt: int
   response: int
+  samples: int = 1
   tiles: int = 0
 
   def bucketed(self) -> 'Slots':
-    """Rounded up to sizes of which there are few, so that few programs are compiled."""
+    """Lengths and tiles rounded up to sizes of which there are few, so that few programs are compiled."""
     prompt = bucket(self.prompt) if self.prompt else 0
-    return Slots(prompt, bucket(self.response), bucket(self.tiles, 1) if self.tiles else 0)
+    tiles = bucket(self.tiles, 2) if self.tiles > 1 else self.tiles
+    return self._replace(prompt=prompt, response=bucket(self.response), tiles=tiles)
+
+
+ANY_SLOTS = Slots(0, 0, 0)  # no size is given
 
 
 @struct.dataclass
@@ -61,22 +70,24 @@ def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   prompt = max((len(t.prompt.tokens) for t in every), default=1)
   response = max((len(t.tokens) for t in every), default=1)
   whole = max((len(t.prompt.tokens) + len(t.tokens) for t in every), default=1)
-  return Slots(0, whole) if layout == 'rows' else Slots(prompt, response)
+  samples = max(map(len, groups), default=1)
+  return Slots(0, whole, samples) if layout == 'rows' else Slots(prompt, response, samples)
 
 
 def shared(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Shared:
   """Groups of trajectories, each group with the prompt of its first; groups that are short get empty responses."""
-  size = max(map(len, groups))
   tokens = np.full((len(groups), slots.prompt), pad_id, np.int32)
   positions = np.full(tokens.shape, -1, np.int32)
-  said = np.zeros((len(groups), size, slots.response), np.int32)
+  said = np.zeros((len(groups), slots.samples, slots.response), np.int32)
   mask = np.zeros(said.shape, bool)
   for b, group in enumerate(groups):
     prompt = group[0].prompt.tokens
-    n = _fits('a prompt', len(prompt), slots.prompt)
+    n = len(prompt)
+    check_fits(n, slots.prompt, 'a prompt')
     tokens[b, slots.prompt - n :], positions[b, slots.prompt - n :] = prompt, np.arange(n)
     for g, t in enumerate(group):
-      n = _fits('a response', len(t.tokens), slots.response)
+      n = len(t.tokens)
+      check_fits(n, slots.response, 'a response')
       said[b, g, :n], mask[b, g, :n] = t.tokens, True
   return Shared(tokens, positions, said, mask)
 
@@ -87,32 +98,68 @@ def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
   length = np.ones(len(trajectories), np.int32)
   for k, t in enumerate(trajectories):
     whole = np.concatenate([t.prompt.tokens, t.tokens])
-    length[k] = _fits('a conversation', len(whole), slots.response)
+    check_fits(len(whole), slots.response, 'a conversation')
+    length[k] = len(whole)
     tokens[k, : length[k]] = whole
   return Rows(tokens, length)
 
 
-def _fits(what: str, n: int, slots: int) -> int:
-  if n > slots:
-    raise ValueError(f'{what} has {n} tokens; expected at most {slots}')
-  return n
+def shapes(groups: int, slots: Slots) -> Shared:
+  """The shapes of inputs in the shared layout, without images."""
+  an = lambda dtype, *shape: jax.ShapeDtypeStruct((groups, *shape), dtype)
+  prompt, response = an(jnp.int32, slots.prompt), (slots.samples, slots.response)
+  return Shared(prompt, prompt, an(jnp.int32, *response), an(jnp.bool_, *response))
 
 
-def chosen(groups: Sequence[Sequence[Any]], layout: Layout, slots: Slots) -> tuple[np.ndarray, np.ndarray]:
-  """(mask bool, logp float32 as sampled) of the policy's own tokens, each [B, G, N] or [K, T-1] as of `log_probs`."""
+def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], float]) -> Callable[[int | None], float]:
+  """From a window to the visible pairs of query and key in the shared layout; triangle(length, window): of one row."""
+
+  def pairs(window: int | None) -> float:
+    before = triangle(slots.prompt, window)
+    return groups * (before + slots.samples * (triangle(slots.prompt + slots.response, window) - before))
+
+  return pairs
+
+
+def place(values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, slots: Slots) -> np.ndarray:
+  """Values of response tokens [B, G, N], or of responses [B, G, 1], where `log_probs` has them.
+
+  [B, G, N or 1] in the shared layout, [K, T-1 or 1] in rows, 0 at tokens of the prompt.
+  """
   if layout == 'shared':
-    shape = (len(groups), max(map(len, groups)), slots.response)
-    at = [((b, g), 0, t) for b, group in enumerate(groups) for g, t in enumerate(group)]
-  else:
-    every = [t for group in groups for t in group]
-    shape = (len(every), slots.response - 1)
-    at = [((k,), len(t.prompt.tokens) - 1, t) for k, t in enumerate(every)]
-  mask, logp = np.zeros(shape, bool), np.zeros(shape, np.float32)
-  for index, start, t in at:
-    skip = max(-start, 0)  # the first token of a row has no log-probability
-    place = (*index, slice(start + skip, start + len(t.tokens)))
-    mask[place], logp[place] = t.mask[skip:], np.where(t.mask, t.logp, 0)[skip:]
-  return mask, logp
+    return values
+  whole = values.shape[-1] == 1
+  out = np.zeros((sum(map(len, groups)), 1 if whole else slots.response - 1), values.dtype)
+  for k, (b, g, t) in enumerate(_each(groups)):
+    out[(k, slice(None)) if whole else (k, _at(t))] = values[b, g, _skipped(t) : None if whole else len(t.tokens)]
+  return out
+
+
+def lift(
+  values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, shape: tuple[int, int, int]
+) -> np.ndarray:
+  """The inverse of `place`: values of response tokens as an array of `shape` [B, G, N], 0 where there is none."""
+  if layout == 'shared':
+    return values
+  out = np.zeros(shape, values.dtype)
+  for k, (b, g, t) in enumerate(_each(groups)):
+    out[b, g, _skipped(t) : len(t.tokens)] = values[k, _at(t)]
+  return out
+
+
+def _each(groups):
+  return [(b, g, t) for b, group in enumerate(groups) for g, t in enumerate(group)]
+
+
+def _skipped(t: Any) -> int:
+  """Tokens without a log-probability: the first one of a row that has no prompt."""
+  return 0 if len(t.prompt.tokens) else 1
+
+
+def _at(t: Any) -> slice:
+  """Where a row's log-probabilities are those of the response."""
+  first = len(t.prompt.tokens) - 1
+  return slice(max(first, 0), first + len(t.tokens))
 
 
 def log_probs(

@@ -17,6 +17,8 @@ from core.engine import Engine, EngineSize, Request
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
 from core.files.weights import read_json
 from core.mesh import RULES, Mesh, Share
+from core.plan import Part
+from core.plan.decoder import decoder_parts, triangle
 from rl.policy import layouts
 from rl.policy.base import Draw, Trajectory
 from rl.policy.layouts import Layout, Slots
@@ -123,6 +125,16 @@ class TextPolicy:
     embedded = decoder.embed(weights, tokens, rules)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights, self.config, inputs, embedded, **options)
+
+  def shapes(self, groups: int, slots: Slots) -> layouts.Shared:
+    """As of `rl.policy.Policy`."""
+    return layouts.shapes(groups, slots)
+
+  def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
+    """As of `rl.policy.Policy`."""
+    said = groups * slots.samples * slots.response
+    pairs = layouts.visible(groups, slots, triangle)
+    return decoder_parts(self.config, tokens=groups * slots.prompt + said, scored=said, pairs=pairs)
 
   def save(self, path: str | os.PathLike, weights: decoder.Params) -> None:
     """As of `rl.policy.Policy`."""

@@ -15,10 +15,14 @@ import numpy as np
 import internvl
 from core import mesh as mesh_lib
 from core.engine import Engine, EngineSize, Request
+from core.files.weights import Files
 from core.mesh import RULES, Mesh, Share
-from internvl import Processor
+from core.plan import Part
+from core.plan.decoder import triangle
+from internvl import Processor, checkpoint
 from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
+from internvl.plan.training import size, towers
 from internvl.training.export import export
 from rl.policy import layouts
 from rl.policy.base import Draw, Trajectory
@@ -113,9 +117,31 @@ class VisionLanguagePolicy:
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
 
+  def shapes(self, groups: int, slots: Slots) -> layouts.Shared:
+    """As of `rl.policy.Policy`."""
+    side = self.config.vision.image_size
+    pixels = jax.ShapeDtypeStruct((groups, slots.tiles, side, side, 3), np.float32)
+    return layouts.shapes(groups, slots).replace(pixels=pixels)
+
+  def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
+    """As of `rl.policy.Policy`."""
+    said = groups * slots.samples * slots.response
+    return towers(
+      self.config,
+      tiles=groups * slots.tiles,
+      tokens=groups * slots.prompt + said,
+      scored=said,
+      pairs=layouts.visible(groups, slots, triangle),
+    )
+
   def save(self, path: str | os.PathLike, weights: internvl.Params) -> None:
     """As of `rl.policy.Policy`."""
     export(path, self.config, weights, self.processor, layout=self.file_layout)
+
+
+def planned(name: str) -> VisionLanguagePolicy:
+  """The policy of a published size, without a processor: for plans. Raises plan.PlanError when there is none."""
+  return VisionLanguagePolicy(size(name), None)
 
 
 def tiny(seed: int, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
@@ -141,5 +167,6 @@ def tiny(seed: int, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]
 def load(path: str | os.PathLike, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
   """(policy, float32 weights on the mesh `place`) of a checkpoint folder. Errors as those of `internvl.load`."""
   processor = Processor.load(path)
+  file_layout = 'A' if checkpoint.layout_of(Files(path).where) == 'A' else 'B'
   config, weights = internvl.load(path, mesh=place, dtype='float32')
-  return VisionLanguagePolicy(config, processor), weights
+  return VisionLanguagePolicy(config, processor, file_layout), weights

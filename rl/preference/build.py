@@ -15,8 +15,9 @@ import numpy as np
 from core.conversations import messages
 from internvl import Processor
 from internvl.inputs.processor import Inputs
+from rl.policy import Draw
 from rl.preference.records import Pair
-from rl.sampler import Sampler
+from rl.rollout import Sampler, flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,10 +94,11 @@ def continuation_pairs(
   """
   said = [answer_tokens(processor, text) for _, _, text in good]
   prompts = [_blind_half(processor, talk, s) for (talk, _, _), s in zip(good, said)]
-  rest = sampler(prompts, max_new=max_new, temperature=temperature, seeds=range(seed, seed + len(good)))
+  draw = Draw(max_new, temperature)
+  rest = flat.sample(sampler, prompts, draw, seeds=range(seed, seed + len(good)))
   pairs = []
   for row, ((talk, images, text), s) in enumerate(zip(good, said)):
-    rejected = processor.answer([*s[: len(s) // 2], *rest.tokens[row, 0][rest.mask[row, 0]]])
+    rejected = processor.answer([*s[: len(s) // 2], *rest[row][0].tokens])
     if rejected != text.strip():
       pairs.append(Pair(talk, images, text, rejected, '', {'kind': 'continuation'}))
   return pairs

@@ -4,19 +4,20 @@ Here is what stands around the MPO phase (`rl.recipes.mpo`): pairs out of a poli
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from core.launch.fields import field
-from internvl import Processor
-from rl import dynamic, policy, preference
+from rl import preference
+from rl.policy import Draw
 from rl.preference import Pair, Scored
+from rl.query import Query
 from rl.recipes.mpo import MpoPhase
-from rl.rewards import boxed, think_format
+from rl.rewards import Scorer, think_format
 from rl.rewards.extract import boxed_answer
-from rl.sampler import Sampler
-from rl.tasks import Query
+from rl.rollout import Sampler, flat
+from rl.rollout.dynamic import band
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,34 +52,20 @@ class Sampled:
     return sum(s.right for s in self.samples)
 
 
-def score(query: Query, texts: Sequence[str], right: Callable[[str, str], float] = boxed) -> Sampled:
-  """Sampled texts with their verdicts; right(text, answer) says 1 for a right one."""
-  return Sampled(query, [Scored(t, right(t, query.answer) == 1, think_format(t) == 1, boxed_answer(t)) for t in texts])
+def score(query: Query, texts: Sequence[str], right: Sequence[bool]) -> Sampled:
+  """Sampled texts of one query, with which of them are right."""
+  return Sampled(query, [Scored(t, bool(ok), think_format(t) == 1, boxed_answer(t)) for t, ok in zip(texts, right)])
 
 
 def sample(
-  sampler: Sampler,
-  processor: Processor,
-  queries: Sequence[Query],
-  *,
-  samples: int,
-  max_new: int,
-  temperature: float = 0.7,
-  top_k: int = 50,
-  seed: int = 0,
-  right: Callable[[str, str], float] = boxed,
+  sampler: Sampler, queries: Sequence[Query], draw: Draw, scorer: Scorer, *, samples: int, seed: int = 0
 ) -> list[Sampled]:
-  """`samples` answers to each query (MMPR: 32, temperature 0.7, top-k 50)."""
-  answers = sampler(
-    [processor(q.messages, q.images) for q in queries],
-    max_new=max_new,
-    samples=samples,
-    temperature=temperature,
-    top_k=top_k,
-    seeds=[seed + n * samples for n in range(len(queries))],
-  )
-  texts = policy.texts(processor, answers)
-  return [score(q, texts[i * samples : (i + 1) * samples], right) for i, q in enumerate(queries)]
+  """`samples` responses to each query, with their verdicts (MMPR: 32 of them, temperature 0.7, top-k 50)."""
+  prompts = [sampler.policy.prompt(q.messages, q.images) for q in queries]
+  seeds = [seed + n * samples for n in range(len(queries))]
+  groups = flat.sample(sampler, prompts, draw, samples=samples, seeds=seeds)
+  texts = [[t.response for t in group] for group in groups]
+  return [score(*one) for one in zip(queries, texts, scorer.right(queries, texts))]
 
 
 def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> list[Pair]:
@@ -94,4 +81,4 @@ def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> li
 
 def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0.8) -> list[int]:
   """Which queries' measured accuracies lie in the band: neither hopeless nor solved (MMPR-Tiny)."""
-  return [n for n, s in enumerate(sampled) if dynamic.band(np.array(s.right), len(s.samples), low, high)]
+  return [n for n, s in enumerate(sampled) if band(np.array(s.right), len(s.samples), low, high)]

@@ -1,6 +1,5 @@
 """Training with tools: what is learned from, what the gradient sees, and a run that goes on where it was killed."""
 
-import collections
 import dataclasses
 import json
 import pathlib
@@ -14,35 +13,53 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents import report, train
+from agents import train
 from agents.configs import CONFIGS, Config, Stage
+from agents.policy import ToolPolicy
 from agents.rollout import grade
-from agents.rollout.problems import PHRASES, TOOL, Problem, demonstrations, product, read
+from agents.rollout.plan import as_trajectory
+from agents.rollout.problems import PHRASES, TOOL, demonstrations, product, query_of, read
 from agents.rollout.protocol import END, TAGS, Protocol, parse
-from agents.rollout.rows import log_probs, pack
-from agents.rollout.sft import collate, example
-from agents.rollout.tools import Response, Runner
-from agents.rollout.trajectory import Bounds, Trace, Trajectory, Turn
-from agents.setup import Result, Setup
-from core import decoder, mesh
+from agents.rollout.sft import example
+from agents.rollout.tools import Response
+from agents.rollout.trajectory import Bounds, Conversation, Trace, Turn
+from core import decoder
 from core.files.tokenizers import byte_tokenizer
-from rl import advantages, losses
-from tests.agents.scripted import ScriptedEngine
+from rl import advantages, losses, report
+from rl.batch import pack
+from rl.evaluate import Result
+from rl.policy.text import TextPrompt
+from rl.rollout import Ask, Group
+from rl.rollout.collect import Collected
 
 SMOKE = CONFIGS['smoke']
+TOKENIZER = byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END)
 PROTOCOL = Protocol(byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END), markup=PHRASES)
 MODEL = decoder.CONFIGS['tiny']
+POLICY = ToolPolicy(MODEL, TOKENIZER, (PROTOCOL.stop_id,), PROTOCOL)
 
 
 def trajectory(*texts, response='Tool call success\nstdout: 42'):
   """A finished conversation of these assistant turns."""
-  t, bounds = Trajectory(prompt=PROTOCOL.prompt('6*7')), Bounds(1000)
+  t, bounds = Conversation(prompt=PROTOCOL.prompt('6*7')), Bounds(1000)
   for k, text in enumerate(texts):
     ids = PROTOCOL.assistant(text)
     t.hear(ids, [-1.0] * len(ids), PROTOCOL, bounds)
     if k + 1 < len(texts):
       t.take([Response(response, 'ok')], PROTOCOL, bounds)
   return t
+
+
+def batch_of(conversations, gains):
+  """The batch of one group of conversations, with given advantages."""
+  every = [as_trajectory(t, TextPrompt(np.array(t.prompt, np.int32))) for t in conversations]
+  slots = POLICY.slots([every], 'rows').bucketed()
+  n, longest = len(every), max(len(t.tokens) for t in every)
+  rewards, flags = np.zeros((n, 1), np.float32), np.ones(n, bool)
+  group = Group(0, None, every, np.ones(1, np.float32), rewards, rewards[:, 0], rewards[:, 0], flags, ~flags)
+  assert longest <= slots.response
+  packed = pack(POLICY, Collected([group], group, 1, {}, 0), 'rows', given=slots)
+  return packed.batch.replace(advantages=np.float32(gains)[:, None])
 
 
 CALLS = '</reason>\n<tool_call>\n{"name": "python", "arguments": {"code": "print(6*7)", "input": ""}}\n</tool_call>'
@@ -57,17 +74,15 @@ def weights():
 def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   """Through the per-token log-probabilities of a policy loss, with tool text that has no other copy in the batch."""
   t = trajectory(CALLS, DONE)
-  rows = pack([t, t], [1.0, -0.5], rows=3, pad_id=PROTOCOL.pad_id)
-  logp, _ = log_probs(weights, MODEL, rows)
+  batch = batch_of([t, t], [1.0, -0.5])
+  logp, _ = POLICY.log_probs(weights, batch.inputs)
 
   def loss(logp):
-    out = losses.policy_loss(
-      logp, jnp.asarray(rows.logp[:, 1:]), rows.advantage[:, None], rows.mask[:, 1:], rule=SMOKE.rule
-    )
+    out = losses.policy_loss(logp, jnp.asarray(batch.sampled), batch.advantages, batch.mask, rule=SMOKE.rule)
     return out.total / out.weight
 
   gradient = np.asarray(jax.grad(loss)(logp))
-  mine = rows.mask[:, 1:]
+  mine = batch.mask
   assert (gradient[~mine] == 0).all() and (gradient[:2][mine[:2]] != 0).any()
   told = np.array([not m for m in t.mask])
   assert told.sum() == len(PROTOCOL.tool_turn(['Tool call success\nstdout: 42']))
@@ -79,13 +94,13 @@ def test_only_sampled_tokens_are_pulled_up():
   untied = dataclasses.replace(MODEL, tied=False)
   params = decoder.init(jax.random.key(1), untied)
   t = trajectory(CALLS, DONE, response='é')  # two bytes that stand nowhere else
-  rows = pack([t], [1.0], rows=1, pad_id=PROTOCOL.pad_id)
-  tokens = jnp.asarray(rows.tokens)
+  batch = batch_of([t], [1.0])
+  tokens = jnp.asarray(batch.inputs.tokens)
 
   def chosen(params):
     out = decoder.forward(params, untied, decoder.embed(params, tokens[:, :-1]))
     z = jnp.take_along_axis(decoder.logits(params, untied, out.hidden), tokens[:, 1:, None], -1)[..., 0]
-    return jnp.sum(jnp.where(rows.mask[:, 1:], z, 0))
+    return jnp.sum(jnp.where(batch.mask, z, 0))
 
   head = np.asarray(jax.grad(chosen)(params).head)
   moved = set(np.flatnonzero((head != 0).any(0)).tolist())
@@ -94,13 +109,11 @@ def test_only_sampled_tokens_are_pulled_up():
 
 def test_padding_changes_no_log_probability(weights):
   short, long = trajectory(DONE), trajectory(CALLS, CALLS, DONE)
-  alone, _ = log_probs(weights, MODEL, pack([short], [0.0], rows=1, pad_id=PROTOCOL.pad_id))
-  both, entropy = log_probs(weights, MODEL, pack([long, short], [0.0, 0.0], rows=4, pad_id=PROTOCOL.pad_id))
+  alone, _ = POLICY.log_probs(weights, batch_of([short], [0.0]).inputs)
+  both, entropy = POLICY.log_probs(weights, batch_of([long, short], [0.0, 0.0]).inputs)
   n = len(short.prompt) + len(short.ids) - 1
   np.testing.assert_allclose(both[1, :n], alone[0, :n], atol=1e-5)
   assert np.isfinite(both).all() and np.isfinite(entropy).all()
-  with pytest.raises(ValueError, match='2 trajectories for 1 rows'):
-    pack([short, long], [0.0, 0.0], rows=1, pad_id=PROTOCOL.pad_id)
 
 
 def test_an_example_is_what_a_rollout_would_have_left():
@@ -139,8 +152,7 @@ def test_demonstrations_are_right_fit_and_come_in_their_shares():
   calls = [text.count('<tool_call>') for text in texts]
   for count, share in ((1, 0.5), (2, 0.3), (0, 0.2)):
     assert abs(calls.count(count) / 400 - share) < 0.08
-  tokens, _ = collate(found, pad_id=PROTOCOL.pad_id, length=CONFIGS['tiny'].sft.length)
-  assert tokens.shape == (400, CONFIGS['tiny'].sft.length)
+  assert max(len(e.ids) for e in found) <= CONFIGS['tiny'].sft.length
   for n, text in enumerate(texts[:50]):
     assert f'\\boxed{{{product("train", 0, n).answer}}}' in text
     assert all(not c.error and c.name == TOOL for c in parse(text, 9))
@@ -193,31 +205,25 @@ def test_answers_are_compared_exactly(said, right):
 
 
 def test_advantages_use_the_survivors_only():
-  rewards, group = np.array([1, 0, 0, 1, 1, 0], np.float32), np.array([0, 0, 0, 2, 2, 2])
-  got = train.group_advantages(rewards, group, 3)
-  for g in (0, 2):
-    np.testing.assert_allclose(got[group == g], advantages.grpo(jnp.asarray(rewards[group == g][None]))[0], atol=1e-6)
-  assert train.group_advantages(np.zeros(0, np.float32), np.zeros(0, int), 3).shape == (0,)
+  """Groups of unequal size, as RoC leaves them: each is compared within itself."""
+  short = as_trajectory(trajectory(DONE), TextPrompt(np.array(PROTOCOL.prompt('6*7'), np.int32)))
+  of = lambda rewards: Group(
+    0, None, [short] * len(rewards), np.ones(1, np.float32), np.float32(rewards)[:, None], np.float32(rewards),
+    np.float32(rewards), np.ones(len(rewards), bool), np.zeros(len(rewards), bool),
+  )  # fmt: skip
+  groups = [of([1, 0, 0]), of([1, 1, 0, 0, 0])]
+  packed = pack(POLICY, Collected(groups, groups[0], 2, {}, 0), 'rows')
+  got = packed.advantages(advantages.ADVANTAGES['grpo'])[:, 0]
+  for rewards, gain in (([1, 0, 0], got[:3]), ([1, 1, 0, 0, 0], got[3:])):
+    np.testing.assert_allclose(gain, advantages.grpo(jnp.float32([rewards]))[0], atol=1e-6)
 
 
-def test_the_last_stage_keeps_the_problems_that_are_not_solved_in_every_try():
-  """Of problems solved in all eight tries, in some, and in none, the first leave."""
-  train_set = [Problem(f'{n}+{n}', str(2 * n)) for n in range(6)]
-  tried = collections.Counter()
-
-  def say(request):
-    question = PROTOCOL.text(request.prompt).split('user\n')[1].split('<')[0]
-    n = int(question.split('+')[0])
-    tried[n] += 1
-    right = n < 2 or (n < 4 and tried[n] % 3 == 0)
-    return PROTOCOL.assistant(f'<answer>\\boxed{{{2 * n + (not right)}}}</answer>')
-
-  here, runner, hard = mesh.make(devices=jax.devices()[:1]), Runner({}), train.Hard()
-  s = Setup(SMOKE, MODEL, None, here, PROTOCOL, ScriptedEngine(say, PROTOCOL.stop_id), runner, train_set)
-  hard.find(s, Stage(1, Bounds(200), hard=6))
-  runner.close()
-  assert set(tried.values()) == {8}
-  assert {s.problem(train.ROLLOUT_SEED, n).question for n in hard.numbers} == {'2+2', '3+3', '4+4', '5+5'}
+def test_the_plan_draws_by_seed_step_and_place_alone():
+  plan = train.plan_of(SMOKE, POLICY, None, Bounds(64), samples=2)
+  ask = lambda numbers, first=8, step=1: Ask(step, first, numbers, [None] * len(numbers), [None] * len(numbers))
+  whole = plan.seeds(ask([8, 9, 10, 11]))
+  assert plan.seeds(ask([9, 11])) == [*whole[2:4], *whole[6:]]  # as another process would ask
+  assert plan.seeds(ask([8, 9], step=2)) != whole[:4]
 
 
 def test_problems_of_a_file(tmp_path):
@@ -242,7 +248,7 @@ def test_problems_of_a_file(tmp_path):
     ({'data': 'x'}, 'heldout'),
     ({'model': 'elsewhere'}, 'published checkpoint'),
     ({'workers': 0}, 'workers'),
-    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than all 4'),
+    ({'optim': dataclasses.replace(SMOKE.optim, warmup_steps=4)}, 'optim.warmup_steps=4: expected fewer than its 4'),
   ],
 )
 def test_an_impossible_configuration_is_refused_by_name(changes, message):
@@ -274,7 +280,7 @@ def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
   for name in ('metrics.jsonl', 'sft/metrics.jsonl', 'results.json', 'conversations.jsonl', 'model/model.safetensors'):
     assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes(), name
   assert (tmp_path / 'whole' / 'reward.png').stat().st_size > 5000
-  assert 'Conversations after' in (tmp_path / 'whole' / 'report.html').read_text()
+  assert 'Responses after' in (tmp_path / 'whole' / 'report.html').read_text()
   assert len(json.loads((tmp_path / 'whole' / 'results.json').read_text())['after']['interval']) == 2
 
 
@@ -283,8 +289,10 @@ def test_the_report_shows_conversations_and_escapes_what_they_say(tmp_path):
     json.dumps({'step': 1, 'reward': 0.5, 'right_calls_failed': 0.1, 'kept_right_calls_failed': 0.0}) + '\n'
   )
   trace = Trace([Turn('<script>', (Response('stdout: 42', 'ok'),)), Turn('<answer>42</answer>')], 'final')
-  result = Result([product('heldout', 0, 0)] * 2, ['42', ''], [True, False], traces=[trace, trace])
-  text = report.write(tmp_path, result, result).read_text()
-  assert '50.0 %' in text and 'stdout: 42' in text and 'no answer' in text and '<script>' not in text
+  query = query_of(product('heldout', 0, 0))
+  result = Result([query] * 2, [trace, ''], [True, False])
+  text = report.write(tmp_path, result, result, train.PAGE).read_text()
+  assert '0.500' in text and 'stdout: 42' in text and 'no answer' in text and '<script>' not in text
   assert result.summary()['right'] == 1
+  train.write_conversations(report.Outcome(POLICY, None, result, result), tmp_path)
   assert len((tmp_path / 'conversations.jsonl').read_text().splitlines()) == 4

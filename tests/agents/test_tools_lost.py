@@ -8,21 +8,22 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
-import jax
+import numpy as np
 import psutil
 import pytest
 
 from agents.configs import CONFIGS
 from agents.rollout.loop import rollout
-from agents.rollout.problems import product
 from agents.rollout.protocol import END, TAGS, Protocol, call_text
 from agents.rollout.tools import Runner, python_tool
 from agents.rollout.trajectory import Bounds
 from agents.service.client import Client
-from agents.setup import Setup
-from core import mesh
+from agents.train import plan_of
 from core.files.tokenizers import byte_tokenizer
+from rl.policy.text import TextPrompt
+from rl.rollout import Ask
 from tests.agents.scripted import ScriptedEngine
 from tests.watchdog import ends
 
@@ -133,9 +134,11 @@ def test_a_service_that_stays_away_is_told_and_the_rollout_ends(service):
 
 
 def test_training_stops_rather_than_learn_from_a_rollout_whose_tools_are_gone():
-  config, here = dataclasses.replace(CONFIGS['smoke'], lag=None), mesh.make(devices=jax.devices()[:1])
+  config = dataclasses.replace(CONFIGS['smoke'], lag=None)
   engine = ScriptedEngine(say, PROTOCOL.stop_id)
+  prompts = [TextPrompt(np.array(PROTOCOL.prompt('6*7'), np.int32))] * 2
   with remote('http://127.0.0.1:1', 0.1) as runner:
-    s = Setup(config, None, None, here, PROTOCOL, engine, runner)
+    policy = types.SimpleNamespace(protocol=PROTOCOL)
+    plan = plan_of(config, policy, runner, Bounds(6000), samples=1)
     with pytest.raises(ConnectionError, match='4 of 4 tool calls of a rollout were lost'):
-      s.rollout([product('train', 0, 0)] * 2, [0, 1], Bounds(6000), 1.0)
+      plan(types.SimpleNamespace(engine=engine), Ask(0, 0, [0, 1], [None] * 2, prompts))

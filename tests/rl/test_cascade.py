@@ -15,11 +15,14 @@ import internvl
 from core import mesh
 from core.toy.digits import export as export_digits
 from core.training.optim import Optim
-from internvl.training.export import export
-from rl.configs import Config, Warmup
+from rl import policy as policies
+from rl.configs import Config, Supervision
+from rl.policy import ANY_SLOTS
 from rl.preference import Records
-from rl.setup import setup
-from rl.warmup import warm_up
+from rl.rollout.collect import Source
+from rl.supervised import Demonstrations, solutions, supervise
+from rl.tasks import from_files
+from rl.update import Pass
 
 ONE = mesh.make(devices=jax.devices()[:1])
 
@@ -49,12 +52,14 @@ def start(tmp_path_factory) -> tuple[pathlib.Path, tuple[str, str]]:
     data=files[:1],
     heldout=files[1:],
     max_new=32,
-    warmup=Warmup(steps=60, batch=32, optim=Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10)),
+    warmup=Supervision(steps=60, batch=32, optim=Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10)),
   )
-  s, weights = setup(config, ONE)
-  weights = warm_up(s, weights, folder, ONE)
+  p, weights = policies.load('tiny', ONE)
+  source = Source(from_files(config.data, config.heldout, config.reward), p, 0, 1000)
+  taught = Demonstrations(solutions(source, config.max_new), slots=ANY_SLOTS._replace(response=config.max_new))
+  weights = supervise(Pass(p), weights, taught, config.warmup, folder, ONE, config)
   with jax.set_mesh(ONE):
-    export(folder / 'model', s.model, weights, s.processor)
+    p.save(folder / 'model', weights)
   return folder / 'model', files
 
 
@@ -155,6 +160,6 @@ def _is_a_whole_cascade(run: pathlib.Path):
   assert 0 < online[0]['right'] < 1
   results = json.loads((run / 'results.json').read_text())
   assert results['before']['queries'] == results['after']['queries'] == 8
-  assert (run / 'reward.png').stat().st_size > 5000 and 'warm-up' in (run / 'report.html').read_text()
+  assert (run / 'reward.png').stat().st_size > 5000 and 'Responses after' in (run / 'report.html').read_text()
   weights = internvl.load(run / 'model', dtype='float32')[1]
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(weights))

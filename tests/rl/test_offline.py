@@ -9,11 +9,13 @@ import pytest
 from core import mesh
 from core.training.optim import Optim
 from rl import offline as phase
+from rl import policy as policies
 from rl.configs import CONFIGS
 from rl.preference import Records, Sizes
 from rl.recipes import cascade
 from rl.recipes.mpo import MpoPhase
-from rl.setup import setup
+from rl.rollout.collect import Source
+from rl.tasks import TASKS
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)
 MPO = MpoPhase(steps=2, batch=4, sizes=SIZES, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
@@ -38,20 +40,22 @@ def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypa
     CONFIGS['smoke'], task='expressions', max_new=48, offline=cascade.Offline(queries=6, samples=4, phase=MPO)
   )
   place = mesh.make(devices=jax.devices()[:1])
-  s, weights = setup(config, place)
+  p, weights = policies.load('tiny', place)
+  source = Source(TASKS['expressions'], p, 0, 1000)
   calls = []
 
-  def sample(sampler, processor, queries, *, samples, right, **_):
+  def sample(sampler, queries, draw, scorer, *, samples, **_):
     calls.append(len(queries))
     say = lambda n, i, q: q.solution if i < n % 5 else f'<think></think>\\boxed{{{900 + i}}}'
-    return [cascade.score(q, [say(n, i, q) for i in range(samples)], right) for n, q in enumerate(queries)]
+    right = lambda n: [i < n % 5 for i in range(samples)]
+    return [cascade.score(q, [say(n, i, q) for i in range(samples)], right(n)) for n, q in enumerate(queries)]
 
   monkeypatch.setattr(cascade, 'sample', sample)
   copy = lambda: jax.tree.map(lambda x: x.copy(), weights)
-  trained, kept = phase.offline(s, copy(), Mute(place), tmp_path, place)
+  trained, kept = phase.offline(copy(), Mute(place), source, None, tmp_path, place, config=config)
   assert kept == [1, 2, 3] and calls == [6, 6]  # 0 and 5 are never right, 4 always is
   assert {p.meta['kind'] for p in Records(tmp_path / 'pairs.jsonl')} == {'correctness'}
-  again, same = phase.offline(s, copy(), Mute(place), tmp_path, place)
+  again, same = phase.offline(copy(), Mute(place), source, None, tmp_path, place, config=config)
   assert same == kept and calls == [6, 6]  # nothing is sampled a second time
   for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(again)):
     np.testing.assert_array_equal(a, b)

@@ -13,11 +13,14 @@ from core import mesh
 from core.plan import aot, formula
 from internvl import configs
 from rl import plan, train, update
+from rl import policy as policies
+from rl.advantages import ADVANTAGES
+from rl.batch import pack, spans, split
 from rl.configs import CONFIGS
-from rl.policy import Answers
-from rl.rewards import Rewards
-from rl.rollouts import Collector
-from rl.setup import setup
+from rl.policy.vision_language import VisionLanguagePolicy
+from rl.rollout.collect import Collected
+from rl.tasks import digits_query
+from tests.rl.groups import made_up
 
 ONE = mesh.make(devices=jax.devices()[:1])
 TINY = dataclasses.replace(CONFIGS['smoke'], prompt_length=48, tiles=3)
@@ -26,17 +29,14 @@ TINY = dataclasses.replace(CONFIGS['smoke'], prompt_length=48, tiles=3)
 @pytest.mark.parametrize('advantage', ['grpo', 'reinforce_pp'])
 def test_the_planned_batch_is_the_one_that_training_makes(advantage):
   config = dataclasses.replace(TINY, advantage=advantage, updates=1)
-  s, _ = setup(config, ONE)
-
-  def sampler(inputs, *, samples, max_new, **_):
-    shape = (len(inputs), samples, max_new)
-    return Answers(np.full(shape, 65, np.int32), np.zeros(shape, np.float32), np.ones(shape, bool))
-
-  sampler.home = mesh.Share(ONE, ONE)
-  guard = lambda calls: Rewards(np.arange(len(calls), dtype=np.float32), np.ones(len(calls), bool), {})
-  made, _, _ = Collector(s, guard)(sampler, 0)
+  p, _ = policies.load('tiny', ONE)
+  queries = [digits_query('train', 1, i) for i in range(config.prompts)]
+  groups = [made_up(p.prompt(q.messages, q.images), q, config.group, config.max_new) for q in queries]
+  packed = pack(p, Collected(groups, groups[0], len(groups), {}, 0), 'shared', given=plan.slots(config))
+  batch = packed.batch.replace(advantages=packed.advantages(ADVANTAGES[advantage]))
+  (made,) = split(batch, spans(packed.units, config.prompts, config.accumulate), ONE)
   place = lambda x: (x.shape, x.dtype, x.sharding)
-  want = jax.tree.map(place, mesh.to_global(made, ONE))
+  want = jax.tree.map(place, made)
   assert jax.tree.map(place, plan.plan_step(config, ONE).args[2]) == want
 
 
@@ -69,11 +69,13 @@ def broad(monkeypatch):
 
 @pytest.mark.parametrize('remat', ['none', 'full'])
 def test_flops_are_those_that_the_compiler_counts(broad, remat):
-  config, m = dataclasses.replace(broad, remat=remat), configs.CONFIGS['broad']
+  config = dataclasses.replace(broad, remat=remat)
   program = plan.plan_step(config, ONE)
 
+  score = update.Pass(policies.planned('broad'), remat=remat)
+
   def total(weights, batch):
-    return update.update_loss(weights, batch, None, config=m, rule=config.rule, remat=remat).total
+    return update.update_loss(weights, batch, None, score=score, rule=config.rule).total
 
   lowered = jax.jit(jax.grad(total)).lower(program.args[0].params, program.args[2])
   counted = lowered.cost_analysis()['flops']
@@ -91,7 +93,7 @@ def test_attention_counts_the_pairs_that_answers_see(broad):
   window = lambda see, start: see - np.tril(see, start - 128)
   pairs = [p.sum() + 3 * a.sum() for p, a in ((prompt, answer), (window(prompt, 0), window(answer, 48)))]
   want = 4 * m.language.heads * m.language.head_dim * m.language.depth * config.prompts * np.mean(pairs)
-  language = next(part for part in plan.parts(config, m) if part.name == 'language model')
+  language = next(part for part in plan.parts(config, VisionLanguagePolicy(m, None)) if part.name == 'language model')
   assert language.attention == pytest.approx(want, rel=1e-12)
   assert language.tokens == config.prompts * (48 + 3 * 5)
 

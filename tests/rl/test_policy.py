@@ -11,7 +11,7 @@ from PIL import Image
 from core import decoder, mesh
 from core.engine import EngineSize
 from rl import policy
-from rl.policy import Draw, Slots, Trajectory
+from rl.policy import Draw, Slots, Trajectory, layouts
 from rl.policy import text as text_policy
 
 ONE = mesh.make(devices=jax.devices()[:1])
@@ -25,6 +25,19 @@ def made(request):
 
 def _prompts(p):
   return [p.prompt([{'role': 'user', 'content': text}]) for text in PROMPTS]
+
+
+def _placed(groups, layout, slots):
+  """(mask, log-probabilities as sampled) where `log_probs` has them."""
+  shape = len(groups), max(map(len, groups)), max(len(t.tokens) for group in groups for t in group)
+  shape = shape if layout == 'rows' else (*shape[:2], slots.response)
+  mask, logp = np.zeros(shape, bool), np.zeros(shape, np.float32)
+  for b, group in enumerate(groups):
+    for g, t in enumerate(group):
+      mask[b, g, : len(t.mask)], logp[b, g, : len(t.mask)] = t.mask, np.where(t.mask, t.logp, 0)
+  placed = [layouts.place(x, groups, layout, slots) for x in (mask, logp)]
+  np.testing.assert_array_equal(layouts.lift(placed[1], groups, layout, shape), logp)
+  return placed
 
 
 def _sampled(p, weights, prompts, samples, draw):
@@ -42,7 +55,7 @@ def test_both_layouts_give_the_log_probabilities_that_the_engine_sampled_with(ma
   p, weights = made
   groups = _sampled(p, weights, _prompts(p), 2, Draw(7, temperature=0.8))
   slots = p.slots(groups, layout).bucketed()
-  mask, sampled = policy.layouts.chosen(groups, layout, slots)
+  mask, sampled = _placed(groups, layout, slots)
   logp, entropy = p.log_probs(weights, p.inputs(groups, layout, slots), temperature=0.8)
   assert logp.shape == mask.shape and mask.sum() == sum(len(t.tokens) for group in groups for t in group)
   np.testing.assert_allclose(np.where(mask, logp, 0), sampled, atol=1e-4)
@@ -59,7 +72,7 @@ def test_layouts_agree_on_conversations_that_tools_wrote_a_part_of(made):
   found = []
   for layout in ('shared', 'rows'):
     slots = p.slots(groups, layout)
-    mask, sampled = policy.layouts.chosen(groups, layout, slots)
+    mask, sampled = _placed(groups, layout, slots)
     logp, _ = p.log_probs(weights, p.inputs(groups, layout, slots))
     assert (sampled[mask] == -1).all() and (sampled[~mask] == 0).all()
     found.append(np.asarray(logp)[mask])
@@ -69,11 +82,11 @@ def test_layouts_agree_on_conversations_that_tools_wrote_a_part_of(made):
 def test_slots_that_are_too_few_are_named(made):
   p, _ = made
   group = [[Trajectory(_prompts(p)[1], np.arange(5, dtype=np.int32), np.ones(5, bool), np.zeros(5, np.float32))]]
-  with pytest.raises(ValueError, match=r'a prompt has .* tokens; expected at most 4'):
+  with pytest.raises(ValueError, match=r'a prompt has .*: expected at most 4'):
     p.inputs(group, 'shared', Slots(4, 5))
-  with pytest.raises(ValueError, match='a response has 5 tokens; expected at most 3'):
+  with pytest.raises(ValueError, match='a response has 5: expected at most 3'):
     p.inputs(group, 'shared', Slots(64, 3))
-  with pytest.raises(ValueError, match=r'a conversation has .* tokens; expected at most 6'):
+  with pytest.raises(ValueError, match=r'a conversation has .*: expected at most 6'):
     p.inputs(group, 'rows', Slots(0, 6))
 
 

@@ -17,10 +17,11 @@ from core.engine import EngineSize
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.inputs.templates import LAYOUTS
 from rl import losses, policy, preference
+from rl.policy.vision_language import VisionLanguagePolicy
 from rl.preference import Chain, Examples, Pair, Placed, Records, Scored, Sizes, correctness_pairs, divide
 from rl.preference.build import answer_tokens, without_media
 from rl.recipes import cascade, mpo
-from rl.sampler import Sampler
+from rl.rollout import Sampler, flat
 from rl.tasks import expressions_query
 
 SIZES = Sizes(prompt=48, answer=48, tiles=3)
@@ -220,18 +221,20 @@ def test_how_long_a_prompt_may_be_is_for_the_room_to_say(processor):
   assert len(divide(preference.measure(Examples([long, *digits_pairs(1)], processor)), SIZES, most=1, least=1)) == 1
 
 
-def test_continuations_keep_the_first_half_and_see_no_image(processor, model):
+def test_continuations_keep_the_first_half_and_see_no_image(processor, model, monkeypatch):
   config, params = model
   place = mesh.make(devices=jax.devices()[:1])
-  sampler = Sampler(params, config, processor, EngineSize(slots=4, pages=64, chunk=64), mesh.Share(place, place))
-  seen = []
+  p = VisionLanguagePolicy(config, processor)
+  sampler = Sampler(p, params, EngineSize(slots=4, pages=64, chunk=64), mesh.Share(place, place))
+  seen, draw = [], flat.sample
 
-  def spy(prompts, **options):
+  def spy(sampler, prompts, *args, **options):
     seen.extend(prompts)
-    return sampler(prompts, **options)
+    return draw(sampler, prompts, *args, **options)
 
+  monkeypatch.setattr(flat, 'sample', spy)
   good = [(p.messages, p.images, p.chosen) for p in digits_pairs(3)]
-  pairs = preference.continuation_pairs(spy, processor, good, max_new=8, seed=3)
+  pairs = preference.continuation_pairs(sampler, processor, good, max_new=8, seed=3)
   assert len(pairs) == 3 and not any((x.tokens == processor.image_id).any() for x in seen)
   for pair, (_, images, text) in zip(pairs, good):
     half = processor.tokenizer.decode(answer_tokens(processor, text)[: len(answer_tokens(processor, text)) // 2])

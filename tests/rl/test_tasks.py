@@ -6,7 +6,8 @@ import pathlib
 import pytest
 
 from core.toy import digits
-from rl.tasks import from_files
+from rl.rewards import Scorer
+from rl.tasks import TASKS, from_files, questions, task_of
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_an_epoch_of_training_rows_has_each_once_and_the_next_another_order(file
   assert task.heldout == 3
   shown = [task.query('heldout', 7, i) for i in range(3)]
   assert [q.answer for q in shown] == [digits.example('heldout', 0, i).answer for i in range(3)]
-  assert shown[0].messages[-1]['role'] == 'user' and task.reward(shown[0].solution, shown[0].answer) == 1
+  assert shown[0].messages[-1]['role'] == 'user' and shown[0].solution == shown[0].answer
 
 
 def test_the_answer_column_is_what_the_reward_compares_with(files):
@@ -33,9 +34,11 @@ def test_the_answer_column_is_what_the_reward_compares_with(files):
   rows[0]['conversations'][-1]['value'] = r'<think>6 * 7</think>\boxed{42}'
   with open(path, 'w', encoding='utf-8') as f:
     f.write(json.dumps(rows[0]) + '\n')
-  query = from_files(*files, 'boxed_and_format').query('train', 0, 0)
   task = from_files(*files, 'boxed_and_format')
-  assert (query.answer, task.reward(query.solution, query.answer), task.right(r'\boxed{41}', '42')) == ('42', 1.0, 0)
+  query = task.query('train', 0, 0)
+  with Scorer(task.rewards, query) as scorer:
+    scored = scorer([query], [[query.solution, r'\boxed{41}']])
+  assert query.answer == '42' and scored.totals.tolist() == [[1.0, 0.0]] and scored.right.tolist() == [[1, 0]]
 
 
 def test_a_video_is_refused(files):
@@ -52,3 +55,15 @@ def test_a_video_is_refused(files):
     )
   with pytest.raises(ValueError, match='video'):
     from_files(*files, 'boxed').query('train', 0, 0)
+
+
+def test_questions_are_a_task_of_their_own():
+  task = task_of(['a', 'b', 'c'])
+  asked = lambda split, n: [task.query(split, 0, i).messages[0]['content'] for i in range(n)]
+  assert sorted(asked('train', 3)) == ['a', 'b', 'c'] == asked('heldout', 3) and task.heldout == 3
+  assert questions(['a'], ['x', 'y']).query('heldout', 5, 1).messages == [{'role': 'user', 'content': 'y'}]
+  assert task_of('digits') is TASKS['digits']
+  with pytest.raises(ValueError, match="task='chess': expected one of digits, expressions"):
+    task_of('chess')
+  with pytest.raises(ValueError, match='no questions'):
+    task_of([])

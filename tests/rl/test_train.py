@@ -16,12 +16,15 @@ import internvl
 from core import mesh
 from core.report.intervals import wilson
 from core.toy import digits
-from rl import policy, train
-from rl.configs import CONFIGS, Config, Warmup
-from rl.evaluate import evaluate
-from rl.rewards import Rewards, exact_match
-from rl.rollouts import Collector
-from rl.setup import ROLLOUT_SEED, Setup, setup
+from rl import policy as policies
+from rl import train
+from rl.configs import CONFIGS, Config, Supervision
+from rl.evaluate import Evaluation, evaluate
+from rl.policy import Draw
+from rl.rewards import exact_match
+from rl.rollout import Flat, Sampler
+from rl.rollout.collect import Source
+from rl.tasks import TASKS
 
 SMOKE = CONFIGS['smoke']
 
@@ -29,120 +32,34 @@ SMOKE = CONFIGS['smoke']
 ONE = mesh.make(devices=jax.devices()[:1])
 
 
-@pytest.fixture(scope='module')
-def s():
-  return setup(SMOKE, ONE)[0]
+def test_pass_at_k_counts_the_drawn_responses():
+  p, weights = policies.load('tiny', ONE)
+  sampler = Sampler(p, weights, SMOKE.engine, mesh.Share(ONE, ONE))
+  source, seen = Source(TASKS['digits'], p, 0, 200), []
 
+  class Third:
+    """Says that every third response is right."""
 
-@pytest.fixture(scope='module')
-def weights(s):
-  return internvl.init(jax.random.key(1), s.model)
+    knows_right = True
 
+    def right(self, queries, responses):
+      flat = [q.answer for q, rs in zip(queries, responses) for _ in rs]
+      start = len(seen)
+      seen.extend(flat)
+      verdict = [(start + i + 1) % 3 == 0 for i in range(len(flat))]
+      return np.array(verdict).reshape(len(queries), -1)
 
-@pytest.fixture(scope='module')
-def sampler(s, weights):
-  return s.sampler(weights, mesh.Share(ONE, ONE))
-
-
-def _prompts(s, n):
-  return s.inputs(s.queries('train', 5, range(n)))
-
-
-@pytest.mark.parametrize('temperature', [1.0, 0.7])
-def test_answers_have_the_log_probability_they_were_sampled_with(s, weights, sampler, temperature):
-  prompts = _prompts(s, 4)
-  answers = sampler(prompts, max_new=4, samples=2, temperature=temperature, seeds=[3, 5, 7, 9])
-  logp, entropy = policy.log_probs(weights, s.model, s.collate(prompts), answers, temperature=temperature)
-  np.testing.assert_allclose(np.where(answers.mask, logp, 0), answers.logp, atol=1e-4)
-  assert (np.asarray(entropy) > 0).all()
-
-
-@pytest.mark.parametrize('slots', [1, 4])
-def test_log_probabilities_of_answers_that_share_a_prompt_equal_those_beside_copies_of_it(s, weights, sampler, slots):
-  prompts = _prompts(s, 2)
-  shared = sampler(prompts, max_new=slots, samples=3, temperature=1.0)
-  alone = jax.tree.map(lambda x: x.reshape(6, 1, slots), shared)
-  copies = jax.tree.map(lambda x: np.repeat(x, 3, 0), s.collate(prompts))
-  pairs = zip(
-    policy.log_probs(weights, s.model, s.collate(prompts), shared), policy.log_probs(weights, s.model, copies, alone)
-  )
-  for a, b in pairs:
-    np.testing.assert_allclose(np.where(shared.mask, a, 0).ravel(), np.where(alone.mask, b, 0).ravel(), atol=1e-5)
-
-
-def test_a_sample_does_not_depend_on_the_batch_around_it(s, sampler):
-  prompts = _prompts(s, 4)
-  draw = lambda which: sampler(
-    [prompts[i] for i in which], max_new=4, samples=2, temperature=1.0, seeds=[10 * i for i in which]
-  )
-  np.testing.assert_array_equal(draw([0, 1, 2, 3]).tokens[2:3], draw([2]).tokens)
-
-
-def _collect(
-  s,
-  sampler,
-  monkeypatch,
-  say,
-  guard=lambda calls: Rewards(np.array([exact_match(*c) for c in calls], np.float32), np.ones(len(calls), bool), {}),
-  start=0,
-  **changes,
-):
-  """Rollouts in which sample n of query number i says say(i, n, right answer)."""
-  s = dataclasses.replace(s, config=dataclasses.replace(s.config, **changes))
-  asked = []
-
-  def spy(split, stream, numbers):
-    asked[:] = numbers
-    return Setup.queries(s, split, stream, numbers)
-
-  def texts(*_):
-    rows = zip(asked, Setup.queries(s, 'train', ROLLOUT_SEED, asked))
-    return [say(i, n, q.answer) for i, q in rows for n in range(s.config.group)]
-
-  watched = Setup(s.config, s.model, s.processor, s.task, s.length)
-  object.__setattr__(watched, 'queries', spy)
-  monkeypatch.setattr(policy, 'texts', texts)
-  return Collector(watched, guard)(sampler, start)
-
-
-def test_rewards_go_to_the_prompt_they_answer(s, sampler, monkeypatch):
-  batch, metrics, after = _collect(s, sampler, monkeypatch, lambda i, n, right: right if n == 0 else 'wrong')
-  assert metrics['reward'] == 0.5 and metrics['reward_flat_groups'] == 0 and after == SMOKE.prompts
-  gain = np.asarray(batch.advantages)[..., 0]
-  assert (gain[:, 0] > 0).all() and (gain[:, 1] < 0).all()
-
-
-def test_dynamic_sampling_goes_on_until_every_group_is_mixed(s, sampler, monkeypatch):
-  say = lambda i, n, right: right if n == 0 or i % 2 else 'wrong'  # every other query is solved by all samples
-  batch, metrics, after = _collect(s, sampler, monkeypatch, say, start=6, dynamic=True)
-  assert (np.asarray(batch.advantages)[:, 0] > 0).all() and after == 6 + 2 * SMOKE.prompts
-  assert metrics['dynamic_rounds'] == 2 and metrics['dynamic_kept'] == 0.5
-
-
-def test_a_lost_reward_costs_its_sample_alone(s, sampler, monkeypatch):
-  def guard(calls):
-    values = np.array([exact_match(*c) for c in calls], np.float32)
-    return Rewards(values, np.arange(len(calls)) != 0, {0: 'raised'})
-
-  batch, metrics, _ = _collect(s, sampler, monkeypatch, lambda i, n, right: right if n == 0 else 'wrong', guard)
-  assert metrics['reward_lost'] == np.float32(1 / (SMOKE.prompts * SMOKE.group))
-  assert not batch.answers.mask[0, 0].any() and batch.answers.mask[1, 0].any()
-  assert (np.asarray(batch.advantages)[0, 0] == 0).all()
-
-
-def test_pass_at_k_counts_the_drawn_answers(s, sampler):
-  queries = s.queries('heldout', 3, range(6))
-  seen = []
-
-  def right(answer, reference):
-    seen.append(reference)
-    return float(len(seen) % 3 == 0)
-
-  result = evaluate(sampler, s.processor, queries, max_new=2, right=right, samples=3)
+  evaluation = Evaluation(Flat(Draw(2, temperature=0.0), 1), Flat(Draw(2), 3))
+  result = evaluate(sampler, source, Third(), evaluation, 6)
   assert result.right == [False, False, True, False, False, True] and result.sampled.shape == (6, 3)
-  assert seen[6:] == [q.answer for q in queries for _ in range(3)]
+  assert seen[6:] == [q.answer for q in result.queries for _ in range(3)]
   assert result.pass_at(3) == 1.0 and result.pass_at(1) == pytest.approx(1 / 3)
   assert result.summary()['pass@3'] == 1.0
+  short = dataclasses.replace(source, limit=min(len(source.prompt(q).tokens) for q in result.queries))
+  cut = evaluate(sampler, short, Third(), Evaluation(Flat(Draw(2, temperature=0.0), 1)), 6)
+  assert '' in cut.responses and cut.sampled is None
+  with pytest.raises(ValueError, match='none of 6 held-out prompts'):
+    evaluate(sampler, dataclasses.replace(source, limit=3), Third(), evaluation, 6)
 
 
 def test_held_out_images_are_never_trained_on(s):
@@ -176,7 +93,7 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
   results = train.main(config, tmp_path)
   assert json.loads((tmp_path / 'results.json').read_text()) == results
   assert (tmp_path / 'reward.png').stat().st_size > 5000
-  assert 'warm-up' in (tmp_path / 'report.html').read_text()
+  assert 'Responses before reinforcement learning' in (tmp_path / 'report.html').read_text()
   model, params = internvl.load(tmp_path / 'model', dtype=np.float32)
   processor = internvl.Processor.load(tmp_path / 'model')
   assert model.image_token == processor.image_id
@@ -185,7 +102,7 @@ def test_run_leaves_a_report_and_a_checkpoint_that_answers(tmp_path):
     model,
     processor,
     [{'role': 'user', 'content': '<image>\nSum?'}],
-    images=setup(config, ONE)[0].queries('heldout', 3, range(1))[0].images,
+    images=TASKS['digits'].query('heldout', 3, 0).images,
     max_new_tokens=4,
   )
   assert isinstance(text, str)
@@ -199,7 +116,7 @@ def _trains_on_from(model: pathlib.Path, folder: pathlib.Path):
   more = dataclasses.replace(
     SMOKE,
     model=str(model),
-    warmup=Warmup(steps=0),
+    warmup=Supervision(steps=0),
     dtype='bfloat16',
     prompt_length=64,
     data=(str(folder / 'train.jsonl'),),

@@ -9,20 +9,22 @@ import pytest
 from tests.scale.processes import join, spawn
 
 PROGRAM = textwrap.dedent("""
-  import dataclasses, operator, os, pathlib, sys
+  import dataclasses, os, pathlib, sys
   from core import mesh
   many = int(os.environ['PROCESSES'])
   if many > 1:
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
-  from rl import tasks, train, update
+  from rl import reinforce, tasks, train
+  from rl.rewards import REWARDS, Reward
   # Something in which the answers of an untrained model to one prompt differ.
-  tasks.TASKS['digits'] = dataclasses.replace(tasks.TASKS['digits'], reward=operator.lt)
+  before = Reward(lambda query, response: float(response < query.answer), right=REWARDS['exact_match'].right)
+  tasks.TASKS['digits'] = dataclasses.replace(tasks.TASKS['digits'], rewards=before)
   folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
   config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=4, steps=4, save_every=1, eval_every=3,
                                group=4, advantage='reinforce_pp')
   if sys.argv[2] == 'shared':
     config = dataclasses.replace(config, engine_processes=many, engine_mesh=mesh.Shape(model=2))
-  make, steps, calls = update.make_step, [], []
+  make, steps, calls = reinforce.make_step, [], []
   def watched(*a, **k):
     steps.append(make(*a, **k))
     def run(*args):
@@ -31,7 +33,7 @@ PROGRAM = textwrap.dedent("""
         os._exit(9)
       return steps[0](*args)
     return run
-  update.make_step = watched
+  reinforce.make_step = watched
   train.main(config, folder)
   assert steps[0]._cache_size() == 1  # of all updates
 """)
@@ -52,7 +54,8 @@ def test_four_devices_and_two_processes_train_as_one(tmp_path):
     ('one engine over processes', {'count': 2, 'mode': 'shared'}),
   ):
     other = _run(tmp_path / name, **options)
-    for key, tolerance in (('reward', 0), ('answer_length', 0), ('loss', 1e-5), ('entropy', 1e-5), ('grad_norm', 1e-4)):
+    close = {'reward': 0, 'response_length': 0, 'loss': 1e-5, 'entropy': 1e-5, 'grad_norm': 1e-4}
+    for key, tolerance in close.items():
       np.testing.assert_allclose(
         [m[key] for m in other], [m[key] for m in one], rtol=tolerance, atol=tolerance, err_msg=f'{name} {key}'
       )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.rollout import loop
-from agents.rollout.loop import Drawing, rollout
+from agents.rollout.loop import rollout
 from agents.rollout.placement import Placement
 from agents.rollout.protocol import (
   CALL,
@@ -30,6 +30,7 @@ from agents.service.dispatcher import Dispatcher
 from core import decoder
 from core.engine import Engine
 from core.files.tokenizers import byte_tokenizer
+from rl.policy import Draw
 from tests.agents.scripted import ScriptedEngine
 
 TOKENIZER = byte_tokenizer(TAGS, eos=END, pad=END)
@@ -313,7 +314,7 @@ def test_on_the_engine_turns_share_the_cache_and_do_not_depend_on_timing(always_
   bounds = Bounds(120, turns=4)
   runner = Runner({'python': tool})
   draw = lambda use, lag: rollout(
-    use, prompts, range(100, 106), protocol=SHORT, runner=runner, bounds=bounds, drawing=Drawing(1.0), lag=lag
+    use, prompts, range(100, 106), protocol=SHORT, runner=runner, bounds=bounds, draw=Draw(1), lag=lag
   )
   ts = draw([one], None)
   assert one.idle and one.scheduler.preempted == 0

@@ -142,10 +142,12 @@ def test_flat_groups_leave_and_rewards_stay():
   traces = [clean] * 4 + [slip, slip, clean, clean] + [slip] * 4
   rewards = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]], float)
   before = rewards.copy()
-  chosen = resample(traces, rewards, 2, seed=0, step=3)
+  groups = [traces[:4], traces[4:8], traces[8:]]
+  choose = lambda groups, rewards, places, **mode: resample(groups, rewards, 2, seed=0, step=3, places=places, **mode)
+  chosen = choose(groups, rewards, range(3))
   np.testing.assert_array_equal(rewards, before)
-  assert set(chosen.group.tolist()) == {1} and chosen.metrics['roc_groups'] == (1, 3)
-  assert chosen.metrics['roc_errors_before'] == (2, 3) and 6 in chosen.rows
-  alone = resample(traces[4:8], rewards[1:2], 2, seed=0, step=3, first=1)  # as the process that has only this group
-  np.testing.assert_array_equal(alone.rows + 4, chosen.rows)
-  assert len(resample(traces, rewards, 2, seed=0, step=3, mode='off').rows) == 4
+  assert [bool(kept) for kept in chosen.kept] == [False, True, False] and chosen.metrics['roc_groups'] == (1, 3)
+  assert chosen.metrics['roc_errors_before'] == (2, 3) and 2 in chosen.kept[1]
+  alone = choose(groups[1:2], rewards[1:2], [1])  # as the process that has only this group
+  assert alone.kept[0] == chosen.kept[1]
+  assert len(choose(groups, rewards, range(3), mode='off').kept[1]) == 4

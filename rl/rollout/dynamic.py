@@ -3,15 +3,17 @@
 P prompts   G samples of each
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import jax
 import numpy as np
 
+from core import mesh
 from rl.advantages import flat
+from rl.rewards import Scorer
+from rl.rollout.groups import Ask, Group, Plan, Selected
 
 
 def mixed(accuracy: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
@@ -56,43 +58,23 @@ class Cursor:
     self.at = state
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-  """What it took to fill a batch."""
-
-  rounds: int
-  prompts: int  # sampled from
-  kept: int  # of them, worth training on; those beyond what was asked for are dropped
-
-  def metrics(self) -> dict[str, np.ndarray]:
-    """As metrics of a step."""
-    return {'dynamic_rounds': np.int32(self.rounds), 'dynamic_kept': np.float32(self.kept / self.prompts)}
+def mixed_groups(ask: Ask, groups: Sequence[Group]) -> Selected:
+  """Keeps the groups that are neither all right nor all wrong (dynamic sampling); a `rl.rollout.groups.Select`."""
+  every = [range(len(group.trajectories)) for group in groups]
+  return Selected([places if mixed(group.right, group.valid) else () for places, group in zip(every, groups)])
 
 
-def fill(
-  cursor: Cursor,
-  sample: Callable[[range], Any],
-  keep: Callable[[Any], np.ndarray],
-  *,
-  groups: int,
-  at_once: int,
-  rounds: int = 10,
-) -> tuple[Any, Drawn]:
-  """Exactly `groups` groups that `keep` chooses, from as many rounds of `at_once` queries as it takes (DAPO §3.2).
+def unsolved(sampler: Any, source: Any, scorer: Scorer, tries: Plan, count: int) -> list[int]:
+  """Numbers of the first `count` queries that are not right in every try (arXiv 2508.20722 §4.3); all if none is left.
 
-  sample(numbers) gives a tree of arrays [at_once, …], a function of the numbers and the weights alone; keep(batch)
-  gives bool [at_once]. Returns host arrays [groups, …].
-  Raises RuntimeError when `rounds` rounds are not enough.
+  Of several processes each tries its share.
   """
-  parts, have = [], 0
-  for done in range(1, rounds + 1):
-    batch = jax.tree.map(np.asarray, sample(cursor.take(at_once)))
-    chosen = np.flatnonzero(keep(batch))
-    parts.append(jax.tree.map(lambda x, chosen=chosen: x[chosen], batch))
-    have += len(chosen)
-    if have >= groups:
-      return jax.tree.map(lambda *x: np.concatenate(x)[:groups], *parts), Drawn(done, done * at_once, have)
-  raise RuntimeError(
-    f'{have} groups of {groups} kept after {rounds} rounds of {at_once} queries: the task is too easy '
-    'or too hard for this policy, or ask for fewer'
-  )
+  numbers = range(jax.process_index(), count, jax.process_count())
+  found = [one for one in source.numbered(numbers) if len(one[2].tokens) <= source.limit]
+  failed = np.zeros(count, bool)
+  if found:
+    ask = Ask(0, 0, *zip(*found))
+    said = [[t.response for t in group] for group in tries(sampler, ask)]
+    failed[list(ask.numbers)] = ~scorer.right(ask.queries, said).all(-1)
+  failed = mesh.sum_over_processes(failed) > 0
+  return np.flatnonzero(failed).tolist() or list(range(count))

@@ -1,0 +1,43 @@
+"""A language model that converses with tools, as a policy; the tiny one and published ones."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agents.rollout.problems import PHRASES
+from agents.rollout.protocol import END, PREAMBLE, TAGS, Protocol, python_schema, system_text
+from core import decoder
+from core.files.tokenizers import byte_tokenizer, load_tokenizer
+from core.mesh import Mesh
+from rl.policy import text
+from rl.policy.text import TextPolicy, TextPrompt
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ToolPolicy(TextPolicy):
+  """A `TextPolicy` whose prompts follow a tool protocol."""
+
+  protocol: Protocol
+
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> TextPrompt:
+    """A problem, the text of the last turn, up to where the assistant begins."""
+    if images:
+      raise ValueError(f'a problem has {len(images)} images: expected none, since the policy reads only text')
+    return TextPrompt(np.array(self.protocol.prompt(messages[-1]['content']), np.int32))
+
+  def text(self, tokens: Sequence[int]) -> str:
+    """The text of sampled tokens, tags kept, without the end of the turn."""
+    return self.protocol.said(tokens)
+
+
+def load(model: str, tool: str, place: Mesh, *, seed: int = 0) -> tuple[ToolPolicy, decoder.Params]:
+  """(policy, float32 weights on the mesh `place`) of a checkpoint folder, or of 'tiny', drawn with `seed`."""
+  if model == 'tiny':
+    protocol = Protocol(byte_tokenizer([*TAGS, *PHRASES], eos=END, pad=END), markup=PHRASES)
+    plain, weights = text.from_scratch(protocol.tokenizer, seed, place)
+    return ToolPolicy(plain.config, protocol.tokenizer, (protocol.stop_id,), protocol), weights
+  protocol = Protocol(load_tokenizer(model), system=system_text([python_schema(tool)]), preamble=PREAMBLE)
+  config, weights = decoder.load(model, mesh=place, dtype='float32')
+  return ToolPolicy(config, protocol.tokenizer, (protocol.stop_id,), protocol), weights
