@@ -88,7 +88,6 @@ OPAQUE = frozenset(
     'ket',
     'bra',
     'mean',
-    'conjugate',
     'adjoint',
     'delta',
     'step',

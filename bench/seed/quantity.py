@@ -56,8 +56,8 @@ def _si(value, unit: Unit):
 
 
 def _points(wanted, given, settings: Settings) -> float:
-  if wanted == 0:
-    return 100.0 if given == 0 else 0.0
+  if wanted == 0 or not all(x.context.isfinite(x) for x in (wanted, given)):
+    return 100.0 if given == wanted else 0.0
   error = abs(given - wanted) / abs(wanted)
   return next((float(points) for border, points in TIERS[settings.tiers] if error <= border * (1 + _SLACK)), 0.0)
 

@@ -16,6 +16,7 @@ import mpmath
 
 from bench.seed.algebra.canonical import Context
 from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_matrix, is_scalar, is_vector
+from bench.seed.algebra.phases import STAND_IN, complex_names, is_conjugate, unconjugated
 from bench.seed.nodes import OPAQUE, Name, Node, heads, walk
 from bench.seed.reading.tokens import MAX_DIGITS
 
@@ -24,6 +25,7 @@ _DIGITS, _MOST_DIGITS, _SPARE = 32, 900, 12
 _ATTEMPTS, _ENOUGH, _ENOUGH_SENSITIVE = 40, 4, 12
 # Symbol values, cycled through: small and large ones, since cos kx and 1 look alike where kx is small.
 _RANGES = ((0.4, 2.5), (0.1, 1.2), (1.0, 7.0), (3.0, 25.0), (0.02, 9.0))
+_PARTS = frozenset(('abs', 're', 'im', 'arg', 'conjugate'))
 
 
 class Verdict(enum.Enum):
@@ -67,6 +69,9 @@ def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
   def replace(node: Node) -> Node:
     if not node.args and node.head not in OPAQUE:
       return node
+    if node.head == 'call' and is_conjugate(node.args[0].value):
+      plain = node.args[0]._replace(value=unconjugated(node.args[0].value))
+      return Node('conjugate', (replace(node._replace(args=(plain, *node.args[1:]))),))
     node = node._replace(args=tuple(map(replace, node.args)))
     if node.head not in OPAQUE:
       return node
@@ -76,7 +81,7 @@ def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
         return stand_in
     count = sum(map(len, known.values()))
     marks = ('vec',) if vectors and node.head in ('curl', 'nabla') else ()
-    stand_in = Node('symbol', (), Name('▪', (str(count),), marks))
+    stand_in = Node('symbol', (), Name(STAND_IN, (str(count),), marks))
     alike.append((node, stand_in))
     return stand_in
 
@@ -90,12 +95,13 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
     {n.value for n in nodes if n.head == 'symbol'}, key=lambda name: (context.rank.get(name, math.inf), name)
   )
   met = {n.head for n in nodes}
+  phased = complex_names((a, b), context.ordered)
   digits = min(_DIGITS + 2 * _span(nodes), _MOST_DIGITS)
   tolerance = 1e-9 if _rounded(nodes) else mpmath.mpf(10) ** (_SPARE - digits)
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH
   agreed = crossed = lone = failed = 0
   for attempt in range(_ATTEMPTS):
-    outcome = _at_point(a, b, lambda more, k=attempt: _point(names, k, more * digits, met, context), tolerance)
+    outcome = _at_point(a, b, lambda more, k=attempt: _point(names, k, more * digits, met, phased, context), tolerance)
     if outcome == 'differ':
       return Verdict.DIFFERENT
     agreed += outcome == 'agree'
@@ -130,23 +136,21 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   # A gap that shrinks with the digits is rounding.
   if fine_gap <= tolerance * fine_scale or fine_gap <= 1e-12 * gap:
     return 'agree'
-  if (left_crossed and right_crossed) or (
-    (left_crossed or right_crossed) and not {'abs', 're', 'im'} & (heads(a) | heads(b))
-  ):
+  if (left_crossed and right_crossed) or ((left_crossed or right_crossed) and not _PARTS & (heads(a) | heads(b))):
     return 'crossed'
   return 'differ'
 
 
 def _value(node: Node, point: Point):
+  """The value, None where it is not finite: infinity agrees with nothing and differs from nothing."""
   point.crossed = False
   try:
     value = evaluate(node, point)
   except Undefined:
     return None, point.crossed
   parts = value if is_vector(value) else list(value) if is_matrix(value) else (value,)
-  if any(math.isnan(float(point.mp.mag(p))) if p else False for p in parts if not point.mp.isinf(p)):
-    return None, point.crossed
-  return (None if any(point.mp.isnan(p) for p in parts) else value), point.crossed
+  finite = all(point.mp.isfinite(p) for p in parts)
+  return (value if finite else None), point.crossed
 
 
 def type_of(value) -> str:
@@ -161,26 +165,38 @@ def distance(a, b):
   if is_scalar(a):
     a, b = (a,), (b,)
   pairs = list(zip(a, b))
-  # Equal infinities have no difference, though inf - inf is no number.
-  gap = max(0 if x == y else abs(x - y) for x, y in pairs)
+  gap = max(abs(x - y) for x, y in pairs)
   return gap, max(max(abs(x), abs(y)) for x, y in pairs)
 
 
-def _point(names: list[Name], attempt: int, digits: int, met: set[str], context: Context) -> Point:
+def _point(
+  names: list[Name], attempt: int, digits: int, met: set[str], phased: frozenset[Name], context: Context
+) -> Point:
   """The attempt's values for the names: by their order, never by their spelling."""
   context.budget.spend(100 * len(names) + 100)
   point = Point({}, digits, context.budget)
   low, high = _RANGES[attempt % len(_RANGES)]
+  order: dict[Name, int] = {}
   for k, name in enumerate(names):
-    rng = random.Random(attempt * 4096 + k)
+    plain = unconjugated(name)
+    is_phased = plain in phased
+    rng = random.Random(attempt * 4096 + (order.setdefault(plain, k) if is_phased else k))
     draw = lambda rng=rng: point.mp.mpf(low * (high / low) ** rng.random())
-    if name in context.ordered:
+    if is_phased:
+      point.values[name] = _complex(draw(), rng, point, conjugate=is_conjugate(name))
+    elif name in context.ordered:
       point.values[name] = point.mp.matrix([[rng.choice((-1, 1)) * draw() for _ in range(3)] for _ in range(3)])
     elif 'vec' in name.marks and met & {'dot', 'cross'}:
       point.values[name] = tuple(rng.choice((-1, 1)) * draw() for _ in range(3))
     else:
       point.values[name] = draw()
   return point
+
+
+def _complex(size, rng: random.Random, point: Point, *, conjugate: bool):
+  """A value off the real axis, in the right half plane: roots and logarithms of products stay on one branch."""
+  angle = rng.uniform(0.2, 1.0) * (-1 if conjugate else 1)
+  return size * point.mp.expj(angle)
 
 
 def _sensitive(tree: Node) -> bool:

@@ -212,6 +212,12 @@ def _absolute(point, x):
   return point.mp.det(x) if is_matrix(x) else abs(x)
 
 
+def _conjugate(point, x):
+  if is_vector(x):
+    return tuple(map(point.mp.conj, x))
+  return x.apply(point.mp.conj) if is_matrix(x) else point.mp.conj(x)
+
+
 def _determinant(point, x):
   return point.mp.det(x) if is_matrix(x) else x
 
@@ -261,7 +267,7 @@ _ACTIONS: dict[str, Callable] = (
     'im': _scalar(mpmath.inf, lambda mp, x: mp.im(x)),
     'arg': _scalar(mpmath.inf, lambda mp, x: mp.arg(x)),
     'sign': _scalar(mpmath.inf, lambda mp, x: mp.sign(x)),
-    'conjugate': _scalar(mpmath.inf, lambda mp, x: mp.conj(x)),
+    'conjugate': _conjugate,
     'floor': _scalar(_MAX_EXPONENT, lambda mp, x: mp.floor(x)),
     'ceil': _scalar(_MAX_EXPONENT, lambda mp, x: mp.ceil(x)),
     'factorial': _scalar(MAX_FACTORIAL, lambda mp, x: mp.factorial(x)),

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bench.seed.algebra.canonical import Context, canonical
 from bench.seed.algebra.equivalence import Verdict, abstract, compare
 from bench.seed.algebra.numeric import Point, Undefined, evaluate
+from bench.seed.algebra.phases import complex_names, is_conjugate, unconjugated
 from bench.seed.nodes import (
   ONE,
   OPAQUE,
@@ -15,6 +16,7 @@ from bench.seed.nodes import (
   add,
   mul,
   names,
+  negative,
   rewrite,
   subtract,
   walk,
@@ -51,7 +53,7 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
 
 def proportional(f: Node, g: Node, context: Context) -> Verdict:
   """Whether g is a constant times f, neither being zero: f(x) g(y) = f(y) g(x) at all x, y."""
-  if f == g:
+  if f == g or f == canonical(negative(g), context):
     return Verdict.EQUAL
   zeros = [compare(t, ZERO, context) is Verdict.EQUAL for t in (f, g)]
   if any(zeros):
@@ -76,10 +78,15 @@ def factor(f: Node, g: Node, context: Context):
   """g / f at one point, for trees known to be proportional; None where that has no value."""
   if any(n.head in OPAQUE for t in (f, g) for n in walk(t)):
     f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f, g))
+  phased = complex_names((f, g), context.ordered)
+  order = {name: k for k, name in enumerate(dict.fromkeys(map(unconjugated, (*names(f), *names(g)))))}
   for attempt in range(1, 8):
     point = Point({}, 32, context.budget)
-    for k, name in enumerate(dict.fromkeys((*names(f), *names(g)))):
-      point.values[name] = point.mp.mpf(attempt + k + 1) / (attempt + 7)
+    for name in (*names(f), *names(g)):
+      plain = unconjugated(name)
+      value = point.mp.mpf(attempt + order[plain] + 1) / (attempt + 7)
+      turned = value * point.mp.expj(-value if is_conjugate(name) else value)
+      point.values[name] = turned if plain in phased else value
     try:
       return point.mp.mpmathify(evaluate(g, point) / evaluate(f, point))
     except (Undefined, ZeroDivisionError, TypeError):

@@ -10,7 +10,8 @@ import functools
 import sympy
 
 from bench.seed.algebra.canonical import Context
-from bench.seed.nodes import INFINITY, OPAQUE, Node
+from bench.seed.algebra.phases import complex_names, is_conjugate, unconjugated
+from bench.seed.nodes import INFINITY, OPAQUE, Name, Node
 
 _CONSTANTS = {'pi': sympy.pi, 'e': sympy.E, 'i': sympy.I, INFINITY.head: sympy.oo}
 _SAME_NAMES = (
@@ -42,18 +43,17 @@ _FUNCTIONS = {
 
 def equal(a: Node, b: Node, context: Context) -> bool:
   """Whether sympy finds the difference of two canonical trees to be zero."""
-  return sympy.simplify(build(a, context) - build(b, context)) == 0
+  phased = complex_names((a, b), context.ordered)
+  return sympy.simplify(build(a, context, phased) - build(b, context, phased)) == 0
 
 
-def build(node: Node, context: Context):
-  """The sympy object of a tree."""
-  inner = functools.partial(build, context=context)
+def build(node: Node, context: Context, phased: frozenset[Name] = frozenset()):
+  """The sympy object of a tree; `phased` are its complex names."""
+  inner = functools.partial(build, context=context, phased=phased)
   if node.head == 'number':
     return sympy.Rational(node.value.numerator, node.value.denominator)
   if node.head == 'symbol':
-    ordered = node.value in context.ordered
-    name = f's{context.rank.setdefault(node.value, len(context.rank))}'
-    return sympy.Symbol(name, commutative=False) if ordered else sympy.Symbol(name, positive=True)
+    return _symbol(node.value, context, phased)
   if node.head in _CONSTANTS:
     return _CONSTANTS[node.head]
   if node.head == 'matrix':
@@ -63,3 +63,16 @@ def build(node: Node, context: Context):
   # Anything else is an unknown function: equal only where its parts are.
   tag = sorted(OPAQUE).index(node.head) if node.head in OPAQUE else len(OPAQUE)
   return sympy.Function(f'f{tag}_{len(node.args)}')(*map(inner, node.args))
+
+
+def _symbol(name: Name, context: Context, phased: frozenset[Name]):
+  plain = unconjugated(name)
+  is_phased = plain in phased
+  key = plain if is_phased else name
+  label = f's{context.rank.setdefault(key, len(context.rank))}'
+  if name in context.ordered:
+    return sympy.Symbol(label, commutative=False)
+  if not is_phased:
+    return sympy.Symbol(label, positive=True)
+  symbol = sympy.Symbol(label)
+  return sympy.conjugate(symbol) if is_conjugate(name) else symbol
