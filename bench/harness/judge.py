@@ -15,6 +15,7 @@ from bench.harness.store import Log, dump
 from bench.harness.task import Sampling, user_message
 from core.serving.client import RequestFailed
 from core.text import clean, parse_json
+from rl.rewards.extract import strip_thoughts
 
 SAMPLING = Sampling(max_tokens=1024)
 OK, FAILED, MISSING = 'ok', 'judge_failed', 'judge_missing'
@@ -72,7 +73,8 @@ class Judge:
       raise FileNotFoundError(f'{cache}: no judgements to read, and no judge to ask')
     self.name = name or getattr(model, 'name', '') or _judge_of(cache)
     self.template = template
-    self._model, self._parse = model, parse
+    self._model = model
+    self._parse = lambda reply: parse(strip_thoughts(reply))  # a judge may reason before its verdict
     self._attempts, self._sampling, self._workers = attempts, sampling, workers
     self._lock = threading.Lock()
     self._log = Log(cache, {'judge': self.name, 'template': template.hash})

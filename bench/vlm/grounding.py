@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from rl.rewards.extract import conclusion
 
 PROMPT = 'Give the bounding box of the region this sentence describes: <ref>{}</ref>'
 UNITS = ('thousandths', 'unit', 'pixels')
@@ -77,7 +78,7 @@ def _prompt(example: Example) -> list[dict]:
 
 
 def _score(example: Example, answer: Answer, *, unit: str, threshold: float) -> Outcome:
-  box = last_box(answer.text)
+  box = last_box(conclusion(answer.text))
   if box is None:
     return Outcome(NO_ANSWER, None, {'accuracy': (0.0, 1.0), 'iou': (0.0, 1.0)})
   width, height = example.fields['size']

@@ -11,20 +11,24 @@ from bench.harness import judge as judging
 from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
-from bench.vlm import judges, options
+from bench.vlm import judges, letters, options
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from rl.rewards import answers
+from rl.rewards.extract import conclusion, final_answer
 
-RULES = ('official', 'vlmevalkit')
+RULES = ('strict', 'official', 'vlmevalkit')
 STEPS = 'Reason step by step, then finish with a line "Final answer: ..".'
 _LETTER = re.compile(r'\(([A-Za-z])\)')
 _FINAL = re.compile(r'final answer\s*:\s*([^\n]*)', re.IGNORECASE)
+_NUMBER = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
 _GROUPS = ('question_type', 'answer_type', 'task', 'source', 'grade', 'context')
 
 
-def mathvista(*, rule: str = 'official', steps: bool = False, judge=None, judgements: str = '') -> Task:
+def mathvista(*, rule: str = 'strict', steps: bool = False, judge=None, judgements: str = '') -> Task:
   """MathVista.
 
-  rule: official or vlmevalkit. steps: ask for reasoning and a final line (InternVL's second prompt).
+  rule: strict (what the output marks as its answer, no nearest option), official or vlmevalkit.
+  steps: ask for reasoning and a final line (InternVL's second prompt).
   judgements: file of extracted short answers, read and added to; without it a response is taken as it stands.
   """
   if rule not in RULES:
@@ -85,17 +89,41 @@ def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
 
   Else None.
   """
+  if rule == 'strict':
+    return _marked(response, fields)
   response = response.strip()
   if final := _FINAL.findall(response):
     response = final[-1].strip(' .*$')
   if response in fields['choices']:
     return response
   if fields['choices'] and rule == 'vlmevalkit':
-    letters = dict(zip(string.ascii_uppercase, fields['choices']))
-    return options.vlmevalkit_option(response, letters)
+    choices = dict(zip(string.ascii_uppercase, fields['choices']))
+    return options.vlmevalkit_option(response, choices)
   if fields['kind'] in ('integer', 'float') and _number(response) is not None:
     return response
   return response if final else None
+
+
+def _marked(response: str, fields: Mapping) -> str | None:
+  """The short answer that a response commits to after its thoughts; None where it takes a judge to see it."""
+  choices = dict(zip(string.ascii_uppercase, fields['choices']))
+  if choices:
+    letter = letters.chosen(response, choices)
+    return choices[letter] if letter else None
+  marked = final_answer(response)
+  text = answers.first_statement(conclusion(response) if marked is None else marked)
+  if fields['kind'] in ('integer', 'float'):
+    return _one_number(text)
+  return text if marked is not None else None
+
+
+def _one_number(text: str) -> str | None:
+  """The number that a short text states; None unless it is exactly one, however often it is written."""
+  value = answers.rational(answers.bare(text)) if len(text) <= answers.MAX_CHARS else None
+  if value is not None:
+    return str(float(value)) if abs(value) < 1e300 else None
+  found = {number.replace(',', '') for number in _NUMBER.findall(text[:20_000])}
+  return found.pop() if len(found) == 1 else None
 
 
 def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
@@ -114,7 +142,7 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
     return None if value is None else str(int(value))
   if fields['kind'] == 'float':
     value = _number(text)
-    return None if value is None else str(round(value, fields['precision']) if rule == 'official' else value)
+    return None if value is None else str(value if rule == 'vlmevalkit' else round(value, fields['precision']))
   if fields['kind'] == 'list' and rule == 'vlmevalkit':
     return None  # the kit loses a list before it compares it
   return text
@@ -123,9 +151,9 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
 def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None:
   letter = _LETTER.search(text)
   letter = letter[1].upper() if letter else text.upper()
-  letters = string.ascii_uppercase[: len(choices)]
-  if len(letter) == 1 and letter in letters:
-    return choices[letters.index(letter)]
+  known = string.ascii_uppercase[: len(choices)]
+  if len(letter) == 1 and letter in known:
+    return choices[known.index(letter)]
   if text in choices:
     return text
   if not nearest:
@@ -168,4 +196,12 @@ def _same(value: str, fields: Mapping, rule: str) -> bool:
   gold = fields['answer']
   if fields['kind'] == 'float' and not fields['choices'] and rule == 'vlmevalkit':
     return _number(gold) == _number(value)
+  if rule == 'strict':
+    return _folded(value) == _folded(gold)
   return value == gold
+
+
+def _folded(text: str) -> str:
+  """A number for a number; else text without case, blanks and a last full stop."""
+  value = _number(text)
+  return str(value) if value is not None else ''.join(text.casefold().split()).rstrip('.')

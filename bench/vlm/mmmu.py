@@ -10,8 +10,9 @@ from bench.harness import judge as judging
 from bench.harness.literals import read_list
 from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
-from bench.vlm import judges, options
+from bench.vlm import judges, letters, options
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from rl.rewards.extract import conclusion, final_answer
 
 RULES = ('strict', 'official', 'vlmevalkit')
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -70,7 +71,10 @@ def mmmu(*, rule: str = 'strict', guess: bool = False, judge=None, judgements: s
 
 
 def mmmu_pro(*, steps: bool = True, rule: str = 'strict', guess: bool = False) -> Task:
-  """MMMU-Pro, either variant: a last line "Answer: X", then MMMU's rules. steps: ask for reasoning first."""
+  """MMMU-Pro, either variant. rule: as of mmmu, official and vlmevalkit after a last line "Answer: X".
+
+  steps: ask for reasoning first.
+  """
   if rule not in RULES:
     raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
   instruction = STEPS if steps else DIRECT
@@ -179,13 +183,21 @@ def _read(example: Example, text: str, rule: str, line_first: bool) -> str | Non
   An open question under MMMU's rules gives "right" or "wrong".
   """
   choices = example.fields['choices']
+  if rule == 'strict':
+    return (
+      letters.chosen(text, choices) if choices else _open(example, final_answer(text) or conclusion(text), strict=True)
+    )
   if line_first and choices and (letter := options.answer_line(text, choices)):
     return letter
   if rule == 'vlmevalkit':
     return options.vlmevalkit_option(text, _two_options(example))
   if choices:
-    return options.mmmu_option(text, choices, strict=rule == 'strict')
-  right = bool(text.strip()) and options.open_correct(text, example.fields['golds'], strict=rule == 'strict')
+    return options.mmmu_option(text, choices)
+  return _open(example, text, strict=False)
+
+
+def _open(example: Example, text: str, *, strict: bool) -> str:
+  right = bool(text.strip()) and options.open_correct(text, example.fields['golds'], strict=strict)
   return 'right' if right else 'wrong'
 
 

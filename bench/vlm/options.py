@@ -39,6 +39,11 @@ def mmmu_option(text: str, choices: Mapping[str, str], *, strict: bool = False) 
     places = {letter: text.rfind(form.format(letter)) for letter in choices}
     if max(places.values()) >= 0:
       return max(places, key=places.get)
+  return named_option(text, choices, strict=strict)
+
+
+def named_option(text: str, choices: Mapping[str, str], *, strict: bool = False) -> str | None:
+  """The option whose text is last in more than five words; None for none. strict: as whole words."""
   if len(text.split()) <= 5:
     return None
   low = text.lower()

@@ -4,16 +4,25 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rl.rewards.extract import boxed_answer, strip_thoughts
+from rl.rewards.extract import boxed_answer, final_answer, plain, strip_thoughts
 from rl.rewards.limited import Late
 
 MAX_CHARS = 2_000
 MAX_DIGITS = 400
 
-_SENTENCE = re.compile(r'answer\s*(?:is|:)[ \t]*:?[ \t]*([^\n]*)', re.IGNORECASE)
+_NEXT_SENTENCE = re.compile(r'\.\s+(?=[A-Z])')
+_FORMULA = re.compile(r'\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]')
+_MORE = re.compile(r'[$\\\d]|\b(?:or|and)\b')
+_DEGREES = re.compile(r'(?:\^\{?\\circ\}?|°|\\degree|(?:\\text\s*\{)?\s*degrees?\}?)\s*$')
+_UNIT = re.compile(
+  r'(?:\\[,; ]|~|\s)*(?:\\(?:text|mbox|textrm)\s*\{[^{}]*\}|\\mathrm\s*\{[^{}]{2,}\}|(?<=\s)[A-Za-z]{2,})'
+  r'(?:\^\{?-?\d\}?)?\s*\.?\s*$'
+)
+_RELATION = re.compile(r'[<>≤≥≠]|\\(?:leq?|geq?|neq?|approx|equiv|pm)\b|:=|,')
+_SCALES = re.compile(r'hundred|thousand|million|billion|trillion|dozen|percent|\bpi\b|\bor\b|\band\b', re.IGNORECASE)
 _NUMBERS = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
 _WRAPPER = re.compile(r'\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}')
-_NOISE = re.compile(r'\\(?:left|right|displaystyle|[!,;: ])|\\?\$|~|\s')
+_NOISE = re.compile(r'\\(?:left|right|displaystyle|[!,;: ()\[\]])|\\?\$|~|\s')
 _THOUSANDS = re.compile(r'(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))')
 _NUMBER = re.compile(r'[+-]?(?:\d+\.?\d*|\.\d+)')
 _FRACTION = re.compile(r'([+-]?)\\[dtc]?frac(?:\{([+-]?[\d.]+)\}|(\d))(?:\{([+-]?[\d.]+)\}|(\d))')
@@ -23,20 +32,31 @@ _SLASH = re.compile(r'([+-]?[\d.]+)/([+-]?[\d.]+)')
 def extract(text: str, *, finished: bool = True, last_number: bool = False) -> str | None:
   """The answer of a whole output; None without one.
 
-  The last balanced box after the thoughts; else the last box anywhere; else what follows the last "answer is"
-  or "answer:" on its line; else, only if asked for, the last number. A cut-off output (`finished` false) has
-  an answer only if it wrote a complete box.
+  What the text after the thoughts marks as its answer (`rl.rewards.extract.final_answer`); else the last box
+  anywhere; else, only if asked for, the last number. A cut-off output (`finished` false) has an answer only if it
+  wrote a complete box.
   """
+  if not finished:
+    return boxed_answer(text)
+  answer = final_answer(text)
+  if answer is not None and answer.strip():
+    return first_statement(answer)
   answer = boxed_answer(text)
-  if answer is not None or not finished:
+  if answer is not None or not last_number:
     return answer
-  said = list(_SENTENCE.finditer(strip_thoughts(text)))
-  if said and said[-1][1].strip():
-    return said[-1][1].strip()
-  if last_number:
-    numbers = _NUMBERS.findall(strip_thoughts(text))
-    return numbers[-1] if numbers else None
-  return None
+  numbers = _NUMBERS.findall(strip_thoughts(text))
+  return numbers[-1] if numbers else None
+
+
+def first_statement(answer: str) -> str:
+  """`answer` without emphasis, a sentence that follows it, and words after a formula that it begins with."""
+  first = _NEXT_SENTENCE.split(answer, maxsplit=1)[0]
+  balanced = first.count('{') == first.count('}')
+  text = plain(first if balanced else answer)
+  formula = _FORMULA.match(text)
+  if formula and not _MORE.search(text, formula.end()):
+    return next(part for part in formula.groups() if part is not None).strip()
+  return text
 
 
 def clean_up(answer: str) -> str:
@@ -72,10 +92,29 @@ def _exact(number: str) -> Fraction | None:
   return Fraction(number)
 
 
+def bare(answer: str) -> str:
+  """`answer` without degrees, without a unit after a number, and without what a chain of equalities starts with.
+
+  `n = 73`, `70 + 3 = 73`, `73^\\circ` and `73\\text{ cm}` all give `73`.
+  """
+  side = answer.rpartition('=')[2] if not _RELATION.search(answer) else answer
+  side = _DEGREES.sub('', side.strip().strip('$').strip())
+  unit = _UNIT.search(side)
+  if unit and not _SCALES.search(unit[0]) and rational(side[: unit.start()]) is not None:
+    return side[: unit.start()]
+  return side
+
+
 def canonical(answer: str) -> str:
   """One text for all spellings of a rational number, else the cleaned-up text; a majority vote counts it."""
-  value = rational(answer)
+  value = _loose(answer)
   return str(value) if value is not None else clean_up(answer)
+
+
+def _loose(answer: str) -> Fraction | None:
+  """The exact value of `answer` or of its bare form."""
+  value = rational(answer)
+  return value if value is not None or len(answer) > MAX_CHARS else rational(bare(answer))
 
 
 def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None = None) -> tuple[bool, str]:
@@ -85,9 +124,9 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
   """
   if len(found) > MAX_CHARS:
     return False, 'too_large'
-  ours, theirs = rational(gold), rational(found)
-  if ours is not None and theirs is not None:
-    return ours == theirs, 'ok'
+  values = _numbers_of(gold, found)
+  if values:
+    return values[0] == values[1], 'ok'
   if clean_up(gold) == clean_up(found):
     return True, 'ok'
   if symbolic is None:
@@ -98,6 +137,14 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
     return False, 'timeout'
   except RuntimeError:
     return False, 'unsupported'
+
+
+def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
+  """Both answers as numbers; None unless both are. Two equations are no numbers: `x = 3` is not `y = 3`."""
+  if '=' in gold and '=' in found:
+    return None
+  ours, theirs = _loose(gold), _loose(found)
+  return None if ours is None or theirs is None else (ours, theirs)
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
