@@ -1,6 +1,5 @@
 """Asking another model for a verdict: bounded, cached, resumable, and tied to one wording of the question."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import string
@@ -11,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bench.harness.parallel import each_as_it_finishes
 from bench.harness.store import Log, dump
 from bench.harness.task import Sampling, user_message
 from core.serving.client import RequestFailed
@@ -78,7 +78,8 @@ class Judge:
     self._attempts, self._sampling, self._workers = attempts, sampling, workers
     self._lock = threading.Lock()
     self._log = Log(cache, {'judge': self.name, 'template': template.hash})
-    self._known = {entry['key']: entry['raw'] for entry in self._log.entries}
+    usable = [entry for entry in self._log.entries if isinstance(entry.get('raw'), str)]
+    self._known = {entry.get('key'): entry['raw'] for entry in usable}
 
   def settings(self) -> dict:
     return {'judge': self.name, 'judge_template': self.template.hash, 'judge_attempts': self._attempts}
@@ -111,12 +112,10 @@ class Judge:
     """Verdicts in the order of the questions; equal questions are asked once."""
     questions = list(questions)
     unique = list({dump(dict(q)): q for q in questions}.values())
-    workers = self._workers if getattr(self._model, 'concurrent', True) else 1
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-      asked = tqdm(
-        pool.map(self.ask, unique), total=len(unique), desc='judging', unit='question', disable=len(unique) < 2
-      )
-      verdicts = dict(zip((dump(dict(q)) for q in unique), asked))
+    workers = self._workers if getattr(self._model, 'concurrent', True) else 0
+    finished = each_as_it_finishes(self.ask, unique, workers)
+    bar = tqdm(finished, total=len(unique), desc='judging', unit='question', disable=len(unique) < 2)
+    verdicts = {dump(dict(question)): verdict for question, verdict in bar}
     return [verdicts[dump(dict(q))] for q in questions]
 
 

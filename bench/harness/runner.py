@@ -4,7 +4,6 @@ In the folder: answers.jsonl, every finished answer as it came (what a later run
 results.jsonl, one line an example in the order of the data; report.json, report.md, report.html and charts.
 """
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import math
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bench.harness.parallel import each_as_it_finishes
 from bench.harness.rows import read_rows
-from bench.harness.store import Log, dump, write_text
+from bench.harness.store import Log, dump, locked, write_text
 from bench.harness.task import REQUEST_FAILED, Answer, Data, Example, Item, Sampling, Task
 from bench.report import page as report
 from bench.report import summary
@@ -24,6 +24,7 @@ from core.text import clean
 
 VERSION = '1'
 MOST_FAILURES = 20
+REFUSING_ALL = frozenset({401, 402, 403, 404, 405})  # statuses that no other question would change
 
 
 class TooManyFailures(RuntimeError):
@@ -113,59 +114,74 @@ def generate(
     'prompt_hash': prompt_hash(task),
     **{k: v for k, v in model.settings(sampling).items() if k != 'samples'},
   }
-  with Log(out / 'answers.jsonl', header) as log:
-    done = {(e['id'], e['sample']): Answer(e['text'], e['finish']) for e in log.entries}
+  with locked(out), Log(out / 'answers.jsonl', header) as log:
+    done = _finished(log)
     wanted = [(example, k) for example in data.examples for k in range(sampling.samples)]
     missing = [(example, k) for example, k in wanted if (example.id, k) not in done]
     if len(missing) < len(wanted):
       print(f'{len(wanted) - len(missing)} of {len(wanted)} answers are there already')
-    ask = lambda pair: _ask(task, pair[0], model, sampling, sample_seed(seed, pair[0].id, pair[1]))
-    for (example, k), answer in _in_parallel(ask, missing, workers if model.concurrent else 1):
-      done[example.id, k] = answer
-      if answer.finish != 'failed':
+
+    def ask(pair):
+      example, k = pair
+      answer, status = _ask(task, example, model, sampling, sample_seed(seed, example.id, k))
+      if status is None and answer.finish != 'failed':  # on disk before anything can interrupt
         log.append({'id': example.id, 'sample': k, 'text': answer.text, 'finish': answer.finish})
+      return answer, status
+
+    for (example, k), answer in _asked(ask, missing, workers if model.concurrent else 0, trusted=bool(done)):
+      done[example.id, k] = answer
   return {example.id: [done[example.id, k] for k in range(sampling.samples)] for example in data.examples}
 
 
-def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> Answer:
-  """One answer; asked again, with the next seed, while the task cannot use it and attempts are left."""
+def _finished(log: Log) -> dict[tuple[str, int], Answer]:
+  """The answers of a log by example and sample; of two to one question, the first."""
+  done: dict[tuple[str, int], Answer] = {}
+  for entry in log.entries:
+    answer = _answer(entry)
+    if answer is not None and isinstance(entry.get('id'), str) and isinstance(entry.get('sample'), int):
+      done.setdefault((entry['id'], entry['sample']), answer)
+  return done
+
+
+def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> tuple[Answer, int | None]:
+  """(one answer, the status of a refusal or None).
+
+  Asked again, with the next seed, while the task cannot use the answer and attempts are left.
+  """
   try:
     messages = task.prompt(example)
     for attempt in range(task.attempts):
       answer = model(messages, sampling, (seed + attempt) & 0x7FFFFFFF)
       if task.accept(example, answer.text):
         break
-    return answer
+    return answer, None
   except RequestFailed as error:
-    return Answer(str(error), 'failed')
+    return Answer(str(error), 'failed'), error.status
 
 
-def _in_parallel(ask, missing: Sequence, workers: int) -> Iterator[tuple]:
-  """(question, answer) as they finish. A long row of failures ends the run; what is done is kept."""
-  failures = 0
-  pool = concurrent.futures.ThreadPoolExecutor(workers)
-  try:
-    # Only a few are handed over at a time, so that stopping loses no more than those.
-    queue, waiting = iter(missing), {}
-    with tqdm(total=len(missing), desc='asking', unit='answer', disable=not missing) as bar:
-      while True:
-        while len(waiting) < 2 * workers and (question := next(queue, None)) is not None:
-          waiting[pool.submit(ask, question)] = question
-        if not waiting:
-          return
-        ready, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-        for future in ready:
-          question, answer = waiting.pop(future), future.result()
-          failures = failures + 1 if answer.finish == 'failed' else 0
-          bar.update()
-          yield question, answer
-        if failures >= MOST_FAILURES:
-          raise TooManyFailures(
-            f'{failures} requests in a row failed, the last with: {answer.text}\n'
-            'Finished answers are kept; run the same command to go on.'
-          )
-  finally:
-    pool.shutdown(wait=True, cancel_futures=True)
+def _asked(ask, missing: Sequence, workers: int, *, trusted: bool) -> Iterator[tuple]:
+  """(question, answer) as they finish; what is done is kept when the run ends early.
+
+  A refusal that concerns every question (no such model, no permission) ends the run at once, any other refusal at
+  its second time while nothing was ever answered (`trusted` false), and a long row of failures in any case.
+  """
+  failures = refusals = 0
+  bar = tqdm(total=len(missing), desc='asking', unit='answer', disable=not missing)
+  with bar:
+    for question, (answer, status) in each_as_it_finishes(ask, missing, workers):
+      failed = answer.finish == 'failed'
+      trusted = trusted or not failed
+      failures = failures + 1 if failed else 0
+      refusals += status is not None
+      bar.update()
+      yield question, answer
+      if status in REFUSING_ALL or (refusals > 1 and not trusted):
+        raise RequestFailed(f'{answer.text}\nThe server refuses such requests; nothing more was asked.', status)
+      if failures >= MOST_FAILURES:
+        raise TooManyFailures(
+          f'{failures} requests in a row failed, the last with: {answer.text}\n'
+          'Finished answers are kept; run the same command to go on.'
+        )
 
 
 def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list[Answer]], dict]:

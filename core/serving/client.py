@@ -20,7 +20,14 @@ RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 class RequestFailed(RuntimeError):
-  """No usable reply after all attempts, or a refusal that another attempt would not change."""
+  """No usable reply after all attempts, or a refusal that another attempt would not change.
+
+  `status` is the HTTP status of a refusal, None where attempts ran out.
+  """
+
+  def __init__(self, message: str, status: int | None = None):
+    super().__init__(message)
+    self.status = status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Endpoint:
     if status in RETRIED:
       raise _TryAgain(f'status {status}', _seconds(headers.get('retry-after')))
     if status != 200:
-      raise RequestFailed(f'{self.url}{path}: status {status}: {raw[:300].decode("utf-8", "replace")}')
+      raise RequestFailed(f'{self.url}{path}: status {status}: {raw[:300].decode("utf-8", "replace")}', status)
     try:
       return read(parse_json(raw.decode('utf-8', 'replace')))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
