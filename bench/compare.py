@@ -23,6 +23,9 @@ from core.launch.fields import field
 _SAME = ('task', 'prompt_hash', 'scorer', 'tool')
 
 
+MOST_FLIPPED = 50  # lines on the terminal; the JSON file has all
+
+
 @dataclasses.dataclass(frozen=True)
 class Results:
   """One finished run as read from its folder."""
@@ -83,7 +86,21 @@ def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: i
     'only_b': len(b.items) - len(shared),
     'differs': _differs(a.report, b.report),
     'metrics': table,
+    'flipped': flipped(ours, theirs, a.report.get('primary') or metric_names(ours)[0]),
   }
+
+
+def flipped(ours: Sequence[Item], theirs: Sequence[Item], metric: str) -> list[dict]:
+  """The questions whose value of `metric` differs, largest difference first: id, metric, a, b."""
+  rows = []
+  for mine, other in zip(ours, theirs):
+    pair = [item.scores.get(metric) for item in (mine, other)]
+    if any(score is None or not score[1] for score in pair):
+      continue
+    a, b = (above / below for above, below in pair)
+    if a != b:
+      rows.append({'id': mine.example.id, 'metric': metric, 'a': a, 'b': b})
+  return sorted(rows, key=lambda row: -abs(row['a'] - row['b']))
 
 
 def _differs(a: Mapping, b: Mapping) -> list[str]:
@@ -104,9 +121,13 @@ def text(result: Mapping) -> str:
   lines += [f'WARNING: {what}' for what in result['differs']]
   lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
   for name, m in result['metrics'].items():
-    lines.append(
-      f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {m["value"]:+9.4f}   [{m["low"]:+.4f}, {m["high"]:+.4f}]  {m["p"]:.4f}'
-    )
+    value, low, high = (round(m[key], 4) + 0.0 for key in ('value', 'low', 'high'))  # no minus before a zero
+    lines.append(f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {value:+9.4f}   [{low:+.4f}, {high:+.4f}]  {m["p"]:.4f}')
+  rows = result['flipped']
+  if rows:
+    more = f', the first {MOST_FLIPPED}' if len(rows) > MOST_FLIPPED else ''
+    lines += ['', f'{len(rows)} questions differ in {rows[0]["metric"]}{more}:']
+    lines += [f'{row["a"]:9.4f} {row["b"]:9.4f}   {row["id"]}' for row in rows[:MOST_FLIPPED]]
   return '\n'.join(lines)
 
 

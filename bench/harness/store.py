@@ -45,8 +45,8 @@ class Log:
   """An append-only JSONL file whose first line says what its entries belong to.
 
   A line is on disk before `append` returns, whole even where several threads or processes append. A last line
-  cut by a crash is dropped; damaged lines before it are skipped, counted in `damaged` and named on standard error. Opening a log
-  whose header differs or cannot be read raises ValueError naming the first field that does.
+  cut by a crash is dropped; damaged lines before it are skipped, counted in `damaged` and named on standard
+  error. Opening a log whose header differs or cannot be read raises ValueError naming the first field that does.
   """
 
   def __init__(self, path: Path, header: Mapping[str, Any]):

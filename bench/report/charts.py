@@ -34,8 +34,8 @@ def sampling_curves(report: Mapping, folder: str) -> list[str]:
   return [save(fig, Path(folder) / 'curves.png')]
 
 
-def group_bars(title: str, groups: Mapping[str, Mapping], scale: float, path: Path) -> str:
-  """One bar with its interval for each group of a table, in the table's order."""
+def group_bars(title: str, groups: Mapping[str, Mapping], scale: float, path: Path, *, metric: str) -> str:
+  """One bar of `metric` with its interval for each group of a table, in the table's order."""
   rows = [(name, e) for name, e in groups.items() if e['value'] is not None]
   fig, axis = figure(7.5, 0.36 * len(rows) + 1.3)
   places = list(range(len(rows)))[::-1]
@@ -46,6 +46,7 @@ def group_bars(title: str, groups: Mapping[str, Mapping], scale: float, path: Pa
   axis.set_yticks(places, [plain(f'{name[:40]} ({e["problems"]})') for name, e in rows])
   axis.set_ylim(-0.7, len(rows) - 0.3)
   axis.set_xlim(left=0, right=max(100.0, *values, *(scale * e['high'] for _, e in rows)))
+  axis.set_xlabel(plain(f'{metric}{", %" if scale == 100 else ""} (lines: 95 % interval; in brackets: problems)'))
   axis.set_title(plain(title))
   axis.grid(axis='x', alpha=0.3)
   return save(fig, path)

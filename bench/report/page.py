@@ -36,10 +36,11 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
   report = json.loads(json.dumps(report, allow_nan=False))
   drawn = [
     charts.group_bars(
-      f'{report["task"]}: {task.primary} by {key}',
+      f'{report["task"]}: {_charted(task)} by {key}',
       _primary(task, values),
       _scale(report),
       folder / f'by_{re.sub("[^a-z0-9]+", "_", key.lower())}.png',
+      metric=_charted(task),
     )
     for key, values in _chartable(task, report)
   ]
@@ -93,8 +94,13 @@ def number(estimate: Mapping, scale: float) -> str:
   """“41.20 [33.10, 49.50]”, or a dash where nothing was counted."""
   if estimate['value'] is None:
     return '–'
-  low, high = ('–' if e is None else f'{scale * e:.2f}' for e in (estimate['low'], estimate['high']))
-  return f'{scale * estimate["value"]:.2f} [{low}, {high}]'
+  low, high = ('–' if e is None else _fixed(scale * e) for e in (estimate['low'], estimate['high']))
+  return f'{_fixed(scale * estimate["value"])} [{low}, {high}]'
+
+
+def _fixed(value: float) -> str:
+  """Two decimals, and no minus before a zero."""
+  return f'{round(value, 2) + 0.0:.2f}'
 
 
 def scale_of(metric: str, report: Mapping) -> float:

@@ -10,6 +10,7 @@ import pytest
 from bench import compare, maths, tasks
 from bench.harness import model, runner
 from bench.harness.task import Sampling
+from bench.report import page
 from core.serving.client import Retry
 from tests.bench.chat_server import completion, question, serve
 
@@ -159,6 +160,15 @@ def test_comparison_pairs_the_questions(problems, tmp_path):
   with pytest.raises(ValueError, match='expected one of accuracy'):
     compare.compare(all_right, half, metrics=['f1'])
   assert 'a - b' in compare.text(found)
+  wrong = [key for key, item in half.items.items() if item.scores['accuracy'][0] < 1]
+  assert sorted(row['id'] for row in found['flipped']) == sorted(wrong)
+  assert all(row['a'] == 1 and row['b'] < 1 for row in found['flipped'])
+  assert compare.compare(half, half, resamples=500)['flipped'] == []
+
+
+def test_no_zero_is_negative():
+  estimate = {'value': -1e-9, 'low': -0.0, 'high': -1e-5}
+  assert page.number(estimate, 100.0) == '0.00 [0.00, 0.00]'
 
 
 @pytest.mark.parametrize(
