@@ -6,6 +6,7 @@
 The .py file of a pair is the source. An .ipynb whose cells differ from it is an error, unless it is being written.
 """
 
+import os
 import pathlib
 import sys
 import time
@@ -31,6 +32,8 @@ def pairs() -> list[pathlib.Path]:
 
 def execute(path: pathlib.Path):
   """The notebook of a .py file with its outputs. Raises nbclient.exceptions.CellExecutionError naming the cell."""
+  # Compiled programs are kept where the tests keep theirs.
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.jax_cache'))
   notebook = jupytext.read(path)
   client = nbclient.NotebookClient(
     notebook, timeout=CELL_SECONDS, kernel_name='python3', resources={'metadata': {'path': str(ROOT)}}
@@ -38,6 +41,9 @@ def execute(path: pathlib.Path):
   client.execute()
   for cell in notebook.cells:
     cell.metadata.pop('execution', None)  # the seconds of each cell change with every run
+    # Warnings name folders of the machine they came from.
+    if cell.cell_type == 'code':
+      cell.outputs = [output for output in cell.outputs if output.get('name') != 'stderr']
   return notebook
 
 
