@@ -133,3 +133,33 @@ def test_bfloat16_needs_no_accelerator():
   x = jnp.ones((1, 4, 2, 8), jnp.bfloat16)
   keys = Keys(jnp.ones((1, 2, 4, 8), jnp.bfloat16), jnp.ones((1, 2, 4, 8), jnp.bfloat16))
   assert (attention(x, [keys], causal=False) == 1).all()
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'chunked'])
+def test_bidirectional_attention_never_reads_padded_keys(implementation, monkeypatch):
+  """Padding in the middle, holding values that would show; the definition without it, on the keys that remain."""
+  monkeypatch.setattr(lib, 'QUERY_BLOCK', 2)
+  r = np.random.default_rng(0)
+  q, k, v = (jnp.asarray(r.standard_normal(s), jnp.float32) for s in ((1, 5, 2, 8), (1, 2, 7, 8), (1, 2, 7, 8)))
+  at = np.array([[0, -1, 1, -1, 2, 3, -1]])
+  real = at[0] >= 0
+  bias = jnp.asarray(r.standard_normal((1, 2, 5, 7)), jnp.float32)
+  loud = jnp.where(real[:, None], v, 1e6)
+  got = attention(q, [Keys(k, loud, at)], causal=False, bias=bias, scale=0.7, implementation=implementation)
+  scores = 0.7 * np.einsum('tnh,nsh->nts', q[0], k[0][:, real]) + bias[0][:, :, real]
+  weights = np.asarray(jax.nn.softmax(scores, -1))
+  np.testing.assert_allclose(got[0], np.einsum('nts,nsh->tnh', weights, v[0][:, real]), atol=1e-5)
+
+
+def test_contradictions_are_refused():
+  x, k = jnp.zeros((1, 3, 2, 8)), jnp.zeros((1, 2, 3, 8))
+  at = np.arange(3)[None]
+  ids = np.ones((1, 3), int)
+  for keys, options, word in (
+    (Keys(k, k), {}, 'causal attention needs positions'),
+    (Keys(k, k, at, ids), {'causal': False, 'segments': ids}, 'segments need positions'),
+    (Keys(k, k, at), {'positions': at, 'segments': ids}, 'segments of every run'),
+    (Keys(k, k, at), {'causal': False, 'window': 2}, 'window=2 needs causal'),
+  ):
+    with pytest.raises(ValueError, match=word):
+      attention(x, [keys], **options)

@@ -265,7 +265,9 @@ def test_an_edit_changes_its_layer_and_those_after(unstacked):
 def test_impossible_combinations_are_refused():
   weights = drawn(TINY)
   with pytest.raises(ValueError, match='segments and cache'):
-    apply(weights, TINY, TOKENS, segments=np.ones_like(TOKENS), cache=20)
+    apply(weights, TINY, TOKENS, segments=np.ones_like(TOKENS), slots=20)
+  with pytest.raises(ValueError, match='segments need positions'):
+    apply(weights, TINY, TOKENS, segments=np.ones_like(TOKENS))
   with pytest.raises(ValueError, match='5 slots'):
     apply(weights, TINY, TOKENS, cache=kv.new(TINY, 2, 5, jnp.float32))
   for change, word in (({'heads': 3}, 'heads=3'), ({'windows': (4, None, None)}, 'depth=2')):

@@ -1,0 +1,47 @@
+"""Which implementation of an operation runs, and what a refusal says."""
+
+import importlib
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from kernels import dispatch
+from kernels.dispatch import Implementation
+
+TABLE = dispatch.Table(
+  'sum',
+  {
+    'plain': Implementation(lambda x, *, by: x + by),
+    'even': Implementation(
+      lambda x, *, by: x - by, platform='cpu', refuse=lambda x, *, by: 'odd sizes' if x.size % 2 else None
+    ),
+    'later': dispatch.missing('later'),
+  },
+)
+
+
+def call(size, implementation=None):
+  run = jax.jit(lambda x: TABLE.call(x, implementation=implementation, default='plain', by=2))
+  return float(run(jnp.zeros(size))[0])
+
+
+def test_the_platform_takes_its_own_where_it_does_not_refuse():
+  assert call(2) == -2
+  assert call(3) == 2
+  assert call(2, 'plain') == 2
+
+
+def test_a_name_is_never_replaced():
+  with pytest.raises(NotImplementedError, match='sum: odd sizes'):
+    call(3, 'even')
+  with pytest.raises(NotImplementedError, match='no later kernel'):
+    call(2, 'later')
+  with pytest.raises(ValueError, match=r"'best' is unknown; expected one of \['even', 'later', 'plain'\]"):
+    call(2, 'best')
+
+
+def test_no_function_hides_a_package():
+  assert isinstance(importlib.import_module('kernels').tree, types.ModuleType)
+  assert isinstance(importlib.import_module('kernels.tree').plan, types.ModuleType)
