@@ -203,7 +203,10 @@ def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Tok
 
 
 def _commas(tokens: list[Token]) -> list[list[Token]]:
-  return [piece for p in split_at(tokens, {',', ';'})[0] if (piece := trim(p))]
+  pieces = [trim(p) for p in split_at(trim(tokens), {',', ';'})[0]]
+  if len(pieces) > 1 and not all(pieces):
+    raise ParseError('nothing between two commas')
+  return [p for p in pieces if p]
 
 
 def _named(piece: list[Token]) -> tuple[tuple[str, ...] | None, list[Token]]:

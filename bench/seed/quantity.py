@@ -9,6 +9,7 @@ from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.algebra.relations import factor, proportional
 from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
 from bench.seed.pairs import branches, pair, settle
+from bench.seed.reading.atoms import is_unit
 from bench.seed.reading.statement import EQUALS, member, statements, tokens_of
 from bench.seed.reading.units import ONE_UNIT, Unit
 from bench.seed.result import TIERS, Mark, Settings
@@ -38,7 +39,15 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
     return Mark(_points(_si(wanted, unit), _si(given, other), settings), 'tolerance')
   if not unit and not other:
     return Mark(_points(wanted, given, settings), 'tolerance')
+  if _bare(reference if unit else prediction, job):
+    return Mark(0.0, 'tolerance', flags=('lone_unit',))
   return _lone(wanted, unit, given, other, settings)
+
+
+def _bare(text: str, job) -> bool:
+  """Whether an answer is a unit without a number: that it counts as one says nothing about a bare number."""
+  reading = kinds.unit_reading(job.reading)
+  return is_unit(member(statements(tokens_of(text, reading))[0].members[-1], reading))
 
 
 def _lone(wanted, unit, given, other, settings) -> Mark:

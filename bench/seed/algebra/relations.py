@@ -38,7 +38,7 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   """
   if a.value != b.value:
     return Verdict.DIFFERENT
-  if len(a.value) > 1 or a.value == ('\\in',):
+  if len(a.value) > 1 or a.value[0] in ('\\in', '\\to'):
     verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
     return next((v for v in (Verdict.DIFFERENT, Verdict.UNDECIDED) if v in verdicts), Verdict.EQUAL)
   f, g = canonical(gap(a), context), canonical(gap(b), context)

@@ -116,7 +116,8 @@ def _marks(tokens: list[Token]) -> tuple[list[str], list[Token]]:
   signs = [sign(t) for t in tokens]
   named = tokens and all(t.kind in ('word', 'text') for t in tokens)
   order = len(tokens) == 3 and signs[0] == '(' and signs[2] == ')' and tokens[1].kind in ('number', 'letter')
-  if named or order or (len(signs) == 1 and signs[0] in _LONE_MARKS):
+  charge = len(tokens) > 1 and signs[-1] in '+-' and all(t.kind in ('number', '+', '-', 'letter') for t in tokens)
+  if named or order or charge or (len(signs) == 1 and signs[0] in _LONE_MARKS):
     return [*marks, '^' + ''.join(label(tokens))], []
   return marks, tokens
 
@@ -189,8 +190,13 @@ def _accent(parser) -> Node:
 
 
 def _group(parser, closing: str, head: str = 'list') -> Node:
-  parser.next()
-  parts = parser.group(*closing.split())
+  opening = parser.next().kind
+  other = {'(': ']', '[': ')'}.get(opening, closing)
+  parts = parser.group(closing, other)
+  if len(parts) == 2 and parser.tokens[parser.at - 1].kind != closing:
+    return Node('list', tuple(parts), opening + other)
+  if parser.tokens[parser.at - 1].kind != sign(Token(closing, closing)):
+    raise ParseError(f'{closing!r} expected, {other!r} found')
   return parts[0] if len(parts) == 1 else Node(head, tuple(parts), closing)
 
 
@@ -203,6 +209,8 @@ def _rounding(parser, head: str) -> Node:
 def _braces(parser) -> Node:
   parser.next()
   if parser.accept('}'):
+    if parser.ahead('^', '_'):
+      return _prescript(parser)
     return parser.postfix(parser.atom())
   bars, parser.bars = parser.bars, 0
   inner = parser.sum()
@@ -248,13 +256,15 @@ def _angle(parser) -> Node:
   """A mean or a matrix element between angles, or a bra."""
   parser.next()
   parts: list[list[Token]] = [[]]
-  while not parser.ahead('\\rangle'):
+  inside = 0
+  while inside or not parser.ahead('\\rangle'):
     if parser.peek().kind == 'end':
       if len(parts) == 2 and not parts[1]:
         return Node('bra', (), label(parts[0]))
       raise ParseError('an angle bracket is not closed')
     token = parser.next()
-    if token.kind in ('|', 'open|', 'close|'):
+    inside += (sign(token) == '\\langle') - (sign(token) == '\\rangle')
+    if token.kind in ('|', 'open|', 'close|') and not inside:
       parts.append([])
     else:
       parts[-1].append(token)
@@ -287,6 +297,8 @@ def _environment(parser) -> Node:
     elif not parser.accept('&') and not parser.ahead('end'):
       raise ParseError(f'{parser.peek().text!r} in a matrix')
   parser.next()
+  if rows == [[]]:
+    raise ParseError('an empty matrix')
   if len({len(r) for r in rows}) != 1:
     raise ParseError('the rows of a matrix differ in length')
   matrix = Node('matrix', tuple(c for r in rows for c in r), (len(rows), len(rows[0])))
@@ -301,6 +313,39 @@ def _binomial(parser) -> Node:
 def _infinity(parser) -> Node:
   parser.next()
   return INFINITY
+
+
+def is_unit(node: Node) -> bool:
+  """Whether a node is a unit, a power of one or a product of such."""
+  if node.head == 'mul':
+    return all(map(is_unit, node.args))
+  return is_unit(node.args[0]) if node.head == 'pow' else node.head == 'unit'
+
+
+def negative_power(node: Node) -> bool:
+  """Whether a node is something to a negative number."""
+  return node.head == 'pow' and node.args[1].head == 'number' and node.args[1].value < 0
+
+
+def short_unit(parser) -> Node | None:
+  """Minutes and seconds, whose short names are functions where an argument follows."""
+  token, after = parser.peek(), sign(parser.peek(1))
+  if token.kind != 'word' or token.text not in ('min', 'sec') or after in ('(', '[', '{', '\\{', '_'):
+    return None
+  if after == '^' and token.text == 'sec':
+    return None
+  if parser.peek(1).kind in ('end', ')', '}', '/', '.', ',', '^', '*'):
+    parser.next()
+    return Node('unit', (), units.lookup(token.text))
+  return None
+
+
+def _prescript(parser) -> Node:
+  """Scripts in front of a symbol, as in term symbols and isotopes, are a label on it."""
+  before: list[str] = []
+  while parser.ahead('^', '_'):
+    before += (parser.next().kind, *parser.label())
+  return Node('at', (parser.atom(),), ('pre', *before))
 
 
 def degree(parser, base: Node) -> Node:
@@ -357,6 +402,7 @@ def _command_unit(parser, name):
 
 ATOMS = {
   'number': _number,
+  '^': _prescript,
   '{': _braces,
   '(': lambda p: _group(p, ')'),
   '[': lambda p: _group(p, ']', 'commutator'),

@@ -9,7 +9,17 @@ import dataclasses
 
 from bench.seed.nodes import ONE, Name, Node, ParseError, TooLarge, add, divide, mul, negative, number, power
 from bench.seed.reading import calculus
-from bench.seed.reading.atoms import ATOMS, degree, keeps_word, symbol_atom, unit_atom, word_atom
+from bench.seed.reading.atoms import (
+  ATOMS,
+  degree,
+  is_unit,
+  keeps_word,
+  negative_power,
+  short_unit,
+  symbol_atom,
+  unit_atom,
+  word_atom,
+)
 from bench.seed.reading.functions import FUNCTIONS, apply
 from bench.seed.reading.products import is_vector, times
 from bench.seed.reading.tokens import MAX_NESTING, Token, label, sign, tokenize
@@ -17,6 +27,7 @@ from bench.seed.reading.tokens import MAX_NESTING, Token, label, sign, tokenize
 MAX_TOKENS = 8_000
 _TIMES = frozenset(('*', '\\times', '\\cdot'))
 _SIGNS = {'+': 'plus', '-': 'minus', '\\pm': 'pm', '\\mp': 'mp'}
+_SETS = {'\\cup': 'union', '\\cap': 'intersection', '\\setminus': 'setminus'}
 _END = Token('end', '')
 
 
@@ -41,7 +52,7 @@ def parse_tokens(tokens: list[Token], reading: Reading = Reading()) -> Node:
   parser = Parser(tokens, reading)
   if tokens and all(t.kind in ('text', 'word') for t in tokens):
     return Node('symbol', (), Name(' '.join(t.text for t in tokens)))
-  node = parser.sum()
+  node = parser.whole()
   if parser.peek().kind in '.;,' and parser.at + 1 == len(tokens):
     return node
   if parser.peek() is not _END:
@@ -92,6 +103,23 @@ class Parser:
 
   # Levels of precedence.
 
+  def whole(self) -> Node:
+    """Everything up to a comma or a closing sign: sums joined to a ratio or by the signs of sets."""
+    parts = [self.union()]
+    while self.accept(':'):
+      parts.append(self.union())
+    return parts[0] if len(parts) == 1 else Node('ratio', tuple(parts))
+
+  def union(self) -> Node:
+    """Sets joined by union, intersection or difference, from left to right."""
+    left = self.sum()
+    while sign(self.peek()) in _SETS:
+      head = _SETS[sign(self.next())]
+      right = self.sum()
+      same = left.head == head == 'union'
+      left = Node(head, (*left.args, right) if same else (left, right))
+    return left
+
   def sum(self) -> Node:
     self.deeper(1)
     terms = [self.signed()]
@@ -124,9 +152,32 @@ class Parser:
       elif self.ahead('/'):
         self.next()
         derivative = calculus.slash_derivative(self, left)
-        left = derivative or divide(left, self.operand())
+        left = derivative or divide(left, self.divisor(left))
       else:
         return left
+
+  def divisor(self, left: Node) -> Node:
+    """What follows a slash: a number under a number is a coefficient, units joined by dots stay below."""
+    if left.head == 'number' and self.coefficient_ahead():
+      node = self.factor()
+      self.tokens = [*self.tokens[: self.at], Token('*', '*'), *self.tokens[self.at :]]
+      return node
+    node = self.operand()
+    while is_unit(node) and sign(self.peek()) in _TIMES:
+      start = self.at
+      self.next()
+      factor = self.factor() if self.operand_ahead(first=True) else None
+      if factor is None or not is_unit(factor) or negative_power(factor):
+        self.at = start
+        break
+      node = mul(node, factor)
+    return node
+
+  def coefficient_ahead(self) -> bool:
+    """Whether a bare number and then letters follow, as in 3/2 k_B T; 1/4π keeps its π below."""
+    after = self.peek(1)
+    letters = after.kind in ('letter', 'command', 'word', 'run') and after.text not in _NO_LETTERS
+    return self.peek().kind == 'number' and letters
 
   def operand(self) -> Node:
     """What follows a sign of multiplication or division: a chain, which may carry a minus sign."""
@@ -139,7 +190,7 @@ class Parser:
     """Juxtaposed factors. An operator (d/dx, nabla) acts on the factors after it."""
     factors: list[Node] = []
     dropped = False
-    while self.operand_ahead(first=not factors):
+    while self.operand_ahead(first=not factors) or (not factors and self.ahead('^')):
       if self.drops_word(factors):
         self.next()
         dropped = True
@@ -211,6 +262,8 @@ class Parser:
 
   def atom(self) -> Node:
     what = sign(self.peek())
+    if short := short_unit(self):
+      return short
     for table, act in ((calculus.COMMANDS, None), (FUNCTIONS, apply)):
       if self.peek().kind in ('command', 'word') and self.peek().text in table:
         name = self.next().text
@@ -270,9 +323,9 @@ class Parser:
   def group(self, *closings: str) -> list[Node]:
     """Sums separated by commas, up to and past one of the closing signs."""
     bars, self.bars = self.bars, 0
-    parts = [self.sum()]
+    parts = [self.whole()]
     while self.accept(',', ';'):
-      parts.append(self.sum())
+      parts.append(self.whole())
     self.expect(*closings)
     self.bars = bars
     return parts
@@ -293,6 +346,26 @@ class Parser:
     return label(self.script())
 
 
+# Commands after a number that are no letters of a product.
+_NO_LETTERS = frozenset(
+  (
+    'pi',
+    'times',
+    'cdot',
+    'pm',
+    'mp',
+    'cup',
+    'cap',
+    'setminus',
+    'choose',
+    'over',
+    'rangle',
+    'rfloor',
+    'rceil',
+    'to',
+    'in',
+  )
+)
 _STOPS = frozenset(
   (
     'end',
@@ -332,6 +405,9 @@ _STOPS = frozenset(
     '\\rceil',
     '\\in',
     '\\choose',
+    '\\cup',
+    '\\cap',
+    '\\setminus',
     '\\over',
   )
 )

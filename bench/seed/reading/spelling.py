@@ -134,6 +134,15 @@ ALIASES = {
   'upmu': 'mu',
   'micro': 'mu',
   'abs': 'abs',
+  'oslash': 'emptyset',
+  'mapsto': 'to',
+  'smallsetminus': 'setminus',
+  'vb': 'vec',
+  'va': 'vec',
+  'vu': 'hat',
+  'flatfrac': 'frac',
+  'cross': 'times',
+  'vdot': 'cdot',
 }
 DROPPED = words(
   'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag '

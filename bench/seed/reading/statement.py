@@ -11,7 +11,7 @@ EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\
 # Each inequality and its mirror image; one of the two is the normal form.
 MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
 ORDER = frozenset((*MIRROR, *MIRROR.values()))
-RELATIONS = EQUALS | ORDER | {'\\neq', '\\in'}
+RELATIONS = EQUALS | ORDER | {'\\neq', '\\in', '\\to'}
 _OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
 _CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
 _WRAPPERS = words('equation align aligned gathered gather split multline eqnarray displaymath math')
@@ -72,15 +72,31 @@ def _matching(tokens: list[Token]) -> int | None:
 def top_level(tokens: list[Token]) -> list[int]:
   """Positions of tokens outside all brackets, the brackets themselves left out."""
   level, found = 0, []
+  kets = _kets(tokens)
   for k, token in enumerate(tokens):
     what = sign(token)
-    if what in _OPENING:
+    if what in _OPENING or k in kets:
       level += 1
     elif what in _CLOSING:
       # The bar of "at x = 0" closes nothing.
       level = max(level - 1, 0)
     elif level == 0:
       found.append(k)
+  return found
+
+
+def _kets(tokens: list[Token]) -> set[int]:
+  """Positions of the bars that open a ket: the next angle or bar after them is a right angle."""
+  found, bar, angles = set(), None, 0
+  for k, token in enumerate(tokens):
+    what = sign(token)
+    if what == '\\langle':
+      angles, bar = angles + 1, None
+    elif what in ('|', 'open|', 'close|'):
+      bar = None if angles else k
+    elif what == '\\rangle':
+      found |= {bar} if bar is not None and not angles else set()
+      angles, bar = max(angles - 1, 0), None
   return found
 
 
@@ -94,19 +110,36 @@ def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[lis
 def statement(tokens: list[Token]) -> Statement:
   """A piece split at its relation signs; after an arrow of implication only the conclusion counts."""
   conclusions, _ = split_at(tokens, {'\\implies'})
-  return Statement(*split_at([t for t in conclusions[-1] if t.kind != ':'], RELATIONS))
+  return Statement(*split_at(_unlabelled(conclusions[-1]), RELATIONS))
+
+
+def _unlabelled(tokens: list[Token]) -> list[Token]:
+  """Tokens without the colon of a definition and without words that announce the answer."""
+  colon = next((k for k, t in enumerate(tokens) if t.kind == ':'), 0)
+  if colon and all(t.kind in ('text', 'word') for t in tokens[:colon]):
+    tokens = tokens[colon + 1 :]
+  after = [*tokens[1:], Token('end', '')]
+  return [t for t, following in zip(tokens, after) if t.kind != ':' or following.kind not in ('=', 'end')]
 
 
 def statements(tokens: list[Token]) -> list[Statement]:
   """An answer as its listed statements, conditions that follow a blank, a comma or a word cut off."""
-  tokens = trim(_before_condition(tokens))
+  tokens = trim(_before_condition(_listed(tokens)))
   pieces = [trim(p) for p in split_at(tokens, {',', ';'})[0]]
   main = [statement(pieces[0])]
   for piece in pieces[1:]:
-    if not piece or _is_condition(piece, main[-1]):
+    if not piece:
+      raise ParseError('nothing between two commas')
+    if _is_condition(piece, main[-1]):
       break
     main.append(statement(piece))
   return main
+
+
+def _listed(tokens: list[Token]) -> list[Token]:
+  """Words that join answers as the comma that they stand for."""
+  joins = [t.kind in ('text', 'word') and t.text.strip(' ,').lower() in ('and', 'or') for t in tokens]
+  return [Token(',', ',') if join else t for t, join in zip(tokens, joins)]
 
 
 def _before_condition(tokens: list[Token]) -> list[Token]:

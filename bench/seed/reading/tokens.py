@@ -35,11 +35,12 @@ class Token(NamedTuple):
 
 _NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
-_EXPONENT = re.compile(r'[eE]([+-]?\d+)(?![\d.])')
+_EXPONENT = re.compile(r'[eE]([+-]?\d+)(?!\d|\.\d)')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
 _BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:\{,\}\d{3})+(?!\d)')
 _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
+_EXPONENT_AFTER = re.compile(r'\s*\^\s*(?:\{[^{}\\]{1,12}\}|\d)')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 
@@ -199,6 +200,8 @@ class _Scanner:
     word = content.strip(' ~')
     if re.fullmatch(r'[A-Za-z]+', word):
       self._emit('word' if len(word) > 1 or self.units else 'letter', word)
+    elif re.fullmatch(r'[-+]?\d[\d.]*', word):
+      self._group(word, roman=False)
     elif self.units and is_unit_text(word):
       self._group(word, roman=True)
     else:
@@ -208,6 +211,10 @@ class _Scanner:
     """Part of the text in braces or in another font; braces keep it one group when it is more than a word."""
     if self.level == MAX_NESTING:
       raise TooLarge(f'more than {MAX_NESTING} levels of fonts or boxes')
+    exponent = _EXPONENT_AFTER.match(self.text, self.at) if self.units and roman and '/' in content else None
+    if exponent:
+      # The power in m/s}^2 belongs to the last unit, not to the whole group.
+      content, self.at = content + exponent[0], exponent.end()
     inner = _Scanner(content, self.units, roman, self.level + 1).scan()
     self.out += inner if len(inner) == 1 else [Token('{', '{'), *inner, Token('}', '}')] if inner else []
 
