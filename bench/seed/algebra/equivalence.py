@@ -95,7 +95,7 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
     {n.value for n in nodes if n.head == 'symbol'}, key=lambda name: (context.rank.get(name, math.inf), name)
   )
   met = {n.head for n in nodes}
-  phased = complex_names((a, b), context.ordered)
+  phased = complex_names((a, b), context.ordered) if met & _PARTS else frozenset()
   digits = min(_DIGITS + 2 * _span(nodes), _MOST_DIGITS)
   tolerance = 1e-9 if _rounded(nodes) else mpmath.mpf(10) ** (_SPARE - digits)
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH

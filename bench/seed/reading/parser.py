@@ -262,7 +262,7 @@ class Parser:
 
   def atom(self) -> Node:
     what = sign(self.peek())
-    if short := short_unit(self):
+    if self.peek().kind == 'word' and (short := short_unit(self)):
       return short
     for table, act in ((calculus.COMMANDS, None), (FUNCTIONS, apply)):
       if self.peek().kind in ('command', 'word') and self.peek().text in table:

@@ -72,7 +72,7 @@ def _matching(tokens: list[Token]) -> int | None:
 def top_level(tokens: list[Token]) -> list[int]:
   """Positions of tokens outside all brackets, the brackets themselves left out."""
   level, found = 0, []
-  kets = _kets(tokens)
+  kets = _kets(tokens) if any(t.text == 'rangle' for t in tokens) else ()
   for k, token in enumerate(tokens):
     what = sign(token)
     if what in _OPENING or k in kets:
@@ -115,6 +115,8 @@ def statement(tokens: list[Token]) -> Statement:
 
 def _unlabelled(tokens: list[Token]) -> list[Token]:
   """Tokens without the colon of a definition and without words that announce the answer."""
+  if not any(t.kind == ':' for t in tokens):
+    return tokens
   colon = next((k for k, t in enumerate(tokens) if t.kind == ':'), 0)
   if colon and all(t.kind in ('text', 'word') for t in tokens[:colon]):
     tokens = tokens[colon + 1 :]

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from bench.seed.nodes import ParseError, TooLarge
+from bench.seed.reading.macros import MACROS, expand
 from bench.seed.reading.spelling import (
   ALIASES,
   DROPPED,
@@ -34,13 +35,14 @@ class Token(NamedTuple):
 
 
 _NOTE = re.compile(r'\s*[_^]')
-_NUMBER = re.compile(r'\d+(?:\.\d+)?|\.\d+')
+_NUMBER = re.compile(r'\d+(?:\.\d+|\.(?=\s*[/*)]))?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?!\d|\.\d)')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
 _BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:\{,\}\d{3})+(?!\d)')
 _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _EXPONENT_AFTER = re.compile(r'\s*\^\s*(?:\{[^{}\\]{1,12}\}|\d)')
+_MONEY = re.compile(r'\s*\.?\d')
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 
@@ -111,7 +113,7 @@ class _Scanner:
       digits, self.at = whole + (tail[0] if tail else ''), (tail or grouped).end()
     else:
       match = _NUMBER.match(self.text, self.at)
-      digits, self.at = match[0], match.end()
+      digits, self.at = match[0].rstrip('.'), match.end()
     if len(digits) > MAX_DIGITS:
       raise TooLarge(f'a number of {len(digits)} digits, at most {MAX_DIGITS} are read')
     exponent = _EXPONENT.match(self.text, self.at)
@@ -146,6 +148,11 @@ class _Scanner:
       return
     if name in LEFT or name in RIGHT:
       self._fence(name)
+    elif name in MACROS:
+      plain = expand(name, self._argument, lambda: bool(_ARGUMENT.match(self.text, self.at)))
+      self.text, self.at = plain + self.text[self.at :], 0
+    elif name == '$' and _MONEY.match(self.text, self.at):
+      return
     elif name in ('begin', 'end'):
       self._emit(name, self._argument().strip('* '))
     elif name in TEXT:
@@ -190,8 +197,10 @@ class _Scanner:
     brace = _ARGUMENT.match(self.text, self.at)
     if not brace:
       rest = self.text[self.at :].lstrip(' ')
-      self.at = len(self.text) - len(rest) + 1
-      return rest[:1]
+      command = _COMMAND.match(rest)
+      content = command[0] if command else rest[:1]
+      self.at = len(self.text) - len(rest) + len(content)
+      return content
     end = closing(self.text, brace.end())
     content, self.at = self.text[brace.end() : end], end + 1
     return content

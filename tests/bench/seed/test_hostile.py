@@ -140,7 +140,7 @@ def test_source_evaluates_no_text():
     'literal_eval',
     'parse_latex',
   }
-  files = [*PACKAGE.glob('*.py'), PACKAGE.parents[1] / 'rl/rewards/extract.py']
+  files = [*PACKAGE.rglob('*.py'), PACKAGE.parents[1] / 'rl/rewards/extract.py']
   assert len(files) > 15
   for file in files:
     if file.name == 'compat.py':
