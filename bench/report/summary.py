@@ -63,13 +63,23 @@ def _metric(items: Sequence[Item], metric: str, draw: Mapping) -> dict:
     if all(pair is not None for row in pairs for pair in row):
       table = np.array(pairs, float).reshape(len(items), n, 2)
       out['low'], out['high'] = stats.percentile(stats.two_level(table[..., 0], table[..., 1], **draw))
+      out = _widened(out)
   if np.all(den == 1) and np.all((num == 0) | (num == 1)):
     out['wilson'] = list(wilson(float(num.sum()), len(num)))
   return out
 
 
 def _estimate(num, den, draw: Mapping) -> dict:
-  return dataclasses.asdict(stats.estimate(num, den, **draw))
+  return _widened(dataclasses.asdict(stats.estimate(num, den, **draw)))
+
+
+def _widened(estimate: dict) -> dict:
+  """An estimate whose resamples were all equal gets Wilson's interval over its problems: 0 of n is not exactly 0."""
+  value, problems = estimate['value'], estimate['problems']
+  if value is None or not 0 <= value <= 1 or estimate['low'] != estimate['high']:
+    return estimate
+  low, high = wilson(value * problems, problems)
+  return {**estimate, 'low': max(0.0, low), 'high': min(1.0, high)}
 
 
 def _groups(task: Task, items: Sequence[Item], draw: Mapping) -> dict:

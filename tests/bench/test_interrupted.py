@@ -110,3 +110,9 @@ def test_one_interrupt_ends_a_run_whose_server_hangs(problems, tmp_path):
       process.kill()
       release.set()
   assert len((tmp_path / 'out' / 'answers.jsonl').read_text().splitlines()) == 1 + 3
+
+
+def test_none_of_n_has_an_interval(problems, tmp_path):
+  with serve(lambda n, body: completion('\\boxed{5}')) as (url, _):
+    found = run(url, problems, tmp_path / 'out')['metrics']['accuracy']
+  assert found['value'] == found['low'] == 0 and found['high'] == pytest.approx(0.0876, abs=1e-4)
