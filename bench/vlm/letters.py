@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from bench.vlm.options import named_option
 from rl.rewards.extract import conclusion, final_answer, plain
 
+MAX_CHARS = 2_000  # of a short answer; unwrapping is quadratic in its depth
 _WRAPPER = re.compile(r'\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathsf|mbox)\s*\{([^{}]*)\}')
 _LEAD = re.compile(
   r'^(?:(?:the|correct|final|answer|option|choice|letter|it|is|选项?)\b[\s:]*|[\s"\'$:>-]+)+', re.IGNORECASE
@@ -79,7 +80,7 @@ def ambiguous(candidate: str, choices: Mapping[str, str]) -> bool:
 
 
 def _unwrapped(candidate: str) -> str:
-  text, before = candidate, None
+  text, before = candidate[:MAX_CHARS], None
   while text != before:
     before, text = text, _WRAPPER.sub(r'\1', text)
   return plain(text.replace('\\(', ' ').replace('\\)', ' ').replace('$', ' ').replace('"', ' ')).strip(" '")

@@ -8,6 +8,7 @@ from bench import tasks
 from bench.harness.task import Answer
 from bench.vlm.letters import chosen
 from rl.rewards import answers
+from tests.watchdog import processor_seconds
 
 CHOICES = {'A': 'a car', 'B': 'a train', 'C': 'a ship', 'D': 'a plane'}
 RIGHT = [
@@ -113,6 +114,25 @@ def test_every_spelling_of_the_answer_is_read(text):
 @pytest.mark.parametrize('text', NONE)
 def test_what_commits_to_no_option_is_no_answer(text):
   assert chosen(text, CHOICES) is None
+
+
+def test_a_long_text_of_anything_is_read_quickly():
+  with processor_seconds(20):
+    for part in (
+      r'\boxed{',
+      r'\text{',
+      'answer is ',
+      '<answer>',
+      '<think>',
+      'A or ',
+      '(A) ',
+      'the ',
+      '\n',
+      '** ',
+      'so A ',
+    ):
+      chosen(part * (400_000 // len(part)), CHOICES)
+    chosen('\\boxed{' + '\\text{' * 150_000 + 'C' + '}' * 150_001, CHOICES)
 
 
 @pytest.mark.parametrize('name', ['mmmu', 'mmmu_pro', 'mathvista'])
