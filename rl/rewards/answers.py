@@ -92,13 +92,15 @@ def _exact(number: str) -> Fraction | None:
   return Fraction(number)
 
 
-def bare(answer: str) -> str:
-  """`answer` without degrees, without a unit after a number, and without what a chain of equalities starts with.
-
-  `n = 73`, `70 + 3 = 73`, `73^\\circ` and `73\\text{ cm}` all give `73`.
-  """
+def value_side(answer: str) -> str:
+  """`answer` without degrees and without what a chain of equalities starts with: `70 + n = 73^\\circ` gives `73`."""
   side = answer.rpartition('=')[2] if not _RELATION.search(answer) else answer
-  side = _DEGREES.sub('', side.strip().strip('$').strip())
+  return _DEGREES.sub('', side.strip().strip('$').strip())
+
+
+def bare(answer: str) -> str:
+  """`value_side` without a unit after a number: `73\\text{ cm}` gives `73`."""
+  side = value_side(answer)
   unit = _UNIT.search(side)
   if unit and not _SCALES.search(unit[0]) and rational(side[: unit.start()]) is not None:
     return side[: unit.start()]
@@ -107,14 +109,14 @@ def bare(answer: str) -> str:
 
 def canonical(answer: str) -> str:
   """One text for all spellings of a rational number, else the cleaned-up text; a majority vote counts it."""
-  value = _loose(answer)
+  value = _read(answer, value_side)
   return str(value) if value is not None else clean_up(answer)
 
 
-def _loose(answer: str) -> Fraction | None:
-  """The exact value of `answer` or of its bare form."""
+def _read(answer: str, part: Callable[[str], str]) -> Fraction | None:
+  """The exact value of `answer`, else of a part of it."""
   value = rational(answer)
-  return value if value is not None or len(answer) > MAX_CHARS else rational(bare(answer))
+  return value if value is not None or len(answer) > MAX_CHARS else rational(part(answer))
 
 
 def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None = None) -> tuple[bool, str]:
@@ -140,11 +142,15 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
 
 
 def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
-  """Both answers as numbers; None unless both are. Two equations are no numbers: `x = 3` is not `y = 3`."""
+  """Both answers as numbers; None unless both are.
+
+  Two equations are no numbers (`x = 3` is not `y = 3`), and a unit is dropped only against a plain number.
+  """
   if '=' in gold and '=' in found:
     return None
-  ours, theirs = _loose(gold), _loose(found)
-  return None if ours is None or theirs is None else (ours, theirs)
+  plain_number = rational(gold) is not None or rational(found) is not None
+  values = [_read(answer, bare if plain_number else value_side) for answer in (gold, found)]
+  return None if None in values else (values[0], values[1])
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
