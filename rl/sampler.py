@@ -13,6 +13,7 @@ from core import mesh
 from core import params as weights
 from core.engine import Engine, EngineSize, Request
 from internvl import Processor, model
+from internvl.features import Images
 from internvl.inputs.processor import Inputs
 from rl.policy import Answers
 
@@ -35,7 +36,10 @@ class Sampler:
     self.home = home
     self._dtype, self._places = dtype, mesh.shardings(model.spec(config), home.whole)
     self._stop, self._image_token = processor.stop_id, config.image_token
-    self._engine = Engine(weights.cast(params, dtype), config, **dataclasses.asdict(room), mesh=home)
+    params = weights.cast(params, dtype)
+    images = Images(params, config, home)
+    sizes = dataclasses.asdict(room)
+    self._engine = Engine(params.language, config.language, features=images, mesh=home, **sizes)
 
   def here(self, params: model.Params) -> model.Params:
     """The weights on the engine's devices, whatever becomes of the ones given."""
@@ -68,7 +72,7 @@ class Sampler:
           temperature=temperature,
           top_k=top_k,
           seed=int(seed),
-          images=images,
+          media=images,
         )
       )
     done = self._engine.run()

@@ -8,7 +8,7 @@ import jax
 
 import internvl
 from core import mesh
-from core.engine.sample import bucket
+from core.padding import bucket
 from core.training.steps import partition
 from internvl import Processor
 from internvl.inputs.processor_config import ProcessorConfig

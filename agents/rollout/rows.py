@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from agents.rollout.trajectory import Trajectory
 from core import decoder
-from core.engine.sample import bucket
+from core.padding import bucket
 
 
 @struct.dataclass

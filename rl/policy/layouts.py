@@ -15,8 +15,8 @@ import numpy as np
 from flax import struct
 
 from core import decoder
-from core.engine.sample import bucket
 from core.mesh import RULES
+from core.padding import bucket
 from core.past import Prefix
 
 Layout = Literal['shared', 'rows']

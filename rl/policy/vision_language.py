@@ -17,6 +17,7 @@ from core import mesh as mesh_lib
 from core.engine import Engine, EngineSize, Request
 from core.mesh import RULES, Mesh, Share
 from internvl import Processor
+from internvl.features import Images
 from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.training.export import export
@@ -60,13 +61,15 @@ class VisionLanguagePolicy:
     options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
     media = [[x.pixels] if (x.tokens == self.config.image_token).any() else [] for x in prompts]
     return [
-      Request(x.tokens.tolist(), seed=int(seed), images=images, **options)
+      Request(x.tokens.tolist(), seed=int(seed), media=images, **options)
       for x, seed, images in zip(prompts, seeds, media, strict=True)
     ]
 
   def engine(self, weights: internvl.Params, size: EngineSize, home: Mesh | Share) -> Engine:
     """As of `rl.policy.Policy`."""
-    return Engine(weights, self.config, **dataclasses.asdict(size), mesh=home)
+    images = Images(weights, self.config, home)
+    sizes = dataclasses.asdict(size)
+    return Engine(weights.language, self.config.language, features=images, mesh=home, **sizes)
 
   def slots(self, groups: Sequence[Sequence[Trajectory]], layout: Layout) -> Slots:
     """As of `rl.policy.Policy`."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import internvl
-from core.engine import Engine, Request, sample
-from core.engine.sample import Sampling
+from core.engine import Engine, Request
+from core.engine import generate as loop
+from core.engine.sampling import Sampling
 from internvl import model
 
 TINY = internvl.CONFIGS['tiny']
@@ -41,7 +42,7 @@ def generate(tokens, tiles, n, params=PARAMS):
     model.encode(params, CONFIG, np.concatenate(tiles))[0], (n, sum(map(len, tiles)), PER_TILE, CONFIG.language.width)
   )
   x = model.embed(params, CONFIG, rows, images)
-  state = sample.generate(
+  state = loop.run(
     params.language,
     CONFIG.language,
     x,

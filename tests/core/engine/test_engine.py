@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from core import decoder, mesh
-from core.engine import Engine, Request, device, pack, sample
-from core.engine.sample import Sampling
+from core.engine import Engine, Request, device, pack
+from core.engine import generate as loop
+from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import pages
 
@@ -40,7 +41,7 @@ def generate(prompts, options, seeds, params=PARAMS, config=CONFIG, new=NEW):
   tokens = np.array([p + [0] * (width - len(p)) for p in prompts], np.int32)
   at = np.array([[*range(len(p)), *[-1] * (width - len(p))] for p in prompts], np.int32)
   s = Sampling.of(len(prompts), **options, seed=seeds)
-  state = sample.generate(params, config, tokens, at, max_new=new, sampling=s)
+  state = loop.run(params, config, tokens, at, max_new=new, sampling=s)
   return np.asarray(state.tokens)[:, :new].tolist(), np.asarray(state.logp)[:, :new]
 
 
