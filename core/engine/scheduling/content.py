@@ -35,11 +35,17 @@ class Content:
   def __init__(self, prompt: Prompt):
     self.prompt = prompt
     self.new: list[int] = []
+    self.length = len(prompt)
     self.matched = None  # as of Prompt, for pages beyond it
     self._pages: list[bytes] = []  # keys of full pages that contain new tokens
 
   def __len__(self) -> int:
-    return len(self.prompt) + len(self.new)
+    return self.length
+
+  def append(self, tokens: Sequence[int]) -> None:
+    """Adds new tokens."""
+    self.new += tokens
+    self.length += len(tokens)
 
   def names(self, start: int, stop: int) -> np.ndarray:
     """The names of tokens start..stop-1, int64."""

@@ -34,11 +34,12 @@ class PagePool:
     """One reference less to each; a page without any is free. Raises ValueError for a free page."""
     self._check_in_use(pages)
     self.references[pages] -= 1
-    unused = np.atleast_1d(pages)[np.atleast_1d(self.references[pages]) == 0]
+    pages = np.atleast_1d(pages)
+    unused = pages[self.references[pages] == 0]
     self._stack[self._free : self._free + len(unused)] = unused
     self._free += len(unused)
 
   def _check_in_use(self, pages) -> None:
-    free = np.atleast_1d(self.references[pages]) < 1
+    free = self.references[pages] < 1
     if free.any():
-      raise ValueError(f'page {np.atleast_1d(pages)[free][0]} is free; expected a page in use')
+      raise ValueError(f'page {np.atleast_1d(pages)[np.atleast_1d(free)][0]} is free; expected a page in use')

@@ -205,7 +205,7 @@ class Scheduler:
 
   def append(self, sequence: Sequence, tokens: list[int], logp: list[float], version: int, filled: int) -> None:
     """Adds new tokens; the first `filled` inputs of the segment are in the pages."""
-    sequence.content.new += tokens
+    sequence.content.append(tokens)
     sequence.logp += logp
     sequence.version += [version] * len(tokens)
     before = sequence.filled // self.page_size

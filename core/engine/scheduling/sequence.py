@@ -39,12 +39,12 @@ class Sequence:
   @property
   def target(self) -> int:
     """Tokens that must be in pages before it decodes: all but the last, which is the next step's input."""
-    return len(self.content) - 1
+    return self.content.length - 1
 
   @property
   def ready(self) -> bool:
     """Whether it can decode."""
-    return self.filled == self.target
+    return self.filled == self.content.length - 1
 
   @property
   def remaining(self) -> int:

@@ -1,4 +1,4 @@
-"""Pages, prefixes and sequences without a model: a page "holds" what was written to it; sequences must read their own."""
+"""Pages, prefixes and sequences without a model: a page "holds" what was written to it; each must read its own."""
 
 import collections
 
