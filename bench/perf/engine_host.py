@@ -10,13 +10,14 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
-from absl import flags
 
 from core import decoder
 from core.engine import Engine, Request, device
 from core.launch import command
+from core.launch.fields import field
 
 LIMIT = 0.015  # seconds
 HEAD = 1000  # tokens that prompts share; no multiple of a page
@@ -129,33 +130,31 @@ def measure(name: str, sizes: Sizes, steps: int) -> tuple[np.ndarray, float]:
   return np.array(seconds), max(cancelled, default=0.0)
 
 
-def _define(values: flags.FlagValues) -> None:
-  flags.DEFINE_boolean('help', False, 'Show this help.', short_name='h', flag_values=values)
-  flags.DEFINE_integer('steps', 200, 'Measured steps a scenario.', flag_values=values)
-  flags.DEFINE_integer('slots', 256, 'Slots.', flag_values=values)
-  flags.DEFINE_integer('page_size', 16, 'Tokens of a page.', flag_values=values)
-  flags.DEFINE_integer('segment', 16, 'Tokens of a segment.', flag_values=values)
-  flags.DEFINE_integer('chunk', 512, 'Prompt tokens of one prefill.', flag_values=values)
-  flags.DEFINE_enum('scenario', None, list(SCENARIOS), 'Only this one.', flag_values=values)
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The command line."""
+
+  steps: int = field(200, 'measured steps a scenario')
+  slots: int = field(256, 'sequences decoded together')
+  page_size: int = field(16, 'tokens of a page')
+  segment: int = field(16, 'tokens of a segment')
+  chunk: int = field(512, 'prompt tokens of one prefill')
+  scenario: Literal['all', 'queue', 'head', 'samples', 'long', 'shared_long'] = field('all', 'only this one')
 
 
-def _work(f: flags.FlagValues, _) -> int:
-  sizes = Sizes(f.slots, f.page_size, f.segment, f.chunk)
+def work(o: Options) -> int:
+  """Measures and prints; 1 if a scenario exceeds the limit."""
+  sizes = Sizes(o.slots, o.page_size, o.segment, o.chunk)
   print(f'{sizes}; limit {LIMIT * 1e3:.0f} ms')
   print(f'{"scenario":12} {"median":>8} {"p99":>8} {"longest":>8} {"cancel":>8}   ms')
   slow = 0
-  for name in [f.scenario] if f.scenario else SCENARIOS:
-    seconds, cancel = measure(name, sizes, f.steps)
+  for name in SCENARIOS if o.scenario == 'all' else [o.scenario]:
+    seconds, cancel = measure(name, sizes, o.steps)
     shown = np.quantile(seconds, 0.5), np.quantile(seconds, 0.99), seconds.max(), cancel
     slow += shown[1] > LIMIT
     print(f'{name:12} ' + ' '.join(f'{1e3 * x:8.2f}' for x in shown))
   return int(slow > 0)
 
 
-def main(argv=None) -> int:
-  """Measures and prints."""
-  return command.run(argv or sys.argv, __doc__, define=_define, check=lambda f, rest: None, work=_work)
-
-
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(command.run(sys.argv, __doc__, Options, work))
