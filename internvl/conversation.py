@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from core.engine import sample
+from core.engine import generate as loop
+from core.engine.sampling import Sampling
 from core.files.tokenizers import Detokenizer
 from core.padding import bucket
 from internvl import model
@@ -23,8 +24,8 @@ TILES = 8  # encoded at a time: what the vision tower needs does not grow with t
 
 
 def for_decoding(params: model.Params) -> model.Params:
-  """The parameters as generation is fastest with (`core.engine.sample.for_decoding`); do it once, after loading."""
-  return params.replace(language=sample.for_decoding(params.language))
+  """The parameters as generation is fastest with (`core.engine.generate.for_decoding`); do it once, after loading."""
+  return params.replace(language=loop.for_decoding(params.language))
 
 
 def tile_bucket(n: int) -> int:
@@ -51,7 +52,7 @@ def generate(
   max_new_tokens: int,
   seed: int | Sequence[int] = 0,
   **sampling: Any,
-) -> sample.Generation:
+) -> loop.Generation:
   """The answers to ragged prompts, encoded and prefilled, ready to `advance`.
 
   Raises ValueError for a prompt that fills the model's context, and for sampling out of range.
@@ -69,18 +70,18 @@ def generate(
   batch = pad(prompts, [bucket(int(lengths.max()))], [tile_bucket(tiles)], pad_id=processor.pad_id)
   x = _embed(params, config, batch.tokens, batch.pixels)
   seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
-  return sample.Generation(
+  return loop.prompted(
     params.language,
     config.language,
     x,
     batch.positions,
     max_new=np.minimum(left, max_new_tokens),
-    sampling=sample.Sampling.of(len(prompts), seed=seeds, **sampling),
+    sampling=Sampling.of(len(prompts), seed=seeds, **sampling),
     stops=sorted({processor.stop_id, processor.pad_id}),
   )
 
 
-def pieces(generation: sample.Generation, processor: Processor) -> Iterator[str]:
+def pieces(generation: loop.Generation, processor: Processor) -> Iterator[str]:
   """Pieces of the answer of a generation's only row, as they come; joined they are the whole answer."""
   text, shown, read = '', '', 0
   detokenizer = Detokenizer(processor.tokenizer, skip_special_tokens=False)

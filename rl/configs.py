@@ -5,7 +5,7 @@ import re
 from typing import Any, Literal
 
 from core.engine import EngineSize
-from core.engine.sample import Sampling
+from core.engine.sampling import Sampling
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim

@@ -70,12 +70,12 @@ def converted(model):
   import jax.numpy as jnp
 
   from core import decoder
-  from core.engine import sample
+  from core.engine import generate
 
   with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     config, params = decoder.load(folder, dtype=jnp.float32)
-  return config, sample.for_decoding(params)
+  return config, generate.for_decoding(params)
 
 
 def fastest(arms: dict, *, repeats: int) -> dict[str, float]:
@@ -114,14 +114,15 @@ def arms(options: Options, batch: int, model, config, params) -> dict:
   import numpy as np
   import torch
 
-  from core.engine import sample
+  from core.engine import generate
+  from core.engine.sampling import Sampling
 
   new, shape = options.new, (batch, options.prompt)
   tokens = np.random.default_rng(0).integers(1, options.vocab, shape)
   positions = np.broadcast_to(np.arange(options.prompt), shape)
 
   def ours():
-    state = sample.generate(params, config, tokens, positions, max_new=new, sampling=sample.Sampling.of(batch))
+    state = generate.run(params, config, tokens, positions, max_new=new, sampling=Sampling.of(batch))
     return np.asarray(state.tokens)[:, :new]
 
   def theirs():

@@ -3,9 +3,9 @@
   python -m bench.perf.rollout [--lengths=longtail --slots=16 --longest=256] [--peer_python=…/bin/python]
 
 One random Qwen3-shaped model, one list of prompts, each with the number of tokens after which its answer stops. A
-static batch (`core.engine.sample.generate`; tunix's Sampler) decodes until its longest row stops; the engine refills
+static batch (`core.engine.generate.run`; tunix's Sampler) decodes until its longest row stops; the engine refills
 slots. CPU seconds on one pinned thread, arms interleaved, the best of the repeats. The engine is timed in steady
-state, until its queue is empty. Its tokens are compared with those of `core.engine.sample`. `--peer_python` names the
+state, until its queue is empty. Its tokens are compared with those of `core.engine.generate`. `--peer_python` names the
 interpreter of an environment with google-tunix; that arm, whose greedy tokens must equal ours, runs each batch for
 exactly as many steps as its longest row needs.
 """
@@ -88,7 +88,8 @@ def static(options: Options, params, config, prompts, lengths) -> list[list[int]
   """Batch by batch, each until its longest answer is done."""
   import numpy as np
 
-  from core.engine import sample
+  from core.engine import generate
+  from core.engine.sampling import Sampling
 
   rows = []
   for start in range(0, len(prompts), options.slots):
@@ -96,8 +97,8 @@ def static(options: Options, params, config, prompts, lengths) -> list[list[int]
     tokens = np.array([[0] * (options.prompt - len(p)) + p for p in part], np.int32)
     at = np.array([[*[-1] * (options.prompt - len(p)), *range(len(p))] for p in part], np.int32)
     limit = lengths[start : start + options.slots]
-    g = sample.Generation(
-      params, config, tokens, at, max_new=limit, sampling=sample.Sampling.of(len(part), temperature=1.0, seed=start)
+    g = generate.prompted(
+      params, config, tokens, at, max_new=limit, sampling=Sampling.of(len(part), temperature=1.0, seed=start)
     )
     g.advance()
     rows += [row.tolist() for row in g.rows()]
@@ -111,11 +112,11 @@ def rollout(engine, prompts, lengths) -> tuple[list[list[int]], float, int]:
   for i, (prompt, length) in enumerate(zip(prompts, lengths)):
     engine.submit(Request(prompt, int(length), temperature=1.0, seed=i))
   before, start, done = engine.stats.decoded, time.process_time(), []
-  while engine.scheduler.waiting or not done:
+  while len(engine.scheduler.queue) or not done:
     done += engine.step()
   seconds, tokens = time.process_time() - start, engine.stats.decoded - before
   done += engine.run()
-  engine.scheduler.prefixes.clear()  # the next repeat prefills its prompts again
+  engine.scheduler.cache.clear()  # the next repeat prefills its prompts again
   return [c.tokens.tolist() for c in sorted(done, key=lambda c: c.id)], seconds, tokens
 
 
@@ -178,13 +179,12 @@ def agree(peer: Peer, params, config, prompts) -> None:
   """Raises ValueError unless both compute the same greedy tokens."""
   import numpy as np
 
-  from core.engine import sample
+  from core.engine import generate
+  from core.engine.sampling import Sampling
 
   theirs = peer(prompts[:1] * peer.options.slots, [16], sampled=False)['tokens'][0]
   prompt = np.array([prompts[0]], np.int32)
-  state = sample.generate(
-    params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16, sampling=sample.Sampling.of(1)
-  )
+  state = generate.run(params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16, sampling=Sampling.of(1))
   if theirs != np.asarray(state.tokens)[0, :16].tolist():
     raise ValueError('the peer does not compute the same model: greedy tokens differ')
 
@@ -211,7 +211,7 @@ def describe(options: Options, lengths, same: int) -> str:
   return (
     f'width {options.width} x {options.layers} layers, {options.slots} slots, {options.lengths} lengths: mean '
     f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
-    f'{longest.mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.sample: {same} of '
+    f'{longest.mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.generate: {same} of '
     f'{len(lengths)}; load {os.getloadavg()[0]:.1f}'
   )
 
@@ -222,12 +222,12 @@ def work(options: Options) -> None:
   import jax
 
   from core import decoder
-  from core.engine import Engine, sample
+  from core.engine import Engine, generate
 
   config = shape(options)
   params = decoder.init(jax.random.key(0), config)
   prompts, lengths = workload(options)
-  fast = sample.for_decoding(params)
+  fast = generate.for_decoding(params)
   pages = 2 * options.slots * -(-config.max_length // options.page_size)
   sizes = {'slots': options.slots, 'page_size': options.page_size, 'segment': options.segment}
   engine = Engine(params, config, pages=pages, **sizes)

@@ -1,7 +1,8 @@
-"""The rollout engine: requests in, samples out, segment by segment on paged, shared caches."""
+"""The segment engine: requests in, samples out, segment by segment on paged, shared caches."""
 
 from core.engine.engine import Engine, Stats
-from core.engine.request import Completion, Request
+from core.engine.features import Features
+from core.engine.request import Completion, QueueFull, Request
 from core.engine.size import EngineSize
 
-__all__ = ['Completion', 'Engine', 'EngineSize', 'Request', 'Stats']
+__all__ = ['Completion', 'Engine', 'EngineSize', 'Features', 'QueueFull', 'Request', 'Stats']

@@ -1,4 +1,4 @@
-"""What runs on the device: a run of prompt tokens, a segment of decoding, copies of pages.
+"""The programs on the device: prefill of prompt tokens, a segment of decoding, copies of pages.
 
 R slots   C prompt tokens of one call   S tokens of a segment   T pages a segment may touch   V vocabulary   D width
 """
@@ -12,19 +12,27 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import decoder
-from core.engine.sample import Sampling, pick
+from core.engine.sampling import Sampling, penalised, pick
 from core.mesh import constrain, partition
 from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
-STOPS = 8  # stop tokens a request may have
-FEW = 8  # rows that a device draws for at a time
-CHOICES = ('rows', None)  # axes of logits and of the table of allowed tokens
+STOPS = 8  # end tokens that are checked on the device; the host checks further ones after the segment
+GROUP = 8  # rows drawn for at a time: sorting takes several times the memory of the logits
+TABLE = ('rows', None)  # logical axes of logits and of the tables over the vocabulary
+
+
+@struct.dataclass
+class Tables:
+  """Which tokens each slot may choose, and which its sequence has (for a repetition penalty), bool [R, V]."""
+
+  allowed: Any
+  seen: Any
 
 
 @struct.dataclass
 class Slots:
-  """The rows of a segment, one a slot."""
+  """The sequences of a segment, one a slot."""
 
   token: Any  # int32 [R], the last one, not yet in the pages
   position: Any  # int32 [R], of that token
@@ -36,11 +44,15 @@ class Slots:
 
 @struct.dataclass
 class Segment:
-  """What a segment sampled: tokens int32 and logp float32 [R, S], and count int32 [R] of them."""
+  """What a segment sampled: tokens int32 and logp float32 [R, S], count int32 [R] of them, failed bool [R].
+
+  failed: the logits after these tokens were NaN or infinite.
+  """
 
   tokens: Any
   logp: Any
   count: Any
+  failed: Any
 
 
 @struct.dataclass
@@ -58,8 +70,8 @@ class _State:
 def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=None, given=None, *, config):
   """Writes keys and values of C prompt tokens, of one sequence or several, and returns the pools.
 
-  tokens, positions, page, offset: int32 [C], as in `core.past.pages.Pages`. features: [C, D] takes the place of a
-  token's embedding where `given` is true (images).
+  tokens, positions, page, offset: int32 [C], as in `core.past.pages.Pages`. features: [C, D] replaces a token's
+  embedding where `given` is true.
   """
   x = decoder.embed(params, tokens[:, None])
   if features is not None:
@@ -68,29 +80,58 @@ def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=
   return out.cache.k, out.cache.v
 
 
-def _pick(*args):
-  """`core.engine.sample.pick`; under a mesh each device draws for rows of its own."""
+def _choose(*args):
+  """`_choose_in_groups`; under a mesh each device draws for its own rows."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return _few_by_few(*args)
-  whole = partition(args[0].shape, CHOICES, mesh)
-  row = jax.P(whole[0])
-  return jax.shard_map(_few_by_few, in_specs=(whole, row, row, whole), out_specs=row, check_vma=False)(*args)
+    return _choose_in_groups(*args)
+  table = partition(args[0].shape, TABLE, mesh)
+  row = jax.P(table[0])
+  specs = (table, row, row, table, jax.P(table[0], None))
+  return jax.shard_map(_choose_in_groups, in_specs=specs, out_specs=row, check_vma=False)(*args)
 
 
-def _few_by_few(*args):
-  """`core.engine.sample.pick` a few rows at a time: sorting takes several times the memory of the logits."""
-  few = math.gcd(args[0].shape[0], FEW)
-  split = jax.tree.map(lambda x: x.reshape(-1, few, *x.shape[1:]), args)
-  return jax.tree.map(jnp.ravel, jax.lax.map(lambda rows: pick(*rows), split))
+def _choose_in_groups(*args):
+  """`_choose_rows`, GROUP rows at a time."""
+  size = math.gcd(args[0].shape[0], GROUP)
+  groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), args)
+  return jax.tree.map(jnp.ravel, jax.lax.map(lambda rows: _choose_rows(*rows), groups))
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'segment'), donate_argnames=('k', 'v'))
-def decode(params, k, v, plan: Plan, slots: Slots, allowed, *, config, segment: int):
-  """Up to `segment` tokens for each slot, fewer when all are done: (pools k and v, Segment).
+def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said):
+  """(token, log-probability) of rows; said: int32 [rows, S], tokens of this segment, V where there is none yet."""
 
-  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. allowed:
-  bool [R, V].
+  def penalise():
+    # The table is read only, or the loop would copy it at every step; the segment's own tokens are added here.
+    seen = tables.seen.at[jnp.arange(said.shape[0])[:, None], said].set(True, mode='drop')
+    return penalised(logits, seen, sampling.repetition_penalty)
+
+  choices = jax.lax.cond(jnp.any(sampling.repetition_penalty != 1), penalise, lambda: logits)
+  return pick(logits, sampling, position, jnp.where(tables.allowed, choices, -jnp.inf))
+
+
+def _said(out: Segment, vocab: int) -> jax.Array:
+  """The segment's tokens so far, `vocab` (which scatters drop) where there is none."""
+  return jnp.where(jnp.arange(out.tokens.shape[1]) < out.count[:, None], out.tokens, vocab)
+
+
+def _record(out: Segment, step, live, token, logp) -> Segment:
+  """The segment with one more token for each live row; a row whose log-probability is NaN fails instead."""
+  failed = live & jnp.isnan(logp)
+  kept = live & ~failed
+  return Segment(
+    tokens=out.tokens.at[:, step].set(jnp.where(kept, token, 0)),
+    logp=out.logp.at[:, step].set(jnp.where(kept, logp, 0)),
+    count=out.count + kept,
+    failed=out.failed | failed,
+  )
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'segment'), donate_argnames=('k', 'v', 'tables'))
+def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, segment: int):
+  """Up to `segment` tokens for each slot, fewer when all have ended: (pools k and v, tables, Segment).
+
+  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step.
   """
   rows = jnp.arange(slots.token.shape[0])
   size = v[0].shape[2]
@@ -101,39 +142,51 @@ def decode(params, k, v, plan: Plan, slots: Slots, allowed, *, config, segment: 
     page = jnp.where(s.live, slots.pages[rows, s.position // size - first], k[0].shape[0])
     cache = Pages(s.k, s.v, plan.replace(lengths=at + 1), page, s.position % size)
     out = decoder.forward(params, config, decoder.embed(params, s.token[:, None]), positions=at[:, None], cache=cache)
-    # Pinned before they change places, or XLA gathers the head instead.
+    # Pinned before the rows are spread over all devices, or XLA gathers the head instead.
     logits = constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
-    drawn = _pick(logits, slots.sampling, s.position + 1, allowed)
+    drawn = _choose(logits, slots.sampling, s.position + 1, tables, _said(s.out, config.vocab))
     token, logp = (constrain(x, (None,)) for x in drawn)  # every process reads them
-    count = s.out.count + s.live
-    noted = Segment(
-      s.out.tokens.at[:, s.step].set(jnp.where(s.live, token, 0)),
-      s.out.logp.at[:, s.step].set(jnp.where(s.live, logp, 0)),
-      count,
-    )
-    live = s.live & (count < slots.limit) & ~(token[:, None] == slots.stops).any(-1)
+    recorded = _record(s.out, s.step, s.live, token, logp)
+    ended = (recorded.count >= slots.limit) | (token[:, None] == slots.stops).any(-1)
     return _State(
-      s.step + 1, jnp.where(s.live, token, s.token), s.position + s.live, live, out.cache.k, out.cache.v, noted
+      step=s.step + 1,
+      token=jnp.where(s.live, token, s.token),
+      position=s.position + s.live,
+      live=s.live & ~recorded.failed & ~ended,
+      k=out.cache.k,
+      v=out.cache.v,
+      out=recorded,
     )
 
   blank = Segment(
-    jnp.zeros((rows.size, segment), jnp.int32),
-    jnp.zeros((rows.size, segment), jnp.float32),
-    jnp.zeros(rows.size, jnp.int32),
+    tokens=jnp.zeros((rows.size, segment), jnp.int32),
+    logp=jnp.zeros((rows.size, segment), jnp.float32),
+    count=jnp.zeros(rows.size, jnp.int32),
+    failed=jnp.zeros(rows.size, bool),
   )
-  start = _State(jnp.int32(0), slots.token, slots.position, slots.limit > 0, k, v, blank)
+  start = _State(
+    step=jnp.int32(0),
+    token=slots.token,
+    position=slots.position,
+    live=slots.limit > 0,
+    k=k,
+    v=v,
+    out=blank,
+  )
   end = jax.lax.while_loop(lambda s: (s.step < segment) & s.live.any(), step, start)
-  return end.k, end.v, end.out
+  seen = tables.seen.at[rows[:, None], _said(end.out, config.vocab)].set(True, mode='drop')
+  return end.k, end.v, tables.replace(seen=constrain(seen, TABLE)), end.out
 
 
 @functools.partial(jax.jit, donate_argnames=('k', 'v'))
 def copy(k, v, source, target):
   """Pages `source` copied to pages `target`, int32 [n]; a target out of range copies nothing."""
-  move = lambda pool: pool.at[target].set(pool[source], mode='drop')
-  return jax.tree.map(move, k), jax.tree.map(move, v)
+  copied = lambda pool: pool.at[target].set(pool[source], mode='drop')
+  return jax.tree.map(copied, k), jax.tree.map(copied, v)
 
 
-@functools.partial(jax.jit, donate_argnames='allowed')
-def allow(allowed, slot, mask):
-  """The table of allowed tokens with one slot's row replaced."""
-  return constrain(allowed.at[slot].set(mask), CHOICES)
+@functools.partial(jax.jit, donate_argnames='tables')
+def set_tables(tables: Tables, slot, allowed, seen) -> Tables:
+  """The tables with one slot's rows replaced, bool [V] each."""
+  replaced = Tables(tables.allowed.at[slot].set(allowed), tables.seen.at[slot].set(seen))
+  return jax.tree.map(lambda x: constrain(x, TABLE), replaced)

@@ -1,88 +1,87 @@
-"""The segment engine: between two compiled calls the host harvests, forks, refills.
+"""The segment engine: between two compiled calls the host harvests, forks and refills.
 
-R slots   C prompt tokens of one call   S tokens of a segment
+R slots   C prompt tokens of one call   S tokens of a segment   D width
 """
 
 import dataclasses
+import hashlib
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-import internvl
+from core import decoder
 from core import mesh as mesh_lib
-from core.engine import device, pack
-from core.engine import layout as weights
-from core.engine.request import Completion, Request
-from core.engine.scheduler import Row, Scheduler
+from core.engine import pack
+from core.engine.features import Features
+from core.engine.harvest import harvest
+from core.engine.programs import DevicePrograms, Programs
+from core.engine.request import Completion, QueueFull, Request
+from core.engine.scheduling.content import Content, Prompt
+from core.engine.scheduling.scheduler import Scheduler
+from core.engine.scheduling.sequence import Sequence as Sample
 from core.engine.stops import StopStrings
 from core.mesh import Mesh, Share
-from core.past.pages import pools
-from internvl.features import Images
+
+OnTokens = Callable[[int, list[int], list[float]], None]
 
 
 @dataclasses.dataclass
 class Stats:
-  """Counts so far: prompt tokens filled in (again after a preemption), new tokens, pages copied."""
+  """Counts so far: prompt tokens prefilled (again after a preemption), new tokens, pages copied."""
 
   prefilled: int = 0
   decoded: int = 0
   copied: int = 0
 
 
-def _completion(row: Row, reason: str) -> Completion:
-  return Completion(
-    row.id, np.array(row.tokens, np.int32), np.array(row.logp, np.float32), np.array(row.version, np.int32), reason
-  )
-
-
 class Engine:
   """Continues requests on a fixed set of slots and pages.
 
-  params, config: of a `core.decoder`, or of `internvl` for requests with images. slots: rows decoded together. pages,
-  page_size: the cache. segment: tokens between two looks of the host. chunk: prompt tokens filled in at a time, so that
-  a long prompt does not hold up the slots. text: decodes token ids, for stop strings. mesh: the devices it takes, by
-  default those of the weights; a `core.mesh.Share` where engines lie beside each other. Everything is compiled here.
+  params, config: of a `core.decoder`. slots: sequences decoded together. pages, page_size: the cache. segment: tokens
+  between two looks of the host. chunk: prompt tokens prefilled in one call, so that a long prompt does not block the
+  slots. features: the source of what enters beside tokens. text: decodes token ids, for stop strings. mesh: the devices
+  it runs on, by default those of the weights; a `core.mesh.Share` if engines run side by side. max_queued: sequences
+  that may wait. programs: replaces the device. Everything is compiled here.
 
-  A mesh may span processes: each makes this same engine and the same calls in the same order, and reads the same
-  tokens. Raises ValueError on impossible sizes.
+  `submit`, `fork`, `so_far`, `cancel` and `encode` may be called from any thread while one thread calls `step`, `run`
+  and `update`. A mesh may span processes: each makes the same engine and the same calls in the same order, and reads
+  the same tokens. Raises ValueError for impossible sizes.
   """
 
   def __init__(
     self,
-    params,
-    config,
+    params: decoder.Params,
+    config: decoder.Config,
     *,
     slots: int,
     pages: int,
     page_size: int,
     segment: int,
     chunk: int = 64,
+    features: Features | None = None,
     text: Callable[[Sequence[int]], str] | None = None,
     mesh: Mesh | Share | None = None,
+    max_queued: int | None = None,
+    programs: Programs | None = None,
   ):
     if min(slots, pages, page_size, segment, chunk) < 1:
       raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
     self.stats, self.version = Stats(), 0
-    mesh = mesh or mesh_lib.of(params)
-    self._place = mesh if isinstance(mesh, Share) else Share(mesh, mesh)
-    self._images = Images(params, config, self._place) if isinstance(config, internvl.Config) else None
-    language, self._config = (params.language, config.language) if self._images else (params, config)
-    self._params = weights.lay(language, self._config, self._place)
-    self._scheduler = Scheduler(slots, pages, page_size, segment)
+    self._config, self._features, self._text, self._max_queued = config, features, text, max_queued
+    self._scheduler = Scheduler(slots, pages, page_size, segment, config.max_length)
     self._chunks = sorted({-(-chunk // 4), chunk})
-    self._text = text
-    self._rows: dict[int, Row] = {}
+    self._samples: dict[int, Sample] = {}
     self._next = 0
-    home, choices = self._place.mesh, (slots, self._config.vocab)
-    self._masks: list[np.ndarray | None] = [None] * slots
-    with jax.set_mesh(home):
-      self._k, self._v = pools(self._config, pages, page_size, language.embed.dtype, home)
-      self._allowed = jax.jit(
-        lambda: jnp.ones(choices, bool), out_shardings=mesh_lib.sharding(choices, device.CHOICES, home)
-      )()
-      self._warm()
+    self._tables: list[object] = [None] * slots  # what each slot's rows of the tables were set for
+    self._lock = threading.RLock()  # of all host state; not held while the device works
+    if programs is None:
+      place = mesh or mesh_lib.of(params)
+      place = place if isinstance(place, Share) else Share(place, place)
+      programs = DevicePrograms(params, config, place, self._scheduler)
+    self._programs = programs
+    self._warm()
 
   @property
   def scheduler(self) -> Scheduler:
@@ -92,66 +91,102 @@ class Engine:
   @property
   def idle(self) -> bool:
     """Whether nothing is left to do."""
-    return not self._rows
+    return not self._samples
 
   def submit(self, request: Request) -> list[int]:
-    """Queues the request's n samples and returns their ids. Raises ValueError when it can never be served."""
-    self._check(request)
-    content = self._images.name(request.prompt, request.images) if self._images else list(request.prompt)
-    ids = []
-    for sample in range(request.n):
-      if sample and self._images:
-        self._images.share(content)
-      ids.append(self._add(request, sample, list(content)))
-    return ids
+    """Encodes the request's media, queues its n samples and returns their ids.
 
-  def fork(self, id: int, at: int | None = None, **changes) -> int:
-    """A new sample that goes on from token `at` (its end, by default) of an unfinished one, prompt included.
-
-    It shares the pages up to there. changes: fields of the request, such as `seed`; `max_new` counts from `at`.
-    Raises KeyError for an id that is not being worked on, ValueError for an `at` outside its answer or a request that
-    can never be served.
+    Raises ValueError if it can never be served, QueueFull if `max_queued` sequences wait.
     """
-    row = self._rows[id]
-    start = len(row.content) - len(row.tokens)
-    at = len(row.content) if at is None else at
-    if not start <= at <= len(row.content):
-      raise ValueError(f'fork at token {at}; expected {start}..{len(row.content)}')
-    said = row.tokens[: at - start]
-    left = {'max_new': row.request.max_new - len(said), 'n': 1, 'seed': row.request.seed + row.sample}
-    request = dataclasses.replace(row.request, prompt=[*row.request.prompt, *said], **(left | changes))
     self._check(request)
-    if row.slot is not None:
-      self._scheduler.remember(row)
-    if self._images:
-      self._images.share(row.content)
-    return self._add(request, 0, row.content[:at])
+    self._check_queue(request.n)
+    names = self._name(request)
+    with self._lock:
+      try:
+        self._check_queue(request.n)  # again: other threads may have submitted meanwhile
+      except QueueFull:
+        self._release(names)
+        raise
+      return self._add(request, Prompt(names, self._scheduler.page_size))
+
+  def encode(self, request: Request) -> None:
+    """Encodes the request's media ahead of `submit`, for instance in another thread."""
+    self._release(self._name(request))
+
+  def fork(self, id: int, at: int | None = None, **changes) -> list[int]:
+    """New samples that continue an unfinished one from its token `at` (its end, by default), prompt included.
+
+    They share the pages up to there. changes: fields of the request; `n` is 1, `max_new` what is left from `at`, and
+    `seed` one of the fork's own, so that it does not repeat its parent. Returns their ids. Raises KeyError for an id
+    that is not being worked on, ValueError for an `at` outside its response or a request that can never be served,
+    QueueFull as `submit`.
+    """
+    with self._lock:
+      parent = self._samples[id]
+      length, prompt = len(parent.content), len(parent.content.prompt)
+      at = length if at is None else at
+      if not prompt <= at <= length:
+        raise ValueError(f'fork at token {at}; expected {prompt}..{length}')
+      said = parent.tokens[: at - prompt]
+      left = {'max_new': parent.request.max_new - len(said), 'n': 1, 'media': ()}
+      request = dataclasses.replace(parent.request, prompt=[*parent.request.prompt, *said], **(left | changes))
+      if 'seed' not in changes:
+        request = dataclasses.replace(request, seed=_fork_seed(parent, at, request.n))
+      self._check(request)
+      self._check_queue(request.n)
+      parent.forks += 1
+      if parent.slot is not None:
+        self._scheduler.share_pages(parent)
+      forked = parent.content.fork(at)
+      if self._features:
+        self._features.share(forked.names)
+      return self._add(request, forked)
 
   def so_far(self, id: int) -> Completion:
-    """An unfinished sample as it stands between segments. Raises KeyError for an id that is not being worked on."""
-    return _completion(self._rows[id], 'unfinished')
+    """An unfinished sample between segments. Raises KeyError for an id that is not being worked on."""
+    with self._lock:
+      return _completion(self._samples[id], 'unfinished')
 
   def cancel(self, id: int) -> Completion:
-    """Stops a sample and returns what there is. Raises KeyError for an id that is not being worked on."""
-    return self._finish(self._rows[id], 'cancelled')
+    """Stops a waiting or running sample; returns what it has. Raises KeyError for an id that is not being worked on."""
+    with self._lock:
+      return self._finish(self._samples[id], 'cancelled')
 
-  def update(self, params) -> None:
-    """New weights, laid out in place of the old. Unfinished samples go on under them, their caches filled in anew."""
-    if self._images:
-      self._images.update(params)
-    language = params.language if self._images else params
-    self._params = None  # the old weights make room first
-    self._params = weights.lay(language, self._config, self._place)
-    self._scheduler.forget()
-    self.version += 1
+  def update(self, params: Any) -> None:
+    """New weights in place of the old: of the decoder, or of the whole model if there is a features source.
 
-  def step(self) -> list[Completion]:
-    """Fills in prompts, decodes one segment, and returns the samples that are finished."""
-    self._scheduler.grow()
-    with jax.set_mesh(self._place.mesh):
-      self._fill()
-      ready = [row for row in self._scheduler.running if row.ready]
-      return self._decode(ready) if ready else []
+    Unfinished samples continue under them; their prompts and tokens so far are prefilled again.
+    """
+    if self._features:
+      params = self._features.update(params)
+    self._programs.update(params)
+    with self._lock:
+      self._scheduler.clear()
+      self.version += 1
+
+  def step(self, on_tokens: OnTokens | None = None) -> list[Completion]:
+    """Prefills prompts, decodes one segment, and returns the samples that are finished.
+
+    on_tokens: called with (id, new tokens, their log-probabilities) of every sample that this step continued.
+    """
+    with self._lock:
+      self._scheduler.grow()
+    self._prefill()
+    with self._lock:
+      ready = [s for s in self._scheduler.running if s.ready]
+      if not ready:
+        return []
+      self._set_tables(ready)
+      inputs = pack.segment(self._scheduler, ready)
+      where = [(s, s.slot) for s in ready]
+    out = self._programs.decode(*inputs)
+    with self._lock:
+      news = [harvest(self._scheduler, s, slot, out, self.version) for s, slot in where if s.slot == slot]
+      self.stats.decoded += sum(len(new.tokens) for new in news)
+      done = [self._finish(new.sample, new.reason) for new in news if new.reason]
+    for new in news if on_tokens else ():
+      on_tokens(new.sample.id, new.tokens, new.logp)
+    return done
 
   def run(self) -> list[Completion]:
     """Steps until nothing is left; completions in the order of their ids."""
@@ -167,111 +202,138 @@ class Engine:
         f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
         f'{self._config.max_length}'
       )
-    if not all(0 <= t < vocab for t in request.prompt):
+    if min(request.prompt) < 0 or max(request.prompt) >= vocab:
       raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
     if request.stop_strings and self._text is None:
       raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
-    if request.allowed is not None and (np.shape(request.allowed) != (vocab,) or not np.any(request.allowed)):
-      raise ValueError(f'allowed: shape {np.shape(request.allowed)}; expected a non-empty choice among ({vocab},)')
-    if request.images and self._images is None:
-      raise ValueError('a request with images needs the weights of internvl')
+    if request.allowed is not None and (request.allowed.shape != (vocab,) or not request.allowed.any()):
+      raise ValueError(f'allowed: shape {request.allowed.shape}; expected a non-empty choice among ({vocab},)')
+    if len(request.media) and self._features is None:
+      raise ValueError('a request with media needs an engine with `features`')
     self._scheduler.check(len(request.prompt), request.max_new)
 
-  def _add(self, request: Request, sample: int, content: list[int]) -> int:
-    watch = StopStrings(self._text, request.stop_strings) if request.stop_strings else None
-    row = Row(self._next, request, sample, content, watch)
-    self._scheduler.add(row)
-    self._rows[row.id] = row
-    self._next += 1
-    return row.id
+  def _check_queue(self, more: int) -> None:
+    waiting = len(self._scheduler.queue)
+    if self._max_queued is not None and waiting + more > self._max_queued:
+      raise QueueFull(f'{waiting} sequences wait and {more} more were submitted; expected at most {self._max_queued}')
 
-  def _finish(self, row: Row, reason: str) -> Completion:
-    self._scheduler.leave(row)
-    del self._rows[row.id]
-    if self._images:
-      self._images.release(row.content)
-    return _completion(row, reason)
+  def _name(self, request: Request) -> np.ndarray:
+    """The prompt's names, its media encoded and used once."""
+    if self._features is None:
+      return np.array(request.prompt, np.int64)
+    names = self._features.name(request.prompt, request.media)
+    self._features.encode(names)
+    return names
 
-  def _fill(self) -> None:
-    """Admits and fills in. Prompts get the time of idle slots, and of half the busy ones before those wait."""
+  def _release(self, names: np.ndarray) -> None:
+    if self._features:
+      self._features.release(names)
+
+  def _add(self, request: Request, prompt: Prompt) -> list[int]:
+    """Queues the samples of a request whose content has one user so far."""
+    strings = StopStrings(self._text, request.stop_strings, request.prompt) if request.stop_strings else None
+    ids = []
+    for sample in range(request.n):
+      if sample and self._features:
+        self._features.share(prompt.names)
+      added = Sample(self._next, request, sample, Content(prompt), strings and strings.copy())
+      self._scheduler.add(added)
+      self._samples[added.id] = added
+      self._next += 1
+      ids.append(added.id)
+    return ids
+
+  def _finish(self, sample: Sample, reason: str) -> Completion:
+    self._scheduler.remove(sample, share=reason != 'error')
+    del self._samples[sample.id]
+    self._release(sample.content.prompt.names)
+    return _completion(sample, reason)
+
+  def _prefill(self) -> None:
+    """Admits and prefills. Prompts get the time of idle slots, and of half the busy ones before those wait."""
     s = self._scheduler
-    busy = sum(row.ready for row in s.running)
+    with self._lock:
+      busy = sum(sample.ready for sample in s.running)
     budget = s.segment * (len(s.slots) - busy // 2)
     while True:
-      self._copy(s.admit())
-      if budget <= 0 and any(row.ready for row in s.running):
+      with self._lock:
+        copies = s.admit()
+        exhausted = budget <= 0 and any(sample.ready for sample in s.running)
+        work = [] if exhausted else s.unfilled(self._chunks[-1], pack.most_pages(s, self._chunks[-1]))
+        inputs = self._pack(work) if work else None
+      if copies:
+        self._programs.copy(copies)
+        self.stats.copied += len(copies)
+      if inputs is None:
         return
-      work = s.unfilled(self._chunks[-1])
-      if not work:
-        return
-      self._prefill(work)
-      budget -= sum(stop - start for _, start, stop in work)
+      self._programs.prefill(*inputs)
+      count = _tokens(work)
+      budget -= count
+      with self._lock:
+        self.stats.prefilled += count
+        for sample, _, stop in work:
+          s.set_filled(sample, stop)
 
-  def _copy(self, copies: list[tuple[int, int]]) -> None:
-    slots, pages = len(self._scheduler.slots), len(self._scheduler.pool.references)
-    if copies:
-      pairs = np.array(copies + [(0, pages)] * (slots - len(copies)), np.int32)  # at most one a slot
-      self._k, self._v = device.copy(self._k, self._v, pairs[:, 0], pairs[:, 1])
-      self.stats.copied += len(copies)
+  def _pack(self, work: pack.Work) -> tuple[pack.Prompts, tuple | None]:
+    size = next(c for c in self._chunks if c >= _tokens(work))
+    prompts = pack.prompts(self._scheduler, work, size, self._chunks[-1])
+    return prompts, self._embeddings(prompts.names)
 
-  def _prefill(self, work: list[tuple[Row, int, int]]) -> None:
-    count = sum(stop - start for _, start, stop in work)
-    self._write(*pack.prompts(self._scheduler, work, next(c for c in self._chunks if c >= count)))
-    self.stats.prefilled += count
-    for row, _, stop in work:
-      self._scheduler.filled(row, stop)
+  def _embeddings(self, names: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(embeddings [C, D], bool [C] of the tokens that they replace); None without a features source."""
+    if self._features is None:
+      return None
+    given = names < 0
+    out = np.zeros((len(names), self._config.width), self._programs.dtype)
+    if given.any():
+      out[given] = self._features.embeddings(names[given])
+    return out, given
 
-  def _write(self, read, content: list[int], positions, page, offset) -> None:
-    tokens = np.maximum(np.array(content, np.int32), 0)
-    features = self._images.features(content) if self._images else ()
-    self._k, self._v = device.prefill(
-      self._params, self._k, self._v, read, tokens, positions, page, offset, *features, config=self._config
-    )
-
-  def _decode(self, ready: list[Row]) -> list[Completion]:
-    s = self._scheduler
-    for row in ready:
-      if row.request.allowed is not self._masks[row.slot]:
-        mask = np.ones(self._config.vocab, bool) if row.request.allowed is None else np.asarray(row.request.allowed)
-        self._allowed = device.allow(self._allowed, np.int32(row.slot), mask.astype(bool))
-        self._masks[row.slot] = row.request.allowed
-    out = self._segment(ready)
-    done = []
-    for row in ready:
-      count = int(out.count[row.slot])
-      tokens = out.tokens[row.slot, :count].tolist()
-      cut = row.watch.feed(tokens) if row.watch else None
-      tokens = tokens[:cut]
-      s.append(row, tokens, out.logp[row.slot, : len(tokens)].tolist(), self.version, count)
-      self.stats.decoded += len(tokens)
-      reason = (
-        'stop_string'
-        if cut is not None
-        else 'stop'
-        if tokens[-1] in row.request.stops
-        else 'length'
-        if not row.remaining
-        else None
-      )
-      if reason:
-        done.append(self._finish(row, reason))
-    return done
-
-  def _segment(self, ready: list[Row]) -> device.Segment:
-    """Decodes, and reads back what was sampled: host arrays."""
-    read, slots = pack.segment(self._scheduler, ready)
-    self._k, self._v, out = device.decode(
-      self._params, self._k, self._v, read, slots, self._allowed, config=self._config, segment=self._scheduler.segment
-    )
-    return jax.tree.map(mesh_lib.to_local, out)
+  def _set_tables(self, ready: list[Sample]) -> None:
+    """Brings each slot's allowed and seen tokens up to date; the device adds new tokens to the seen ones itself."""
+    for sample in ready:
+      penalised = sample.request.repetition_penalty != 1
+      owner = sample if penalised else sample.request.allowed
+      if self._tables[sample.slot] is owner:
+        continue
+      vocab = self._config.vocab
+      allowed = np.ones(vocab, bool) if sample.request.allowed is None else sample.request.allowed
+      seen = np.zeros(vocab, bool)
+      if penalised:
+        seen[list(sample.request.prompt)] = seen[sample.tokens] = True
+      self._programs.set_tables(sample.slot, allowed, seen)
+      self._tables[sample.slot] = owner
 
   def _warm(self) -> None:
     """Compiles every program on nothing."""
-    slots, pages = len(self._scheduler.slots), len(self._scheduler.pool.references)
-    for room in self._chunks:
-      self._write(*pack.prompts(self._scheduler, [], room))
-    if self._images:
-      self._images.warm()
-    self._allowed = device.allow(self._allowed, np.int32(0), np.ones(self._config.vocab, bool))
-    self._k, self._v = device.copy(self._k, self._v, np.zeros(slots, np.int32), np.full(slots, pages, np.int32))
-    self._segment([])
+    vocab = self._config.vocab
+    for size in self._chunks:
+      prompts = pack.prompts(self._scheduler, [], size, self._chunks[-1])
+      self._programs.prefill(prompts, self._embeddings(prompts.names))
+    if self._features:
+      self._features.warm()
+    self._programs.set_tables(0, np.ones(vocab, bool), np.zeros(vocab, bool))
+    self._programs.copy([])
+    self._programs.decode(*pack.segment(self._scheduler, []))
+
+
+def _tokens(work: pack.Work) -> int:
+  return sum(stop - start for _, start, stop in work)
+
+
+def _fork_seed(parent: Sample, at: int, n: int) -> int:
+  """A seed that depends on the parent, the token and how often it was forked; the n from it exclude the parent's."""
+  own = (parent.request.seed + parent.sample) % 2**31
+  text = f'{own} {at} {parent.forks}'.encode()
+  seed = int.from_bytes(hashlib.sha256(text).digest()[:4]) % 2**31
+  return seed if (own - seed) % 2**31 >= n else (seed + n) % 2**31
+
+
+def _completion(sample: Sample, reason: str) -> Completion:
+  return Completion(
+    id=sample.id,
+    tokens=np.array(sample.tokens, np.int32),
+    logp=np.array(sample.logp, np.float32),
+    version=np.array(sample.version, np.int32),
+    reason=reason,
+  )

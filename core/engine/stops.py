@@ -1,31 +1,53 @@
-"""Stop strings, looked for as tokens arrive: each new token is decoded beside its last neighbours only."""
+"""Stop strings, looked for as tokens arrive: each new token is decoded together with its last neighbours only."""
 
+import copy
 from collections.abc import Callable, Sequence
 
-CHARACTER = 8  # tokens that one character may take
+MOST_TOKENS_OF_A_CHARACTER = 8
 
 
 class StopStrings:
-  """Watches one growing answer."""
+  """Watches one growing text for the strings.
 
-  def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str]):
+  before: tokens in front of the first new one. A string counts if its last character is new, so one that begins in the
+  prompt, or in the response that a fork or a resubmitted prompt continues, is found.
+  """
+
+  def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str], before: Sequence[int] = ()):
     self._decode, self._strings = decode, tuple(strings)
     self._keep = max(map(len, self._strings)) - 1
-    self._before: list[int] = []  # tokens whose text is known, as context for the next ones
+    self._context: list[int] = []  # tokens whose text is known, as context for the next ones
     self._pending: list[int] = []  # an unfinished character
     self._tail = ''
+    most = MOST_TOKENS_OF_A_CHARACTER * (self._keep + 1)
+    for token in before[max(len(before) - most, 0) :]:
+      self._keep_tail(self._tail + self._text_of(token))
+
+  def copy(self) -> 'StopStrings':
+    """Another watch of the same text, which then grows separately."""
+    other = copy.copy(self)
+    other._context, other._pending = list(self._context), list(self._pending)
+    return other
 
   def feed(self, tokens: Sequence[int]) -> int | None:
-    """How many of the next `tokens` belong to the answer, up to the one that completes a stop string; None if none."""
+    """How many of the next `tokens` belong to the response, up to one that completes a string; None if none does."""
     for i, token in enumerate(tokens):
-      self._pending.append(token)
-      known = self._decode(self._before)
-      text = self._decode(self._before + self._pending)
-      if text.endswith('\ufffd') and len(self._pending) < CHARACTER:
-        continue
-      self._tail += text[len(known) :]
-      if any(s in self._tail for s in self._strings):
+      known = len(self._tail)
+      text = self._tail + self._text_of(token)
+      if any(text.find(s, max(known - len(s) + 1, 0)) >= 0 for s in self._strings):
         return i + 1
-      self._tail = self._tail[len(self._tail) - self._keep :] if self._keep < len(self._tail) else self._tail
-      self._before, self._pending = self._pending, []
+      self._keep_tail(text)
     return None
+
+  def _keep_tail(self, text: str) -> None:
+    self._tail = text[max(len(text) - self._keep, 0) :]
+
+  def _text_of(self, token: int) -> str:
+    """The text that a token adds; empty while a character is unfinished."""
+    self._pending.append(token)
+    known = self._decode(self._context)
+    text = self._decode(self._context + self._pending)
+    if text.endswith('\ufffd') and len(self._pending) < MOST_TOKENS_OF_A_CHARACTER:
+      return ''
+    self._context, self._pending = self._pending, []
+    return text[len(known) :]

@@ -11,12 +11,13 @@ import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from core import decoder, plan
 from core.engine import device, pack
 from core.engine import layout as weights
-from core.engine.scheduler import Scheduler
+from core.engine.scheduling.scheduler import Scheduler
 from core.engine.size import EngineSize
 from core.launch.fields import field
 from core.mesh import Mesh, Shape, groups, sharding
@@ -63,17 +64,19 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(home, jax.P()))
   params = weights.abstract(c, 'bfloat16', home)
   k, v = pages.abstract(c, room.pages, room.page_size, 'bfloat16', home)
-  idle = Scheduler(room.slots, room.pages, room.page_size, room.segment)
+  idle = Scheduler(room.slots, room.pages, room.page_size, room.segment, c.max_length)
   if config.program == 'decode':
     shape = room.slots, c.vocab
-    allowed = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.CHOICES, home))
-    inputs = (*jax.tree.map(here, pack.segment(idle, [])), allowed)
+    table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home))
+    inputs = (*jax.tree.map(here, pack.segment(idle, [])), device.Tables(table, table))
     step, static = device.decode, {'config': c, 'segment': room.segment}
     work = _work(c, room, home, rows=room.slots, steps=room.segment, pools=shard_bytes((k, v)))
   else:
-    read, _, *at = pack.prompts(idle, [], room.chunk)
-    images = np.zeros((room.chunk, c.width), np.float32), np.zeros(room.chunk, bool)
-    inputs = jax.tree.map(here, (read, at[0], *at, *images))  # tokens are like positions
+    prompts = pack.prompts(idle, [], room.chunk, room.chunk)
+    tokens = prompts.names.astype(np.int32)
+    features = np.zeros((room.chunk, c.width), jnp.bfloat16), np.zeros(room.chunk, bool)
+    at = prompts.positions, prompts.page, prompts.offset
+    inputs = jax.tree.map(here, (prompts.plan, tokens, *at, *features))
     step, static = device.prefill, {'config': c}
     work = _work(c, room, home, rows=room.chunk, steps=1, pools=shard_bytes((k, v)))
   kinds = {'weights': params, 'pages': (k, v), 'inputs': inputs}

@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from core import decoder
-from core.engine import sample
+from core.padding import bucket
 from core.past import Prefix
 from internvl import Processor, model
 from internvl.inputs.processor import Inputs
@@ -44,7 +44,7 @@ def collate(inputs: Sequence[Inputs], *, pad_id: int, length: int | None = None,
   Raises ValueError when `length` or `tiles` is too small.
   """
   longest = max(len(x.tokens) for x in inputs)
-  length = sample.bucket(longest) if length is None else length
+  length = bucket(longest) if length is None else length
   if longest > length:
     raise ValueError(f'a prompt has {longest} tokens; expected at most {length}')
   most = max(len(x.pixels) for x in inputs)

@@ -20,6 +20,7 @@ from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import triangle
 from internvl import Processor, checkpoint
+from internvl.features import Images
 from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import size, towers
@@ -64,13 +65,15 @@ class VisionLanguagePolicy:
     options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
     media = [[x.pixels] if (x.tokens == self.config.image_token).any() else [] for x in prompts]
     return [
-      Request(x.tokens.tolist(), seed=int(seed), images=images, **options)
+      Request(x.tokens.tolist(), seed=int(seed), media=images, **options)
       for x, seed, images in zip(prompts, seeds, media, strict=True)
     ]
 
   def engine(self, weights: internvl.Params, size: EngineSize, home: Mesh | Share) -> Engine:
     """As of `rl.policy.Policy`."""
-    return Engine(weights, self.config, **dataclasses.asdict(size), mesh=home)
+    images = Images(weights, self.config, home)
+    sizes = dataclasses.asdict(size)
+    return Engine(weights.language, self.config.language, features=images, mesh=home, **sizes)
 
   def slots(self, groups: Sequence[Sequence[Trajectory]], layout: Layout) -> Slots:
     """As of `rl.policy.Policy`."""

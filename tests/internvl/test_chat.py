@@ -58,7 +58,7 @@ def test_lengths_and_tiles_in_one_bucket_compile_once(talk):
 
 
 class Scripted:
-  """Stands for a `core.engine.sample.Generation`: given tokens, some at a time."""
+  """Stands for a `core.engine.generate.Generation`: given tokens, some at a time."""
 
   def __init__(self, tokens):
     self.tokens, self.read = tokens, 1

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import internvl
-from core.engine import Engine, Request, sample
-from core.engine.sample import Sampling
+from core.engine import Engine, Request
+from core.engine import generate as loop
+from core.engine.sampling import Sampling
 from internvl import model
+from internvl.features import Images
 
 TINY = internvl.CONFIGS['tiny']
 CONFIG = dataclasses.replace(
@@ -31,7 +33,9 @@ def prompt(*images):
 
 
 def engine():
-  return Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=4, segment=4, chunk=16)
+  images = Images(PARAMS, CONFIG)
+  sizes = {'slots': 2, 'pages': 60, 'page_size': 4, 'segment': 4, 'chunk': 16}
+  return Engine(PARAMS.language, CONFIG.language, features=images, **sizes)
 
 
 def generate(tokens, tiles, n, params=PARAMS):
@@ -41,7 +45,7 @@ def generate(tokens, tiles, n, params=PARAMS):
     model.encode(params, CONFIG, np.concatenate(tiles))[0], (n, sum(map(len, tiles)), PER_TILE, CONFIG.language.width)
   )
   x = model.embed(params, CONFIG, rows, images)
-  state = sample.generate(
+  state = loop.run(
     params.language,
     CONFIG.language,
     x,
@@ -56,11 +60,11 @@ def test_tokens_equal_the_simple_samplers_and_tiles_are_encoded_once():
   e = engine()
   one, two, swapped = [TILES[:1]], [TILES[:2], TILES[2:]], [TILES[1:], TILES[:1]]
   for images in (one, two, swapped, one):
-    e.submit(Request(prompt(*images), 8, n=3, images=images, temperature=1.0, seed=1))
+    e.submit(Request(prompt(*images), 8, n=3, media=images, temperature=1.0, seed=1))
   got = [c.tokens.tolist() for c in e.run()]
   want = [row for images in (one, two, swapped, one) for row in generate(prompt(*images), images, 3)]
   assert got == want and len({tuple(row) for row in want}) == 9
-  assert e._images.encoded == 3
+  assert e._features.encoded == 3
   # The last prompt equals the first; the second begins with the same text and image, the third with the same text.
   lengths = [len(prompt(*images)) for images in (one, two, swapped)]
   assert e.stats.prefilled == sum(lengths) - 3 - (2 + PER_TILE) - 2
@@ -72,20 +76,20 @@ def test_new_weights_see_anew():
   other = jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, other)
   for params in (PARAMS, other):
     e.update(params)
-    e.submit(Request(prompt(TILES), 8, n=2, images=[TILES], temperature=1.0, seed=1))
+    e.submit(Request(prompt(TILES), 8, n=2, media=[TILES], temperature=1.0, seed=1))
     assert [c.tokens.tolist() for c in e.run()] == generate(prompt(TILES), [TILES], 2, params)
 
 
 def test_forks_keep_their_images():
   e = engine()
-  (id,) = e.submit(Request(prompt(TILES[:1]), 8, images=[TILES[:1]], temperature=1.0, seed=1))
+  (id,) = e.submit(Request(prompt(TILES[:1]), 8, media=[TILES[:1]], temperature=1.0, seed=1))
   e.step()
-  fork = e.fork(id, len(prompt(TILES[:1])) + 2)
+  (fork,) = e.fork(id, len(prompt(TILES[:1])) + 2)
   e.cancel(id)
-  e.scheduler.forget()  # so that the image is filled in again
+  e.scheduler.clear()  # so that the image is filled in again
   (done,) = e.run()
   assert done.id == fork and done.tokens.tolist() == generate(prompt(TILES[:1]), [TILES[:1]], 1)[0][2:]
-  assert not any(tile.users for _, tile in e._images._tiles.values())
+  assert not e._features.users
 
 
 def test_impossible_images_are_refused():
@@ -97,4 +101,4 @@ def test_impossible_images_are_refused():
     (prompt(TILES[:1]), [TILES[:1, 1:]], 'expected'),
   ):
     with pytest.raises(ValueError, match=message):
-      e.submit(Request(tokens, 4, images=images))
+      e.submit(Request(tokens, 4, media=images))

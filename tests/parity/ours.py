@@ -12,7 +12,8 @@ import internvl.model
 import internvl.vision
 from core import decoder
 from core.decoder import hf
-from core.engine import sample
+from core.engine import generate
+from core.engine.sampling import Sampling
 from core.files import weights
 
 ACTIVATION = 1e-4  # max abs, where the activations are of the order of one or more
@@ -90,7 +91,7 @@ def greedy(params, config, x: dict, new: int) -> np.ndarray:
   if 'pixels' in x:
     images, _ = internvl.model.encode(params, config, x['pixels'])
     rows, text = internvl.model.embed(params, config, x['tokens'], images), params.language
-  out = sample.Generation(text, language(config), rows, start, max_new=new, sampling=sample.Sampling.of(len(start)))
+  out = generate.prompted(text, language(config), rows, start, max_new=new, sampling=Sampling.of(len(start)))
   out.advance()
   return np.stack(out.rows())
 

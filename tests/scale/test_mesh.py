@@ -12,7 +12,8 @@ import dataclasses, functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
 import internvl.checkpoint as checkpoint
 from core import decoder, mesh, params as P
-from core.engine import sample
+from core.engine import generate
+from core.engine.sampling import Sampling
 from internvl import model
 
 case, folder = sys.argv[1], sys.argv[2]
@@ -45,7 +46,7 @@ positions = np.tile(np.arange(24, dtype=np.int32), (rows, 1))
 positions = np.where(positions < np.arange(rows)[:, None], -1, positions - np.arange(rows)[:, None])  # ragged
 def greedy(params):
   x = jax.jit(rows_of)(params, pixels)
-  out = sample.generate(params.language, config.language, x, positions, max_new=6, sampling=sample.Sampling.of(rows))
+  out = generate.run(params.language, config.language, x, positions, max_new=6, sampling=Sampling.of(rows))
   return np.asarray(out.tokens)[:, :6]
 
 (l1, z1), g1 = step()(params, tokens, pixels)

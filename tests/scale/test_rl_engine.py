@@ -17,6 +17,7 @@ PROGRAM = textwrap.dedent("""
   import jax, numpy as np
   import internvl
   from core.engine import Engine, Request
+  from internvl.features import Images
 
   tiny = internvl.CONFIGS['tiny']
   config = dataclasses.replace(tiny, language=dataclasses.replace(tiny.language, depth=1, tied=False, max_length=64),
@@ -24,15 +25,17 @@ PROGRAM = textwrap.dedent("""
   place = mesh.make(model=many)
   make = lambda key: jax.tree.map(lambda w: 5 * w if w.ndim > 1 else w, internvl.init(key, config))
   params = jax.jit(make, out_shardings=mesh.shardings(internvl.spec(config), place))(jax.random.key(0))
-  e = Engine(params, config, slots=3, pages=30, page_size=4, segment=4, chunk=16, mesh=place)
-  assert all(k.sharding.shard_shape(k.shape)[1] == 2 // many for k in e._k + e._v)
+  sizes = {'slots': 3, 'pages': 30, 'page_size': 4, 'segment': 4, 'chunk': 16}
+  images = Images(params, config, place)
+  e = Engine(params.language, config.language, features=images, mesh=place, **sizes)
+  assert all(k.sharding.shard_shape(k.shape)[1] == 2 // many for k in e._programs.k + e._programs.v)
 
   r = np.random.default_rng(0)
   side, image = config.vision.image_size, [config.image_token] * config.tokens_per_tile
   tiles = r.standard_normal((1, side, side, 3)).astype(np.float32)
   e.submit(Request(r.integers(0, 250, 17).tolist(), 20, n=2))
   ids = e.submit(Request(r.integers(0, 250, 9).tolist(), 20, n=2, temperature=1.0, top_p=0.9, seed=7))
-  e.submit(Request([5, *image, 6], 8, n=2, temperature=1.0, seed=1, images=[tiles], priority=1))
+  e.submit(Request([5, *image, 6], 8, n=2, temperature=1.0, seed=1, media=[tiles], priority=1))
   done = [*e.step(), *e.step()]
   e.fork(ids[0], seed=11)
   while not e.idle:
@@ -41,7 +44,7 @@ PROGRAM = textwrap.dedent("""
   e.submit(Request([1, 2, 3], 12, temperature=1.0, allowed=np.arange(300) % 2 == 0))
   done += e.run()
   logp = [x for c in done for x in c.logp.tolist()]
-  e.scheduler.prefixes.clear()
+  e.scheduler.cache.clear()
   print(json.dumps({'tokens': [(c.id, c.tokens.tolist()) for c in done], 'logp': logp, 'free': e.scheduler.pool.free,
                     'preempted': e.scheduler.preempted}))
 """)

@@ -19,8 +19,8 @@ def run(params, **shape):
   on = mesh.make(**shape) if shape else mesh.make(devices=jax.devices()[:1])
   params = jax.device_put(params, mesh.shardings(decoder.spec(config), on))
   e = Engine(params, config, slots=4, pages=30, page_size=4, segment=4, chunk=8)
-  assert all(k.sharding.shard_shape(k.shape)[1] == 2 // shape.get('model', 1) for k in e._k + e._v)
-  q, up = e._params.blocks[0].attn.q.matrix, e._params.blocks[0].mlp.up
+  assert all(k.sharding.shard_shape(k.shape)[1] == 2 // shape.get('model', 1) for k in e._programs.k + e._programs.v)
+  q, up = e._programs.params.blocks[0].attn.q.matrix, e._programs.params.blocks[0].mlp.up
   assert q.sharding.shard_shape(q.shape) == (4 // shape.get('model', 1) * 24, 64)
   assert up.sharding.shard_shape(up.shape) == (4 // shape.get('expert', 1), 64, 32 // shape.get('model', 1))
   for i, n in enumerate((3, 17, 9)):

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from core import decoder, mesh
-from core.engine import Engine, Request, device, pack, sample
-from core.engine.sample import Sampling
+from core.engine import Engine, Request, device, pack
+from core.engine import generate as loop
+from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import pages
 
@@ -40,7 +41,7 @@ def generate(prompts, options, seeds, params=PARAMS, config=CONFIG, new=NEW):
   tokens = np.array([p + [0] * (width - len(p)) for p in prompts], np.int32)
   at = np.array([[*range(len(p)), *[-1] * (width - len(p))] for p in prompts], np.int32)
   s = Sampling.of(len(prompts), **options, seed=seeds)
-  state = sample.generate(params, config, tokens, at, max_new=new, sampling=s)
+  state = loop.run(params, config, tokens, at, max_new=new, sampling=s)
   return np.asarray(state.tokens)[:, :new].tolist(), np.asarray(state.logp)[:, :new]
 
 
@@ -84,17 +85,18 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
         key, start, new = asked[id]
         if r.random() < 0.7:
           keep = int(r.integers(0, len(e.so_far(id).tokens) + 1))
-          asked[e.fork(id, len(PROMPTS[key[0]]) + start + keep)] = key, start + keep, new - keep
+          (fork,) = e.fork(id, len(PROMPTS[key[0]]) + start + keep, seed=100 * key[0] + key[2])
+          asked[fork] = key, start + keep, new - keep
         else:
           c = e.cancel(id)
           key, start, _ = asked.pop(id)
           assert c.reason == 'cancelled' and c.tokens.tolist() == want[key][start : start + len(c.tokens)]
       if r.random() < 0.02:
-        e.scheduler.forget()
+        e.scheduler.clear()
     assert not asked
   s = e.scheduler
   assert s.preempted > before
-  s.prefixes.clear()
+  s.cache.clear()
   assert s.pool.free == pages
 
 
@@ -119,7 +121,7 @@ def test_nothing_is_compiled_after_construction():
     e.submit(Request(PROMPTS[i], 1 + i, allowed=np.arange(40) % 2 == 0))
   ids = e.submit(Request(PROMPTS[0], 20))
   e.step()
-  e.cancel(e.fork(ids[0]))
+  e.cancel(*e.fork(ids[0]))
   e.run()
   e.update(OTHER)
   e.submit(Request(PROMPTS[1], 5))
@@ -147,7 +149,7 @@ def test_a_fork_shares_pages_and_copies_at_most_one():
   e.step()
   for at, copies in ((13, 0), (12, 1)):  # 12 and 11 tokens in pages
     before = dataclasses.replace(e.stats)
-    fork = e.fork(id, at, seed=9, max_new=3)
+    (fork,) = e.fork(id, at, seed=9, max_new=3)
     (done,) = e.step()
     assert (e.stats.copied - before.copied, e.stats.prefilled - before.prefilled) == (copies, 0)
     said = e.so_far(id).tokens[: at - len(PROMPTS[2])].tolist()
@@ -161,7 +163,7 @@ def test_a_long_prompt_does_not_hold_up_the_slots():
   e = engine(3, 200)
   (short,) = e.submit(Request(PROMPTS[0], NEW))
   e.step()
-  e.scheduler.prefixes.clear()
+  e.scheduler.cache.clear()
   (long,) = e.submit(Request(PROMPTS[4], 5))
   e.step()
   assert len(e.so_far(short).tokens) == 10 and len(e.so_far(long).tokens) == 0
@@ -215,7 +217,8 @@ def test_new_weights_take_over_in_place():
 
 def test_what_unused_pages_hold_does_not_matter():
   e = Engine(PARAMS, CONFIG, slots=3, pages=40, page_size=4, segment=5, chunk=8)
-  e._k, e._v = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), (e._k, e._v))
+  p = e._programs
+  p.k, p.v = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), (p.k, p.v))
   e.submit(Request(PROMPTS[4], NEW, n=4, temperature=1.0, seed=400))
   assert [c.tokens.tolist() for c in e.run()] == [expected()[4, 1, s] for s in range(4)]
 
@@ -251,8 +254,9 @@ def test_decoding_copies_no_weights_and_no_pages():
   read, slots = pack.segment(e.scheduler, [])
   weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
   k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
+  table = jax.ShapeDtypeStruct((3, 2048), bool)
   compiled = device.decode.lower(
-    weights, k, v, read, slots, jax.ShapeDtypeStruct((3, 2048), bool), config=config, segment=5
+    weights, k, v, read, slots, device.Tables(table, table), config=config, segment=5
   ).compile()
   layer = sum(w.size * 4 for w in jax.tree.leaves(weights.blocks[0]))
   memory = compiled.memory_analysis()
@@ -267,7 +271,7 @@ def test_impossible_requests_are_refused():
     (Request([40], 1), 'vocabulary of 40'),
     (Request([1], 1, stop_strings=['a']), 'stop strings'),
     (Request([1], 1, allowed=np.ones(3, bool)), r'expected a non-empty choice among \(40,\)'),
-    (Request([1], 1, images=[np.zeros((1, 8, 8, 3))]), 'weights of internvl'),
+    (Request([1], 1, media=[np.zeros((1, 8, 8, 3))]), 'with `features`'),
   ):
     e._text = None
     with pytest.raises(ValueError, match=message):
@@ -276,8 +280,12 @@ def test_impossible_requests_are_refused():
     ({'prompt': []}, '0 tokens'),
     ({'max_new': 0}, 'max_new=0'),
     ({'top_p': 0.0}, 'top_p'),
-    ({'stops': range(9)}, '9 stop tokens'),
-    ({'stop_strings': ['']}, 'empty stop string'),
+    ({'stops': [1.5]}, 'stops has 1.5; expected integer'),
+    ({'prompt': [1, 2.0]}, 'prompt has 2.0; expected integer'),
+    ({'prompt': [True]}, 'prompt has True; expected integer'),
+    ({'temperature': float('nan')}, 'need 0 <= temperature < inf'),
+    ({'repetition_penalty': 0.0}, 'repetition_penalty'),
+    ({'stop_strings': ['']}, 'an empty stop string'),
   ):
     with pytest.raises(ValueError, match=message):
       Request(**({'prompt': [1], 'max_new': 1} | bad))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from core import decoder
-from core.engine import sample
+from core.engine import generate
+from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import cache as kv
 
@@ -66,10 +67,10 @@ def test_named_attention_refuses_keys_in_columns():
 def test_decoding_copies_no_cache():
   rows, slots = 3, 64
   positions = np.broadcast_to(np.arange(7), (rows, 7))
-  run = sample.Generation(
-    draw(True), CONFIG, np.ones((rows, 7), int), positions, max_new=20, sampling=sample.Sampling.of(rows)
+  run = generate.prompted(
+    draw(True), CONFIG, np.ones((rows, 7), int), positions, max_new=20, sampling=Sampling.of(rows)
   )
-  lowered = sample._decode.lower(*run._fixed, run.state, *run._traced, jnp.int32(20), rules=run._rules)
+  lowered = generate._decode.lower(run._step, run.state, run._sampling, run._ends, None, jnp.int32(20))
   text = lowered.compile().as_text()
   buffer = rf'f32\[{rows},{CONFIG.kv_heads},(?:{slots},8|8,{slots})\]'
   assert re.search(rf'= {buffer}\S* fusion', text), 'the update of a cache was not found'

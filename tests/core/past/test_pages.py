@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core import decoder, mesh, moe
-from core.engine.sample import for_decoding
+from core.engine.generate import for_decoding
 from core.past.pages import Pages, by_page, by_token, pools
 from kernels.tree.plan import plan
 

@@ -1,0 +1,165 @@
+"""What enters a prompt beside tokens (images, audio), named by content so that equal content shares pages.
+
+n names   D width of the decoder
+"""
+
+import bisect
+import collections
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from core import decoder
+
+
+class Features(Protocol):
+  """A source of embeddings that a model package hands to the engine.
+
+  A name is a negative integer that stands for one embedding; names of the same content are the same. All methods but
+  `update` and `warm` may be called from several threads.
+  """
+
+  def name(self, prompt: Sequence[int], media: Sequence[Any]) -> np.ndarray:
+    """The prompt, int64 [n], with its placeholder tokens replaced by the names of `media`: one more user of each.
+
+    Raises ValueError if media and placeholders do not match.
+    """
+
+  def share(self, names: np.ndarray) -> None:
+    """One more user of the content in these names (other names are ignored)."""
+
+  def release(self, names: np.ndarray) -> None:
+    """One user less of the content in these names; content without users may be forgotten."""
+
+  def encode(self, names: np.ndarray) -> None:
+    """Computes the features of the content in these names that are not known yet."""
+
+  def embeddings(self, names: np.ndarray) -> np.ndarray:
+    """Features [n, D] of negative names [n], encoded before."""
+
+  def update(self, weights: Any) -> decoder.Params:
+    """New weights of the whole model: recomputes the features of content in use, and returns the decoder's own part."""
+
+  def warm(self) -> None:
+    """Compiles everything it runs."""
+
+
+@dataclasses.dataclass
+class Item:
+  """A piece of content: `count` tokens named from -1 - first down; payload: what is encoded, None if precomputed."""
+
+  digest: bytes
+  first: int
+  count: int
+  payload: Any
+  features: np.ndarray | None = None  # [count, D]
+  users: int = 0
+
+
+def digest(array: np.ndarray) -> bytes:
+  """A fingerprint of an array's dtype, shape and content."""
+  header = f'{array.dtype} {array.shape}'.encode()
+  return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).digest()
+
+
+class FeatureStore:
+  """Content in use, and the `spare` pieces last used, each encoded once: what most sources need.
+
+  encode: payloads -> their features, a list of arrays [count, D]. `encoded` counts pieces so far.
+  """
+
+  def __init__(self, encode: Callable[[list[Any]], Sequence[np.ndarray]], spare: int = 256):
+    self._compute, self._spare = encode, spare
+    self._items: dict[bytes, Item] = {}
+    self._starts: list[int] = []  # first names in use, ascending; their items are in _by_start
+    self._by_start: dict[int, Item] = {}
+    self._idle: collections.OrderedDict[bytes, Item] = collections.OrderedDict()  # least recently used first
+    self._next = 0
+    self._state, self._encoder = threading.RLock(), threading.Lock()
+    self.encoded = 0
+
+  def use(self, content: np.ndarray, count: int, *, precomputed: bool = False) -> np.ndarray:
+    """The names, int64 [count], of a piece of content, which now has one user more."""
+    key = digest(content)
+    with self._state:
+      item = self._items.get(key)
+      if item is None:
+        item = self._add(key, content, count, precomputed)
+      item.users += 1
+      self._idle.pop(key, None)
+      return -1 - np.arange(item.first, item.first + item.count)
+
+  def share(self, names: np.ndarray) -> None:
+    """One more user of each piece in these names."""
+    with self._state:
+      for item in self._in(names):
+        item.users += 1
+
+  def release(self, names: np.ndarray) -> None:
+    """One user less of each piece in these names."""
+    with self._state:
+      for item in self._in(names):
+        item.users -= 1
+        if not item.users:
+          self._idle[item.digest] = item
+      while len(self._idle) > self._spare:
+        self._forget(self._idle.popitem(last=False)[1])
+
+  def encode(self, names: np.ndarray) -> None:
+    """Computes what is missing; a second thread that wants the same content waits for it."""
+    with self._encoder:
+      with self._state:
+        pending = [item for item in self._in(names) if item.features is None]
+      if not pending:
+        return
+      features = self._compute([item.payload for item in pending])
+      with self._state:
+        for item, computed in zip(pending, features, strict=True):
+          item.features = computed
+        self.encoded += len(pending)
+
+  def embeddings(self, names: np.ndarray) -> list[np.ndarray]:
+    """The feature of each name."""
+    with self._state:
+      return [item.features[-1 - name - item.first] for name in names.tolist() for item in [self._of(name)]]
+
+  def recompute(self) -> None:
+    """Drops features of earlier weights, precomputed ones aside, and encodes content in use anew."""
+    with self._state:
+      for item in self._items.values():
+        if item.payload is not None:
+          item.features = None
+      used = [item for item in self._items.values() if item.users]
+    if used:
+      self.encode(-1 - np.array([item.first for item in used], np.int64))
+
+  @property
+  def users(self) -> int:
+    """The number of uses not released yet."""
+    return sum(item.users for item in self._items.values())
+
+  def _add(self, key: bytes, content: np.ndarray, count: int, precomputed: bool) -> Item:
+    payload, features = (None, content) if precomputed else (content, None)
+    item = Item(key, self._next, count, payload, features)
+    self._next += count
+    self._items[key] = self._by_start[item.first] = item
+    self._starts.append(item.first)
+    return item
+
+  def _forget(self, item: Item) -> None:
+    del self._items[item.digest], self._by_start[item.first]
+    del self._starts[bisect.bisect_left(self._starts, item.first)]
+
+  def _of(self, name: int) -> Item:
+    at = bisect.bisect_right(self._starts, -1 - name) - 1
+    return self._by_start[self._starts[at]]
+
+  def _in(self, names: np.ndarray) -> list[Item]:
+    """The pieces of content in some names, each once."""
+    placed = -1 - names[names < 0]
+    starts = np.unique(np.searchsorted(self._starts, placed, side='right') - 1)
+    return [self._by_start[self._starts[i]] for i in starts.tolist()]

@@ -1,0 +1,91 @@
+"""The device side of an engine as one object: weights, pages and tables, and the compiled calls on them.
+
+R slots   C prompt tokens of one call   V vocabulary   D width
+"""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import decoder
+from core import mesh as mesh_lib
+from core.engine import device, layout, pack
+from core.engine.scheduling.scheduler import Scheduler
+from core.mesh import Share
+from core.past.pages import pools
+
+
+class Programs(Protocol):
+  """What the engine asks of a device; a fake one drives the host side without a model.
+
+  dtype: of the embeddings that `prefill` takes.
+  """
+
+  dtype: np.dtype
+
+  def update(self, params) -> None:
+    """New weights in place of the old."""
+
+  def copy(self, pairs: list[tuple[int, int]]) -> None:
+    """Copies pages (source, target)."""
+
+  def prefill(self, prompts: pack.Prompts, features: tuple[np.ndarray, np.ndarray] | None) -> None:
+    """Writes keys and values of prompt tokens; features: (embeddings [C, D], bool [C] where they enter)."""
+
+  def set_tables(self, slot: int, allowed: np.ndarray, seen: np.ndarray) -> None:
+    """Sets the tokens that a slot may choose and has seen, bool [V] each."""
+
+  def decode(self, plan, slots: device.Slots) -> device.Segment:
+    """Decodes a segment: host arrays."""
+
+
+class DevicePrograms:
+  """The programs of a decoder on the devices of a mesh, for the sizes of a scheduler. All are compiled by `warm`."""
+
+  def __init__(self, params, config: decoder.Config, place: Share, sizes: Scheduler):
+    self._config, self._place, self._segment = config, place, sizes.segment
+    self._slots, self._pages = len(sizes.slots), len(sizes.pool.references)
+    self.params = layout.lay(params, config, place)
+    self.dtype = np.dtype(params.embed.dtype)
+    shape = (self._slots, config.vocab)
+    where = mesh_lib.sharding(shape, device.TABLE, place.mesh)
+    tables = jax.jit(lambda: device.Tables(jnp.ones(shape, bool), jnp.zeros(shape, bool)), out_shardings=where)
+    with jax.set_mesh(place.mesh):
+      self.k, self.v = pools(config, self._pages, sizes.page_size, self.dtype, place.mesh)
+      self._tables = tables()
+
+  def update(self, params) -> None:
+    """As in `Programs`."""
+    self.params = None  # frees the old weights first
+    self.params = layout.lay(params, self._config, self._place)
+
+  def copy(self, pairs: list[tuple[int, int]]) -> None:
+    """As in `Programs`; at most one pair a slot, and none is fine."""
+    nothing = (0, self._pages)
+    padded = np.array(pairs + [nothing] * (self._slots - len(pairs)), np.int32)
+    with jax.set_mesh(self._place.mesh):
+      self.k, self.v = device.copy(self.k, self.v, padded[:, 0], padded[:, 1])
+
+  def prefill(self, prompts: pack.Prompts, features: tuple[np.ndarray, np.ndarray] | None) -> None:
+    """As in `Programs`."""
+    tokens = np.maximum(prompts.names, 0).astype(np.int32)
+    where = prompts.positions, prompts.page, prompts.offset
+    with jax.set_mesh(self._place.mesh):
+      self.k, self.v = device.prefill(
+        self.params, self.k, self.v, prompts.plan, tokens, *where, *(features or ()), config=self._config
+      )
+
+  def set_tables(self, slot: int, allowed: np.ndarray, seen: np.ndarray) -> None:
+    """As in `Programs`."""
+    with jax.set_mesh(self._place.mesh):
+      self._tables = device.set_tables(self._tables, np.int32(slot), allowed, seen)
+
+  def decode(self, plan, slots: device.Slots) -> device.Segment:
+    """As in `Programs`."""
+    with jax.set_mesh(self._place.mesh):
+      self.k, self.v, self._tables, out = device.decode(
+        self.params, self.k, self.v, plan, slots, self._tables, config=self._config, segment=self._segment
+      )
+      return jax.tree.map(mesh_lib.to_local, out)

@@ -1,0 +1,115 @@
+"""Sampling: parameters of each row, filters of its distribution, and the draw.
+
+B rows   V vocabulary
+
+A sampling key derives from (request seed, position), so a request gets the same tokens in any batch.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class Sampling:
+  """How each row samples, arrays [B].
+
+  temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and repetition_penalty 1 change nothing.
+  """
+
+  temperature: jax.Array  # float32
+  top_k: jax.Array  # int32
+  top_p: jax.Array  # float32
+  min_p: jax.Array  # float32
+  seed: jax.Array  # uint32
+  repetition_penalty: jax.Array  # float32
+
+  @classmethod
+  def of(
+    cls, rows: int, *, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, repetition_penalty=1.0
+  ) -> 'Sampling':
+    """From numbers, or sequences of one number a row; a single seed gives row b the seed `seed + b`.
+
+    Raises ValueError naming the value that is out of range.
+    """
+    _check(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
+    seeds = np.asarray(seed) + np.arange(rows) if np.ndim(seed) == 0 else np.asarray(seed)
+
+    def row_array(x, dtype):
+      return np.broadcast_to(np.asarray(x, dtype), (rows,))
+
+    return cls(
+      temperature=row_array(temperature, np.float32),
+      top_k=row_array(top_k, np.int32),
+      top_p=row_array(top_p, np.float32),
+      min_p=row_array(min_p, np.float32),
+      seed=row_array(seeds % 2**31, np.uint32),
+      repetition_penalty=row_array(repetition_penalty, np.float32),
+    )
+
+
+def _check(**values) -> None:
+  """Raises ValueError for the first value out of range; NaN is out of every range."""
+  value = {name: np.asarray(x) for name, x in values.items()}
+  required = {
+    '0 <= temperature < inf': (value['temperature'] >= 0) & (value['temperature'] < np.inf),
+    'top_k a whole number >= 0': (value['top_k'] >= 0) & (value['top_k'] % 1 == 0),
+    '0 < top_p <= 1': (value['top_p'] > 0) & (value['top_p'] <= 1),
+    '0 <= min_p < 1': (value['min_p'] >= 0) & (value['min_p'] < 1),
+    '0 < repetition_penalty < inf': (value['repetition_penalty'] > 0) & (value['repetition_penalty'] < np.inf),
+  }
+  for requirement, holds in required.items():
+    if not holds.all():
+      given = ', '.join(f'{name}={x}' for name, x in values.items())
+      raise ValueError(f'sampling: need {requirement}; got {given}')
+
+
+def filtered(logits: jax.Array, s: Sampling) -> jax.Array:
+  """Logits [B, V] with tokens outside top-k, then top-p, then min-p set to -inf; the best one always stays."""
+  order = jnp.argsort(-logits, axis=-1)
+  ranked = jnp.take_along_axis(logits, order, -1)
+  rank = jnp.arange(logits.shape[-1])
+  beyond_k = (s.top_k[:, None] > 0) & (rank >= s.top_k[:, None])
+  ranked = jnp.where(beyond_k, -jnp.inf, ranked)
+  p = jax.nn.softmax(ranked, -1)
+  in_top_p = jnp.cumsum(p, -1) - p < s.top_p[:, None]
+  in_min_p = p >= s.min_p[:, None] * p[:, :1]
+  keep = in_top_p & in_min_p | (rank == 0)
+  ranked = jnp.where(keep, ranked, -jnp.inf)
+  return jnp.put_along_axis(jnp.full_like(logits, -jnp.inf), order, ranked, -1, inplace=False)
+
+
+def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+  """Logits [B, V] with those of `seen` tokens (bool [B, V]) divided by `penalty` [B] if positive, else multiplied.
+
+  As `RepetitionPenaltyLogitsProcessor` of transformers (CTRL, arXiv:1909.05858, §4.1).
+  """
+  by = penalty[:, None]
+  lowered = jnp.where(logits < 0, logits * by, logits / by)
+  return jnp.where(seen, lowered, logits)
+
+
+def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array | None = None):
+  """(token int32 [B], log-probability float32 [B]) from float32 logits [B, V] for the token at `position` [B].
+
+  choices: the logits to choose from where they are not the model's own: masked, penalised or rewritten, float32 [B, V].
+  The log-probability is always that of the model's own distribution at the row's temperature (1 if greedy), before any
+  mask, penalty, hook or filter. It is NaN exactly if the row's logits have no finite sum, as a NaN makes them.
+  """
+  greedy = s.temperature == 0
+  temperature = jnp.where(greedy, 1.0, s.temperature)[:, None]
+  choices = logits if choices is None else choices
+
+  def draw():
+    scaled = choices / temperature
+    narrow = jnp.any((s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0))
+    z = jax.lax.cond(narrow, lambda: filtered(scaled, s), lambda: scaled)
+    keys = jax.vmap(lambda seed, at: jax.random.fold_in(jax.random.key(seed), at))(s.seed, position)
+    return jax.vmap(jax.random.categorical)(keys, z).astype(jnp.int32)
+
+  best = jnp.argmax(choices, -1).astype(jnp.int32)
+  token = jnp.where(greedy, best, jax.lax.cond(greedy.all(), lambda: best, draw))
+  scaled = logits / temperature
+  chosen = jnp.take_along_axis(scaled, token[:, None], -1)[:, 0]
+  return token, chosen - jax.nn.logsumexp(scaled, -1)

@@ -1,0 +1,81 @@
+"""The work of the host in one step, counted: it depends on the slots, not on the queue or on how prompts overlap."""
+
+import numpy as np
+import pytest
+
+from bench.perf.engine_host import Sizes, make
+from core.engine import Request
+
+SIZES = Sizes(slots=8, page_size=4, segment=4, chunk=32)
+
+
+def steps(requests, count=30):
+  """An engine that worked on these for some steps, and the most (sequences looked at, keys compared) in one step."""
+  engine, _ = make(SIZES)
+  for request in requests:
+    engine.submit(request)
+  most = np.zeros(2, int)
+  for _ in range(count):
+    before = np.array([engine.scheduler.examined, engine.scheduler.cache.compared])
+    engine.step()
+    after = np.array([engine.scheduler.examined, engine.scheduler.cache.compared])
+    most = np.maximum(most, after - before)
+  assert engine.stats.decoded > 0
+  return engine, most.tolist()
+
+
+def few(r):
+  return [Request(r.integers(1, 99, 12).tolist(), 8) for _ in range(40)]
+
+
+def many(r):
+  return [Request(r.integers(1, 99, 12).tolist(), 8) for _ in range(4000)]
+
+
+def common_head(r):
+  head = r.integers(1, 99, 42).tolist()
+  return [Request([*head, *r.integers(1, 99, 3).tolist()], 8) for _ in range(2000)]
+
+
+def one_prompt(r):
+  return [Request(r.integers(1, 99, 200).tolist(), 8, n=2000)]
+
+
+@pytest.mark.parametrize('workload', [few, many, common_head, one_prompt])
+def test_a_step_looks_at_a_bounded_number_of_sequences(workload):
+  _, (examined, compared) = steps(workload(np.random.default_rng(0)))
+  # Each call of `admit` passes over at most as many as there are slots, and
+  # a step calls it once for each of a few chunks of prompt tokens.
+  assert examined <= 10 * (SIZES.slots + 1)
+  assert compared <= 12 * SIZES.slots
+
+
+def test_samples_of_one_prompt_share_their_content():
+  engine, _ = make(SIZES)
+  engine.submit(Request(list(range(1, 101)), 4, n=50))
+  prompts = {id(s.content.prompt) for s in engine.scheduler.queue}
+  assert len(prompts) == 1 and len(engine.scheduler.queue) == 50
+
+
+def test_pages_are_keyed_once_a_prompt():
+  engine, _ = make(SIZES)
+  engine.submit(Request(list(range(1, 102)), 4, n=50))
+  prompt = next(iter(engine.scheduler.queue)).content.prompt
+  made = []
+  real = prompt.page
+  prompt.page = lambda i: made.append(i) or real(i)
+  engine.run()
+  # 25 full pages: looked up until they are found, then remembered; not once for each of the 50 samples.
+  assert len(made) < 5 * 25
+
+
+def test_cancelling_does_not_search_the_queue():
+  engine, _ = make(SIZES)
+  ids = [id for request in many(np.random.default_rng(0)) for id in engine.submit(request)]
+  heap = engine.scheduler.queue._heap
+  for id in ids[:1000]:
+    engine.cancel(id)
+  assert engine.scheduler.queue._heap is heap and len(heap) == 4000  # entries are marked, not searched for
+  for id in ids[1000:]:
+    engine.cancel(id)
+  assert engine.idle and len(engine.scheduler.queue._heap) <= 16 and engine.step() == []
