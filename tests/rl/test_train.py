@@ -62,7 +62,7 @@ def test_pass_at_k_counts_the_drawn_responses():
     evaluate(sampler, dataclasses.replace(source, limit=3), Third(), evaluation, 6)
 
 
-def test_held_out_images_are_never_trained_on(s):
+def test_held_out_images_are_never_trained_on():
   seen = lambda split: {p.tobytes() for p in digits.scans(split).pixels}
   assert not seen('train') & seen('heldout')
 
