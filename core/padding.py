@@ -14,11 +14,19 @@ Side = Literal['left', 'right']
 
 
 def bucket(n: int, smallest: int = 32) -> int:
-  """The least of `smallest` · 1, 3/2, 2, 3, 4, 6, … that is at least n; `smallest` is a power of two."""
+  """The least of `smallest` · 1, 3/2, 2, 3, 4, 6, … that is at least n; `smallest` is a power of two.
+
+  From 1 the sizes are 1, 2, 3, 4, 6, …: there is no whole number between 1 and 2.
+  """
   size = smallest
   while size < n:
     is_power_of_two = size & (size - 1) == 0
-    size = size * 3 // 2 if is_power_of_two else size // 3 * 4
+    if size == 1:
+      size = 2
+    elif is_power_of_two:
+      size = size * 3 // 2
+    else:
+      size = size // 3 * 4
   return size
 
 

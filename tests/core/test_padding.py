@@ -15,6 +15,14 @@ def test_buckets(n, want):
   assert padding.bucket(n) == want
 
 
+@pytest.mark.parametrize('smallest', [1, 2, 4, 32])
+def test_buckets_grow_from_any_power_of_two(smallest):
+  sizes = sorted({padding.bucket(n, smallest) for n in range(1, 200)})
+  assert sizes[0] == smallest
+  assert all(b <= 2 * a for a, b in zip(sizes, sizes[1:]))
+  assert all(padding.bucket(n, smallest) >= n for n in range(1, 200))
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
   st.lists(st.lists(st.integers(0, 9), max_size=5), min_size=1, max_size=4),
