@@ -1,5 +1,7 @@
 """Padding puts each row where it belongs and refuses what does not fit."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ def test_buckets(n, want):
 def test_buckets_grow_from_any_power_of_two(smallest):
   sizes = sorted({padding.bucket(n, smallest) for n in range(1, 200)})
   assert sizes[0] == smallest
-  assert all(b <= 2 * a for a, b in zip(sizes, sizes[1:]))
+  assert all(b <= 2 * a for a, b in itertools.pairwise(sizes))
   assert all(padding.bucket(n, smallest) >= n for n in range(1, 200))
 
 
