@@ -84,7 +84,7 @@ def test_forks_keep_their_images():
   e = engine()
   (id,) = e.submit(Request(prompt(TILES[:1]), 8, media=[TILES[:1]], temperature=1.0, seed=1))
   e.step()
-  (fork,) = e.fork(id, len(prompt(TILES[:1])) + 2)
+  (fork,) = e.fork(id, len(prompt(TILES[:1])) + 2, seed=1)
   e.cancel(id)
   e.scheduler.clear()  # so that the image is filled in again
   (done,) = e.run()
