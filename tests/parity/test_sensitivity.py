@@ -8,7 +8,7 @@ import pytest
 from einops import rearrange
 
 import core.decoder.model
-from core import layers, moe
+from core import encoder, layers, moe
 from internvl import projector, vision
 from tests.parity import ours
 from tests.parity.test_fixtures import read
@@ -66,13 +66,13 @@ def _full_width_norm(x, scale, eps):
 
 
 def _per_head_norm(x, scale, eps):
-  """q/k norm of each head on its own where one norm spans the width (two heads)."""
-  heads = x.reshape(*x.shape[:-1], 2, -1)
-  return layers.rms_norm(heads, scale.reshape(2, -1), eps).reshape(x.shape)
+  """q/k norm of each head of [B, T, N, H] on its own where one norm spans the width."""
+  return layers.rms_norm(x, scale.reshape(x.shape[2:]), eps)
 
 
-def _vision_norm(x, scale, eps):
-  return (_per_head_norm if eps == vision.QK_NORM_EPS else layers.rms_norm)(x, scale, eps)
+def _tower_gelu(config, params, monkeypatch):
+  monkeypatch.setitem(encoder.ACTIVATIONS, 'gelu', _tanh_gelu)
+  return config, params
 
 
 def _unnormalised_router(config, params, monkeypatch):
@@ -89,7 +89,7 @@ def _unnormalised_router(config, params, monkeypatch):
 _tanh_gelu = lambda x: jax.nn.gelu(x, approximate=True)
 
 MUTATIONS = {
-  'GELU of the tower': ('300m-qwen3', _patch(vision, 'gelu', _tanh_gelu)),
+  'GELU of the tower': ('300m-qwen3', _tower_gelu),
   'GELU of the projector': ('300m-qwen3', _patch(projector, 'gelu', _tanh_gelu)),
   'eps of the decoder': ('300m-qwen3', _config(norm_eps=1e-3)),
   'eps of the tower, LayerNorm': ('300m-qwen3', _vision_config(norm_eps=1e-6)),
@@ -99,7 +99,7 @@ MUTATIONS = {
   'pixel shuffle v1': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _transposed_shuffle)),
   'pixel shuffle by channel': ('300m-qwen3', _patch(projector, 'pixel_shuffle', _channel_major_shuffle)),
   'decoder q/k norm over the full width': ('300m-qwen3', _patch(core.decoder.model, 'rms_norm', _full_width_norm)),
-  'tower q/k norm per head': ('6b-qwen3', _patch(vision, 'rms_norm', _vision_norm)),
+  'tower q/k norm per head': ('6b-qwen3', _patch(encoder, '_norm_heads', _per_head_norm)),
   'rope base': ('300m-qwen3', _config(rope_theta=770.0)),
   'no YaRN': ('6b-gpt_oss', _config(yarn=None)),
   'no sinks': ('6b-gpt_oss', _no_sinks),
