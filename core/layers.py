@@ -51,18 +51,28 @@ def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Yarn:
-  """YaRN context extension (arXiv 2309.00071). `truncate` rounds the correction bounds to whole dimensions."""
+  """YaRN context extension (arXiv 2309.00071).
+
+  truncate: rounds the correction bounds to whole dimensions. scale: what cos and sin are multiplied by; None for the
+  paper's 0.1 ln(factor) + 1.
+  """
 
   factor: float
   original_length: int
   beta_fast: float = 32.0
   beta_slow: float = 1.0
   truncate: bool = True
+  scale: float | None = None
 
   @property
   def attention_factor(self) -> float:
-    """What cos and sin are multiplied by: 0.1 ln(factor) + 1."""
-    return 0.1 * math.log(self.factor) + 1.0
+    """What cos and sin are multiplied by."""
+    return self.temperature(self.factor) if self.scale is None else self.scale
+
+  @staticmethod
+  def temperature(factor: float, slope: float = 1.0) -> float:
+    """0.1 slope ln(factor) + 1, and 1 where nothing is extended."""
+    return 0.1 * slope * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def rope_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> np.ndarray:

@@ -9,19 +9,19 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
 
 import jax.numpy as jnp
 
 from core import encoder
 from core.decoder import hf
 from core.files import weights
-from core.files.weights import CheckpointError, Files, From, read_json, require
+from core.files.config import CheckpointError
+from core.files.weights import Files, From
 from core.mesh import RULES
 from internvl import projector, vision
+from internvl.hf_config import config_from, config_to
 from internvl.model import Config, Params, spec
 
-IMAGE_TOKEN = '<IMG_CONTEXT>'
 HEADS = {'A': 'language_model.lm_head.weight', 'B': 'language_model.lm_head.weight', 'C': 'lm_head.weight'}
 
 
@@ -143,130 +143,10 @@ def _vision_b(c: vision.Config, root: str) -> vision.Params:
   )
 
 
-def _side(value: Any) -> int:
-  """An image or patch size given as an int or an equal pair."""
-  sides = value if isinstance(value, list) else [value]
-  if len(set(sides)) != 1 or not isinstance(sides[0], int):
-    raise CheckpointError(f'config: size {value!r}; expected one side, or two equal ones')
-  return sides[0]
-
-
-def _vision_from(h: dict) -> vision.Config:
-  norms = {'layer_norm': 'layer', 'rms_norm': 'rms'}
-  kind = h.get('norm_type', 'rms_norm')
-  if kind not in norms:
-    raise CheckpointError(f'config: vision norm_type {kind!r}; expected one of {sorted(norms)}')
-  with weights.naming('vision config'):
-    return vision.Config(
-      width=require(h, 'hidden_size'),
-      mlp_width=require(h, 'intermediate_size'),
-      depth=require(h, 'num_hidden_layers'),
-      heads=require(h, 'num_attention_heads'),
-      norm=norms[kind],
-      qkv_bias=require(h, 'qkv_bias', 'attention_bias'),
-      qk_norm=require(h, 'qk_normalization', 'use_qk_norm'),
-      image_size=_side(require(h, 'image_size')),
-      patch=_side(require(h, 'patch_size')),
-      norm_eps=h.get('layer_norm_eps', 1e-6),
-      drop_path=h.get('drop_path_rate', 0.0),
-      layer_scale=h.get('layer_scale_init_value', h.get('initializer_factor', 0.1)),
-    )
-
-
-def _image_token(path: pathlib.Path, h: dict) -> int:
-  """The id of `<IMG_CONTEXT>`: stated by layout B, else found by string among the tokenizer's added tokens."""
-  if h.get('image_token_id') is not None:
-    return h['image_token_id']
-  if (path / 'added_tokens.json').exists():
-    added = read_json(path / 'added_tokens.json')
-  elif (path / 'tokenizer.json').exists():
-    added = {t['content']: t['id'] for t in read_json(path / 'tokenizer.json').get('added_tokens', [])}
-  else:
-    raise CheckpointError(f'{path}: config.json has no image_token_id and there is no tokenizer to find it in')
-  if IMAGE_TOKEN not in added:
-    raise CheckpointError(f'{path}: the tokenizer has no token {IMAGE_TOKEN}')
-  return added[IMAGE_TOKEN]
-
-
-def config_from(path: pathlib.Path) -> Config:
-  """The model configuration of a folder in any layout. Raises CheckpointError naming key and value at fault."""
-  h = read_json(path / 'config.json')
-  kind = h.get('model_type')
-  if kind not in ('internvl_chat', 'internvl'):
-    raise CheckpointError(f"{path / 'config.json'}: model_type {kind!r}; expected 'internvl_chat' or 'internvl'")
-  fixed = {'select_layer': -1, 'vision_feature_layer': -1, 'ps_version': 'v2', 'projector_hidden_act': 'gelu'}
-  for key, value in fixed.items():
-    if h.get(key, value) != value:
-      raise CheckpointError(f'config: {key}={h[key]!r}; only {value!r} is supported')
-  tower = _vision_from(require(h, 'vision_config'))
-  if 'force_image_size' in h:
-    tower = dataclasses.replace(tower, image_size=_side(h['force_image_size']))
-  text = require(h, 'llm_config', 'text_config')
-  ratio = require(h, 'downsample_ratio')
-  if not 0 < ratio <= 1 or 1 % ratio:
-    raise CheckpointError(f'config: downsample_ratio={ratio!r}; expected 1, 0.5, 0.25, …')
-  with weights.naming('config'):
-    return Config(tower, hf.config_from(text), _image_token(path, h), round(1 / ratio))
-
-
-def config_to(c: Config, layout: str) -> dict:
-  """The `config.json` of layout 'A' or 'B'."""
-  v = c.vision
-  tower = {
-    'hidden_size': v.width,
-    'intermediate_size': v.mlp_width,
-    'num_hidden_layers': v.depth,
-    'num_attention_heads': v.heads,
-    'norm_type': 'rms_norm' if v.norm == 'rms' else 'layer_norm',
-    'layer_norm_eps': v.norm_eps,
-    'hidden_act': 'gelu',
-    'num_channels': 3,
-  }
-  shared = {'downsample_ratio': 1 / c.shuffle, 'image_token_id': c.image_token, 'tie_word_embeddings': c.language.tied}
-  if layout == 'A':
-    tower |= {
-      'model_type': 'intern_vit_6b',
-      'image_size': v.image_size,
-      'patch_size': v.patch,
-      'qkv_bias': v.qkv_bias,
-      'qk_normalization': v.qk_norm,
-      'drop_path_rate': v.drop_path,
-      'initializer_factor': v.layer_scale,
-    }
-    return shared | {
-      'model_type': 'internvl_chat',
-      'architectures': ['InternVLChatModel'],
-      'vision_config': tower,
-      'llm_config': hf.config_to(c.language),
-      'select_layer': -1,
-      'ps_version': 'v2',
-      'force_image_size': v.image_size,
-    }
-  tower |= {
-    'model_type': 'internvl_vision',
-    'image_size': [v.image_size] * 2,
-    'patch_size': [v.patch] * 2,
-    'attention_bias': v.qkv_bias,
-    'use_qk_norm': v.qk_norm,
-    'layer_scale_init_value': v.layer_scale,
-    'use_mean_pooling': True,
-  }
-  return shared | {
-    'model_type': 'internvl',
-    'architectures': ['InternVLForConditionalGeneration'],
-    'vision_config': tower,
-    'text_config': hf.config_to(c.language),
-    'vision_feature_layer': -1,
-    'vision_feature_select_strategy': 'default',
-    'projector_hidden_act': 'gelu',
-    'image_seq_length': c.tokens_per_tile,
-  }
-
-
 def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config, Params]:
   """(config, params) of a published folder, layout A, B or C, straight onto `mesh` (one device by default).
 
-  A stored head is used whatever the tie flag says. Raises core.files.weights.CheckpointError naming what is missing,
+  A stored head is used whatever the tie flag says. Raises core.files.config.CheckpointError naming what is missing,
   unexpected, misshapen or unreadable, before memory is spent.
   """
   path = pathlib.Path(path)

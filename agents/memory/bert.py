@@ -15,7 +15,8 @@ from flax import struct
 
 from core import encoder
 from core.files import weights
-from core.files.weights import CheckpointError, Files, From, read_json, require
+from core.files.config import CheckpointError, Keys, check, naming, read_json, require
+from core.files.weights import Files, From
 from core.params import Spec, einsum, zeros
 
 HEADS = ('cls.', 'lm_head.', 'classifier.')  # heads of pre-training in the same files
@@ -152,15 +153,29 @@ def names(config: Config, prefix: str = '') -> Params:
   )
 
 
+KEYS = Keys(
+  read=(
+    'vocab_size',
+    'hidden_size',
+    'num_hidden_layers',
+    'num_attention_heads',
+    'intermediate_size',
+    'max_position_embeddings',
+    'type_vocab_size',
+    'layer_norm_eps',
+  ),
+  fixed={'hidden_act': ('gelu',), 'position_embedding_type': ('absolute',)},
+  ignored=('attention_probs_dropout_prob', 'classifier_dropout', 'hidden_dropout_prob'),
+)
+
+
 def config_from(h: dict, *, pooler: bool) -> Config:
   """A `config.json`. Raises CheckpointError naming the key at fault."""
-  kind = require(h, 'model_type')
-  if kind not in PREFIXES:
-    raise CheckpointError(f'config: model_type {kind!r}; expected one of {sorted(PREFIXES)}')
-  for key, value in (('hidden_act', 'gelu'), ('position_embedding_type', 'absolute')):
-    if (h.get(key) or value) != value:
-      raise CheckpointError(f'config: {key}={h[key]!r}; only {value!r} is supported')
-  with weights.naming('config'):
+  with naming('config'):
+    kind = require(h, 'model_type')
+    if kind not in PREFIXES:
+      raise CheckpointError(f'model_type {kind!r}; expected one of {sorted(PREFIXES)}')
+    check(h, KEYS)
     return Config(
       vocab=require(h, 'vocab_size'),
       width=require(h, 'hidden_size'),
@@ -197,7 +212,7 @@ def config_to(c: Config) -> dict:
 def load(path: str | os.PathLike, *, dtype=jnp.float32) -> tuple[Config, Params]:
   """(config, params) of a published folder; heads of pre-training and stored position ids are ignored.
 
-  Raises core.files.weights.CheckpointError naming what is missing, unexpected or misshapen.
+  Raises core.files.config.CheckpointError naming what is missing, unexpected or misshapen.
   """
   path = pathlib.Path(path)
   h, files = read_json(path / 'config.json'), Files(path)

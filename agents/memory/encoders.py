@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from core.files.weights import CheckpointError, read_json
+from core.files.config import CheckpointError, read_json
 
 BATCH = 64
 MAX_LENGTH = 256  # tokens of a task or a case (arXiv 2508.16153, released code)
@@ -122,7 +122,7 @@ def _digest(path: pathlib.Path) -> str:
 def _stated_pooling(path: pathlib.Path) -> str:
   """What a sentence-transformers folder says of its pooling; 'cls' where it says nothing."""
   if (path / 'modules.json').is_file():
-    kinds = [str(m.get('type', '')).rpartition('.')[2] for m in read_json(path / 'modules.json')]
+    kinds = [str(m.get('type', '')).rpartition('.')[2] for m in read_json(path / 'modules.json', list)]
     unknown = set(kinds) - {'Transformer', 'Pooling', 'Normalize'}
     if unknown:
       raise CheckpointError(f'{path}: modules {sorted(unknown)}; expected Transformer, Pooling and Normalize only')

@@ -24,6 +24,7 @@ from flax import struct
 
 from agents.memory.cases import Use, case_text, task_key
 from core import params as params_lib
+from core.files import config as published
 from core.files import weights
 from core.files.weights import From
 from core.params import Spec, einsum, zeros
@@ -283,8 +284,8 @@ def save(path: str | os.PathLike, c: Config, state: State) -> None:
 def load(path: str | os.PathLike) -> tuple[Config, State]:
   """(config, state) of a saved selector, its moments fresh. Raises CheckpointError naming what does not fit."""
   path = pathlib.Path(path)
-  about = weights.read_json(path / 'selector.json')
-  with weights.naming(f'{path}/selector.json'):
+  about = published.read_json(path / 'selector.json')
+  with published.naming(f'{path}/selector.json'):
     updates = about.pop('updates')
     c = Config(**about)
   params = weights.load(weights.Files(path), NAMES, spec(c), dtype=jnp.float32)

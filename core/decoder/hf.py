@@ -1,7 +1,4 @@
-"""A decoder's published files: `config.json` keys and tensor names of Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS.
-
-Families differ by data only; FAMILIES says what each implies for `core.decoder.Config`.
-"""
+"""A decoder's published files: tensor names of Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS, and folders in and out."""
 
 import dataclasses
 import json
@@ -9,149 +6,13 @@ import os
 import pathlib
 from typing import Any
 
-import jax.numpy as jnp
-
 from core import moe
 from core.decoder import model as decoder
+from core.decoder.hf_config import config_from, config_to
 from core.files import weights
-from core.files.weights import CheckpointError, From, read_json, require
-from core.layers import Yarn
+from core.files.config import read_json
+from core.files.weights import From
 from core.mesh import RULES
-
-FAMILIES = {
-  'qwen2': {'qkv_bias': True, 'architecture': 'Qwen2ForCausalLM'},
-  'qwen3': {'qk_norm': True, 'architecture': 'Qwen3ForCausalLM'},
-  'qwen3_moe': {'qk_norm': True, 'moe': True, 'architecture': 'Qwen3MoeForCausalLM'},
-  'gpt_oss': {'qkv_bias': True, 'out_bias': True, 'sinks': True, 'moe': True, 'architecture': 'GptOssForCausalLM'},
-}
-_STRUCTURE = ('qkv_bias', 'out_bias', 'qk_norm', 'sinks')
-
-
-def family(config: decoder.Config) -> str:
-  """The published `model_type` whose structure this configuration has. Raises ValueError when none has."""
-  have = {k: getattr(config, k) for k in _STRUCTURE} | {'moe': config.moe is not None}
-  for name, f in FAMILIES.items():
-    if have == {k: f.get(k, False) for k in (*_STRUCTURE, 'moe')}:
-      return name
-  raise ValueError(f'no published family has the structure {have}')
-
-
-def config_from(h: dict) -> decoder.Config:
-  """The `config.json` of a decoder. Raises CheckpointError on an unknown model_type or a missing key."""
-  kind = require(h, 'model_type')
-  if kind not in FAMILIES:
-    raise CheckpointError(f'config: model_type {kind!r} is unknown; expected one of {sorted(FAMILIES)}')
-  f = FAMILIES[kind]
-  rope = h.get('rope_parameters') or h.get('rope_scaling') or {}
-  heads, width = require(h, 'num_attention_heads'), require(h, 'hidden_size')
-  experts = None
-  if f.get('moe'):
-    clamped = kind == 'gpt_oss'
-    experts = moe.Config(
-      experts=require(h, 'num_experts', 'num_local_experts'),
-      top_k=require(h, 'num_experts_per_tok'),
-      width=require(h, 'moe_intermediate_size', 'intermediate_size'),
-      activation='clamped' if clamped else 'silu',
-      bias=clamped,
-      aux_coef=h.get('router_aux_loss_coef', 0.0),
-    )
-    if not clamped and not h.get('norm_topk_prob', False):
-      raise CheckpointError('config: norm_topk_prob is false; only renormalised top-k routing is supported')
-  return decoder.Config(
-    vocab=require(h, 'vocab_size'),
-    width=width,
-    depth=require(h, 'num_hidden_layers'),
-    heads=heads,
-    kv_heads=require(h, 'num_key_value_heads'),
-    head_dim=h.get('head_dim') or width // heads,
-    mlp_width=require(h, 'intermediate_size'),
-    norm_eps=require(h, 'rms_norm_eps'),
-    rope_theta=float(rope.get('rope_theta') or require(h, 'rope_theta')),
-    yarn=_yarn(rope),
-    windows=_windows(h),
-    moe=experts,
-    tied=bool(h.get('tie_word_embeddings', False)),
-    max_length=require(h, 'max_position_embeddings'),
-    **{k: f.get(k, False) for k in _STRUCTURE},
-  )
-
-
-def _yarn(rope: dict) -> Yarn | None:
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if kind == 'default':
-    return None
-  if kind != 'yarn':
-    raise CheckpointError(f'config: rope_type {kind!r}; expected default or yarn')
-  return Yarn(
-    factor=rope['factor'],
-    original_length=rope['original_max_position_embeddings'],
-    beta_fast=rope.get('beta_fast', 32.0),
-    beta_slow=rope.get('beta_slow', 1.0),
-    truncate=rope.get('truncate', True),
-  )
-
-
-def _windows(h: dict) -> tuple[int | None, ...]:
-  kinds = h.get('layer_types')
-  if kinds is None:
-    return (h['sliding_window'], None) if h['model_type'] == 'gpt_oss' else (None,)
-  windows = tuple(h['sliding_window'] if k == 'sliding_attention' else None for k in kinds)
-  period = next(
-    p for p in range(1, len(windows) + 1) if len(windows) % p == 0 and windows[:p] * (len(windows) // p) == windows
-  )
-  return windows[:period]
-
-
-def config_to(c: decoder.Config) -> dict:
-  """The `config.json` a published loader expects."""
-  kind = family(c)
-  rope: dict[str, Any] = {'rope_type': 'default', 'rope_theta': c.rope_theta}
-  if c.yarn:
-    rope |= {
-      'rope_type': 'yarn',
-      'factor': c.yarn.factor,
-      'beta_fast': c.yarn.beta_fast,
-      'beta_slow': c.yarn.beta_slow,
-      'truncate': c.yarn.truncate,
-      'original_max_position_embeddings': c.yarn.original_length,
-    }
-  window = next((w for w in c.windows if w is not None), None)
-  kinds = ['full_attention' if w is None else 'sliding_attention' for w in c.windows] * (c.depth // len(c.windows))
-  h = {
-    'model_type': kind,
-    'architectures': [FAMILIES[kind]['architecture']],
-    'vocab_size': c.vocab,
-    'hidden_size': c.width,
-    'num_hidden_layers': c.depth,
-    'num_attention_heads': c.heads,
-    'num_key_value_heads': c.kv_heads,
-    'head_dim': c.head_dim,
-    'intermediate_size': c.mlp_width,
-    'rms_norm_eps': c.norm_eps,
-    'rope_theta': c.rope_theta,
-    'rope_parameters': rope,
-    'sliding_window': window,
-    'use_sliding_window': window is not None,
-    'layer_types': kinds,
-    'hidden_act': 'silu',
-    'attention_bias': c.out_bias,
-    'tie_word_embeddings': c.tied,
-    'max_position_embeddings': c.max_length,
-  }
-  if c.moe:
-    sizes = {'num_experts_per_tok': c.moe.top_k, 'router_aux_loss_coef': c.moe.aux_coef}
-    if c.moe.bias:
-      sizes |= {'num_local_experts': c.moe.experts, 'intermediate_size': c.moe.width}
-    else:
-      sizes |= {
-        'num_experts': c.moe.experts,
-        'moe_intermediate_size': c.moe.width,
-        'norm_topk_prob': True,
-        'decoder_sparse_step': 1,
-        'mlp_only_layers': [],
-      }
-    h |= sizes
-  return h
 
 
 def names(
@@ -217,18 +78,18 @@ def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   return moe.Params(router=flip('gate'), gate=expert('gate_proj'), up=expert('up_proj'), down=expert('down_proj'))
 
 
-def load(
-  path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16
-) -> tuple[decoder.Config, decoder.Params]:
-  """(config, params) of a published decoder folder. A stored head is used whatever the tie flag says.
+def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=None) -> tuple[decoder.Config, decoder.Params]:
+  """(config, params) of a published decoder folder, in `dtype` (None: the dtype of the files).
 
-  Raises core.files.weights.CheckpointError naming what is missing, unexpected, misshapen or unreadable.
+  A stored head is used whatever the tie flag says. Raises core.files.config.CheckpointError naming what is missing,
+  unexpected, misshapen or unreadable.
   """
   path = pathlib.Path(path)
-  with weights.naming(str(path / 'config.json')):
-    config = config_from(read_json(path / 'config.json'))
+  file = path / 'config.json'
+  config = config_from(read_json(file), str(file))
   files = weights.Files(path)
   config = dataclasses.replace(config, tied='lm_head.weight' not in files)
+  dtype = files.dtype if dtype is None else dtype
   return config, weights.load(files, names(config), decoder.spec(config), mesh=mesh, rules=rules, dtype=dtype)
 
 

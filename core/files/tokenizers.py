@@ -7,6 +7,7 @@ able to forge special tokens, and streaming decoding.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ REPLACEMENT = '\ufffd'
 
 
 def load_tokenizer(path: str | os.PathLike) -> PreTrainedTokenizerFast:
-  """The tokenizer of a checkpoint folder. Reads local files only.
+  """The tokenizer of a checkpoint folder. Reads local files only, and never runs Python code of theirs, nor asks to.
 
   Raises:
     FileNotFoundError: no such folder, or no tokenizer files in it.
@@ -35,12 +36,25 @@ def load_tokenizer(path: str | os.PathLike) -> PreTrainedTokenizerFast:
   known = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
   if not any(os.path.isfile(os.path.join(path, name)) for name in known):
     raise FileNotFoundError(f'{path}: holds no tokenizer (none of {", ".join(known)})')
-  from transformers import AutoTokenizer  # takes seconds, so only where a tokenizer is needed
+  from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds, so only where one is needed
 
+  # A class of its own is code of the checkpoint; its tokenizer.json says the same in data.
+  own_class = _names_own_class(path) and os.path.isfile(os.path.join(path, 'tokenizer.json'))
+  reader = PreTrainedTokenizerFast if own_class else AutoTokenizer
   try:
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    # Left out, `trust_remote_code` would ask on standard input.
+    return reader.from_pretrained(path, local_files_only=True, trust_remote_code=False)
   except Exception as error:  # the library raises bare Exception for a malformed tokenizer.json
     raise ValueError(f'{path}: the tokenizer files cannot be read: {error}') from error
+
+
+def _names_own_class(path: str) -> bool:
+  """Whether tokenizer_config.json names a tokenizer class in Python files of the folder or of a hub."""
+  try:
+    with open(os.path.join(path, 'tokenizer_config.json'), encoding='utf-8') as file:
+      return bool(json.load(file).get('auto_map'))
+  except (OSError, ValueError, AttributeError):
+    return False  # absent or malformed: the library says what is wrong
 
 
 def byte_tokenizer(

@@ -5,7 +5,7 @@ the files' headers before any memory is spent, then copies from the mapped files
 the mesh; `save` writes the same tensors back.
 """
 
-import contextlib
+import collections
 import dataclasses
 import json
 import math
@@ -25,43 +25,15 @@ from safetensors.numpy import save_file
 
 from core import mesh as mesh_lib
 from core import params as params_lib
+from core.files import folders
+from core.files.config import CheckpointError, read_json
 
 DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
 SHARD_BYTES = 5 * 10**9
+SINGLE = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
-
-
-class CheckpointError(ValueError):
-  """A checkpoint that does not fit the model, or cannot be read; the message names every tensor at fault."""
-
-
-@contextlib.contextmanager
-def naming(what: str):
-  """Turns a configuration's refusal of impossible values into a CheckpointError that says where they stood."""
-  try:
-    yield
-  except CheckpointError:
-    raise
-  except (ValueError, TypeError, ZeroDivisionError) as e:
-    raise CheckpointError(f'{what}: {e}') from e
-
-
-def read_json(path: pathlib.Path) -> dict:
-  """A JSON file as a dict. Raises CheckpointError naming the file when it is absent or not JSON."""
-  try:
-    return json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError as e:
-    raise CheckpointError(f'{path}: no such file') from e
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
-    raise CheckpointError(f'{path}: not JSON ({e})') from e
-
-
-def require(h: dict, key: str, *aliases: str) -> Any:
-  """h[key], or the first alias present. Raises CheckpointError naming the key."""
-  for k in (key, *aliases):
-    if h.get(k) is not None:
-      return h[k]
-  raise CheckpointError(f'config: {key!r} is missing (keys: {sorted(h)[:30]})')
+# Computed from the config by every reader; older exports store them.
+DERIVED = ('rotary_emb.inv_freq',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +96,8 @@ class Files:
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
     if not self.path.is_dir():
-      raise CheckpointError(f'{self.path}: no such folder')
+      found = 'is a file' if self.path.exists() else 'no such folder'
+      raise CheckpointError(f'{self.path}: {found}; expected the folder of a checkpoint')
     self.where, self.shapes, self.dtypes, self._at = {}, {}, {}, {}
     promised = self._index()
     for file in self._shards(promised):
@@ -163,10 +136,24 @@ class Files:
       if missing:
         raise CheckpointError(f'{self.path / INDEX} names {missing}, which are not in the folder')
       return [self.path / n for n in names]
-    files = sorted(self.path.glob('*.safetensors'))
+    whole = self.path / SINGLE
+    if whole.is_file():
+      return [whole]
+    files = [file for file in sorted(self.path.glob('*.safetensors')) if not file.name.startswith('adapter_')]
     if not files:
-      raise CheckpointError(f'{self.path}: no .safetensors file')
+      raise CheckpointError(f'{self.path}: expected .safetensors files; the folder {folders.describe(self.path)}')
     return files
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype that most of the values have. Raises CheckpointError when they are not floating-point numbers."""
+    values = collections.Counter()
+    for name, dtype in self.dtypes.items():
+      values[dtype] += math.prod(self.shapes[name])
+    ((most, _),) = values.most_common(1)
+    if most not in DTYPES:
+      raise CheckpointError(f'{self.path}: most values are {most}; expected one of {sorted(DTYPES)}')
+    return DTYPES[most]
 
   def __contains__(self, name: str) -> bool:
     return name in self.where
@@ -197,7 +184,8 @@ def check(files: Files, names: Any, spec: Any) -> None:
       elif files.dtypes[name] not in DTYPES:
         faults.append(f'{name}: dtype {files.dtypes[name]}, expected one of {sorted(DTYPES)}')
   faults = list(dict.fromkeys(faults))  # a fused tensor is visited once a part
-  faults += [f'{name}: not part of this model' for name in sorted(set(files.where) - set(used))]
+  strays = sorted(name for name in files.where if name not in used and not name.endswith(DERIVED))
+  faults += [f'{name}: not part of this model' for name in strays]
   if faults:
     shown = '\n  '.join(faults[:20]) + (f'\n  … and {len(faults) - 20} more' if len(faults) > 20 else '')
     raise CheckpointError(f'{files.path}: {len(faults)} tensors do not fit the model:\n  {shown}')
@@ -303,4 +291,4 @@ def _shard(sizes: dict[str, int]) -> list[list[str]]:
 
 
 def _shard_name(i: int, n: int) -> str:
-  return 'model.safetensors' if n == 1 else f'model-{i + 1:05d}-of-{n:05d}.safetensors'
+  return SINGLE if n == 1 else f'model-{i + 1:05d}-of-{n:05d}.safetensors'

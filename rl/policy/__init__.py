@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from core import decoder
-from core.files.weights import read_json
+from core.files.config import read_json
 from core.mesh import Mesh
 from rl.policy import text, vision_language
 from rl.policy.base import Draw, Policy, Prompt, Trajectory

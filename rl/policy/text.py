@@ -14,8 +14,8 @@ import numpy as np
 from core import decoder
 from core import mesh as mesh_lib
 from core.engine import Engine, EngineSize, Request
+from core.files.config import read_json
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
-from core.files.weights import read_json
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import decoder_parts, triangle

@@ -11,8 +11,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from core.files.weights import CheckpointError
-from internvl import checkpoint, model
+from core.files.config import CheckpointError
+from internvl import checkpoint, hf_config, model
 from tests.parity import layouts
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'parity' / 'fixtures'
@@ -34,7 +34,7 @@ def test_published_files_come_back_byte_for_byte(case, layout, tmp_path):
   out = tmp_path / 'out'
   checkpoint.save(out, config, params, layout=layout)
   assert (out / 'model.safetensors').read_bytes() == (folder / 'model.safetensors').read_bytes()
-  assert checkpoint.config_from(out) == config
+  assert hf_config.config_from(out) == config
 
 
 @pytest.mark.parametrize('case', ['300m-qwen3_moe', '6b-gpt_oss'])
@@ -93,7 +93,7 @@ CONFIG_FAULTS = {
   'select layer': (lambda h: h.update(vision_feature_layer=-4), 'vision_feature_layer'),
   'image_token_id': (lambda h: h.pop('image_token_id'), 'image_token_id'),
   'rope': (lambda h: h['text_config'].update(rope_parameters={'rope_type': 'llama3', 'rope_theta': 1.0}), 'llama3'),
-  'depth too small': (lambda h: h['text_config'].update(num_hidden_layers=2), 'layers.2.'),
+  'depth too small': (lambda h: h['text_config'].update(num_hidden_layers=2, layer_types=None), 'layers.2.'),
   'heads do not divide': (lambda h: h['text_config'].update(num_attention_heads=5), 'heads=5'),
   'image size': (lambda h: h['vision_config'].update(image_size=[12, 10]), '12, 10'),
   'half a token': (lambda h: h.update(downsample_ratio=0), 'downsample_ratio'),

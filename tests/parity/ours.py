@@ -15,6 +15,7 @@ from core.decoder import hf
 from core.engine import generate
 from core.engine.sampling import Sampling
 from core.files import weights
+from core.files.config import read_json
 
 ACTIVATION = 1e-4  # max abs, where the activations are of the order of one or more
 LOSS = 1e-5
@@ -23,7 +24,7 @@ GRADIENT, ROUTER_GRADIENT = 1e-4, 5e-4  # relative L2 of each tensor
 
 def load(path, dtype=np.float32):
   """(config, params) of a published folder of either kind."""
-  kind = weights.read_json(pathlib.Path(path) / 'config.json')['model_type']
+  kind = read_json(pathlib.Path(path) / 'config.json')['model_type']
   return (internvl.checkpoint if kind.startswith('internvl') else decoder).load(path, dtype=dtype)
 
 

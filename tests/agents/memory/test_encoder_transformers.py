@@ -8,8 +8,8 @@ import pytest
 
 from agents.memory import bert
 from agents.memory.encoders import HashEncoder, SentenceEncoder
+from core.files.config import CheckpointError
 from core.files.tokenizers import byte_tokenizer
-from core.files.weights import CheckpointError
 
 SIZES = {
   'vocab_size': 300,

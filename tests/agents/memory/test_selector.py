@@ -8,7 +8,7 @@ import pytest
 
 from agents.memory import CaseBank, HashEncoder, Memory, Reading, fine_tune, selector
 from agents.memory.encoders import SentenceEncoder
-from core.files.weights import CheckpointError
+from core.files.config import CheckpointError
 from tests.agents.memory.test_encoder_transformers import tiny_folder
 
 CONFIG = selector.Config(width=6, hidden=8, dropout=0.0)

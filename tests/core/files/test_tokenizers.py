@@ -108,3 +108,29 @@ def test_streaming_never_shows_half_a_character(bpe):
       shown += stream.push(i)
       assert text.startswith(shown)
     assert shown == text and stream.flush() == ''
+
+
+@pytest.mark.parametrize('where', ['config', 'tokenizer_config', 'both'])
+def test_python_code_of_a_folder_is_neither_run_nor_asked_about(where, tmp_path, monkeypatch):
+  """A folder that names code of its own reads like any other, and a piped conversation is left alone."""
+  BYTES.save_pretrained(tmp_path)
+  ran = tmp_path / 'ran'
+  (tmp_path / 'evil.py').write_text(f"open({str(ran)!r}, 'w')\nclass Config: pass\nclass Tokenizer: pass\n")
+  maps = {
+    'config': {'AutoConfig': 'evil.Config', 'AutoModel': 'evil.Config'},
+    'tokenizer_config': {'AutoTokenizer': ['evil.Tokenizer', None]},
+  }
+  for name, auto_map in maps.items():
+    if where in (name, 'both'):
+      file = tmp_path / f'{name}.json'
+      content = json.loads(file.read_text()) if file.exists() else {'model_type': 'internvl_chat'}
+      file.write_text(json.dumps(content | {'auto_map': auto_map}))
+
+  def asked(*_):
+    raise AssertionError('a question on standard input')
+
+  monkeypatch.setattr('builtins.input', asked)
+  again = load_tokenizer(tmp_path)
+  text = '<|im_start|>user\nhé 你<IMG_CONTEXT><|im_end|>'
+  assert again.encode(text) == BYTES.encode(text)
+  assert not ran.exists()

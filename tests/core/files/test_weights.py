@@ -14,9 +14,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from core import decoder, params
-from core.decoder import hf
+from core.decoder import hf_config
 from core.files import weights
-from core.files.weights import CheckpointError
+from core.files.config import CheckpointError
 
 TINY = decoder.CONFIGS['tiny']
 NORM, GATE = 'model.norm.weight', 'model.layers.1.mlp.gate_proj.weight'
@@ -87,7 +87,7 @@ def test_folder_faults_are_named(saved, tmp_path, no_memory):
   with pytest.raises(CheckpointError, match='nowhere'):
     decoder.load(tmp_path / 'nowhere')
   (tmp_path / 'config.json').write_bytes((saved / 'config.json').read_bytes())
-  with pytest.raises(CheckpointError, match=r'no \.safetensors file'):
+  with pytest.raises(CheckpointError, match=r'expected \.safetensors files; the folder holds config'):
     decoder.load(tmp_path)
   index = tmp_path / 'model.safetensors.index.json'
   index.write_text(json.dumps({'weight_map': {NORM: 'model-00001-of-00002.safetensors'}}))
@@ -136,7 +136,7 @@ def test_a_missing_config_key_is_named(key, saved, tmp_path, no_memory):
 def test_a_huge_model_is_refused_without_its_memory(saved, tmp_path):
   rewritten(saved, tmp_path, lambda t: None)
   huge = dataclasses.replace(decoder.CONFIGS['qwen3-235b-a22b'], tied=True)
-  (tmp_path / 'config.json').write_text(json.dumps(hf.config_to(huge)))
+  (tmp_path / 'config.json').write_text(json.dumps(hf_config.config_to(huge)))
   with pytest.raises(CheckpointError, match='do not fit the model'):
     decoder.load(tmp_path)
 
