@@ -55,9 +55,9 @@ EXTRAS = {
   # The published SEED scorer's parser, for `mode='compat'` only.
   'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
-  'video': ['av>=14,<19'],
+  'video': ['av>=15,<19'],
   'test': [
-    'av>=14,<19',
+    'av>=15,<19',
     'pint>=0.24,<1',
     'pytest>=8',
     'pytest-xdist>=3.6',
@@ -105,7 +105,7 @@ setup(
     'absl-py>=2.1',
     'cloudpickle>=3,<4',
     'numpy>=2',
-    'pillow>=11',
+    'pillow>=11.2,<14',
     'tensorboardX>=2.6',
     'tqdm>=4.66',
     'jinja2>=3.1,<4',

@@ -123,7 +123,8 @@ def chat(
     params: as loaded; decoding is faster when they went through `for_decoding` once. messages: one conversation (see
     `core.conversations.messages`) that ends with the user, or a list of conversations, which
       are answered together; each answer is what the conversation gets alone.
-    images, videos: the media of the conversation in the order of their marks; for several, one list (or None) each.
+    images, videos: the media of the conversation in the order of their marks, or a single one; for several
+      conversations, one list (or None) each.
     max_new_tokens: the answer ends there, at the layout's stop token, or where the context of the model is full.
     temperature, top_k, top_p, min_p: 0 temperature is greedy, and the others then without effect.
     seed: of sampling; several conversations may have one each, and share a single one otherwise.
@@ -135,6 +136,7 @@ def chat(
       that does not fit the context, sampling parameters out of range.
     FileNotFoundError: a missing image or video.
   """
+  messages = [messages] if isinstance(messages, Mapping) else messages
   many = bool(messages) and not isinstance(messages[0], Mapping)
   if many and stream:
     raise ValueError('stream=True takes one conversation, not a list of them')
@@ -164,6 +166,8 @@ def _media(name: str, given: Sequence | None, many: bool, talks: int) -> list:
   """The media of each conversation."""
   if not many or given is None:
     return [given] * talks
+  if not isinstance(given, (list, tuple)):
+    raise ValueError(f'{name} is a {type(given).__name__}; expected a list for each of {talks} conversations')
   if len(given) != talks:
     raise ValueError(f'{name} has {len(given)} lists for {talks} conversations')
   return list(given)

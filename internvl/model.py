@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from core import decoder
@@ -96,6 +97,38 @@ def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array |
   return jnp.where(at[..., None], image.astype(x.dtype), x)
 
 
+def check_images(config: Config, tokens: Any, pixels: Any = None) -> None:
+  """Raises ValueError where image tokens and tiles, as `apply` takes them, do not match; the logits would be wrong.
+
+  Only values that are known are looked at: nothing is checked under `jit`, or of arrays that span processes.
+  """
+  known = (x for x in (tokens, pixels) if isinstance(x, jax.Array))
+  if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in known):
+    return
+  counts = (np.asarray(tokens) == config.image_token).sum(-1)
+  uneven = np.flatnonzero(counts % config.tokens_per_tile)
+  if len(uneven):
+    row = int(uneven[0])
+    raise ValueError(
+      f'row {row} has {counts[row]} image tokens; expected a multiple of {config.tokens_per_tile}, those of a tile'
+    )
+  used = counts // config.tokens_per_tile
+  if pixels is None:
+    given, blank = np.zeros_like(used), True
+  elif pixels.ndim == 5:
+    given, blank = np.full_like(used, pixels.shape[1]), all(_blank(row[n:]) for row, n in zip(pixels, used))
+  else:
+    used = used.sum(keepdims=True)
+    given, blank = np.array([len(pixels)]), _blank(pixels[int(used[0]) :])
+  if (used > given).any() or not blank:
+    raise ValueError(f'the tokens have places for {used.tolist()} tiles, and the pixels hold {given.tolist()}')
+
+
+def _blank(tiles: Any) -> bool:
+  """Whether tiles are padding: a tile of an image is never 0 everywhere once normalised."""
+  return not np.asarray(tiles).any()
+
+
 def forward(
   params: Params,
   config: Config,
@@ -144,8 +177,10 @@ def apply(
   [B, T], 0 at padding.
   cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
   `core.tap`; sites in SITES.
-  Raises ValueError on unknown sites and impossible combinations.
+  Raises ValueError on unknown sites and impossible combinations, and, outside `jit`, as `check_images` does.
   """
+  if cache is None or pixels is not None:
+    check_images(config, tokens, pixels)
   out = forward(
     params,
     config,

@@ -34,9 +34,9 @@ class Session:
     self.seen = [], []
 
   def add_image(self, path: str) -> None:
-    from internvl.inputs import tiles
+    from internvl.inputs import images
 
-    self.images.append(tiles.load_image(path))
+    self.images.append(images.load(path))
 
   def add_video(self, path: str) -> None:
     from internvl.inputs import video

@@ -2,9 +2,9 @@
 
 `content` is either a string, in which `<image>` and `<video>` in a user's turn mark where media go, or a
 list of parts `{'type': 'text', 'text': …}`, `{'type': 'image'}` and `{'type': 'video'}`. A media part may
-carry its source under its type's name (`{'type': 'image', 'image': path}`); marks and bare parts take the
-next of the `images` or `videos` given beside the messages. In a list, text is only text: `<image>` there is
-no mark.
+carry its source under its type's name (`{'type': 'image', 'image': path}`), or as OpenAI's APIs write it
+(`{'type': 'image_url', 'image_url': {'url': 'data:…'}}`); marks and bare parts take the next of the `images` or
+`videos` that come with the messages. In a list, text is only text: `<image>` there is no mark.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 ROLES = ('system', 'user', 'assistant')
 MEDIA = ('image', 'video')
 _MARK = re.compile('<(image|video)>')
+_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class Part(NamedTuple):
@@ -32,28 +33,45 @@ class Turn(NamedTuple):
   parts: list[Part]
 
 
-def parse(
-  messages: Sequence[dict], images: Sequence | None = None, videos: Sequence | None = None, *, label: bool = True
-) -> list[Turn]:
+def parse(messages: Sequence[dict] | dict, images: Any = None, videos: Any = None, *, label: bool = True) -> list[Turn]:
   """Checks messages and puts every image and video in its place.
 
   Media that nothing marks go to the head of the first user turn. Outside marks, an image or video is followed
-  by a newline, and several images are introduced by `Image-{k}: ` if `label`.
+  by a newline, and several images are introduced by `Image-{k}: ` if `label`. A single message, image or video may
+  come without its list.
 
   Raises:
-    ValueError: a malformed message (its number is named), or marks and media that do not match.
+    ValueError: a malformed message (its number is named), text that is not Unicode, or marks and media that do not
+      match.
   """
+  messages = [messages] if isinstance(messages, dict) else messages
   if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
     raise ValueError(f'messages must be a non-empty list of {{role, content}}, not {messages!r:.80}')
   turns = [_turn(i, m) for i, m in enumerate(messages)]
   if turns[-1].role == 'system':
     raise ValueError('the conversation ends with the system turn; a user turn was expected')
-  given = {'image': list(images or ()), 'video': list(videos or ())}
+  given = {'image': _listed(images), 'video': _listed(videos)}
   if not any(p.kind in MEDIA for t in turns for p in t.parts):
     turns = _prepend(turns, [_Bare(kind, None) for kind in MEDIA for _ in given[kind]])
   turns = _place(turns, given)
   total = sum(p.kind == 'image' for t in turns for p in t.parts)
   return _spell(turns, label and total > 1)
+
+
+def _listed(media: Any) -> list:
+  """Media as a list: one that came alone is a list of one."""
+  if media is None:
+    return []
+  return list(media) if isinstance(media, (list, tuple)) else [media]
+
+
+def check_text(text: str) -> None:
+  """Raises ValueError for half of a surrogate pair: JSON may hold one, but it is no character and has no bytes."""
+  match = _SURROGATE.search(text)
+  if match:
+    raise ValueError(
+      f'the text has a lone surrogate U+{ord(match[0]):04X} at character {match.start()}, which is not Unicode text'
+    )
 
 
 class _Bare(NamedTuple):
@@ -72,10 +90,17 @@ def _turn(i: int, message: dict) -> Turn:
   if role == 'system' and i:
     raise ValueError(f'message {i} is a system turn; only message 0 can be')
   if isinstance(content, str):
-    return Turn(role, _marked(content) if role == 'user' else [Part('text', content)])
-  if not isinstance(content, Sequence):
+    parts = _marked(content) if role == 'user' else [Part('text', content)]
+  elif isinstance(content, Sequence):
+    parts = [_part(i, part) for part in content]
+  else:
     raise ValueError(f'message {i}: content must be a string or a list of parts, not {content!r:.80}')
-  parts = [_part(i, part) for part in content]
+  for part in parts:
+    if part.kind == 'text':
+      try:
+        check_text(part.value)
+      except ValueError as error:
+        raise ValueError(f'message {i}: {error}') from error
   if role != 'user' and any(p.kind in MEDIA for p in parts):
     raise ValueError(f'message {i}: only user turns can hold images or videos, not the {role}')
   return Turn(role, parts)
@@ -92,9 +117,14 @@ def _part(i: int, part: dict) -> Part | _Bare:
     return Part('text', part['text'])
   if kind in MEDIA and set(part) <= {'type', kind}:
     return _Bare(kind, part.get(kind))
+  if kind == 'image_url':
+    link = part.get('image_url')
+    url = link.get('url') if isinstance(link, dict) else link
+    if isinstance(url, str):
+      return _Bare('image', url)
   raise ValueError(
-    f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}} '
-    f'or {{type: video, video: optional}}, not {part!r:.80}'
+    f'message {i}: a part must be {{type: text, text: …}}, {{type: image, image: optional}}, '
+    f'{{type: image_url, image_url: {{url: …}}}} or {{type: video, video: optional}}, not {part!r:.80}'
   )
 
 

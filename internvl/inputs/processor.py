@@ -10,14 +10,14 @@ import functools
 import itertools
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core import padding
 from core.conversations import messages as chat
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
-from internvl.inputs import processor_config, templates, tiles, video
+from internvl.inputs import images, processor_config, templates, tiles, video
 from internvl.inputs.processor_config import ProcessorConfig
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ class Processor:
   def __call__(
     self,
     messages: Sequence[dict],
-    images: Sequence | None = None,
-    videos: Sequence | None = None,
+    images: Any = None,
+    videos: Any = None,
     *,
     thinking: bool = False,
     pick=video.uniform,
@@ -124,8 +124,8 @@ class Processor:
 
     Args:
       messages: see `core.conversations.messages`.
-      images: paths, Pillow images or uint8 arrays, in the order of their marks.
-      videos: as `video.load_frames` takes them, in the order of their marks.
+      images: a list of what `internvl.inputs.images.load` takes, in the order of their marks; or a single one.
+      videos: a list of what `video.load_frames` takes, in the order of their marks; or a single path.
       thinking: use the layout's system text for reasoning before the answer.
       pick: the rule that picks the frames of a video, from `internvl.inputs.video`.
       augment: JPEG recompression of every tile, drawn from this generator.
@@ -139,7 +139,7 @@ class Processor:
     turns, system = self._system(turns, thinking)
     turns, media = self._load(turns, pick)
     tokens, mask = self._tokenize(turns, system)
-    pixels = [self._pixels(image, cap) for image, cap in media]
+    pixels = [self._pixels(picture, cap) for picture, cap in media]
     if augment is not None:
       pixels = [tiles.recompress(p, augment) for p in pixels]
     counts = np.asarray([len(p) for p in pixels], np.int32)
@@ -167,8 +167,8 @@ class Processor:
   def _load(self, turns, pick):
     """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
     config, media = self.config, []
-    images = sum(p.kind == 'image' for t in turns for p in t.parts)
-    cap = tiles.share(config.max_tiles, images) if config.share_tiles and images else config.max_tiles
+    shown = sum(p.kind == 'image' for t in turns for p in t.parts)
+    cap = tiles.share(config.max_tiles, shown) if config.share_tiles and shown else config.max_tiles
     cap = max(cap, config.min_tiles)
     laid_out = []
     for turn in turns:
@@ -177,10 +177,10 @@ class Processor:
         if kind == 'text':
           segments.append(templates.Segment(value))
         elif kind == 'image':
-          media.append((tiles.load_image(value), cap))
+          media.append((images.load(value, transparency=config.transparency), cap))
           segments += templates.image_run(self._count(*media[-1]) * config.tokens_per_tile)
         else:
-          frames = video.load_frames(value, config.video_frames, pick)
+          frames = video.load_frames(value, config.video_frames, pick, transparency=config.transparency)
           media += [(frame, None) for frame in frames]
           segments += templates.frame_lines(len(frames), config.tokens_per_tile)
       laid_out.append((turn.role, segments))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from typing import get_args
 
+from internvl.inputs.images import Transparency
 from internvl.inputs.templates import LAYOUTS
 from internvl.inputs.tiles import MEAN, STD
 
@@ -21,6 +23,7 @@ _PREPROCESSOR_KEYS = {
   'share_tiles': 'share_tiles',
   'max_length': 'max_length',
   'video_frames': 'video_frames',
+  'transparency': 'transparency',
 }
 
 
@@ -39,6 +42,7 @@ class ProcessorConfig:
     mean, std: of the RGB channels, for pixels in 0..1.
     max_length: the longest prompt or training example in tokens.
     video_frames: frames taken of a video.
+    transparency: transparent pixels are composited on 'white'; 'drop' ignores the alpha channel, as published.
   """
 
   image_size: int = 448
@@ -53,6 +57,7 @@ class ProcessorConfig:
   std: tuple[float, float, float] = STD
   max_length: int = 40960
   video_frames: int = 8
+  transparency: Transparency = 'white'
 
   def __post_init__(self):
     for name in ('image_size', 'tokens_per_tile', 'min_tiles', 'max_length', 'video_frames'):
@@ -62,6 +67,8 @@ class ProcessorConfig:
       raise ValueError(f'max_tiles ({self.max_tiles}) is less than min_tiles ({self.min_tiles})')
     if self.template not in LAYOUTS:
       raise ValueError(f'unknown template {self.template!r}; known are {", ".join(LAYOUTS)}')
+    if self.transparency not in get_args(Transparency):
+      raise ValueError(f'transparency is {self.transparency!r}; expected one of {get_args(Transparency)}')
     for name in ('mean', 'std'):
       values = getattr(self, name)
       if len(values) != 3 or (name == 'std' and min(values) <= 0):

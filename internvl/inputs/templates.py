@@ -26,12 +26,16 @@ HARMONY_SYSTEM = (
   'Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: {effort}\n\n'
   '# Valid channels: {channels}. Channel must be included for every message.'
 )
-# Replaces the system text in thinking mode; sample with temperature 0.6.
+# Replaces the system text in thinking mode; sample with temperature 0.6. The models were trained with this protocol, so
+# it is a quotation, to the letter, of the InternVL3.5 model cards (OpenGVLab/InternVL3_5-8B, "Thinking Mode").
 THINKING = (
-  'Answer in two parts. First think the question through step by step: consider more than one '
-  'approach, check the intermediate results, and write all of this between <think> and </think>. '
-  'Then, on a new line after </think>, state the final answer briefly and clearly, so that it can '
-  'be understood without the reasoning.'
+  'You are an AI assistant that rigorously follows this response protocol:\n\n'
+  '1. First, conduct a detailed analysis of the question. Consider different angles, potential solutions, and reason '
+  'through the problem step-by-step. Enclose this entire thinking process within <think> and </think> tags.\n\n'
+  "2. After the thinking section, provide a clear, concise, and direct answer to the user's question. Separate the "
+  'answer from the think section with a newline.\n\n'
+  'Ensure that the thinking process is thorough but remains focused on the query. The final answer should be '
+  'standalone and not reference the thinking section.'
 )
 
 

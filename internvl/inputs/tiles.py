@@ -7,96 +7,15 @@ uint8, as in the remote code of the published checkpoints.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
-import os
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # ImageNet statistics, RGB: what every published InternVL preprocessor uses.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# Beyond 200:1 a side of one pixel would be stretched over more than half a tile; nothing is left to see.
-MAX_ASPECT = 200
-# Pillow's own threshold of suspicion for a decompression bomb (0.25 GiB of RGB).
-MAX_PIXELS = 89_478_485
-# Formats that Pillow decodes itself; others (EPS) start programs, which a file from anywhere must not.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-
-
-def load_image(source: Image.Image | str | os.PathLike | np.ndarray) -> Image.Image:
-  """An RGB image from a file, a Pillow image or a uint8 array [H, W] or [H, W, 3].
-
-  Photographs are turned upright by their EXIF orientation. Transparency is dropped, CMYK and palettes are
-  converted, 16-bit grey is scaled to 8 bits, and of an animation the first frame counts.
-
-  Raises:
-    FileNotFoundError: no such file.
-    ValueError: not an image, truncated, empty, larger than `MAX_PIXELS`, narrower than `MAX_ASPECT` allows,
-      or of a sample format without a fixed range (32-bit integer or float).
-  """
-  if isinstance(source, Image.Image):
-    with decoding('the image'):
-      return _upright(source, 'the image')
-  if isinstance(source, np.ndarray):
-    if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] == 3)):
-      raise ValueError(f'an image array must be uint8 [H, W] or [H, W, 3], not {source.dtype} {list(source.shape)}')
-    check_size(source.shape[1], source.shape[0], 'the image array')
-    return Image.fromarray(source).convert('RGB')
-  if not isinstance(source, (str, os.PathLike)):
-    raise ValueError(f'an image must be a path, a Pillow image or a uint8 array, not {type(source).__name__}')
-  name = os.fspath(source)
-  if not os.path.isfile(name):
-    raise FileNotFoundError(f'{name}: no such image file')
-  with decoding(name), Image.open(name, formats=FORMATS) as image:
-    return _upright(image, name)
-
-
-class ImageRefused(ValueError):
-  """The image was understood and is not acceptable; the message says why."""
-
-
-@contextlib.contextmanager
-def decoding(name: str):
-  """Turns whatever a decoder raises on a hostile file into one ValueError that names the file."""
-  try:
-    yield
-  except ImageRefused:
-    raise
-  except Exception as error:  # decoders of broken files raise nearly anything
-    raise ValueError(f'{name}: not a readable image: {error}') from error
-
-
-def check_size(width: int, height: int, name: str) -> None:
-  """Refuses empty, enormous and needle-shaped images before a pixel of them is decoded."""
-  if width < 1 or height < 1:
-    raise ImageRefused(f'{name}: has no pixels ({width}×{height})')
-  if width * height > MAX_PIXELS:
-    raise ImageRefused(f'{name}: {width}×{height} is {width * height} pixels; the limit is {MAX_PIXELS}')
-  if max(width, height) > MAX_ASPECT * min(width, height):
-    raise ImageRefused(
-      f'{name}: {width}×{height} has an aspect ratio of '
-      f'{max(width, height) / min(width, height):.0f}:1; the limit is {MAX_ASPECT}:1'
-    )
-
-
-def _upright(image: Image.Image, name: str) -> Image.Image:
-  check_size(*image.size, name)
-  return to_rgb(ImageOps.exif_transpose(image), name)
-
-
-def to_rgb(image: Image.Image, name: str) -> Image.Image:
-  """Any Pillow image as RGB, 8 bits a channel; `name` is for the error message."""
-  check_size(*image.size, name)
-  if image.mode.startswith('I;16'):
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert('RGB')
-  if image.mode in ('I', 'F'):
-    raise ImageRefused(
-      f'{name}: pixels of mode {image.mode!r} (32-bit) have no fixed range; convert the image to 8 or 16 bits first'
-    )
-  return image.convert('RGB')
 
 
 @functools.lru_cache(maxsize=64)

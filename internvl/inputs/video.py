@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageSequence
 
-from internvl.inputs.tiles import FORMATS, check_size, decoding, load_image, to_rgb
+from internvl.inputs import images
+from internvl.inputs.images import FORMATS, Transparency, check_size, decoding, to_rgb
 
 
 def uniform(frames: int, n: int) -> list[int]:
@@ -81,31 +82,32 @@ def _pad(indices: list[int], n: int) -> list[int]:
   return indices + indices[-1:] * (n - len(indices))
 
 
-def load_frames(source, n: int, pick=uniform) -> list[Image.Image]:
+def load_frames(source, n: int, pick=uniform, *, transparency: Transparency = 'white') -> list[Image.Image]:
   """n RGB frames of a video.
 
   Args:
-    source: a list of images (anything `load_image` takes), a folder of image files (ordered by the numbers in
+    source: a list of images (anything `images.load` takes), a folder of image files (ordered by the numbers in
       their names), an animated image that Pillow reads (GIF, WebP, APNG, multi-page TIFF), or a container
       format, which needs the `av` package (`pip install -e '.[video]'`).
     n: how many frames.
     pick: (frames, n) -> indices, one of the rules above.
+    transparency: as of `images.load`.
 
   Raises:
-    FileNotFoundError, ValueError: as `load_image`; also for an empty folder and for files without frames.
+    FileNotFoundError, ValueError: as `images.load`; also for an empty folder and for files without frames.
     ImportError: a container format, and `av` is not installed.
   """
   if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
     if not source:
       raise ValueError('a video needs at least one frame, got an empty list')
-    return [load_image(source[i]) for i in pick(len(source), n)]
+    return [images.load(source[i], transparency=transparency) for i in pick(len(source), n)]
   name = os.fspath(source)
   if os.path.isdir(name):
     files = _image_files(name)
-    return [load_image(files[i]) for i in pick(len(files), n)]
+    return [images.load(files[i], transparency=transparency) for i in pick(len(files), n)]
   if not os.path.isfile(name):
     raise FileNotFoundError(f'{name}: no such video file or folder of frames')
-  return _animation(name, n, pick) or _container(name, n, pick)
+  return _animation(name, n, pick, transparency) or _container(name, n, pick)
 
 
 def _image_files(folder: str) -> list[str]:
@@ -117,7 +119,7 @@ def _image_files(folder: str) -> list[str]:
   return [os.path.join(folder, f) for f in sorted(files, key=natural)]
 
 
-def _animation(name: str, n: int, pick) -> list[Image.Image] | None:
+def _animation(name: str, n: int, pick, transparency: Transparency) -> list[Image.Image] | None:
   """Frames through Pillow, or None where the file is not one of its formats."""
   try:
     image = Image.open(name, formats=FORMATS)
@@ -128,7 +130,7 @@ def _animation(name: str, n: int, pick) -> list[Image.Image] | None:
     wanted = pick(getattr(image, 'n_frames', 1), n)
     # Frames of an animation build on one another, so they are walked in order and copied out.
     walk = enumerate(ImageSequence.Iterator(image))
-    kept = {i: to_rgb(frame, name) for i, frame in walk if i in wanted}
+    kept = {i: to_rgb(frame, name, transparency) for i, frame in walk if i in wanted}
     return [kept[i] for i in wanted]
 
 
@@ -145,7 +147,12 @@ def _container(name: str, n: int, pick) -> list[Image.Image]:
         raise ValueError('it has no frames')
     wanted = pick(total, n)
     with av.open(name) as container:
-      kept = {i: f.to_image() for i, f in enumerate(container.decode(video=0)) if i in wanted}
+      kept = {i: _turned(f) for i, f in enumerate(container.decode(video=0)) if i in wanted}
   except (av.FFmpegError, IndexError, ValueError) as error:
     raise ValueError(f'{name}: not a readable video: {error}') from error
   return [to_rgb(kept[i], name) for i in wanted]
+
+
+def _turned(frame) -> Image.Image:
+  """A frame as its player shows it: a phone held upright stores its frames on their side, and an angle."""
+  return frame.to_image().rotate(frame.rotation, expand=True)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -136,3 +137,31 @@ def test_wrong_pixels_are_refused(weights):
   for shape in ((1, 15, 15, 3), (1, 16, 12, 3), (1, 16, 16, 4)):
     with pytest.raises(ValueError, match='multiple of 4'):
       vision.apply(weights.vision, CONFIG.vision, np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize(
+  'tokens, tiles, why',
+  [
+    ('iiii', 0, r'places for \[1\] tiles, and the pixels hold \[0\]'),
+    ('iiiiiiii', 1, r'places for \[2\] tiles, and the pixels hold \[1\]'),
+    ('iiii', 2, r'places for \[1\] tiles, and the pixels hold \[2\]'),
+    ('iiiit i', 1, 'row 0 has 5 image tokens; expected a multiple of 4'),
+  ],
+)
+@pytest.mark.parametrize('flat', [True, False])
+def test_image_tokens_without_their_tiles_are_refused(tokens, tiles, why, flat):
+  config = internvl.CONFIGS['tiny']
+  assert config.tokens_per_tile == 4
+  ids = jnp.array([[config.image_token if c == 'i' else 65 for c in tokens]])
+  shape = (tiles, 16, 16, 3) if flat else (1, tiles, 16, 16, 3)
+  with pytest.raises(ValueError, match=why):
+    model.check_images(config, ids, jnp.ones(shape) if tiles else None)
+
+
+def test_padding_tiles_and_tracers_pass_the_check():
+  config = internvl.CONFIGS['tiny']
+  ids = jnp.full((1, 4), config.image_token)
+  padded = jnp.ones((3, 16, 16, 3)).at[1:].set(0)
+  model.check_images(config, ids, padded)
+  model.check_images(config, ids, padded[None])
+  jax.jit(lambda x: model.check_images(config, ids, x))(jnp.ones((3, 16, 16, 3)))

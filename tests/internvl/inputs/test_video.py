@@ -1,6 +1,7 @@
 """Which frames of a video are seen, and where frames come from."""
 
 import itertools
+import struct
 import sys
 
 import av
@@ -162,3 +163,26 @@ def test_missing_library_and_unusable_files_are_named(tmp_path, monkeypatch):
   gif.write_bytes(gif.read_bytes()[:-1000])
   with pytest.raises(ValueError, match=r'cut\.gif'):
     video.load_frames(gif, 3, video.middle)
+
+
+def test_a_phone_held_upright_films_upright_frames(tmp_path):
+  """The file stores frames on their side and a matrix: here a quarter turn clockwise, as phones write it."""
+  path = tmp_path / 'clip.mp4'
+  picture = np.zeros((32, 64, 3), np.uint8)
+  picture[:16, :32] = 255  # top left, so top right once turned
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('mpeg4', rate=5)
+    stream.width, stream.height, stream.pix_fmt = 64, 32, 'yuv420p'
+    for _ in range(4):
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
+    container.mux(stream.encode())
+  one = 1 << 16
+  upright = struct.pack('>9i', one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+  turned = struct.pack('>9i', 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+  head, track, rest = path.read_bytes().partition(b'tkhd')
+  assert upright in rest
+  path.write_bytes(head + track + rest.replace(upright, turned, 1))
+  (frame,) = video.load_frames(path, 1)
+  assert frame.size == (32, 64)
+  bright = np.asarray(frame.convert('L')) > 127
+  assert bright[4:28, 20:28].all() and not bright[:, :12].any() and not bright[40:].any()
