@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from agents import configs as agents
+from core.launch import job as launch
+from core.launch.errors import UsageError
 from rl import losses, objective
 from rl.advantages import ADVANTAGES, Scores
+from rl.configs import CONFIGS
 from rl.losses import RULES, Kl, Rule
 from rl.rewards import Length
 
@@ -63,10 +67,10 @@ def loss_and_gradient(batch, fresh, advantages, rule):
   return jax.value_and_grad(loss)(batch['logp'])
 
 
-def assert_finite(rule, advantage='grpo', ahead=False):
+def assert_finite(rule, advantage='grpo', ahead=False, *, compute=loss_and_gradient):
   """Of the first update of a rollout: without `ahead`, or with a cap, ratios start from the policy itself."""
   fresh = not ahead or rule.proximal
-  value, gradient = loss_and_gradient(BATCH, fresh, advantages_of(advantage, rule.kl), rule)
+  value, gradient = compute(BATCH, fresh, advantages_of(advantage, rule.kl), rule)
   assert np.isfinite(value) and np.isfinite(gradient).all() and (np.asarray(gradient) != 0).any()
   assert (np.asarray(gradient)[~BATCH['mask']] == 0).all()
 
@@ -91,6 +95,68 @@ def test_every_combination_that_parses_has_a_finite_loss_and_gradient(name):
       assert_finite(rule, advantage, ahead)
       seen += 1
   assert seen == 2 * 2 * (3 * len(ADVANTAGES) - 2)
+
+
+# What may be set together, from a reference policy on: without one, its estimator and place mean nothing.
+OPTIONS = {
+  'rule': tuple(RULES),
+  'advantage': tuple(ADVANTAGES),
+  'ahead': ('False', 'True'),
+  'rule.kl.coef': ('0.0', '0.1'),
+  'rule.kl.estimator': ('k1', 'k2', 'k3'),
+  'rule.kl.where': ('loss', 'reward'),
+  'rule.importance_cap': ('none', '2.0'),
+}
+REFERENCE = {'rule.kl.coef': '0.1'}
+
+
+def pairs():
+  """Every two options with every two of their values, as flags by option."""
+  for (first, ones), (second, others) in itertools.combinations(OPTIONS.items(), 2):
+    for one, other in itertools.product(ones, others):
+      yield REFERENCE | {first: one, second: other}
+
+
+def parsed(configs, default, flags):
+  """The configuration that these flags give, or None where they are refused in one line that names them."""
+  argv = ['program', *(f'--config.{name}={value}' for name, value in flags.items())]
+  try:
+    return launch.parse(configs, default, argv).config
+  except UsageError as error:
+    said = str(error)
+    named = [name for name, value in flags.items() if name in said and value in said]
+    assert '\n' not in said and len(named) == 2, said
+    return None
+
+
+@functools.cache
+def accepted_pairs():
+  """(configurations of both jobs that parse, the flags that both refuse)."""
+  made, refused = [], []
+  for flags in pairs():
+    both = parsed(CONFIGS, 'digits', flags), parsed(agents.CONFIGS, 'tiny', flags)
+    assert (both[0] is None) == (both[1] is None)
+    if both[0] is None:
+      refused.append(flags)
+    else:
+      made += both
+  return made, refused
+
+
+def test_every_pair_of_options_that_means_nothing_is_refused_when_parsed():
+  made, refused = accepted_pairs()
+  found = [(flags['advantage'], flags['rule.kl.where']) for flags in refused]
+  assert found == [(name, 'reward') for name, entry in ADVANTAGES.items() if entry.by_component]
+  assert {config.advantage for config in made} == set(ADVANTAGES)
+
+
+@pytest.mark.slow
+def test_every_pair_of_options_that_parses_has_a_finite_loss_and_gradient():
+  made = {(config.rule, config.advantage, config.ahead) for config in accepted_pairs()[0]}
+  assert len(made) >= 200
+  # A rule runs once or twice here: compiling it would take longer.
+  for rule, advantage, ahead in made:
+    assert_finite(rule, advantage, ahead, compute=loss_and_gradient.__wrapped__)
 
 
 NUMBERS = [-1.0, 0.0, 0.5, 1.5, math.nan, math.inf]
