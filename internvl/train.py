@@ -142,7 +142,11 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   parts = mixture.parts(paths)
   examples = [
     Examples(
-      part.open(seed=c.seed), processor.with_max_tiles(part.max_tiles), seed=c.seed, augment=c.augment or part.augment
+      part.open(seed=c.seed),
+      processor.with_max_tiles(part.max_tiles),
+      seed=c.seed,
+      augment=c.augment or part.augment,
+      bad_rows=c.bad_rows,
     )
     for part in parts
   ]
@@ -157,8 +161,12 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     prepare = jax.jit(lambda rows: (packing.batch(rows), packing.counts(rows)))
     data = packing.batches(examples, c, shares=shares(c, parts, examples))
 
+    lessons = packing.Lessons()
+
     def advance(state, i):
-      batch, counts = prepare(mesh.to_global(next(data), place))
+      rows = next(data)
+      lessons.check(rows)
+      batch, counts = prepare(mesh.to_global(rows, place))
       state, metrics = step(state, frozen, batch, jax.random.fold_in(key, i))
       return state, metrics | counts
 

@@ -1,7 +1,9 @@
 """Guards for tests of code that must end. No test's verdict depends on the speed of the machine otherwise."""
 
 import contextlib
+import gc
 import signal
+import time
 from collections.abc import Iterator
 
 HANG = 120.0  # seconds: far above what any guarded call takes, on any machine, unless it hangs
@@ -14,26 +16,34 @@ class Hang(AssertionError):
 @contextlib.contextmanager
 def ends(seconds: float = HANG) -> Iterator[None]:
   """Fails with Hang if the block takes `seconds` of wall-clock time. Main thread only."""
-  with _alarm(signal.ITIMER_REAL, signal.SIGALRM, seconds):
+
+  def give_up(*_):
+    raise Hang(f'not done after {seconds} seconds')
+
+  before = signal.signal(signal.SIGALRM, give_up)
+  signal.setitimer(signal.ITIMER_REAL, seconds)
+  try:
     yield
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
 def processor_seconds(limit: float) -> Iterator[None]:
-  """Fails with Hang if this process spends `limit` processor seconds in the block: other load does not count."""
-  with _alarm(signal.ITIMER_PROF, signal.SIGPROF, limit):
-    yield
+  """Fails with Hang if this thread spent `limit` processor seconds in the block: other load does not count.
 
-
-@contextlib.contextmanager
-def _alarm(timer: int, number: int, seconds: float) -> Iterator[None]:
-  def give_up(*_):
-    raise Hang(f'not done after {seconds} seconds')
-
-  before = signal.signal(number, give_up)
-  signal.setitimer(timer, seconds)
+  Neither do collections of the garbage that other tests left: in a long run one takes seconds.
+  """
+  collected = gc.isenabled()
+  gc.disable()
+  start = time.thread_time()
   try:
-    yield
+    with ends():
+      yield
+    spent = time.thread_time() - start
   finally:
-    signal.setitimer(timer, 0)
-    signal.signal(number, before)
+    if collected:
+      gc.enable()
+  if spent > limit:
+    raise Hang(f'{spent:.1f} processor seconds; expected at most {limit}')

@@ -73,6 +73,8 @@ class Rows:
       raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' + '\n'.join(problems[:_LISTED]) + rest)
 
   def _find(self, i: int, name: str) -> str:
+    if name.startswith('data:'):
+      return name
     path = os.path.join(self.root, name)
     if not os.path.exists(path):
       raise FileNotFoundError(f'{self.where(i)}: names {path}, which does not exist')

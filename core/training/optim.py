@@ -125,21 +125,20 @@ def schedule(config: Optim, total_steps: int) -> optax.Schedule:
   """Learning rate as a function of the number of updates made.
 
   Linear warm-up from 0, then constant, linear or cosine decay to `end * lr` at `total_steps`, as in
-  `transformers.get_cosine_schedule_with_warmup` and its siblings. Raises ValueError when the warm-up does
-  not end before `total_steps`.
+  `transformers.get_cosine_schedule_with_warmup` and its siblings. A run that is shorter than its warm-up, such as a
+  trial of few steps, warms up until its last update.
   """
-  if config.warmup_steps >= total_steps:
-    raise ValueError(f'warmup_steps={config.warmup_steps}: expected fewer than all {total_steps} steps')
-  rest = total_steps - config.warmup_steps
+  warmup = min(config.warmup_steps, total_steps - 1)
+  rest = total_steps - warmup
   after = {
     'constant': lambda: optax.constant_schedule(config.lr),
     'linear': lambda: optax.linear_schedule(config.lr, config.end * config.lr, rest),
     'cosine': lambda: optax.cosine_decay_schedule(config.lr, rest, config.end),
   }[config.schedule]()
-  if not config.warmup_steps:
+  if not warmup:
     return after
-  warm = optax.linear_schedule(0.0, config.lr, config.warmup_steps)
-  return optax.join_schedules([warm, after], [config.warmup_steps])
+  warm = optax.linear_schedule(0.0, config.lr, warmup)
+  return optax.join_schedules([warm, after], [warmup])
 
 
 class Rate(NamedTuple):

@@ -12,14 +12,16 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from core.training import data
 from internvl import losses
-from internvl.data.dataset import Examples
+from internvl.data.dataset import Examples, is_blank
 from internvl.inputs.processor import Inputs
 from internvl.training.configs import Config
 
-CUT = 'cut'  # a feature of each token: 1 at the last one of a sample that did not fit a row whole
+# Features of each token: 1 at the last one of a sample that did not fit a row whole, 1 in place of an unusable row.
+CUT, BAD = 'cut', 'bad'
 
 
 def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
@@ -50,6 +52,7 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
     raise ValueError(
       f'a sample has {len(x.tokens)} tokens and {len(x.pixels)} tiles: expected at most {c.length} and {c.tiles}'
     )
+  bad = is_blank(x)
   if cut:
     x = shorten(x, image_id, c.length, c.tiles)
   last = np.zeros(len(x.tokens), np.int32)
@@ -58,6 +61,7 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
     'tokens': x.tokens,
     'weights': losses.token_weights(x.mask, c.averaging),
     CUT: last,
+    BAD: np.full(len(x.tokens), bad, np.int32),
     'pixels': x.pixels.astype(jnp.dtype(c.dtype)),
   }
 
@@ -82,7 +86,7 @@ def batches(
   mixture = {str(i): (part, share) for i, (part, share) in enumerate(zip(parts, shares))}
   own = c.batch // many
   image_id = parts[0].processor.image_id
-  lengths = {'tokens': c.length, 'weights': c.length, CUT: c.length, 'pixels': c.tiles}
+  lengths = dict.fromkeys(('tokens', 'weights', CUT, BAD), c.length) | {'pixels': c.tiles}
   rows = []
   for row in range(which * own, (which + 1) * own):
     samples = data.mix(mixture, seed=c.seed, shard=(row, c.batch)).map(lambda x: features(x, image_id, c))
@@ -98,7 +102,7 @@ def batch(rows: dict) -> losses.Batch:
 
 
 def counts(rows: dict) -> dict:
-  """tokens, samples, images' tiles and shortened samples of a batch, and the shares of it that are padding."""
+  """What a batch holds: tokens, samples, tiles, shortened samples, unusable rows, and the shares that are padding."""
   some = rows['segments'] > 0
   tiles = rows['pixels_segments'] > 0
   return {
@@ -108,4 +112,26 @@ def counts(rows: dict) -> dict:
     'tiles': tiles.sum(),
     'tile_padding': 1 - tiles.mean(),
     'shortened': rows[CUT].sum(),
+    'bad_rows': rows[BAD].sum(),
   }
+
+
+class Lessons:
+  """Watches that batches have something to learn; a run over none would reach its end at a loss of 0."""
+
+  LIMIT = 10
+
+  def __init__(self):
+    self.empty = 0
+
+  def check(self, rows: dict[str, np.ndarray]) -> None:
+    """Looks at this process's rows of a batch: warns of one without a lesson, raises ValueError at LIMIT in a row."""
+    if rows['weights'].any():
+      self.empty = 0
+      return
+    self.empty += 1
+    cause = f'{int(rows[CUT].sum())} samples were cut before their answer, {int(rows[BAD].sum())} skipped'
+    if self.empty == 1:
+      logging.warning('a batch has nothing to learn: %s', cause)
+    if self.empty == self.LIMIT:
+      raise ValueError(f'{self.LIMIT} batches in a row have nothing to learn: {cause}; expected answers within a row')

@@ -10,6 +10,7 @@ from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
 from internvl.configs import CONFIGS as SIZES
+from internvl.data.dataset import BadRows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Config:
   open_rows: int = field(20, 'rows open for packing at a time, in each row of the batch')
   too_long: Literal['truncate', 'refuse'] = field(
     'truncate', 'a sample longer than a row ends early, before the image it would cut; or is an error'
+  )
+  bad_rows: BadRows = field(
+    'refuse', 'a row that cannot be read ends the run; or is skipped, logged, and counted in the metric bad_rows'
   )
   averaging: Literal['token', 'sample', 'square'] = field(
     'square', 'weight of a token among the x its sample teaches: 1, 1/x or 1/sqrt(x)'
@@ -81,8 +85,6 @@ class Config:
       raise ValueError(f'weights={self.weights}: a meta.json among data={self.data} says them itself')
     if not 0 <= self.drop_path < 1:
       raise ValueError(f'drop_path={self.drop_path}: expected a number in [0, 1)')
-    if self.optim.warmup_steps >= self.steps:
-      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than steps={self.steps}')
     if self.lora.rank < 0:
       raise ValueError(f'lora.rank={self.lora.rank}: expected 0 or more')
 

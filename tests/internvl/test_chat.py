@@ -109,6 +109,7 @@ def test_bad_requests_are_refused(talk):
     '2 <image> marks, but 1': {'messages': TWICE, 'images': IMAGES[:1]},
     'one conversation': {'messages': [HI, HI], 'stream': True},
     '1 lists for 2': {'messages': [HI, LOOK], 'images': [IMAGES]},
+    'images is a str': {'messages': [HI, LOOK], 'images': 'photo.jpg'},
     'max_new_tokens=0': {'messages': HI, 'max_new_tokens': 0},
     'top_p': {'messages': HI, 'top_p': 0.0},
   }.items():

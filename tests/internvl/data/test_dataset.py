@@ -7,9 +7,11 @@ import pytest
 from PIL import Image
 
 from core.conversations.rows import Rows
-from internvl.data.dataset import Examples
+from internvl.data import packing
+from internvl.data.dataset import Examples, is_blank
 from internvl.inputs.processor import Processor
 from internvl.inputs.processor_config import ProcessorConfig
+from internvl.training.configs import Config
 
 TINY = ProcessorConfig(image_size=16, tokens_per_tile=4, max_tiles=4, system='', max_length=300, video_frames=2)
 GOOD = {
@@ -129,3 +131,32 @@ def test_missing_and_broken_media_are_named(write, byte_level, tmp_path):
   (tmp_path / 'empty.jsonl').write_text('\n\n')
   with pytest.raises(ValueError, match='no records'):
     Rows(tmp_path / 'empty.jsonl')
+
+
+SURROGATE = {'conversations': [{'from': 'human', 'value': 'a\ud800'}, {'from': 'gpt', 'value': 'b'}]}
+
+
+def test_bad_rows_are_skipped_and_counted_if_asked(write, byte_level):
+  """A broken row costs one token of padding; the examples around it are what they are without it."""
+  processor = Processor(TINY, byte_level)
+  rows = Rows(write(GOOD, '{"cut', GOOD | {'image': 'gone.png'}, SURROGATE, GOOD))
+  refusing, skipping = Examples(rows, processor), Examples(rows, processor, bad_rows='skip')
+  for i in (1, 2, 3):
+    with pytest.raises((ValueError, FileNotFoundError), match=rf'rows\.jsonl:{i + 1}'):
+      refusing[i]
+  assert [is_blank(skipping[i]) for i in range(5)] == [False, True, True, True, False]
+  c = Config(batch=1, length=400, tiles=12, open_rows=1, bad_rows='skip', dtype='float32')
+  batch = next(packing.batches([skipping], c))
+  counts = packing.counts(batch)
+  assert 0 < counts['bad_rows'] < counts['samples']
+  assert batch['weights'][batch[packing.BAD] > 0].sum() == 0
+
+
+def test_a_run_with_nothing_to_learn_ends(write, byte_level):
+  long = GOOD | {'image': None, 'conversations': [{'from': 'human', 'value': 'a' * 200}, {'from': 'gpt', 'value': 'b'}]}
+  examples = Examples(Rows(write(long)), Processor(TINY, byte_level))
+  c = Config(batch=1, length=64, tiles=1, open_rows=1, dtype='float32')
+  data, lessons = packing.batches([examples], c), packing.Lessons()
+  with pytest.raises(ValueError, match=r'10 batches in a row have nothing to learn: \d+ samples were cut'):
+    for _ in range(10):
+      lessons.check(next(data))
