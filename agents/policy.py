@@ -11,8 +11,8 @@ from agents.rollout.protocol import END, PREAMBLE, TAGS, Protocol, python_schema
 from core import decoder
 from core.files.tokenizers import byte_tokenizer, load_tokenizer
 from core.mesh import Mesh
-from rl.policy import text
-from rl.policy.text import TextPolicy, TextPrompt
+from rl.policy import PLAIN, Reading, text
+from rl.policy.text import TextPolicy, TextPrompt, check_text_only
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,11 +21,14 @@ class ToolPolicy(TextPolicy):
 
   protocol: Protocol
 
-  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> TextPrompt:
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> TextPrompt:
     """A problem, the text of the last turn, up to where the assistant begins."""
-    if images:
-      raise ValueError(f'a problem has {len(images)} images: expected none, since the policy reads only text')
+    check_text_only(images, reading)
     return TextPrompt(np.array(self.protocol.prompt(messages[-1]['content']), np.int32))
+
+  def response(self, text: str) -> np.ndarray:
+    """int32 [N]: an assistant turn that says `text`, in which the protocol's tags are tags."""
+    return np.array(self.protocol.assistant(text), np.int32)
 
   def text(self, tokens: Sequence[int]) -> str:
     """The text of sampled tokens, tags kept, without the end of the turn."""

@@ -77,6 +77,12 @@ def batch(
   return out
 
 
+def repeat_last(x: np.ndarray, length: int) -> np.ndarray:
+  """`x` [n, ...] filled up to `length` rows with copies of its last one: rows that compute without special cases."""
+  check_fits(len(x), length, 'array')
+  return np.concatenate([x, np.repeat(x[-1:], length - len(x), 0)])
+
+
 def positions(lengths: Sequence[int], length: int, *, side: Side = 'right') -> np.ndarray:
   """int32 [B, T]: 0..n-1 at the tokens of each row, -1 at its padding."""
   return batch([np.arange(n) for n in lengths], dtype=np.int32, length=length, side=side, fill=-1)

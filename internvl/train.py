@@ -143,9 +143,10 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   examples = [
     Examples(
       part.open(seed=c.seed),
-      processor.with_max_tiles(part.max_tiles),
+      processor,
       seed=c.seed,
       augment=c.augment or part.augment,
+      max_tiles=part.max_tiles,
       bad_rows=c.bad_rows,
     )
     for part in parts

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from flax import struct
 
-from core import mesh
+from core import mesh, padding
 from rl.advantages import Advantage, Lineage, Scores
 from rl.policy import Layout, Policy, Slots, layouts
 from rl.rewards import without_cut
@@ -65,13 +65,9 @@ class Packed:
     else:
       own = len(scores.valid)
       most = int(mesh.gather(np.array([own])).max())
-      together = mesh.gather(jax.tree.map(lambda x: _padded(x, most), scores.replace(weights=None)))
+      together = mesh.gather(jax.tree.map(lambda x: padding.pad(x, most), scores.replace(weights=None)))
       gain = mesh.process_local(np.asarray(advantage(together.replace(weights=scores.weights))))[:own]
     return layouts.place(gain, self.groups, self.layout, self.slots)
-
-
-def _padded(x: np.ndarray, rows: int) -> np.ndarray:
-  return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
 
 
 def scores_of(groups: Sequence[Group], shape: tuple[int, int, int], *, drop_cut: bool = False) -> Scores:
@@ -116,11 +112,8 @@ def pack(
   if not collected.groups:
     scores = scores.replace(valid=np.zeros_like(scores.valid))
   put = lambda values: layouts.place(values, trajectories, layout, slots)
-  sampled = np.zeros(shape, np.float32)
-  for p, group in enumerate(trajectories):
-    for g, t in enumerate(group):
-      sampled[p, g, : len(t.logp)] = np.where(t.mask, t.logp, 0)
-  sampled = put(sampled)
+  logp = lambda t: np.where(t.mask, t.logp, 0)
+  sampled = put(layouts.spread(trajectories, logp, samples=shape[1], length=shape[2], dtype=np.float32))
   inputs = policy.inputs(trajectories, layout, slots)
   batch = Batch(inputs, put(np.asarray(scores.counted)), sampled, sampled, np.full(len(sampled), fresh), None)
   return Packed(batch, scores, trajectories, layout, slots, _most(len(sampled)))
@@ -151,9 +144,7 @@ def spans(units: int, size: int, multiple: int) -> list[range]:
 def split(batch: Batch, updates: Sequence[range], place: mesh.Mesh) -> list[Batch]:
   """The global batches of several updates. Units that no process has are copies of others with an empty mask."""
   rows = math.ceil(updates[-1].stop / jax.process_count())
-  missing = rows - len(batch.fresh)
-  if missing > 0:
-    mask = _padded(batch.mask, rows)
-    copied = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
-    batch = copied.replace(mask=mask)
+  if rows > len(batch.fresh):
+    mask = padding.pad(batch.mask, rows)
+    batch = jax.tree.map(lambda x: padding.repeat_last(x, rows), batch).replace(mask=mask)
   return [mesh.interleave(batch, span, place) for span in updates]

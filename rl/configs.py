@@ -12,9 +12,7 @@ from core.training.optim import Optim
 from rl import advantages, objective, rewards
 from rl.losses import RULES, Rule
 from rl.policy import Draw
-from rl.preference import Sizes
-from rl.recipes.cascade import Offline
-from rl.recipes.mpo import MpoPhase
+from rl.preference import Limits, MpoPhase, Offline
 from rl.rewards import Length
 from rl.tasks import TASKS
 
@@ -190,7 +188,7 @@ CONFIGS = {
         steps=60,
         batch=64,
         reference_batch=64,
-        sizes=Sizes(prompt=48, answer=48, tiles=3),
+        limits=Limits(prompt=48, response=48, tiles=3),
         optim=Optim('muon', lr=2e-4, schedule='constant', warmup_steps=5),
       ),
     ),

@@ -66,7 +66,7 @@ def run(
   max_new: tokens of a response, at most. layout, slots: see `rl.policy.layouts`; slots that are not 0 are fixed.
   select: which trajectories of a rollout are trained on.
   supervision, demonstrations: a phase of imitation first, and what it imitates, by default the task's solutions.
-  offline: a phase between the two, called as `rl.offline.offline` is.
+  offline: a phase between the two, called as `rl.preference.offline.offline` is.
   claim: what identifies the run, kept in config.json; a folder with another one is refused.
   config, options: a `Training`, and changes to its fields.
   Raises ValueError for what cannot be, before any work.

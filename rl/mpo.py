@@ -1,31 +1,29 @@
-"""Offline preference training (MPO) of an InternVL checkpoint on pairs from files.
+"""Offline preference training (MPO) of a checkpoint, of text or of text and images, on pairs from files.
 
   python -m rl.mpo --workdir=runs/mpo --config.model=FOLDER --config.data=MMPR-v1.2/meta.json
 
 Data are a meta.json as MMPR has, or files of its records. The workdir ends with metrics.jsonl, TensorBoard events and
-model/, a checkpoint folder in the layout of the first one: `python -m internvl.chat --model=runs/mpo` answers from it,
-`python -m rl.train --config.model=runs/mpo/model` goes on by reward. The same command goes on where an interrupted run
-stopped.
+model/, a checkpoint folder in the format of the first one: `python -m rl.train --config.model=runs/mpo/model` continues
+from it by reward. The same command continues a run that was stopped.
 """
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
 from absl import logging
 
-import internvl
 from core import mesh, params
 from core.conversations import mixture
+from core.conversations.mixture import Part
 from core.launch import job as launch
 from core.launch.fields import field
 from core.mesh import Shape
-from internvl import Processor
-from internvl.train import layout_for
-from internvl.training.export import export
-from rl.preference import Examples, Records
-from rl.recipes.mpo import MpoPhase, mpo
+from rl import policy as policies
+from rl.policy import Policy, Reading
+from rl.preference import Examples, MpoPhase, Records, mpo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,28 +42,30 @@ class Config(MpoPhase):
 CONFIGS = {'release': Config()}
 
 
-def pairs(config: Config, processor: Processor) -> dict[str, tuple[Examples, float]]:
-  """The pairs of each file and how often an epoch goes through them, every record looked at.
+def files(config: Config) -> list[tuple[Part, Records]]:
+  """The files of pairs, every record of them checked.
 
-  Raises FileNotFoundError and ValueError for a file that cannot be used, with its place.
+  Raises FileNotFoundError and ValueError for a file that cannot be used, naming the line.
   """
-  found = {}
+  found, names = [], set()
   for part in mixture.parts(config.data):
-    if part.name in found:
+    if part.name in names:
       raise ValueError(f'data={config.data}: {part.name!r} is named twice')
+    names.add(part.name)
     records = part.open(Records, seed=config.seed)
     records.check()
     logging.info('%s: %d pairs', part.name, len(records))
-    found[part.name] = (
-      Examples(
-        records,
-        processor.with_max_tiles(part.max_tiles),
-        thinking=config.thinking,
-        augment=part.augment,
-        seed=config.seed,
-      ),
-      part.passes(),
-    )
+    found.append((part, records))
+  return found
+
+
+def pairs(config: Config, policy: Policy, opened: Sequence[tuple[Part, Records]]) -> dict[str, tuple[Examples, float]]:
+  """The pairs of each file as the policy reads them, and how often an epoch goes through them."""
+  found = {}
+  for part, records in opened:
+    reading = Reading(thinking=config.thinking, max_tiles=part.max_tiles)
+    examples = Examples(records, policy, reading=reading, augment=part.augment, seed=config.seed)
+    found[part.name] = examples, part.passes()
   return found
 
 
@@ -75,14 +75,15 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     if not getattr(config, name):
       raise ValueError(f'{name}={getattr(config, name)!r}: has no default; give --config.{name}')
   place = mesh.make(**dataclasses.asdict(config.mesh))
-  processor, layout = Processor.load(config.model), layout_for(config)
-  parts = pairs(config, processor)
-  model, weights = internvl.load(config.model, mesh=place, dtype='float32')
-  weights = mpo(config, model, weights, parts, workdir, place=place, dtype=config.dtype, remat=config.remat)
+  policies.check(config.model)
+  opened = files(config)
+  policy, weights = policies.load(config.model, place)
+  parts = pairs(config, policy, opened)
+  weights = mpo(config, policy, weights, parts, workdir, place=place, dtype=config.dtype, remat=config.remat)
   with jax.set_mesh(place):
-    export(workdir / 'model', model, params.cast(weights, config.dtype), processor, layout=layout)
+    policy.save(workdir / 'model', params.cast(weights, config.dtype))
   if jax.process_index() == 0:
-    print(f'python -m internvl.chat --model={workdir} --image=…')
+    print(f'checkpoint: {workdir / "model"}')
 
 
 if __name__ == '__main__':

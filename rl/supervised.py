@@ -73,11 +73,8 @@ def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int
   needed = agreed(policy.slots(groups, layout).bucketed())
   slots = Slots(*(fixed or size for fixed, size in zip(demonstrations.slots, needed)))
   inputs = policy.inputs(groups, layout, slots)
-  mask = np.zeros((len(groups), 1, max(len(t.tokens) for (t,) in groups)), bool)
-  if layout == 'shared':
-    mask = np.zeros((len(groups), 1, slots.response), bool)
-  for row, (t,) in enumerate(groups):
-    mask[row, 0, : len(t.mask)] = t.mask
+  longest = slots.response if layout == 'shared' else max(len(t.tokens) for (t,) in groups)
+  mask = layouts.spread(groups, lambda t: t.mask, samples=1, length=longest, dtype=bool)
   return inputs, layouts.place(mask, groups, layout, slots)
 
 
@@ -92,8 +89,7 @@ def solutions(source: Source, max_new: int) -> Callable[[Sequence[int]], list[Tr
     for number in numbers:
       query = source.query(number, WARMUP_SEED)
       tokens = source.policy.response(query.solution)[:max_new]
-      n = len(tokens)
-      found.append(Trajectory(source.prompt(query), tokens, np.ones(n, bool), np.zeros(n, np.float32)))
+      found.append(Trajectory.given(source.prompt(query), tokens))
     short = [t for t in found if len(t.prompt.tokens) <= source.limit]
     if not short:
       raise ValueError(f'none of {len(found)} prompts has at most {source.limit} tokens')

@@ -21,6 +21,7 @@ class Examples:
     seed: of everything random in an example, which depends on (seed, i) alone.
     augment: JPEG recompression of every tile.
     pick: the rule that picks video frames.
+    max_tiles: limit of tiles an image; None: the processor's.
     bad_rows: a row that cannot be used is an error; or it is logged, and its example is `blank`.
   """
 
@@ -32,10 +33,11 @@ class Examples:
     seed: int = 0,
     augment: bool = False,
     pick=video.middle,
+    max_tiles: int | None = None,
     bad_rows: BadRows = 'refuse',
   ):
-    self.rows, self.processor, self.seed, self.augment, self.pick = rows, processor, seed, augment, pick
-    self.bad_rows = bad_rows
+    self.rows, self.processor, self.seed, self.augment = rows, processor, seed, augment
+    self.pick, self.max_tiles, self.bad_rows = pick, max_tiles, bad_rows
 
   def __len__(self) -> int:
     return len(self.rows)
@@ -53,7 +55,7 @@ class Examples:
     messages, images, videos = self.rows[i]
     rng = np.random.default_rng((self.seed, i)) if self.augment else None
     try:
-      return self.processor(messages, images, videos, pick=self.pick, augment=rng)
+      return self.processor(messages, images, videos, pick=self.pick, augment=rng, max_tiles=self.max_tiles)
     except ValueError as error:
       raise ValueError(f'{self.rows.where(i)}: {error}') from error
 

@@ -96,12 +96,6 @@ class Processor:
     special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
     return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
-  def with_max_tiles(self, limit: int | None) -> Processor:
-    """The processor with another limit of tiles an image; itself for None."""
-    if limit is None:
-      return self
-    return Processor(dataclasses.replace(self.config, max_tiles=limit), self.tokenizer)
-
   def save(self, path: str | os.PathLike) -> None:
     """Writes the tokenizer and the constants into a folder, which is made if need be."""
     os.makedirs(path, exist_ok=True)
@@ -117,6 +111,8 @@ class Processor:
     thinking: bool = False,
     pick=video.uniform,
     augment: np.random.Generator | None = None,
+    max_tiles: int | None = None,
+    max_length: int | None = None,
   ) -> Inputs:
     """A conversation as model inputs.
 
@@ -129,16 +125,19 @@ class Processor:
       thinking: use the layout's system text for reasoning before the answer.
       pick: the rule that picks the frames of a video, from `internvl.inputs.video`.
       augment: JPEG recompression of every tile, drawn from this generator.
+      max_tiles: limit of tiles an image; None: `config.max_tiles`.
+      max_length: limit of tokens; None: `config.max_length`.
 
     Raises:
       ValueError: malformed messages, marks that do not match the media, an image that cannot be used, a
-        conversation longer than `config.max_length`.
+        conversation longer than the limit.
       FileNotFoundError: a missing image or video.
     """
     turns = chat.parse(messages, images, videos, label=self.layout.label_images)
     turns, system = self._system(turns, thinking)
-    turns, media = self._load(turns, pick)
+    turns, media = self._load(turns, pick, self.config.max_tiles if max_tiles is None else max_tiles)
     tokens, mask = self._tokenize(turns, system)
+    self._check_length(tokens, self.config.max_length if max_length is None else max_length)
     pixels = [self._pixels(picture, cap) for picture, cap in media]
     if augment is not None:
       pixels = [tiles.recompress(p, augment) for p in pixels]
@@ -164,11 +163,11 @@ class Processor:
     system = self.layout.thinking if thinking else default if own is None else own
     return (turns if own is None else turns[1:]), system
 
-  def _load(self, turns, pick):
+  def _load(self, turns, pick, max_tiles: int):
     """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
     config, media = self.config, []
     shown = sum(p.kind == 'image' for t in turns for p in t.parts)
-    cap = tiles.share(config.max_tiles, shown) if config.share_tiles and shown else config.max_tiles
+    cap = tiles.share(max_tiles, shown) if config.share_tiles and shown else max_tiles
     cap = max(cap, config.min_tiles)
     laid_out = []
     for turn in turns:
@@ -199,14 +198,12 @@ class Processor:
 
   def _tokenize(self, turns, system: str):
     segments = templates.conversation(self.layout, turns, system)
-    tokens, mask = templates.tokenize(segments, self._encode, self._ids)
-    if len(tokens) > self.config.max_length:
+    return templates.tokenize(segments, self._encode, self._ids)
+
+  def _check_length(self, tokens: np.ndarray, limit: int) -> None:
+    if len(tokens) > limit:
       visual = int((tokens == self.image_id).sum())
-      raise ValueError(
-        f'the conversation has {len(tokens)} tokens ({visual} of them for images); '
-        f'the limit is {self.config.max_length}'
-      )
-    return tokens, mask
+      raise ValueError(f'the conversation has {len(tokens)} tokens ({visual} of them for images); the limit is {limit}')
 
 
 def pad(

@@ -8,27 +8,24 @@ from core import decoder
 from core.files.config import read_json
 from core.mesh import Mesh
 from rl.policy import text, vision_language
-from rl.policy.base import Draw, Policy, Prompt, Trajectory
+from rl.policy.base import PLAIN, Draw, Policy, Prompt, Reading, Trajectory
 from rl.policy.layouts import ANY_SLOTS, Layout, Rows, Shared, Slots
-from rl.policy.legacy import Answers, Prompts, collate, log_probs, texts
 
 __all__ = [
   'ANY_SLOTS',
-  'Answers',
+  'PLAIN',
   'Draw',
   'Layout',
   'Policy',
   'Prompt',
-  'Prompts',
+  'Reading',
   'Rows',
   'Shared',
   'Slots',
   'Trajectory',
-  'collate',
+  'check',
   'load',
-  'log_probs',
   'planned',
-  'texts',
 ]
 
 TINY = {'tiny': vision_language.tiny, 'tiny-text': text.tiny}  # trained from scratch; the first reads text too
@@ -39,14 +36,19 @@ def load(model: str | os.PathLike, place: Mesh, *, seed: int = 0) -> tuple[Polic
 
   Raises ValueError for a name that is neither, and FileNotFoundError and ValueError for a folder that cannot be used.
   """
+  check(model)
   if model in TINY:
     return TINY[model](seed, place)
   folder = pathlib.Path(model)
-  if not folder.is_dir():
-    raise ValueError(f'model={str(model)!r}: expected {" or ".join(map(repr, TINY))}, or the folder of a checkpoint')
   kind = read_json(folder / 'config.json').get('model_type')
-  found = vision_language if kind in vision_language.MODEL_TYPES else text
-  return found.load(folder, place)
+  family = vision_language if kind in vision_language.MODEL_TYPES else text
+  return family.load(folder, place)
+
+
+def check(model: str | os.PathLike) -> None:
+  """Raises ValueError for a name that is neither of TINY nor of a folder: at once, before other long work."""
+  if model not in TINY and not pathlib.Path(model).is_dir():
+    raise ValueError(f'model={str(model)!r}: expected {" or ".join(map(repr, TINY))}, or the folder of a checkpoint')
 
 
 def planned(name: str) -> Policy:

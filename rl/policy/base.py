@@ -30,15 +30,32 @@ class Draw:
   min_p: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+  """How a conversation becomes a prompt.
+
+  thinking: with the policy's system text for reasoning before the answer. max_tiles: limit of tiles an image; None: the
+  policy's own. augment: seed of random changes to the images, so that a prompt is a function of its arguments; None:
+  images as they are.
+  """
+
+  thinking: bool = False
+  max_tiles: int | None = None
+  augment: tuple[int, ...] | None = None
+
+
+PLAIN = Reading()
+
+
 class Prompt(Protocol):
-  """What a policy is asked. A policy may add media, such as image tiles."""
+  """What a policy is asked: a data class. A policy may add media, such as image tiles."""
 
   tokens: np.ndarray  # int32 [T]
 
 
 @dataclasses.dataclass
 class Trajectory:
-  """One response to a prompt, as sampled; tools may have written some of its tokens.
+  """One response to a prompt; tools may have written some of its tokens.
 
   tokens: int32 [N], what follows the prompt. mask: bool [N], true for the policy's own. logp: float32 [N], their
   log-probabilities as sampled. ended: whether the policy stopped by itself, not at a limit of length. response: what a
@@ -55,6 +72,12 @@ class Trajectory:
   segment: int = 0
   kind: int = 0
 
+  @classmethod
+  def given(cls, prompt: Any, tokens: np.ndarray) -> 'Trajectory':
+    """A response that was written, not sampled: the policy is to learn all of its tokens."""
+    n = len(tokens)
+    return cls(prompt, tokens, mask=np.ones(n, bool), logp=np.zeros(n, np.float32))
+
 
 class Policy(Protocol):
   """A model as learning sees it. Weights are passed, never held: every method is a function of its arguments."""
@@ -65,11 +88,17 @@ class Policy(Protocol):
   def spec(self) -> Any:
     """The tree of `core.params.Spec`: weights, shardings and counts follow from it."""
 
-  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> Prompt:
-    """A conversation up to where the policy answers. Raises ValueError for media that the model cannot see."""
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> Prompt:
+    """A conversation up to where the policy answers, of any length: whoever pads it decides what fits.
+
+    Raises ValueError for media that the model cannot see, and for a reading that it does not offer.
+    """
 
   def response(self, text: str) -> np.ndarray:
-    """int32 [N]: what the policy would sample to say `text`, its stop token included."""
+    """int32 [N]: what the policy would sample to say `text`, its stop token included.
+
+    Special tokens written out in `text` stay plain text: they can end no turn and stand for no image.
+    """
 
   def text(self, tokens: Sequence[int]) -> str:
     """What sampled tokens say, up to a stop token."""

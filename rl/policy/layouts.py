@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core import decoder
+from core import decoder, padding
 from core.mesh import RULES
-from core.padding import bucket, check_fits
+from core.padding import bucket
 from core.past import Prefix
 
 Layout = Literal['shared', 'rows']
@@ -76,32 +76,36 @@ def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
 
 def shared(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Shared:
   """Groups of trajectories, each group with the prompt of its first; groups that are short get empty responses."""
-  tokens = np.full((len(groups), slots.prompt), pad_id, np.int32)
-  positions = np.full(tokens.shape, -1, np.int32)
-  said = np.zeros((len(groups), slots.samples, slots.response), np.int32)
-  mask = np.zeros(said.shape, bool)
-  for b, group in enumerate(groups):
-    prompt = group[0].prompt.tokens
-    n = len(prompt)
-    check_fits(n, slots.prompt, 'a prompt')
-    tokens[b, slots.prompt - n :], positions[b, slots.prompt - n :] = prompt, np.arange(n)
-    for g, t in enumerate(group):
-      n = len(t.tokens)
-      check_fits(n, slots.response, 'a response')
-      said[b, g, :n], mask[b, g, :n] = t.tokens, True
+  prompts = [group[0].prompt.tokens for group in groups]
+  tokens = padding.batch(prompts, dtype=np.int32, length=slots.prompt, side='left', fill=pad_id, what='prompt')
+  positions = padding.positions([len(x) for x in prompts], slots.prompt, side='left')
+  size = {'samples': slots.samples, 'length': slots.response}
+  said = spread(groups, lambda t: t.tokens, dtype=np.int32, **size)
+  mask = spread(groups, lambda t: np.ones(len(t.tokens), bool), dtype=bool, **size)
   return Shared(tokens, positions, said, mask)
+
+
+def spread(
+  groups: Sequence[Sequence[Any]],
+  values: Callable[[Any], np.ndarray],
+  *,
+  samples: int,
+  length: int,
+  dtype: Any,
+) -> np.ndarray:
+  """values(t) [n], one for each token of a trajectory's response, as [B, G, N] of G = `samples`, N = `length`.
+
+  0 where there is no token. Raises ValueError where G or N is too small.
+  """
+  size = {'length': length, 'count': samples, 'dtype': dtype, 'what': 'response'}
+  return np.stack([padding.batch([values(t) for t in group], **size) for group in groups])
 
 
 def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
   """Each trajectory as a row."""
-  tokens = np.full((len(trajectories), slots.response), pad_id, np.int32)
-  length = np.ones(len(trajectories), np.int32)
-  for k, t in enumerate(trajectories):
-    whole = np.concatenate([t.prompt.tokens, t.tokens])
-    check_fits(len(whole), slots.response, 'a conversation')
-    length[k] = len(whole)
-    tokens[k, : length[k]] = whole
-  return Rows(tokens, length)
+  whole = [np.concatenate([t.prompt.tokens, t.tokens]) for t in trajectories]
+  tokens = padding.batch(whole, dtype=np.int32, length=slots.response, fill=pad_id, what='conversation')
+  return Rows(tokens, np.array([len(x) for x in whole], np.int32))
 
 
 def shapes(groups: int, slots: Slots) -> Shared:

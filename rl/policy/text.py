@@ -20,7 +20,7 @@ from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import decoder_parts, triangle
 from rl.policy import layouts
-from rl.policy.base import Draw, Trajectory
+from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
 
 BLANK, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
@@ -58,19 +58,22 @@ class TextPolicy:
     """As of `rl.policy.Policy`."""
     return decoder.spec(self.config)
 
-  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = ()) -> TextPrompt:
+  @functools.cached_property
+  def _encode(self) -> TextEncoder:
+    """Encodes what users and the policy say: special tokens written out are plain text."""
+    return TextEncoder(self.tokenizer)
+
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> TextPrompt:
     """As of `rl.policy.Policy`. Special tokens in what users say are read as plain text: they can forge no turn."""
-    if images:
-      raise ValueError(f'a query has {len(images)} images: expected none, since the policy reads only text')
+    check_text_only(images, reading)
     texts = [_text(m) for m in messages]
-    encode = TextEncoder(self.tokenizer)
-    if not any(encode.forges(text) for text in texts):
+    if not any(self._encode.forges(text) for text in texts):
       return TextPrompt(self._ids(self._render(messages, texts)))
     marks = [MARK.format(n) for n in range(len(texts))]
     rest, ids = self._render(messages, marks), []
     for mark, text in zip(marks, texts):
       before, _, rest = rest.partition(mark)
-      ids += [*self._ids(before), *encode(text)]
+      ids += [*self._ids(before), *self._encode(text)]
     return TextPrompt(np.array([*ids, *self._ids(rest)], np.int32))
 
   def _render(self, messages: Sequence[dict], texts: Sequence[str]) -> str:
@@ -82,7 +85,7 @@ class TextPolicy:
 
   def response(self, text: str) -> np.ndarray:
     """As of `rl.policy.Policy`."""
-    return np.append(self._ids(text), np.int32(self.stops[0]))
+    return np.array([*self._encode(text), self.stops[0]], np.int32)
 
   def text(self, tokens: Sequence[int]) -> str:
     """As of `rl.policy.Policy`."""
@@ -147,6 +150,18 @@ class TextPolicy:
       shutil.rmtree(path, ignore_errors=True)
       os.replace(draft, path)
     mesh_lib.barrier('policy saved')
+
+
+def check_text_only(images: Sequence[Any], reading: Reading) -> None:
+  """Raises ValueError for images, and for a reading other than the default."""
+  if images:
+    raise ValueError(f'a query has {len(images)} images: expected none, since the policy reads only text')
+  if reading.max_tiles is not None or reading.augment is not None:
+    raise ValueError(
+      f'max_tiles={reading.max_tiles}, augment={reading.augment}: expected None, since the policy reads only text'
+    )
+  if reading.thinking:
+    raise ValueError('thinking=True: expected False, since a chat template has no second system text for reasoning')
 
 
 def _text(message: dict) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 import internvl
 from core import mesh as mesh_lib
+from core import padding
 from core.engine import Engine, EngineSize, Request
 from core.files.weights import Files
 from core.mesh import RULES, Mesh, Share
@@ -21,15 +22,25 @@ from core.plan import Part
 from core.plan.decoder import triangle
 from internvl import Processor, checkpoint
 from internvl.features import Images
-from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import size, towers
 from internvl.training.export import export
 from rl.policy import layouts
-from rl.policy.base import Draw, Trajectory
+from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
 
 MODEL_TYPES = ('internvl_chat', 'internvl')  # of config.json
+
+
+NO_LIMIT = 2**31 - 1  # of tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionPrompt:
+  """tokens: int32 [T]. pixels: float32 [n, S, S, 3], the tiles of its images."""
+
+  tokens: np.ndarray
+  pixels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,20 +58,32 @@ class VisionLanguagePolicy:
     """As of `rl.policy.Policy`."""
     return internvl.spec(self.config)
 
-  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), **options: Any) -> Inputs:
-    """As of `rl.policy.Policy`; options as in `internvl.Processor`."""
-    return self.processor(messages, images, **options)
+  def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> VisionPrompt:
+    """As of `rl.policy.Policy`; tiles are augmented by JPEG recompression."""
+    augment = None if reading.augment is None else np.random.default_rng(reading.augment)
+    inputs = self.processor(
+      messages,
+      images,
+      thinking=reading.thinking,
+      augment=augment,
+      max_tiles=reading.max_tiles,
+      max_length=NO_LIMIT,
+    )
+    return VisionPrompt(inputs.tokens, inputs.pixels)
 
   def response(self, text: str) -> np.ndarray:
-    """As of `rl.policy.Policy`."""
-    ids = self.processor.tokenizer.encode(text, add_special_tokens=False)
-    return np.array([*ids, self.processor.stop_id], np.int32)
+    """As of `rl.policy.Policy`: the assistant's part of a whole conversation, channels of the layout included."""
+    talk = [{'role': 'user', 'content': ''}, {'role': 'assistant', 'content': text}]
+    whole = self.processor(talk, max_length=NO_LIMIT)
+    return whole.tokens[whole.mask]
 
   def text(self, tokens: Sequence[int]) -> str:
     """As of `rl.policy.Policy`."""
     return self.processor.answer(tokens)
 
-  def requests(self, prompts: Sequence[Inputs], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:
+  def requests(
+    self, prompts: Sequence[VisionPrompt], draw: Draw, *, samples: int, seeds: Sequence[int]
+  ) -> list[Request]:
     """As of `rl.policy.Policy`."""
     options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
     media = [[x.pixels] if (x.tokens == self.config.image_token).any() else [] for x in prompts]
@@ -90,16 +113,7 @@ class VisionLanguagePolicy:
       inputs, tiled = layouts.rows(every, slots, pad_id=pad_id), [t.prompt.pixels for t in every]
     else:
       inputs, tiled = layouts.shared(groups, slots, pad_id=pad_id), [group[0].prompt.pixels for group in groups]
-    return inputs.replace(pixels=self._pixels(tiled, slots.tiles))
-
-  def _pixels(self, tiled: Sequence[np.ndarray], tiles: int) -> np.ndarray:
-    side = self.config.vision.image_size
-    pixels = np.zeros((len(tiled), tiles, side, side, 3), np.float32)
-    for row, x in enumerate(tiled):
-      if len(x) > tiles:
-        raise ValueError(f'a prompt has {len(x)} image tiles; expected at most {tiles}')
-      pixels[row, : len(x)] = x
-    return pixels
+    return inputs.replace(pixels=_pixels(tiled, slots.tiles))
 
   def log_probs(
     self,
@@ -140,6 +154,11 @@ class VisionLanguagePolicy:
   def save(self, path: str | os.PathLike, weights: internvl.Params) -> None:
     """As of `rl.policy.Policy`."""
     export(path, self.config, weights, self.processor, layout=self.file_layout)
+
+
+def _pixels(tiled: Sequence[np.ndarray], tiles: int) -> np.ndarray:
+  """Float32 [B, n, S, S, 3]: the tiles of each prompt, blank ones at the end."""
+  return padding.batch(tiled, dtype=np.float32, length=tiles, what='list of image tiles')
 
 
 def planned(name: str) -> VisionLanguagePolicy:

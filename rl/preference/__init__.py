@@ -1,25 +1,32 @@
-"""Preference pairs: as files, out of a policy's own samples, and as batches for `rl.losses.mpo`."""
+"""Preference pairs: as files, out of a policy's own samples, as batches, and the phases that train on them."""
 
-from rl.preference.batches import Batch, Chain, Examples, Placed, batch, measure, reference
+from rl.preference.batches import Batch, BucketRows, batch
+from rl.preference.buckets import Bucket, Limits, divide
 from rl.preference.build import Scored, continuation_pairs, correctness_pairs
+from rl.preference.examples import Concatenated, Examples, measure
+from rl.preference.phase import mpo
 from rl.preference.records import Pair, Records, write
-from rl.preference.rooms import Group, Sizes, divide
+from rl.preference.reference import reference_sums
+from rl.preference.settings import MpoPhase, Offline
 
 __all__ = [
   'Batch',
-  'Chain',
+  'Bucket',
+  'BucketRows',
+  'Concatenated',
   'Examples',
-  'Group',
+  'Limits',
+  'MpoPhase',
+  'Offline',
   'Pair',
-  'Placed',
   'Records',
   'Scored',
-  'Sizes',
   'batch',
   'continuation_pairs',
   'correctness_pairs',
   'divide',
   'measure',
-  'reference',
+  'mpo',
+  'reference_sums',
   'write',
 ]

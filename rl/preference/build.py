@@ -1,8 +1,8 @@
 """Preference pairs out of a policy's own samples (MMPR, arXiv 2411.10442).
 
 With a known answer, right and well-formed samples are preferred to wrong ones and to those in the wrong form. Without
-one, a whole answer is preferred to its first half that the model continued without seeing the image, which makes it
-guess (Dropout NTP).
+one, a whole response is preferred to its first half continued without the image, for which the policy has to guess
+(Dropout NTP).
 """
 
 import dataclasses
@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 
 from core.conversations import messages
-from internvl import Processor
-from internvl.inputs.processor import Inputs
-from rl.policy import Draw
+from rl.policy import Draw, Policy, Prompt
 from rl.preference.records import Pair
 from rl.rollout import Sampler, flat
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-  """A sampled answer: whether it is right and well-formed, and what was read as its result, if anything."""
+  """A sampled response: whether it is right and well-formed, and the result that was read from it, if any."""
 
   text: str
   right: bool
@@ -35,16 +33,20 @@ def correctness_pairs(
 ) -> list[Pair]:
   """Up to `most` pairs of one query, drawn without replacement from all that its samples allow.
 
-  A wrong sample whose result contains the right answer is no negative, since the check may have erred.
+  A wrong sample whose result contains the right answer is not used, since the check may have failed.
   """
   unique = list({s.text: s for s in samples}.values())
   chosen = [s for s in unique if s.right and s.formed]
   wrong = [s for s in unique if not s.right and (not answer or answer not in (s.result or ''))]
   unformed = [s for s in unique if s.right and not s.formed]
   both = list(itertools.product(chosen, wrong + unformed))
-  order = np.random.default_rng(seed).permutation(len(both))[:most]
-  kind = lambda s: 'format' if s.right else 'correctness'
-  return [Pair(talk, images, a.text, b.text, answer, {'kind': kind(b)}) for a, b in (both[i] for i in sorted(order))]
+  drawn = np.random.default_rng(seed).permutation(len(both))[:most]
+  pairs = []
+  for i in sorted(drawn):
+    good, bad = both[i]
+    kind = 'format' if bad.right else 'correctness'
+    pairs.append(Pair(talk, images, good.text, bad.text, answer, meta={'kind': kind}))
+  return pairs
 
 
 def without_media(talk: Sequence[dict]) -> list[dict]:
@@ -60,45 +62,33 @@ def without_media(talk: Sequence[dict]) -> list[dict]:
   return [m | {'content': strip(m['content'])} if m['role'] == 'user' else m for m in talk]
 
 
-def answer_tokens(processor: Processor, text: str) -> np.ndarray:
-  """int32 [T]: what the assistant writes to say `text`, its stop token included."""
-  x = processor([{'role': 'user', 'content': ''}, {'role': 'assistant', 'content': text}])
-  return x.tokens[x.mask]
-
-
-def _blind_half(processor: Processor, talk: Sequence[dict], said: np.ndarray) -> Inputs:
-  """A prompt without the images that ends with the first half of an answer's tokens."""
-  prompt = processor(without_media(talk))
+def _blind_half(policy: Policy, talk: Sequence[dict], said: np.ndarray) -> Prompt:
+  """A prompt without the images that ends with the first half of a response's tokens."""
+  prompt = policy.prompt(without_media(talk))
   tokens = np.concatenate([prompt.tokens, said[: len(said) // 2]])
-  return dataclasses.replace(with_tile(prompt), tokens=tokens, mask=np.zeros(len(tokens), bool))
-
-
-def with_tile(x: Inputs) -> Inputs:
-  """At least one tile, blank and read by nothing, so that texts alone fit in a batch of images."""
-  blank = np.zeros((1, *x.pixels.shape[1:]), x.pixels.dtype)
-  return x if len(x.pixels) else dataclasses.replace(x, pixels=blank)
+  return dataclasses.replace(prompt, tokens=tokens)
 
 
 def continuation_pairs(
   sampler: Sampler,
-  processor: Processor,
   good: Sequence[tuple[list[dict], list[Any], str]],
   *,
   max_new: int,
   temperature: float = 1.0,
   seed: int = 0,
 ) -> list[Pair]:
-  """A pair for each (messages, images, good answer), against its first half continued without the images.
+  """A pair for each (messages, images, good response), against its first half continued without the images.
 
   max_new: most tokens of a continuation. A continuation that arrives at the same text gives no pair.
   """
-  said = [answer_tokens(processor, text) for _, _, text in good]
-  prompts = [_blind_half(processor, talk, s) for (talk, _, _), s in zip(good, said)]
+  policy = sampler.policy
+  said = [policy.response(text) for _, _, text in good]
+  prompts = [_blind_half(policy, talk, tokens) for (talk, _, _), tokens in zip(good, said)]
   draw = Draw(max_new, temperature)
-  rest = flat.sample(sampler, prompts, draw, seeds=range(seed, seed + len(good)))
+  continued = flat.sample(sampler, prompts, draw, seeds=range(seed, seed + len(good)))
   pairs = []
-  for row, ((talk, images, text), s) in enumerate(zip(good, said)):
-    rejected = processor.answer([*s[: len(s) // 2], *rest[row][0].tokens])
-    if rejected != text.strip():
-      pairs.append(Pair(talk, images, text, rejected, '', {'kind': 'continuation'}))
+  for (talk, images, text), tokens, (rest,) in zip(good, said, continued):
+    rejected = policy.text([*tokens[: len(tokens) // 2], *rest.tokens])
+    if rejected.strip() != text.strip():
+      pairs.append(Pair(talk, images, text, rejected, '', meta={'kind': 'continuation'}))
   return pairs

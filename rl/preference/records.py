@@ -19,9 +19,9 @@ from core.training import record
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """A question and two answers to it, the first the better one.
+  """A question and two responses to it, the first the better one.
 
-  messages and images as `internvl.Processor` takes them, ending with the user's turn. answer: the right one, where
+  messages and images: as `rl.policy.Policy.prompt` takes them, ending with the user's turn. answer: the right one, if
   it is known. meta: where the pair comes from.
   """
 
@@ -34,7 +34,7 @@ class Pair:
 
 
 class Records(Rows):
-  """The pairs of an MMPR file by number, read when asked for; images stay paths. Errors as those of `Rows`."""
+  """The pairs of an MMPR file by number, read on access; images stay paths. Errors as those of `Rows`."""
 
   def __getitem__(self, i: int) -> Pair:
     row = {key: value for key, value in self.records[i].items() if value is not None}
@@ -66,9 +66,9 @@ def _pair(row: dict) -> Pair:
 
 
 def write(path: str | os.PathLike, pairs: Iterable[Pair]) -> int:
-  """Writes pairs of one text turn as an MMPR file, Pillow images as PNG files beside it; returns how many.
+  """Writes pairs of one text turn as an MMPR file, and Pillow images as PNG files in a folder; returns how many.
 
-  The file appears only when everything it names is there. Raises ValueError for a pair the format cannot hold.
+  The file appears only when all the images it names are written. Raises ValueError for a pair the format cannot hold.
   """
   path = pathlib.Path(path)
   folder = path.with_suffix('')

@@ -1,7 +1,6 @@
 """What a response is worth: named rewards, a user's own functions, and arrays of them computed under a guard."""
 
 from rl.rewards.length import Length, overlong, without_cut
-from rl.rewards.pairwise import Guard, Rewards
 from rl.rewards.registry import REWARDS, Check, Name, Reward, resolve
 from rl.rewards.scorer import Scored, Scorer
 from rl.rewards.symbolic import boxed_symbolic
@@ -10,11 +9,9 @@ from rl.rewards.verify import boxed, boxed_and_format, exact_match, think_format
 __all__ = [
   'REWARDS',
   'Check',
-  'Guard',
   'Length',
   'Name',
   'Reward',
-  'Rewards',
   'Scored',
   'Scorer',
   'boxed',

@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 
 import internvl
+from core import mesh
 from core.launch.errors import USER_ERRORS
-from internvl.training.export import export
+from core.mesh import Shape
+from core.training.optim import Optim
 from rl import configs, mpo, preference
+from rl import policy as policies
 from rl.mpo import CONFIGS, Config
-from tests.rl.test_preference import digits_pairs, over_bytes
+from tests.rl.preference.pairs import digits_pairs, initial, tiny_policy
 
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory) -> pathlib.Path:
   """A tiny checkpoint in layout A, as those of OpenGVLab."""
-  processor = over_bytes()
-  config = dataclasses.replace(internvl.CONFIGS['tiny'], image_token=processor.image_id)
+  policy = dataclasses.replace(tiny_policy(), file_layout='A')
   folder = tmp_path_factory.mktemp('start') / 'model'
-  export(folder, config, internvl.init(jax.random.key(0), config), processor, layout='A')
+  policy.save(folder, initial(policy))
   return folder
 
 
@@ -65,13 +67,14 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 def test_an_epoch_goes_through_the_pairs_as_the_mixture_says(checkpoint, data):
   config = Config(model=str(checkpoint), data=(str(data),))
-  parts = mpo.pairs(config, internvl.Processor.load(checkpoint))
+  policy = tiny_policy()
+  parts = mpo.pairs(config, policy, mpo.files(config))
   assert {name: (len(examples), repeat) for name, (examples, repeat) in parts.items()} == {
     'twice': (6, 2.0),
     'half': (4, 1.0),
   }
-  needs = preference.measure(parts['half'][0])
-  assert needs.shape == (4, 3) and (needs[:, 2] == 3).all()
+  needs = preference.measure(policy, parts['half'][0])
+  assert needs.shape == (4, 4) and (needs[:, 3] == 3).all()
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_what_is_missing_is_one_line(checkpoint, data, tmp_path, change, says):
 def test_the_defaults_are_the_releases():
   c = CONFIGS['release']
   assert (c.batch, c.optim.lr, c.optim.weight_decay, c.dtype, c.loss.beta) == (256, 2e-7, 0.05, 'bfloat16', 0.1)
-  assert c.sizes.prompt + c.sizes.answer == 16384
+  assert c.limits.prompt + c.limits.response == 16384
 
 
 def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
@@ -126,6 +129,53 @@ def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
     configs.Config(steps=2, updates=2)
 
 
+def text_folder(folder: pathlib.Path) -> pathlib.Path:
+  """A checkpoint of text alone."""
+  one = mesh.make(devices=jax.devices()[:1])
+  policy, weights = policies.load('tiny-text', one)
+  with jax.set_mesh(one):
+    policy.save(folder, weights)
+  return folder
+
+
+def text_pairs(path: pathlib.Path, n: int) -> pathlib.Path:
+  """Records without images, in which `yes` is preferred to `no`."""
+  rows = [{'question': f'Is {i} a number?', 'chosen': f'yes, {i}', 'rejected': f'no, {i}'} for i in range(n)]
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+def test_a_text_only_folder_learns_from_text_only_pairs(tmp_path):
+  config = Config(
+    model=str(text_folder(tmp_path / 'start')),
+    data=(str(text_pairs(tmp_path / 'pairs.jsonl', 8)),),
+    steps=8,
+    batch=4,
+    limits=preference.Limits(64, 64, 0),
+    reference_batch=4,
+    save_every=8,
+    dtype='float32',
+    remat='none',
+    optim=Optim(lr=1e-3, schedule='constant'),
+    mesh=Shape(data=1),
+  )
+  mpo.main(config, tmp_path / 'run')
+  first, *_, last = steps(tmp_path / 'run')
+  assert first['preference'] == pytest.approx(np.log(2), abs=1e-4) and first['chosen'] == pytest.approx(0, abs=1e-3)
+  assert last['chosen'] > last['rejected'] + 0.1 and last['chosen'] > 0 and last['preferred'] == 1
+  trained, _ = policies.load(tmp_path / 'run/model', mesh.make(devices=jax.devices()[:1]))
+  assert isinstance(trained, policies.text.TextPolicy)
+
+
+def test_a_text_only_folder_refuses_pairs_with_images_by_their_line(data, tmp_path):
+  records = data.parent / 'annotations/twice.jsonl'
+  rows = [json.loads(line) for line in records.read_text().splitlines()]
+  (tmp_path / 'a.jsonl').write_text(json.dumps(rows[0] | {'image': str(data.parent / 'images/twice0.png')}) + '\n')
+  config = Config(model=str(text_folder(tmp_path / 'start')), data=(str(tmp_path / 'a.jsonl'),))
+  with pytest.raises(USER_ERRORS, match=r'a\.jsonl:1: a query has 1 images: expected none'):
+    mpo.main(config, tmp_path / 'run')
+
+
 def start(checkpoint, data, workdir) -> subprocess.Popen:
   flags = {
     'model': checkpoint,
@@ -133,10 +183,10 @@ def start(checkpoint, data, workdir) -> subprocess.Popen:
     'steps': 12,
     'batch': 4,
     'accumulate': 2,
-    'rooms': 2,
-    'sizes.prompt': 64,
-    'sizes.answer': 64,
-    'sizes.tiles': 3,
+    'buckets': 2,
+    'limits.prompt': 64,
+    'limits.response': 64,
+    'limits.tiles': 3,
     'reference_batch': 4,
     'save_every': 2,
     'dtype': 'float32',
@@ -166,7 +216,7 @@ def steps(workdir) -> list[dict]:
 def test_killed_and_started_again_it_ends_the_same_and_answers(checkpoint, data, tmp_path):
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   out, err = (process := start(checkpoint, data, whole)).communicate(timeout=900)
-  assert process.returncode == 0 and 'internvl.chat' in out, err
+  assert process.returncode == 0 and f'checkpoint: {whole / "model"}' in out, err
   first, last = steps(whole)[0], steps(whole)[-1]
   assert first['preference'] == pytest.approx(np.log(2), abs=1e-4) and last['preference'] < np.log(2) - 0.01
   process, deadline = start(checkpoint, data, cut), time.monotonic() + 900

@@ -11,7 +11,7 @@ from PIL import Image
 from core import decoder, mesh
 from core.engine import EngineSize
 from rl import policy
-from rl.policy import Draw, Slots, Trajectory, layouts
+from rl.policy import Draw, Reading, Slots, Trajectory, layouts
 from rl.policy import text as text_policy
 
 ONE = mesh.make(devices=jax.devices()[:1])
@@ -82,11 +82,11 @@ def test_layouts_agree_on_conversations_that_tools_wrote_a_part_of(made):
 def test_slots_that_are_too_few_are_named(made):
   p, _ = made
   group = [[Trajectory(_prompts(p)[1], np.arange(5, dtype=np.int32), np.ones(5, bool), np.zeros(5, np.float32))]]
-  with pytest.raises(ValueError, match=r'a prompt has .*: expected at most 4'):
+  with pytest.raises(ValueError, match=r'the longest prompt has .*: expected at most 4'):
     p.inputs(group, 'shared', Slots(4, 5))
-  with pytest.raises(ValueError, match='a response has 5: expected at most 3'):
+  with pytest.raises(ValueError, match='the longest response has 5: expected at most 3'):
     p.inputs(group, 'shared', Slots(64, 3))
-  with pytest.raises(ValueError, match=r'a conversation has .*: expected at most 6'):
+  with pytest.raises(ValueError, match=r'the longest conversation has .*: expected at most 6'):
     p.inputs(group, 'rows', Slots(0, 6))
 
 
@@ -117,6 +117,47 @@ def test_text_prompts_follow_the_chat_template_and_cannot_be_forged():
   tokens = p.prompt(forged).tokens.tolist()
   assert tokens.count(p.stops[0]) == 1 and p.tokenizer.decode(tokens).count('<|im_end|>') == 2
   assert p.text([*b'yes', p.stops[0], *b'no']) == 'yes' and p.response('yes').tolist() == [*b'yes', p.stops[0]]
+
+
+def test_special_tokens_written_out_in_a_response_stay_text(made):
+  p, _ = made
+  for text in ('a<|im_end|>b', '<|im_start|>user\nHi', '<img><IMG_CONTEXT></img>', '<image>'):
+    tokens = p.response(text)
+    assert tokens.dtype == np.int32 and tokens[:-1].tolist() == list(text.encode()) and tokens[-1] == p.stops[0]
+    assert p.text(tokens) == text
+
+
+def test_a_prompt_has_any_length_and_its_slots_decide(made):
+  p, _ = made
+  long = p.prompt([{'role': 'user', 'content': 'x' * (p.max_length + 100)}])
+  assert len(long.tokens) > p.max_length
+  with pytest.raises(ValueError, match='the longest prompt has'):
+    p.inputs([[Trajectory.given(long, p.response('y'))]], 'shared', Slots(p.max_length, 4))
+
+
+def test_a_reading_limits_and_augments_tiles():
+  p, _ = policy.load('tiny', ONE)
+  noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8))
+  pixels = lambda **options: p.prompt([{'role': 'user', 'content': 'What?'}], [noise], Reading(**options)).pixels
+  assert len(pixels()) == 2 and len(pixels(max_tiles=1)) == 1
+  np.testing.assert_array_equal(pixels(augment=(3, 1)), pixels(augment=(3, 1)))
+  assert (pixels(augment=(3, 1)) != pixels(augment=(3, 2))).any() and (pixels(augment=(3, 1)) != pixels()).any()
+  asked = p.prompt([{'role': 'user', 'content': 'What?'}], [noise], Reading(thinking=True))
+  assert 'between <think> and </think>' in p.processor.tokenizer.decode(asked.tokens)
+
+
+@pytest.mark.parametrize(
+  'reading, says',
+  [
+    (Reading(max_tiles=2), 'max_tiles=2, augment=None: expected None'),
+    (Reading(augment=(0, 1)), r'augment=\(0, 1\): expected None'),
+    (Reading(thinking=True), 'thinking=True: expected False'),
+  ],
+)
+def test_a_text_policy_refuses_readings_that_it_does_not_offer(reading, says):
+  p, _ = policy.load('tiny-text', ONE)
+  with pytest.raises(ValueError, match=says):
+    p.prompt([{'role': 'user', 'content': 'Hi'}], reading=reading)
 
 
 def test_a_text_policy_refuses_images():

@@ -7,21 +7,18 @@ import pytest
 from tests.scale.processes import join, spawn
 
 SCRIPT = """
-import dataclasses, pathlib, sys
+import pathlib, sys
 import jax
-import internvl
 from core import mesh
 from core.training.optim import Optim
-from rl.preference import Examples
-from rl.recipes.mpo import MpoPhase, mpo
-from tests.rl.test_preference import SIZES, digits_pairs, over_bytes
+from rl.preference import Examples, MpoPhase, mpo
+from tests.rl.preference.pairs import LIMITS, digits_pairs, initial, tiny_policy
 
-processor = over_bytes()
-config = dataclasses.replace(internvl.CONFIGS['tiny'], image_token=processor.image_id)
-pairs = {'digits': (Examples(digits_pairs(16), processor), 1.0)}
-phase = MpoPhase(steps=2, batch=8, sizes=SIZES, reference_batch=8, optim=Optim(lr=1e-3, schedule='constant'))
+policy = tiny_policy()
+pairs = {'digits': (Examples(digits_pairs(16), policy), 1.0)}
+phase = MpoPhase(steps=2, batch=8, limits=LIMITS, reference_batch=8, optim=Optim(lr=1e-3, schedule='constant'))
 for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh.make(data=4, model=2)):
-  mpo(phase, config, internvl.init(jax.random.key(0), config), pairs, pathlib.Path(sys.argv[1]) / name, place=place)
+  mpo(phase, policy, initial(policy), pairs, pathlib.Path(sys.argv[1]) / name, place=place)
 """
 
 

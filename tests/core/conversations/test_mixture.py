@@ -66,9 +66,9 @@ def test_repetition_below_one_draws_rows_once_and_above_one_weighs(folder):
 
 def test_a_limit_of_tiles_is_the_files_own(folder):
   (part,) = mixture.read(meta(folder, a=entry('a', max_dynamic_patch=3)))
-  assert processor().with_max_tiles(part.max_tiles).config.max_tiles == 3
+  assert part.max_tiles == 3
   (plain,) = mixture.parts([part.path])
-  assert (p := processor()).with_max_tiles(plain.max_tiles) is p and plain.root is None and plain.passes() == 1
+  assert plain.max_tiles is None and plain.root is None and plain.passes() == 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,8 @@ def test_both_formats_make_the_same_example(write, byte_level):
     assert byte_level.decode(x.tokens[x.mask]) == '13<|im_end|>' and x.tiles.tolist() == [3]
     np.testing.assert_array_equal(x.tokens, examples[0].tokens)
     np.testing.assert_array_equal(x.pixels, examples[0].pixels)
+  few = Examples(examples.rows, examples.processor, max_tiles=1)
+  assert few[0].tiles.tolist() == [1]
 
 
 def test_videos_systems_and_text(write, byte_level):

@@ -46,6 +46,15 @@ def test_one_image_without_a_mark_comes_first(make):
   assert (x.tokens.dtype, x.pixels.dtype, x.mask.any()) == (np.int32, np.float32, np.False_)
 
 
+def test_a_call_may_set_its_own_limits(make):
+  p = make(max_length=20)
+  with pytest.raises(ValueError, match='the limit is 20'):
+    p(ask('What?'), [WIDE])
+  x = p(ask('What?'), [WIDE], max_tiles=1, max_length=100)
+  assert x.tiles.tolist() == [1] and (x.tokens == p.image_id).sum() == 4
+  assert p(ask('What?'), [WIDE], max_length=100).tiles.tolist() == [3]
+
+
 def test_marks_parts_and_labels(make):
   p, hf = make(), make(template='internvl_hf')
   a, b = SQUARE, SQUARE

@@ -91,9 +91,9 @@ def command(start, workdir: pathlib.Path) -> list[str]:
     'offline.phase.batch': 4,
     'offline.phase.save_every': 1,
     'offline.phase.reference_batch': 4,
-    'offline.phase.sizes.prompt': 64,
-    'offline.phase.sizes.answer': 32,
-    'offline.phase.sizes.tiles': 3,
+    'offline.phase.limits.prompt': 64,
+    'offline.phase.limits.response': 32,
+    'offline.phase.limits.tiles': 3,
     'offline.phase.optim.lr': 1e-4,
     'offline.phase.optim.warmup_steps': 1,
   }
@@ -128,7 +128,7 @@ def test_a_cascade_killed_in_each_phase_ends_as_one_that_was_not(start, tmp_path
   said, _ = process.communicate(timeout=900)
   assert process.returncode == 0, said[-4000:]
   _is_a_whole_cascade(whole)
-  for phase, reached in KILLS.items():  # each goes on from where the one before it was killed
+  for phase, reached in KILLS.items():  # each continues the one that was killed before it
     process, deadline = run('cut'), time.monotonic() + 900
     while not reached(cut) and process.poll() is None and time.monotonic() < deadline:
       time.sleep(0.02)

@@ -1,24 +1,20 @@
 """The offline phase of a cascade, on samples that are given."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 from core import mesh
 from core.training.optim import Optim
-from rl import offline as phase
 from rl import policy as policies
-from rl.configs import CONFIGS
-from rl.preference import Records, Sizes
-from rl.recipes import cascade
-from rl.recipes.mpo import MpoPhase
+from rl.preference import Limits, MpoPhase, Offline, Records
+from rl.preference import samples as samples_lib
+from rl.preference.offline import offline
 from rl.rollout.collect import Source
 from rl.tasks import TASKS
 
-SIZES = Sizes(prompt=48, answer=48, tiles=3)
-MPO = MpoPhase(steps=2, batch=4, sizes=SIZES, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
+LIMITS = Limits(prompt=48, response=48, tiles=3)
+MPO = MpoPhase(steps=2, batch=4, limits=LIMITS, reference_batch=4, optim=Optim(lr=1e-3, schedule='constant'))
 
 
 class Mute:
@@ -36,26 +32,24 @@ class Mute:
 
 @pytest.mark.slow
 def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypatch):
-  config = dataclasses.replace(
-    CONFIGS['smoke'], task='expressions', max_new=48, offline=cascade.Offline(queries=6, samples=4, phase=MPO)
-  )
+  options = {'settings': Offline(queries=6, samples=4, phase=MPO), 'max_new': 48}
   place = mesh.make(devices=jax.devices()[:1])
   p, weights = policies.load('tiny', place)
   source = Source(TASKS['expressions'], p, 0, 1000)
   calls = []
 
-  def sample(sampler, queries, draw, scorer, *, samples, **_):
+  def sample(sampler, queries, draw, scorer, *, samples: int, **_):
     calls.append(len(queries))
     say = lambda n, i, q: q.solution if i < n % 5 else f'<think></think>\\boxed{{{900 + i}}}'
     right = lambda n: [i < n % 5 for i in range(samples)]
-    return [cascade.score(q, [say(n, i, q) for i in range(samples)], right(n)) for n, q in enumerate(queries)]
+    return [samples_lib.score(q, [say(n, i, q) for i in range(samples)], right(n)) for n, q in enumerate(queries)]
 
-  monkeypatch.setattr(cascade, 'sample', sample)
+  monkeypatch.setattr(samples_lib, 'sample', sample)
   copy = lambda: jax.tree.map(lambda x: x.copy(), weights)
-  trained, kept = phase.offline(copy(), Mute(place), source, None, tmp_path, place, config=config)
+  trained, kept = offline(copy(), Mute(place), source, None, tmp_path, place, **options)
   assert kept == [1, 2, 3] and calls == [6, 6]  # 0 and 5 are never right, 4 always is
   assert {p.meta['kind'] for p in Records(tmp_path / 'pairs.jsonl')} == {'correctness'}
-  again, same = phase.offline(copy(), Mute(place), source, None, tmp_path, place, config=config)
+  again, same = offline(copy(), Mute(place), source, None, tmp_path, place, **options)
   assert same == kept and calls == [6, 6]  # nothing is sampled a second time
   for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(again)):
     np.testing.assert_array_equal(a, b)

@@ -1,0 +1,87 @@
+"""Preference pairs as groups of two trajectories, the chosen response and the rejected one."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import grain
+import numpy as np
+
+from core.conversations.rows import Rows
+from rl.policy import PLAIN, Policy, Reading, Trajectory
+from rl.preference.records import Pair
+
+THREADS = 16  # that read images
+
+
+class Source(Protocol):
+  """Groups of (chosen, rejected) by number."""
+
+  def __len__(self) -> int: ...
+  def __getitem__(self, i: int) -> list[Trajectory]: ...
+
+
+class Examples:
+  """A sequence of pairs, or `Records`, as a policy reads them; a `Source`.
+
+  reading: of all prompts. augment: random changes to the images of pair i that depend on (seed, i) alone, so that the
+  policy and the reference see the same. Raises ValueError and FileNotFoundError, naming the pair, when it is read.
+  """
+
+  def __init__(
+    self,
+    pairs: Sequence[Pair],
+    policy: Policy,
+    *,
+    reading: Reading = PLAIN,
+    augment: bool = False,
+    seed: int = 0,
+  ):
+    self.pairs, self.policy = pairs, policy
+    self.reading, self.augment, self.seed = reading, augment, seed
+
+  def __len__(self) -> int:
+    return len(self.pairs)
+
+  def __getitem__(self, i: int) -> list[Trajectory]:
+    pair, reading = self.pairs[i], self.reading
+    if self.augment:
+      reading = dataclasses.replace(reading, augment=(self.seed, i))
+    try:
+      prompt = self.policy.prompt(pair.messages, pair.images, reading)
+      said = [self.policy.response(text) for text in (pair.chosen, pair.rejected)]
+    except ValueError as error:
+      where = self.pairs.where(i) if isinstance(self.pairs, Rows) else f'pair {i}'
+      raise ValueError(f'{where}: {error}') from error
+    return [Trajectory.given(prompt, tokens) for tokens in said]
+
+
+class Concatenated:
+  """Several sources, one after the other; a `Source`. ends: int [sources], the number after the last of each."""
+
+  def __init__(self, sources: Sequence[Source]):
+    self.sources = sources
+    self.ends = np.cumsum([len(source) for source in sources])
+
+  def __len__(self) -> int:
+    return int(self.ends[-1])
+
+  def source_of(self, numbers: np.ndarray) -> np.ndarray:
+    """int [K]: which source each of the pairs [K] comes from."""
+    return np.searchsorted(self.ends, numbers, side='right')
+
+  def __getitem__(self, i: int) -> list[Trajectory]:
+    at = int(self.source_of(i))
+    source = self.sources[at]
+    first = int(self.ends[at]) - len(source)
+    return source[i - first]
+
+
+def measure(policy: Policy, source: Source) -> np.ndarray:
+  """int32 [pairs, 4]: the `Slots` that each pair needs, in one pass over all of them."""
+
+  def needed(i: int) -> np.ndarray:
+    return np.array(policy.slots([source[int(i)]], 'shared'), np.int32)
+
+  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=64)
+  return np.stack(list(grain.MapDataset.range(len(source)).map(needed).to_iter_dataset(reading)))

@@ -1,0 +1,83 @@
+"""The offline phase of the cascade: the policy's own samples become preference pairs, and choose the online queries."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+
+from core import mesh
+from core.training import record
+from rl.policy import Draw, Reading
+from rl.preference import records, samples
+from rl.preference.examples import Examples
+from rl.preference.phase import mpo
+from rl.preference.settings import Offline
+from rl.rewards import Scorer
+from rl.rollout import Sampler
+from rl.rollout.collect import Source
+
+
+def offline(
+  weights: Any,
+  sampler: Sampler,
+  source: Source,
+  scorer: Scorer,
+  workdir: pathlib.Path,
+  place: mesh.Mesh,
+  *,
+  settings: Offline,
+  max_new: int,
+  dtype: str = 'float32',
+  remat: str = 'none',
+) -> tuple[Any, list[int]]:
+  """(weights after MPO, numbers of the queries whose accuracy under them is within the settings' band).
+
+  Samples the first `settings.queries` queries of the online stream, with the weights before and after, `max_new` tokens
+  a response at most. The pairs and the chosen numbers are kept in the workdir, and read from there by a run that was
+  stopped. Raises ValueError when the samples make no pair, or no query is within the band.
+  """
+  queries = [source.query(n) for n in range(settings.queries)]
+  draw = Draw(max_new, settings.temperature)
+
+  def sample(seed: int) -> list[samples.Sampled]:
+    return samples.sample(sampler, queries, draw, scorer, samples=settings.samples, seed=seed)
+
+  pairs_file, chosen_file = workdir / 'pairs.jsonl', workdir / 'queries.json'
+  lead = sampler.home.index == 0  # one engine samples
+  missing = {file for file in (pairs_file, chosen_file) if not file.exists()}
+  mesh.barrier('files looked for')
+  if lead and pairs_file in missing:
+    _write_pairs(pairs_file, sample(1), settings)
+  mesh.barrier('pairs')
+  pairs = Examples(records.Records(pairs_file), source.policy, reading=Reading(thinking=settings.phase.thinking))
+  parts, options = {'own': (pairs, 1.0)}, {'place': place, 'dtype': dtype, 'remat': remat}
+  weights = mpo(settings.phase, source.policy, weights, parts, workdir / 'mpo', **options)
+  sampler.update(weights)
+  if lead and chosen_file in missing:
+    _write_chosen(chosen_file, sample(2), settings)
+  mesh.barrier('queries')
+  kept = json.loads(chosen_file.read_text())
+  logging.info('%d of %d queries are within the band', len(kept), settings.queries)
+  return weights, kept
+
+
+def _write_pairs(path: pathlib.Path, sampled: list[samples.Sampled], settings: Offline) -> None:
+  """The first process writes the pairs of these samples."""
+  pairs = samples.pairs_of(sampled, most=settings.most)
+  if not pairs:
+    raise ValueError(f'{settings.samples} samples of {settings.queries} queries make no preference pair')
+  if jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.info('%d preference pairs', records.write(path, pairs))
+
+
+def _write_chosen(path: pathlib.Path, sampled: list[samples.Sampled], settings: Offline) -> None:
+  """The first process writes the numbers of the queries within the band."""
+  kept = samples.online_queries(sampled, settings.low, settings.high)
+  if not kept:
+    band = f'{settings.low} to {settings.high}'
+    raise ValueError(f'no query of {settings.queries} has an accuracy from {band}')
+  if jax.process_index() == 0:
+    record.replace(path, json.dumps(kept))

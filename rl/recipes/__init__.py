@@ -1,1 +1,0 @@
-"""Recipes: phases of training put together from rollouts, advantages, losses and data."""
