@@ -6,9 +6,7 @@ from fractions import Fraction
 
 from rl.rewards.extract import boxed_answer, final_answer, plain, strip_thoughts
 from rl.rewards.limited import Late
-
-MAX_CHARS = 2_000
-MAX_DIGITS = 400
+from rl.rewards.numbers import MAX_CHARS, clean_up, rational, unwrapped
 
 _NEXT_SENTENCE = re.compile(r'\.\s+(?=[A-Z])')
 _FORMULA = re.compile(r'\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]')
@@ -21,12 +19,7 @@ _UNIT = re.compile(
 _RELATION = re.compile(r'[<>≤≥≠]|\\(?:leq?|geq?|neq?|approx|equiv|pm)\b|:=|,')
 _SCALES = re.compile(r'hundred|thousand|million|billion|trillion|dozen|percent|\bpi\b|\bor\b|\band\b', re.IGNORECASE)
 _NUMBERS = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
-_WRAPPER = re.compile(r'\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}')
-_NOISE = re.compile(r'\\(?:left|right|displaystyle|[!,;: ()\[\]])|\\?\$|~|\s')
-_THOUSANDS = re.compile(r'(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))')
-_NUMBER = re.compile(r'[+-]?(?:\d+\.?\d*|\.\d+)')
-_FRACTION = re.compile(r'([+-]?)\\[dtc]?frac(?:\{([+-]?[\d.]+)\}|(\d))(?:\{([+-]?[\d.]+)\}|(\d))')
-_SLASH = re.compile(r'([+-]?[\d.]+)/([+-]?[\d.]+)')
+_RATIO = re.compile(r'\d\s*:\s*\d')
 
 
 def extract(text: str, *, finished: bool = True, last_number: bool = False) -> str | None:
@@ -59,39 +52,6 @@ def first_statement(answer: str) -> str:
   return text
 
 
-def clean_up(answer: str) -> str:
-  """`answer` without blanks, dollar signs, text wrappers, thousands separators and a trailing full stop."""
-  text, before = answer, None
-  while text != before:
-    before, text = text, _WRAPPER.sub(r'\1', text)
-  text = _NOISE.sub('', text)
-  return _THOUSANDS.sub('', text).rstrip('.')
-
-
-def rational(answer: str) -> Fraction | None:
-  """The exact value of an integer, a decimal or a fraction of them; None for anything else."""
-  if len(answer) > MAX_CHARS:
-    return None
-  text = clean_up(answer).strip('()')
-  if _NUMBER.fullmatch(text):
-    return _exact(text)
-  if match := _FRACTION.fullmatch(text):
-    sign, above, one, below, other = match.groups()
-    top, bottom = _exact(above or one), _exact(below or other)
-    value = top / bottom if top is not None and bottom else None
-    return -value if value is not None and sign == '-' else value
-  if match := _SLASH.fullmatch(text):
-    top, bottom = _exact(match[1]), _exact(match[2])
-    return top / bottom if top is not None and bottom else None
-  return None
-
-
-def _exact(number: str) -> Fraction | None:
-  if len(number) > MAX_DIGITS or not _NUMBER.fullmatch(number):
-    return None
-  return Fraction(number)
-
-
 def value_side(answer: str) -> str:
   """`answer` without degrees and without what a chain of equalities starts with: `70 + n = 73^\\circ` gives `73`."""
   side = answer.rpartition('=')[2] if not _RELATION.search(answer) else answer
@@ -122,16 +82,17 @@ def _read(answer: str, part: Callable[[str], str]) -> Fraction | None:
 def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None = None) -> tuple[bool, str]:
   """(whether two answers are equal, 'ok' or why they could not be compared).
 
-  Rational numbers exactly, else as cleaned-up text, else by `symbolic`, which is `symbolically_equal` under a limit.
+  Rational numbers exactly, sets without regard to order, else as cleaned-up text, else by `symbolic`, which is
+  `symbolically_equal` under a limit. Ratios and times of day, such as 10:10, are text.
   """
   if len(found) > MAX_CHARS:
     return False, 'too_large'
   values = _numbers_of(gold, found)
   if values:
     return values[0] == values[1], 'ok'
-  if clean_up(gold) == clean_up(found):
+  if _text(gold) == _text(found):
     return True, 'ok'
-  if symbolic is None:
+  if symbolic is None or _RATIO.search(gold) or _RATIO.search(found):
     return False, 'ok'
   try:
     return symbolic(gold, found), 'ok'
@@ -139,6 +100,14 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
     return False, 'timeout'
   except RuntimeError:
     return False, 'unsupported'
+
+
+def _text(answer: str) -> str | frozenset[str]:
+  """What is compared of an answer that is no number: its cleaned-up text, or the entries of a set."""
+  text = unwrapped(clean_up(answer))
+  if text.startswith(r'\{') and text.endswith(r'\}') and text.count(r'\{') == 1:
+    return frozenset(canonical(entry) for entry in text[2:-2].split(','))
+  return text
 
 
 def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
@@ -156,13 +125,27 @@ def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
 def symbolically_equal(gold: str, answer: str) -> bool:
   """Math-Verify's verdict on two LaTeX answers: the gold decides the kind, floats are compared at 6 digits.
 
+  Its digits are decimal places, so that tiny numbers are all equal; numbers must agree in relative terms as well.
   Only its LaTeX reader is used. It has no limit of its own here, so call it through `rl.rewards.limited.Limited`.
   """
   import math_verify
 
   config = (math_verify.LatexExtractionConfig(),)
   read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None, fallback_mode='no_fallback')
-  return bool(math_verify.verify(read(gold), read(answer), float_rounding=6, strict=True, timeout_seconds=None))
+  left, right = read(gold), read(answer)
+  equal = math_verify.verify(left, right, float_rounding=6, strict=True, timeout_seconds=None)
+  return bool(equal) and _near(left, right)
+
+
+def _near(left: list, right: list) -> bool:
+  """Whether two parsed answers that are plain numbers agree to 6 significant digits; True for other kinds."""
+  values = []
+  for parsed in (left, right):
+    number = parsed[0] if parsed else None
+    if not getattr(number, 'is_number', False) or not getattr(number, 'is_finite', False):
+      return True
+    values.append(complex(number.evalf()))
+  return abs(values[0] - values[1]) <= 1e-6 * max(map(abs, values))
 
 
 def warm_up() -> None:

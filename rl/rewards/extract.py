@@ -75,9 +75,14 @@ def final_answer(text: str) -> str | None:
 
 def conclusion(text: str) -> str:
   """The text after the thoughts; the text before them if they never end."""
-  after = strip_thoughts(text)
-  unfinished = _OPENING_THOUGHT.search(after)
-  return after[: unfinished.start()] if unfinished else after
+  return without_unfinished(strip_thoughts(text))
+
+
+def without_unfinished(text: str) -> str:
+  """The text before thoughts that never end."""
+  closed = len(text) - len(strip_thoughts(text))
+  unfinished = _OPENING_THOUGHT.search(text, closed)
+  return text[: unfinished.start()] if unfinished else text
 
 
 def _boxed(text: str) -> str | None:
@@ -106,14 +111,15 @@ def last_box(text: str) -> str | None:
 def boxed_answer(text: str, *, compat: bool = False) -> str | None:
   """The boxed answer of a whole model output; None without one.
 
-  The last balanced box after the last closing think tag counts; if none is there, the last one anywhere.
+  The last balanced box after the last closing think tag counts; if none is there, the last one anywhere but in
+  thoughts that never end.
   `compat` gives the rule of the public CMPhysBench code instead: the first box of the whole output, thoughts
   included, every brace counted, an unbalanced box being no answer.
   """
   if compat:
     return _first_box(text)
-  answer = last_box(strip_thoughts(text))
-  return last_box(text) if answer is None else answer
+  answer = last_box(conclusion(text))
+  return last_box(without_unfinished(text)) if answer is None else answer
 
 
 def _first_box(text: str) -> str | None:
