@@ -111,7 +111,7 @@ class Collector:
     for _ in range(self.rounds):
       found, skipped = source.fitting(cursor, share, home)
       ask = Ask(step, start * home.count, *zip(*found))
-      groups = self._scored(sampler, ask, plan(sampler, ask))
+      groups, names = self._scored(sampler, ask, plan(sampler, ask))
       chosen = self.select(ask, groups)
       kept += [group.only(places) for group, places in zip(groups, chosen.kept) if len(places)]
       sampled, long = sampled + groups, long + skipped
@@ -127,13 +127,18 @@ class Collector:
     }
     if self.rounds > 1:
       counts |= {'dynamic_rounds': (len(notes), 1), 'dynamic_kept': (len(kept), len(sampled))}
-    metrics = means(figures(sampled) | _added(notes) | counts)
+    metrics = means(figures(sampled) | components(names, sampled) | _added(notes) | counts)
     total = int(mesh.sum_over_processes(len(own)))
     exhausted = self.rounds > 1 and total == 0
     return Collected(own, sampled[0], total, metrics, cursor.at, exhausted=exhausted)
 
-  def _scored(self, sampler: Sampler, ask: Ask, trajectories: Sequence[list[Trajectory]]) -> list[Group]:
-    """The groups with their rewards: each is computed by one process, and all that share an engine use the same."""
+  def _scored(
+    self, sampler: Sampler, ask: Ask, trajectories: Sequence[list[Trajectory]]
+  ) -> tuple[list[Group], tuple[str, ...]]:
+    """(groups with their rewards, names of the components).
+
+    Each reward is computed by one process, and all that share an engine use the same.
+    """
     home = sampler.home.mesh
     mine = mesh.process_local(range(len(trajectories)), home)
     scored = self.scorer([ask.queries[n] for n in mine], [[t.response for t in trajectories[n]] for n in mine])
@@ -146,7 +151,8 @@ class Collector:
     right = scored.totals if scored.right is None else scored.right
     columns = mesh.gather((scored.rewards, scored.totals, right, scored.valid, lost), home)
     rows = zip(ask.numbers, ask.queries, trajectories, *columns)
-    return [Group(number, query, list(group), scored.weights, *values) for number, query, group, *values in rows]
+    groups = [Group(number, query, list(group), scored.weights, *values) for number, query, group, *values in rows]
+    return groups, scored.names
 
 
 def figures(groups: Sequence[Group]) -> Totals:
@@ -163,6 +169,15 @@ def figures(groups: Sequence[Group]) -> Totals:
     'response_length': (sum(len(t.tokens) for t in every), len(every)),
     'response_cut': (sum(not t.ended for t in every), len(every)),
   }
+
+
+def components(names: Sequence[str], groups: Sequence[Group]) -> Totals:
+  """The mean of each reward component, unweighted, where there are several."""
+  if len(names) == 1:
+    return {}
+  rewards = np.concatenate([group.rewards[group.valid] for group in groups])
+  sums = rewards.sum(0, dtype=np.float64)
+  return {f'reward/{name}': (total, len(rewards)) for name, total in zip(names, sums)}
 
 
 def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:

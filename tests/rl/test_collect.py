@@ -101,6 +101,7 @@ def test_a_lost_reward_costs_its_sample_alone(made):
   got = collect(made, lambda n: ['lost', str(n), 'no'])
   assert all(g.valid.tolist() == [False, True, True] for g in got.groups)
   assert got.metrics['reward_lost'] == np.float32(1 / 3) and got.metrics['reward'] == 0.5
+  assert 'reward/reward' not in got.metrics  # a single component is the reward
 
 
 def test_queries_of_a_choice_come_round_again(made):
@@ -111,6 +112,7 @@ def test_queries_of_a_choice_come_round_again(made):
 def test_length_costs_reward_near_the_limit(made):
   got = collect(made, lambda n: ['a', 'abc', 'abcd'], length=Length(buffer=2), limit=4)
   assert got.groups[0].totals.tolist() == [0, -0.5, -1] and got.groups[0].right.tolist() == [0, 0, 0]
+  assert (got.metrics['reward/reward'], got.metrics['reward/length']) == (0, -0.5)
   assert got.metrics['response_cut'] == np.float32(1 / 3)
 
 
