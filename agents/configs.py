@@ -8,8 +8,8 @@ from agents.rollout.trajectory import Bounds
 from core.engine import EngineSize
 from core.launch.fields import field
 from core.training.optim import Optim
-from rl import objective
 from rl.configs import Supervision, Training, at_least_one, check_warmup
+from rl.learning import objective
 from rl.losses import RULES, Rule
 
 

@@ -30,11 +30,11 @@ from core.launch import job as launch
 from core.training import record
 from rl.devices import meshes
 from rl.evaluate import Evaluation
+from rl.learning.reinforce import Stage
+from rl.learning.supervised import Demonstrations
 from rl.loop import run
 from rl.policy import Slots
-from rl.reinforce import Stage
 from rl.report import Outcome, Page
-from rl.supervised import Demonstrations
 from rl.tasks import HELDOUT_SEED, ROLLOUT_SEED, WARMUP_SEED
 
 HARD_SEED = 4  # stream of the draws that look for hard problems

@@ -9,7 +9,8 @@ from core.engine.sampling import Sampling
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
-from rl import advantages, objective, rewards
+from rl import advantages, rewards
+from rl.learning import objective
 from rl.losses import RULES, Rule
 from rl.policy import Draw
 from rl.preference import Limits, MpoPhase, Offline

@@ -11,23 +11,24 @@ from absl import logging
 
 from core import mesh
 from core.training.run import Run
-from rl import objective, report
 from rl import policy as policies
+from rl import report
 from rl.configs import Supervision, Training, check_warmup
 from rl.devices import meshes
 from rl.evaluate import Evaluation, evaluate
+from rl.learning import objective
+from rl.learning.reinforce import Progress, Stage, Updater, Updating, reinforce
+from rl.learning.supervised import Demonstrations, solutions, supervise
+from rl.learning.update import Pass, optimizer
 from rl.losses import RULES, Rule
 from rl.policy import ANY_SLOTS, Draw, Layout, Policy, Slots
-from rl.reinforce import Progress, Stage, Updater, Updating, reinforce
 from rl.rewards import Scorer
 from rl.rollout import Flat, Plan, Sampler
 from rl.rollout.collect import Collector, Source
 from rl.rollout.dynamic import mixed_groups, unsolved
 from rl.rollout.groups import Select, everything
 from rl.rollout.sources import Ahead, InTurn
-from rl.supervised import Demonstrations, solutions, supervise
 from rl.tasks import Task, task_of
-from rl.update import Pass, optimizer
 
 ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that there are
 

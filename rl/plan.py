@@ -10,10 +10,10 @@ from core import mesh as mesh_lib
 from core import params, plan
 from core.plan.training import training
 from rl import policy as policies
-from rl import update
 from rl.advantages import ADVANTAGES
-from rl.batch import Batch
 from rl.configs import Config
+from rl.learning import update
+from rl.learning.batch import Batch
 from rl.policy import Slots
 
 

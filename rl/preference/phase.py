@@ -19,6 +19,7 @@ from core.training.optim import optimizer
 from core.training.run import Run, loop
 from core.training.steps import Loss, init_state, make_step
 from rl import losses
+from rl.learning.update import Pass
 from rl.losses import RewardShift
 from rl.policy import Policy
 from rl.preference import buckets as buckets_lib
@@ -27,7 +28,6 @@ from rl.preference.buckets import Bucket
 from rl.preference.examples import Concatenated, Examples
 from rl.preference.reference import referenced
 from rl.preference.settings import MpoPhase
-from rl.update import Pass
 
 SHOWN = ('preference', 'preferred', 'shift')  # metrics on the console
 

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import mesh, padding
+from rl.learning.update import Pass
 from rl.preference.batches import BucketRows
 from rl.preference.buckets import Bucket, divide
 from rl.preference.examples import THREADS, Concatenated, measure
 from rl.preference.settings import MpoPhase
-from rl.update import Pass
 
 
 @functools.partial(jax.jit, static_argnames='score')

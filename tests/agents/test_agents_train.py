@@ -26,8 +26,8 @@ from agents.rollout.trajectory import Bounds, Conversation, Trace, Turn
 from core import decoder
 from core.files.tokenizers import byte_tokenizer
 from rl import advantages, losses, report
-from rl.batch import pack
 from rl.evaluate import Result
+from rl.learning.batch import pack
 from rl.policy.text import TextPrompt
 from rl.rollout import Ask, Group
 from rl.rollout.collect import Collected

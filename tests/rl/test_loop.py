@@ -14,13 +14,13 @@ from core.training.optim import Optim
 from core.training.run import Run
 from rl import policy as policies
 from rl.configs import Training
+from rl.learning.reinforce import Progress, Stage, Updater, reinforce
+from rl.learning.update import Pass
 from rl.loop import prompt_limit, training, updating_of
 from rl.losses import RULES, Kl
 from rl.policy import ANY_SLOTS
-from rl.reinforce import Progress, Stage, Updater, reinforce
 from rl.rollout.collect import Collected
 from rl.rollout.sources import InTurn
-from rl.update import Pass
 from tests.rl.groups import made_up
 
 ONE = mesh.make(devices=jax.devices()[:1])

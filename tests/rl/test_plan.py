@@ -12,11 +12,12 @@ import internvl
 from core import mesh
 from core.plan import aot, formula
 from internvl import configs
-from rl import plan, train, update
+from rl import plan, train
 from rl import policy as policies
 from rl.advantages import ADVANTAGES
-from rl.batch import pack, spans, split
 from rl.configs import CONFIGS
+from rl.learning import update
+from rl.learning.batch import pack, spans, split
 from rl.policy.vision_language import VisionLanguagePolicy
 from rl.rollout.collect import Collected
 from rl.tasks import digits_query

@@ -17,7 +17,7 @@ PROGRAM = textwrap.dedent("""
   from agents import train
   from agents.rollout import trajectory
   from agents.rollout.protocol import Call
-  from rl import reinforce, supervised
+  from rl.learning import reinforce, supervised
   from rl.rewards import Reward
   # An untrained policy writes no calls and no right answers: its turns are read as calls, some of its ends as right.
   trajectory.parse = lambda text, most: [Call('python', {'code': f'print({len(text)})'})]

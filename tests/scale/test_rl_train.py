@@ -14,7 +14,8 @@ PROGRAM = textwrap.dedent("""
   many = int(os.environ['PROCESSES'])
   if many > 1:
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
-  from rl import reinforce, tasks, train
+  from rl import tasks, train
+  from rl.learning import reinforce
   from rl.rewards import REWARDS, Reward
   # Something in which the answers of an untrained model to one prompt differ.
   before = Reward(lambda query, response: float(response < query.answer), right=REWARDS['exact_match'].right)

@@ -17,12 +17,12 @@ from core.toy.digits import export as export_digits
 from core.training.optim import Optim
 from rl import policy as policies
 from rl.configs import Config, Supervision
+from rl.learning.supervised import Demonstrations, solutions, supervise
+from rl.learning.update import Pass
 from rl.policy import ANY_SLOTS
 from rl.preference import Records
 from rl.rollout.collect import Source
-from rl.supervised import Demonstrations, solutions, supervise
 from rl.tasks import from_files
-from rl.update import Pass
 
 ONE = mesh.make(devices=jax.devices()[:1])
 

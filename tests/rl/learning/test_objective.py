@@ -14,9 +14,10 @@ import pytest
 from agents import configs as agents
 from core.launch import job as launch
 from core.launch.errors import UsageError
-from rl import losses, objective
+from rl import losses
 from rl.advantages import ADVANTAGES, Scores
 from rl.configs import CONFIGS
+from rl.learning import objective
 from rl.losses import RULES, Kl, Rule
 from rl.rewards import Length
 

@@ -15,13 +15,13 @@ from core import params as weights_lib
 from core.training.run import Run, loop
 from core.training.steps import TrainState, init_state, merge
 from rl.advantages import ADVANTAGES
-from rl.batch import Batch, Packed, pack, spans, split
+from rl.learning.batch import Batch, Packed, pack, spans, split
+from rl.learning.update import Pass, adapt, make_step
 from rl.losses import Rule, kl
 from rl.policy import ANY_SLOTS, Layout, Slots
 from rl.rollout.collect import Collected
 from rl.rollout.groups import Plan
 from rl.rollout.sources import InTurn
-from rl.update import Pass, adapt, make_step
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from core.training import optim, steps
 from core.training.optim import Optim
 from core.training.steps import Loss
 from rl import losses
-from rl.batch import Batch
+from rl.learning.batch import Batch
 from rl.policy import Policy
 
 

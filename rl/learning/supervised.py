@@ -13,12 +13,12 @@ from core.training.optim import optimizer
 from core.training.run import Run, loop
 from core.training.steps import Loss, init_state, make_step
 from rl import losses
-from rl.batch import agreed
 from rl.configs import Supervision
+from rl.learning.batch import agreed
+from rl.learning.update import Pass
 from rl.policy import ANY_SLOTS, Layout, Policy, Slots, Trajectory, layouts
 from rl.rollout.collect import Source
 from rl.tasks import WARMUP_SEED
-from rl.update import Pass
 
 
 @dataclasses.dataclass(frozen=True)
