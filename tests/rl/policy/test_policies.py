@@ -143,7 +143,7 @@ def test_a_reading_limits_and_augments_tiles():
   np.testing.assert_array_equal(pixels(augment=(3, 1)), pixels(augment=(3, 1)))
   assert (pixels(augment=(3, 1)) != pixels(augment=(3, 2))).any() and (pixels(augment=(3, 1)) != pixels()).any()
   asked = p.prompt([{'role': 'user', 'content': 'What?'}], [noise], Reading(thinking=True))
-  assert 'between <think> and </think>' in p.processor.tokenizer.decode(asked.tokens)
+  assert p.processor.layout.thinking in p.processor.tokenizer.decode(asked.tokens)
 
 
 @pytest.mark.parametrize(
