@@ -29,7 +29,7 @@ class Config:
   width: int
   activation: str = 'silu'
   bias: bool = False  # of the router and the experts
-  aux_coef: float = 0.0  # load-balancing loss weight in training
+  aux_coef: float = 0.0  # as published: what the model's own training multiplied its balance loss by
 
   def __post_init__(self):
     if not 1 <= self.top_k <= self.experts:
@@ -93,14 +93,23 @@ def route(p: Params, x: jax.Array, config: Config):
   return jax.nn.softmax(best, -1), chosen, logits
 
 
-def balance(logits: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
-  """Load-balancing loss (Switch, arXiv 2101.03961 eq. 4): E · Σ_e share routed · mean probability, over `mask`."""
+def load(logits: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
+  """What a layer asks of each expert, over the tokens of `mask`: (share routed, mean probability), float32 [2, E]."""
   experts = logits.shape[-1]
   mask = mask[..., None].astype(jnp.float32)
   tokens = jnp.maximum(mask.sum(), 1)
   probability = (jax.nn.softmax(logits, -1) * mask).reshape(-1, experts).sum(0) / tokens
   share = (jax.nn.one_hot(chosen, experts).sum(-2) * mask).reshape(-1, experts).sum(0) / tokens
-  return experts * jnp.sum(share * probability)
+  return jnp.stack([share, probability])
+
+
+def balance(loads: jax.Array) -> jax.Array:
+  """Load-balancing loss (Switch, arXiv 2101.03961 eq. 4) of loads [L, 2, E]: E · Σ_e share · probability.
+
+  As transformers has it, the tokens of all layers are averaged before the product.
+  """
+  share, probability = loads.mean(0)
+  return loads.shape[-1] * jnp.sum(share * probability)
 
 
 def _experts(p: Params, x, weights, chosen, first, config: Config):

@@ -50,10 +50,12 @@ def ntp(
   dtype=jnp.float32,
   remat_policy: str = 'none',
   rules=RULES,
+  balance: float = 0.0,
 ) -> Loss:
   """Next-token prediction: Σ w·CE over Σ w of the whole batch (the paper's global average).
 
-  key: switches stochastic depth of the vision tower on. dtype: of the computation; parameters keep their own.
+  key: switches stochastic depth of the vision tower on. dtype: of the computation; parameters keep their own. balance:
+  coefficient of the load-balancing loss (`core.moe.balance`) of a mixture of experts.
   """
   out = model.forward(
     cast(params, dtype),
@@ -71,4 +73,7 @@ def ntp(
   weights = batch.weights[:, 1:]
   total, weight = -jnp.sum(weights * logp), jnp.sum(weights)
   hits = jnp.sum((weights > 0) * (logp > jnp.log(0.5)))
-  return Loss(total + out.aux * weight, weight, {'confident': (hits, jnp.sum(weights > 0))})
+  notes = {'confident': (hits, jnp.sum(weights > 0))}
+  if config.language.moe is not None:
+    notes['balance'] = (out.balance * weight, weight)
+  return Loss(total + balance * out.balance * weight, weight, notes)

@@ -194,4 +194,4 @@ def apply(
     rules=rules,
   )
   logits = decoder.logits(params.language, config.language, out.hidden)
-  return Output(logits=logits, cache=out.cache, kept=out.kept, aux=out.aux)
+  return Output(logits=logits, cache=out.cache, kept=out.kept, balance=out.balance)

@@ -103,12 +103,13 @@ class Params:
 
 @struct.dataclass
 class Output:
-  """logits: float32 [B, T, V]. cache: the given one, extended. kept: site → [L, B, T, D]. aux: balance loss."""
+  """logits: float32 [B, T, V]. cache: the given one, extended. kept: site → [L, B, T, D]. balance: see
+  `core.moe.balance`; 0 without experts."""
 
   logits: Any
   cache: Any = None
   kept: Any = None
-  aux: Any = 0.0
+  balance: Any = 0.0
 
 
 @struct.dataclass
@@ -118,7 +119,7 @@ class Hidden:
   hidden: Any
   cache: Any = None
   kept: Any = None
-  aux: Any = 0.0
+  balance: Any = 0.0
 
 
 def _block_spec(c: Config) -> Block:
@@ -216,13 +217,12 @@ def _attend_in_layer(i, attn: Attention, x, past, ctx: _Context):
 
 
 def _feed_forward(mlp, x, ctx: _Context):
-  """(output [B, T, D], load-balancing loss)."""
+  """(output [B, T, D], load of the experts [2, E])."""
   c = ctx.config
   if c.moe is None:
-    return gated_mlp(x, mlp.gate, mlp.up, mlp.down), jnp.float32(0)
+    return gated_mlp(x, mlp.gate, mlp.up, mlp.down), jnp.zeros((2, 0))
   y, router, chosen = experts.moe(mlp, x, c.moe, ctx.rules)
-  aux = experts.balance(router, chosen, ctx.positions >= 0) if c.moe.aux_coef else jnp.float32(0)
-  return y, aux
+  return y, experts.load(router, chosen, ctx.positions >= 0)
 
 
 def _block(x, i, block: Block, past, ctx: _Context):
@@ -233,9 +233,9 @@ def _block(x, i, block: Block, past, ctx: _Context):
   y, new = _attend_in_layer(i, block.attn, h, past, ctx)
   x = x + tap('attn_out', y)
   h = tap('mlp_in', rms_norm(x, block.mlp_norm, eps))
-  y, aux = _feed_forward(block.mlp, h, ctx)
+  y, load = _feed_forward(block.mlp, h, ctx)
   x = tap('resid_out', x + tap('mlp_out', y))
-  return x, (new, kept, aux)
+  return x, (new, kept, load)
 
 
 def forward(
@@ -289,12 +289,12 @@ def forward(
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx)
 
-  x, (new, kept, aux) = walk(remat(layer, remat_policy), x, params.blocks, *past.layers(positions))
+  x, (new, kept, loads) = walk(remat(layer, remat_policy), x, params.blocks, *past.layers(positions))
   return Hidden(
     hidden=rms_norm(x, params.norm, config.norm_eps),
     cache=past.append(new, positions),
     kept={site: stack(a) for site, a in kept.items()},
-    aux=(config.moe.aux_coef if config.moe else 0.0) * stack(aux).mean(),
+    balance=experts.balance(stack(loads)),
   )
 
 
@@ -349,4 +349,4 @@ def log_probs(
 def apply(params: Params, config: Config, tokens: jax.Array, *, rules=RULES, **options: Any) -> Output:
   """Logits of int32 tokens [B, T]; `options` as in `forward`."""
   out = forward(params, config, embed(params, tokens, rules), rules=rules, **options)
-  return Output(logits=logits(params, config, out.hidden), cache=out.cache, kept=out.kept, aux=out.aux)
+  return Output(logits=logits(params, config, out.hidden), cache=out.cache, kept=out.kept, balance=out.balance)

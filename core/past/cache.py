@@ -37,8 +37,13 @@ class Cache:
     return self.positions.shape[1]
 
   def check(self, call: Call) -> None:
-    """Raises ValueError for segments, and for more tokens than slots."""
+    """Raises ValueError for segments, and for more tokens than slots are left, where that is known."""
     _check_slots(call, self.capacity)
+    if isinstance(self.length, jax.core.Tracer):
+      return  # under `jit`, `attend` makes the answer NaN
+    left = self.capacity - int(self.length)
+    if call.tokens > left:
+      raise ValueError(f'{call.tokens} tokens do not fit a cache of {self.capacity} slots, of which {left} are left')
 
   def next_position(self, rows: int) -> jax.Array:
     """int32 [B, 1]."""
@@ -57,13 +62,19 @@ class Cache:
     return (self.keys(positions),)
 
   def attend(self, layer: Keys, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:
-    """As `Past.attend`; keeps the new keys of a scanned layer, the written buffers of an unstacked one."""
+    """As `Past.attend`; keeps the new keys of a scanned layer, the written buffers of an unstacked one.
+
+    NaN when the new tokens do not fit.
+    """
     if layer.columns:
       written = _write(layer, new, self.length)
       runs, kept = (written,), Keys(written.k, written.v, columns=True)
     else:
       runs, kept = (layer, new), Keys(new.k, new.v)
-    return attention(q, runs, positions=new.positions, **options), kept
+    out = attention(q, runs, positions=new.positions, **options)
+    # A write past the last slot lands on it: what follows must not look like an answer.
+    full = self.length + q.shape[1] > self.capacity
+    return jnp.where(full, jnp.nan, out), kept
 
   def append(self, kept: Keys, positions: jax.Array) -> 'Cache':
     """The cache with T more tokens at int32 `positions` [B, T], -1 at padding."""

@@ -4,6 +4,7 @@ The recipes are those of OpenGVLab/InternVL, `shell/internvl3.5` (stage 2), as t
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 from core.launch.fields import field
@@ -49,6 +50,9 @@ class Config:
     'square', 'weight of a token among the x its sample teaches: 1, 1/x or 1/sqrt(x)'
   )
   augment: bool = field(False, 'recompress every tile as JPEG at a random quality')
+  balance: float = field(
+    0.0, 'coefficient of the load-balancing loss of a mixture of experts; Qwen3-MoE was published with 0.001'
+  )
   drop_path: float = field(0.1, 'stochastic depth of the last vision layer, falling linearly to 0 at the first')
   trainable: str = field('', r'regex of the weights to train, such as projector\..*; none = all, or the adapters')
   lora: Lora = Lora()
@@ -83,6 +87,8 @@ class Config:
       raise ValueError(f'weights has {len(self.weights)} numbers for {len(self.data)} data files')
     if self.weights and any(path.endswith('.json') for path in self.data):
       raise ValueError(f'weights={self.weights}: a meta.json among data={self.data} says them itself')
+    if not 0 <= self.balance < math.inf:
+      raise ValueError(f'balance={self.balance}: expected zero or more')
     if not 0 <= self.drop_path < 1:
       raise ValueError(f'drop_path={self.drop_path}: expected a number in [0, 1)')
     if self.lora.rank < 0:

@@ -45,7 +45,8 @@ def make_step(c: Config, m: model.Config, *, places: Any = None):
   m, dtype = model_config(c, m), jnp.dtype(c.dtype)
 
   def loss(params, batch, key):
-    return losses.ntp(params, m, batch, key=key if c.drop_path else None, dtype=dtype, remat_policy=c.remat)
+    options = {'dtype': dtype, 'remat_policy': c.remat, 'balance': c.balance}
+    return losses.ntp(params, m, batch, key=key if c.drop_path else None, **options)
 
   return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 

@@ -64,13 +64,20 @@ def test_unused_experts_get_no_gradient_and_change_nothing():
 
 
 def test_balance_is_one_when_even_and_grows_when_not():
+  balance = lambda *layer: moe.balance(moe.load(*layer)[None])
   chosen = jnp.arange(8).reshape(1, 8, 1) % 4
-  even = moe.balance(jnp.zeros((1, 8, 4)), chosen, jnp.ones((1, 8)))
+  even = balance(jnp.zeros((1, 8, 4)), chosen, jnp.ones((1, 8)))
   assert even == pytest.approx(1)
   logits = jnp.zeros((1, 8, 4)).at[..., 0].set(10.0)
-  assert moe.balance(logits, jnp.zeros((1, 8, 1), int), jnp.ones((1, 8))) > 3.9
-  half = moe.balance(logits.at[:, 4:].set(-1e4), jnp.zeros((1, 8, 1), int), jnp.arange(8)[None] < 4)
+  assert balance(logits, jnp.zeros((1, 8, 1), int), jnp.ones((1, 8))) > 3.9
+  half = balance(logits.at[:, 4:].set(-1e4), jnp.zeros((1, 8, 1), int), jnp.arange(8)[None] < 4)
   assert half == pytest.approx(4, abs=0.01), 'padding counts for nothing, whatever it holds'
+
+
+def test_layers_that_lean_on_different_experts_are_balanced_together():
+  """Every expert has the same load over both layers; layer by layer the loss would be 2."""
+  loads = jnp.array([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+  assert moe.balance(loads) == pytest.approx(1)
 
 
 def test_bad_sizes_are_refused():

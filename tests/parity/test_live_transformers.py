@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from core import layers
+from core import decoder, layers, moe
+from core.decoder import hf_config
 from internvl import vision
 from tests.parity import ours, reference
 
@@ -87,3 +88,40 @@ def test_bfloat16_stays_near_float32(case, tmp_path):
   config, params = ours.load(tmp_path, jnp.bfloat16)
   got = ours.stages(params, config, x)['logits'].astype(np.float32)
   assert np.linalg.norm(got - want) <= BFLOAT16 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_balance_loss_over_layers_equals_transformers(padded):
+  """Drawn uneven enough that an average layer by layer is wrong in the second digit."""
+  from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
+
+  layers_, rows, time, experts, top_k = 3, 2, 7, 5, 2
+  logits = np.random.default_rng(0).standard_normal((layers_, rows, time, experts)).astype(np.float32) * 2
+  mask = np.ones((rows, time), np.int64)
+  mask[1, 4:] = 0 if padded else 1
+  flat = tuple(torch.tensor(x.reshape(-1, experts)) for x in logits)
+  want = load_balancing_loss_func(flat, experts, top_k, torch.tensor(mask) if padded else None)
+  chosen = np.argsort(-logits, -1)[..., :top_k]
+  loads = jnp.stack([moe.load(*layer, jnp.asarray(mask)) for layer in zip(logits, chosen)])
+  np.testing.assert_allclose(moe.balance(loads), float(want), rtol=1e-5)
+  apart = np.mean([moe.balance(load[None]) for load in loads])
+  assert abs(apart - float(want)) > 1e-2
+
+
+@pytest.mark.parametrize(
+  'keys', [{}, {'mscale': 0.7, 'mscale_all_dim': 0.3}, {'attention_factor': 1.3}, {'mscale': 0.7}]
+)
+def test_yarn_scale_equals_transformers(keys):
+  from transformers import Qwen3Config
+  from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+  rope = {'rope_type': 'yarn', 'rope_theta': 1e4, 'factor': 4.0, 'original_max_position_embeddings': 256} | keys
+  config = decoder.CONFIGS['tiny']
+  h = hf_config.config_to(config) | {'rope_parameters': rope}
+  ours_ = hf_config.config_from(h)
+  frequencies, scale = ROPE_INIT_FUNCTIONS['yarn'](
+    Qwen3Config(**{k: v for k, v in h.items() if k != 'model_type'}), 'cpu'
+  )
+  np.testing.assert_allclose(ours_.yarn.attention_factor, scale, rtol=1e-6)
+  own = layers.rope_frequencies(config.head_dim, ours_.rope_theta, ours_.yarn)
+  np.testing.assert_allclose(own, frequencies.numpy(), rtol=1e-6)

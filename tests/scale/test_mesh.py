@@ -36,7 +36,7 @@ targets = np.roll(tokens, -1, 1)
 def loss(params, tokens, pixels):
   out = model.forward(params, config, tokens, pixels=pixels)
   logp, _ = decoder.log_probs(params.language, config.language, out.hidden, targets)
-  return -logp.mean() + out.aux, decoder.logits(params.language, config.language, out.hidden)
+  return -logp.mean() + out.balance, decoder.logits(params.language, config.language, out.hidden)
 
 step = lambda: jax.jit(jax.value_and_grad(loss, has_aux=True))
 def rows_of(params, pixels):

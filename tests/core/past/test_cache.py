@@ -50,6 +50,18 @@ def test_turns_of_any_length_equal_one_forward(unstacked):
   assert int(cache.length) == 12 and (cache.positions == jnp.arange(12)).all()
 
 
+@pytest.mark.parametrize('unstacked', [False, True])
+def test_a_full_cache_answers_nothing(unstacked):
+  """Outside `jit` it says so; inside, where nothing can be raised, the logits are NaN from the first token too many."""
+  params, token = draw(unstacked), jnp.ones((2, 1), int)
+  cache = decoder.apply(params, CONFIG, jnp.ones((2, 3), int), cache=4).cache
+  last = apply(params, CONFIG, token, cache=cache)
+  assert jnp.isfinite(last.logits).all()
+  assert jnp.isnan(apply(params, CONFIG, token, cache=last.cache).logits).all()
+  with pytest.raises(ValueError, match='1 tokens do not fit a cache of 4 slots, of which 0 are left'):
+    decoder.apply(params, CONFIG, token, cache=last.cache)
+
+
 def test_both_layouts_hold_the_same_keys_and_values():
   tokens = jax.random.randint(jax.random.key(1), (2, 5), 0, CONFIG.vocab)
   scanned, unstacked = (decoder.apply(draw(u), CONFIG, tokens, cache=8).cache for u in (False, True))
