@@ -1,15 +1,16 @@
 """A language model that converses with tools, as a policy; the tiny one and published ones."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from agents.rollout.problems import PHRASES
-from agents.rollout.protocol import END, PREAMBLE, TAGS, Protocol, python_schema, system_text
+from agents.rollout.protocol import END, PREAMBLE, TAGS, WRITTEN, Protocol, python_schema, system_text
 from core import decoder
-from core.files.tokenizers import byte_tokenizer, load_tokenizer
+from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
 from core.mesh import Mesh
 from rl.policy import PLAIN, Reading, text
 from rl.policy.text import TextPolicy, TextPrompt, check_text_only
@@ -26,9 +27,10 @@ class ToolPolicy(TextPolicy):
     check_text_only(images, reading)
     return TextPrompt(np.array(self.protocol.prompt(messages[-1]['content']), np.int32))
 
-  def response(self, text: str) -> np.ndarray:
-    """int32 [N]: an assistant turn that says `text`, in which the protocol's tags are tags."""
-    return np.array(self.protocol.assistant(text), np.int32)
+  @functools.cached_property
+  def _encode(self) -> TextEncoder:
+    """Encodes what the policy says: its tags are tags, the marks of turns and of tools are text."""
+    return TextEncoder(self.tokenizer, structural=TAGS, markup=(*WRITTEN, *PHRASES))
 
   def text(self, tokens: Sequence[int]) -> str:
     """The text of sampled tokens, tags kept, without the end of the turn."""

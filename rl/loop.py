@@ -15,22 +15,52 @@ from rl import policy as policies
 from rl import report
 from rl.configs import Supervision, Training, check_warmup
 from rl.devices import meshes
-from rl.evaluate import Evaluation, evaluate
+from rl.evaluate import Evaluation, Result, evaluate
 from rl.learning import objective
-from rl.learning.reinforce import Progress, Stage, Updater, Updating, reinforce
+from rl.learning.reinforce import Progress, Schedule, Stage, Updater, Updating, reinforce
 from rl.learning.supervised import Demonstrations, solutions, supervise
 from rl.learning.update import Pass, optimizer
 from rl.losses import RULES, Rule
 from rl.policy import ANY_SLOTS, Draw, Layout, Policy, Slots
 from rl.rewards import Scorer
 from rl.rollout import Flat, Plan, Sampler
-from rl.rollout.collect import Collector, Source
+from rl.rollout.collect import Collected, Collector, Source
 from rl.rollout.dynamic import mixed_groups, unsolved
 from rl.rollout.groups import Select, everything
 from rl.rollout.sources import Ahead, InTurn
 from rl.tasks import Task, task_of
 
-ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that there are
+ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that it has
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+  """What a run has besides the numbers of `Training`; each field is an argument of `run`.
+
+  steps: rollouts, unless stages are given. max_new: tokens of a response, at most. layout, slots: see
+  `rl.policy.layouts`; slots that are not 0 are fixed. select: which trajectories of a rollout are trained on.
+  evaluation: how held-out queries are answered; None: greedily. supervision, demonstrations: a phase of imitation
+  first, and what it imitates, by default the task's solutions. offline: a phase between imitation and reward, called
+  with (weights, sampler, source, scorer, workdir, place), such as `rl.preference.offline.offline`. page: how the report
+  shows responses. claim: what identifies the run, kept in config.json; a folder with another one is refused.
+  """
+
+  steps: int = 100
+  max_new: int = 16
+  layout: Layout = 'shared'
+  slots: Slots = ANY_SLOTS
+  select: Select | None = None
+  evaluation: Evaluation | None = None
+  supervision: Supervision | None = None
+  demonstrations: Demonstrations | None = None
+  offline: Callable | None = None
+  page: report.Page | None = None
+  claim: Any = None
+
+  @property
+  def response_slots(self) -> Slots:
+    """The slots of an update: responses of `max_new` tokens, unless a row holds a whole conversation."""
+    return self.slots._replace(response=0 if self.layout == 'rows' else self.max_new)
 
 
 def run(
@@ -42,73 +72,53 @@ def run(
   rollout: Plan | Sequence[Stage] | None = None,
   advantage: str | None = None,
   rule: Rule | str | None = None,
-  steps: int = 100,
-  max_new: int = 16,
-  layout: Layout = 'shared',
-  slots: Slots = ANY_SLOTS,
-  select: Select | None = None,
-  evaluation: Evaluation | None = None,
-  supervision: Supervision | None = None,
-  demonstrations: Demonstrations | None = None,
-  offline: Callable | None = None,
-  page: report.Page | None = None,
-  claim: Any = None,
   config: Training | None = None,
   **options: Any,
 ) -> report.Outcome:
   """Trains a policy by reward; leaves curve, report, metrics and checkpoint in `workdir`. Continues a stopped run.
 
-  policy: the folder of a checkpoint, 'tiny' or 'tiny-text' (from scratch), or (`Policy`, float32 weights).
-  task: a `Task`, the name of one, or a sequence of questions.
-  rewards: as `rl.rewards.resolve` takes them, such as `lambda query, response: float('7' in response)`; None: those of
-    the task.
-  rollout: a plan, or stages with one each; None: `steps` rollouts of `config.group` responses to each prompt.
-  advantage, rule: as in `Training`; a rule may be a name in `rl.losses.RULES`.
-  max_new: tokens of a response, at most. layout, slots: see `rl.policy.layouts`; slots that are not 0 are fixed.
-  select: which trajectories of a rollout are trained on.
-  supervision, demonstrations: a phase of imitation first, and what it imitates, by default the task's solutions.
-  offline: a phase between the two, called as `rl.preference.offline.offline` is.
-  claim: what identifies the run, kept in config.json; a folder with another one is refused.
-  config, options: a `Training`, and changes to its fields.
+  policy: the folder of a checkpoint, 'tiny' or 'tiny-text' (from scratch), or (`Policy`, float32 weights). task: a
+  `Task`, the name of one, or a sequence of questions. rewards: as `rl.rewards.resolve` takes them, such as
+  `lambda query, response: float('7' in response)`; None: the task's. rollout: a plan, or stages with one each; None:
+  `steps` rollouts of `config.group` responses to each prompt. advantage, rule: as in `Training`; a rule may be a name
+  in `rl.losses.RULES`. options: fields of `RunOptions`, and of `Training` in place of those of `config`.
   Raises ValueError for what cannot be, before any work.
   """
-  config = training(config, options, advantage, rule)
-  objective.check(config.rule, config.advantage, length=config.length, max_new=max_new)
-  workdir, task = pathlib.Path(workdir), task_of(task)
-  claim = {'steps': steps, 'max_new': max_new} | dataclasses.asdict(config) if claim is None else claim
-  place, home = meshes(config)
+  config, extra = settings(config, options, advantage, rule)
+  workdir, (place, home) = pathlib.Path(workdir), meshes(config)
   policy, weights = policy if isinstance(policy, tuple) else policies.load(policy, place, seed=config.seed)
-  source = Source(task, policy, config.seed, prompt_limit(policy, config, max_new, slots.prompt))
-  score = Pass(policy, dtype=config.dtype, remat=config.remat)
-  if demonstrations is None:
-    examples = solutions(source, max_new)
-    demonstrations = Demonstrations(examples, slots=slots._replace(response=max_new), save_every=config.save_every)
-  if supervision is not None:
-    weights = supervise(score, weights, demonstrations, supervision, workdir, place, claim)
+  limit = prompt_limit(policy, config, extra.max_new, extra.slots.prompt)
+  source = Source(task_of(task), policy, config.seed, limit)
+  schedule = schedule_of(rollout, config, extra)
+  updating = updating_of(config, policy, schedule.steps, extra.layout, extra.response_slots)
+  weights = _imitate(weights, source, config, extra, workdir, place)
   sampler = Sampler(policy, weights, config.engine, home, config.dtype)
-  evaluation = evaluation or Evaluation(Flat(Draw(max_new, temperature=0.0), 1))
-  rollout = Flat(config.draw(max_new), config.group, config.seed) if rollout is None else rollout
-  stages = [Stage(steps, rollout)] if callable(rollout) else list(rollout)
-  score = dataclasses.replace(score, temperature=config.temperature)
-  updates = config.updates * sum(stage.steps for stage in stages)
-  check_warmup('optim', config.optim, updates)
-  updating = updating_of(config, score, updates, layout, slots._replace(response=0 if layout == 'rows' else max_new))
-  with Scorer(rewards or task.rewards, source.query(0), seconds=config.reward_seconds) as scorer:
-    judge = functools.partial(evaluate, sampler, source, scorer, evaluation)
-    before = judge(evaluation.queries)
-    logging.info('held-out %s before reinforcement learning: %s', before.measure, before)
-    only = None
-    if offline is not None:
-      weights, only = offline(weights, sampler, source, scorer, workdir, place)
-    collector = collector_of(config, scorer, select, max_new)
-    run = Run(workdir, claim, every=config.save_every, show=('reward', 'entropy'))
-    updater = Updater(updating, weights, place)
-    weights = _learn(updater, stages, sampler, source, collector, Progress(only), run, judge, evaluation, config, place)
-    sampler.update(weights)
-    after = judge(evaluation.queries)
+  with Scorer(rewards or source.task.rewards, source.query(0), seconds=config.reward_seconds) as scorer:
+    rollouts = Rollouts(sampler, source, collector_of(config, scorer, extra), schedule, Progress())
+    weights, before, after = _rewarded(weights, updating, rollouts, config, extra, workdir, place)
   outcome = report.Outcome(policy, weights, before, after, config.seed)
-  report.finish(outcome, workdir, place, dtype=config.dtype, page=page or report.Page())
+  report.finish(outcome, workdir, place, dtype=config.dtype, page=extra.page or report.Page())
   return outcome
+
+
+def settings(
+  config: Training | None, options: dict, advantage: str | None, rule: Rule | str | None
+) -> tuple[Training, RunOptions]:
+  """The numbers of a run and its other options, all checked. Raises ValueError for what cannot be."""
+  names = {f.name for f in dataclasses.fields(RunOptions)}
+  extra = RunOptions(**{name: value for name, value in options.items() if name in names})
+  numbers = {name: value for name, value in options.items() if name not in names}
+  config = training(config, numbers, advantage, rule)
+  objective.check(config.rule, config.advantage, length=config.length, max_new=extra.max_new)
+  if config.dynamic and extra.select is not None:
+    raise ValueError('dynamic=True selects the mixed groups: expected no other `select`')
+  if extra.claim is None:
+    claim = {'steps': extra.steps, 'max_new': extra.max_new} | dataclasses.asdict(config)
+    extra = dataclasses.replace(extra, claim=claim)
+  if extra.evaluation is None:
+    greedy = Flat(Draw(extra.max_new, temperature=0.0), 1)
+    extra = dataclasses.replace(extra, evaluation=Evaluation(greedy))
+  return config, extra
 
 
 def training(config: Training | None, options: dict, advantage: str | None, rule: Rule | str | None) -> Training:
@@ -118,34 +128,44 @@ def training(config: Training | None, options: dict, advantage: str | None, rule
   unknown = sorted(options.keys() - known)
   if unknown:
     raise ValueError(f'{", ".join(unknown)}: expected fields of {type(config).__name__}: {", ".join(sorted(known))}')
-  if isinstance(rule, str) and rule not in RULES:
-    raise ValueError(f'rule={rule!r}: expected one of {", ".join(RULES)}, or a Rule')
-  if rule is not None:
-    options = options | {'rule': RULES[rule] if isinstance(rule, str) else rule}
-  if advantage is not None:
-    options = options | {'advantage': advantage}
-  return dataclasses.replace(config, **options)
+  if isinstance(rule, str):
+    if rule not in RULES:
+      raise ValueError(f'rule={rule!r}: expected one of {", ".join(RULES)}, or a Rule')
+    rule = RULES[rule]
+  given = {'rule': rule, 'advantage': advantage}
+  changes = options | {name: value for name, value in given.items() if value is not None}
+  return dataclasses.replace(config, **changes)
 
 
 def prompt_limit(policy: Policy, config: Training, max_new: int, given: int) -> int:
   """Tokens that a prompt may have: as given, and such that a response fits the context and the engine's cache."""
-  room = min(policy.max_length, config.engine.pages * config.engine.page_size) - max_new
-  if room < 1:
+  cache = config.engine.pages * config.engine.page_size
+  longest = min(policy.max_length, cache) - max_new
+  if longest < 1:
     raise ValueError(
-      f'responses of {max_new} tokens leave no room for a prompt in a context of {policy.max_length} and an engine of '
+      f'responses of {max_new} tokens leave no space for a prompt in a context of {policy.max_length} and an engine of '
       f'{config.engine.pages} pages of {config.engine.page_size}'
     )
-  return min(given or room, room)
+  return min(given or longest, longest)
 
 
-def updating_of(config: Training, score: Pass, updates: int, layout: Layout, slots: Slots) -> Updating:
-  """How rollouts become updates. An update has its share of the prompts, or of their trajectories in rows."""
+def schedule_of(rollout: Plan | Sequence[Stage] | None, config: Training, extra: RunOptions) -> Schedule:
+  """The stages of a run. Raises ValueError when the learning rate would still be rising at their end."""
+  if rollout is None:
+    rollout = Flat(config.draw(extra.max_new), config.group, config.seed)
+  schedule = Schedule([Stage(extra.steps, rollout)] if callable(rollout) else rollout)
+  check_warmup('optim', config.optim, config.updates * schedule.steps)
+  return schedule
+
+
+def updating_of(config: Training, policy: Policy, steps: int, layout: Layout, slots: Slots) -> Updating:
+  """How `steps` rollouts become updates. An update has its share of the prompts, or of their trajectories in rows."""
   prompts = config.prompts // config.updates
   return Updating(
-    score=score,
+    score=Pass(policy, config.temperature, config.dtype, config.remat),
     rule=config.rule,
     advantage=config.advantage,
-    tx=optimizer(score.policy, config.optim, updates),
+    tx=optimizer(policy, config.optim, config.updates * steps),
     size=prompts * config.group if layout == 'rows' else prompts,
     layout=layout,
     slots=slots,
@@ -157,54 +177,90 @@ def updating_of(config: Training, score: Pass, updates: int, layout: Layout, slo
   )
 
 
-def collector_of(config: Training, scorer: Scorer, select: Select | None, max_new: int) -> Collector:
-  """What makes the rollouts. Raises ValueError when two selections are asked for."""
-  if config.dynamic and select is not None:
-    raise ValueError('dynamic=True selects the mixed groups: expected no other `select`')
+def collector_of(config: Training, scorer: Scorer, extra: RunOptions) -> Collector:
+  """What makes the rollouts."""
   return Collector(
     scorer,
     config.prompts,
-    select=mixed_groups if config.dynamic else select or everything,
+    select=mixed_groups if config.dynamic else extra.select or everything,
     rounds=ROUNDS if config.dynamic else 1,
     length=config.length,
-    limit=max_new,
+    limit=extra.max_new,
   )
 
 
-def _learn(
-  updater: Updater,
-  stages: Sequence[Stage],
-  sampler: Sampler,
-  source: Source,
-  collector: Collector,
-  progress: Progress,
-  run: Run,
-  judge: Callable,
-  evaluation: Evaluation,
-  config: Training,
-  place: mesh.Mesh,
-) -> Any:
-  """The weights to export, after the reinforcement learning phase."""
-  ends = np.cumsum([stage.steps for stage in stages])
-  drawn = lambda: dataclasses.replace(source, only=progress.only)
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+  """The rollouts of a run by their number; `progress` says which queries they draw from."""
 
-  def collect(step: int, start: int):
-    plan = stages[int(np.searchsorted(ends, step, 'right'))].plan
-    return collector(sampler, plan, drawn(), step=step, start=start)
+  sampler: Sampler
+  source: Source
+  collector: Collector
+  schedule: Schedule
+  progress: Progress
+
+  def collect(self, step: int, start: int) -> Collected:
+    """Rollout `step`, of the queries from number `start` on, sampled by the sampler's weights."""
+    plan = self.schedule.stage(step).plan
+    return self.collector(self.sampler, plan, self._drawn, step=step, start=start)
+
+  def hard(self, stage: Stage) -> list[int]:
+    """Numbers of the queries that are not solved in every try of a stage."""
+    return unsolved(self.sampler, self._drawn, self.collector.scorer, stage.tries, stage.tried)
+
+  @property
+  def _drawn(self) -> Source:
+    return dataclasses.replace(self.source, only=self.progress.only)
+
+
+def _imitate(
+  weights: Any, source: Source, config: Training, extra: RunOptions, workdir: pathlib.Path, place: mesh.Mesh
+) -> Any:
+  """The weights after the supervised phase, if there is one."""
+  if extra.supervision is None:
+    return weights
+  shown = extra.demonstrations
+  if shown is None:
+    slots = extra.slots._replace(response=extra.max_new)
+    shown = Demonstrations(solutions(source, extra.max_new), slots=slots, save_every=config.save_every)
+  score = Pass(source.policy, dtype=config.dtype, remat=config.remat)
+  return supervise(score, weights, shown, extra.supervision, workdir, place, extra.claim)
+
+
+def _rewarded(
+  weights: Any,
+  updating: Updating,
+  rollouts: Rollouts,
+  config: Training,
+  extra: RunOptions,
+  workdir: pathlib.Path,
+  place: mesh.Mesh,
+) -> tuple[Any, Result, Result]:
+  """(weights after the offline phase and reinforcement learning, held-out results before them and after)."""
+  sampler, source, scorer = rollouts.sampler, rollouts.source, rollouts.collector.scorer
+  judge = functools.partial(evaluate, sampler, source, scorer, extra.evaluation)
+  before = judge(extra.evaluation.queries)
+  logging.info('held-out %s before reinforcement learning: %s', before.measure, before)
+  if extra.offline is not None:
+    weights, rollouts.progress.only = extra.offline(weights, sampler, source, scorer, workdir, place)
 
   def look() -> dict:
-    seen = judge(evaluation.glance, sampled=False)
+    seen = judge(extra.evaluation.glance, sampled=False)
     return {f'heldout_{seen.measure}': np.float32(seen.accuracy)}
 
+  record = Run(workdir, extra.claim, every=config.save_every, show=('reward', 'entropy'))
+  timing = Ahead if config.ahead else InTurn
   last, average = reinforce(
-    updater,
-    stages,
-    (Ahead if config.ahead else InTurn)(sampler, collect),
-    progress,
-    run,
+    Updater(updating, weights, place),
+    rollouts.schedule,
+    timing(sampler, rollouts.collect),
+    rollouts.progress,
+    record,
     place,
-    hard=lambda stage: unsolved(sampler, drawn(), collector.scorer, stage.tries, stage.tried),
+    hard=rollouts.hard,
     look=look,
     eval_every=config.eval_every,
   )
-  return average if config.export == 'average' else last
+  weights = average if config.export == 'average' else last
+  sampler.update(weights)
+  return weights, before, judge(extra.evaluation.queries)

@@ -18,6 +18,7 @@ CALL, END_CALL = '<tool_call>', '</tool_call>'
 RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 REASON, END_REASON = '<reason>', '</reason>'
 ANSWER, END_ANSWER = '<answer>', '</answer>'
+WRITTEN = (CALL, END_CALL, REASON, END_REASON, ANSWER, END_ANSWER)  # by the model
 TAGS = (START, END, CALL, END_CALL, RESPONSE, END_RESPONSE, REASON, END_REASON, ANSWER, END_ANSWER)
 
 PYTHON = 'execute_python_code_with_standard_io'  # the tool's name in the paper

@@ -15,7 +15,7 @@ from flax import struct
 
 from core import mesh, padding
 from rl.advantages import Advantage, Lineage, Scores
-from rl.policy import Layout, Policy, Slots, layouts
+from rl.policy import ANY_SLOTS, Layout, Policy, Slots, Trajectory, layouts
 from rl.rewards import without_cut
 from rl.rollout.collect import Collected
 from rl.rollout.groups import Group
@@ -58,33 +58,47 @@ class Packed:
     """Float32 [U, …]: how good each trajectory, or each of its tokens, was. penalty: float32 […], see `Scores`."""
     scores = self.scores
     if penalty is not None:
-      lifted = layouts.lift(penalty[: len(self.batch.fresh)], self.groups, self.layout, scores.mask.shape)
+      own = penalty[: len(self.batch.fresh)]
+      lifted = layouts.lift(own, self.groups, self.layout, scores.mask.shape)
       scores = scores.replace(penalty=lifted)
-    if not advantage.whole_batch:
-      gain = np.asarray(advantage(scores))
-    else:
-      own = len(scores.valid)
-      most = int(mesh.gather(np.array([own])).max())
-      together = mesh.gather(jax.tree.map(lambda x: padding.pad(x, most), scores.replace(weights=None)))
-      gain = mesh.process_local(np.asarray(advantage(together.replace(weights=scores.weights))))[:own]
+    gain = _over_all_processes(advantage, scores) if advantage.whole_batch else np.asarray(advantage(scores))
     return layouts.place(gain, self.groups, self.layout, self.slots)
+
+
+def _over_all_processes(advantage: Advantage, scores: Scores) -> np.ndarray:
+  """This process's advantages by a rule that normalises over the groups of all processes."""
+  own = len(scores.valid)
+  most = _most(own)
+  padded = jax.tree.map(lambda x: padding.pad(x, most), scores.replace(weights=None))
+  gathered = mesh.gather(padded).replace(weights=scores.weights)
+  gain = np.asarray(advantage(gathered))
+  return mesh.process_local(gain)[:own]
 
 
 def scores_of(groups: Sequence[Group], shape: tuple[int, int, int], *, drop_cut: bool = False) -> Scores:
   """Groups as the arrays that an advantage takes; trajectories that a group lacks are not valid."""
-  rewards = np.zeros((*shape[:2], groups[0].rewards.shape[-1]), np.float32)
-  valid, mask = np.zeros(shape[:2], bool), np.zeros(shape, bool)
-  lineage = np.full((3, *shape[:2]), -1, np.int32)
-  for p, group in enumerate(groups):
-    n = len(group.trajectories)
-    rewards[p, :n], valid[p, :n] = group.rewards, group.valid
-    for g, t in enumerate(group.trajectories):
-      mask[p, g, : len(t.mask)] = t.mask
-      lineage[:, p, g] = t.parent, t.segment, t.kind
-    if drop_cut:
-      mask[p, :n] = without_cut(mask[p, :n], [t.ended for t in group.trajectories])
-  forked = (lineage[0] >= 0).any()
-  return Scores(rewards, groups[0].weights, valid, mask, lineage=Lineage(*lineage) if forked else None)
+  _, samples, length = shape
+  trajectories = [group.trajectories for group in groups]
+  mask = layouts.spread(trajectories, lambda t: t.mask, samples=samples, length=length, dtype=bool)
+  if drop_cut:
+    ended = padding.batch([[t.ended for t in group] for group in trajectories], dtype=bool, length=samples)
+    mask = without_cut(mask, ended)
+  return Scores(
+    rewards=padding.batch([group.rewards for group in groups], dtype=np.float32, length=samples),
+    weights=groups[0].weights,
+    valid=padding.batch([group.valid for group in groups], dtype=bool, length=samples),
+    mask=mask,
+    lineage=_lineage(trajectories, samples),
+  )
+
+
+def _lineage(groups: Sequence[Sequence[Trajectory]], samples: int) -> Lineage | None:
+  """Who was forked from whom; None where nobody was."""
+  if all(t.parent < 0 for group in groups for t in group):
+    return None
+  rows = [[(t.parent, t.segment, t.kind) for t in group] for group in groups]
+  columns = padding.batch(rows, dtype=np.int32, length=samples, fill=-1)
+  return Lineage(*np.moveaxis(columns, -1, 0))
 
 
 def pack(
@@ -103,29 +117,40 @@ def pack(
   """
   groups = collected.groups or [collected.spare]
   trajectories = [group.trajectories for group in groups]
-  slots = agreed(policy.slots(trajectories, layout).bucketed())
-  if given is not None:
-    slots = Slots(*(fixed or size for fixed, size in zip(given, slots)))
-  longest = max(len(t.tokens) for group in trajectories for t in group)
-  shape = len(groups), slots.samples, slots.response if layout == 'shared' else _most(longest)
-  scores = scores_of(groups, shape, drop_cut=drop_cut)
+  slots = slots_of(policy, trajectories, layout, given)
+  length = slots.response
+  if layout == 'rows':
+    length = _most(max(len(t.tokens) for group in trajectories for t in group))
+  scores = scores_of(groups, (len(groups), slots.samples, length), drop_cut=drop_cut)
   if not collected.groups:
     scores = scores.replace(valid=np.zeros_like(scores.valid))
-  put = lambda values: layouts.place(values, trajectories, layout, slots)
   logp = lambda t: np.where(t.mask, t.logp, 0)
-  sampled = put(layouts.spread(trajectories, logp, samples=shape[1], length=shape[2], dtype=np.float32))
-  inputs = policy.inputs(trajectories, layout, slots)
-  batch = Batch(inputs, put(np.asarray(scores.counted)), sampled, sampled, np.full(len(sampled), fresh), None)
+  sampled = layouts.spread(trajectories, logp, samples=slots.samples, length=length, dtype=np.float32)
+  sampled = layouts.place(sampled, trajectories, layout, slots)
+  batch = Batch(
+    inputs=policy.inputs(trajectories, layout, slots),
+    mask=layouts.place(np.asarray(scores.counted), trajectories, layout, slots),
+    sampled=sampled,
+    old_logp=sampled,
+    fresh=np.full(len(sampled), fresh),
+    advantages=None,
+  )
   return Packed(batch, scores, trajectories, layout, slots, _most(len(sampled)))
 
 
-def agreed(slots: Slots) -> Slots:
-  """The largest of all processes."""
-  return Slots(*mesh.gather(np.array([slots], np.int32)).max(0).tolist())
+def slots_of(
+  policy: Policy, groups: Sequence[Sequence[Trajectory]], layout: Layout, given: Slots | None = None
+) -> Slots:
+  """The buckets that the groups of all processes fit; given: sizes in place of them, where not 0."""
+  own = np.array([policy.slots(groups, layout).bucketed()], np.int32)
+  largest = mesh.gather(own).max(0).tolist()
+  return Slots(*(fixed or size for fixed, size in zip(given or ANY_SLOTS, largest)))
 
 
 def _most(n: int) -> int:
-  return int(mesh.gather(np.array([n], np.int32)).max())
+  """The largest n of all processes."""
+  every = mesh.gather(np.array([n], np.int32))
+  return int(every.max())
 
 
 def spans(units: int, size: int, multiple: int) -> list[range]:
@@ -133,12 +158,13 @@ def spans(units: int, size: int, multiple: int) -> list[range]:
 
   Buckets may reach past the last unit; `split` fills them up. Few sizes, so that few programs are compiled.
   """
-  found = [range(first, first + size) for first in range(0, units, size)]
-  rest = units - found[-1].start
-  half = size
+  starts = range(0, units, size)
+  last = starts[-1]
+  rest, half = units - last, size
   while half % (2 * multiple) == 0 and half // 2 >= rest:
     half //= 2
-  return [*found[:-1], range(found[-1].start, found[-1].start + half)]
+  full = [range(start, start + size) for start in starts[:-1]]
+  return [*full, range(last, last + half)]
 
 
 def split(batch: Batch, updates: Sequence[range], place: mesh.Mesh) -> list[Batch]:

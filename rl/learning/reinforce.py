@@ -1,7 +1,8 @@
-"""The phase that learns from reward: sync weights, roll out, reward, compare, update, look, save; in stages."""
+"""The phase that learns from reward: sync weights, roll out, reward, compare, update, evaluate, save; in stages."""
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,31 @@ class Stage:
   tries: Plan | None = None
   tried: int = 0
   reset: bool = False
+
+
+class Schedule:
+  """Stages one after another. Rollouts are numbered from 0 through all of them."""
+
+  def __init__(self, stages: Sequence[Stage]):
+    self._stages = list(stages)
+    self._starts = np.cumsum([0, *(stage.steps for stage in stages)])
+
+  @property
+  def steps(self) -> int:
+    """Rollouts of all stages."""
+    return int(self._starts[-1])
+
+  def number(self, step: int) -> int:
+    """The stage of a rollout, from 0."""
+    return int(np.searchsorted(self._starts, step, 'right')) - 1
+
+  def stage(self, step: int) -> Stage:
+    """The stage of a rollout."""
+    return self._stages[self.number(step)]
+
+  def begins(self, step: int) -> bool:
+    """Whether a rollout is the first of its stage."""
+    return step == self._starts[self.number(step)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +111,8 @@ class Updater:
     self.first = init_state(trained, u.tx)
     places = jax.tree.map(lambda x: x.sharding, self.first)
     self._step = make_step(u.score, u.rule, u.tx, accumulate=u.accumulate, places=places)
-    self._logp = jax.jit(lambda w, inputs: u.score(w, inputs)[0])
-    self._average = jax.jit(lambda old, new: jax.tree.map(lambda a, b: u.ema * a + (1 - u.ema) * b, old, new))
+    self._logp = jax.jit(functools.partial(_log_probs, score=u.score))
+    self._averaged = jax.jit(functools.partial(_moving_average, decay=u.ema))
     # Copies: the first step donates the weights.
     self._reference = _copy(weights_lib.cast(weights, u.score.dtype)) if u.rule.kl.coef else None
     self.average = _copy(trained) if u.ema else ()
@@ -118,47 +144,61 @@ class Updater:
       parts[1:] = [self._moved(train, part) for part in parts[1:]]
     for part in parts:
       train, metrics = self._step(train, self.frozen, part, jax.random.key(0))
-      average = self._average(average, train.params) if u.ema else average
+      if u.ema:
+        average = self._averaged(average, train.params)
     return train, average, metrics | {'updates': np.int32(len(parts))}
 
   def _with_advantages(self, packed: Packed, updates: Sequence[range]) -> list[Batch]:
-    u, advantage = self._u, ADVANTAGES[self._u.advantage]
-    references = None
+    """The batch of each update, with advantages and the log-probabilities of the reference policy."""
+    divergence = self._u.rule.kl
+    references, penalty = None, None
     if self._reference is not None:
       bare = split(packed.batch, updates, self._place)
       references = [self._logp(self._reference, part.inputs) for part in bare]
-    penalty = self._penalty(packed, references) if u.rule.kl.in_reward else None
-    batch = packed.batch.replace(advantages=packed.advantages(advantage, penalty))
-    parts = split(batch, updates, self._place)
-    if references is None or not u.rule.kl.in_loss:
+    if divergence.in_reward:
+      penalty = self._penalty(packed, references)
+    gain = packed.advantages(ADVANTAGES[self._u.advantage], penalty)
+    parts = split(packed.batch.replace(advantages=gain), updates, self._place)
+    if references is None or not divergence.in_loss:
       return parts
-    return [part.replace(ref_logp=_beside(ref, part)) for part, ref in zip(parts, references)]
+    return [part.replace(ref_logp=_sharded_alike(ref, part)) for part, ref in zip(parts, references)]
 
   def _penalty(self, packed: Packed, references: Sequence[jax.Array]) -> np.ndarray:
     """Float32 […] of this process's units: the weighted divergence of what was sampled from the reference."""
+    batch, rule = packed.batch, self._u.rule.kl
     every = np.concatenate([mesh.to_local(ref) for ref in references])
-    own = every[jax.process_index() :: jax.process_count()][: len(packed.batch.fresh)]
-    divergence = kl(jnp.asarray(packed.batch.sampled), jnp.asarray(own), self._u.rule.kl.estimator)
-    return np.where(packed.batch.mask, self._u.rule.kl.coef * np.asarray(divergence), 0)
+    strided = every[jax.process_index() :: jax.process_count()]
+    own = strided[: len(batch.fresh)]
+    divergence = kl(jnp.asarray(batch.sampled), jnp.asarray(own), rule.estimator)
+    return np.where(batch.mask, rule.coef * np.asarray(divergence), 0)
 
   def _moved(self, train: TrainState, part: Batch) -> Batch:
     """For an update from weights that no longer are those that sampled."""
     old = self._logp(self.whole(train), part.inputs)
-    return part.replace(old_logp=_beside(old, part), fresh=jnp.zeros_like(part.fresh))
+    return part.replace(old_logp=_sharded_alike(old, part), fresh=jnp.zeros_like(part.fresh))
+
+
+def _log_probs(weights: Any, inputs: Any, *, score: Pass) -> jax.Array:
+  logp, _ = score(weights, inputs)
+  return logp
+
+
+def _moving_average(old: Any, new: Any, *, decay: float) -> Any:
+  return jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, old, new)
 
 
 def _copy(tree: Any) -> Any:
   return jax.tree.map(jnp.copy, tree)
 
 
-def _beside(x: jax.Array, part: Batch) -> jax.Array:
+def _sharded_alike(x: jax.Array, part: Batch) -> jax.Array:
   """Sharded as what was sampled: one compiled step takes all updates."""
   return jax.device_put(x, part.sampled.sharding)
 
 
 def reinforce(
   updater: Updater,
-  stages: Sequence[Stage],
+  schedule: Schedule,
   source: InTurn,
   progress: Progress,
   run: Run,
@@ -172,41 +212,57 @@ def reinforce(
 
   hard(stage): numbers of the queries not solved in every try. look(): held-out metrics. Both by the sampler's weights.
   """
-  starts = np.cumsum([0, *(stage.steps for stage in stages)])
-  steps = int(starts[-1])
-  averaged = bool(jax.tree.leaves(updater.average))
-  state = {'train': updater.first, 'behind': source.start(updater.whole(updater.first))}
-  state |= {'average': updater.average} if averaged else {}
 
-  def advance(state, i):
+  def advance(state: dict, step: int) -> tuple[dict, dict]:
     train, average = state['train'], state.get('average', ())
-    number = int(np.searchsorted(starts, i, 'right')) - 1
-    if i == starts[number]:
-      train = _begin(stages[number], number, updater, train, source, progress, hard)
-    collected, behind = source.collect(updater.whole(train), state['behind'], i, progress.next, i + 1 < steps)
+    if schedule.begins(step):
+      train = _begin(schedule, step, updater, train, source, progress, hard)
+    more = step + 1 < schedule.steps
+    collected, behind = source.collect(updater.whole(train), state['behind'], step, progress.next, more)
     progress.next, progress.solved = collected.next, collected.exhausted
-    metrics = collected.metrics | {'staleness': np.int32(min(i, source.lag)), 'stage': np.int32(number + 1)}
-    if collected.total:
-      train, average, made = updater(train, average, collected)
-      metrics |= made
-    else:
-      metrics |= {'skipped': np.int32(1)}
-    if (i + 1) % eval_every == 0:
+    train, average, metrics = _update(updater, train, average, collected)
+    metrics |= {'staleness': np.int32(min(step, source.lag)), 'stage': np.int32(schedule.number(step) + 1)}
+    if (step + 1) % eval_every == 0:
       metrics |= source.look(updater.shown(train, average), look)
-    return {'train': train, 'behind': behind} | ({'average': average} if averaged else {}), metrics
+    return _state(train, behind, average), metrics
 
+  first = _state(updater.first, source.start(updater.whole(updater.first)), updater.average)
   with contextlib.closing(source), jax.set_mesh(place), run:
     finished = lambda: progress.solved
-    state = loop(run, state, advance, steps, host={'progress': progress}, finished=finished)
+    state = loop(run, first, advance, schedule.steps, host={'progress': progress}, finished=finished)
     if progress.solved:
       logging.warning('dynamic sampling found no mixed group: the task is solved, or too hard; training ends here')
-    return updater.whole(state['train']), updater.merged(state['average']) if averaged else None
+    averaged = updater.merged(state['average']) if 'average' in state else None
+    return updater.whole(state['train']), averaged
 
 
-def _begin(stage: Stage, number: int, updater: Updater, train: TrainState, source: InTurn, progress: Progress, hard):
+def _state(train: TrainState, behind: Any, average: Any) -> dict:
+  """What a checkpoint holds: averaged weights only if they are kept."""
+  state = {'train': train, 'behind': behind}
+  return state | {'average': average} if jax.tree.leaves(average) else state
+
+
+def _update(updater: Updater, train: TrainState, average: Any, collected: Collected) -> tuple[TrainState, Any, dict]:
+  """The state after a rollout, unchanged if no process has a group, and the metrics of both."""
+  if not collected.total:
+    return train, average, collected.metrics | {'skipped': np.int32(1)}
+  train, average, made = updater(train, average, collected)
+  return train, average, collected.metrics | made
+
+
+def _begin(
+  schedule: Schedule,
+  step: int,
+  updater: Updater,
+  train: TrainState,
+  source: InTurn,
+  progress: Progress,
+  hard: Callable[[Stage], list[int]],
+) -> TrainState:
   """The training state that a stage starts from; `progress` is told which queries it draws from."""
+  stage = schedule.stage(step)
   if stage.tries is not None:
     progress.only = source.look(updater.whole(train), lambda: hard(stage))
-  elif number:
+  elif schedule.number(step):
     progress.only = None
   return updater.reset(train) if stage.reset else train

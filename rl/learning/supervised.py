@@ -1,4 +1,4 @@
-"""The supervised phase: cross entropy of the tokens that a policy should have said, whatever the policy."""
+"""The supervised phase: cross entropy of the tokens of demonstrations, for any policy."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ from core.training.run import Run, loop
 from core.training.steps import Loss, init_state, make_step
 from rl import losses
 from rl.configs import Supervision
-from rl.learning.batch import agreed
+from rl.learning.batch import slots_of
 from rl.learning.update import Pass
 from rl.policy import ANY_SLOTS, Layout, Policy, Slots, Trajectory, layouts
 from rl.rollout.collect import Source
@@ -70,8 +70,7 @@ def supervise(
 def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int]) -> tuple[Any, np.ndarray]:
   """(inputs, mask) of these demonstrations, host arrays of this process's rows."""
   groups, layout = [[t] for t in demonstrations.examples(numbers)], demonstrations.layout
-  needed = agreed(policy.slots(groups, layout).bucketed())
-  slots = Slots(*(fixed or size for fixed, size in zip(demonstrations.slots, needed)))
+  slots = slots_of(policy, groups, layout, demonstrations.slots)
   inputs = policy.inputs(groups, layout, slots)
   longest = slots.response if layout == 'shared' else max(len(t.tokens) for (t,) in groups)
   mask = layouts.spread(groups, lambda t: t.mask, samples=1, length=longest, dtype=bool)
@@ -81,7 +80,8 @@ def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int
 def solutions(source: Source, max_new: int) -> Callable[[Sequence[int]], list[Trajectory]]:
   """Demonstrations out of a run's queries: their prompts with their solutions, cut at `max_new` tokens.
 
-  A prompt that is too long teaches nothing: another stands in for it, without a loss. Raises ValueError when none fits.
+  A prompt that is too long teaches nothing: it is replaced by another one without a loss. Raises ValueError when none
+  fits.
   """
 
   def examples(numbers: Sequence[int]) -> list[Trajectory]:
@@ -90,10 +90,11 @@ def solutions(source: Source, max_new: int) -> Callable[[Sequence[int]], list[Tr
       query = source.query(number, WARMUP_SEED)
       tokens = source.policy.response(query.solution)[:max_new]
       found.append(Trajectory.given(source.prompt(query), tokens))
-    short = [t for t in found if len(t.prompt.tokens) <= source.limit]
-    if not short:
+    fits = [len(t.prompt.tokens) <= source.limit for t in found]
+    if not any(fits):
       raise ValueError(f'none of {len(found)} prompts has at most {source.limit} tokens')
-    blank = dataclasses.replace(short[0], mask=np.zeros(len(short[0].mask), bool))
-    return [t if len(t.prompt.tokens) <= source.limit else blank for t in found]
+    short = found[fits.index(True)]
+    blank = dataclasses.replace(short, mask=np.zeros_like(short.mask))
+    return [t if fit else blank for t, fit in zip(found, fits)]
 
   return examples

@@ -66,23 +66,26 @@ class Rows:
 
 def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   """The slots that trajectories need, images aside."""
-  every = [t for group in groups for t in group]
-  prompt = max((len(t.prompt.tokens) for t in every), default=1)
-  response = max((len(t.tokens) for t in every), default=1)
-  whole = max((len(t.prompt.tokens) + len(t.tokens) for t in every), default=1)
+  lengths = [(len(t.prompt.tokens), len(t.tokens)) for group in groups for t in group]
   samples = max(map(len, groups), default=1)
-  return Slots(0, whole, samples) if layout == 'rows' else Slots(prompt, response, samples)
+  if layout == 'rows':
+    whole = max(map(sum, lengths), default=1)
+    return Slots(0, whole, samples)
+  prompts, responses = zip(*lengths) if lengths else ([1], [1])
+  return Slots(max(prompts), max(responses), samples)
 
 
 def shared(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Shared:
   """Groups of trajectories, each group with the prompt of its first; groups that are short get empty responses."""
   prompts = [group[0].prompt.tokens for group in groups]
-  tokens = padding.batch(prompts, dtype=np.int32, length=slots.prompt, side='left', fill=pad_id, what='prompt')
-  positions = padding.positions([len(x) for x in prompts], slots.prompt, side='left')
-  size = {'samples': slots.samples, 'length': slots.response}
-  said = spread(groups, lambda t: t.tokens, dtype=np.int32, **size)
-  mask = spread(groups, lambda t: np.ones(len(t.tokens), bool), dtype=bool, **size)
-  return Shared(tokens, positions, said, mask)
+  lengths = [len(prompt) for prompt in prompts]
+  responses = {'samples': slots.samples, 'length': slots.response}
+  return Shared(
+    tokens=padding.batch(prompts, dtype=np.int32, length=slots.prompt, side='left', fill=pad_id, what='prompt'),
+    positions=padding.positions(lengths, slots.prompt, side='left'),
+    said=spread(groups, lambda t: t.tokens, dtype=np.int32, **responses),
+    mask=spread(groups, lambda t: np.ones_like(t.tokens), dtype=bool, **responses),
+  )
 
 
 def spread(
@@ -104,23 +107,30 @@ def spread(
 def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
   """Each trajectory as a row."""
   whole = [np.concatenate([t.prompt.tokens, t.tokens]) for t in trajectories]
-  tokens = padding.batch(whole, dtype=np.int32, length=slots.response, fill=pad_id, what='conversation')
-  return Rows(tokens, np.array([len(x) for x in whole], np.int32))
+  lengths = [len(row) for row in whole]
+  return Rows(
+    tokens=padding.batch(whole, dtype=np.int32, length=slots.response, fill=pad_id, what='conversation'),
+    length=np.array(lengths, np.int32),
+  )
 
 
 def shapes(groups: int, slots: Slots) -> Shared:
   """The shapes of inputs in the shared layout, without images."""
-  an = lambda dtype, *shape: jax.ShapeDtypeStruct((groups, *shape), dtype)
-  prompt, response = an(jnp.int32, slots.prompt), (slots.samples, slots.response)
-  return Shared(prompt, prompt, an(jnp.int32, *response), an(jnp.bool_, *response))
+  responses = groups, slots.samples, slots.response
+  prompt = jax.ShapeDtypeStruct((groups, slots.prompt), jnp.int32)
+  said = jax.ShapeDtypeStruct(responses, jnp.int32)
+  mask = jax.ShapeDtypeStruct(responses, jnp.bool_)
+  return Shared(prompt, prompt, said, mask)
 
 
 def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], float]) -> Callable[[int | None], float]:
   """From a window to the visible pairs of query and key in the shared layout; triangle(length, window): of one row."""
 
   def pairs(window: int | None) -> float:
-    before = triangle(slots.prompt, window)
-    return groups * (before + slots.samples * (triangle(slots.prompt + slots.response, window) - before))
+    prompt = triangle(slots.prompt, window)
+    whole = triangle(slots.prompt + slots.response, window)
+    responses = slots.samples * (whole - prompt)
+    return groups * (prompt + responses)
 
   return pairs
 
@@ -132,10 +142,12 @@ def place(values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, s
   """
   if layout == 'shared':
     return values
-  whole = values.shape[-1] == 1
-  out = np.zeros((sum(map(len, groups)), 1 if whole else slots.response - 1), values.dtype)
-  for k, (b, g, t) in enumerate(_each(groups)):
-    out[(k, slice(None)) if whole else (k, _at(t))] = values[b, g, _skipped(t) : None if whole else len(t.tokens)]
+  every = _each(groups)
+  if values.shape[-1] == 1:
+    return np.stack([values[b, g] for b, g, _ in every])
+  out = np.zeros((len(every), slots.response - 1), values.dtype)
+  for row, (b, g, t) in zip(out, every):
+    row[_in_row(t)] = values[b, g, _in_response(t)]
   return out
 
 
@@ -146,21 +158,23 @@ def lift(
   if layout == 'shared':
     return values
   out = np.zeros(shape, values.dtype)
-  for k, (b, g, t) in enumerate(_each(groups)):
-    out[b, g, _skipped(t) : len(t.tokens)] = values[k, _at(t)]
+  for row, (b, g, t) in zip(values, _each(groups)):
+    out[b, g, _in_response(t)] = row[_in_row(t)]
   return out
 
 
-def _each(groups):
+def _each(groups: Sequence[Sequence[Any]]) -> list[tuple[int, int, Any]]:
+  """(group, place in it, trajectory) of all trajectories, in the order of rows."""
   return [(b, g, t) for b, group in enumerate(groups) for g, t in enumerate(group)]
 
 
-def _skipped(t: Any) -> int:
-  """Tokens without a log-probability: the first one of a row that has no prompt."""
-  return 0 if len(t.prompt.tokens) else 1
+def _in_response(t: Any) -> slice:
+  """The tokens of a response that have a log-probability in rows: not the first one of a row without a prompt."""
+  first = 0 if len(t.prompt.tokens) else 1
+  return slice(first, len(t.tokens))
 
 
-def _at(t: Any) -> slice:
+def _in_row(t: Any) -> slice:
   """Where a row's log-probabilities are those of the response."""
   first = len(t.prompt.tokens) - 1
   return slice(max(first, 0), first + len(t.tokens))
@@ -186,23 +200,26 @@ def log_probs(
 
 def _shared_log_probs(params, config, inputs: Shared, embedded, *, temperature, remat, rules):
   b, g, n = inputs.said.shape
-  said = inputs.said.reshape(b * g, n)
+  said, mask = (x.reshape(b * g, n) for x in (inputs.said, inputs.mask))
   options = {'remat_policy': remat, 'rules': rules}
   capacity = inputs.tokens.shape[1]
   prompt = decoder.forward(params, config, embedded, positions=inputs.positions, cache=capacity, **options)
-  start = jnp.repeat(inputs.positions.max(-1, keepdims=True) + 1, g, 0)
-  positions = jnp.where(inputs.mask.reshape(b * g, n), start + jnp.arange(n), -1)
+  lengths = inputs.positions.max(-1, keepdims=True) + 1
+  start = jnp.repeat(lengths, g, 0)
+  positions = jnp.where(mask, start + jnp.arange(n), -1)
   # All N tokens, although nothing follows the last one: a mesh splits N, and rarely N - 1.
   x = decoder.embed(params, said, rules)
   rest = decoder.forward(params, config, x, positions=positions, cache=Prefix(prompt.cache), **options)
-  hidden = jnp.concatenate([jnp.repeat(prompt.hidden[:, -1:], g, 0), rest.hidden[:, :-1]], 1)
+  last = jnp.repeat(prompt.hidden[:, -1:], g, 0)  # predicts the first token of each response
+  hidden = jnp.concatenate([last, rest.hidden[:, :-1]], 1)
   pair = decoder.log_probs(params, config, hidden, said, temperature=temperature, rules=rules)
   return tuple(x.reshape(b, g, n) for x in pair)
 
 
 def _row_log_probs(params, config, inputs: Rows, embedded, *, temperature, remat, rules):
   at = jnp.arange(inputs.tokens.shape[1] - 1)
-  positions = jnp.where(at < jnp.asarray(inputs.length)[:, None], at, -1)
+  length = jnp.asarray(inputs.length)[:, None]
+  positions = jnp.where(at < length, at, -1)
   out = decoder.forward(params, config, embedded, positions=positions, remat_policy=remat, rules=rules)
   targets = jnp.asarray(inputs.tokens)[:, 1:]
   return decoder.log_probs(params, config, out.hidden, targets, temperature=temperature, rules=rules)

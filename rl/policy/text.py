@@ -70,11 +70,13 @@ class TextPolicy:
     if not any(self._encode.forges(text) for text in texts):
       return TextPrompt(self._ids(self._render(messages, texts)))
     marks = [MARK.format(n) for n in range(len(texts))]
-    rest, ids = self._render(messages, marks), []
+    rest = self._render(messages, marks)
+    ids = []
     for mark, text in zip(marks, texts):
       before, _, rest = rest.partition(mark)
       ids += [*self._ids(before), *self._encode(text)]
-    return TextPrompt(np.array([*ids, *self._ids(rest)], np.int32))
+    ids += [*self._ids(rest)]
+    return TextPrompt(np.array(ids, np.int32))
 
   def _render(self, messages: Sequence[dict], texts: Sequence[str]) -> str:
     turns = [{'role': m['role'], 'content': text} for m, text in zip(messages, texts)]

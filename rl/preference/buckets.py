@@ -35,8 +35,10 @@ class Bucket:
 
   @property
   def tokens(self) -> int:
-    """Tokens that all of its pairs cost: each prompt once, and two responses."""
-    return len(self.numbers) * (self.slots.prompt + 2 * self.slots.response)
+    """Tokens that all of its pairs cost, padding included: each prompt once, and two responses."""
+    responses = self.slots.samples * self.slots.response
+    each = self.slots.prompt + responses
+    return len(self.numbers) * each
 
 
 class Cut(NamedTuple):
@@ -52,53 +54,64 @@ def divide(needs: np.ndarray, limits: Limits, *, most: int, least: int) -> list[
   needs: int [pairs, 4], the `Slots` of each pair. Greedy: the bucket and the length whose cut saves most are cut, again
   and again. Fewer than `least` pairs are one bucket. Raises ValueError when no pair is within the limits.
   """
-  numbers = np.flatnonzero((needs <= limits.slots).all(1))
-  if not len(numbers):
+  fits = (needs <= limits.slots).all(1)
+  if not fits.any():
     raise ValueError(f'none of {len(needs)} pairs fits {limits}')
-  stepped = -(-needs[:, :2] // STEP) * STEP
-  lengths = np.minimum(stepped, [limits.prompt, limits.response])
-  parts, cuts = [numbers], [_best_cut(lengths, numbers, least)]
+  sizes = _stepped(needs, limits)
+  parts = [np.flatnonzero(fits)]
+  cuts = [_best_cut(sizes, parts[0], least)]
   while len(parts) < most:
-    at = max(range(len(cuts)), key=lambda k: cuts[k].saved)
+    saved = [cut.saved for cut in cuts]
+    at = int(np.argmax(saved))
     halves = cuts[at].parts
     if halves is None:
       break
-    parts[at : at + 1] = halves
-    cuts[at : at + 1] = [_best_cut(lengths, half, least) for half in halves]
-  return [_bucket(needs, lengths, part) for part in parts]
+    below, above = halves
+    parts[at : at + 1] = below, above
+    cuts[at : at + 1] = _best_cut(sizes, below, least), _best_cut(sizes, above, least)
+  return [_bucket(sizes, part) for part in parts]
 
 
-def _bucket(needs: np.ndarray, lengths: np.ndarray, part: np.ndarray) -> Bucket:
-  prompt, response = lengths[part].max(0).tolist()
-  tiles = int(needs[part, 3].max())
-  return Bucket(Slots(prompt, response, samples=2, tiles=tiles), part)
+def _stepped(needs: np.ndarray, limits: Limits) -> np.ndarray:
+  """The needs with their lengths rounded up to the next step, within the limits."""
+  sizes = needs.copy()
+  steps = -(-needs[:, :2] // STEP)  # rounded up
+  caps = limits.prompt, limits.response
+  sizes[:, :2] = np.minimum(steps * STEP, caps)
+  return sizes
 
 
-def _cost(lengths: np.ndarray, part: np.ndarray) -> int:
-  """Tokens of a bucket of these pairs."""
-  prompt, response = lengths[part].max(0).tolist()
-  return len(part) * (prompt + 2 * response)
+def _bucket(sizes: np.ndarray, part: np.ndarray) -> Bucket:
+  """The smallest bucket that holds these pairs."""
+  largest = sizes[part].max(0)
+  return Bucket(Slots(*largest.tolist()), part)
 
 
-def _best_cut(lengths: np.ndarray, part: np.ndarray, least: int) -> Cut:
+def _best_cut(sizes: np.ndarray, part: np.ndarray, least: int) -> Cut:
   """The cut, at one length of prompts or of responses, that saves most; the first of equal ones."""
-  best, whole = Cut(0, None), _cost(lengths, part)
+  best = Cut(0, None)
+  whole = _bucket(sizes, part).tokens
   for axis in range(2):
-    values = lengths[part, axis]
-    for value in np.unique(values)[:-1]:
-      below = values <= value
-      halves = part[below], part[~below]
-      if min(map(len, halves)) < least:
+    lengths = sizes[part, axis]
+    *cuts, _ = np.unique(lengths)
+    for length in cuts:
+      is_below = lengths <= length
+      below, above = part[is_below], part[~is_below]
+      if min(len(below), len(above)) < least:
         continue
-      saved = whole - _cost(lengths, halves[0]) - _cost(lengths, halves[1])
-      if saved > best.saved:
-        best = Cut(saved, halves)
+      rest = _bucket(sizes, below).tokens + _bucket(sizes, above).tokens
+      if whole - rest > best.saved:
+        best = Cut(whole - rest, (below, above))
   return best
 
 
 def summary(buckets: Sequence[Bucket]) -> str:
   """One line: how many buckets, what a pair costs, the sizes."""
-  pairs = sum(len(b.numbers) for b in buckets)
-  cost = sum(b.tokens for b in buckets) / pairs
-  sizes = [f'{len(b.numbers)} of {b.slots.prompt}+2x{b.slots.response}' for b in buckets]
-  return f'{len(buckets)} buckets, {cost:.0f} tokens a pair with padding: {", ".join(sizes)}'
+  pairs, tokens, sizes = 0, 0, []
+  for bucket in buckets:
+    n, slots = len(bucket.numbers), bucket.slots
+    pairs += n
+    tokens += bucket.tokens
+    sizes.append(f'{n} of {slots.prompt}+2x{slots.response}')
+  listed = ', '.join(sizes)
+  return f'{len(buckets)} buckets, {tokens / pairs:.0f} tokens a pair with padding: {listed}'

@@ -35,18 +35,24 @@ def correctness_pairs(
 
   A wrong sample whose result contains the right answer is not used, since the check may have failed.
   """
-  unique = list({s.text: s for s in samples}.values())
+  unique = {s.text: s for s in samples}.values()
   chosen = [s for s in unique if s.right and s.formed]
-  wrong = [s for s in unique if not s.right and (not answer or answer not in (s.result or ''))]
+  wrong = [s for s in unique if not s.right and not _may_be_right(s, answer)]
   unformed = [s for s in unique if s.right and not s.formed]
   both = list(itertools.product(chosen, wrong + unformed))
-  drawn = np.random.default_rng(seed).permutation(len(both))[:most]
+  order = np.random.default_rng(seed).permutation(len(both))
+  drawn = order[:most]
   pairs = []
   for i in sorted(drawn):
     good, bad = both[i]
     kind = 'format' if bad.right else 'correctness'
     pairs.append(Pair(talk, images, good.text, bad.text, answer, meta={'kind': kind}))
   return pairs
+
+
+def _may_be_right(sample: Scored, answer: str) -> bool:
+  """Whether the answer is in the result of a sample that counts as wrong."""
+  return bool(answer) and answer in (sample.result or '')
 
 
 def without_media(talk: Sequence[dict]) -> list[dict]:
@@ -65,8 +71,13 @@ def without_media(talk: Sequence[dict]) -> list[dict]:
 def _blind_half(policy: Policy, talk: Sequence[dict], said: np.ndarray) -> Prompt:
   """A prompt without the images that ends with the first half of a response's tokens."""
   prompt = policy.prompt(without_media(talk))
-  tokens = np.concatenate([prompt.tokens, said[: len(said) // 2]])
+  tokens = np.concatenate([prompt.tokens, _first_half(said)])
   return dataclasses.replace(prompt, tokens=tokens)
+
+
+def _first_half(tokens: np.ndarray) -> np.ndarray:
+  half = len(tokens) // 2
+  return tokens[:half]
 
 
 def continuation_pairs(
@@ -85,10 +96,11 @@ def continuation_pairs(
   said = [policy.response(text) for _, _, text in good]
   prompts = [_blind_half(policy, talk, tokens) for (talk, _, _), tokens in zip(good, said)]
   draw = Draw(max_new, temperature)
-  continued = flat.sample(sampler, prompts, draw, seeds=range(seed, seed + len(good)))
+  seeds = range(seed, seed + len(good))
+  continued = flat.sample(sampler, prompts, draw, seeds=seeds)
   pairs = []
   for (talk, images, text), tokens, (rest,) in zip(good, said, continued):
-    rejected = policy.text([*tokens[: len(tokens) // 2], *rest.tokens])
+    rejected = policy.text([*_first_half(tokens), *rest.tokens])
     if rejected.strip() != text.strip():
       pairs.append(Pair(talk, images, text, rejected, '', meta={'kind': 'continuation'}))
   return pairs

@@ -9,7 +9,7 @@ from absl import logging
 
 from core import mesh
 from core.training import record
-from rl.policy import Draw, Reading
+from rl.policy import Draw, Policy, Reading
 from rl.preference import records, samples
 from rl.preference.examples import Examples
 from rl.preference.phase import mpo
@@ -44,23 +44,26 @@ def offline(
   def sample(seed: int) -> list[samples.Sampled]:
     return samples.sample(sampler, queries, draw, scorer, samples=settings.samples, seed=seed)
 
-  pairs_file, chosen_file = workdir / 'pairs.jsonl', workdir / 'queries.json'
   lead = sampler.home.index == 0  # one engine samples
-  missing = {file for file in (pairs_file, chosen_file) if not file.exists()}
+  pairs_file, chosen_file = workdir / 'pairs.jsonl', workdir / 'queries.json'
+  sample_pairs, choose = lead and not pairs_file.exists(), lead and not chosen_file.exists()
   mesh.barrier('files looked for')
-  if lead and pairs_file in missing:
+  if sample_pairs:
     _write_pairs(pairs_file, sample(1), settings)
   mesh.barrier('pairs')
-  pairs = Examples(records.Records(pairs_file), source.policy, reading=Reading(thinking=settings.phase.thinking))
-  parts, options = {'own': (pairs, 1.0)}, {'place': place, 'dtype': dtype, 'remat': remat}
-  weights = mpo(settings.phase, source.policy, weights, parts, workdir / 'mpo', **options)
+  parts = {'own': (_examples(pairs_file, source.policy, settings), 1.0)}
+  weights = mpo(settings.phase, source.policy, weights, parts, workdir / 'mpo', place=place, dtype=dtype, remat=remat)
   sampler.update(weights)
-  if lead and chosen_file in missing:
+  if choose:
     _write_chosen(chosen_file, sample(2), settings)
   mesh.barrier('queries')
   kept = json.loads(chosen_file.read_text())
   logging.info('%d of %d queries are within the band', len(kept), settings.queries)
   return weights, kept
+
+
+def _examples(path: pathlib.Path, policy: Policy, settings: Offline) -> Examples:
+  return Examples(records.Records(path), policy, reading=Reading(thinking=settings.phase.thinking))
 
 
 def _write_pairs(path: pathlib.Path, sampled: list[samples.Sampled], settings: Offline) -> None:

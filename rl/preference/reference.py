@@ -25,11 +25,14 @@ def _sums(weights: Any, rows: dict[str, Any], score: Pass) -> jax.Array:
 
 def reference_sums(score: Pass, weights: Any, rows: BucketRows, place: mesh.Mesh, *, at_once: int) -> np.ndarray:
   """float32 [K, 2]: summed log-probabilities of the responses, `at_once` pairs at a time on the mesh `place`."""
-  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=max(THREADS, 2 * at_once))
+  ahead = max(THREADS, 2 * at_once)
+  reading = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=ahead)
+  stream = grain.MapDataset.source(rows).to_iter_dataset(reading)
+  fill = functools.partial(padding.repeat_last, length=at_once)
   sums = []
-  for stacked in grain.MapDataset.source(rows).to_iter_dataset(reading).batch(at_once):
+  for stacked in stream.batch(at_once):
     n = len(stacked['mask'])
-    filled = jax.tree.map(functools.partial(padding.repeat_last, length=at_once), stacked)
+    filled = jax.tree.map(fill, stacked)
     own = jax.tree.map(mesh.process_local, filled)
     result = _sums(weights, mesh.to_global(own, place), score)
     sums.append(mesh.to_local(result)[:n])
@@ -55,11 +58,15 @@ def referenced(
       draft.replace(path)
   mesh.barrier('reference')
   saved = np.load(path)
-  ends = saved['pairs']
-  if ends.tolist() != source.ends.tolist():
-    now = f'{len(source)} in {len(source.ends)} now'
-    raise ValueError(f'{path} is of {ends[-1]} pairs in {len(ends)} files: there are {now}')
+  _check_pairs(path, saved['pairs'], source.ends)
   return buckets_of(phase, saved['needs']), saved['sums']
+
+
+def _check_pairs(path: pathlib.Path, ends: np.ndarray, now: np.ndarray) -> None:
+  """Raises ValueError unless the file is of as many pairs in each source as there are now."""
+  if ends.tolist() != now.tolist():
+    given = f'{now[-1]} in {len(now)}'
+    raise ValueError(f'{path} is of {ends[-1]} pairs in {len(ends)} files: expected those given, {given}')
 
 
 def buckets_of(phase: MpoPhase, needs: np.ndarray) -> list[Bucket]:

@@ -56,11 +56,17 @@ def sample(
 def pairs_of(sampled: Sequence[Sampled], *, most: int = 15, seed: int = 0) -> list[Pair]:
   """Up to `most` correctness pairs of each query."""
   pairs = []
-  for n, (query, samples) in enumerate((s.query, s.samples) for s in sampled):
-    pairs += correctness_pairs(query.messages, query.images, query.answer, samples, most=most, seed=seed + n)
+  for n, one in enumerate(sampled):
+    q = one.query
+    pairs += correctness_pairs(q.messages, q.images, q.answer, one.samples, most=most, seed=seed + n)
   return pairs
 
 
 def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0.8) -> list[int]:
   """Numbers of the queries whose measured accuracy is from `low` to `high` (MMPR-Tiny)."""
-  return [n for n, s in enumerate(sampled) if band(np.array(s.right), len(s.samples), low, high)]
+  chosen = []
+  for n, one in enumerate(sampled):
+    right, tried = np.array(one.right), len(one.samples)
+    if band(right, tried, low, high):
+      chosen.append(n)
+  return chosen

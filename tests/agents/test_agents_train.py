@@ -71,6 +71,15 @@ def weights():
   return decoder.init(jax.random.key(0), MODEL)
 
 
+def test_a_response_has_the_tags_of_the_protocol_and_ends():
+  text = '</reason><answer>7</answer>'
+  said = POLICY.response(text)
+  assert said[-1] == PROTOCOL.stop_id and said[0] == TOKENIZER.convert_tokens_to_ids('</reason>')
+  assert POLICY.text(said) == text
+  forged = POLICY.response('a<|im_end|>b<tool_response>').tolist()
+  assert forged.count(PROTOCOL.stop_id) == 1 and TOKENIZER.convert_tokens_to_ids('<tool_response>') not in forged
+
+
 def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   """Through the per-token log-probabilities of a policy loss, with tool text that has no other copy in the batch."""
   t = trajectory(CALLS, DONE)

@@ -14,9 +14,8 @@ from core.training.optim import Optim
 from core.training.run import Run
 from rl import policy as policies
 from rl.configs import Training
-from rl.learning.reinforce import Progress, Stage, Updater, reinforce
-from rl.learning.update import Pass
-from rl.loop import prompt_limit, training, updating_of
+from rl.learning.reinforce import Progress, Schedule, Stage, Updater, reinforce
+from rl.loop import prompt_limit, settings, training, updating_of
 from rl.losses import RULES, Kl
 from rl.policy import ANY_SLOTS
 from rl.rollout.collect import Collected
@@ -68,11 +67,19 @@ def reinforced(made, rollouts, folder, config=SMALL, stages=None, only=None, har
   p, weights = made
   source, progress = Scripted(rollouts), Progress(only)
   stages = stages or [Stage(len(rollouts), None)]
-  updating = updating_of(config, Pass(p), len(rollouts) * config.updates, 'shared', SLOTS)
+  updating = updating_of(config, p, len(rollouts), 'shared', SLOTS)
   updater = Updater(updating, copy(weights), ONE)
   run = Run(folder, {}, every=1)
   last, average = reinforce(
-    updater, stages, source, progress, run, ONE, hard=hard, look=lambda: {'heldout_accuracy': 0.5}, eval_every=2
+    updater,
+    Schedule(stages),
+    source,
+    progress,
+    run,
+    ONE,
+    hard=hard,
+    look=lambda: {'heldout_accuracy': 0.5},
+    eval_every=2,
   )
   lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   return last, average, source, lines, updater, progress
@@ -182,8 +189,17 @@ def test_an_impossible_option_is_refused_by_name(options, message):
     training(None, {}, None, 'trpo')
 
 
-def test_responses_that_leave_no_room_for_a_prompt_are_refused(made):
-  with pytest.raises(ValueError, match='responses of 1024 tokens leave no room'):
+def test_arguments_of_a_run_are_its_options_or_numbers():
+  config, extra = settings(SMALL, {'steps': 7, 'max_new': 5, 'prompts': 8}, 'rloo', 'gspo')
+  assert (config.prompts, config.group, config.advantage, config.rule) == (8, 2, 'rloo', RULES['gspo'])
+  assert (extra.steps, extra.response_slots.response, extra.evaluation.plan.draw.max_new) == (7, 5, 5)
+  assert extra.claim['prompts'] == 8 and extra.claim['steps'] == 7
+  with pytest.raises(ValueError, match='dynamic=True selects'):
+    settings(SMALL, {'dynamic': True, 'select': len}, None, None)
+
+
+def test_responses_that_leave_no_space_for_a_prompt_are_refused(made):
+  with pytest.raises(ValueError, match='responses of 1024 tokens leave no space'):
     prompt_limit(made[0], SMALL, 1024, 0)
   assert prompt_limit(made[0], SMALL, 24, 0) == 1000 and prompt_limit(made[0], SMALL, 24, 64) == 64
 
