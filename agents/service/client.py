@@ -1,15 +1,14 @@
 """A dispatcher behind `agents.serve_tools`, on this host (unix socket) or another, with the same `run`."""
 
 import asyncio
-import base64
 import contextlib
-import dataclasses
 import time
-from collections.abc import Mapping
+from typing import Unpack
 
 import httpx
 
-from agents.sandbox import Limits, Result
+from agents.sandbox import Result
+from agents.service.calls import Options, read_result, write_call
 from agents.service.dispatcher import Full
 
 
@@ -34,19 +33,9 @@ class Client:
     )
     self.patience = patience
 
-  async def run(
-    self,
-    trajectory: str,
-    code: str,
-    *,
-    stdin: str | bytes = '',
-    files: Mapping[str, str | bytes] | None = None,
-    limits: Limits | None = None,
-    keep: bool = False,
-    wait: bool = True,
-  ) -> Result:
+  async def run(self, trajectory: str, code: str, **options: Unpack[Options]) -> Result:
     """As `Dispatcher.run`. Raises Full, ValueError as it does, and PermissionError on a wrong token."""
-    body = encode(trajectory, code, stdin, files, limits, keep, wait)
+    body = write_call(trajectory, code, options)
     deadline, pause = time.monotonic() + self.patience, 0.05
     while True:
       try:
@@ -56,7 +45,7 @@ class Client:
         reason = answer.text
       except httpx.TransportError as error:
         reason = f'{type(error).__name__}: {error}'
-        if keep and not isinstance(error, httpx.ConnectError):
+        if options.get('keep') and not isinstance(error, httpx.ConnectError):
           return Result('harness', reason=f'the service broke off: {reason}')
       if time.monotonic() + pause > deadline:
         return Result('harness', reason=f'the service cannot be reached: {reason}')
@@ -77,31 +66,8 @@ class Client:
     await self._http.aclose()
 
 
-def encode(
-  trajectory: str,
-  code: str,
-  stdin: str | bytes,
-  files: Mapping[str, str | bytes] | None,
-  limits: Limits | None,
-  keep: bool,
-  wait: bool,
-) -> dict:
-  """A call as JSON: bytes become {"base64": …}."""
-  text = lambda value: {'base64': base64.b64encode(value).decode()} if isinstance(value, bytes) else value
-  return {
-    'trajectory': trajectory,
-    'code': code,
-    'stdin': text(stdin),
-    'keep': keep,
-    'wait': wait,
-    'files': {name: text(content) for name, content in (files or {}).items()},
-    'limits': dataclasses.asdict(limits) if limits else None,
-  }
-
-
 def _decode(answer: httpx.Response) -> Result:
   if answer.status_code == 200:
-    told = answer.json()
-    return Result(**told | {'omitted': tuple(told['omitted'])})
+    return read_result(answer.json())
   kind = {429: Full, 401: PermissionError, 400: ValueError}.get(answer.status_code, RuntimeError)
   raise kind(f'{answer.status_code}: {answer.text}')

@@ -11,9 +11,7 @@ call with "wait": false. A client that disconnects cancels its calls.
 """
 
 import asyncio
-import base64
 import contextlib
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 
@@ -22,14 +20,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agents.sandbox import Limits, Result
+from agents.sandbox import Result
+from agents.service.calls import read_call, write_result
 from agents.service.dispatcher import Dispatcher, Full
 from core.serving import metrics
 from core.serving.bodies import unless_disconnected
 from core.text import parse_json
 
 TYPES = ('application/json', 'application/jsonl', 'application/x-ndjson')
-_FIELDS = {'trajectory', 'code', 'stdin', 'files', 'keep', 'limits', 'wait'}
 _COUNTERS = ('calls', 'retries', 'evicted_sessions', 'status_')  # beginnings of names; everything else is a gauge
 
 
@@ -49,7 +47,7 @@ def _calls(dispatcher: Dispatcher) -> list[Route]:
       return PlainTextResponse(str(error), 429)
     except ValueError as error:
       return PlainTextResponse(str(error), 400)
-    return JSONResponse(dataclasses.asdict(result)) if result else Response(status_code=499)
+    return JSONResponse(write_result(result)) if result else Response(status_code=499)
 
   async def batch(request: Request) -> Response:
     lines = [line for line in (await request.body()).splitlines() if line.strip()]
@@ -95,7 +93,7 @@ async def _batch(dispatcher: Dispatcher, lines: list[bytes]) -> AsyncIterator[by
       result = await _run(dispatcher, parse_json(_text(line)))
     except (Full, ValueError) as error:
       return {'index': index, 'refused': str(error)}
-    return {'index': index, **dataclasses.asdict(result)}
+    return {'index': index, **write_result(result)}
 
   tasks = [asyncio.ensure_future(one(index, line)) for index, line in enumerate(lines)]
   try:
@@ -110,39 +108,8 @@ async def _batch(dispatcher: Dispatcher, lines: list[bytes]) -> AsyncIterator[by
 
 async def _run(dispatcher: Dispatcher, body: object) -> Result:
   """Runs a call given as JSON. Raises ValueError for one that is malformed."""
-  if not isinstance(body, dict) or not isinstance(body.get('trajectory'), str) or not body.keys() <= _FIELDS:
-    raise ValueError(f'expected an object with "trajectory", "code" and perhaps others of {sorted(_FIELDS)}')
-  files = body.get('files', {})
-  if not isinstance(files, dict):
-    raise ValueError('"files": expected an object')
-  return await dispatcher.run(
-    body['trajectory'],
-    body.get('code'),
-    stdin=_content(body.get('stdin', '')),
-    files={name: _content(value) for name, value in files.items()},
-    keep=bool(body.get('keep', False)),
-    wait=bool(body.get('wait', True)),
-    limits=lowered(dispatcher.pool.limits, body.get('limits')),
-  )
-
-
-def lowered(limits: Limits, asked: object) -> Limits:
-  """The limits with those asked for, each only where it is lower. Raises ValueError for an unknown name or value."""
-  if asked is None:
-    return limits
-  known = dataclasses.asdict(limits)
-  if not isinstance(asked, dict) or not asked.keys() <= known.keys():
-    raise ValueError(f'"limits": {asked!r}, expected an object with some of {sorted(known)}')
-  checked = dataclasses.asdict(dataclasses.replace(limits, **asked))
-  return Limits(**{name: min(value, known[name]) for name, value in checked.items()})
-
-
-def _content(value: object) -> str | bytes:
-  if isinstance(value, str):
-    return value
-  if isinstance(value, dict) and value.keys() == {'base64'} and isinstance(value['base64'], str):
-    return base64.b64decode(value['base64'], validate=True)
-  raise ValueError(f'expected a string or {{"base64": …}}, not {type(value).__name__}')
+  trajectory, code, options = read_call(body, dispatcher.pool.limits)
+  return await dispatcher.run(trajectory, code, **options)
 
 
 def _text(body: bytes) -> str:

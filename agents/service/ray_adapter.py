@@ -1,16 +1,16 @@
 """Dispatchers on the nodes of a Ray cluster, with the same `run`: for tool work that outgrows one host.
 
-A trajectory stays on one node, so its kept state is found again. Ray brings its own isolation of nothing: the sandbox
-is that of `agents.sandbox` on every node.
+A trajectory stays on one node, and so does its kept state. Ray isolates nothing; `agents.sandbox` does, on every node.
 """
 
 import zlib
-from collections.abc import Mapping
+from typing import Unpack
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agents.sandbox import Limits, Pool, Result
+from agents.service.calls import Options
 from agents.service.dispatcher import Dispatcher
 
 
@@ -20,7 +20,7 @@ class _Node:
   def __init__(self, workers: int, limits: Limits, profile: str, queue: int):
     self._settings, self._dispatcher = (workers, limits, profile, queue), None
 
-  async def run(self, trajectory: str, code: str, options: dict) -> Result:
+  async def run(self, trajectory: str, code: str, options: Options) -> Result:
     return await self._started().run(trajectory, code, **options)
 
   async def forget(self, trajectory: str) -> None:
@@ -61,19 +61,8 @@ class RayDispatcher:
       for node in nodes
     ]
 
-  async def run(
-    self,
-    trajectory: str,
-    code: str,
-    *,
-    stdin: str | bytes = '',
-    files: Mapping[str, str | bytes] | None = None,
-    limits: Limits | None = None,
-    keep: bool = False,
-    wait: bool = True,
-  ) -> Result:
+  async def run(self, trajectory: str, code: str, **options: Unpack[Options]) -> Result:
     """As `Dispatcher.run`; an error of the dispatcher comes as it would there."""
-    options = {'stdin': stdin, 'files': files, 'limits': limits, 'keep': keep, 'wait': wait}
     try:
       return await self._node(trajectory).run.remote(trajectory, code, options)
     except ray.exceptions.RayActorError as error:

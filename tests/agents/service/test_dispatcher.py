@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from agents.sandbox import HarnessError, Limits, Pool, Result
+from agents.service import calls
 from agents.service import http as service_http
 from agents.service.client import Client
 from agents.service.dispatcher import Dispatcher, Full
@@ -216,10 +217,28 @@ def test_service_answers_and_refuses():
   asyncio.run(main())
 
 
+def test_a_call_and_a_result_survive_json():
+  options = {
+    'stdin': b'\xff',
+    'files': {'a': 'é', 'b': b'\x00'},
+    'limits': Limits(wall=1.0),
+    'keep': True,
+    'wait': False,
+  }
+  body = json.loads(json.dumps(calls.write_call('t', 'print(1)', options)))
+  assert calls.read_call(body, Limits()) == ('t', 'print(1)', options)
+  plain = calls.read_call(calls.write_call('t', '1', {}), Limits())[2]
+  assert plain == {'stdin': '', 'files': {}, 'limits': Limits(), 'keep': False, 'wait': True}
+  result = Result('error', stdout='é', omitted=(1, 2), seconds=0.5)
+  assert calls.read_result(json.loads(json.dumps(calls.write_result(result)))) == result
+  with pytest.raises(TypeError, match='stdn'):
+    calls.write_call('t', '1', {'stdn': ''})
+
+
 def test_limits_may_only_be_lowered():
   limits = Limits(wall=4.0)
-  assert service_http.lowered(limits, {'wall': 1.0, 'memory': 2**60}) == dataclasses.replace(limits, wall=1.0)
-  assert service_http.lowered(limits, None) == limits
+  assert calls.lowered(limits, {'wall': 1.0, 'memory': 2**60}) == dataclasses.replace(limits, wall=1.0)
+  assert calls.lowered(limits, None) == limits
 
 
 def test_a_caller_that_leaves_takes_its_call_along():
