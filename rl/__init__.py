@@ -1,4 +1,4 @@
-"""What trains a policy by reward, whatever the policy: `rl.run` is the loop, and everything else its parts."""
+"""Training any policy by reward: `rl.run` is the loop, and everything else its parts."""
 
 from typing import Any
 

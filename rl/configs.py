@@ -35,7 +35,7 @@ class Supervision:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """What every run of reinforcement learning has, whatever its policy, task and rollout plan."""
+  """What every run of reinforcement learning has, for any policy, task and rollout plan."""
 
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of arithmetic and sampling; trained weights are float32')
   seed: int = field(0, 'of initial weights, queries and sampling')
@@ -54,7 +54,7 @@ class Training:
   rule: Rule = field(RULES['dapo'], 'clipping and averaging of the loss', choices=RULES)
   optim: Optim = field(Optim('muon', lr=2e-3, schedule='constant', warmup_steps=5), 'optimiser')
   trainable: str = field('', r'regex of the weights that reward trains, such as (?:projector|language)\..*; none = all')
-  ema: float = field(0.0, 'decay, at each update, of averaged weights that are kept besides; 0: none')
+  ema: float = field(0.0, 'decay, at each update, of averaged weights that are kept as well; 0: none')
   export: Literal['last', 'average'] = field('last', 'which weights are evaluated and exported')
   engine: EngineSize = field(EngineSize(), 'size of the rollout engine')
   engine_mesh: Shape = field(Shape(), 'axes of the devices of one engine; data repeats its weights')

@@ -45,22 +45,28 @@ class Result:
 
   def __str__(self) -> str:
     low, high = self.interval
+    n = len(self.right)
     if self.measure == 'reward':
-      return f'{self.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {len(self.right)} questions)'
-    return (
-      f'{100 * self.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {len(self.right)} questions)'
-    )
+      return f'{self.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f}, {n} questions)'
+    percent = 100 * self.accuracy
+    return f'{percent:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {n} questions)'
 
   def pass_at(self, k: int) -> float:
     """Mean chance that k of the sampled responses hold a right one. Raises ValueError unless 1 <= k <= n."""
-    return float(np.mean([pass_at_k(self.sampled.shape[1], int(c), k) for c in self.sampled.sum(1)]))
+    _, n = self.sampled.shape
+    chances = [pass_at_k(n, int(correct), k) for correct in self.sampled.sum(1)]
+    return float(np.mean(chances))
 
   def summary(self) -> dict:
     """As JSON."""
-    drawn = {} if self.sampled is None else {f'pass@{k}': self.pass_at(k) for k in sorted({1, self.sampled.shape[1]})}
-    total = sum(self.right)
-    counts = {'right': total} if self.measure == 'accuracy' else {}
-    return {self.measure: self.accuracy, 'interval': list(self.interval), **counts, 'queries': len(self.right)} | drawn
+    found = {self.measure: self.accuracy, 'interval': list(self.interval)}
+    if self.measure == 'accuracy':
+      found['right'] = sum(self.right)
+    found['queries'] = len(self.right)
+    if self.sampled is not None:
+      for k in sorted({1, self.sampled.shape[1]}):
+        found[f'pass@{k}'] = self.pass_at(k)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +96,23 @@ def evaluate(
     raise ValueError(f'none of {len(prompts)} held-out prompts has at most {source.limit} tokens')
   ask = Ask(0, 0, fitting, [queries[i] for i in fitting], [prompts[i] for i in fitting])
   said = [[group[0].response] for group in evaluation.plan(sampler, ask)]
-  responses, right = [''] * len(queries), [False if scorer.knows_right else 0.0] * len(queries)
-  for i, (response,), value in zip(fitting, said, _values(scorer, ask, said)[:, 0].tolist()):
-    responses[i], right[i] = response, value
+  responses = [''] * len(queries)
+  for i, (response,) in zip(fitting, said):
+    responses[i] = response
+  right = _spread(_values(scorer, ask, said), fitting, len(queries))[:, 0].tolist()
   drawn = None
   if sampled and evaluation.more is not None:
-    values = _values(scorer, ask, [[t.response for t in group] for group in evaluation.more(sampler, ask)])
-    drawn = np.zeros((len(queries), values.shape[1]), values.dtype)
-    drawn[fitting] = values
-  return Result(queries, responses, right, drawn, 'accuracy' if scorer.knows_right else 'reward')
+    more = [[t.response for t in group] for group in evaluation.more(sampler, ask)]
+    drawn = _spread(_values(scorer, ask, more), fitting, len(queries))
+  measure = 'accuracy' if scorer.knows_right else 'reward'
+  return Result(queries, responses, right, drawn, measure)
+
+
+def _spread(values: np.ndarray, at: Sequence[int], n: int) -> np.ndarray:
+  """[n, …]: the values in these rows, and 0 in the others."""
+  out = np.zeros((n, *values.shape[1:]), values.dtype)
+  out[at] = values
+  return out
 
 
 def _values(scorer: Scorer, ask: Ask, said: Sequence[Sequence[Any]]) -> np.ndarray:

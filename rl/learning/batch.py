@@ -1,4 +1,4 @@
-"""What a loss sees, whatever the policy, and how groups of trajectories become it.
+"""What a loss sees of any policy, and how groups of trajectories become it.
 
 U units, the leading axis: groups ('shared' layout) or trajectories ('rows')   … [U, G, N] or [U, T], tokens
 P groups   G trajectories of a group   N tokens of a response   R reward components

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import shutil
@@ -29,7 +30,7 @@ CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-MARK = '\ue000{}\ue001'  # stands for the text of a turn while a template is rendered; private-use characters
+MARK = '\ue000{}\ue001'  # in place of a turn's text while a template is rendered; private-use characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +92,9 @@ class TextPolicy:
 
   def text(self, tokens: Sequence[int]) -> str:
     """As of `rl.policy.Policy`."""
-    ids = [int(t) for t in tokens]
-    end = next((n for n, t in enumerate(ids) if t in self.stops or t == self.pad_id), len(ids))
-    return self.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    ends = (*self.stops, self.pad_id)
+    said = list(itertools.takewhile(lambda t: t not in ends, map(int, tokens)))
+    return self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
   def requests(self, prompts: Sequence[TextPrompt], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:
     """As of `rl.policy.Policy`."""
@@ -192,6 +193,16 @@ def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, de
   return TextPolicy(config, tokenizer, (tokenizer.eos_token_id,)), weights
 
 
+def _stops(path: pathlib.Path, own: int | None) -> tuple[int, ...]:
+  """The tokenizer's end token and those of generation_config.json, each once."""
+  generation, ends = path / 'generation_config.json', []
+  if generation.exists():
+    ends = read_json(generation).get('eos_token_id', [])
+  ends = ends if isinstance(ends, list) else [ends]
+  first = [] if own is None else [own]
+  return tuple(dict.fromkeys([*first, *ends]))
+
+
 def load(path: str | os.PathLike, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
   """(policy, float32 weights on the mesh `place`) of a checkpoint folder.
 
@@ -200,14 +211,9 @@ def load(path: str | os.PathLike, place: Mesh) -> tuple[TextPolicy, decoder.Para
   """
   path = pathlib.Path(path)
   tokenizer = load_tokenizer(path)
-  generation = path / 'generation_config.json'
-  ends = read_json(generation).get('eos_token_id', []) if generation.exists() else []
-  own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-  stops = tuple(dict.fromkeys([*own, *(ends if isinstance(ends, list) else [ends])]))
+  stops = _stops(path, tokenizer.eos_token_id)
   if not stops or tokenizer.chat_template is None:
-    raise ValueError(
-      f'{path}: the tokenizer has {len(stops)} end tokens and '
-      f'{"no" if tokenizer.chat_template is None else "a"} chat template; expected both'
-    )
+    template = 'no' if tokenizer.chat_template is None else 'a'
+    raise ValueError(f'{path}: the tokenizer has {len(stops)} end tokens and {template} chat template; expected both')
   config, weights = decoder.load(path, mesh=place, dtype='float32')
   return TextPolicy(config, tokenizer, stops), weights

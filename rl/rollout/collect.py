@@ -38,7 +38,7 @@ class Source:
     return self.task.query('train', self.seed * 16 + stream, number)
 
   def heldout(self, n: int) -> list[Query]:
-    """The first n held-out queries, or all if there are fewer; the same whatever the seed."""
+    """The first n held-out queries, or all if there are fewer; the same for every seed."""
     return [self.task.query('heldout', HELDOUT_SEED, i) for i in range(min(n, self.task.heldout))]
 
   def prompt(self, query: Query) -> Prompt:
@@ -47,32 +47,41 @@ class Source:
 
   def numbered(self, numbers: Sequence[int]) -> list[tuple[int, Query, Prompt]]:
     """(number, query, prompt) of each number."""
-    queries = [self.query(n if self.only is None else self.only[n % len(self.only)]) for n in numbers]
-    return [(n, query, self.prompt(query)) for n, query in zip(numbers, queries)]
+    found = []
+    for number in numbers:
+      chosen = number if self.only is None else self.only[number % len(self.only)]
+      query = self.query(chosen)
+      found.append((number, query, self.prompt(query)))
+    return found
 
   def fitting(self, cursor: Cursor, count: int, home: mesh.Share) -> tuple[list[tuple[int, Query, Prompt]], int]:
     """(the next `count` whose prompts fit, how many did not). Raises ValueError when none of many fits."""
     found, looked = [], 0
     while len(found) < count and looked < DRAWS * count:
-      drawn = self.numbered([_dealt(n, home) for n in cursor.take(count - len(found))])
-      looked += len(drawn)
-      found += [one for one in drawn if len(one[2].tokens) <= self.limit]
+      missing = count - len(found)
+      numbers = [_interleaved(n, home) for n in cursor.take(missing)]
+      looked += missing
+      for number, query, prompt in self.numbered(numbers):
+        if len(prompt.tokens) <= self.limit:
+          found.append((number, query, prompt))
     if len(found) < count:
       raise ValueError(f'{len(found)} of {looked} prompts have at most {self.limit} tokens; a rollout takes {count}')
     return found, looked - count
 
 
-def _dealt(n: int, home: mesh.Share) -> int:
-  """Number n of this engine in the stream of all: an update is of the same queries whatever the number of engines."""
-  among = len(mesh.processes(home.mesh))
-  return (n // among * home.count + home.index) * among + n % among
+def _interleaved(n: int, home: mesh.Share) -> int:
+  """Number n of this engine in the stream of all engines, so that their number does not change an update's queries."""
+  sharing = len(mesh.processes(home.mesh))
+  block, place = divmod(n, sharing)
+  blocks_before = block * home.count + home.index
+  return blocks_before * sharing + place
 
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
   """What a rollout gives an update.
 
-  groups: this process's. spare: another group, whose shapes stand in where a process has none. total: groups of all
+  groups: this process's. spare: another group, for its shapes, if a process has none. total: groups of all
   processes. metrics: single numbers. next: the cursor. lag: rollouts between the weights that sampled and the update.
   exhausted: all rounds of dynamic sampling were made, and no process has a group.
   """
@@ -106,7 +115,8 @@ class Collector:
 
     Several engines sample queries of their own; of the processes that share an engine each returns its part.
     """
-    home, cursor, share = sampler.home, Cursor(start), self.prompts // sampler.home.count
+    home, cursor = sampler.home, Cursor(start)
+    share = self.prompts // home.count
     kept, sampled, notes, long = [], [], [], 0
     for _ in range(self.rounds):
       found, skipped = source.fitting(cursor, share, home)
@@ -114,20 +124,16 @@ class Collector:
       groups, names = self._scored(sampler, ask, plan(sampler, ask))
       chosen = self.select(ask, groups)
       kept += [group.only(places) for group, places in zip(groups, chosen.kept) if len(places)]
-      sampled, long = sampled + groups, long + skipped
+      sampled += groups
+      long += skipped
       notes.append(chosen.metrics)
       if len(kept) >= share:
         break
-    among = mesh.processes(home.mesh)
-    own = kept[:share][among.index(jax.process_index()) :: len(among)]
-    once = 1 / len(among)  # of what processes that share an engine all count
-    counts = {
-      'tokens': (once * sum(len(t.tokens) for group in sampled for t in group.trajectories), 1 / jax.process_count()),
-      'prompts_too_long': (once * long, 1 / jax.process_count()),
-    }
+    counts = _counts(sampled, long, len(mesh.processes(home.mesh)))
     if self.rounds > 1:
       counts |= {'dynamic_rounds': (len(notes), 1), 'dynamic_kept': (len(kept), len(sampled))}
     metrics = means(figures(sampled) | components(names, sampled) | _added(notes) | counts)
+    own = _own(kept[:share], home)
     total = int(mesh.sum_over_processes(len(own)))
     exhausted = self.rounds > 1 and total == 0
     return Collected(own, sampled[0], total, metrics, cursor.at, exhausted=exhausted)
@@ -141,33 +147,54 @@ class Collector:
     """
     home = sampler.home.mesh
     mine = mesh.process_local(range(len(trajectories)), home)
-    scored = self.scorer([ask.queries[n] for n in mine], [[t.response for t in trajectories[n]] for n in mine])
+    own = [trajectories[n] for n in mine]
+    scored = self.scorer([ask.queries[n] for n in mine], [[t.response for t in group] for group in own])
     if self.length is not None and self.length.buffer:
-      lengths = np.array([[t.mask.sum() for t in trajectories[n]] for n in mine])
-      scored = scored.add('length', overlong(lengths, self.limit, self.length.buffer, self.length.factor))
+      lengths = np.array([[t.mask.sum() for t in group] for group in own])
+      cost = overlong(lengths, self.limit, self.length.buffer, self.length.factor)
+      scored = scored.add('length', cost)
     lost = np.zeros(scored.valid.shape, bool)
     for place in scored.lost:
       lost[place] = True
     right = scored.totals if scored.right is None else scored.right
     columns = mesh.gather((scored.rewards, scored.totals, right, scored.valid, lost), home)
-    rows = zip(ask.numbers, ask.queries, trajectories, *columns)
-    groups = [Group(number, query, list(group), scored.weights, *values) for number, query, group, *values in rows]
+    groups = []
+    for number, query, group, *values in zip(ask.numbers, ask.queries, trajectories, *columns):
+      groups.append(Group(number, query, list(group), scored.weights, *values))
     return groups, scored.names
+
+
+def _own(groups: Sequence[Group], home: mesh.Share) -> Sequence[Group]:
+  """The groups that this process trains on: processes that share an engine take turns."""
+  sharing = mesh.processes(home.mesh)
+  first = sharing.index(jax.process_index())
+  return groups[first :: len(sharing)]
+
+
+def _counts(groups: Sequence[Group], long: int, sharing: int) -> Totals:
+  """Totals over all processes; the `sharing` processes of an engine all see the same groups and count them once."""
+  tokens = sum(len(t.tokens) for group in groups for t in group.trajectories)
+  processes = 1 / jax.process_count()
+  once = 1 / sharing
+  return {'tokens': (once * tokens, processes), 'prompts_too_long': (once * long, processes)}
 
 
 def figures(groups: Sequence[Group]) -> Totals:
   """Metrics of what was sampled."""
   every = [t for group in groups for t in group.trajectories]
-  join = lambda name: np.concatenate([getattr(group, name) for group in groups])
-  valid = join('valid')
-  flat = [not mixed(group.totals, group.valid) for group in groups]
+  valid, lost, totals, right = (
+    np.concatenate([getattr(group, name) for group in groups]) for name in ('valid', 'lost', 'totals', 'right')
+  )
+  flat = sum(not mixed(group.totals, group.valid) for group in groups)
+  tokens = sum(len(t.tokens) for t in every)
+  cut = sum(not t.ended for t in every)
   return {
-    'reward': (join('totals')[valid].sum(dtype=np.float64), valid.sum()),
-    'right': (join('right')[valid].sum(dtype=np.float64), valid.sum()),
-    'reward_flat_groups': (sum(flat), len(groups)),
-    'reward_lost': (join('lost').sum(), len(every)),
-    'response_length': (sum(len(t.tokens) for t in every), len(every)),
-    'response_cut': (sum(not t.ended for t in every), len(every)),
+    'reward': (totals[valid].sum(dtype=np.float64), valid.sum()),
+    'right': (right[valid].sum(dtype=np.float64), valid.sum()),
+    'reward_flat_groups': (flat, len(groups)),
+    'reward_lost': (lost.sum(), len(every)),
+    'response_length': (tokens, len(every)),
+    'response_cut': (cut, len(every)),
   }
 
 
@@ -182,8 +209,10 @@ def components(names: Sequence[str], groups: Sequence[Group]) -> Totals:
 
 def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
   """Metrics as float32, from each process's (total, divisor); 0 where there is nothing to divide by."""
-  total, divisor = mesh.sum_over_processes(np.array(list(totals.values()), np.float64)).T
-  return dict(zip(totals, np.float32(total / np.where(divisor, divisor, 1))))
+  own = np.array(list(totals.values()), np.float64)
+  total, divisor = mesh.sum_over_processes(own).T
+  values = total / np.where(divisor, divisor, 1)
+  return dict(zip(totals, np.float32(values)))
 
 
 def _added(notes: Sequence[Totals]) -> Totals:
