@@ -3,8 +3,8 @@
 P prompts   G samples of each   R reward components   T tokens
 
 `valid` bool [P, G] marks the samples that count; the others enter no mean and get advantage 0. None counts all.
-To add an advantage, write its function and give it one entry in `ADVANTAGES`: the choices of configs, `--help`, the
-planner and the table in docs/rl.md derive from that entry.
+To add an advantage, write its function and give it one entry in `ADVANTAGES`: the choices of configs, `--help` and the
+planner derive from that entry. From Python a function needs no entry: `rl.run(…, advantage=my_function)`.
 """
 
 import dataclasses
@@ -251,5 +251,20 @@ ADVANTAGES = {
     _of_components(gdpo), 'decoupled, whitened over the samples of the batch', whole_batch=True, by_component=True
   ),
 }
+
+
+def resolve(advantage: 'str | Advantage | Callable[[Scores], jax.Array]') -> Advantage:
+  """An advantage by its name in `ADVANTAGES`, as an entry, or as a function of `Scores` that returns [P, G].
+
+  Raises ValueError for anything else.
+  """
+  if isinstance(advantage, Advantage):
+    return advantage
+  if isinstance(advantage, str) and advantage in ADVANTAGES:
+    return ADVANTAGES[advantage]
+  if isinstance(advantage, str) or not callable(advantage):
+    raise ValueError(f'advantage={advantage!r}: expected one of {", ".join(ADVANTAGES)}, an Advantage, or a function')
+  return Advantage(advantage, getattr(advantage, '__qualname__', repr(advantage)))
+
 
 Name = Literal[tuple(ADVANTAGES)]  # for config fields: choices and help follow the registry

@@ -11,8 +11,9 @@ from absl import logging
 
 from core import mesh
 from core.training.run import Run
+from rl import advantages, report
 from rl import policy as policies
-from rl import report
+from rl.advantages import Advantage
 from rl.configs import Supervision, Training, check_warmup
 from rl.devices import meshes
 from rl.evaluate import Evaluation, Result, evaluate
@@ -70,7 +71,7 @@ def run(
   workdir: Any,
   rewards: Any = None,
   rollout: Plan | Sequence[Stage] | None = None,
-  advantage: str | None = None,
+  advantage: str | Advantage | Callable | None = None,
   rule: Rule | str | None = None,
   config: Training | None = None,
   **options: Any,
@@ -80,8 +81,9 @@ def run(
   policy: the folder of a checkpoint, 'tiny' or 'tiny-text' (from scratch), or (`Policy`, float32 weights). task: a
   `Task`, the name of one, or a sequence of questions. rewards: as `rl.rewards.resolve` takes them, such as
   `lambda query, response: float('7' in response)`; None: the task's. rollout: a plan, or stages with one each; None:
-  `steps` rollouts of `config.group` responses to each prompt. advantage, rule: as in `Training`; a rule may be a name
-  in `rl.losses.RULES`. options: fields of `RunOptions`, and of `Training` in place of those of `config`.
+  `steps` rollouts of `config.group` responses to each prompt. advantage: as `rl.advantages.resolve` takes it. rule: a
+  `Rule`, or a name in `rl.losses.RULES`. None for either: that of `config`. options: fields of `RunOptions`, and of
+  `Training` in place of those of `config`.
   Raises ValueError for what cannot be, before any work.
   """
   config, extra = settings(config, options, advantage, rule)
@@ -102,7 +104,7 @@ def run(
 
 
 def settings(
-  config: Training | None, options: dict, advantage: str | None, rule: Rule | str | None
+  config: Training | None, options: dict, advantage: Any, rule: Rule | str | None
 ) -> tuple[Training, RunOptions]:
   """The numbers of a run and its other options, all checked. Raises ValueError for what cannot be."""
   names = {f.name for f in dataclasses.fields(RunOptions)}
@@ -114,6 +116,7 @@ def settings(
     raise ValueError('dynamic=True selects the mixed groups: expected no other `select`')
   if extra.claim is None:
     claim = {'steps': extra.steps, 'max_new': extra.max_new} | dataclasses.asdict(config)
+    claim |= {'advantage': _name(config.advantage)}  # a function has no JSON
     extra = dataclasses.replace(extra, claim=claim)
   if extra.evaluation is None:
     greedy = Flat(Draw(extra.max_new, temperature=0.0), 1)
@@ -121,7 +124,12 @@ def settings(
   return config, extra
 
 
-def training(config: Training | None, options: dict, advantage: str | None, rule: Rule | str | None) -> Training:
+def _name(advantage: str | Advantage | Callable) -> str:
+  """What a run's claim says of its advantage."""
+  return advantage if isinstance(advantage, str) else advantages.resolve(advantage).meaning
+
+
+def training(config: Training | None, options: dict, advantage: Any, rule: Rule | str | None) -> Training:
   """The numbers of a run. Raises ValueError for a field that does not exist, and as `Training` does."""
   config = Training() if config is None else config
   known = {f.name for f in dataclasses.fields(config)}
@@ -164,7 +172,7 @@ def updating_of(config: Training, policy: Policy, steps: int, layout: Layout, sl
   return Updating(
     score=Pass(policy, config.temperature, config.dtype, config.remat),
     rule=config.rule,
-    advantage=config.advantage,
+    advantage=advantages.resolve(config.advantage),
     tx=optimizer(policy, config.optim, config.updates * steps),
     size=prompts * config.group if layout == 'rows' else prompts,
     layout=layout,

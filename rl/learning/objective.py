@@ -1,21 +1,18 @@
 """Which rewards, advantages and loss rules go together; checked when options are parsed, before any work."""
 
-from rl.advantages import ADVANTAGES, Advantage
+from collections.abc import Callable
+
+from rl.advantages import ADVANTAGES, Advantage, resolve
 from rl.losses import Rule
 from rl.rewards.length import Length
 
 
-def check(rule: Rule, advantage: str | Advantage, *, length: Length, max_new: int) -> None:
+def check(rule: Rule, advantage: str | Advantage | Callable, *, length: Length, max_new: int) -> None:
   """Raises ValueError, naming the options, for a combination that means nothing.
 
   Each part checks its own fields. max_new: tokens of the longest response.
   """
-  if isinstance(advantage, str):
-    if advantage not in ADVANTAGES:
-      raise ValueError(f'advantage={advantage!r}: expected one of {", ".join(ADVANTAGES)}')
-    entry = ADVANTAGES[advantage]
-  else:
-    entry = advantage
+  entry = resolve(advantage)
   if rule.kl.in_reward and entry.by_component:
     possible = ', '.join(name for name, other in ADVANTAGES.items() if not other.by_component)
     raise ValueError(

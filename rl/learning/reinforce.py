@@ -15,7 +15,7 @@ from core import mesh
 from core import params as weights_lib
 from core.training.run import Run, loop
 from core.training.steps import TrainState, init_state, merge
-from rl.advantages import ADVANTAGES
+from rl.advantages import Advantage
 from rl.learning.batch import Batch, Packed, pack, spans, split
 from rl.learning.update import Pass, adapt, make_step
 from rl.losses import Rule, kl
@@ -75,7 +75,7 @@ class Updating:
 
   score: Pass
   rule: Rule
-  advantage: str
+  advantage: Advantage
   tx: Any
   size: int
   layout: Layout = 'shared'
@@ -157,7 +157,7 @@ class Updater:
       references = [self._logp(self._reference, part.inputs) for part in bare]
     if divergence.in_reward:
       penalty = self._penalty(packed, references)
-    gain = packed.advantages(ADVANTAGES[self._u.advantage], penalty)
+    gain = packed.advantages(self._u.advantage, penalty)
     parts = split(packed.batch.replace(advantages=gain), updates, self._place)
     if references is None or not divergence.in_loss:
       return parts

@@ -143,6 +143,24 @@ def test_averaged_weights_follow_every_update(made, tmp_path):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), average, want)
 
 
+def test_an_advantage_of_ones_own_is_what_the_update_follows(made, tmp_path):
+  """One that finds nothing better than anything else moves no weight."""
+  rollout = rollout_of(groups_of(made[0], 4))
+  seen = []
+
+  def nothing(scores):
+    seen.append(scores.rewards.shape)
+    return 0 * scores.totals
+
+  config = settings(SMALL, {}, nothing, None)[0]
+  last = reinforced(made, [rollout], tmp_path, config)[0]
+  assert seen == [(4, 2, 1)] and not moved(made[1], last)
+  claim = settings(None, {}, nothing, None)[1].claim
+  assert claim['advantage'].endswith('nothing') and json.dumps(claim['advantage'])
+  with pytest.raises(ValueError, match='advantage=7: expected one of grpo'):
+    settings(None, {}, 7, None)
+
+
 @pytest.mark.parametrize('where', ['loss', 'reward'])
 def test_a_reference_policy_holds_the_policy_back(made, where, tmp_path):
   rollout = rollout_of(groups_of(made[0], 4))
