@@ -9,6 +9,7 @@ import numpy as np
 
 from core.conversations.rows import Rows
 from core.toy import digits, expressions
+from core.training.concatenated import Concatenated
 from rl.query import Query
 
 WARMUP_SEED, ROLLOUT_SEED, HELDOUT_SEED = 1, 2, 3  # separate streams of queries
@@ -71,8 +72,12 @@ def _asked(question: str | Query) -> Query:
 
 def _listed(splits, split: str, seed: int, index: int) -> Query:
   rows = splits[split]
-  epoch, at = divmod(index, len(rows))
-  return rows[int(_order(len(rows), seed, epoch)[at]) if split == 'train' else at]
+  n = len(rows)
+  epoch, at = divmod(index, n)
+  if split == 'train':
+    order = _order(n, seed, epoch)
+    at = int(order[at])
+  return rows[at]
 
 
 @functools.lru_cache(4)
@@ -81,24 +86,18 @@ def _order(n: int, seed: int, epoch: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(n)
 
 
-class _FileRows:
-  """The queries of several files, by number."""
+class _FileQueries(Concatenated):
+  """The queries of several files of rows, by number."""
 
-  def __init__(self, paths: Sequence[str]):
-    self._parts = [Rows(path) for path in paths]
-    self._ends = np.cumsum([len(rows) for rows in self._parts])
-
-  def __len__(self) -> int:
-    return int(self._ends[-1])
-
-  def __getitem__(self, row: int) -> Query:
-    part = int(np.searchsorted(self._ends, row, side='right'))
-    rows, i = self._parts[part], row - int(self._ends[part] - len(self._parts[part]))
+  def __getitem__(self, index: int) -> Query:
+    rows, i = self.find(index)
     turns, images, videos = rows[i]
     if videos:
       raise ValueError(f'{rows.where(i)}: has a video; queries may have images only')
-    solution = turns[-1]['content']
-    return Query(turns[:-1], images, str(rows.records[i].get('answer', solution)), solution)
+    *asked, last = turns
+    solution = last['content']
+    answer = rows.records[i].get('answer', solution)
+    return Query(asked, images, str(answer), solution)
 
 
 def from_files(train: Sequence[str], heldout: Sequence[str], rewards: Any) -> Task:
@@ -107,5 +106,6 @@ def from_files(train: Sequence[str], heldout: Sequence[str], rewards: Any) -> Ta
   The answer is a row's "answer", or else the text of its last turn. Raises ValueError (when a row is read) for a
   video, FileNotFoundError and ValueError as `core.conversations.rows.Rows`.
   """
-  splits = {'train': _FileRows(train), 'heldout': _FileRows(heldout)}
+  paths = {'train': train, 'heldout': heldout}
+  splits = {split: _FileQueries([Rows(path) for path in files]) for split, files in paths.items()}
   return Task(functools.partial(_listed, splits), rewards, len(splits['heldout']))

@@ -3,7 +3,7 @@
 from rl.preference.batches import Batch, BucketRows, batch
 from rl.preference.buckets import Bucket, Limits, divide
 from rl.preference.build import Scored, continuation_pairs, correctness_pairs
-from rl.preference.examples import Concatenated, Examples, measure
+from rl.preference.examples import Examples, measure
 from rl.preference.phase import mpo
 from rl.preference.records import Pair, Records, write
 from rl.preference.reference import reference_sums
@@ -13,7 +13,6 @@ __all__ = [
   'Batch',
   'Bucket',
   'BucketRows',
-  'Concatenated',
   'Examples',
   'Limits',
   'MpoPhase',

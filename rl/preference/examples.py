@@ -56,27 +56,6 @@ class Examples:
     return [Trajectory.given(prompt, tokens) for tokens in said]
 
 
-class Concatenated:
-  """Several sources, one after the other; a `Source`. ends: int [sources], the number after the last of each."""
-
-  def __init__(self, sources: Sequence[Source]):
-    self.sources = sources
-    self.ends = np.cumsum([len(source) for source in sources])
-
-  def __len__(self) -> int:
-    return int(self.ends[-1])
-
-  def source_of(self, numbers: np.ndarray) -> np.ndarray:
-    """int [K]: which source each of the pairs [K] comes from."""
-    return np.searchsorted(self.ends, numbers, side='right')
-
-  def __getitem__(self, i: int) -> list[Trajectory]:
-    at = int(self.source_of(i))
-    source = self.sources[at]
-    first = int(self.ends[at]) - len(source)
-    return source[i - first]
-
-
 def measure(policy: Policy, source: Source) -> np.ndarray:
   """int32 [pairs, 4]: the `Slots` that each pair needs, in one pass over all of them."""
 

@@ -15,6 +15,7 @@ from absl import logging
 
 from core import mesh
 from core.training import data
+from core.training.concatenated import Concatenated
 from core.training.optim import optimizer
 from core.training.run import Run, loop
 from core.training.steps import Loss, init_state, make_step
@@ -25,7 +26,7 @@ from rl.policy import Policy
 from rl.preference import buckets as buckets_lib
 from rl.preference.batches import Batch, BucketRows, batch
 from rl.preference.buckets import Bucket
-from rl.preference.examples import Concatenated, Examples
+from rl.preference.examples import Examples
 from rl.preference.reference import referenced
 from rl.preference.settings import MpoPhase
 

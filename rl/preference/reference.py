@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from core import mesh, padding
+from core.training.concatenated import Concatenated
 from rl.learning.update import Pass
 from rl.preference.batches import BucketRows
 from rl.preference.buckets import Bucket, divide
-from rl.preference.examples import THREADS, Concatenated, measure
+from rl.preference.examples import THREADS, measure
 from rl.preference.settings import MpoPhase
 
 

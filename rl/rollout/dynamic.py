@@ -20,7 +20,7 @@ def mixed(accuracy: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
   """bool [P]: groups whose accuracies [P, G] are not all equal (dynamic sampling, DAPO, arXiv 2503.14476 eq. 11).
 
   Others have advantage 0 everywhere. Give it the accuracy, not a reward shaped by length. Samples outside `valid`
-  bool [P, G] have no say.
+  bool [P, G] do not count.
   """
   return ~np.asarray(flat(accuracy, valid))
 
@@ -33,9 +33,10 @@ def band(correct: np.ndarray, samples: int, low: float, high: float) -> np.ndarr
   """
   if not 0 <= low <= high <= 1:
     raise ValueError(f'low={low}, high={high}: expected 0 <= low <= high <= 1')
-  bounds = Fraction(str(low)), Fraction(str(high))
-  inside = [bounds[0] <= Fraction(c, samples) <= bounds[1] for c in range(samples + 1)]
-  return np.array(inside)[np.asarray(correct, int)]
+  lowest, highest = Fraction(str(low)), Fraction(str(high))
+  shares = [Fraction(n, samples) for n in range(samples + 1)]
+  inside = np.array([lowest <= share <= highest for share in shares])
+  return inside[np.asarray(correct, int)]
 
 
 class Cursor:
@@ -60,8 +61,11 @@ class Cursor:
 
 def mixed_groups(ask: Ask, groups: Sequence[Group]) -> Selected:
   """Keeps the groups that are neither all right nor all wrong (dynamic sampling); a `rl.rollout.groups.Select`."""
-  every = [range(len(group.trajectories)) for group in groups]
-  return Selected([places if mixed(group.right, group.valid) else () for places, group in zip(every, groups)])
+  kept = []
+  for group in groups:
+    everything = range(len(group.trajectories))
+    kept.append(everything if mixed(group.right, group.valid) else ())
+  return Selected(kept)
 
 
 def unsolved(sampler: Any, source: Any, scorer: Scorer, tries: Plan, count: int) -> list[int]:
@@ -70,11 +74,16 @@ def unsolved(sampler: Any, source: Any, scorer: Scorer, tries: Plan, count: int)
   Of several processes each tries its share.
   """
   numbers = range(jax.process_index(), count, jax.process_count())
-  found = [one for one in source.numbered(numbers) if len(one[2].tokens) <= source.limit]
+  found = []
+  for number, query, prompt in source.numbered(numbers):
+    if len(prompt.tokens) <= source.limit:
+      found.append((number, query, prompt))
   failed = np.zeros(count, bool)
   if found:
     ask = Ask(0, 0, *zip(*found))
     said = [[t.response for t in group] for group in tries(sampler, ask)]
-    failed[list(ask.numbers)] = ~scorer.right(ask.queries, said).all(-1)
+    right = scorer.right(ask.queries, said)
+    failed[list(ask.numbers)] = ~right.all(-1)
   failed = mesh.sum_over_processes(failed) > 0
-  return np.flatnonzero(failed).tolist() or list(range(count))
+  hard = np.flatnonzero(failed).tolist()
+  return hard or list(range(count))

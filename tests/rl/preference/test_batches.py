@@ -6,10 +6,11 @@ import pytest
 
 import internvl
 from core import mesh
+from core.training.concatenated import Concatenated
 from rl import losses, preference
 from rl.learning.update import Pass
 from rl.policy import Slots
-from rl.preference import Bucket, BucketRows, Concatenated, Examples, Limits, MpoPhase, Pair, divide, phase
+from rl.preference import Bucket, BucketRows, Examples, Limits, MpoPhase, Pair, divide, phase
 from rl.preference.reference import buckets_of
 from tests.rl.preference.pairs import LIMITS, TEXT_PAIR, digits_pairs, initial, tiny_policy
 
