@@ -80,16 +80,25 @@ def encode(params: Params, config: Config, pixels: jax.Array, **options: Any) ->
   return images.reshape(*pixels.shape[:-3], *images.shape[1:]), kept
 
 
-def embed(params: Params, config: Config, tokens: jax.Array, images: jax.Array | None = None, rules=RULES) -> jax.Array:
+def embed(
+  params: Params,
+  config: Config,
+  tokens: jax.Array,
+  images: jax.Array | None = None,
+  rules=RULES,
+  *,
+  places: jax.Array | None = None,
+) -> jax.Array:
   """Embeddings [B, T, D] of tokens [B, T]; image tokens take the image embeddings in sequence order.
 
   images: [B, n, tokens_per_tile, D], the tiles of each row; or [M, tokens_per_tile, D], those of all rows in row
-  order. Padding tiles at the end are not read.
+  order. Padding tiles at the end are not read. places: bool [B, T], the image tokens that stand for images; by default
+  all are.
   """
   x = decoder.embed(params.language, tokens, rules)
   if images is None:
     return x
-  at = tokens == config.image_token
+  at = tokens == config.image_token if places is None else places
   count = at if images.ndim == 4 else at.reshape(1, -1)
   order = jnp.clip(jnp.cumsum(count, -1) - 1, 0)
   rows = images.reshape(count.shape[0], -1, images.shape[-1])

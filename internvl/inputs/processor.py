@@ -147,12 +147,15 @@ class Processor:
     return Inputs(tokens, mask, tiles.normalize(pixels, self.config.mean, self.config.std), counts)
 
   def answer(self, tokens: Sequence[int]) -> str:
-    """What generated token ids say: cut at the stop token or padding, without markers of the layout."""
+    """What generated token ids say: cut at the stop token, without markers of the layout."""
     return self.layout.answer(self.tokenizer.decode(self.said(tokens), skip_special_tokens=False))
 
   def said(self, tokens: Sequence[int]) -> list[int]:
-    """The generated token ids before the stop token or padding."""
-    return list(itertools.takewhile(lambda t: t not in (self.stop_id, self.pad_id), map(int, tokens)))
+    """The generated token ids before the stop token, without padding at their end."""
+    said = list(itertools.takewhile(lambda t: t != self.stop_id, map(int, tokens)))
+    while said and said[-1] == self.pad_id:
+      said.pop()
+    return said
 
   def _system(self, turns, thinking: bool):
     """Splits off the system text: the conversation's own, or the configured one."""

@@ -61,6 +61,7 @@ class Rows:
 
   tokens: Any  # int32 [K, T]
   length: Any  # int32 [K]
+  prompt: Any  # int32 [K], tokens of the prompt: only there do placeholders stand for media
   pixels: Any = None  # float32 [K, n, S, S, 3]
 
 
@@ -111,6 +112,7 @@ def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
   return Rows(
     tokens=padding.batch(whole, dtype=np.int32, length=slots.response, fill=pad_id, what='conversation'),
     length=np.array(lengths, np.int32),
+    prompt=np.array([len(t.prompt.tokens) for t in trajectories], np.int32),
   )
 
 

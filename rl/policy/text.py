@@ -92,8 +92,7 @@ class TextPolicy:
 
   def text(self, tokens: Sequence[int]) -> str:
     """As of `rl.policy.Policy`."""
-    ends = (*self.stops, self.pad_id)
-    said = list(itertools.takewhile(lambda t: t not in ends, map(int, tokens)))
+    said = list(itertools.takewhile(lambda t: t not in self.stops, map(int, tokens)))
     return self.tokenizer.decode(said, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
   def requests(self, prompts: Sequence[TextPrompt], draw: Draw, *, samples: int, seeds: Sequence[int]) -> list[Request]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import internvl
@@ -126,11 +127,14 @@ class VisionLanguagePolicy:
   ) -> tuple[jax.Array, jax.Array]:
     """As of `rl.policy.Policy`."""
     tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
+    places = tokens == self.config.image_token
+    if isinstance(inputs, layouts.Rows):  # a policy may say the image token, which then is text to the engine too
+      places &= jnp.arange(tokens.shape[1]) < jnp.asarray(inputs.prompt)[:, None]
     images = None
     if inputs.pixels.shape[1]:
       pixels = inputs.pixels.astype(weights.language.embed.dtype)
       images, _ = internvl.model.encode(weights, self.config, pixels, remat_policy=remat, rules=rules)
-    embedded = internvl.model.embed(weights, self.config, tokens, images, rules)
+    embedded = internvl.model.embed(weights, self.config, tokens, images, rules, places=places)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
 

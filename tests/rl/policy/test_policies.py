@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from core import decoder, mesh
-from core.engine import EngineSize
+from core.engine import EngineSize, Request
 from rl import policy
 from rl.policy import Draw, Reading, Slots, Trajectory, layouts
 from rl.policy import text as text_policy
@@ -209,3 +209,31 @@ def test_a_text_policy_of_a_published_family_has_no_tie_to_the_tiny_one(tmp_path
     (tmp_path / 'bare' / file).write_bytes((tmp_path / file).read_bytes())
   with pytest.raises(ValueError, match='1 end tokens and no chat template'):
     policy.load(tmp_path / 'bare', ONE)
+
+
+@pytest.mark.parametrize('layout', ['shared', 'rows'])
+def test_an_image_token_in_a_response_is_text_as_it_is_to_the_engine(layout):
+  """A response that says it, behind a prompt with an image: learning must score what was sampled."""
+  p, weights = policy.load('tiny', ONE, seed=3)
+  picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+  prompt = p.prompt([{'role': 'user', 'content': '<image>\nWhat?'}], [picture])
+  allowed = np.zeros(p.config.language.vocab, bool)
+  allowed[[p.config.image_token, 65]] = True
+  engine = p.engine(weights, EngineSize(slots=2, pages=64, page_size=16, segment=4, chunk=32), ONE)
+  engine.submit(Request(prompt.tokens.tolist(), 8, allowed=allowed, media=[prompt.pixels], temperature=5.0, seed=1))
+  (done,) = engine.run()
+  assert 0 < (done.tokens == p.config.image_token).sum() < 8
+  groups = [[Trajectory(prompt, done.tokens, np.ones(8, bool), done.logp)]]
+  slots = p.slots(groups, layout)
+  mask, sampled = _placed(groups, layout, slots)
+  logp, _ = p.log_probs(weights, p.inputs(groups, layout, slots), temperature=5.0)
+  np.testing.assert_allclose(np.asarray(logp)[mask], sampled[mask], atol=1e-4)
+
+
+def test_what_is_judged_is_what_is_trained_on(made):
+  """Padding inside a response ends nothing: all of its tokens are learned from."""
+  p, _ = made
+  pad = p.pad_id if hasattr(p, 'pad_id') else p.processor.pad_id
+  assert pad not in p.stops
+  text = p.text([*b'5', pad, *b'7', p.stops[0], *b'9'])
+  assert text.startswith('5') and text.endswith('7')
