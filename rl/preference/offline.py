@@ -57,9 +57,7 @@ def offline(
   if choose:
     _write_chosen(chosen_file, sample(2), settings)
   mesh.barrier('queries')
-  kept = json.loads(chosen_file.read_text())
-  logging.info('%d of %d queries are within the band', len(kept), settings.queries)
-  return weights, kept
+  return weights, json.loads(chosen_file.read_text())
 
 
 def _examples(path: pathlib.Path, policy: Policy, settings: Offline) -> Examples:
@@ -82,5 +80,6 @@ def _write_chosen(path: pathlib.Path, sampled: list[samples.Sampled], settings: 
   if not kept:
     band = f'{settings.low} to {settings.high}'
     raise ValueError(f'no query of {settings.queries} has an accuracy from {band}')
+  logging.info('%d of %d queries are within the band', len(kept), settings.queries)
   if jax.process_index() == 0:
     record.replace(path, json.dumps(kept))
