@@ -74,6 +74,7 @@ class Engine:
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._samples: dict[int, Sample] = {}
     self._next = 0
+    self._requests = pack.SlotRequests(slots)
     self._tables: list[object] = [None] * slots  # what each slot's rows of the tables were set for
     self._lock = threading.RLock()  # of all host state; not held while the device works
     if programs is None:
@@ -177,15 +178,15 @@ class Engine:
       if not ready:
         return []
       self._set_tables(ready)
-      inputs = pack.segment(self._scheduler, ready)
+      inputs = pack.segment(self._scheduler, ready, self._requests)
       where = [(s, s.slot) for s in ready]
     out = self._programs.decode(*inputs)
     with self._lock:
-      news = [harvest(self._scheduler, s, slot, out, self.version) for s, slot in where if s.slot == slot]
+      news = harvest(self._scheduler, where, out, self.version)
       self.stats.decoded += sum(len(new.tokens) for new in news)
       done = [self._finish(new.sample, new.reason) for new in news if new.reason]
     for new in news if on_tokens else ():
-      on_tokens(new.sample.id, new.tokens, new.logp)
+      on_tokens(new.sample.id, new.tokens.tolist(), new.logp.tolist())
     return done
 
   def run(self) -> list[Completion]:
@@ -253,12 +254,12 @@ class Engine:
     """Admits and prefills. Prompts get the time of idle slots, and of half the busy ones before those wait."""
     s = self._scheduler
     with self._lock:
-      busy = sum(sample.ready for sample in s.running)
+      busy = len(s.running) - len(s.filling)
     budget = s.segment * (len(s.slots) - busy // 2)
     while True:
       with self._lock:
         copies = s.admit()
-        exhausted = budget <= 0 and any(sample.ready for sample in s.running)
+        exhausted = budget <= 0 and len(s.running) > len(s.filling)
         work = [] if exhausted else s.unfilled(self._chunks[-1], pack.most_pages(s, self._chunks[-1]))
         inputs = self._pack(work) if work else None
       if copies:
@@ -314,7 +315,7 @@ class Engine:
       self._features.warm()
     self._programs.set_tables(0, np.ones(vocab, bool), np.zeros(vocab, bool))
     self._programs.copy([])
-    self._programs.decode(*pack.segment(self._scheduler, []))
+    self._programs.decode(*pack.segment(self._scheduler, [], self._requests))
 
 
 def _tokens(work: pack.Work) -> int:

@@ -33,13 +33,15 @@ def prompts(s: Scheduler, work: Work, size: int, chunk: int) -> Prompts:
   """Work, as `Scheduler.unfilled` gives it, padded to `size` tokens; chunk: the largest size."""
   slots = np.array([sequence.slot for sequence, _, _ in work], np.int64)
   start, stop = np.array([(start, stop) for _, start, stop in work], np.int64).reshape(-1, 2).T
-  spare = size - int((stop - start).sum())
-  positions = np.concatenate([*(np.arange(a, b) for a, b in zip(start, stop)), np.full(spare, -1)]).astype(np.int32)
-  names = np.concatenate([*(sequence.content.names(a, b) for sequence, a, b in work), np.zeros(spare, np.int64)])
+  filled = int((stop - start).sum())
+  positions = np.full(size, -1, np.int32)
+  names = np.zeros(size, np.int64)
+  if work:
+    positions[:filled] = np.concatenate([np.arange(first, last) for first, last in zip(start, stop)])
+    names[:filled] = np.concatenate([sequence.content.names(first, last) for sequence, first, last in work])
   page = np.full(size, len(s.pool.references), np.int32)
-  filled = size - spare
   page[:filled] = s.tables[np.repeat(slots, stop - start), positions[:filled] // s.page_size]
-  plan = _plan_of_runs(s, slots, stop, stop - start, spare, positions + 1, most_pages(s, chunk))
+  plan = _plan_of_runs(s, slots, stop, stop - start, size - filled, positions + 1, most_pages(s, chunk))
   return Prompts(plan, names, positions, page, positions % s.page_size)
 
 
@@ -55,36 +57,64 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
   return tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
 
 
-def segment(s: Scheduler, ready: Rows[Sequence]) -> tuple[tree.Plan, Slots]:
+class SlotRequests:
+  """How each slot draws and ends, arrays of R rows; a row is written only when its slot has another sample."""
+
+  def __init__(self, slots: int):
+    self._samples: list[Sequence | None] = [None] * slots
+    self._stops = np.full((slots, STOPS), -1, np.int32)
+    self._sampling = {name: value.copy() for name, value in vars(Sampling.of(slots)).items()}
+    self._idle = {name: value[0] for name, value in vars(Sampling.of(1)).items()}
+
+  def update(self, samples: Rows[Sequence | None]) -> tuple[np.ndarray, Sampling]:
+    """(end tokens [R, STOPS], sampling) of the samples in the slots; copies, which later calls leave as they are."""
+    for slot, (sample, known) in enumerate(zip(samples, self._samples)):
+      if sample is not known:
+        self._set(slot, sample)
+    copied = {name: value.copy() for name, value in self._sampling.items()}
+    return self._stops.copy(), Sampling(**copied)
+
+  def _set(self, slot: int, sample: Sequence | None) -> None:
+    stops = sample.request.stops[:STOPS] if sample else ()
+    values = sample.request.sampling(sample.sample) if sample else self._idle
+    self._stops[slot] = -1
+    self._stops[slot, : len(stops)] = stops
+    for name, value in values.items():
+      self._sampling[name][slot] = value
+    self._samples[slot] = sample
+
+
+def segment(s: Scheduler, ready: Rows[Sequence], requests: SlotRequests) -> tuple[tree.Plan, Slots]:
   """What a segment of the sequences that are ready reads."""
-  count = len(s.slots)
-  slots = _empty_slots(count)
-  drawing = {name: getattr(slots.sampling, name) for name in Sampling.__dataclass_fields__}
-  counts = np.zeros(count, np.int64)
-  for sequence in ready:
-    i, request = sequence.slot, sequence.request
-    counts[i] = len(sequence.pages)
-    slots.token[i], slots.position[i], slots.limit[i] = sequence.content.last(), sequence.target, sequence.remaining
-    stops = request.stops[:STOPS]
-    slots.stops[i, : len(stops)] = stops
-    for name, value in request.sampling(sequence.sample).items():
-      drawing[name][i] = value
-  table = s.tables[:, : counts.max(initial=0)]
-  capacity = tree.capacities(count, s.longest, len(s.pool.references))
-  plan = tree.from_table(table, counts, np.ones_like(counts), np.zeros(count), page_size=s.page_size, capacity=capacity)
-  return plan, slots.replace(pages=_pages_ahead(s, slots.position, counts))
+  slots = [sequence.slot for sequence in ready]
+  samples: list[Sequence | None] = [None] * len(s.slots)
+  for slot, sequence in zip(slots, ready):
+    samples[slot] = sequence
+  stops, sampling = requests.update(samples)
 
+  def by_slot(values: Rows[int]) -> np.ndarray:
+    rows = np.zeros(len(samples), np.int32)
+    rows[slots] = values
+    return rows
 
-def _empty_slots(count: int) -> Slots:
-  sampling = Sampling.of(count)
-  return Slots(
-    token=np.zeros(count, np.int32),
-    position=np.zeros(count, np.int32),
-    limit=np.zeros(count, np.int32),
-    stops=np.full((count, STOPS), -1, np.int32),
-    sampling=sampling.replace(**{name: value.copy() for name, value in vars(sampling).items()}),
-    pages=None,
+  position = by_slot([sequence.target for sequence in ready])
+  counts = by_slot(s.counts[slots])
+  inputs = Slots(
+    token=by_slot([sequence.content.last() for sequence in ready]),
+    position=position,
+    limit=by_slot([sequence.remaining for sequence in ready]),
+    stops=stops,
+    sampling=sampling,
+    pages=_pages_ahead(s, position, counts),
   )
+  return _plan_of_slots(s, counts), inputs
+
+
+def _plan_of_slots(s: Scheduler, counts: np.ndarray) -> tree.Plan:
+  rows = len(counts)
+  table = s.tables[:, : counts.max(initial=0)]
+  capacity = tree.capacities(rows, s.longest, len(s.pool.references))
+  return tree.from_table(table, counts, np.ones_like(counts), np.zeros(rows), page_size=s.page_size, capacity=capacity)
 
 
 def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -92,5 +122,6 @@ def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.n
   ahead = (s.segment + s.page_size - 2) // s.page_size + 1
   depth = position[:, None] // s.page_size + np.arange(ahead)
   listed = depth < counts[:, None]
-  pages = s.tables[np.arange(len(counts))[:, None], np.where(listed, depth, 0)]
+  rows = np.arange(len(counts))[:, None]
+  pages = s.tables[rows, np.where(listed, depth, 0)]
   return np.where(listed, pages, len(s.pool.references)).astype(np.int32)

@@ -68,7 +68,7 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
   if config.program == 'decode':
     shape = room.slots, c.vocab
     table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home))
-    inputs = (*jax.tree.map(here, pack.segment(idle, [])), device.Tables(table, table))
+    inputs = (*jax.tree.map(here, pack.segment(idle, [], pack.SlotRequests(room.slots))), device.Tables(table, table))
     step, static = device.decode, {'config': c, 'segment': room.segment}
     work = _work(c, room, home, rows=room.slots, steps=room.segment, pools=shard_bytes((k, v)))
   else:

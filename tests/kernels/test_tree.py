@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels import tree_attention
-from kernels.tree.plan import plan
+from kernels.tree.plan import from_table, plan
 
 PAGE, POOL, HEADS, SIZE, ROWS, CAPACITY = 4, 64, 2, 8, 12, 48
 
@@ -146,3 +146,31 @@ def test_impossible_calls_are_refused():
     tree_attention(q[..., :4], k, v, p)
   with pytest.raises(ValueError, match='2 rows'):
     tree_attention(np.concatenate([q, q]), k, v, p)
+
+
+def readers(p, rows):
+  """(page, start) → the rows that read it, in order, over all lists of a plan."""
+  return {
+    (int(page), int(start)): sorted(read[read < rows].tolist())
+    for x in p.items
+    for page, start, read in zip(x.page[: x.count], x.start, x.rows)
+  }
+
+
+def test_tables_of_runs_give_the_plan_of_each_row():
+  """Neighbouring rows that read one table, as prompt tokens do, are planned as if each had listed it."""
+  r = np.random.default_rng(8)
+  for _ in range(20):
+    tables, _ = tree(r, int(r.integers(1, 9)))
+    runs = r.integers(1, 30, len(tables))
+    counts = np.array([len(t) for t in tables])
+    table = np.zeros((len(tables), counts.max()), np.int32)
+    for row, pages in zip(table, tables):
+      row[: len(pages)] = pages
+    rows = int(runs.sum())
+    limits = (None,) * len(plan([[]] * rows, [0] * rows, page_size=PAGE).items)
+    got = from_table(table, counts, runs, np.zeros(rows), page_size=PAGE, capacity=limits)
+    repeated = [pages for pages, run in zip(tables, runs) for _ in range(run)]
+    want = plan(repeated, [0] * rows, page_size=PAGE)
+    assert readers(got, rows) == readers(want, rows)
+    assert [x.rows.shape[1] for x in got.items] == [x.rows.shape[1] for x in want.items]

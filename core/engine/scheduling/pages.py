@@ -1,4 +1,4 @@
-"""Reference-counted pages: who may overwrite what."""
+"""Reference-counted pages: a page may be overwritten only when nothing refers to it."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ class PagePool:
     return self._free
 
   def take(self, count: int) -> np.ndarray:
-    """Free pages, one reference each. Raises IndexError if there are not as many."""
+    """`count` free pages, one reference each. Raises IndexError if fewer are free."""
     if count > self._free:
       raise IndexError(f'{count} pages wanted; {self._free} are free')
     self._free -= count
@@ -25,21 +25,39 @@ class PagePool:
     self.references[pages] = 1
     return pages
 
-  def share(self, pages) -> None:
-    """One more reference to each. Raises ValueError for a free page."""
+  def share(self, pages: np.ndarray) -> None:
+    """Adds a reference to each. Raises ValueError for a free page."""
     self._check_in_use(pages)
     self.references[pages] += 1
 
-  def drop(self, pages) -> None:
-    """One reference less to each; a page without any is free. Raises ValueError for a free page."""
+  def drop(self, pages: np.ndarray) -> None:
+    """Takes a reference from each; a page without any is free. Raises ValueError for a free page."""
     self._check_in_use(pages)
     self.references[pages] -= 1
-    pages = np.atleast_1d(pages)
     unused = pages[self.references[pages] == 0]
     self._stack[self._free : self._free + len(unused)] = unused
     self._free += len(unused)
 
-  def _check_in_use(self, pages) -> None:
-    free = self.references[pages] < 1
-    if free.any():
-      raise ValueError(f'page {np.atleast_1d(pages)[np.atleast_1d(free)][0]} is free; expected a page in use')
+  def share_one(self, page: int) -> None:
+    """`share` of one page: several times as fast as an array of one."""
+    self.references[page] = self._references_of(page) + 1
+
+  def drop_one(self, page: int) -> int:
+    """`drop` of one page; returns the references left."""
+    left = self._references_of(page) - 1
+    self.references[page] = left
+    if not left:
+      self._stack[self._free] = page
+      self._free += 1
+    return left
+
+  def _references_of(self, page: int) -> int:
+    count = self.references.item(page)
+    if count < 1:
+      raise ValueError(f'page {page} is free; expected a page in use')
+    return count
+
+  def _check_in_use(self, pages: np.ndarray) -> None:
+    counts = self.references[pages]
+    if len(counts) and counts.min() < 1:
+      raise ValueError(f'page {pages[counts < 1][0]} is free; expected a page in use')

@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.engine.scheduling.content import Content
+from core.engine.scheduling.content import NAME, Content
 from core.engine.scheduling.pages import PagePool
-
-NAME = 8  # bytes of a token's name
 
 
 class Node:
@@ -44,6 +42,8 @@ class Partial(NamedTuple):
 
 def common(a: bytes, b: bytes) -> int:
   """Number of equal names that two keys begin with."""
+  if a[:NAME] != b[:NAME]:  # neighbours in order seldom share even one
+    return 0
   n = min(len(a), len(b))
   if a[:n] == b[:n]:
     return n // NAME
@@ -108,29 +108,44 @@ class PrefixCache:
       self._touch(self._node_of[best.page])
     return best
 
-  def insert(self, content: Content, filled: int, pages: np.ndarray, *, partial: bool) -> np.ndarray:
-    """Lets others find the pages that hold the first `filled` tokens; content that is known stays where it is.
+  def insert(
+    self,
+    content: Content,
+    filled: int,
+    pages: np.ndarray,
+    at: Node | None = None,
+    depth: int = 0,
+    *,
+    partial: bool,
+  ) -> Node:
+    """Lets others find the pages that hold the first `filled` tokens of a sequence.
 
-    partial: includes a last page that is not full. Returns the pages that now hold the full ones, int32 [n].
+    pages: int32, the sequence's, with a reference to each. One whose content the cache has already is replaced, in
+    place, by the cache's page. at, depth: the node of the last page inserted before and the number of these pages, to
+    continue from. partial: includes a last page that is not full. Returns the node of the last full page.
     """
-    node, known = self._last_match(content, filled)
+    node = at or self._root
+    while not node.alive:  # the cache was cleared since
+      node, depth = node.parent, depth - 1
     full = filled // self._size
-    added = []
-    for i in range(len(known), full):
-      key = content.page(i)
+    for i in range(depth, full):
+      page, key = pages.item(i), content.page(i)
       child = node.children.get(key)
       if child is None:
-        self._drop_covered(node, key)
-        child = self._add(int(pages[i]), key, node)
+        if node.keys:
+          self._drop_covered(node, key)
+        child = self._add(page, key, node)
+      elif child.page != page:
+        self._pool.share_one(child.page)
+        pages[i] = child.page
+        self.release_one(page)
       node = child
-      added.append(node.page)
-    if added:
-      known = np.concatenate([known, np.array(added, np.int32)])
-      self._note(content, Match(node, known))
+    if depth < full and full * self._size <= content.prompt.length:
+      content.prompt.matched = Match(node, pages[:full].copy())
     self._touch(node)
     if partial and filled % self._size:
-      self._insert_partial(node, content.part(full, filled), int(pages[full]))
-    return known
+      self._insert_partial(node, content.part(full, filled), pages.item(full))
+    return node
 
   def _insert_partial(self, node: Node, key: bytes, page: int) -> None:
     at = bisect.bisect_left(node.keys, key)
@@ -145,6 +160,11 @@ class PrefixCache:
     self._pool.drop(pages)
     idle = self._leaf[pages] & (self._pool.references[pages] == 1)
     for page in pages[idle].tolist():
+      self._offer(self._node_of[page])
+
+  def release_one(self, page: int) -> None:
+    """`release` of one page."""
+    if self._pool.drop_one(page) == 1 and self._leaf[page]:
       self._offer(self._node_of[page])
 
   def evict(self, pages: int) -> None:
@@ -186,7 +206,7 @@ class PrefixCache:
       content.matched = None
 
   def _add(self, page: int, key: bytes, parent: Node) -> Node:
-    self._pool.share(page)
+    self._pool.share_one(page)
     node = Node(page, key, parent)
     parent.children[key] = node
     bisect.insort(parent.keys, key)
@@ -203,8 +223,9 @@ class PrefixCache:
     """
     at = bisect.bisect_left(node.keys, key)
     self.compared += 1
-    if at and len(node.keys[at - 1]) < len(key) and key.startswith(node.keys[at - 1]):
-      self._remove(node.children[node.keys[at - 1]])
+    before = node.keys[at - 1] if at else key
+    if len(before) < len(key) and key.startswith(before):
+      self._remove(node.children[before])
 
   def _remove(self, node: Node) -> None:
     parent = node.parent
@@ -213,7 +234,7 @@ class PrefixCache:
     node.alive = False
     self._node_of[node.page], self._leaf[node.page] = None, False
     self._size_now -= 1
-    self._pool.drop(node.page)
+    self._pool.drop_one(node.page)
     if parent is self._root or parent.children:
       return
     self._leaf[parent.page] = True

@@ -8,6 +8,7 @@ prefix cache, share full pages and copy at most one.
 import bisect
 import heapq
 import operator
+from array import array
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,18 +16,19 @@ import numpy as np
 from core.engine.scheduling.pages import PagePool
 from core.engine.scheduling.prefix_cache import Match, PrefixCache
 from core.engine.scheduling.queue import WaitQueue
-from core.engine.scheduling.sequence import Sequence
+from core.engine.scheduling.sequence import NO_PAGES, Sequence
 
 ORDER = operator.attrgetter('order')
-NO_PAGES = np.zeros(0, np.int32)
+Values = list | np.ndarray
 
 
 class Scheduler:
   """Slots, pages and a queue.
 
   max_length: tokens of the longest sequence; by default what the pages hold. Public state: slots, running (sequences in
-  slots, first come first), queue, pool, cache; tables int32 [slots, longest] with counts int32 [slots], the block table
-  of each slot; preempted and examined (sequences considered for a slot), counts so far.
+  slots, first come first), filling (those whose prompt is not prefilled yet), queue, pool, cache; tables int32
+  [slots, longest] with counts int32 [slots], the block table of each slot; preempted and examined (sequences considered
+  for a slot), counts so far.
   """
 
   def __init__(self, slots: int, pages: int, page_size: int, segment: int, max_length: int | None = None):
@@ -36,6 +38,7 @@ class Scheduler:
     self.longest = pages if max_length is None else min(pages, -(-max_length // page_size))
     self.slots: list[Sequence | None] = [None] * slots
     self.running: list[Sequence] = []
+    self.filling: list[Sequence] = []
     self.queue = WaitQueue()
     self.tables = np.zeros((slots, self.longest), np.int32)
     self.counts = np.zeros(slots, np.int32)
@@ -61,7 +64,7 @@ class Scheduler:
     over, so the cost of a call does not depend on the length of the queue.
     """
     copies, passed = [], []
-    prefilling = {s.unknown for s in self.running if not s.ready}
+    prefilling = {s.unknown for s in self.filling}
     while len(passed) <= len(self.slots) and self._may_enter():
       sequence = self.queue.pop()
       self.examined += 1
@@ -70,7 +73,7 @@ class Scheduler:
       if unknown in prefilling:
         passed.append(sequence)
         continue
-      made = self._make_way(sequence)
+      made = self._make_way(sequence, match)
       if made is None:
         passed.append(sequence)
         break
@@ -78,6 +81,7 @@ class Scheduler:
       if not sequence.ready:
         sequence.unknown = unknown
         prefilling.add(unknown)
+        bisect.insort(self.filling, sequence, key=ORDER)
     for sequence in passed:
       self.queue.push(sequence)
     return copies
@@ -95,9 +99,9 @@ class Scheduler:
     stop = min(sequence.target, (depth + 1) * self.page_size)
     return match.node, sequence.content.part(depth, stop)
 
-  def _make_way(self, sequence: Sequence) -> list[tuple[int, int]] | None:
+  def _make_way(self, sequence: Sequence, match: Match) -> list[tuple[int, int]] | None:
     """As `_enter`, preempting sequences of lower priority one by one; none if all of them would not be enough."""
-    made = self._enter(sequence) if self._free_slots else None
+    made = self._enter(sequence, match) if self._free_slots else None
     if made is not None:
       return made
     lower = [s for s in self.running if s.request.priority < sequence.request.priority]
@@ -106,7 +110,8 @@ class Scheduler:
       return None
     while made is None and lower:
       self.preempt(lower.pop())
-      made = self._enter(sequence)
+      match = self.cache.match(sequence.content, sequence.target)
+      made = self._enter(sequence, match)
     return made
 
   def _fits_with(self, sequence: Sequence, staying: Iterable[Sequence]) -> bool:
@@ -119,12 +124,12 @@ class Scheduler:
     more = self._pages_needed(sequence) - len(shared)
     return len(staying) < len(self.slots) and held.sum() + more <= len(held)
 
-  def _enter(self, sequence: Sequence) -> list[tuple[int, int]] | None:
+  def _enter(self, sequence: Sequence, match: Match) -> list[tuple[int, int]] | None:
     """Gives a sequence pages and a slot: the copies to make, or None if pages are short."""
-    match = self.cache.match(sequence.content, sequence.target)
     partial = self.cache.partial(sequence.content, sequence.target, match)
     more = self._pages_needed(sequence) - len(match.pages)
-    self.pool.share(match.pages)
+    if len(match.pages):
+      self.pool.share(match.pages)
     fresh = self._take(more, keep=partial.page) if partial else None
     if fresh is None:
       partial = None  # without the copy, its source may be evicted
@@ -136,7 +141,8 @@ class Scheduler:
     self.slots[slot] = sequence
     bisect.insort(self.running, sequence, key=ORDER)
     self._set_pages(sequence, 0, np.concatenate([match.pages, fresh]))
-    sequence.filled = len(match.pages) * self.page_size
+    sequence.node, sequence.shared = match.node, len(match.pages)
+    sequence.filled = sequence.shared * self.page_size
     if partial is None:
       return []
     sequence.filled += partial.tokens
@@ -144,13 +150,16 @@ class Scheduler:
 
   def _take(self, count: int, keep: int | None = None) -> np.ndarray | None:
     """Free pages, after evicting others but `keep`; None if there are not enough."""
+    if self.pool.free < count:
+      self._evict(count, keep)
+    return self.pool.take(count) if self.pool.free >= count else None
+
+  def _evict(self, count: int, keep: int | None) -> None:
     if keep is not None:
-      self.pool.share(keep)
+      self.pool.share_one(keep)
     self.cache.evict(count)
-    fresh = self.pool.take(count) if self.pool.free >= count else None
     if keep is not None:
-      self.cache.release(np.array([keep], np.int32))
-    return fresh
+      self.cache.release_one(keep)
 
   def _set_pages(self, sequence: Sequence, start: int, pages: np.ndarray) -> None:
     slot, stop = sequence.slot, start + len(pages)
@@ -175,6 +184,18 @@ class Scheduler:
 
   def grow(self) -> None:
     """Gives each decoding sequence the pages of its next segment; if they are short, the youngest is preempted."""
+    wanting = [(s, self._pages_needed(s) - len(s.pages)) for s in self.running if s.ready]
+    wanting = [(s, more) for s, more in wanting if more > 0]
+    fresh = self._take(sum(more for _, more in wanting))  # at once: a call for each page costs as much as all of them
+    if fresh is None:
+      self._grow_one_by_one()
+      return
+    stop = 0
+    for sequence, more in wanting:
+      start, stop = stop, stop + more
+      self._set_pages(sequence, len(sequence.pages), fresh[start:stop])
+
+  def _grow_one_by_one(self) -> None:
     for sequence in list(self.running):
       while sequence.slot is not None and sequence.ready and not self._extend(sequence):
         self.preempt(self.running[-1])
@@ -182,10 +203,10 @@ class Scheduler:
   def unfilled(self, tokens: int, pages: int | None = None) -> list[tuple[Sequence, int, int]]:
     """The next prompt tokens to prefill: (sequence, start, stop), at most `tokens` that read at most `pages` pages."""
     work = []
-    for sequence in self.running:
+    for sequence in self.filling:
       count = min(sequence.target - sequence.filled, tokens)
       if not count:
-        continue
+        break
       stop = sequence.filled + count
       read = -(-stop // self.page_size)
       if work and pages is not None and read > pages:
@@ -201,16 +222,16 @@ class Scheduler:
       return
     sequence.filled = stop
     if sequence.ready:
+      self._drop(self.filling, sequence)
       self.share_pages(sequence)
 
-  def append(self, sequence: Sequence, tokens: list[int], logp: list[float], version: int, filled: int) -> None:
-    """Adds new tokens; the first `filled` inputs of the segment are in the pages."""
+  def append(self, sequence: Sequence, tokens: Values, logp: Values, version: int, filled: int) -> None:
+    """Adds new tokens, best as int64 and float32 arrays; the first `filled` inputs of the segment are in the pages."""
     sequence.content.append(tokens)
-    sequence.logp += logp
-    sequence.version += [version] * len(tokens)
-    before = sequence.filled // self.page_size
+    sequence.logp.frombytes(np.asarray(logp, np.float32).tobytes())
+    sequence.version += array('i', [version]) * len(tokens)
     sequence.filled = min(sequence.filled + filled, sequence.target)
-    if sequence.filled // self.page_size > before:  # page by page, or a finished sequence would cost many at once
+    if sequence.filled // self.page_size > sequence.shared:  # a page at a time: all of them at the end would be slow
       self.share_pages(sequence, partial=False)
 
   def share_pages(self, sequence: Sequence, *, partial: bool = True) -> None:
@@ -219,14 +240,9 @@ class Scheduler:
     The sequence takes over pages that another filled with the same content. Then it holds every page above one of its
     own in the tree, so what it does not hold can be evicted.
     """
-    known = self.cache.insert(sequence.content, sequence.filled, sequence.pages, partial=partial)
-    own = sequence.pages[: len(known)]
-    repeated = own != known
-    if repeated.any():
-      given_up = own[repeated]
-      self.pool.share(known[repeated])
-      own[repeated] = known[repeated]
-      self.cache.release(given_up)
+    content, filled = sequence.content, sequence.filled
+    node = self.cache.insert(content, filled, sequence.pages, sequence.node, sequence.shared, partial=partial)
+    sequence.node, sequence.shared = node, filled // self.page_size
 
   def remove(self, sequence: Sequence, *, share: bool = True) -> None:
     """Takes a sequence out of its slot or the queue. share: its pages can be found until they are evicted."""
@@ -235,11 +251,18 @@ class Scheduler:
       return
     if share:
       self.share_pages(sequence)
-    self.cache.release(sequence.pages.copy())
-    del self.running[bisect.bisect_left(self.running, sequence.order, key=ORDER)]
+    self.cache.release(sequence.pages)
+    self._drop(self.running, sequence)
+    if not sequence.ready:
+      self._drop(self.filling, sequence)
     heapq.heappush(self._free_slots, sequence.slot)
     self.slots[sequence.slot], self.counts[sequence.slot] = None, 0
     sequence.pages, sequence.filled, sequence.slot = NO_PAGES, 0, None
+    sequence.node, sequence.shared = None, 0
+
+  @staticmethod
+  def _drop(ordered: list[Sequence], sequence: Sequence) -> None:
+    del ordered[bisect.bisect_left(ordered, sequence.order, key=ORDER)]
 
   def preempt(self, sequence: Sequence) -> None:
     """Sends a running sequence back to the queue, to be prefilled again where the prefix cache no longer has it."""

@@ -1,12 +1,17 @@
 """One sample being generated."""
 
 import dataclasses
+from array import array
 
 import numpy as np
 
 from core.engine.request import Request
 from core.engine.scheduling.content import Content
+from core.engine.scheduling.prefix_cache import Node
 from core.engine.stops import StopStrings
+
+NO_PAGES = np.zeros(0, np.int32)
+NO_PAGES.flags.writeable = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -18,23 +23,23 @@ class Sequence:
   sample: int
   content: Content
   stop_strings: StopStrings | None = None
-  logp: list[float] = dataclasses.field(default_factory=list)  # of the new tokens
-  version: list[int] = dataclasses.field(default_factory=list)  # of the weights, for each new token
-  pages: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+  logp: array = dataclasses.field(default_factory=lambda: array('f'))  # of the new tokens
+  version: array = dataclasses.field(default_factory=lambda: array('i'))  # of the weights, for each new token
+  pages: np.ndarray = dataclasses.field(default_factory=lambda: NO_PAGES)
   filled: int = 0  # leading tokens whose keys and values are in the pages
   slot: int | None = None
+  node: Node | None = None  # of the last page that it shares with the prefix cache
+  shared: int = 0  # leading pages that it shares with the prefix cache
   unknown: tuple | None = None  # (node, key) of the first page that it is filling in and the prefix cache lacks
   forks: int = 0
 
-  @property
-  def tokens(self) -> list[int]:
-    """The new tokens."""
-    return self.content.new
+  def __post_init__(self):
+    self.order = -self.request.priority, self.id  # less comes first
 
   @property
-  def order(self) -> tuple[int, int]:
-    """Less comes first."""
-    return -self.request.priority, self.id
+  def tokens(self) -> array:
+    """The new tokens, 64-bit integers."""
+    return self.content.new
 
   @property
   def target(self) -> int:

@@ -251,7 +251,7 @@ def test_decoding_copies_no_weights_and_no_pages():
     depth=3,
   )
   e = engine(3, 200)
-  read, slots = pack.segment(e.scheduler, [])
+  read, slots = pack.segment(e.scheduler, [], pack.SlotRequests(3))
   weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
   k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
   table = jax.ShapeDtypeStruct((3, 2048), bool)
