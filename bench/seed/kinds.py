@@ -1,4 +1,4 @@
-"""One scorer for each answer type: Expression, Equation, Tuple and Interval (Numeric is in quantity.py)."""
+"""Scorers of Expression, Equation and Tuple (Interval is in intervals.py, Numeric in quantity.py)."""
 
 import dataclasses
 import itertools
@@ -7,24 +7,11 @@ from bench.seed import tree
 from bench.seed.algebra.canonical import canonical
 from bench.seed.algebra.equivalence import Verdict, compare
 from bench.seed.algebra.relations import relation_verdict
-from bench.seed.nodes import INFINITY, ZERO, Budget, Node, ParseError, SeedError, negative, subtract, symbol
+from bench.seed.nodes import Budget, Node, ParseError, SeedError, subtract
 from bench.seed.pairs import Pair, branches, pair, settle
 from bench.seed.reading.parser import Reading
-from bench.seed.reading.statement import (
-  EQUALS,
-  MIRROR,
-  ORDER,
-  Statement,
-  member,
-  relation,
-  side,
-  split_at,
-  statement,
-  statements,
-  tokens_of,
-  trim,
-  unwrap,
-)
+from bench.seed.reading.splitting import EQUALS, relation, split_at, trim
+from bench.seed.reading.statement import member, side, statement, statements, tokens_of, unwrap
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
@@ -192,17 +179,18 @@ def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Tok
   tokens = [Token(',', ',') if t.kind in ('text', 'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
   parts, signs = split_at(tokens, EQUALS)
   if signs and all(_bracketed(p) for p in (parts[-2], parts[-1])):
-    names = [label(p) for p in _commas(unwrap(parts[-2])[1:-1])]
-    values = _commas(unwrap(parts[-1])[1:-1])
+    names = [label(p) for p in comma_pieces(unwrap(parts[-2])[1:-1])]
+    values = comma_pieces(unwrap(parts[-1])[1:-1])
     return list(zip(names, values)) if len(names) == len(values) else [(None, v) for v in values]
-  if signs and len(parts) == 2 and _bracketed(parts[-1]) and len(_commas(tokens)) == 1:
+  if signs and len(parts) == 2 and _bracketed(parts[-1]) and len(comma_pieces(tokens)) == 1:
     tokens = parts[-1]
   if _bracketed(tokens):
     tokens = unwrap(trim(tokens))[1:-1]
-  return [_named(piece) for piece in _commas(tokens)]
+  return [_named(piece) for piece in comma_pieces(tokens)]
 
 
-def _commas(tokens: list[Token]) -> list[list[Token]]:
+def comma_pieces(tokens: list[Token]) -> list[list[Token]]:
+  """The pieces between top-level commas. Raises ParseError where one is empty."""
   pieces = [trim(p) for p in split_at(trim(tokens), {',', ';'})[0]]
   if len(pieces) > 1 and not all(pieces):
     raise ParseError('nothing between two commas')
@@ -233,62 +221,3 @@ def _closes_last(tokens: list[Token]) -> bool:
     if level == 0:
       return k == len(tokens) - 1
   return False
-
-
-# Interval.
-
-
-def interval(reference: str, prediction: str, job: Job) -> Mark:
-  """The mean over the bounds of the score of marker × bound, the marker an opaque symbol for open or
-  closed."""
-  wanted, given = read_reference(_bounds, reference, job), _bounds(prediction, job)
-  return mean([_bound(*a, *b, job) for a, b in zip(wanted, given)])
-
-
-def _bound(closed: bool, reference: Node, closed_too: bool, prediction: Node, job: Job) -> Mark:
-  reference, prediction, ordered = settle(reference, prediction, hats=job.hats)
-  both = pair(reference, prediction, ordered, job.budget)
-  alike = trees(reference, prediction, job)
-  if alike.points == 100 and closed == closed_too:
-    return alike
-  # The product is built as it stands, so that a zero or infinite bound keeps its marker.
-  marked = [
-    Node('mul', (symbol('closed' if shut else 'open'), bound))
-    for shut, bound in (
-      (closed, both.reference),
-      (closed_too, both.reference if alike.points == 100 else both.prediction),
-    )
-  ]
-  return dataclasses.replace(alike, points=edit_points(*marked, job.budget), test='distance')
-
-
-def _bounds(text: str, job: Job) -> tuple[tuple[bool, Node], tuple[bool, Node]]:
-  """(closed, bound) of the lower and the upper end, from brackets, membership or inequalities."""
-  tokens = tokens_of(text, job.reading)
-  start = max((k + 1 for k, t in enumerate(tokens) if sign(t) in ('\\in', '=')), default=0)
-  tokens = unwrap(trim(tokens[start:]))
-  if tokens and tokens[0].kind in '([]' and tokens[-1].kind in ')][':
-    pieces = _commas(tokens[1:-1])
-    if len(pieces) != 2:
-      raise ParseError(f'an interval has two bounds, not {len(pieces)}')
-    lower, upper = (member(p, job.reading) for p in pieces)
-    return (tokens[0].kind == '[', lower), (tokens[-1].kind == ']', upper)
-  return _from_inequality(statement(tokens), job)
-
-
-def _from_inequality(part: Statement, job: Job):
-  if not part.signs or any(s not in ORDER for s in part.signs) or len(part.signs) > 2:
-    raise ParseError('not an interval')
-  nodes, signs = [member(m, job.reading) for m in part.members], part.signs
-  below = nodes[0].head == 'symbol'
-  if all(s in MIRROR for s in signs):
-    nodes, signs, below = nodes[::-1], [MIRROR[s] for s in reversed(signs)], not below
-  closed = [s == '\\leq' for s in signs]
-  if len(nodes) == 3:
-    return (closed[0], nodes[0]), (closed[1], nodes[2])
-  if below:
-    return (False, negative(INFINITY)), (closed[0], nodes[1])
-  return (closed[0], nodes[0]), (False, INFINITY)
-
-
-__all__ = ['ZERO', 'BadReference', 'Job', 'equation', 'expression', 'interval', 'trees', 'tuple_']

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 
-from bench.seed import kinds, quantity
+from bench.seed import intervals, kinds, quantity
 from bench.seed.nodes import Budget, SeedError
 from bench.seed.pairs import STEPS
 from bench.seed.reading.parser import Reading
@@ -16,7 +16,7 @@ _SCORERS = {
   'Expression': kinds.expression,
   'Equation': kinds.equation,
   'Tuple': kinds.tuple_,
-  'Interval': kinds.interval,
+  'Interval': intervals.interval,
 }
 
 

@@ -26,6 +26,9 @@ from bench.seed.nodes import (
 )
 
 MAX_NODES = 2_000
+_BINDING = frozenset(('sum', 'product', 'integral', 'limit', 'setbuilder', 'bigunion', 'bigintersection'))
+# Operations whose arguments may change places.
+_UNORDERED = frozenset(('dot', 'min', 'max', 'cases', 'union', 'intersection'))
 _MAX_BITS = 4_096
 BOUND = '□'
 
@@ -50,7 +53,7 @@ def canonical(node: Node, context: Context) -> Node:
     return _mul(args, context)
   if node.head == 'pow':
     return _pow(*args, context)
-  if node.head in ('sum', 'product', 'integral', 'limit'):
+  if node.head in _BINDING:
     node = node._replace(args=args)
     context.budget.spend(60 * sum(1 for _ in walk(node)))
     node = bind(node)
@@ -59,7 +62,7 @@ def canonical(node: Node, context: Context) -> Node:
   elif args:
     node = node._replace(args=args)
   constant, node = pull_out(node)
-  if node.head in ('cross', 'dot', 'min', 'max') and node.head != 'cross':
+  if node.head in _UNORDERED:
     node = node._replace(args=tuple(sorted(node.args, key=lambda a: key(a, context))))
   return node if constant == ONE else _mul((*_factors(constant), node), context)
 
@@ -140,6 +143,8 @@ def _add(terms: tuple[Node, ...], context: Context) -> Node:
     for part in term.args if term.head == 'add' else (term,):
       coefficient, rest = split(part)
       collected[rest] = _bounded(collected.get(rest, 0) + coefficient)
+  if any(not c and _infinite(r) for r, c in collected.items()):
+    raise Unsupported('a difference of infinities')
   parts = [_scaled(c, r) for r, c in collected.items() if c]
   if len(parts) < 2:
     return parts[0] if parts else ZERO
@@ -168,7 +173,9 @@ def _mul(factors: tuple[Node, ...], context: Context) -> Node:
         coefficient = _bounded(coefficient * piece.value)
       else:
         parts.append(piece)
-  if coefficient == 0 and not any(p.head == 'infinity' for p in parts):
+  if coefficient == 0:
+    if any(map(_infinite, parts)):
+      raise Unsupported('zero times infinity')
     return ZERO
   parts.sort(key=lambda p: _factor_key(p, context))
   parts += _join_ordered(ordered, context)
@@ -191,6 +198,8 @@ def _join_ordered(factors: list[Node], context: Context) -> list[Node]:
 
 
 def _pow(base: Node, exponent: Node, context: Context) -> Node:
+  if (exponent == ZERO and _infinite(base)) or (base == ONE and _infinite(exponent)):
+    raise Unsupported('a power of infinity without a value')
   if exponent == ZERO:
     return ONE
   if exponent == ONE:
@@ -246,6 +255,13 @@ def _number_power(base: Fraction, n: Fraction) -> Node:
     if (roots[0] ** 2, roots[1] ** 2) == (base.numerator, base.denominator):
       return number(Fraction(*roots) ** n.numerator)
   return Node('pow', (number(base), number(n)))
+
+
+def _infinite(node: Node) -> bool:
+  """Whether infinity is a term or a factor, outside functions, sums over an index and limits."""
+  if node.head in ('add', 'mul', 'pow'):
+    return any(map(_infinite, node.args))
+  return node.head == 'infinity'
 
 
 def _bounded(value: Fraction) -> Fraction:

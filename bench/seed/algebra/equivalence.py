@@ -75,6 +75,9 @@ def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
     node = node._replace(args=tuple(map(replace, node.args)))
     if node.head not in OPAQUE:
       return node
+    if node.head == 'mean' and len(node.args) == 2 and node.args[0].value > node.args[1].value:
+      # ⟨b|a⟩ is the conjugate of ⟨a|b⟩.
+      return Node('conjugate', (replace(node._replace(args=node.args[::-1])),))
     alike = known.setdefault((node.head, node.value, len(node.args)), [])
     for seen, stand_in in alike:
       if all(x == y or _sample(x, y, context) is Verdict.EQUAL for x, y in zip(seen.args, node.args)):

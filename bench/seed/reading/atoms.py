@@ -18,7 +18,7 @@ from bench.seed.nodes import (
   symbol,
   words,
 )
-from bench.seed.reading import units
+from bench.seed.reading import sets, units
 from bench.seed.reading.functions import FUNCTIONS
 from bench.seed.reading.tokens import Token, label, sign
 
@@ -200,6 +200,22 @@ def _group(parser, closing: str, head: str = 'list') -> Node:
   return parts[0] if len(parts) == 1 else Node(head, tuple(parts), closing)
 
 
+def _set(parser) -> Node:
+  """A set by its elements or by a condition, a group in curly brackets, or cases after a lone bracket."""
+  start = parser.at
+  parser.next()
+  if sets.open_brace(parser):
+    name = parser.next().text
+    if name == 'array' and parser.ahead('{'):
+      parser.skip_group()
+    return sets.cases(parser)
+  found = sets.builder(parser)
+  if found is None:
+    parser.at = start
+    return _group(parser, '\\}')
+  return found
+
+
 def _rounding(parser, head: str) -> Node:
   parser.next()
   (inner,) = parser.group('\\rfloor' if head == 'floor' else '\\rceil')
@@ -283,6 +299,8 @@ def _part(parser, tokens):
 
 def _environment(parser) -> Node:
   name = parser.next().text
+  if name in sets.CASES:
+    return sets.cases(parser)
   if name not in _MATRICES:
     raise Unsupported(f'environment {name!r}')
   if name == 'array' and parser.ahead('{'):
@@ -330,7 +348,7 @@ def negative_power(node: Node) -> bool:
 def short_unit(parser) -> Node | None:
   """Minutes and seconds, whose short names are functions where an argument follows."""
   token, after = parser.peek(), sign(parser.peek(1))
-  if token.kind != 'word' or token.text not in ('min', 'sec') or after in ('(', '[', '{', '\\{', '_'):
+  if token.kind not in ('word', 'command') or token.text not in ('min', 'sec') or after in ('(', '[', '{', '\\{', '_'):
     return None
   if after == '^' and token.text == 'sec':
     return None
@@ -406,7 +424,7 @@ ATOMS = {
   '{': _braces,
   '(': lambda p: _group(p, ')'),
   '[': lambda p: _group(p, ']', 'commutator'),
-  '\\{': lambda p: _group(p, '\\}'),
+  '\\{': _set,
   '|': _bar,
   'open|': _bar,
   'begin': _environment,

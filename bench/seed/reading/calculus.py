@@ -274,6 +274,8 @@ COMMANDS = {
   'frac': _fraction,
   'sum': _indexed('sum'),
   'prod': _indexed('product'),
+  'bigcup': _indexed('bigunion'),
+  'bigcap': _indexed('bigintersection'),
   'lim': _limit,
   'partial': _partial,
   'nabla': _nabla,

@@ -262,7 +262,7 @@ class Parser:
 
   def atom(self) -> Node:
     what = sign(self.peek())
-    if self.peek().kind == 'word' and (short := short_unit(self)):
+    if self.peek().kind in ('word', 'command') and (short := short_unit(self)):
       return short
     for table, act in ((calculus.COMMANDS, None), (FUNCTIONS, apply)):
       if self.peek().kind in ('command', 'word') and self.peek().text in table:
@@ -314,7 +314,7 @@ class Parser:
     child = Parser(tokens, self.reading)
     child.level, child.indices = self.level, self.indices
     child.integrals = self.integrals if differentials else []
-    node = child.sum()
+    node = child.whole()
     if child.peek() is not _END:
       raise ParseError(f'{child.peek().text!r} was not expected')
     self.deeper(-1)

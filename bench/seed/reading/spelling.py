@@ -155,7 +155,7 @@ TEXT = words('text textnormal mbox hbox textsf texttt operatorname emph')
 LEFT, RIGHT = words('left bigl Bigl biggl Biggl'), words('right bigr Bigr biggr Biggr')
 SKIP_ARGUMENT = words('hspace vspace label tag phantom hphantom vphantom color ref')
 
-WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap')
+WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap textcircled')
 
 # Function names that count without a backslash.
 PLAIN_FUNCTIONS = words(

@@ -1,19 +1,25 @@
 """From an answer's tokens to what is to be scored: conditions cut, lists and relations split."""
 
 import dataclasses
-import itertools
 
 from bench.seed.nodes import Node, ParseError, words
 from bench.seed.reading.parser import Reading, parse_tokens
+from bench.seed.reading.splitting import (
+  CLOSING,
+  EQUALS,
+  OPENING,
+  ORDER,
+  RELATIONS,
+  relation,
+  rounded,
+  split_at,
+  top_level,
+  trim,
+)
 from bench.seed.reading.tokens import Token, sign, tokenize
 
-EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
-# Each inequality and its mirror image; one of the two is the normal form.
-MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
-ORDER = frozenset((*MIRROR, *MIRROR.values()))
-RELATIONS = EQUALS | ORDER | {'\\neq', '\\in', '\\to'}
-_OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
-_CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
+# Signs that continue the row above them.
+_CONTINUING = RELATIONS | {'+', '-', '*', '/', '\\pm', '\\mp', '\\times', '\\cdot', ',', ';', 'row', 'end', '\\implies'}
 _WRAPPERS = words('equation align aligned gathered gather split multline eqnarray displaymath math')
 _CONDITIONS = words(
   'for where if when with at as in provided assuming and or since because such given while per is are '
@@ -39,18 +45,20 @@ def tokens_of(text: str, reading: Reading) -> list[Token]:
   if any(t.kind == 'begin' and t.text in _WRAPPERS for t in tokens):
     tokens = [t for t in tokens if not (t.kind in ('begin', 'end') and t.text in _WRAPPERS)]
     if not any(t.kind == 'begin' for t in tokens):
-      tokens = [t for t in tokens if t.kind not in ('&', 'row')]
-  return unwrap(trim(tokens))
+      tokens = _joined_rows(tokens)
+  return unwrap(trim(rounded(tokens)))
 
 
-def trim(tokens: list[Token]) -> list[Token]:
-  """Tokens without punctuation and blanks at either end."""
-  start, end = 0, len(tokens)
-  while start < end and tokens[start].kind in ('quad', ',', ';', ':', '&', '.'):
-    start += 1
-  while end > start and tokens[end - 1].kind in ('quad', ',', ';', '.', 'row', '&'):
-    end -= 1
-  return tokens[start:end]
+def _joined_rows(tokens: list[Token]) -> list[Token]:
+  """Aligned rows as one list: a row that starts with a sign continues the one before, others follow a comma."""
+  plain = [t for t in tokens if t.kind != '&']
+  joined = []
+  for token, after in zip(plain, [*plain[1:], Token('end', '')]):
+    if token.kind != 'row':
+      joined.append(token)
+    elif sign(after) not in _CONTINUING and joined and joined[-1].kind not in ',;':
+      joined.append(Token(',', ','))
+  return joined
 
 
 def unwrap(tokens: list[Token]) -> list[Token]:
@@ -63,48 +71,10 @@ def unwrap(tokens: list[Token]) -> list[Token]:
 def _matching(tokens: list[Token]) -> int | None:
   level = 0
   for k, token in enumerate(tokens):
-    level += (sign(token) in _OPENING) - (sign(token) in _CLOSING)
+    level += (sign(token) in OPENING) - (sign(token) in CLOSING)
     if level == 0:
       return k
   return None
-
-
-def top_level(tokens: list[Token]) -> list[int]:
-  """Positions of tokens outside all brackets, the brackets themselves left out."""
-  level, found = 0, []
-  kets = _kets(tokens) if any(t.text == 'rangle' for t in tokens) else ()
-  for k, token in enumerate(tokens):
-    what = sign(token)
-    if what in _OPENING or k in kets:
-      level += 1
-    elif what in _CLOSING:
-      # The bar of "at x = 0" closes nothing.
-      level = max(level - 1, 0)
-    elif level == 0:
-      found.append(k)
-  return found
-
-
-def _kets(tokens: list[Token]) -> set[int]:
-  """Positions of the bars that open a ket: the next angle or bar after them is a right angle."""
-  found, bar, angles = set(), None, 0
-  for k, token in enumerate(tokens):
-    what = sign(token)
-    if what == '\\langle':
-      angles, bar = angles + 1, None
-    elif what in ('|', 'open|', 'close|'):
-      bar = None if angles else k
-    elif what == '\\rangle':
-      found |= {bar} if bar is not None and not angles else set()
-      angles, bar = max(angles - 1, 0), None
-  return found
-
-
-def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[list[list[Token]], list[str]]:
-  """The pieces between the top-level tokens with these signs, and those signs."""
-  cuts = [k for k in top_level(tokens) if sign(tokens[k]) in signs]
-  edges = [-1, *cuts, len(tokens)]
-  return [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
 
 
 def statement(tokens: list[Token]) -> Statement:
@@ -178,10 +148,3 @@ def member(tokens: list[Token], reading: Reading) -> Node:
   if not trim(tokens):
     raise ParseError('nothing on one side of a relation')
   return parse_tokens(unwrap(trim(tokens)), reading)
-
-
-def relation(nodes: list[Node], signs: list[str]) -> Node:
-  """A relation node in the one direction that equals its mirror image."""
-  if all(s in MIRROR for s in signs):
-    nodes, signs = nodes[::-1], [MIRROR[s] for s in reversed(signs)]
-  return Node('relation', tuple(nodes), tuple(signs))

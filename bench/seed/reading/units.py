@@ -106,6 +106,7 @@ _PLAIN = {
   'atm': _unit('101325', kg=1, m=-1, s=-2),
   'u': _unit(_U, kg=1),
   'amu': _unit(_U, kg=1),
+  'ft': _unit('0.3048', m=1),
   'Ha': _unit('4.3597447222060e-18', **_JOULE),
   'Hartree': _unit('4.3597447222060e-18', **_JOULE),
   'degC': Unit(Fraction(1), _unit('1', K=1).powers, Fraction('273.15')),

@@ -1,0 +1,142 @@
+"""What the SEED scorer makes of a file of real answers: unreadable, unequal to themselves, wrongly equal.
+
+  python -m bench.perf.seed_answers --answers=FILE.json [--pairs=25000] [--show=20]
+
+FILE is a table (JSON, JSON lines, CSV, Parquet) with a column `answer` of LaTeX text and, optionally, `kind`.
+An answer counts as broken LaTeX when its braces or environments do not match, and as prose when a dollar sign
+switches to text inside it, or two words of three letters follow each other outside commands. A false 100 is for
+a reader to judge: pairs of different answers at 100 are listed, since some of them are equal in value.
+"""
+
+import collections
+import dataclasses
+import random
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from bench.harness.rows import read_rows
+from bench.seed import KINDS, score
+from core.launch import command
+from core.launch.fields import field
+
+# Spellings of the same value that no reader would call another answer.
+REWRITINGS: dict[str, Callable[[str], str]] = {
+  'dollars': lambda text: f'${text}$',
+  'thin space': lambda text: rf'\,{text}',
+  'display fractions': lambda text: re.sub(r'\\[dt]?frac(?![A-Za-z])', r'\\dfrac', text),
+  'sized brackets': lambda text: text.replace('(', r'\bigl(').replace(')', r'\bigr)'),
+  'full stop': lambda text: f'{text}.',
+}
+CONSTANTS = ('0', '1', '-1', '2', r'\pi', r'\infty', r'-\infty', 'i', r'\infty-\infty', r'0\cdot\infty', r'\emptyset')
+
+Row = tuple[str, str]
+"""(LaTeX text, kind of answer)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  answers: str = field('', 'table with a column `answer`')
+  pairs: int = field(25_000, 'pairs of different answers to score', low=1)
+  show: int = field(20, 'examples to print of each kind of fault', low=0)
+  seed: int = field(0, 'seed of the drawn pairs', low=0)
+
+
+def read_answers(path: str) -> list[Row]:
+  """Every distinct answer of a table; the kind is Expression where the table has none."""
+  rows = [row for _, row in read_rows(path).rows if isinstance(row.get('answer'), str)]
+  answers = [(row['answer'], row.get('kind') or 'Expression') for row in rows if row['answer'].strip()]
+  unknown = {kind for _, kind in answers} - set(KINDS)
+  if unknown:
+    raise ValueError(f'{path}: kind is {min(unknown)!r}, expected one of {", ".join(KINDS)}')
+  return list(dict.fromkeys(answers))
+
+
+def broken(text: str) -> bool:
+  """Whether braces or environments do not match: LaTeX itself would refuse the text."""
+  depth = 0
+  for sign in re.findall(r'\\.|[{}]', text, re.DOTALL):
+    depth += (sign == '{') - (sign == '}')
+    if depth < 0:
+      return True
+  begun, ended = (sorted(re.findall(rf'\\{word}\{{([^}}]*)\}}', text)) for word in ('begin', 'end'))
+  return depth != 0 or begun != ended
+
+
+def prose(text: str) -> bool:
+  """Whether the answer is sentences around formulas rather than one formula."""
+  outside = re.sub(r'\\[A-Za-z]+(?:\s*\{[^{}]*\})?', ' \\\\ ', text.strip().strip('$'))
+  return '$' in outside or bool(re.search(r'[A-Za-z]{3,}[,:.]?\s+[A-Za-z]{3,}', outside))
+
+
+def unreadable(rows: Sequence[Row]) -> list[Row]:
+  """The answers that cannot be read as a reference."""
+  return [row for row in rows if 'reference' in score(row[0], '1', row[1]).flags]
+
+
+def rewritten(rows: Sequence[Row]) -> Iterator[tuple[str, str, float]]:
+  """(rewriting, answer, points) of every answer under every rewriting that changes it."""
+  for name, rule in REWRITINGS.items():
+    for text, kind in rows:
+      if rule(text) != text:
+        yield name, text, score(text, rule(text), kind).points
+
+
+def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
+  """Those of `count` drawn pairs of different answers that score 100; half are neighbours in sorted order."""
+  draw, ranked, found = random.Random(seed), sorted(rows), []
+  for number in range(count):
+    first = draw.randrange(len(ranked) - 1)
+    second = first + 1 if number % 2 else draw.randrange(len(ranked))
+    (reference, kind), (prediction, _) = ranked[first], ranked[second]
+    if reference != prediction and score(reference, prediction, kind).points == 100:
+      found.append((reference, prediction))
+  return sorted(set(found))
+
+
+def constants(rows: Sequence[Row]) -> list[tuple[str, str]]:
+  """(answer, constant) of every other answer that a constant scores 100 against."""
+  return [
+    (text, constant)
+    for text, kind in rows
+    for constant in CONSTANTS
+    if text.strip(' $') != constant and score(text, constant, kind).points == 100
+  ]
+
+
+def _list(title: str, items: Sequence, show: int) -> None:
+  print(title)
+  for item in items[:show]:
+    print(f'  {item!r}')
+
+
+def work(options: Options) -> None:
+  """Prints the figures and examples of each fault."""
+  if not options.answers:
+    raise ValueError('--answers is missing: expected a table with a column `answer`')
+  rows = read_answers(options.answers)
+  whole = [row for row in rows if not broken(row[0])]
+  bad = unreadable(whole)
+  share = 100 * len(bad) / max(1, len(whole))
+  _list(f'{len(rows)} answers, {len(whole)} of whole LaTeX, {len(bad)} unreadable ({share:.2f} %)', bad, options.show)
+  formulas = [row for row in whole if not prose(row[0])]
+  lost = [row for row in bad if not prose(row[0])]
+  print(f'{len(formulas)} without prose, {len(lost)} unreadable ({100 * len(lost) / max(1, len(formulas)):.2f} %)')
+  readable = [row for row in whole if row not in set(bad)]
+  results = list(rewritten(readable))
+  missed = [(name, text) for name, text, points in results if points != 100]
+  counts = dict(collections.Counter(name for name, _ in missed))
+  _list(f'{len(results)} rewritings, {len(missed)} below 100: {counts}', missed, options.show)
+  _list('different answers at 100:', alike(readable, options.pairs, options.seed), options.show)
+  _list('constants at 100:', constants(readable), options.show)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
