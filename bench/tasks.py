@@ -13,10 +13,28 @@ from bench.unigenbench import unigenbench
 from bench.vlm.grounding import grounding
 from bench.vlm.mathvista import mathvista
 from bench.vlm.mmmu import mmmu, mmmu_pro
+from bench.vlm.screenspot import screenspot
+from bench.vlm.short_answers import chartqa, docvqa, infovqa
 
 TASKS: dict[str, Callable[..., Task]] = {
   make.__name__: make
-  for make in (aime, asr, cmphysbench, grounding, mathvista, maths, mmmu, mmmu_pro, qa, tts, unigenbench)
+  for make in (
+    aime,
+    asr,
+    chartqa,
+    cmphysbench,
+    docvqa,
+    grounding,
+    infovqa,
+    mathvista,
+    maths,
+    mmmu,
+    mmmu_pro,
+    qa,
+    screenspot,
+    tts,
+    unigenbench,
+  )
 }
 
 

@@ -1,0 +1,141 @@
+"""Short answers read off documents and charts: DocVQA, InfographicVQA (ANLS) and ChartQA (relaxed accuracy)."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from bench.harness.literals import read_list
+from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
+from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
+from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from rl.rewards.extract import conclusion, final_answer, plain
+
+PROMPT = 'Answer the question using a single word or phrase.'
+_ANSWERS = ('answers', 'answer', 'label')
+_QUESTIONS = ('question', 'query')
+_GROUPS = ('human_or_machine', 'type', 'split')
+_MOST_CHARACTERS = 2_000
+_LEAST_SIMILARITY = 0.5
+_RELATIVE_ERROR = 0.05
+
+
+def docvqa() -> Task:
+  """DocVQA (arXiv 2007.00398): average normalised Levenshtein similarity, ANLS."""
+  return _task('docvqa', 'anls', anls)
+
+
+def infovqa() -> Task:
+  """InfographicVQA (arXiv 2104.12756): average normalised Levenshtein similarity, ANLS."""
+  return _task('infovqa', 'anls', anls)
+
+
+def chartqa() -> Task:
+  """ChartQA (arXiv 2203.10244): relaxed accuracy, numbers within 5 % of the label."""
+  return _task('chartqa', 'accuracy', relaxed)
+
+
+def anls(prediction: str, accepted: Sequence[str]) -> float:
+  """The best similarity over the accepted answers, 0 below one half; case and blanks do not count."""
+  best = max((_similarity(_folded(prediction), _folded(gold)) for gold in accepted), default=0.0)
+  return best if best >= _LEAST_SIMILARITY else 0.0
+
+
+def relaxed(prediction: str, accepted: Sequence[str]) -> float:
+  """1 for a number within 5 % of an accepted one, or for equal text; a percentage is a hundredth of its number."""
+  return float(any(_close(prediction.strip(), gold.strip()) for gold in accepted))
+
+
+def _close(prediction: str, gold: str) -> bool:
+  value, target = _number(prediction), _number(gold)
+  # A target of zero has no relative error: its text decides, as in the published rule.
+  if value is None or not target:
+    return prediction.lower() == gold.lower()
+  return abs(value - target) / abs(target) <= _RELATIVE_ERROR
+
+
+def _number(text: str) -> float | None:
+  try:
+    value = float(text.rstrip('%')) / 100 if text.endswith('%') else float(text)
+  except ValueError:
+    return None
+  return value if math.isfinite(value) else None
+
+
+def _folded(text: str) -> str:
+  return ' '.join(text.lower().split())
+
+
+def _similarity(a: str, b: str) -> float:
+  longest = max(len(a), len(b))
+  return 1 - edit_distance(a, b) / longest if longest else 0.0
+
+
+def edit_distance(a: str, b: str) -> int:
+  """Insertions, deletions and substitutions of characters between two texts."""
+  row = list(range(len(b) + 1))
+  for i, x in enumerate(a, 1):
+    diagonal, row[0] = row[0], i
+    for j, y in enumerate(b, 1):
+      changed = diagonal + (x != y)
+      diagonal = row[j]
+      row[j] = min(changed, diagonal + 1, row[j - 1] + 1)
+  return row[-1]
+
+
+def _task(name: str, metric: str, rule: Callable[[str, Sequence[str]], float]) -> Task:
+  return Task(
+    name=name,
+    primary=metric,
+    template=PROMPT,
+    load=_load,
+    prompt=_prompt,
+    score=each(functools.partial(_score, metric=metric, rule=rule)),
+    sampling=Sampling(max_tokens=1024),
+    settings={'rule': rule.__name__},
+    group_metrics=(metric,),
+  )
+
+
+def _load(path: str) -> Data:
+  return load_examples(path, functools.partial(_example, folder=folder_of(path)))
+
+
+def _example(where: str, row: Mapping, *, folder: Path) -> Example:
+  name = next((n for n in _QUESTIONS if row.get(n)), 'question')
+  fields = {
+    'question': need(row, name),
+    'accepted': _accepted(next((row[n] for n in _ANSWERS if row.get(n)), None)),
+    'picture': picture_bytes(row.get('image'), folder),
+  }
+  groups = {n: str(row[n]) for n in _GROUPS if row.get(n) not in (None, '')}
+  return Example(row_id(row, where, 'questionId', 'question_id', 'id', 'index'), fields, groups)
+
+
+def _accepted(value) -> tuple[str, ...]:
+  """The accepted answers of a cell: a list, a list written as text, or one answer."""
+  if isinstance(value, str) and value.lstrip().startswith('['):
+    try:
+      value = read_list(value)
+    except ValueError as error:
+      raise RowError(f'answer: {error}') from None
+  if isinstance(value, (int, float)):
+    value = str(value)
+  texts = tuple(text for text in iter_texts(value) if text.strip())
+  if not texts:
+    raise RowError('missing:answer')
+  return texts
+
+
+def _prompt(example: Example) -> list[dict]:
+  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
+
+
+def _score(example: Example, answer: Answer, *, metric: str, rule) -> Outcome:
+  marked = final_answer(answer.text)
+  found = plain(conclusion(answer.text) if marked is None else marked)[:_MOST_CHARACTERS]
+  if not found:
+    return Outcome(NO_ANSWER, None, {metric: (0.0, 1.0)})
+  short = found.removesuffix('.')
+  return Outcome(OK, short, {metric: (rule(short, example.fields['accepted']), 1.0)})
