@@ -8,6 +8,7 @@ from tqdm import tqdm
 from bench import passk
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import CUT_OFF, NO_ANSWER, Answer, Example, Outcome, Sampling, Scores, Task, mean_over_samples
+from rl.rewards import answers
 from rl.rewards.extract import boxed_answer
 
 TYPES = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
@@ -73,11 +74,18 @@ def _prompt(example: Example) -> list[dict]:
   ]
 
 
+def _extract(answer: Answer, *, compat: bool) -> str | None:
+  """What the output marks as its answer, as in the maths task; compat: the first box of the whole output."""
+  if compat:
+    return boxed_answer(answer.text, compat=True)
+  return answers.extract(answer.text, finished=answer.finish != 'length')
+
+
 def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> Iterator[Outcome]:
   from bench import seed
 
   pairs = list(pairs)
-  boxes = [boxed_answer(answer.text, compat=settings.mode == 'compat') for _, answer in pairs]
+  boxes = [_extract(answer, compat=settings.mode == 'compat') for _, answer in pairs]
   asked = [i for i, box in enumerate(boxes) if box is not None and box.strip()]
   jobs = [(f['gold'], boxes[i], f['kind'], f['symbol']) for i in asked for f in [pairs[i][0].fields]]
   with tqdm(total=len(jobs), desc='SEED', unit='answer', disable=not jobs) as bar:

@@ -45,13 +45,17 @@ class Options:
 
 
 def read_answers(path: str) -> list[Row]:
-  """Every distinct answer of a table; the kind is Expression where the table has none."""
+  """Every distinct answer of a table; where it has no kind, one equals sign makes an Equation."""
   rows = [row for _, row in read_rows(path).rows if isinstance(row.get('answer'), str)]
-  answers = [(row['answer'], row.get('kind') or 'Expression') for row in rows if row['answer'].strip()]
+  answers = [(row['answer'], row.get('kind') or _kind(row['answer'])) for row in rows if row['answer'].strip()]
   unknown = {kind for _, kind in answers} - set(KINDS)
   if unknown:
     raise ValueError(f'{path}: kind is {min(unknown)!r}, expected one of {", ".join(KINDS)}')
   return list(dict.fromkeys(answers))
+
+
+def _kind(text: str) -> str:
+  return 'Equation' if text.count('=') == 1 else 'Expression'
 
 
 def broken(text: str) -> bool:

@@ -66,3 +66,20 @@ def test_seed_accuracy_and_pass_at_k_by_topic_and_type(path):
   assert found['metrics']['pass@2']['value'] == pytest.approx(2 / 3)
   assert found['groups']['topic']['Magnetism']['accuracy']['value'] == 1 / 2
   assert set(found['groups']['answer type']) == {'Expression', 'Numeric', 'Tuple'}
+
+
+@pytest.mark.parametrize(
+  ('text', 'finish', 'points'),
+  [
+    ('<think>\\boxed{B}</think>\\boxed{\\mu B}', 'stop', 100),
+    ('The final answer is: $\\mu B$', 'stop', 100),
+    ('<answer>\\mu B</answer>', 'stop', 100),
+    ('The final answer is: $\\mu B$', 'length', 0),
+    ('so E is proportional to B', 'stop', 0),
+  ],
+)
+def test_the_marked_answer_counts_and_a_cut_off_one_needs_its_box(path, text, finish, points):
+  task = tasks.make('cmphysbench', ['processes=1'])
+  example = task.load(path).examples[0]
+  (outcome,) = task.score([(example, Answer(text, finish))])
+  assert outcome.scores['seed'][0] == points

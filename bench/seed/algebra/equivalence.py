@@ -94,6 +94,8 @@ def abstract(trees: tuple[Node, Node], context: Context) -> list[Node]:
 def _sample(a: Node, b: Node, context: Context) -> Verdict:
   nodes = [n for t in (a, b) for n in walk(t)]
   context.budget.spend(200 + 50 * len(nodes))
+  if a.head == b.head == 'number' and not _rounded(nodes):
+    return Verdict.EQUAL if a == b else Verdict.DIFFERENT
   names = sorted(
     {n.value for n in nodes if n.head == 'symbol'}, key=lambda name: (context.rank.get(name, math.inf), name)
   )
@@ -220,8 +222,8 @@ def _span(nodes: list[Node]) -> int:
 
 
 def _rounded(nodes: list[Node]) -> bool:
-  """Whether a decimal of nine or more digits occurs, which may be a rounded value."""
-  return any(_significant(n.value) >= 9 for n in nodes if n.head == 'number' and n.value.denominator > 1)
+  """Whether a decimal of 9 to 40 digits occurs, which may be a rounded value; 2^{-100} has more and is exact."""
+  return any(9 <= _significant(n.value) <= 40 for n in nodes if n.head == 'number' and n.value.denominator > 1)
 
 
 def _significant(value: Fraction) -> int:
