@@ -1,5 +1,6 @@
 """Runs that are refused, interrupted, started twice or damaged: nothing finished is lost, nothing hangs."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -101,7 +102,10 @@ def test_one_interrupt_ends_a_run_whose_server_hangs(problems, tmp_path):
       '--samples=1',
       '--workers=1',
     ]
-    process = subprocess.Popen([sys.executable, '-m', 'bench.run', *args], cwd=ROOT, stderr=subprocess.DEVNULL)
+    # Test workers may ignore SIGINT, which a child would inherit.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, '-m', 'bench.run', *args]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=listening)
     try:
       assert hanging.wait(120)
       process.send_signal(signal.SIGINT)

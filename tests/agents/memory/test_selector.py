@@ -198,5 +198,5 @@ def test_encoder_and_network_learn_together(tmp_path):
   tuned, state, seen = fine_tune.fit(encoder, bank.uses(), c, epochs=6, share=0.2)
   assert seen.auc == 1.0 and tuned.id != encoder.id
   change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), tuned.params, encoder.params)
-  assert change.words > 0 and change.blocks.q > 0
+  assert change.words > 0 and change.blocks.attn.q > 0
   assert int(state.updates) == 6 * -(-sum(~selector.split([u.key for u in bank.uses()], 0.2, c.seed)) // 16)
