@@ -165,7 +165,20 @@ KEYS = Keys(
     'layer_norm_eps',
   ),
   fixed={'hidden_act': ('gelu',), 'position_embedding_type': ('absolute',)},
-  ignored=('attention_probs_dropout_prob', 'classifier_dropout', 'hidden_dropout_prob'),
+  # Dropout, and heads of pre-training: no encoder of text reads either.
+  ignored=(
+    'attention_probs_dropout_prob',
+    'classifier_dropout',
+    'directionality',
+    'hidden_dropout_prob',
+    'output_past',
+    'pooler_fc_size',
+    'pooler_num_attention_heads',
+    'pooler_num_fc_layers',
+    'pooler_size_per_head',
+    'pooler_type',
+    'tie_word_embeddings',
+  ),
 )
 
 
