@@ -42,7 +42,7 @@ class Programs(Protocol):
 
 
 class DevicePrograms:
-  """The programs of a decoder on the devices of a mesh, for the sizes of a scheduler. All are compiled by `warm`."""
+  """The programs of a decoder on the devices of a mesh, for the sizes of a scheduler."""
 
   def __init__(self, params, config: decoder.Config, place: Share, sizes: Scheduler):
     self._config, self._place, self._segment = config, place, sizes.segment

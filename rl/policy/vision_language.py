@@ -21,7 +21,7 @@ from core.files.weights import Files
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import triangle
-from internvl import Processor, checkpoint
+from internvl import Processor, checkpoint, hf_config
 from internvl.features import Images
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import size, towers
@@ -30,9 +30,7 @@ from rl.policy import layouts
 from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
 
-MODEL_TYPES = ('internvl_chat', 'internvl')  # of config.json
-
-
+MODEL_TYPES = hf_config.MODEL_TYPES
 NO_LIMIT = 2**31 - 1  # of tokens
 
 

@@ -31,8 +31,8 @@ class Reward:
 
   function: of (query, response), a number or named components {name: number}; with `group`, of (query, responses), a
   sequence of those, one per response. weights: of the reward in the sum, a number or one per component. right: 1 for a
-  right response, of (query, response): what accuracy counts; None leaves that to the task. modules: what it imports
-  beyond the requirements. meaning: one line, for `--help` and the docs.
+  right response, of (query, response): what accuracy counts; with None, reports show the mean reward. modules: what it
+  imports beyond the requirements. meaning: one line, for `--help` and the docs.
   """
 
   function: Callable
