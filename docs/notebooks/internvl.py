@@ -298,6 +298,7 @@ small = params.map_weights(lambda _, w: params.to_int8(w), weights, MATRICES)
 
 
 def megabytes(tree):
+  """Size of the language model's blocks."""
   return sum(leaf.nbytes for leaf in jax.tree.leaves(tree.language.blocks)) / 1e6
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
+import math
 
 import numpy as np
 from PIL import Image
@@ -23,8 +25,10 @@ def grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
   """Every (columns, rows) of `min_tiles`..`max_tiles` tiles, fewest tiles first."""
   if not 1 <= min_tiles <= max_tiles:
     raise ValueError(f'tiles per image must satisfy 1 <= min <= max, not min {min_tiles}, max {max_tiles}')
-  pairs = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles // i + 1)]
-  return tuple(sorted((p for p in pairs if p[0] * p[1] >= min_tiles), key=lambda p: p[0] * p[1]))
+  sides = range(1, max_tiles + 1)
+  pairs = itertools.product(sides, sides)
+  fitting = [pair for pair in pairs if min_tiles <= math.prod(pair) <= max_tiles]
+  return tuple(sorted(fitting, key=math.prod))
 
 
 def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: int = 448) -> tuple[int, int]:
@@ -37,7 +41,9 @@ def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: i
   best, chosen = float('inf'), (1, 1)
   for columns, rows in grids(min_tiles, max_tiles):
     distance = abs(aspect - columns / rows)
-    if distance < best or (distance == best and area > 0.5 * size * size * columns * rows):
+    half = 0.5 * size * size * columns * rows
+    ties = distance == best
+    if distance < best or (ties and area > half):
       best, chosen = distance, (columns, rows)
   return chosen
 
@@ -47,7 +53,8 @@ def count(
 ) -> int:
   """How many tiles `tile` makes of an image of width × height pixels."""
   columns, rows = grid(width, height, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
-  return columns * rows + (thumbnail and columns * rows > 1)
+  tiles = columns * rows
+  return tiles + (thumbnail and tiles > 1)
 
 
 def tile(
@@ -55,8 +62,9 @@ def tile(
 ) -> np.ndarray:
   """Cuts an RGB image into uint8 tiles [tiles, size, size, 3]: row-major, the thumbnail last."""
   columns, rows = grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
-  whole = np.asarray(image.resize((columns * size, rows * size), Image.Resampling.BICUBIC))
-  tiles = whole.reshape(rows, size, columns, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
+  stretched = image.resize((columns * size, rows * size), Image.Resampling.BICUBIC)
+  cells = np.asarray(stretched).reshape(rows, size, columns, size, 3)
+  tiles = cells.swapaxes(1, 2).reshape(-1, size, size, 3)
   if thumbnail and len(tiles) > 1:
     tiles = np.concatenate([tiles, single(image, size=size)])
   return tiles
@@ -77,7 +85,8 @@ def recompress(tiles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
   Used for pre-training (arXiv 2508.18265 §2.2); drawn per tile, as the released code does.
   """
-  return np.stack([_jpeg(t, int(q)) for t, q in zip(tiles, rng.integers(75, 101, len(tiles)))])
+  qualities = rng.integers(75, 101, len(tiles)).tolist()
+  return np.stack([_jpeg(tile, quality) for tile, quality in zip(tiles, qualities)])
 
 
 def _jpeg(tile: np.ndarray, quality: int) -> np.ndarray:
@@ -88,5 +97,7 @@ def _jpeg(tile: np.ndarray, quality: int) -> np.ndarray:
 
 def normalize(tiles: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
   """uint8 [..., 3] to float32 [..., 3]: scaled to 0..1, then standardised by channel."""
-  mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
-  return (tiles.astype(np.float32) / np.float32(255) - mean) / std
+  centre = np.asarray(mean, np.float32)
+  spread = np.asarray(std, np.float32)
+  scaled = tiles.astype(np.float32) / np.float32(255)
+  return (scaled - centre) / spread
