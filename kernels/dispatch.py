@@ -62,12 +62,3 @@ class Table:
     if reason is not None:
       raise NotImplementedError(f'{self.operation}: {reason}')
     return entry.run(*arrays, **static)
-
-
-def missing(name: str) -> Implementation:
-  """An entry for a promised kernel that this release does not have: naming it raises NotImplementedError."""
-
-  def refuse(*args, **static) -> str:
-    return f'there is no {name} kernel in this release'
-
-  return Implementation(run=refuse, refuse=refuse)

@@ -114,7 +114,7 @@ class Config(Training):
   task: str = field('digits', f'where queries come from: {", ".join(TASKS)}; not looked at when there is data')
   data: tuple[str, ...] = field((), "JSONL, Parquet or ArrayRecord files of queries in InternVL's format")
   heldout: tuple[str, ...] = field((), 'files of held-out queries; needed with data')
-  reward: rewards.Name = field('boxed_and_format', 'of a response to a query from data')
+  reward: rewards.Name | None = field(None, "of a response; None: the task's own, or boxed_and_format with data")
   prompt_length: int = field(
     0, 'tokens of a prompt, padded to as many, longer ones left out; 0: a bucket, and no limit'
   )

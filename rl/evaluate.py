@@ -13,7 +13,7 @@ from core.report.intervals import pass_at_k, wilson
 from rl.query import Query
 from rl.rewards import Scorer
 from rl.rollout import Ask, Plan, Sampler
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Evaluation:
 
 
 def evaluate(
-  sampler: Sampler, source: Source, scorer: Scorer, evaluation: Evaluation, n: int, *, sampled: bool = True
+  sampler: Sampler, source: QuerySource, scorer: Scorer, evaluation: Evaluation, n: int, *, sampled: bool = True
 ) -> Result:
   """Responses to the first n held-out queries; to a prompt over `source.limit` tokens there is none, which is wrong.
 

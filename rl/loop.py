@@ -14,6 +14,7 @@ from core.training.run import Run
 from rl import advantages, report
 from rl import policy as policies
 from rl.advantages import Advantage
+from rl.claim import claim_of
 from rl.configs import Supervision, Training, check_warmup
 from rl.devices import meshes
 from rl.evaluate import Evaluation, Result, evaluate
@@ -25,10 +26,10 @@ from rl.losses import RULES, Rule
 from rl.policy import ANY_SLOTS, Draw, Layout, Policy, Slots
 from rl.rewards import Scorer
 from rl.rollout import Flat, Plan, Sampler
-from rl.rollout.collect import Collected, Collector, Source
+from rl.rollout.collect import Collected, Collector, QuerySource
 from rl.rollout.dynamic import mixed_groups, unsolved
 from rl.rollout.groups import Select, everything
-from rl.rollout.sources import Ahead, InTurn
+from rl.rollout.pipeline import Ahead, Sequential
 from rl.tasks import Task, task_of
 
 ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that it has
@@ -43,7 +44,8 @@ class RunOptions:
   evaluation: how held-out queries are answered; None: greedily. supervision, demonstrations: a phase of imitation
   first, and what it imitates, by default the task's solutions. offline: a phase between imitation and reward, called
   with (weights, sampler, source, scorer, workdir, place), such as `rl.preference.offline.offline`. page: how the report
-  shows responses. claim: what identifies the run, kept in config.json; a folder with another one is refused.
+  shows responses. claim: what identifies the run, kept in config.json; a folder with another one is refused;
+  None: its numbers, advantage, rewards and task (`rl.claim`).
   """
 
   steps: int = 100
@@ -90,12 +92,16 @@ def run(
   workdir, (place, home) = pathlib.Path(workdir), meshes(config)
   policy, weights = policy if isinstance(policy, tuple) else policies.load(policy, place, seed=config.seed)
   limit = prompt_limit(policy, config, extra.max_new, extra.slots.prompt)
-  source = Source(task_of(task), policy, config.seed, limit)
+  source = QuerySource(task_of(task), policy, config.seed, limit)
+  rewards = source.task.rewards if rewards is None else rewards
+  if extra.claim is None:
+    claim = claim_of(config, source.task, rewards, steps=extra.steps, max_new=extra.max_new)
+    extra = dataclasses.replace(extra, claim=claim)
   schedule = schedule_of(rollout, config, extra)
   updating = updating_of(config, policy, schedule.steps, extra.layout, extra.response_slots)
   weights = _imitate(weights, source, config, extra, workdir, place)
   sampler = Sampler(policy, weights, config.engine, home, config.dtype)
-  with Scorer(rewards or source.task.rewards, source.query(0), seconds=config.reward_seconds) as scorer:
+  with Scorer(rewards, source.query(0), seconds=config.reward_seconds) as scorer:
     rollouts = Rollouts(sampler, source, collector_of(config, scorer, extra), schedule, Progress())
     weights, before, after = _rewarded(weights, updating, rollouts, config, extra, workdir, place)
   outcome = report.Outcome(policy, weights, before, after, config.seed)
@@ -114,19 +120,10 @@ def settings(
   objective.check(config.rule, config.advantage, length=config.length, max_new=extra.max_new)
   if config.dynamic and extra.select is not None:
     raise ValueError('dynamic=True selects the mixed groups: expected no other `select`')
-  if extra.claim is None:
-    claim = {'steps': extra.steps, 'max_new': extra.max_new} | dataclasses.asdict(config)
-    claim |= {'advantage': _name(config.advantage)}  # a function has no JSON
-    extra = dataclasses.replace(extra, claim=claim)
   if extra.evaluation is None:
     greedy = Flat(Draw(extra.max_new, temperature=0.0), 1)
     extra = dataclasses.replace(extra, evaluation=Evaluation(greedy))
   return config, extra
-
-
-def _name(advantage: str | Advantage | Callable) -> str:
-  """What a run's claim says of its advantage."""
-  return advantage if isinstance(advantage, str) else advantages.resolve(advantage).meaning
 
 
 def training(config: Training | None, options: dict, advantage: Any, rule: Rule | str | None) -> Training:
@@ -202,7 +199,7 @@ class Rollouts:
   """The rollouts of a run by their number; `progress` says which queries they draw from."""
 
   sampler: Sampler
-  source: Source
+  source: QuerySource
   collector: Collector
   schedule: Schedule
   progress: Progress
@@ -217,12 +214,12 @@ class Rollouts:
     return unsolved(self.sampler, self._drawn, self.collector.scorer, stage.tries, stage.tried)
 
   @property
-  def _drawn(self) -> Source:
+  def _drawn(self) -> QuerySource:
     return dataclasses.replace(self.source, only=self.progress.only)
 
 
 def _imitate(
-  weights: Any, source: Source, config: Training, extra: RunOptions, workdir: pathlib.Path, place: mesh.Mesh
+  weights: Any, source: QuerySource, config: Training, extra: RunOptions, workdir: pathlib.Path, place: mesh.Mesh
 ) -> Any:
   """The weights after the supervised phase, if there is one."""
   if extra.supervision is None:
@@ -257,7 +254,7 @@ def _rewarded(
     return {f'heldout_{seen.measure}': np.float32(seen.accuracy)}
 
   record = Run(workdir, extra.claim, every=config.save_every, show=('reward', 'entropy'))
-  timing = Ahead if config.ahead else InTurn
+  timing = Ahead if config.ahead else Sequential
   last, average = reinforce(
     Updater(updating, weights, place),
     rollouts.schedule,

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from core import mesh
-from core import params as weights_lib
+from core import params as params_lib
 from core.report import charts, pages
 from core.training.record import replace
 from rl.evaluate import Result
@@ -67,7 +67,7 @@ class Outcome:
   @property
   def results(self) -> dict:
     """The contents of results.json."""
-    parameters = weights_lib.count(self.policy.spec())
+    parameters = params_lib.count(self.policy.spec())
     summaries = {'before': self.before.summary(), 'after': self.after.summary()}
     return {'seed': self.seed, 'parameters': parameters} | summaries
 
@@ -75,7 +75,7 @@ class Outcome:
 def finish(outcome: Outcome, workdir: pathlib.Path, place: mesh.Mesh, *, dtype: str, page: Page) -> None:
   """Writes the policy to model/, and the results and the page; says what the run reached."""
   with jax.set_mesh(place):
-    outcome.policy.save(workdir / 'model', weights_lib.cast(outcome.weights, dtype))
+    outcome.policy.save(workdir / 'model', params_lib.cast(outcome.weights, dtype))
   if jax.process_index() == 0:
     replace(workdir / 'results.json', json.dumps(outcome.results, indent=2) + '\n')
     write(workdir, outcome.before, outcome.after, page)

@@ -31,12 +31,13 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   """Trains, evaluates and reports; returns the contents of results.json."""
   place, _ = meshes(config)
   policy, weights = policies.load(config.model, place, seed=config.seed)
-  task = from_files(config.data, config.heldout, config.reward) if config.data else TASKS[config.task]
+  task = from_files(config.data, config.heldout, 'boxed_and_format') if config.data else TASKS[config.task]
   greedy = Flat(Draw(config.max_new, temperature=0.0), 1)
   drawn = Flat(Draw(config.max_new), config.eval_samples) if config.eval_samples else None
   outcome = run(
     (policy, weights),
     task,
+    rewards=config.reward,
     workdir=workdir,
     steps=config.steps,
     max_new=config.max_new,

@@ -3,8 +3,6 @@
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from absl import flags
-
 from core.launch import casting, fields
 
 WIDTH = 100
@@ -14,13 +12,6 @@ def _entry(head: str, meaning: str) -> Iterator[str]:
   yield f'  {head}'
   indent = ' ' * 6
   yield from textwrap.wrap(meaning, WIDTH, initial_indent=indent, subsequent_indent=indent)
-
-
-def flag_lines(values: flags.FlagValues) -> Iterator[str]:
-  """A paragraph for each plain absl flag."""
-  for name in values:
-    default = values[name].default
-    yield from _entry(f'--{name}' + ('' if default is None else f' = {default}'), values[name].help)
 
 
 def field_lines(config, *, prefix: str = '') -> Iterator[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
   """Records by number."""
 
   def __len__(self) -> int: ...
@@ -183,7 +183,7 @@ class ArrayRecord:
 class Subset:
   """The records of a source that have these numbers, as a source."""
 
-  def __init__(self, records: Source, numbers: Sequence[int]):
+  def __init__(self, records: RecordSource, numbers: Sequence[int]):
     self.records, self.numbers = records, np.asarray(numbers, np.int64)
 
   def __len__(self) -> int:
@@ -203,7 +203,7 @@ class Subset:
 SUFFIXES = {'.jsonl': JsonLines, '.parquet': Parquet, '.array_record': ArrayRecord}
 
 
-def source(path: str | os.PathLike) -> Source:
+def source(path: str | os.PathLike) -> RecordSource:
   """The source for a file, by its suffix. Raises ValueError for an unknown one."""
   suffix = pathlib.Path(path).suffix
   if suffix not in SUFFIXES:
@@ -212,7 +212,7 @@ def source(path: str | os.PathLike) -> Source:
 
 
 def mix(
-  parts: Mapping[str, tuple[Source, float]],
+  parts: Mapping[str, tuple[RecordSource, float]],
   *,
   seed: int,
   shuffle: bool = True,

@@ -12,8 +12,6 @@ TABLE = dispatch.Table(
   {
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
-    'pallas_tpu': dispatch.missing('pallas_tpu'),
-    'mosaic_gpu': dispatch.missing('mosaic_gpu'),
   },
 )
 
@@ -28,8 +26,7 @@ def tree_attention(q, k_pages, v_pages, plan, *, window=None, sinks=None, implem
   or a name in `TABLE`.
   Returns ([R, N, H] in q's dtype, log-sum-exp of the scores [R, N] in float32 or wider); a row without tokens gives 0
   and -inf. Scores and sums are float32, or float64 for float64 input.
-  Raises ValueError for an unknown implementation or shapes that do not fit, NotImplementedError for a kernel that
-  this release does not have.
+  Raises ValueError for an unknown implementation or shapes that do not fit.
   """
   _check_shapes(q, k_pages, v_pages, plan)
   return TABLE.call(q, k_pages, v_pages, plan, sinks, implementation=implementation, default='xla', window=window)

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from core import mesh
-from core import params as weights_lib
+from core import params as params_lib
 from core.training.run import Run, loop
 from core.training.steps import TrainState, init_state, merge
 from rl.advantages import Advantage
@@ -22,7 +22,7 @@ from rl.losses import Rule, kl
 from rl.policy import ANY_SLOTS, Layout, Slots
 from rl.rollout.collect import Collected
 from rl.rollout.groups import Plan
-from rl.rollout.sources import InTurn
+from rl.rollout.pipeline import Sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Updater:
     self._logp = jax.jit(functools.partial(_log_probs, score=u.score))
     self._averaged = jax.jit(functools.partial(_moving_average, decay=u.ema))
     # Copies: the first step donates the weights.
-    self._reference = _copy(weights_lib.cast(weights, u.score.dtype)) if u.rule.kl.coef else None
+    self._reference = _copy(params_lib.cast(weights, u.score.dtype)) if u.rule.kl.coef else None
     self.average = _copy(trained) if u.ema else ()
 
   def whole(self, train: TrainState) -> Any:
@@ -199,7 +199,7 @@ def _sharded_alike(x: jax.Array, part: Batch) -> jax.Array:
 def reinforce(
   updater: Updater,
   schedule: Schedule,
-  source: InTurn,
+  source: Sequential,
   progress: Progress,
   run: Run,
   place: mesh.Mesh,
@@ -255,7 +255,7 @@ def _begin(
   step: int,
   updater: Updater,
   train: TrainState,
-  source: InTurn,
+  source: Sequential,
   progress: Progress,
   hard: Callable[[Stage], list[int]],
 ) -> TrainState:

@@ -17,7 +17,7 @@ from rl.configs import Supervision
 from rl.learning.batch import slots_of
 from rl.learning.update import Pass
 from rl.policy import ANY_SLOTS, Layout, Policy, Slots, Trajectory, layouts
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 from rl.tasks import WARMUP_SEED
 
 
@@ -77,7 +77,7 @@ def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int
   return inputs, layouts.place(mask, groups, layout, slots)
 
 
-def solutions(source: Source, max_new: int) -> Callable[[Sequence[int]], list[Trajectory]]:
+def solutions(source: QuerySource, max_new: int) -> Callable[[Sequence[int]], list[Trajectory]]:
   """Demonstrations out of a run's queries: their prompts with their solutions, cut at `max_new` tokens.
 
   A prompt that is too long teaches nothing: it is replaced by another one without a loss. Raises ValueError when none

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from core import params as weights_lib
+from core import params as params_lib
 from core.training import optim, steps
 from core.training.optim import Optim
 from core.training.steps import Loss
@@ -28,7 +28,7 @@ class Pass:
 
   def __call__(self, weights: Any, inputs: Any) -> tuple[jax.Array, jax.Array | None]:
     """(log-probabilities, entropy) as of `Policy.log_probs`, of float32 weights used in `dtype`."""
-    weights = weights_lib.cast(weights, self.dtype)
+    weights = params_lib.cast(weights, self.dtype)
     return self.policy.log_probs(weights, inputs, temperature=self.temperature, remat=self.remat)
 
 
@@ -59,7 +59,7 @@ def update_loss(weights: Any, batch: Batch, key: Any, *, score: Pass, rule: loss
 def adapt(weights: Any, trainable: str, dtype: str) -> tuple[Any, Any]:
   """(trainable, frozen) parts of the weights, the frozen one in `dtype`. Raises ValueError when none is to train."""
   trained, frozen = steps.partition(weights, trainable or '.*')
-  return trained, weights_lib.cast(frozen, dtype)
+  return trained, params_lib.cast(frozen, dtype)
 
 
 def make_step(score: Pass, rule: losses.Rule, tx: Any, *, accumulate: int = 1, places: Any = None) -> Callable:

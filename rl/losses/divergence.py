@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from core.launch.fields import field
+from rl.losses.surrogate import MAX_LOG_RATIO
 
-MAX_LOG_RATIO = 20.0
 MAX_K3 = 10.0
 
 

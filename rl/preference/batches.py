@@ -12,7 +12,7 @@ from flax import struct
 from rl import losses
 from rl.policy import Policy, layouts
 from rl.preference.buckets import Bucket
-from rl.preference.examples import Source
+from rl.preference.examples import PairSource
 
 
 @struct.dataclass
@@ -32,7 +32,7 @@ class BucketRows:
   have their own as 'reference'.
   """
 
-  def __init__(self, policy: Policy, source: Source, bucket: Bucket, sums: np.ndarray | None = None):
+  def __init__(self, policy: Policy, source: PairSource, bucket: Bucket, sums: np.ndarray | None = None):
     self.policy, self.source, self.bucket, self.sums = policy, source, bucket, sums
 
   def __len__(self) -> int:

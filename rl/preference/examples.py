@@ -14,7 +14,7 @@ from rl.preference.records import Pair
 THREADS = 16  # that read images
 
 
-class Source(Protocol):
+class PairSource(Protocol):
   """Groups of (chosen, rejected) by number."""
 
   def __len__(self) -> int: ...
@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 class Examples:
-  """A sequence of pairs, or `Records`, as a policy reads them; a `Source`.
+  """A sequence of pairs, or `Records`, as a policy reads them; a `PairSource`.
 
   reading: of all prompts. augment: random changes to the images of pair i that depend on (seed, i) alone, so that the
   policy and the reference see the same. Raises ValueError and FileNotFoundError, naming the pair, when it is read.
@@ -56,7 +56,7 @@ class Examples:
     return [Trajectory.given(prompt, tokens) for tokens in said]
 
 
-def measure(policy: Policy, source: Source) -> np.ndarray:
+def measure(policy: Policy, source: PairSource) -> np.ndarray:
   """int32 [pairs, 4]: the `Slots` that each pair needs, in one pass over all of them."""
 
   def needed(i: int) -> np.ndarray:

@@ -16,13 +16,13 @@ from rl.preference.phase import mpo
 from rl.preference.settings import Offline
 from rl.rewards import Scorer
 from rl.rollout import Sampler
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 
 
 def offline(
   weights: Any,
   sampler: Sampler,
-  source: Source,
+  source: QuerySource,
   scorer: Scorer,
   workdir: pathlib.Path,
   place: mesh.Mesh,

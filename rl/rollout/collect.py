@@ -21,7 +21,7 @@ Totals = dict[str, tuple[float, float]]  # metrics as sums and what they are div
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class QuerySource:
   """Where a run's queries come from, as prompts of its policy.
 
   limit: tokens of a prompt; longer ones are left out. only: the numbers to draw from, over and over; None: all.
@@ -110,7 +110,7 @@ class Collector:
   length: Length | None = None
   limit: int = 0
 
-  def __call__(self, sampler: Sampler, plan: Plan, source: Source, *, step: int, start: int) -> Collected:
+  def __call__(self, sampler: Sampler, plan: Plan, source: QuerySource, *, step: int, start: int) -> Collected:
     """A rollout of the queries from number `start` on, a function of the weights, `step` and `start`.
 
     Several engines sample queries of their own; of the processes that share an engine each returns its part.

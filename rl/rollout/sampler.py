@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from core import mesh
-from core import params as weights_lib
+from core import params as params_lib
 from core.engine import EngineSize
 from rl.policy import Policy
 
@@ -20,7 +20,7 @@ class Sampler:
     self.policy, self.home = policy, home
     self._dtype, self._places = dtype, mesh.shardings(policy.spec(), home.whole)
     self._capacity = size.pages * size.page_size
-    self.engine = policy.engine(weights_lib.cast(weights, dtype), size, home)
+    self.engine = policy.engine(params_lib.cast(weights, dtype), size, home)
 
   @property
   def longest(self) -> int:
@@ -29,8 +29,8 @@ class Sampler:
 
   def copy(self, weights: Any) -> Any:
     """A copy of the weights on the engine's devices; safe even if the originals are donated."""
-    return jax.device_put(weights_lib.cast(weights, self._dtype), self._places)
+    return jax.device_put(params_lib.cast(weights, self._dtype), self._places)
 
   def update(self, weights: Any) -> None:
     """Samples from these weights from now on."""
-    self.engine.update(weights_lib.cast(weights, self._dtype))
+    self.engine.update(params_lib.cast(weights, self._dtype))

@@ -17,7 +17,6 @@ TABLE = dispatch.Table(
     'even': Implementation(
       lambda x, *, by: x - by, platform='cpu', refuse=lambda x, *, by: 'odd sizes' if x.size % 2 else None
     ),
-    'later': dispatch.missing('later'),
   },
 )
 
@@ -36,9 +35,7 @@ def test_the_platform_takes_its_own_where_it_does_not_refuse():
 def test_a_name_is_never_replaced():
   with pytest.raises(NotImplementedError, match='sum: odd sizes'):
     call(3, 'even')
-  with pytest.raises(NotImplementedError, match='no later kernel'):
-    call(2, 'later')
-  with pytest.raises(ValueError, match=r"'best' is unknown; expected one of \['even', 'later', 'plain'\]"):
+  with pytest.raises(ValueError, match=r"'best' is unknown; expected one of \['even', 'plain'\]"):
     call(2, 'best')
 
 

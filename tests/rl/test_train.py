@@ -23,7 +23,7 @@ from rl.evaluate import Evaluation, evaluate
 from rl.policy import Draw
 from rl.rewards import exact_match
 from rl.rollout import Flat, Sampler
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 from rl.tasks import TASKS
 
 SMOKE = CONFIGS['smoke']
@@ -35,7 +35,7 @@ ONE = mesh.make(devices=jax.devices()[:1])
 def test_pass_at_k_counts_the_drawn_responses():
   p, weights = policies.load('tiny', ONE)
   sampler = Sampler(p, weights, SMOKE.engine, mesh.Share(ONE, ONE))
-  source, seen = Source(TASKS['digits'], p, 0, 200), []
+  source, seen = QuerySource(TASKS['digits'], p, 0, 200), []
 
   class Third:
     """Says that every third response is right."""

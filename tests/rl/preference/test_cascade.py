@@ -21,7 +21,7 @@ from rl.learning.supervised import Demonstrations, solutions, supervise
 from rl.learning.update import Pass
 from rl.policy import ANY_SLOTS
 from rl.preference import Records
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 from rl.tasks import from_files
 
 ONE = mesh.make(devices=jax.devices()[:1])
@@ -55,7 +55,7 @@ def start(tmp_path_factory) -> tuple[pathlib.Path, tuple[str, str]]:
     warmup=Supervision(steps=60, batch=32, optim=Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10)),
   )
   p, weights = policies.load('tiny', ONE)
-  source = Source(from_files(config.data, config.heldout, config.reward), p, 0, 1000)
+  source = QuerySource(from_files(config.data, config.heldout, 'boxed_and_format'), p, 0, 1000)
   taught = Demonstrations(solutions(source, config.max_new), slots=ANY_SLOTS._replace(response=config.max_new))
   weights = supervise(Pass(p), weights, taught, config.warmup, folder, ONE, config)
   with jax.set_mesh(ONE):

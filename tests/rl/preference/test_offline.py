@@ -10,7 +10,7 @@ from rl import policy as policies
 from rl.preference import Limits, MpoPhase, Offline, Records
 from rl.preference import samples as samples_lib
 from rl.preference.offline import offline
-from rl.rollout.collect import Source
+from rl.rollout.collect import QuerySource
 from rl.tasks import TASKS
 
 LIMITS = Limits(prompt=48, response=48, tiles=3)
@@ -35,7 +35,7 @@ def test_pairs_and_queries_come_from_the_samples_and_are_kept(tmp_path, monkeypa
   options = {'settings': Offline(queries=6, samples=4, phase=MPO), 'max_new': 48}
   place = mesh.make(devices=jax.devices()[:1])
   p, weights = policies.load('tiny', place)
-  source = Source(TASKS['expressions'], p, 0, 1000)
+  source = QuerySource(TASKS['expressions'], p, 0, 1000)
   calls = []
 
   def sample(sampler, queries, draw, scorer, *, samples: int, **_):

@@ -13,7 +13,7 @@ from rl.policy import Draw, Trajectory
 from rl.query import Query
 from rl.rewards import Length, Scored
 from rl.rollout import Flat, Sampler
-from rl.rollout.collect import Collector, Source
+from rl.rollout.collect import Collector, QuerySource
 from rl.rollout.dynamic import Cursor, mixed_groups, unsolved
 from rl.tasks import Task
 
@@ -64,7 +64,7 @@ class Judge:
 
 
 def collect(made, texts, *, start=0, longest=1000, prompts=4, only=None, **options):
-  source = Source(Task(query), made[0], 0, longest, only)
+  source = QuerySource(Task(query), made[0], 0, longest, only)
   return Collector(Judge(), prompts, **options)(Mute(), says(texts), source, step=0, start=start)
 
 
@@ -118,14 +118,14 @@ def test_length_costs_reward_near_the_limit(made):
 
 def test_hard_queries_are_those_not_right_in_every_try(made):
   said = {0: ['0', '0'], 1: ['1', 'no'], 2: ['no', 'no'], 3: ['3', '3']}
-  source = Source(Task(query), made[0], 0, 1000)
+  source = QuerySource(Task(query), made[0], 0, 1000)
   assert unsolved(Mute(), source, Judge(), says(said.get), 4) == [1, 2]
   assert unsolved(Mute(), source, Judge(), says(lambda n: [str(n)]), 4) == [0, 1, 2, 3]
 
 
 def test_engines_share_the_stream_without_overlap(made):
   """Two engines of one process each draw alternate numbers of one stream."""
-  source = Source(Task(query), made[0], 0, 1000)
+  source = QuerySource(Task(query), made[0], 0, 1000)
   homes = [dataclasses.replace(HOME, index=i, count=2) for i in range(2)]
   numbers = [[n for n, _, _ in source.fitting(Cursor(3), 3, home)[0]] for home in homes]
   assert numbers == [[6, 8, 10], [7, 9, 11]]
@@ -134,7 +134,7 @@ def test_engines_share_the_stream_without_overlap(made):
 def test_a_sample_does_not_depend_on_the_batch_around_it(made):
   p, weights = made
   sampler = Sampler(p, weights, EngineSize(slots=4, pages=64, page_size=16, segment=4, chunk=32), HOME)
-  source = Source(Task(query), p, 0, 100)
+  source = QuerySource(Task(query), p, 0, 100)
   collector = Collector(Judge(), 4)
   plan = Flat(Draw(5), 2, seed=3)
   every = collector(sampler, plan, source, step=0, start=0).groups

@@ -13,7 +13,7 @@ from rl.rollout.sampler import Sampler
 Collect = Callable[[int, int], Collected]  # of a rollout's number and its first query's, by the sampler's weights
 
 
-class InTurn:
+class Sequential:
   """Each rollout is sampled by the very weights that it updates."""
 
   lag = 0
@@ -39,7 +39,7 @@ class InTurn:
     """Leaves the sampler to others."""
 
 
-class Ahead(InTurn):
+class Ahead(Sequential):
   """The next rollout is sampled while this one updates, by weights one rollout older, on devices of its own.
 
   The state keeps those weights, so that a run that was stopped samples the same rollout again.
@@ -57,14 +57,14 @@ class Ahead(InTurn):
     return self._sampler.copy(weights)
 
   def collect(self, weights: Any, stale: Any, step: int, start: int, more: bool) -> tuple[Collected, Any]:
-    """As of `InTurn`; with `more` the next rollout is then being sampled."""
+    """As of `Sequential`; with `more` the next rollout is then being sampled."""
     rollout = (self._next or self._launch(stale, step, start)).result()
     stale = jax.block_until_ready(self._sampler.copy(weights))  # before the update donates them
     self._next = self._launch(stale, step + 1, rollout.next) if more else None
     return dataclasses.replace(rollout, lag=1), stale
 
   def look(self, weights: Any, evaluate: Callable[[], Any]) -> Any:
-    """As of `InTurn`, between two rollouts."""
+    """As of `Sequential`, between two rollouts."""
     return self._thread.submit(super().look, weights, evaluate).result()
 
   def close(self) -> None:
