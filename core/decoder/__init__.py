@@ -2,19 +2,9 @@
 
 from core.decoder.configs import CONFIGS
 from core.decoder.hf import load, save
-from core.decoder.model import (
-  Config,
-  Hidden,
-  Output,
-  Params,
-  apply,
-  embed,
-  forward,
-  init,
-  log_probs,
-  logits,
-  spec,
-)
+from core.decoder.model import Hidden, Output, apply, embed, forward, logits
+from core.decoder.params import Config, Params, init, spec
+from core.decoder.scoring import log_probs
 
 __all__ = [
   'CONFIGS',

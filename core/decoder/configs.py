@@ -1,7 +1,7 @@
 """Published decoders, by name."""
 
 from core import moe
-from core.decoder.model import Config
+from core.decoder.params import Config
 from core.layers import Yarn
 
 

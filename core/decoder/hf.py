@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from core import moe
-from core.decoder import model as decoder
+from core.decoder import params as decoder
 from core.decoder.hf_config import config_from, config_to
 from core.files import weights
 from core.files.config import read_json

@@ -6,7 +6,7 @@ Families differ by data only: FAMILIES says what each implies for `core.decoder.
 from typing import Any
 
 from core import moe
-from core.decoder import model as decoder
+from core.decoder import params as decoder
 from core.files.config import CheckpointError, Keys, check, naming, require
 from core.layers import Yarn
 
@@ -206,18 +206,6 @@ def _default_layers(h: dict, kind: str) -> list[str]:
 def config_to(c: decoder.Config) -> dict:
   """The `config.json` a published loader expects."""
   kind = family(c)
-  rope: dict[str, Any] = {'rope_type': 'default', 'rope_theta': c.rope_theta}
-  if c.yarn:
-    rope |= {
-      'rope_type': 'yarn',
-      'factor': c.yarn.factor,
-      'beta_fast': c.yarn.beta_fast,
-      'beta_slow': c.yarn.beta_slow,
-      'truncate': c.yarn.truncate,
-      'original_max_position_embeddings': c.yarn.original_length,
-    }
-    if c.yarn.scale is not None:
-      rope['attention_factor'] = c.yarn.scale
   window = next((w for w in c.windows if w is not None), None)
   kinds = ['full_attention' if w is None else 'sliding_attention' for w in c.windows] * (c.depth // len(c.windows))
   h = {
@@ -232,7 +220,7 @@ def config_to(c: decoder.Config) -> dict:
     'intermediate_size': c.mlp_width,
     'rms_norm_eps': c.norm_eps,
     'rope_theta': c.rope_theta,
-    'rope_parameters': rope,
+    'rope_parameters': _rope_to(c),
     # transformers refuses a GPT-OSS config without a window, even where no layer uses it.
     'sliding_window': GPT_OSS_WINDOW if window is None and kind == 'gpt_oss' else window,
     'use_sliding_window': window is not None,
@@ -242,17 +230,32 @@ def config_to(c: decoder.Config) -> dict:
     'tie_word_embeddings': c.tied,
     'max_position_embeddings': c.max_length,
   }
-  if c.moe:
-    sizes = {'num_experts_per_tok': c.moe.top_k, 'router_aux_loss_coef': c.moe.aux_coef}
-    if c.moe.bias:
-      sizes |= {'num_local_experts': c.moe.experts, 'intermediate_size': c.moe.width}
-    else:
-      sizes |= {
-        'num_experts': c.moe.experts,
-        'moe_intermediate_size': c.moe.width,
-        'norm_topk_prob': True,
-        'decoder_sparse_step': 1,
-        'mlp_only_layers': [],
-      }
-    h |= sizes
-  return h
+  return h | _experts_to(c.moe) if c.moe else h
+
+
+def _rope_to(c: decoder.Config) -> dict:
+  if c.yarn is None:
+    return {'rope_type': 'default', 'rope_theta': c.rope_theta}
+  rope = {
+    'rope_type': 'yarn',
+    'rope_theta': c.rope_theta,
+    'factor': c.yarn.factor,
+    'beta_fast': c.yarn.beta_fast,
+    'beta_slow': c.yarn.beta_slow,
+    'truncate': c.yarn.truncate,
+    'original_max_position_embeddings': c.yarn.original_length,
+  }
+  return rope if c.yarn.scale is None else rope | {'attention_factor': c.yarn.scale}
+
+
+def _experts_to(c: moe.Config) -> dict:
+  shared = {'num_experts_per_tok': c.top_k, 'router_aux_loss_coef': c.aux_coef}
+  if c.bias:  # GPT-OSS
+    return shared | {'num_local_experts': c.experts, 'intermediate_size': c.width}
+  return shared | {
+    'num_experts': c.experts,
+    'moe_intermediate_size': c.width,
+    'norm_topk_prob': True,
+    'decoder_sparse_step': 1,
+    'mlp_only_layers': [],
+  }

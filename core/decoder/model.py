@@ -14,91 +14,14 @@ from flax import struct
 from core import moe as experts
 from core import past as pasts
 from core.attention import Keys
-from core.layers import Yarn, gated_mlp, rms_norm, rope_tables, rotate
+from core.decoder.params import Attention, Block, Config, Params
+from core.layers import gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
-from core.padding import pad
-from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
-from core.params import init as draw
+from core.params import einsum, stack, walk
 from core.past import Past
 from core.past.base import Call
 from core.remat import remat
 from core.tap import check, taps
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """A decoder. `windows` repeats over the layers: None sees everything, n the last n keys."""
-
-  vocab: int
-  width: int
-  depth: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  mlp_width: int
-  norm_eps: float
-  rope_theta: float
-  yarn: Yarn | None = None
-  qkv_bias: bool = False
-  out_bias: bool = False
-  qk_norm: bool = False  # RMSNorm of each head's q and k before rope
-  sinks: bool = False
-  windows: tuple[int | None, ...] = (None,)
-  moe: experts.Config | None = None
-  tied: bool = False  # the head is the embedding table
-  max_length: int = 32768
-
-  def __post_init__(self):
-    if self.heads % self.kv_heads:
-      raise ValueError(f'decoder: heads={self.heads} is not a multiple of kv_heads={self.kv_heads}')
-    if self.depth % len(self.windows):
-      raise ValueError(f'decoder: depth={self.depth} is not a multiple of the {len(self.windows)} windows')
-
-
-@struct.dataclass(kw_only=True)
-class Attention:
-  """Weights of self-attention; None where the family has none."""
-
-  q: Any  # [D, N, H]
-  k: Any  # [D, K, H]
-  v: Any  # [D, K, H]
-  o: Any  # [N, H, D]
-  q_bias: Any = None
-  k_bias: Any = None
-  v_bias: Any = None
-  o_bias: Any = None
-  q_norm: Any = None  # [H]
-  k_norm: Any = None
-  sinks: Any = None  # [N]
-
-
-@struct.dataclass(kw_only=True)
-class Mlp:
-  """Weights of the gated feed-forward."""
-
-  gate: Any  # [D, F]
-  up: Any
-  down: Any  # [F, D]
-
-
-@struct.dataclass(kw_only=True)
-class Block:
-  """Weights of one layer."""
-
-  attn_norm: Any
-  attn: Attention
-  mlp_norm: Any
-  mlp: Any  # Mlp, or core.moe.Params
-
-
-@struct.dataclass
-class Params:
-  """Weights of the decoder."""
-
-  embed: Any  # [V, D]
-  blocks: Any  # Block, leaves stacked on a layer axis; or a tuple of Blocks
-  norm: Any
-  head: Any = None  # [D, V]; None when tied
 
 
 @struct.dataclass
@@ -120,45 +43,6 @@ class Hidden:
   cache: Any = None
   kept: Any = None
   balance: Any = 0.0
-
-
-def _block_spec(c: Config) -> Block:
-  d, n, k, h = c.width, c.heads, c.kv_heads, c.head_dim
-  bias = lambda on, shape, axes: Spec(shape, axes, zeros) if on else None
-  norm = Spec((d,), (None,), ones)
-  attn = Attention(
-    q=Spec((d, n, h), ('embed', 'heads', None)),
-    k=Spec((d, k, h), ('embed', 'kv_heads', None)),
-    v=Spec((d, k, h), ('embed', 'kv_heads', None)),
-    o=Spec((n, h, d), ('heads', None, 'embed'), inputs=2),
-    q_bias=bias(c.qkv_bias, (n, h), ('heads', None)),
-    k_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)),
-    v_bias=bias(c.qkv_bias, (k, h), ('kv_heads', None)),
-    o_bias=bias(c.out_bias, (d,), (None,)),
-    q_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
-    k_norm=Spec((h,), (None,), ones) if c.qk_norm else None,
-    sinks=bias(c.sinks, (n,), ('heads',)),
-  )
-  wide = Spec((d, c.mlp_width), ('embed', 'mlp'))
-  narrow = Spec((c.mlp_width, d), ('mlp', 'embed'))
-  mlp = experts.spec(c.moe, d) if c.moe else Mlp(gate=wide, up=wide, down=narrow)
-  return Block(attn_norm=norm, attn=attn, mlp_norm=norm, mlp=mlp)
-
-
-def spec(config: Config) -> Params:
-  """Every weight, once."""
-  c = config
-  return Params(
-    embed=Spec((c.vocab, c.width), ('vocab', 'embed'), inputs=0),
-    blocks=stacked(_block_spec(c), c.depth),
-    norm=Spec((c.width,), (None,), ones),
-    head=None if c.tied else Spec((c.width, c.vocab), ('embed', 'vocab')),
-  )
-
-
-def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
-  """Random parameters."""
-  return draw(key, spec(config), dtype)
 
 
 def embed(params: Params, tokens: jax.Array, rules=RULES) -> jax.Array:
@@ -260,20 +144,18 @@ def forward(
   combinations.
   """
   check(keep)
-  b, t, _ = x.shape
   past = pasts.of(cache)
   past.check(
     Call(
-      rows=b,
-      tokens=t,
+      rows=x.shape[0],
+      tokens=x.shape[1],
       unstacked=isinstance(params.blocks, tuple),
       has_positions=positions is not None,
       has_segments=segments is not None,
     )
   )
   if positions is None:
-    start = past.next_position(b)
-    positions = jnp.broadcast_to(start + jnp.arange(t), (b, t)).astype(jnp.int32)
+    positions = _next_positions(past, x)
   ctx = _Context(
     config=config,
     past=past,
@@ -285,14 +167,25 @@ def forward(
     edit=edit,
     keep=tuple(keep),
   )
+  return _through_blocks(params, x, ctx, remat_policy)
 
+
+def _next_positions(past: Past, x: jax.Array) -> jax.Array:
+  """int32 [B, T], of new tokens x [B, T, D] that follow the past."""
+  rows, tokens, _ = x.shape
+  start = past.next_position(rows)
+  return jnp.broadcast_to(start + jnp.arange(tokens), (rows, tokens)).astype(jnp.int32)
+
+
+def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: str) -> Hidden:
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx)
 
-  x, (new, kept, loads) = walk(remat(layer, remat_policy), x, params.blocks, *past.layers(positions))
+  parts = ctx.past.layers(ctx.positions)
+  x, (new, kept, loads) = walk(remat(layer, remat_policy), x, params.blocks, *parts)
   return Hidden(
-    hidden=rms_norm(x, params.norm, config.norm_eps),
-    cache=past.append(new, positions),
+    hidden=rms_norm(x, params.norm, ctx.config.norm_eps),
+    cache=ctx.past.append(new, ctx.positions),
     kept={site: stack(a) for site, a in kept.items()},
     balance=experts.balance(stack(loads)),
   )
@@ -303,47 +196,6 @@ def logits(params: Params, config: Config, hidden: jax.Array) -> jax.Array:
   if params.head is None:
     return einsum('btd,vd->btv', hidden, params.embed).astype(jnp.float32)
   return einsum('btd,dv->btv', hidden, params.head).astype(jnp.float32)
-
-
-def log_probs(
-  params: Params,
-  config: Config,
-  hidden: jax.Array,
-  targets: jax.Array,
-  *,
-  temperature: float = 1.0,
-  chunk: int = 1024,
-  rules=RULES,
-) -> tuple[jax.Array, jax.Array]:
-  """(log-probability of `targets`, entropy of the distribution), float32 [B, T], of logits over a temperature.
-
-  The temperature divides float32 logits, as in the engine: scaling bfloat16 hidden states would round them once more.
-  Time is cut into chunks of at most `chunk` tokens, recomputed in the backward pass, so the [B, T, V] logits are never
-  held whole. Chunks are strided over time, so each chunk stays sharded over the sequence axis.
-  """
-  if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
-    params = params.replace(head=constrain(params.head, (None, 'vocab'), rules))
-
-  @jax.checkpoint
-  def one(args):
-    h, y = args
-    z = logits(params, config, constrain(h, ('batch', 'time', None), rules)) / temperature
-    z = constrain(z, ('batch', 'time', 'vocab'), rules)
-    norm = jax.nn.logsumexp(z, -1)
-    chosen = jnp.take_along_axis(z, y[..., None], -1)[..., 0]
-    return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)
-
-  b, t = targets.shape
-  if t <= chunk:
-    return one((hidden, targets))
-  count = -(-t // chunk)
-
-  def split(x):
-    x = pad(jnp.asarray(x), count * chunk, axis=1)
-    return jnp.moveaxis(x.reshape(b, chunk, count, *x.shape[2:]), 2, 0)
-
-  out = jax.lax.map(one, (split(hidden), split(targets)))
-  return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
 
 
 def apply(params: Params, config: Config, tokens: jax.Array, *, rules=RULES, **options: Any) -> Output:

@@ -60,9 +60,10 @@ class RewardShift:
     return RewardShift((self.mean + gap / jnp.maximum(pairs, 1)).astype(jnp.float32), pairs)
 
 
-def dpo(rewards: jax.Array) -> jax.Array:
-  """[B] −log σ(a − b) of rewards a, b [B, 2] (DPO, arXiv 2305.18290 eq. 7)."""
-  return -log_sigmoid(rewards[..., 0] - rewards[..., 1])
+def dpo(rewards: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+  """[B] −log σ(a − b) of rewards a, b [B, 2] (DPO, arXiv 2305.18290 eq. 7); smoothed as in its released code."""
+  margin = rewards[..., 0] - rewards[..., 1]
+  return -(1 - label_smoothing) * log_sigmoid(margin) - label_smoothing * log_sigmoid(-margin)
 
 
 def bco(rewards: jax.Array, shift: jax.Array) -> jax.Array:

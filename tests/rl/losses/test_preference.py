@@ -76,6 +76,7 @@ def test_dpo_against_its_gradient_in_the_paper():
   grad = jax.grad(lambda r: losses.dpo(r).sum())(rewards)
   weight = jax.nn.sigmoid(rewards[:, 1] - rewards[:, 0])
   np.testing.assert_allclose(grad, jnp.stack([-weight, weight], 1), atol=1e-6)
+  np.testing.assert_allclose(losses.dpo(rewards, 0.5), losses.dpo(rewards[:, ::-1], 0.5), atol=1e-6)
 
 
 # Three batches in a row through `DPOTrainer.dpo_loss` of trl 0.21.0, beta 0.1, in float64: summed log-probabilities
