@@ -23,7 +23,7 @@ test-slow: .venv/test ## the tests that take longer than about five seconds each
 	$(PYTEST) -m "slow and not parity and not real and not long"
 
 parity: .venv/parity ## numerics against torch, live
-	$(BIN)/python -m pytest -m parity
+	$(PYTEST) -m parity
 
 real: .venv/test .real/ready ## real weights and vocabularies; ESPALIER_REAL names a folder with more
 	$(BIN)/python -m pytest -rs -m real

@@ -3,9 +3,9 @@
   python -m rl.train --workdir=runs/digits [--config=digits --config.steps=200 …]
 
 A tiny InternVL learns from scratch, on real handwritten digits, to answer questions about a pair of them: a short
-supervised warm-up, then GRPO on exact-match reward. The workdir ends with metrics.jsonl, TensorBoard events, the
-reward curve, a report with sample responses, and a checkpoint folder in the format of the model's family. The same
-command continues a run that was stopped.
+supervised warm-up, then exact-match reward with GRPO's advantage and DAPO's loss. The workdir ends with metrics.jsonl,
+TensorBoard events, the reward curve, a report with sample responses, and a checkpoint folder in the format of the
+model's family. The same command continues a run that was stopped.
 """
 
 import functools

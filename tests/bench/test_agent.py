@@ -104,7 +104,7 @@ def test_memory_beats_none_and_random_where_similarity_leads():
     assert 0.3 < low < high < 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_learned_retrieval_beats_similarity_where_it_misleads():
   held = lambda name: np.array(
     [study.run('misleading', name, seed=s, stream=400, heldout=100).heldout.mean() for s in range(10, 15)]

@@ -21,8 +21,8 @@ PROGRAM = textwrap.dedent("""
   before = Reward(lambda query, response: float(response < query.answer), right=REWARDS['exact_match'].right)
   tasks.TASKS['digits'] = dataclasses.replace(tasks.TASKS['digits'], rewards=before)
   folder, ahead, stop = pathlib.Path(sys.argv[1]), sys.argv[2] == 'ahead', int(sys.argv[3])
-  config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=4, steps=4, save_every=1, eval_every=3,
-                               group=4, advantage='reinforce_pp')
+  config = dataclasses.replace(train.CONFIGS['smoke'], ahead=ahead, updates=4, steps=4 if ahead else 2, save_every=1,
+                               eval_every=3, eval_queries=4, group=4, advantage='reinforce_pp')
   if sys.argv[2] == 'shared':
     config = dataclasses.replace(config, engine_processes=many, engine_mesh=mesh.Shape(model=2))
   make, steps, calls = reinforce.make_step, [], []

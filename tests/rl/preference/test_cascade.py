@@ -118,7 +118,7 @@ KILLS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_cascade_killed_in_each_phase_ends_as_one_that_was_not(start, tmp_path):
   run = lambda name: subprocess.Popen(
     command(start, tmp_path / name), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
