@@ -4,7 +4,7 @@ from core.decoder.configs import CONFIGS
 from core.decoder.hf import load, save
 from core.decoder.model import Hidden, Output, apply, embed, forward, logits
 from core.decoder.params import Config, Params, init, spec
-from core.decoder.scoring import log_probs
+from core.decoder.scoring import kl, log_probs
 
 __all__ = [
   'CONFIGS',
@@ -16,6 +16,7 @@ __all__ = [
   'embed',
   'forward',
   'init',
+  'kl',
   'load',
   'log_probs',
   'logits',

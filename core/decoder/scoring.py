@@ -1,7 +1,10 @@
-"""Log-probabilities of tokens from final hidden states, without the logits of all positions at once.
+"""Scores of final hidden states, without the logits of all positions at once: log-probabilities and divergence.
 
 B batch   T time   D width   V vocabulary
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,28 +29,71 @@ def log_probs(
 
   The temperature divides float32 logits, as in the engine: scaling bfloat16 hidden states would round them once more.
   Time is cut into chunks of at most `chunk` tokens, recomputed in the backward pass, so the [B, T, V] logits are never
-  held whole. Chunks are strided over time, so each chunk stays sharded over the sequence axis.
+  held whole.
   """
-  if isinstance(params.head, jax.Array):  # gathered over the batch axes once, not in every chunk
-    params = params.replace(head=constrain(params.head, (None, 'vocab'), rules))
+  params = _gathered(params, rules)
 
-  @jax.checkpoint
-  def one(args):
-    h, y = args
-    z = logits(params, config, constrain(h, ('batch', 'time', None), rules)) / temperature
+  def one(hidden, targets):
+    z = _logits(params, config, hidden, rules) / temperature
     z = constrain(z, ('batch', 'time', 'vocab'), rules)
     norm = jax.nn.logsumexp(z, -1)
-    chosen = jnp.take_along_axis(z, y[..., None], -1)[..., 0]
+    chosen = jnp.take_along_axis(z, targets[..., None], -1)[..., 0]
     return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)
 
-  b, t = targets.shape
+  return _in_chunks(one, (hidden, targets), chunk)
+
+
+def kl(
+  params: Params,
+  config: Config,
+  hidden: jax.Array,
+  *,
+  reference: Params,
+  reference_hidden: jax.Array,
+  chunk: int = 1024,
+  rules=RULES,
+) -> jax.Array:
+  """KL(reference ‖ model) over the whole vocabulary at each position, float32 [B, T], no gradient to the reference.
+
+  hidden, reference_hidden: final hidden states [B, T, D] of the model and of the reference. Chunks as in `log_probs`.
+  """
+  params = _gathered(params, rules)
+  reference = _gathered(jax.lax.stop_gradient(reference), rules)
+
+  def one(hidden, reference_hidden):
+    logp = jax.nn.log_softmax(_logits(params, config, hidden, rules), -1)
+    want = jax.nn.log_softmax(_logits(reference, config, reference_hidden, rules), -1)
+    return jnp.sum(jnp.exp(want) * (want - logp), -1)
+
+  return _in_chunks(one, (hidden, jax.lax.stop_gradient(reference_hidden)), chunk)
+
+
+def _gathered(params: Params, rules) -> Params:
+  """The head gathered over the batch axes once, not in every chunk."""
+  if not isinstance(params.head, jax.Array):
+    return params
+  return params.replace(head=constrain(params.head, (None, 'vocab'), rules))
+
+
+def _logits(params: Params, config: Config, hidden: jax.Array, rules) -> jax.Array:
+  z = logits(params, config, constrain(hidden, ('batch', 'time', None), rules))
+  return constrain(z, ('batch', 'time', 'vocab'), rules)
+
+
+def _in_chunks(one: Callable[..., Any], arrays: tuple[jax.Array, ...], chunk: int) -> Any:
+  """`one(*arrays)`, a tree of [B, T], computed over chunks of time of arrays [B, T, ...].
+
+  Chunks are strided over time, so each chunk stays sharded over the sequence axis.
+  """
+  one = jax.checkpoint(one)
+  b, t = arrays[0].shape[:2]
   if t <= chunk:
-    return one((hidden, targets))
+    return one(*arrays)
   count = -(-t // chunk)
 
   def split(x):
     x = pad(jnp.asarray(x), count * chunk, axis=1)
     return jnp.moveaxis(x.reshape(b, chunk, count, *x.shape[2:]), 2, 0)
 
-  out = jax.lax.map(one, (split(hidden), split(targets)))
+  out = jax.lax.map(lambda parts: one(*parts), tuple(map(split, arrays)))
   return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)

@@ -4,6 +4,7 @@ A loss reports sums and the weights they are sums over, never means: sums can be
 packed rows and devices, and one division at the end gives exactly the mean over the whole batch.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -120,7 +121,7 @@ def _split(batch, parts: int):
 
 
 def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
-  """Gradient of the summed loss (float32 tree), the summed `Loss`, and what the last evaluation carries on."""
+  """Gradient of the summed loss (float32 tree), the summed `Loss`, and the carry of the last evaluation."""
 
   def one(carry, batch, key):
     def total(params):
@@ -154,7 +155,7 @@ def _mean(total, weight):
 def make_step(
   loss_fn: Callable[..., Loss], tx: optax.GradientTransformation, *, accumulate: int = 1, places: Any = None
 ) -> Callable:
-  """A jitted `step(state, frozen, batch, key) -> (state, metrics)`; `state` is donated.
+  """A jitted `step(state, frozen, batch, key, reference=None) -> (state, metrics)`; `state` alone is donated.
 
   `loss_fn(params, batch, key) -> Loss` sees the whole parameter tree. The step minimises Σ total / Σ weight
   over the whole batch, in `accumulate` micro-batches (a scan over a split of the leading axis of every batch
@@ -165,6 +166,9 @@ def make_step(
   structure, in `Loss.carry`: each micro-batch passes it to the one after it, no gradient flows through it, and the
   state keeps the last.
 
+  `reference`: weights that the loss compares with, such as those of a teacher, which `loss_fn` takes by that keyword;
+  it is not differentiated, not donated, and whole in every micro-batch. It must not share buffers with `state`.
+
   metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own as means.
   A batch of weight 0, or whose gradient is not finite, leaves parameters, optimiser and carry as they were and
   reports skipped = 1.
@@ -172,8 +176,9 @@ def make_step(
   if accumulate < 1:
     raise ValueError(f'accumulate={accumulate}: expected 1 or more')
 
-  def step(state, frozen, batch, key):
-    grads, loss, carry = _gradient(loss_fn, state.params, frozen, batch, key, state.carry, accumulate)
+  def step(state, frozen, batch, key, reference=None):
+    given = loss_fn if reference is None else functools.partial(loss_fn, reference=jax.lax.stop_gradient(reference))
+    grads, loss, carry = _gradient(given, state.params, frozen, batch, key, state.carry, accumulate)
     grads = jax.tree.map(lambda g: _mean(g, loss.weight), grads)
     norm = optax.global_norm(grads)
     good = jnp.isfinite(norm) & (loss.weight != 0)

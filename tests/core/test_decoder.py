@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 import core.attention
 from core import decoder, moe, params
@@ -188,6 +189,38 @@ def test_log_probs_in_chunks_equal_whole(case):
     got, spread = decoder.log_probs(weights, config, hidden, TOKENS, chunk=chunk)
     np.testing.assert_allclose(got, np.take_along_axis(np.asarray(logp), TOKENS[..., None], -1)[..., 0], atol=1e-4)
     np.testing.assert_allclose(spread, entropy, atol=1e-4)
+
+
+@pytest.mark.parametrize('tied', [False, True])
+def test_kl_in_chunks_equals_float64_and_has_its_gradient(tied):
+  """Against float64 over the whole vocabulary; d KL / d student logits is softmax(student) - softmax(reference)."""
+  config = dataclasses.replace(TINY, tied=tied)
+  student, teacher = (decoder.init(jax.random.key(seed), config) for seed in (0, 1))
+  hidden, given = jax.random.normal(jax.random.key(2), (2, *TOKENS.shape, config.width))
+
+  def heads(weights, states):
+    head = weights.embed.T if tied else weights.head
+    return np.asarray(states, np.float64) @ np.asarray(head, np.float64)
+
+  logp = log_softmax(heads(student, hidden), axis=-1)
+  want = log_softmax(heads(teacher, given), axis=-1)
+  divergence = (np.exp(want) * (want - logp)).sum(-1)
+
+  def mean(student, hidden, teacher, given, chunk):
+    values = decoder.kl(student, config, hidden, reference=teacher, reference_hidden=given, chunk=chunk)
+    return values.mean(), values
+
+  moved = (np.exp(logp) - np.exp(want)) / divergence.size
+  head = np.asarray(student.embed.T if tied else student.head, np.float64)
+  for chunk in (5, 1024):
+    grads, values = jax.grad(mean, argnums=(0, 1, 2, 3), has_aux=True)(student, hidden, teacher, given, chunk)
+    np.testing.assert_allclose(values, divergence, rtol=1e-4)
+    np.testing.assert_allclose(grads[1], moved @ head.T, atol=1e-6)
+    by_head = np.einsum('btd,btv->dv', np.asarray(hidden, np.float64), moved)
+    np.testing.assert_allclose(grads[0].embed.T if tied else grads[0].head, by_head, atol=1e-5)
+    assert not any(np.abs(g).max() for g in jax.tree.leaves(grads[2:]))
+  same, _ = mean(teacher, given, teacher, given, 5)
+  assert abs(same) < 1e-6
 
 
 def test_lora_starts_as_its_base_and_trains_alone():

@@ -283,3 +283,28 @@ def test_a_skipped_step_leaves_the_carry():
   empty = batch() | {'w': np.zeros(12, np.float32)}
   state, _ = steps.make_step(remembering, tx)(steps.init_state(toy(), tx, carry=7), None, empty, jax.random.key(0))
   assert int(state.carry) == 7
+
+
+def compared(params, batch, key, *, reference):
+  """The squared distance of embeddings from those of a reference, which no micro-batch may see a part of."""
+  assert reference.embed.shape == (5, 4)
+  error = jnp.square(params.embed - reference.embed)[batch['x']].sum(-1)
+  return steps.Loss((error * batch['w']).sum(), batch['w'].sum())
+
+
+@pytest.mark.parametrize('accumulate', [1, 4])
+def test_a_reference_is_not_differentiated_donated_or_split(accumulate):
+  tx = optim.optimizer(optim.Optim(schedule='constant', clip_norm=None), 10, SPEC)
+  step = steps.make_step(compared, tx, accumulate=accumulate)
+  reference = toy(seed=1)
+  before = jax.tree.map(np.array, reference)
+  state, data = steps.init_state(toy(), tx), batch()
+  distance = np.square(state.params.embed - reference.embed)[data['x']].sum(-1)
+  want = np.average(distance, weights=data['w'])
+  for update in range(2):
+    state, metrics = step(state, None, data, jax.random.key(0), reference)
+    if update == 0:
+      assert float(metrics['loss']) == pytest.approx(want, rel=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, reference), before)
+  assert not any(x.is_deleted() for x in jax.tree.leaves(reference))
+  assert jax.tree.structure(state.params) == jax.tree.structure(reference)
