@@ -47,6 +47,12 @@ class Options:
   dtype: Literal['bfloat16', 'float32'] | None = field(
     None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
   )
+  compression: Literal['auto', 'absolute', 'all', 'off'] | None = field(
+    None,
+    "of a Flash model's image tokens: by its rule, by its absolute threshold alone (a tile's routing then does not "
+    "depend on the other tiles), of all tiles, or of none; by default the checkpoint's own setting",
+  )
+  tiles_png: str | None = field(None, "file for a picture of the last turn's tiles, compressed ones tinted; Flash only")
   int8: bool = field(False, "the language model's matrices in 8 bits: half the memory of bfloat16")
   mesh: Mesh = field(Mesh(), 'axes of the devices')
 

@@ -2,7 +2,7 @@
 
 A: the original remote-code checkpoints (`vision_model.`, `mlp1.`, `language_model.`). B: the files of the `-HF`
 checkpoints (`vision_tower.`, `multi_modal_projector.`). C: the in-memory names of transformers 5 (`model.…`),
-read only.
+read only. Flash checkpoints are published, and so read and written, in layout A alone.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from core.files import weights
 from core.files.config import CheckpointError
 from core.files.weights import Files, From
 from core.mesh import RULES
-from internvl import projector, vision
+from internvl import flash_names, projector, router, vision
 from internvl.hf_config import config_from, config_to
 from internvl.model import Config, Params, spec
 
@@ -33,15 +33,28 @@ def layout_of(tensors) -> str:
   raise CheckpointError(f'no InternVL vision tower among the tensors {sorted(tensors)[:5]} …')
 
 
+def layout_for(config: Config) -> str:
+  """The layout to write a model in where nothing else decides: 'A' for Flash, which has no other, and 'B'."""
+  return 'A' if config.flash else 'B'
+
+
 def names(config: Config, layout: str) -> Params:
-  """The tree of tensor names in a layout."""
+  """The tree of tensor names in a layout. Raises ValueError for a layout that the model is not published in."""
   if layout not in HEADS:
     raise ValueError(f'layout {layout!r}; expected one of {sorted(HEADS)}')
+  if config.flash and layout != 'A':
+    raise ValueError(f"layout {layout!r} of a Flash model; expected 'A', the only one that Flash is published in")
   body = 'model.language_model.' if layout == 'C' else 'language_model.model.'
   language = hf.names(config.language, body=body, head=HEADS[layout], fused_experts=layout == 'C')
   if layout == 'A':
     projection = _projector(norm='mlp1.0', up='mlp1.1', out='mlp1.3')
-    return Params(vision=_vision_a(config.vision), projector=projection, language=language)
+    return Params(
+      vision=_vision_a(config.vision),
+      projector=projection,
+      language=language,
+      compact=flash_names.compact_names() if config.flash else None,
+      router=flash_names.router_names() if config.flash else None,
+    )
   root = 'model.' if layout == 'C' else ''
   at = f'{root}multi_modal_projector.'
   projection = _projector(norm=f'{at}layer_norm', up=f'{at}linear_1', out=f'{at}linear_2')
@@ -146,20 +159,33 @@ def _vision_b(c: vision.Config, root: str) -> vision.Params:
 def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config, Params]:
   """(config, params) of a published folder, layout A, B or C, straight onto `mesh` (one device by default).
 
-  A stored head is used whatever the tie flag says. Raises core.files.config.CheckpointError naming what is missing,
-  unexpected, misshapen or unreadable, before memory is spent.
+  A stored head is used whatever the tie flag says, and a model is Flash if the compact projector is stored. Raises
+  core.files.config.CheckpointError naming what is missing, unexpected, misshapen or unreadable, before memory is spent.
   """
   path = pathlib.Path(path)
   config = config_from(path)
   files = Files(path)
   layout = layout_of(files.where)
   tied = HEADS[layout] not in files
-  config = dataclasses.replace(config, language=dataclasses.replace(config.language, tied=tied))
+  language = dataclasses.replace(config.language, tied=tied)
+  config = dataclasses.replace(config, language=language, flash=_flash(config, files))
   return config, weights.load(files, names(config, layout), spec(config), mesh=mesh, rules=rules, dtype=dtype)
 
 
-def save(path: str | os.PathLike, config: Config, params: Params, *, layout: str = 'B') -> None:
-  """Writes safetensors and `config.json` in layout 'A' or 'B': the names, shapes, dtypes and values as published."""
+def _flash(config: Config, files: Files) -> router.Config | None:
+  """The decision rule of a stored model. Tensors decide: a base model may say `flash_mode: false`."""
+  if flash_names.COMPACT_WEIGHT in files:
+    return config.flash or router.Config(enabled=False)
+  declared = config.flash is not None and config.flash.enabled
+  return config.flash if declared else None  # then the tensors are missing, as `weights.check` says by name
+
+
+def save(path: str | os.PathLike, config: Config, params: Params, *, layout: str | None = None) -> None:
+  """Writes safetensors and `config.json`: the names, shapes, dtypes and values as published.
+
+  layout: 'A' or 'B'; None: as `layout_for` says. Raises ValueError for another one, and for Flash in layout B.
+  """
+  layout = layout_for(config) if layout is None else layout
   if layout not in ('A', 'B'):
     raise ValueError(f"layout {layout!r}; expected 'A' or 'B'")
   weights.save(path, params, names(config, layout), spec(config))

@@ -1,9 +1,9 @@
-"""The published sizes of InternVL3.5, and a tiny one."""
+"""The published sizes of InternVL3.5 and of its Flash models, and tiny ones."""
 
 import dataclasses
 
 from core import decoder
-from internvl import vision
+from internvl import router, vision
 from internvl.model import Config
 
 INTERNVIT_300M = vision.Config(
@@ -18,7 +18,7 @@ def _size(tower: vision.Config, language: str, image_token: int = IMG_CONTEXT) -
   return Config(tower, dataclasses.replace(decoder.CONFIGS[language], tied=False), image_token)
 
 
-CONFIGS = {
+_BASE = {
   '1B': _size(INTERNVIT_300M, 'qwen3-0.6b'),
   '2B': _size(INTERNVIT_300M, 'qwen3-1.7b'),
   '4B': _size(INTERNVIT_300M, 'qwen3-4b'),
@@ -44,4 +44,18 @@ CONFIGS = {
     decoder.CONFIGS['tiny'],
     image_token=258,
   ),
+}
+
+
+def _flash(size: str) -> Config:
+  # The thresholds of the released files are not known here: these are ours, and a folder's own are read from it.
+  return dataclasses.replace(_BASE[size], flash=router.Config())
+
+
+CONFIGS = _BASE | {
+  '8B-Flash': _flash('8B'),
+  '30B-A3B-Flash': _flash('30B-A3B'),
+  '38B-Flash': _flash('38B'),
+  '241B-A28B-Flash': _flash('241B-A28B'),
+  'tiny-flash': _flash('tiny'),
 }

@@ -1,26 +1,26 @@
 """Conversations with the model: messages and images in, text out, whole or in pieces.
 
-B conversations   T prompt tokens   N tiles of all of them   S side of a tile   D language width
+B conversations   T prompt tokens   N tiles of all of them   P patches   D language width
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from core import padding
 from core.engine import generate as loop
 from core.engine.sampling import Sampling
 from core.files.tokenizers import Detokenizer
-from core.padding import bucket
-from internvl import model
-from internvl.inputs.processor import Inputs, Processor, pad
+from internvl import model, routing
+from internvl.inputs.processor import Batch, Inputs, Processor, pad
+from internvl.routing import Compression, Routing
 
 STEP = 4  # tokens decoded between two looks at a streamed answer
-TILES = 8  # encoded at a time: what the vision tower needs does not grow with the number of images
 
 
 def for_decoding(params: model.Params) -> model.Params:
@@ -28,19 +28,44 @@ def for_decoding(params: model.Params) -> model.Params:
   return params.replace(language=loop.for_decoding(params.language))
 
 
-def tile_bucket(n: int) -> int:
-  """0..4, then as `core.padding.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
-  return n if n < 4 else bucket(n, 4)
-
-
 @functools.partial(jax.jit, static_argnames='config')
-def _embed(params: model.Params, config: model.Config, tokens: jax.Array, pixels: jax.Array) -> jax.Array:
-  """Embeddings [B, T, D] of tokens [B, T] with the tiles [N, S, S, 3] of all rows, padded at the end, in place."""
-  if not len(pixels):
+def _embed(
+  params: model.Params,
+  config: model.Config,
+  tokens: jax.Array,
+  features: jax.Array | None,
+  tile_tokens: jax.Array | None,
+) -> jax.Array:
+  """Embeddings [B, T, D] of tokens [B, T] with the tiles of all rows in place.
+
+  features: patches [N, P, vision width], padded at the end. tile_tokens: int32 [N]; None: no tile is compressed.
+  """
+  if features is None:
     return model.embed(params, config, tokens)
-  groups = pixels.reshape(-1, TILES, *pixels.shape[1:]) if len(pixels) % TILES == 0 else pixels[None]
-  images = jax.lax.map(lambda tiles: model.encode(params, config, tiles)[0], groups)
-  return model.embed(params, config, tokens, images.reshape(-1, *images.shape[2:]))
+  if tile_tokens is None:
+    images = model.project(params, config, features)
+  else:
+    images = model.project_mixed(params, config, features, tile_tokens)
+  return model.embed(params, config, tokens, images, tile_tokens=tile_tokens)
+
+
+def _check_space(config: model.Config, prompts: Sequence[Inputs]) -> np.ndarray:
+  """Tokens that the context leaves for each answer, int [B]. Raises ValueError where it leaves none."""
+  lengths = np.asarray([len(p.tokens) for p in prompts])
+  left = config.language.max_length - lengths
+  if left.min() < 1:
+    raise ValueError(
+      f'the prompt of conversation {left.argmin()} has {lengths.max()} tokens and leaves no tokens for '
+      f'an answer; the context of the model is {config.language.max_length}'
+    )
+  return left
+
+
+def _batch(processor: Processor, prompts: Sequence[Inputs]) -> Batch:
+  """Prompts padded to buckets of tokens and tiles."""
+  longest = max(len(p.tokens) for p in prompts)
+  tiles = sum(len(p.pixels) for p in prompts)
+  return pad(prompts, [padding.bucket(longest)], [routing.tile_bucket(tiles)], pad_id=processor.pad_id)
 
 
 def generate(
@@ -51,24 +76,30 @@ def generate(
   *,
   max_new_tokens: int,
   seed: int | Sequence[int] = 0,
+  compression: Compression | None = None,
+  routed: Callable[[Sequence[Inputs], Sequence[Routing]], None] | None = None,
   **sampling: Any,
 ) -> loop.Generation:
-  """The answers to ragged prompts, encoded and prefilled, ready to `advance`.
+  """The answers to ragged prompts, encoded and prefilled, ready to `advance`; options as of `chat`.
 
   Raises ValueError for a prompt that fills the model's context, and for sampling out of range.
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens}: expected 1 or more')
-  lengths = np.asarray([len(p.tokens) for p in prompts])
-  left = config.language.max_length - lengths
-  if left.min() < 1:
-    raise ValueError(
-      f'the prompt of conversation {left.argmin()} has {lengths.max()} tokens and leaves no tokens for '
-      f'an answer; the context of the model is {config.language.max_length}'
-    )
-  tiles = sum(len(p.pixels) for p in prompts)
-  batch = pad(prompts, [bucket(int(lengths.max()))], [tile_bucket(tiles)], pad_id=processor.pad_id)
-  x = _embed(params, config, batch.tokens, batch.pixels)
+  mode = routing.resolve(config, compression)
+  if mode == 'off':
+    _check_space(config, prompts)  # before the tiles are encoded
+  batch = _batch(processor, prompts)
+  features = routing.patches(params, config, batch.pixels) if len(batch.pixels) else None
+  decisions = routing.route(params, config, prompts, mode, features=features)
+  if routed:
+    routed(prompts, decisions)
+  mixed = any(r.saved for r in decisions)
+  if mixed:
+    prompts = [routing.shorten(p, r, processor.image_id) for p, r in zip(prompts, decisions)]
+    batch = _batch(processor, prompts)
+  left = _check_space(config, prompts)
+  x = _embed(params, config, batch.tokens, features, batch.tile_tokens if mixed else None)
   seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
   return loop.prompted(
     params.language,
@@ -115,6 +146,8 @@ def chat(
   min_p: float = 0.0,
   seed: int | Sequence[int] = 0,
   thinking: bool = False,
+  compression: Compression | None = None,
+  routed: Callable[[Sequence[Inputs], Sequence[Routing]], None] | None = None,
   stream: bool = False,
 ) -> str | list[str] | Iterator[str]:
   """The assistant's answer to a conversation, or to each of several.
@@ -129,6 +162,10 @@ def chat(
     temperature, top_k, top_p, min_p: 0 temperature is greedy, and the others then without effect.
     seed: of sampling; several conversations may have one each, and share a single one otherwise.
     thinking: reason first, by the layout's system text for it (use temperature 0.6).
+    compression: of image tokens, for a Flash model: 'auto' by its rule, 'absolute' by its absolute threshold alone,
+      'all' tiles or 'off'; None: the model's own setting, and 'off' for a base model.
+    routed: called before the answers begin, with the prompts as they are without compression, and the
+      `internvl.routing.Routing` of each.
     stream: return an iterator of pieces of text, which joined are the answer; for one conversation.
 
   Raises:
@@ -154,6 +191,8 @@ def chat(
     top_p=top_p,
     min_p=min_p,
     seed=seed,
+    compression=compression,
+    routed=routed,
   )
   if stream:
     return pieces(generation, processor)

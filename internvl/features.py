@@ -1,36 +1,69 @@
 """Image tiles for the engine: a `core.engine.features.Features` source over the vision tower.
 
-n tiles   S pixels a side   M image tokens of a tile   D width of the language model
+n tiles   S pixels a side   P patches   M image tokens of a tile   D width of the language model
 """
 
+import collections
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from core import decoder, mesh
 from core.engine import layout
-from core.engine.features import FeatureStore
+from core.engine.features import FeatureStore, digest
 from core.mesh import constrain
 from core.padding import pad
-from internvl import model
+from internvl import model, router, routing
+from internvl.inputs.processor import Inputs
+from internvl.routing import Compression, Routing
 
 BATCH = 8  # tiles encoded together; a single one goes alone
+ROUTED = 64  # routed tiles whose patch features wait for a request
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+  """Tiles of a request with the image tokens that each has in the prompt.
+
+  pixels: float32 [n, S, S, 3]. tile_tokens: int [n], `tokens_per_tile` or `compact_tokens` of the model.
+  """
+
+  pixels: np.ndarray
+  tile_tokens: np.ndarray
+
+
+def media_of(x: Any) -> list[Tiles]:
+  """The media of a request with the prompt of `x`, which has tokens, pixels and tile_tokens; none without tiles."""
+  return [Tiles(x.pixels, x.tile_tokens)] if len(x.pixels) else []
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def _encode(params, config, pixels):
-  features = model.encode(params, config, pixels)[0]
+def _patches(params, config, pixels):
+  features = model.patches(params, config, pixels)[0]
   return constrain(features, (None, None, None))  # every process reads them
+
+
+@functools.partial(jax.jit, static_argnames=('config', 'compressed'))
+def _project(params, config, patches, compressed):
+  features = model.project(params, config, patches, compressed=compressed)
+  return constrain(features, (None, None, None))
+
+
+@jax.jit
+def _scores(params, patches):
+  return constrain(router.scores(params, patches), (None,))
 
 
 class Images:
   """Tiles by content, each distinct one encoded once.
 
   params: InternVL's; place: the engine's mesh, by default that of the weights. A request's media are images of tiles
-  [n, S, S, 3], or features computed before, [M, D] of one tile with any number M of tokens, in the order of the
-  prompt's image tokens. spare: tiles without users that stay encoded.
+  [n, S, S, 3], none of them compressed; `Tiles`, some of which may be; or features computed before, [M, D] of one tile
+  with any number M of tokens, in the order of the prompt's image tokens. spare: tiles without users that stay encoded.
   """
 
   def __init__(
@@ -45,6 +78,7 @@ class Images:
     self._config = config
     self._params = self._lay(params)
     self._store = FeatureStore(self._features, spare)
+    self._routed: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()  # digest -> patches
 
   @property
   def encoded(self) -> int:
@@ -63,19 +97,29 @@ class Images:
     """
     names = np.array(prompt, np.int64)
     at = np.flatnonzero(names == self._config.image_token)
-    tiles = list(self._tiles(media))
-    counts = [self._count(tile) for tile in tiles]
+    pieces = list(self._pieces(media))
+    counts = [count for _, count in pieces]
     if len(at) != sum(counts):
       raise ValueError(
-        f'a prompt with {len(at)} image tokens and {len(tiles)} tiles of {sum(counts)} tokens; expected as many'
+        f'a prompt with {len(at)} image tokens and {len(pieces)} tiles of {sum(counts)} tokens; expected as many'
       )
     if at.size and at[-1] == len(names) - 1:
       raise ValueError('the last token of a prompt must be text, not an image')
     stop = 0
-    for tile, count in zip(tiles, counts):
+    for tile, count in pieces:
       start, stop = stop, stop + count
       names[at[start:stop]] = self._store.use(tile, count, precomputed=tile.ndim == 2)
     return names
+
+  def route(self, x: Inputs, compression: Compression | None = None) -> tuple[Inputs, Routing]:
+    """The prompt `x`, laid out in full, with the image tokens that the router leaves; and what it decided.
+
+    compression: as of `internvl.chat`. Raises ValueError for one that the model cannot do.
+    """
+    mode = routing.resolve(self._config, compression)
+    scores = self._score(x.pixels) if routing.needs_scores(mode) else None
+    decided = routing.decide(self._config, scores, len(x.pixels), mode)
+    return routing.shorten(x, decided, self._config.image_token), decided
 
   def share(self, names: np.ndarray) -> None:
     """One more user of the tiles in a named prompt."""
@@ -97,6 +141,7 @@ class Images:
     """New weights; tiles in use are encoded again. Returns the language model's."""
     self._params = None  # frees the old weights first
     self._params = self._lay(weights)
+    self._routed.clear()
     self._store.recompute()
     return weights.language
 
@@ -104,38 +149,97 @@ class Images:
     """Compiles what it runs."""
     size = self._config.vision.image_size
     for batch in (1, BATCH):
-      self._run(np.zeros((batch, size, size, 3), np.float32))
+      patches = self._run(_patches, np.zeros((batch, size, size, 3), np.float32))
+      self._run(_project, patches, False)
+      if self._config.flash:
+        self._run(_project, patches, True)
+        self._run_router(patches)
 
   def _lay(self, params: model.Params) -> model.Params:
     """All weights but the language model's, on the engine's devices."""
     spec = model.spec(self._config)
     return layout.put(params.replace(language=None), spec.replace(language=None), self._place)
 
-  def _tiles(self, media: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    """Pixels [S, S, 3] or features [M, D] of each tile."""
-    size, width = self._config.vision.image_size, self._config.language.width
-    for image in map(np.asarray, media):
-      if image.ndim == 2 and image.shape[1] == width:
-        yield image
-      elif image.ndim == 4 and image.shape[1:] == (size, size, 3):
-        yield from image.astype(np.float32)
+  def _pieces(self, media: Sequence[Any]) -> Iterator[tuple[np.ndarray, int]]:
+    """(pixels [S, S, 3] or features [M, D], image tokens) of each tile."""
+    for item in media:
+      if isinstance(item, Tiles):
+        yield from self._counted(item)
+        continue
+      image = np.asarray(item)
+      if image.ndim == 2 and image.shape[1] == self._config.language.width:
+        yield image, len(image)
       else:
-        raise ValueError(f'an image of {image.shape}; expected tiles (n, {size}, {size}, 3) or features (m, {width})')
+        yield from ((tile, self._config.tokens_per_tile) for tile in self._pixels(image))
 
-  def _count(self, tile: np.ndarray) -> int:
-    return len(tile) if tile.ndim == 2 else self._config.tokens_per_tile
+  def _counted(self, item: Tiles) -> Iterator[tuple[np.ndarray, int]]:
+    allowed = [self._config.tokens_per_tile]
+    if self._config.flash:
+      allowed.append(self._config.compact_tokens)
+    counts = np.asarray(item.tile_tokens)
+    if counts.shape != (len(item.pixels),) or not np.isin(counts, allowed).all():
+      raise ValueError(
+        f'tile_tokens={counts.tolist()} of {len(item.pixels)} tiles; expected some of {allowed} for each'
+      )
+    yield from zip(self._pixels(np.asarray(item.pixels)), counts.tolist())
 
-  def _features(self, tiles: list[np.ndarray]) -> list[np.ndarray]:
-    """Features [M, D] of each tile of pixels."""
-    done = []
-    for start in range(0, len(tiles), BATCH):
-      pixels = np.stack(tiles[start : start + BATCH])
-      count = len(pixels)
-      if count > 1:
-        pixels = pad(pixels, BATCH)
-      done += list(self._run(pixels)[:count])
-    return done
+  def _pixels(self, image: np.ndarray) -> np.ndarray:
+    """The tiles float32 [n, S, S, 3] of an image."""
+    size, width = self._config.vision.image_size, self._config.language.width
+    if image.ndim != 4 or image.shape[1:] != (size, size, 3):
+      raise ValueError(f'an image of {image.shape}; expected tiles (n, {size}, {size}, 3) or features (m, {width})')
+    return image.astype(np.float32)
 
-  def _run(self, pixels: np.ndarray) -> np.ndarray:
+  def _score(self, pixels: np.ndarray) -> np.ndarray:
+    """Scores float32 [n] of tiles [n, S, S, 3], whose patch features wait for the request."""
+    tiles = list(self._pixels(pixels))
+    patches = self._patches_of(tiles)
+    for tile, features in zip(tiles, patches):
+      self._routed[digest(tile)] = features
+    while len(self._routed) > ROUTED:
+      self._routed.popitem(last=False)
+    scores = [self._run_router(batch)[:count] for batch, count in _batches(patches)]
+    return np.concatenate([np.zeros(0, np.float32), *scores])
+
+  def _patches_of(self, tiles: list[np.ndarray]) -> list[np.ndarray]:
+    """Patch features [P, vision width] of each tile of pixels."""
+    out = []
+    for batch, count in _batches(tiles):
+      out += list(self._run(_patches, batch)[:count])
+    return out
+
+  def _features(self, tiles: list[np.ndarray], counts: list[int]) -> list[np.ndarray]:
+    """Features [M, D] of each tile of pixels, for its number M of image tokens."""
+    known = [self._routed.pop(digest(tile), None) for tile in tiles]
+    missing = [i for i, patches in enumerate(known) if patches is None]
+    for i, patches in zip(missing, self._patches_of([tiles[i] for i in missing])):
+      known[i] = patches
+    out: list[Any] = [None] * len(tiles)
+    for count in sorted(set(counts)):
+      chosen = [i for i, other in enumerate(counts) if other == count]
+      for i, features in zip(chosen, self._projected([known[i] for i in chosen], count)):
+        out[i] = features
+    return out
+
+  def _projected(self, patches: list[np.ndarray], count: int) -> list[np.ndarray]:
+    """Features [count, D] of each tile from its patch features."""
+    compressed = count != self._config.tokens_per_tile
+    out = []
+    for batch, n in _batches(patches):
+      out += list(self._run(_project, batch, compressed)[:n])
+    return out
+
+  def _run(self, program: Callable, *arrays: Any) -> np.ndarray:
     with jax.set_mesh(self._place.mesh):
-      return np.asarray(_encode(self._params, self._config, pixels))
+      return np.asarray(program(self._params, self._config, *arrays))
+
+  def _run_router(self, patches: np.ndarray) -> np.ndarray:
+    with jax.set_mesh(self._place.mesh):
+      return np.asarray(_scores(self._params.router, patches))
+
+
+def _batches(arrays: list[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
+  """(arrays stacked and padded to BATCH, or to 1 if there is one; how many of them are arrays)."""
+  for start in range(0, len(arrays), BATCH):
+    some = np.stack(arrays[start : start + BATCH])
+    yield pad(some, BATCH if len(some) > 1 else 1), len(some)

@@ -6,11 +6,17 @@ from typing import Any
 
 from core.decoder import hf_config as language_config
 from core.files.config import CheckpointError, Keys, check, naming, read_json, require
-from internvl import vision
+from internvl import router, vision
 from internvl.model import Config
 
 IMAGE_TOKEN = '<IMG_CONTEXT>'
 MODEL_TYPES = ('internvl_chat', 'internvl')
+# Published key of a Flash model -> field of `internvl.router.Config`.
+FLASH_KEYS = {
+  'flash_mode': 'enabled',
+  'flash_relative_threshold': 'relative',
+  'flash_absolute_threshold': 'absolute',
+}
 
 
 def _side(value: Any) -> int:
@@ -50,6 +56,7 @@ VISION_KEYS = Keys(
 )
 MODEL_KEYS = Keys(
   read=(
+    *FLASH_KEYS,
     'downsample_ratio',
     'force_image_size',
     'image_token_id',
@@ -124,6 +131,20 @@ def _image_token(path: pathlib.Path, h: dict) -> int:
   return added[IMAGE_TOKEN]
 
 
+def _flash_from(h: dict) -> router.Config | None:
+  """The decision rule of a Flash model; None where no key of it is given."""
+  fields = {field: h[key] for key, field in FLASH_KEYS.items() if h.get(key) is not None}
+  if not fields:
+    return None
+  enabled = fields.setdefault('enabled', True)
+  if enabled not in (True, False):  # 0 and 1 pass, as the published code takes them
+    raise CheckpointError(f'flash_mode={enabled!r}; expected true or false')
+  for field, value in fields.items():
+    if not isinstance(value, (int, float)):
+      raise CheckpointError(f'flash {field} threshold {value!r}; expected a number')
+  return router.Config(**fields | {'enabled': bool(enabled)})
+
+
 def config_from(path: pathlib.Path) -> Config:
   """The model configuration of a folder in any layout. Raises CheckpointError naming key and value at fault."""
   file = path / 'config.json'
@@ -141,7 +162,7 @@ def config_from(path: pathlib.Path) -> Config:
       raise CheckpointError(f'downsample_ratio={ratio!r}; expected 1, 0.5, 0.25, …')
     key = 'llm_config' if h.get('llm_config') else 'text_config'
     language = language_config.config_from(require(h, key), key)
-    return Config(tower, language, _image_token(path, h), round(1 / ratio))
+    return Config(tower, language, _image_token(path, h), round(1 / ratio), _flash_from(h))
 
 
 def config_to(c: Config, layout: str) -> dict:
@@ -158,6 +179,8 @@ def config_to(c: Config, layout: str) -> dict:
     'num_channels': 3,
   }
   shared = {'downsample_ratio': 1 / c.shuffle, 'image_token_id': c.image_token, 'tie_word_embeddings': c.language.tied}
+  if c.flash:
+    shared |= {key: getattr(c.flash, field) for key, field in FLASH_KEYS.items()}
   if layout == 'A':
     tower |= {
       'model_type': 'intern_vit_6b',

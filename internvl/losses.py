@@ -28,6 +28,7 @@ class Batch:
   weights: Any  # float32 [B, T]
   pixels: Any = None  # float [B, n, S, S, 3]
   segments: Any = None  # int32 [B, T], 0 at padding
+  tile_tokens: Any = None  # int32 [B, n], image tokens of each tile, 0 at padding; not read by a base model
 
 
 def token_weights(mask: np.ndarray, averaging: str) -> np.ndarray:
@@ -54,14 +55,16 @@ def ntp(
 ) -> Loss:
   """Next-token prediction: Σ w·CE over Σ w of the whole batch (the paper's global average).
 
-  key: switches stochastic depth of the vision tower on. dtype: of the computation; parameters keep their own. balance:
-  coefficient of the load-balancing loss (`core.moe.balance`) of a mixture of experts.
+  key: switches stochastic depth of the vision tower, and dropout of Flash's compact projector, on. dtype: of the
+  computation; parameters keep their own. balance: coefficient of the load-balancing loss (`core.moe.balance`) of a
+  mixture of experts.
   """
   out = model.forward(
     cast(params, dtype),
     config,
     batch.tokens,
     pixels=batch.pixels,
+    tile_tokens=batch.tile_tokens if config.flash else None,
     positions=batch.positions,
     segments=batch.segments,
     drop_key=key,

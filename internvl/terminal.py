@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import pathlib
 import sys
@@ -114,18 +115,22 @@ def talk(options) -> None:
   import jax
 
   import internvl
+  from internvl import routing
 
   config, params, place = load(options, path)
+  routing.resolve(config, options.compression)  # refused before the first line is read
   sampling = {
     'max_new_tokens': options.max_new_tokens,
     'temperature': options.temperature,
     'top_p': options.top_p,
     'seed': options.seed,
     'thinking': options.thinking,
+    'compression': options.compression,
     'stream': True,
   }
+  show = functools.partial(show_routing, session.processor, options.tiles_png)
   session.answer = lambda messages, images, videos: internvl.chat(
-    params, config, session.processor, messages, images=images, videos=videos, **sampling
+    params, config, session.processor, messages, images=images, videos=videos, routed=show, **sampling
   )
   with jax.set_mesh(place) if place else contextlib.nullcontext():
     if options.prompt is not None:
@@ -135,6 +140,22 @@ def talk(options) -> None:
     else:
       for line in sys.stdin:
         session.read(line)
+
+
+def show_routing(processor, png: str | None, prompts, routings) -> None:
+  """Says on standard error which tiles of a turn are compressed, and draws them if asked; silent without compression.
+
+  png: the picture's file; written also where no tile is compressed.
+  """
+  from internvl import overlay
+
+  (prompt,), (routing,) = prompts, routings
+  if not len(prompt.pixels):
+    return
+  if routing.scores is not None or routing.saved:
+    print(routing.summary(), file=sys.stderr)
+  if png:
+    overlay.draw(prompt, routing, processor.config).save(png, 'PNG')
 
 
 def converse(session: Session) -> None:

@@ -52,12 +52,12 @@ def processor_for(c: Config) -> Processor:
     return Processor.load(c.model)
   if c.tokenizer:
     return Processor.load(c.tokenizer)
-  if c.model != 'tiny':
+  if c.model not in ('tiny', 'tiny-flash'):
     raise ValueError(
       f'model={c.model} from scratch needs the tokenizer of a checkpoint folder: give config.tokenizer, '
       'or the folder itself as config.model to start from its weights'
     )
-  m = SIZES['tiny']
+  m = SIZES[c.model]
   return Processor.over_bytes(
     ProcessorConfig(
       image_size=m.vision.image_size,
@@ -86,7 +86,7 @@ def start(c: Config, processor: Processor, place) -> tuple[model.Config, model.P
 def layout_for(c: Config) -> str:
   """The layout to export in: the source's, if it can be written."""
   if c.model in SIZES:
-    return 'B'
+    return checkpoint.layout_for(SIZES[c.model])
   return 'A' if checkpoint.layout_of(Files(c.model).where) == 'A' else 'B'
 
 

@@ -52,7 +52,7 @@ class Features(Protocol):
 class Item:
   """A piece of content: `count` tokens named from -1 - first down; payload: what is encoded, None if precomputed."""
 
-  digest: bytes
+  key: bytes  # of content and count
   first: int
   count: int
   payload: Any
@@ -69,10 +69,10 @@ def digest(array: np.ndarray) -> bytes:
 class FeatureStore:
   """Content in use, and the `spare` pieces last used, each encoded once: what most sources need.
 
-  encode: payloads -> their features, a list of arrays [count, D]. `encoded` counts pieces so far.
+  encode: (payloads, their counts) -> their features, a list of arrays [count, D]. `encoded` counts pieces so far.
   """
 
-  def __init__(self, encode: Callable[[list[Any]], Sequence[np.ndarray]], spare: int = 256):
+  def __init__(self, encode: Callable[[list[Any], list[int]], Sequence[np.ndarray]], spare: int = 256):
     self._compute, self._spare = encode, spare
     self._items: dict[bytes, Item] = {}
     self._starts: list[int] = []  # first names in use, ascending; their items are in _by_start
@@ -83,8 +83,11 @@ class FeatureStore:
     self.encoded = 0
 
   def use(self, content: np.ndarray, count: int, *, precomputed: bool = False) -> np.ndarray:
-    """The names, int64 [count], of a piece of content, which now has one user more."""
-    key = digest(content)
+    """The names, int64 [count], of a piece of content, which now has one user more.
+
+    The same content with another count is another piece: its features differ.
+    """
+    key = digest(content) + count.to_bytes(8)
     with self._state:
       item = self._items.get(key)
       if item is None:
@@ -105,7 +108,7 @@ class FeatureStore:
       for item in self._in(names):
         item.users -= 1
         if not item.users:
-          self._idle[item.digest] = item
+          self._idle[item.key] = item
       while len(self._idle) > self._spare:
         self._forget(self._idle.popitem(last=False)[1])
 
@@ -116,7 +119,8 @@ class FeatureStore:
         pending = [item for item in self._in(names) if item.features is None]
       if not pending:
         return
-      features = self._compute([item.payload for item in pending])
+      payloads = [item.payload for item in pending]
+      features = self._compute(payloads, [item.count for item in pending])
       with self._state:
         for item, computed in zip(pending, features, strict=True):
           item.features = computed
@@ -151,7 +155,7 @@ class FeatureStore:
     return item
 
   def _forget(self, item: Item) -> None:
-    del self._items[item.digest], self._by_start[item.first]
+    del self._items[item.key], self._by_start[item.first]
     del self._starts[bisect.bisect_left(self._starts, item.first)]
 
   def _of(self, name: int) -> Item:

@@ -61,11 +61,19 @@ class Examples:
 
 
 def blank(processor: Processor) -> Inputs:
-  """What stands in for a row that cannot be used: one token of padding, with nothing to learn and no image."""
+  """What replaces a row that cannot be used: one token of padding, with nothing to learn and no image."""
   side = processor.config.image_size
   pixels = np.zeros((0, side, side, 3), np.float32)
   tokens = np.array([processor.pad_id], np.int32)
-  return Inputs(tokens, mask=np.array([False]), pixels=pixels, tiles=np.zeros(0, np.int32))
+  none = np.zeros(0, np.int32)
+  return Inputs(
+    tokens=tokens,
+    mask=np.array([False]),
+    pixels=pixels,
+    tiles=none,
+    tile_tokens=none,
+    grids=none.reshape(0, 2),
+  )
 
 
 def is_blank(x: Inputs) -> bool:

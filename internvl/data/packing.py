@@ -31,10 +31,11 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   """
   context = np.flatnonzero(x.tokens == image_id)
   ends = np.cumsum(x.tiles)
-  per_tile = len(context) // max(len(x.pixels), 1)
+  token_ends = np.concatenate([[0], np.cumsum(x.tile_tokens)])
   kept, end = 0, min(length, len(x.tokens))
   for number, (count, last) in enumerate(zip(x.tiles, ends), 1):
-    first, behind = context[(last - count) * per_tile] - 1, context[last * per_tile - 1] + 2  # <img> … </img>
+    first = context[token_ends[last - count]] - 1  # <img>
+    behind = context[token_ends[last] - 1] + 2  # after </img>
     if behind > end or last > tiles:
       end = min(end, int(first))
       break
@@ -42,7 +43,14 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   if not x.mask[:end].any():
     kept, end = 0, 1
   total = int(ends[kept - 1]) if kept else 0
-  return Inputs(x.tokens[:end], x.mask[:end], x.pixels[:total], x.tiles[:kept])
+  return Inputs(
+    tokens=x.tokens[:end],
+    mask=x.mask[:end],
+    pixels=x.pixels[:total],
+    tiles=x.tiles[:kept],
+    tile_tokens=x.tile_tokens[:total],
+    grids=x.grids[:kept],
+  )
 
 
 def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
@@ -63,6 +71,7 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
     CUT: last,
     BAD: np.full(len(x.tokens), bad, np.int32),
     'pixels': x.pixels.astype(jnp.dtype(c.dtype)),
+    'tile_tokens': x.tile_tokens,
   }
 
 
@@ -86,7 +95,7 @@ def batches(
   mixture = {str(i): (part, share) for i, (part, share) in enumerate(zip(parts, shares))}
   own = c.batch // many
   image_id = parts[0].processor.image_id
-  lengths = dict.fromkeys(('tokens', 'weights', CUT, BAD), c.length) | {'pixels': c.tiles}
+  lengths = dict.fromkeys(('tokens', 'weights', CUT, BAD), c.length) | dict.fromkeys(('pixels', 'tile_tokens'), c.tiles)
   rows = []
   for row in range(which * own, (which + 1) * own):
     samples = data.mix(mixture, seed=c.seed, shard=(row, c.batch)).map(lambda x: features(x, image_id, c))
@@ -98,7 +107,14 @@ def batches(
 def batch(rows: dict) -> losses.Batch:
   """What the step takes of the iterator's rows."""
   positions = jnp.where(rows['segments'] > 0, rows['positions'], -1)
-  return losses.Batch(rows['tokens'], positions, rows['weights'], rows['pixels'], rows['segments'])
+  return losses.Batch(
+    tokens=rows['tokens'],
+    positions=positions,
+    weights=rows['weights'],
+    pixels=rows['pixels'],
+    segments=rows['segments'],
+    tile_tokens=rows['tile_tokens'],
+  )
 
 
 def counts(rows: dict) -> dict:

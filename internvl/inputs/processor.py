@@ -17,6 +17,7 @@ import numpy as np
 from core import padding
 from core.conversations import messages as chat
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
+from internvl import slots
 from internvl.inputs import images, processor_config, templates, tiles, video
 from internvl.inputs.processor_config import ProcessorConfig
 
@@ -33,12 +34,16 @@ class Inputs:
     mask: bool [T]: mask[t] says that token t is one the assistant writes, so one to train on.
     pixels: float32 [N, S, S, 3], normalised; N = 0 for text alone.
     tiles: int32 [images and frames]: how many of the N tiles each of them has, in order.
+    tile_tokens: int32 [N]: how many image tokens each tile has.
+    grids: int32 [images and frames, 2]: the columns and rows that each is cut into; a thumbnail may follow.
   """
 
   tokens: np.ndarray
   mask: np.ndarray
   pixels: np.ndarray
   tiles: np.ndarray
+  tile_tokens: np.ndarray
+  grids: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Batch:
     mask: bool [B, T], as in `Inputs`.
     pixels: float32 [N, S, S, 3]: the tiles of all rows in row order, then zeros up to a bucket.
     tiles: int32 [B]: how many of the N belong to each row.
+    tile_tokens: int32 [N]: how many image tokens each tile has, 0 at padding.
   """
 
   tokens: np.ndarray
@@ -58,6 +64,7 @@ class Batch:
   mask: np.ndarray
   pixels: np.ndarray
   tiles: np.ndarray
+  tile_tokens: np.ndarray
 
 
 class Processor:
@@ -142,9 +149,17 @@ class Processor:
     if augment is not None:
       pixels = [tiles.recompress(p, augment) for p in pixels]
     counts = np.asarray([len(p) for p in pixels], np.int32)
+    grids = [self._cells(picture, cap) for picture, cap in media]
     size = self.config.image_size
     pixels = np.concatenate([*pixels, np.zeros((0, size, size, 3), np.uint8)])
-    return Inputs(tokens, mask, tiles.normalize(pixels, self.config.mean, self.config.std), counts)
+    return Inputs(
+      tokens=tokens,
+      mask=mask,
+      pixels=tiles.normalize(pixels, self.config.mean, self.config.std),
+      tiles=counts,
+      tile_tokens=np.full(len(pixels), self.config.tokens_per_tile, np.int32),
+      grids=np.asarray(grids, np.int32).reshape(-1, 2),
+    )
 
   def answer(self, tokens: Sequence[int]) -> str:
     """What generated token ids say: cut at the stop token, without markers of the layout."""
@@ -195,6 +210,13 @@ class Processor:
   def _count(self, image, cap: int) -> int:
     return tiles.count(*image.size, **self._grid(cap))
 
+  def _cells(self, image, cap: int | None) -> tuple[int, int]:
+    """(columns, rows) that an image is cut into; a video frame (no cap) is always one tile."""
+    if cap is None:
+      return 1, 1
+    config = self.config
+    return tiles.grid(*image.size, max_tiles=cap, min_tiles=config.min_tiles, size=config.image_size)
+
   def _pixels(self, image, cap: int | None) -> np.ndarray:
     """uint8 [tiles, S, S, 3]; a video frame (no cap) is always one tile."""
     return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(image, **self._grid(cap))
@@ -207,6 +229,21 @@ class Processor:
     if len(tokens) > limit:
       visual = int((tokens == self.image_id).sum())
       raise ValueError(f'the conversation has {len(tokens)} tokens ({visual} of them for images); the limit is {limit}')
+
+
+def compress(x: Inputs, image_id: int, compressed: np.ndarray, compact_tokens: int) -> Inputs:
+  """A conversation whose tiles `compressed` bool [N] have `compact_tokens` image tokens: the first of those they had.
+
+  x: laid out with the same number of image tokens for every tile. Positions are contiguous again, as they follow from
+  the tokens. Raises ValueError if tiles and image tokens do not match.
+  """
+  if len(compressed) != len(x.tile_tokens):
+    raise ValueError(f'{len(compressed)} decisions for {len(x.tile_tokens)} tiles; expected one a tile')
+  if not np.any(compressed):
+    return x
+  tile_tokens = np.where(compressed, compact_tokens, x.tile_tokens).astype(np.int32)
+  keep = slots.shortened(x.tokens, image_id, tile_tokens, int(x.tile_tokens[0]))
+  return dataclasses.replace(x, tokens=x.tokens[keep], mask=x.mask[keep], tile_tokens=tile_tokens)
 
 
 def pad(
@@ -234,12 +271,15 @@ def pad(
   total = sum(len(x.pixels) for x in inputs)
   rows = functools.partial(padding.batch, length=length, side=side)
   pixels = np.concatenate([x.pixels for x in inputs], dtype=np.float32)
+  tile_tokens = np.concatenate([x.tile_tokens for x in inputs], dtype=np.int32)
+  tile_slots = _bucket(total, tile_buckets, 'tiles')
   return Batch(
     tokens=rows([x.tokens for x in inputs], fill=pad_id, dtype=np.int32),
     positions=padding.positions([len(x.tokens) for x in inputs], length, side=side),
     mask=rows([x.mask for x in inputs], fill=False, dtype=bool),
-    pixels=padding.pad(pixels, _bucket(total, tile_buckets, 'tiles')),
+    pixels=padding.pad(pixels, tile_slots),
     tiles=np.asarray([len(x.pixels) for x in inputs], np.int32),
+    tile_tokens=padding.pad(tile_tokens, tile_slots),
   )
 
 

@@ -101,3 +101,9 @@ def normalize(tiles: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
   spread = np.asarray(std, np.float32)
   scaled = tiles.astype(np.float32) / np.float32(255)
   return (scaled - centre) / spread
+
+
+def denormalize(pixels: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
+  """The inverse of `normalize`, to uint8."""
+  scaled = pixels * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+  return np.clip(np.round(scaled * 255), 0, 255).astype(np.uint8)

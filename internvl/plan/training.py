@@ -11,7 +11,7 @@ from core import plan
 from core.mesh import shardings
 from core.plan.decoder import decoder_parts, triangle
 from core.plan.training import training
-from internvl import model
+from internvl import model, router
 from internvl.configs import CONFIGS as SIZES
 from internvl.training import sft
 from internvl.training.configs import Config
@@ -78,12 +78,42 @@ def towers(
 
   pairs(window): visible pairs of query and key in a layer with that window.
   """
-  spec = model.spec(m)
-  patches = 1 + m.vision.grid**2
-  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every pair.
-  full = 4.0 * m.vision.width * m.vision.depth * patches**2 * tiles
   return (
-    plan.Part('vision tower', spec.vision, tiles * patches, full, tensor=False),
-    plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
+    *encoder_parts(m, tiles=tiles, scored=False),
     *decoder_parts(m.language, tokens=tokens, scored=scored, pairs=pairs),
   )
+
+
+def encoder_parts(m: model.Config, *, tiles: int, scored: bool) -> tuple[plan.Part, ...]:
+  """The parts that make image embeddings of so many tiles. A Flash model's projectors both run on every tile.
+
+  scored: whether the router runs; without it, its weights are counted and its work is not.
+  """
+  spec = model.spec(m)
+  patches = m.vision.grid**2
+  # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every pair.
+  full = 4.0 * m.vision.width * m.vision.depth * (1 + patches) ** 2 * tiles
+  parts = [
+    plan.Part('vision tower', spec.vision, tiles * (1 + patches), full, tensor=False),
+    plan.Part('projector', spec.projector, tiles * m.tokens_per_tile, 0.0),
+  ]
+  if m.flash:
+    parts.append(plan.Part('compact projector', spec.compact, tiles * m.compact_tokens, 0.0))
+    parts += _router_parts(spec.router, tiles if scored else 0, patches)
+  return tuple(parts)
+
+
+def _router_parts(spec: router.Params, tiles: int, patches: int) -> list[plan.Part]:
+  """Keys and values of the two stages that are used read every patch; everything else one query a tile."""
+  pooling = spec.pooling
+  used = (pooling.first, pooling.repeated)
+  keys = [(stage.attn.k, stage.attn.v) for stage in used]
+  first, repeated = (stage.replace(attn=stage.attn.replace(k=None, v=None)) for stage in used)
+  queries = pooling.replace(first=first, repeated=repeated, unused3=None, unused4=None)
+  width = pooling.query.shape[0]
+  attention = 4 * 4.0 * width * patches * tiles  # of four applications
+  return [
+    plan.Part('router keys', keys, tiles * patches, attention),
+    plan.Part('router', spec.replace(pooling=queries), tiles, 0.0),
+    plan.Part('router, not used', (pooling.unused3, pooling.unused4), 0, 0.0),
+  ]

@@ -12,9 +12,12 @@ from internvl.inputs.processor import Processor
 
 
 def export(
-  folder: pathlib.Path, config: model.Config, params: model.Params, processor: Processor, *, layout: str = 'B'
+  folder: pathlib.Path, config: model.Config, params: model.Params, processor: Processor, *, layout: str | None = None
 ) -> None:
-  """Writes weights (adapters folded in), configuration and processor files; the folder appears whole or not at all."""
+  """Writes weights (adapters folded in), configuration and processor files; the folder appears whole or not at all.
+
+  layout: as of `internvl.save`.
+  """
   draft, old = folder.with_name(folder.name + '.new'), folder.with_name(folder.name + '.old')
   first = jax.process_index() == 0
   if first:

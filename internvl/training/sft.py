@@ -46,7 +46,8 @@ def make_step(c: Config, m: model.Config, *, places: Any = None):
 
   def loss(params, batch, key):
     options = {'dtype': dtype, 'remat_policy': c.remat, 'balance': c.balance}
-    return losses.ntp(params, m, batch, key=key if c.drop_path else None, **options)
+    random = c.drop_path or m.flash  # stochastic depth, or dropout of the compact projector
+    return losses.ntp(params, m, batch, key=key if random else None, **options)
 
   return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
 
@@ -56,4 +57,7 @@ def abstract_batch(c: Config, m: model.Config) -> losses.Batch:
   side = m.vision.image_size
   ints, floats = (jax.ShapeDtypeStruct((c.batch, c.length), dtype) for dtype in (jnp.int32, jnp.float32))
   pixels = jax.ShapeDtypeStruct((c.batch, c.tiles, side, side, 3), jnp.dtype(c.dtype))
-  return losses.Batch(tokens=ints, positions=ints, weights=floats, pixels=pixels, segments=ints)
+  tile_tokens = jax.ShapeDtypeStruct((c.batch, c.tiles), jnp.int32)
+  return losses.Batch(
+    tokens=ints, positions=ints, weights=floats, pixels=pixels, segments=ints, tile_tokens=tile_tokens
+  )

@@ -53,6 +53,7 @@ class Shared:
   said: Any  # int32 [B, G, N]
   mask: Any  # bool [B, G, N], the tokens of a response, tools' included
   pixels: Any = None  # float32 [B, n, S, S, 3]
+  tile_tokens: Any = None  # int32 [B, n], image tokens of each tile, 0 at padding; None: all tiles have as many
 
 
 @struct.dataclass
@@ -63,6 +64,7 @@ class Rows:
   length: Any  # int32 [K]
   prompt: Any  # int32 [K], tokens of the prompt: only there do placeholders stand for media
   pixels: Any = None  # float32 [K, n, S, S, 3]
+  tile_tokens: Any = None  # int32 [K, n]
 
 
 def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:

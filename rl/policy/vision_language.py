@@ -22,7 +22,7 @@ from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import triangle
 from internvl import Processor, checkpoint, hf_config
-from internvl.features import Images
+from internvl.features import Images, media_of
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import size, towers
 from internvl.training.export import export
@@ -36,10 +36,11 @@ NO_LIMIT = 2**31 - 1  # of tokens
 
 @dataclasses.dataclass(frozen=True)
 class VisionPrompt:
-  """tokens: int32 [T]. pixels: float32 [n, S, S, 3], the tiles of its images."""
+  """tokens: int32 [T]. pixels: float32 [n, S, S, 3], tiles of its images. tile_tokens: int32 [n], how many each has."""
 
   tokens: np.ndarray
   pixels: np.ndarray
+  tile_tokens: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class VisionLanguagePolicy:
       max_tiles=reading.max_tiles,
       max_length=NO_LIMIT,
     )
-    return VisionPrompt(inputs.tokens, inputs.pixels)
+    return VisionPrompt(tokens=inputs.tokens, pixels=inputs.pixels, tile_tokens=inputs.tile_tokens)
 
   def response(self, text: str) -> np.ndarray:
     """As of `rl.policy.Policy`: the assistant's part of a whole conversation, channels of the layout included."""
@@ -85,10 +86,9 @@ class VisionLanguagePolicy:
   ) -> list[Request]:
     """As of `rl.policy.Policy`."""
     options = {'n': samples, 'stops': self.stops, **dataclasses.asdict(draw)}
-    media = [[x.pixels] if (x.tokens == self.config.image_token).any() else [] for x in prompts]
     return [
-      Request(x.tokens.tolist(), seed=int(seed), media=images, **options)
-      for x, seed, images in zip(prompts, seeds, media, strict=True)
+      Request(x.tokens.tolist(), seed=int(seed), media=media_of(x), **options)
+      for x, seed in zip(prompts, seeds, strict=True)
     ]
 
   def engine(self, weights: internvl.Params, size: EngineSize, home: Mesh | Share) -> Engine:
@@ -109,10 +109,25 @@ class VisionLanguagePolicy:
     pad_id = self.processor.pad_id
     if layout == 'rows':
       every = [t for group in groups for t in group]
-      inputs, tiled = layouts.rows(every, slots, pad_id=pad_id), [t.prompt.pixels for t in every]
+      inputs, prompts = layouts.rows(every, slots, pad_id=pad_id), [t.prompt for t in every]
     else:
-      inputs, tiled = layouts.shared(groups, slots, pad_id=pad_id), [group[0].prompt.pixels for group in groups]
-    return inputs.replace(pixels=_pixels(tiled, slots.tiles))
+      inputs, prompts = layouts.shared(groups, slots, pad_id=pad_id), [group[0].prompt for group in groups]
+    tiles = {'length': slots.tiles, 'what': 'list of image tiles'}
+    pixels = padding.batch([x.pixels for x in prompts], dtype=np.float32, **tiles)
+    if self.config.flash is None:
+      return inputs.replace(pixels=pixels)
+    tile_tokens = padding.batch([x.tile_tokens for x in prompts], dtype=np.int32, **tiles)
+    return inputs.replace(pixels=pixels, tile_tokens=tile_tokens)
+
+  def places(self, inputs: layouts.Shared | layouts.Rows) -> jax.Array:
+    """The tokens that stand for images, bool of the shape of `inputs.tokens`: those of prompts alone.
+
+    A policy may say the image token, which then is text, as it is to the engine.
+    """
+    places = inputs.tokens == self.config.image_token
+    if isinstance(inputs, layouts.Rows):
+      places &= jnp.arange(places.shape[1]) < jnp.asarray(inputs.prompt)[:, None]
+    return places
 
   def log_probs(
     self,
@@ -125,14 +140,14 @@ class VisionLanguagePolicy:
   ) -> tuple[jax.Array, jax.Array]:
     """As of `rl.policy.Policy`."""
     tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
-    places = tokens == self.config.image_token
-    if isinstance(inputs, layouts.Rows):  # a policy may say the image token, which then is text to the engine too
-      places &= jnp.arange(tokens.shape[1]) < jnp.asarray(inputs.prompt)[:, None]
-    images = None
+    places = self.places(inputs)[:, : tokens.shape[1]]
+    images, tile_tokens = None, inputs.tile_tokens
     if inputs.pixels.shape[1]:
       pixels = inputs.pixels.astype(weights.language.embed.dtype)
-      images, _ = internvl.model.encode(weights, self.config, pixels, remat_policy=remat, rules=rules)
-    embedded = internvl.model.embed(weights, self.config, tokens, images, rules, places=places)
+      images, _ = internvl.model.encode(
+        weights, self.config, pixels, tile_tokens=tile_tokens, remat_policy=remat, rules=rules
+      )
+    embedded = internvl.model.embed(weights, self.config, tokens, images, rules, places=places, tile_tokens=tile_tokens)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
 
@@ -140,7 +155,8 @@ class VisionLanguagePolicy:
     """As of `rl.policy.Policy`."""
     side = self.config.vision.image_size
     pixels = jax.ShapeDtypeStruct((groups, slots.tiles, side, side, 3), np.float32)
-    return layouts.shapes(groups, slots).replace(pixels=pixels)
+    tile_tokens = jax.ShapeDtypeStruct((groups, slots.tiles), np.int32) if self.config.flash else None
+    return layouts.shapes(groups, slots).replace(pixels=pixels, tile_tokens=tile_tokens)
 
   def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
     """As of `rl.policy.Policy`."""
@@ -156,11 +172,6 @@ class VisionLanguagePolicy:
   def save(self, path: str | os.PathLike, weights: internvl.Params) -> None:
     """As of `rl.policy.Policy`."""
     export(path, self.config, weights, self.processor, layout=self.file_layout)
-
-
-def _pixels(tiled: Sequence[np.ndarray], tiles: int) -> np.ndarray:
-  """Float32 [B, n, S, S, 3]: the tiles of each prompt, blank ones at the end."""
-  return padding.batch(tiled, dtype=np.float32, length=tiles, what='list of image tiles')
 
 
 def planned(name: str) -> VisionLanguagePolicy:

@@ -10,7 +10,7 @@ import pytest
 
 import internvl
 from core import params
-from internvl import model, projector, vision
+from internvl import model, projector, slots, vision
 
 # Parameters of the vision tower, projector, text body with embeddings, head, and in all.
 SIZES = {
@@ -155,13 +155,13 @@ def test_image_tokens_without_their_tiles_are_refused(tokens, tiles, why, flat):
   ids = jnp.array([[config.image_token if c == 'i' else 65 for c in tokens]])
   shape = (tiles, 16, 16, 3) if flat else (1, tiles, 16, 16, 3)
   with pytest.raises(ValueError, match=why):
-    model.check_images(config, ids, jnp.ones(shape) if tiles else None)
+    slots.check(config, ids, jnp.ones(shape) if tiles else None)
 
 
 def test_padding_tiles_and_tracers_pass_the_check():
   config = internvl.CONFIGS['tiny']
   ids = jnp.full((1, 4), config.image_token)
   padded = jnp.ones((3, 16, 16, 3)).at[1:].set(0)
-  model.check_images(config, ids, padded)
-  model.check_images(config, ids, padded[None])
-  jax.jit(lambda x: model.check_images(config, ids, x))(jnp.ones((3, 16, 16, 3)))
+  slots.check(config, ids, padded)
+  slots.check(config, ids, padded[None])
+  jax.jit(lambda x: slots.check(config, ids, x))(jnp.ones((3, 16, 16, 3)))

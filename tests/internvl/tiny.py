@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 import internvl
+from internvl import router
 from internvl.inputs.processor_config import ProcessorConfig
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (4, 16, 32, 3), np.uint8))
@@ -23,14 +24,15 @@ def processor(template: str = 'internvl2_5', **settings) -> internvl.Processor:
   return internvl.Processor.over_bytes(ProcessorConfig(template=template, **(defaults | settings)))
 
 
-def model(of: internvl.Processor, seed: int = 0, **language):
-  """(config, params) with every token of the vocabulary one that `of` can say."""
+def model(of: internvl.Processor, seed: int = 0, flash: router.Config | None = None, **language):
+  """(config, params) with every token of the vocabulary one that `of` can say; flash: of a Flash model."""
   tiny = internvl.CONFIGS['tiny']
   # A head of its own: a random model with a tied one only repeats its last token.
   language = {'vocab': len(of.tokenizer), 'depth': 1, 'tied': False} | language
   config = dataclasses.replace(
     tiny,
     image_token=of.image_id,
+    flash=flash,
     language=dataclasses.replace(tiny.language, **language),
     vision=dataclasses.replace(tiny.vision, depth=1),
   )

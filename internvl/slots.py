@@ -1,0 +1,123 @@
+"""Which image token takes which feature, where tiles have different numbers of image tokens.
+
+B rows   T tokens   n tiles a row   F features of a tile that is not compressed
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def features_of(at: jax.Array, tile_tokens: jax.Array | None, full: int) -> jax.Array:
+  """The feature that each image token takes, int32 [B, T], among the n·F features of its row.
+
+  at: bool [B, T], the image tokens. tile_tokens: int32 [B, n], image tokens of each tile, which are its first features;
+  None: all `full` = F of them. Values elsewhere than at image tokens have no meaning.
+  """
+  number = jnp.clip(jnp.cumsum(at, -1) - 1, 0)
+  if tile_tokens is None:
+    return number
+  tile, offset = _locate(number, tile_tokens)
+  return tile * full + offset
+
+
+def _locate(number: jax.Array, tile_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(tile, place in the tile) of image tokens numbered along their row, each int32 [B, T]."""
+  ends = jnp.cumsum(tile_tokens, -1)
+  search = jax.vmap(lambda ends, number: jnp.searchsorted(ends, number, side='right'))
+  tile = jnp.minimum(search(ends, number), tile_tokens.shape[-1] - 1)
+  start = jnp.take_along_axis(ends - tile_tokens, tile, -1)
+  return tile, number - start
+
+
+def shorten(
+  at: jax.Array, positions: jax.Array, segments: jax.Array, tile_tokens: jax.Array, full: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """(places, positions, segments) of packed rows laid out with `full` image tokens a tile, as if they were shortened.
+
+  Of a tile with fewer tokens the first ones stay. The other slots become padding in place, and positions close up, so
+  the rows keep their shape under `jit`, and hidden states at other tokens equal those of rows without these slots.
+
+  at: bool [B, T], the image tokens. positions: int32 [B, T], 0.. in each sample, -1 at padding. segments: int32 [B, T],
+  0 at padding. tile_tokens: int32 [B, n]. places: bool [B, T], the image tokens that stay, for `internvl.model.embed`.
+  """
+  number = jnp.clip(jnp.cumsum(at, -1) - 1, 0)
+  tile = jnp.minimum(number // full, tile_tokens.shape[-1] - 1)
+  dropped = at & (number % full >= jnp.take_along_axis(tile_tokens, tile, -1))
+  before = jnp.cumsum(dropped, -1) - dropped
+  # Earlier samples of the row have slots dropped too; `before` never falls, so its maximum is the present sample's.
+  before_sample = jax.lax.cummax(jnp.where(positions == 0, before, 0), axis=positions.ndim - 1)
+  closed = positions - (before - before_sample)
+  padding = dropped | (positions < 0)
+  return at & ~dropped, jnp.where(padding, -1, closed), jnp.where(dropped, 0, segments)
+
+
+def shortened(tokens: np.ndarray, image_token: int, tile_tokens: np.ndarray, full: int) -> np.ndarray:
+  """Which tokens of a prompt stay, bool [T]: of the `full` slots of each tile the first `tile_tokens`, and all text.
+
+  Raises ValueError if the prompt does not have `full` image tokens for each tile.
+  """
+  at = np.flatnonzero(tokens == image_token)
+  if len(at) != full * len(tile_tokens):
+    raise ValueError(
+      f'a prompt with {len(at)} image tokens and {len(tile_tokens)} tiles; expected {full} for each tile'
+    )
+  keep = np.ones(len(tokens), bool)
+  stays = np.arange(full) < np.asarray(tile_tokens).reshape(-1, 1)
+  keep[at] = stays.reshape(-1)
+  return keep
+
+
+def check(config: Any, tokens: Any, pixels: Any = None, tile_tokens: Any = None) -> None:
+  """Raises ValueError where image tokens and tiles, as `apply` takes them, do not match; the logits would be wrong.
+
+  Only values that are known are looked at: nothing is checked under `jit`, or of arrays that span processes.
+  """
+  known = (x for x in (tokens, pixels, tile_tokens) if isinstance(x, jax.Array))
+  if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in known):
+    return
+  counts = (np.asarray(tokens) == config.image_token).sum(-1)
+  if tile_tokens is not None:
+    _check_ragged(config, counts, pixels, np.asarray(tile_tokens))
+  else:
+    _check_even(config.tokens_per_tile, counts, pixels)
+
+
+def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.ndarray) -> None:
+  allowed = (0, config.compact_tokens, config.tokens_per_tile)
+  if not np.isin(tile_tokens, allowed).all():
+    raise ValueError(f'tile_tokens={tile_tokens.tolist()}: expected some of {list(allowed)}')
+  tiles = None if pixels is None else tuple(pixels.shape[:-3])
+  if tile_tokens.shape != tiles:
+    raise ValueError(f'tile_tokens of shape {tile_tokens.shape} for tiles {tiles}; expected one number a tile')
+  if tile_tokens.ndim == 2:
+    same = (tile_tokens.sum(-1) == counts).all()
+  else:  # the tiles of all rows: each row ends where a tile ends
+    ends, tile_ends = np.cumsum(counts), np.cumsum(tile_tokens)
+    same = np.isin(ends, [0, *tile_ends]).all() and ends[-1] == tile_tokens.sum()
+  if not same:
+    raise ValueError(f'rows with {counts.tolist()} image tokens for tiles of {tile_tokens.tolist()}; expected as many')
+
+
+def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
+  uneven = np.flatnonzero(counts % per_tile)
+  if len(uneven):
+    row = int(uneven[0])
+    raise ValueError(f'row {row} has {counts[row]} image tokens; expected a multiple of {per_tile}, those of a tile')
+  used = counts // per_tile
+  if pixels is None:
+    given, blank = np.zeros_like(used), True
+  elif pixels.ndim == 5:
+    given, blank = np.full_like(used, pixels.shape[1]), all(_blank(row[n:]) for row, n in zip(pixels, used))
+  else:
+    used = used.sum(keepdims=True)
+    given, blank = np.array([len(pixels)]), _blank(pixels[int(used[0]) :])
+  if (used > given).any() or not blank:
+    raise ValueError(f'the tokens have places for {used.tolist()} tiles, and the pixels hold {given.tolist()}')
+
+
+def _blank(tiles: Any) -> bool:
+  """Whether tiles are padding: a tile of an image is never 0 everywhere once normalised."""
+  return not np.asarray(tiles).any()
