@@ -25,6 +25,7 @@ PROGRAMS = (
   'bench.compare',
   'bench.memory',
   'bench.perf.engine_host',
+  'bench.perf.flash',
   'bench.perf.generate',
   'bench.perf.rollout',
   'bench.perf.sandbox',
