@@ -41,8 +41,10 @@ class Keys:
   columns: bool = struct.field(pytree_node=False, default=False)
 
   def repeat(self, times: int) -> 'Keys':
-    """Each row repeated `times` times, next to each other."""
-    return self if times == 1 else jax.tree.map(lambda x: jnp.repeat(x, times, 0), self)
+    """Each row repeated `times` times, the copies adjacent."""
+    if times == 1:
+      return self
+    return jax.tree.map(lambda x: jnp.repeat(x, times, 0), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +74,16 @@ def attention(
   """Softmax attention of q [B, T, N, H] over runs of `Keys`; returns [B, T, N, H] in q's dtype.
 
   positions: int32 [B, T] of the queries, increasing along T inside a segment; needed when causal. segments: int32
-  [B, T]; needs positions, and segments of each run. causal=False: every key that is not padding is seen. window: a
-  query sees the last `window` keys, itself included. sinks: [N], one extra logit a head that takes part in the
-  softmax and is dropped (GPT-OSS). bias: [B or 1, N, T, S], added to the scores. scale: of the scores; 1/√H by
-  default. implementation: None picks by platform when the program is lowered; or a name.
+  [B, T]; needs positions, and segments of each run. causal=False: a query sees every key that is not padding.
+  window: a query sees the last `window` keys, its own included. sinks: [N], one extra logit a head, which takes part
+  in the softmax and is dropped (GPT-OSS). bias: [B or 1, N, T, S], added to the scores. scale: of the scores; 1/√H by
+  default. implementation: a name; None picks by platform when the program is lowered.
   Raises ValueError for arguments that contradict each other, NotImplementedError if the named implementation cannot
   compute the call.
   """
   _check(runs, positions, segments, causal=causal, window=window, bias=bias)
   divisor = math.sqrt(q.shape[-1]) if scale is None else 1 / scale
-  how = _How(causal, window, divisor, rules)
+  how = _How(causal=causal, window=window, divisor=divisor, rules=rules)
   default = 'chunked' if q.shape[1] > 2 * QUERY_BLOCK else 'reference'
   arrays = (q, tuple(runs), positions, segments, sinks, bias)
   return TABLE.call(*arrays, implementation=implementation, default=default, how=how)
@@ -91,7 +93,7 @@ def _check(runs, positions, segments, *, causal, window, bias) -> None:
   if causal and (positions is None or any(keys.positions is None for keys in runs)):
     raise ValueError('causal attention needs positions of queries and keys; pass causal=False for bidirectional')
   if window is not None and not causal:
-    raise ValueError(f'window={window} needs causal attention: a window is counted back from the query')
+    raise ValueError(f'window={window} needs causal attention: a window ends at the query')
   if segments is not None and positions is None:
     raise ValueError('segments need positions: those of each packed sample start at 0, and are -1 at padding')
   if segments is not None and any(keys.segments is None for keys in runs):
@@ -104,38 +106,51 @@ def visible(positions, segments, keys: Keys, how: _How) -> jax.Array | None:
   """Bool [B, T or 1, S], the keys each query sees; None if it sees all."""
   if keys.positions is None:
     return None
-  k = keys.positions[:, None, :]
-  see = k >= 0
+  key_positions = keys.positions[:, None, :]
+  sees = key_positions >= 0
   if how.causal:
-    see = see & (k <= positions[:, :, None])
+    sees = sees & (key_positions <= positions[:, :, None])
   if how.window is not None:
-    see = see & (positions[:, :, None] - k < how.window)
+    distance = positions[:, :, None] - key_positions
+    sees = sees & (distance < how.window)
   if segments is not None:
-    see = see & (segments[:, :, None] == keys.segments[:, None, :])
-  return see
+    sees = sees & (segments[:, :, None] == keys.segments[:, None, :])
+  return sees
+
+
+def _join(parts: list[jax.Array], axis: int) -> jax.Array:
+  """The parts concatenated; a single one is not copied."""
+  return jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]
+
+
+def _scores(grouped, keys: Keys, mask, bias, divisor: float):
+  """Masked float32 scores [B, K, G, T, S] of the grouped queries [B, K, G, T, H] against one run of keys."""
+  dims = 'bkhs' if keys.columns else 'bksh'
+  scores = jnp.einsum(f'bkgth,{dims}->bkgts', grouped, keys.k, preferred_element_type=jnp.float32)
+  scores = scores / divisor
+  if bias is not None:
+    rows, _, t, s = bias.shape
+    scores = scores + bias.astype(jnp.float32).reshape(rows, grouped.shape[1], -1, t, s)
+  if mask is not None:
+    scores = jnp.where(mask[:, None, None], scores, MASKED)
+  return scores
 
 
 def _reference(q, runs, positions, segments, sinks, bias, *, how: _How):
   b, t, n, h = q.shape
-  heads = runs[0].k.shape[1]
-  grouped = jnp.moveaxis(q.reshape(b, t, heads, n // heads, h), 1, 3)
+  key_heads = runs[0].k.shape[1]
+  grouped = jnp.moveaxis(q.reshape(b, t, key_heads, n // key_heads, h), 1, 3)
   scores = []
   for keys in runs:
-    dims = 'bkhs' if keys.columns else 'bksh'
-    s = jnp.einsum(f'bkgth,{dims}->bkgts', grouped, keys.k, preferred_element_type=jnp.float32)
-    s = s / how.divisor
-    if bias is not None:
-      s = s + bias.astype(jnp.float32).reshape(bias.shape[0], heads, -1, *bias.shape[2:])
-    see = visible(positions, segments, keys, how)
-    if see is not None:
-      s = jnp.where(see[:, None, None], s, MASKED)
-    scores.append(s)
+    mask = visible(positions, segments, keys, how)
+    scores.append(_scores(grouped, keys, mask, bias, how.divisor))
   if sinks is not None:
-    column = sinks.astype(jnp.float32).reshape(1, heads, -1, 1, 1)
+    column = sinks.astype(jnp.float32).reshape(1, key_heads, -1, 1, 1)
     scores.append(jnp.broadcast_to(column, (*scores[0].shape[:-1], 1)))
-  scores = jnp.concatenate(scores, -1) if len(scores) > 1 else scores[0]
-  weights = jax.nn.softmax(scores, -1).astype(q.dtype)
-  out, start = 0, 0
+  # One softmax over all runs. A sink's column takes its share of the probability but has no value.
+  weights = jax.nn.softmax(_join(scores, -1), -1).astype(q.dtype)
+  out = 0
+  start = 0
   for keys in runs:
     stop = start + keys.v.shape[2]
     out = out + jnp.einsum('bkgts,bksh->bkgth', weights[..., start:stop], keys.v)
@@ -147,12 +162,15 @@ def _chunked(q, runs, positions, segments, sinks, bias, *, how: _How):
   """The reference over blocks of queries, each recomputed in the backward pass: memory O(QUERY_BLOCK · S)."""
   t = q.shape[1]
   blocks = -(-t // QUERY_BLOCK)
+  length = blocks * QUERY_BLOCK
 
   def split(x, *, axis=1, fill=0):
     if x is None:
       return None
-    x = pad(jnp.asarray(x), blocks * QUERY_BLOCK, axis=axis, fill=fill)
-    x = x.reshape(*x.shape[:axis], blocks, QUERY_BLOCK, *x.shape[axis + 1 :])
+    x = pad(jnp.asarray(x), length, axis=axis, fill=fill)
+    before = x.shape[:axis]
+    after = x.shape[axis + 1 :]
+    x = x.reshape(*before, blocks, QUERY_BLOCK, *after)
     return jnp.moveaxis(x, axis, 0)
 
   @jax.checkpoint
@@ -161,47 +179,58 @@ def _chunked(q, runs, positions, segments, sinks, bias, *, how: _How):
     return _reference(q, runs, positions, segments, sinks, bias, how=how)
 
   out = jax.lax.map(block, (split(q), split(positions, fill=-1), split(segments), split(bias, axis=2)))
-  return jnp.moveaxis(out, 0, 1).reshape(q.shape[0], blocks * QUERY_BLOCK, *q.shape[2:])[:, :t]
+  rows, _, *heads = q.shape
+  out = jnp.moveaxis(out, 0, 1).reshape(rows, length, *heads)
+  return out[:, :t]
 
 
 def _cudnn(q, runs, positions, segments, sinks, bias, *, how: _How):
   (keys,) = runs
-  see = visible(positions, segments, keys, how)
-  mask = None if see is None else see[:, None]
-  k, v = (jnp.swapaxes(x, 1, 2) for x in (keys.k, keys.v))
+  mask = visible(positions, segments, keys, how)
+  if mask is not None:
+    mask = mask[:, None]
+  k = jnp.swapaxes(keys.k, 1, 2)
+  v = jnp.swapaxes(keys.v, 1, 2)
   return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=1 / how.divisor, implementation='cudnn')
 
 
 def _splash(q, runs, positions, segments, sinks, bias, *, how: _How):
   """TPU flash attention.
 
-  Causality goes by index, which equals position order inside a segment and over the runs. The runs of a layer are
-  joined: a copy of one layer's keys, in place of scores. Lengths are padded to the kernel's tiles of 128 by tokens of
-  segment 0. Under a mesh each device computes its own rows and heads over the whole length.
+  Causality is by index, which is the order of positions inside a segment and over the runs. The runs of a layer are
+  concatenated: a copy of one layer's keys instead of the scores. Lengths are padded to the kernel's tiles of 128 with
+  tokens of segment 0. Under a mesh each device computes its own rows and heads over the whole length.
   """
-  b, length, _, _ = q.shape
-  join = lambda parts, axis: jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]
-  k, v = (join([getattr(keys, name) for keys in runs], 2) for name in 'kv')
-  key_ids = join([_segments(keys.positions, keys.segments, (b, keys.v.shape[2])) for keys in runs], 1)
+  rows, length, _, _ = q.shape
+  k = _join([keys.k for keys in runs], 2)
+  v = _join([keys.v for keys in runs], 2)
+  key_ids = _join([_segments(keys.positions, keys.segments, (rows, keys.v.shape[2])) for keys in runs], 1)
+  query_ids = _segments(positions, segments, (rows, length))
   before = k.shape[2] - length  # keys of earlier tokens
-  grow = lambda x, axis: pad(x, -(-x.shape[axis] // LANES) * LANES, axis=axis)
-  q, k, v, key_ids = grow(q, 1), grow(k, 2), grow(v, 2), grow(key_ids, 1)
-  query_ids = grow(_segments(positions, segments, (b, length)), 1)
 
   def local(q, k, v, query_ids, key_ids, sinks):
-    run = _splash_kernel(heads=q.shape[2], shape=(q.shape[1], k.shape[2]), before=before, sinks=sinks, how=how)
-    out = jax.vmap(run)(jnp.swapaxes(q, 1, 2) / how.divisor, k, v, query_ids, key_ids)
+    shape = (q.shape[1], k.shape[2])
+    run = _splash_kernel(heads=q.shape[2], shape=shape, before=before, sinks=sinks, how=how)
+    queries = jnp.swapaxes(q, 1, 2) / how.divisor
+    out = jax.vmap(run)(queries, k, v, query_ids, key_ids)
     return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
-  return _per_device(local, q, k, v, query_ids, key_ids, sinks, how.rules)[:, :length]
+  arrays = (_to_tiles(q, 1), _to_tiles(k, 2), _to_tiles(v, 2), _to_tiles(query_ids, 1), _to_tiles(key_ids, 1))
+  return _per_device(local, *arrays, sinks, how.rules)[:, :length]
 
 
-def _splash_kernel(*, heads: int, shape: tuple[int, int], before: int, sinks, how: _How):
-  """The Pallas kernel for one row: (q [N, T, H], k, v [K, S, H], segment ids [T], [S]) -> [N, T, H]."""
+def _to_tiles(x: jax.Array, axis: int) -> jax.Array:
+  """x padded along `axis` to a multiple of the kernel's tile."""
+  tiles = -(-x.shape[axis] // LANES)
+  return pad(x, tiles * LANES, axis=axis)
+
+
+def _block_sizes(shape: tuple[int, int]):
+  """The kernel's blocks of (queries, keys): the largest of 4, 3, 2 or 1 tiles that divides each length."""
   from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
-  bq, bk = (next(n for n in (4 * LANES, 3 * LANES, 2 * LANES, LANES) if size % n == 0) for size in shape)
-  sizes = splash.BlockSizes(
+  bq, bk = (next(tiles * LANES for tiles in (4, 3, 2, 1) if size % (tiles * LANES) == 0) for size in shape)
+  return splash.BlockSizes(
     block_q=bq,
     block_kv=bk,
     block_kv_compute=bk,
@@ -211,13 +240,20 @@ def _splash_kernel(*, heads: int, shape: tuple[int, int], before: int, sinks, ho
     block_q_dq=bq,
     block_kv_dq=bk,
   )
+
+
+def _splash_kernel(*, heads: int, shape: tuple[int, int], before: int, sinks, how: _How):
+  """The Pallas kernel for one row: (q [N, T, H], k, v [K, S, H], segment ids [T], [S]) -> [N, T, H]."""
+  from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
   if not how.causal:
     mask = splash.FullMask(shape)
   elif how.window is None:
     mask = splash.CausalMask(shape, before)
   else:
     mask = splash.LocalMask(shape, (how.window - 1, 0), before)
-  kernel = splash.make_splash_mha_single_device(splash.MultiHeadMask([mask] * heads), block_sizes=sizes)
+  masks = splash.MultiHeadMask([mask] * heads)
+  kernel = splash.make_splash_mha_single_device(masks, block_sizes=_block_sizes(shape))
   sinks = None if sinks is None else sinks.astype(jnp.float32)
 
   def run(q, k, v, query_ids, key_ids):
@@ -228,8 +264,11 @@ def _splash_kernel(*, heads: int, shape: tuple[int, int], before: int, sinks, ho
 
 def _segments(positions, segments, shape) -> jax.Array:
   """int32 of `shape`: a segment for every token, 0 at padding."""
-  segments = jnp.ones(shape, jnp.int32) if segments is None else segments
-  return segments if positions is None else jnp.where(positions < 0, 0, segments)
+  if segments is None:
+    segments = jnp.ones(shape, jnp.int32)
+  if positions is None:
+    return segments
+  return jnp.where(positions < 0, 0, segments)
 
 
 def _per_device(local, q, k, v, query_ids, key_ids, sinks, rules):
@@ -237,49 +276,56 @@ def _per_device(local, q, k, v, query_ids, key_ids, sinks, rules):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return local(q, k, v, query_ids, key_ids, sinks)
-  qs = partition(q.shape, ('batch', None, 'attn_heads', None), mesh, rules)
-  shards = math.prod(mesh.shape[a] for a in qs[2] or ())
+  queries = partition(q.shape, ('batch', None, 'attn_heads', None), mesh, rules)
+  rows, _, heads, _ = queries
+  shards = math.prod(mesh.shape[axis] for axis in heads or ())
   copies = key_copies(k.shape[1], q.shape[2], shards)
-  k, v = (jnp.repeat(x, copies, 1) if copies > 1 else x for x in (k, v))
-  ks, heads = jax.P(qs[0], qs[2], None, None), jax.P(qs[2])
-  ids = jax.P(qs[0], None)
-  specs = (qs, ks, ks, ids, ids, None if sinks is None else heads)
-  run = jax.shard_map(local, in_specs=specs, out_specs=qs, check_vma=False)
+  if copies > 1:
+    k = jnp.repeat(k, copies, 1)
+    v = jnp.repeat(v, copies, 1)
+  keys = jax.P(rows, heads, None, None)
+  ids = jax.P(rows, None)
+  specs = (queries, keys, keys, ids, ids, None if sinks is None else jax.P(heads))
+  run = jax.shard_map(local, in_specs=specs, out_specs=queries, check_vma=False)
   return run(q, k, v, query_ids, key_ids, sinks)
 
 
 def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
-  """The least repetition of each key head that lets every shard of the query heads hold its own keys."""
-  return next(
-    c
-    for c in range(1, query_heads // key_heads + 1)
-    if key_heads * c % shards == 0 and query_heads % (key_heads * c) == 0
-  )
+  """The fewest copies of each key head with which every shard of the query heads holds its own keys."""
+  for copies in range(1, query_heads // key_heads + 1):
+    heads = key_heads * copies
+    if heads % shards == 0 and query_heads % heads == 0:
+      return copies
+  raise ValueError(f'{query_heads} query heads on {key_heads} key heads do not divide over {shards} devices')
 
 
 def _refuse_splash(q, runs, positions, segments, sinks, bias, *, how: _How) -> str | None:
   if bias is not None:
     return 'splash has no additive bias'
   if q.shape[1] != runs[-1].v.shape[2] or any(keys.columns for keys in runs):
-    return 'splash attends to the keys of its own tokens, and to runs of keys in rows before them'
+    return 'splash needs the keys of its own tokens as the last run, and every run in rows'
   if len(runs) > 1 and q.shape[1] <= 2 * QUERY_BLOCK:
-    return f'splash joins the runs; that copy does not pay for {q.shape[1]} queries'
+    return f'splash copies the runs into one; with {q.shape[1]} queries that costs more than it saves'
   if len(runs) > 1 and how.window is not None:
-    return 'splash counts a window by index, and a cache may have gaps'
+    return 'splash measures a window by index, and a cache may have gaps'
   if q.shape[-1] % 64:
-    return f'splash needs a head size in 64s, not {q.shape[-1]}'
+    return f'splash needs a head size that is a multiple of 64, not {q.shape[-1]}'
   return None
 
 
 def _refuse_cudnn(q, runs, positions, segments, sinks, bias, *, how: _How) -> str | None:
-  if not any(importlib.util.find_spec(f'jax_cuda{n}_plugin') for n in (12, 13)):
-    return 'cudnn is asked for its version while tracing, and no CUDA plugin of JAX is installed'
+  plugins = [importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)]
+  if not any(plugins):
+    return 'tracing asks cudnn for its version, and no CUDA plugin of JAX is installed'
   if len(runs) != 1 or runs[0].columns:
     return 'cudnn attends to one run of keys in rows, not to a cache'
   if sinks is not None or bias is not None:
-    return 'cudnn has no sinks and no additive bias here'
-  if q.dtype not in (jnp.bfloat16, jnp.float16) or q.shape[-1] % 8 or q.shape[-1] > 128:
-    return f'cudnn needs bfloat16/float16 and a head size in 8s up to 128, not {q.dtype} and {q.shape[-1]}'
+    return 'cudnn is used without sinks and additive bias'
+  head_dim = q.shape[-1]
+  if q.dtype not in (jnp.bfloat16, jnp.float16) or head_dim % 8 or head_dim > 128:
+    return (
+      f'cudnn needs bfloat16 or float16 and a head size up to 128 that is a multiple of 8, not {q.dtype} and {head_dim}'
+    )
   return None
 
 

@@ -2,8 +2,8 @@
 
 B batch   T time   D width   N heads   H head size   F feed-forward
 
-Only the blocks: embeddings, positions and a final norm belong to the model. Weights may come from fused or separate
-tensors; that is data of the model's tree of names (`core.files.weights.From`).
+Only the blocks: embeddings, positions and a final norm belong to the model. Whether a checkpoint fuses the projections
+is data in the model's tree of names (`core.files.weights.From`).
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ BIASES = ('q', 'k', 'v', 'o', 'up', 'down')
 class Config:
   """One kind of block, `depth` times.
 
-  norm_place: 'pre' normalises what a branch reads, 'post' the residual sum. biases: the projections that have one.
+  norm_place: 'pre' normalises the input of a branch, 'post' the residual sum. biases: the projections that have one.
   scale: of attention scores, 1/√H by default. qk_norm_eps: RMSNorm of q and k over all heads together, if given.
   layer_scale: the initial value of a learned factor on each branch's output, if given. drop_path: stochastic depth in
   training (arXiv 1603.09382), linear from 0 at the first layer to this rate at the last. axis: the logical axis of D.
@@ -155,7 +155,9 @@ def _constant(value: float) -> Callable:
 
 def normalise(x: jax.Array, p: Norm, eps: float) -> jax.Array:
   """LayerNorm, or RMSNorm where there is no bias, over the last axis."""
-  return rms_norm(x, p.scale, eps) if p.bias is None else layer_norm(x, p.scale, p.bias, eps)
+  if p.bias is None:
+    return rms_norm(x, p.scale, eps)
+  return layer_norm(x, p.scale, p.bias, eps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _attend(p: Attention, x, ctx: _Context):
   k = _add(einsum('btd,dnh->btnh', x, p.k), p.k_bias)
   v = _add(einsum('btd,dnh->btnh', x, p.v), p.v_bias)
   if c.qk_norm_eps is not None:
-    q, k = _norm_heads(q, p.q_norm, c.qk_norm_eps), _norm_heads(k, p.k_norm, c.qk_norm_eps)
+    q = _norm_heads(q, p.q_norm, c.qk_norm_eps)
+    k = _norm_heads(k, p.k_norm, c.qk_norm_eps)
   keys = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions)
   y = attention(q, [keys], positions=ctx.positions, causal=c.causal, bias=ctx.bias, scale=c.scale, rules=ctx.rules)
   return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias)
@@ -214,14 +217,21 @@ def _scaled(y, factor):
 
 def _block(x, i, p: Block, tap, ctx: _Context):
   c = ctx.config
-  pre = c.norm_place == 'pre'
+
+  def before(x, norm):
+    return normalise(x, norm, c.norm_eps) if c.norm_place == 'pre' else x
+
+  def after(x, norm):
+    return normalise(x, norm, c.norm_eps) if c.norm_place == 'post' else x
+
   x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
-  h = tap('attn_in', normalise(x, p.attn_norm, c.norm_eps) if pre else x)
-  x = x + _drop_path(tap('attn_out', _scaled(_attend(p.attn, h, ctx), p.attn_scale)), i, 0, ctx)
-  x = x if pre else normalise(x, p.attn_norm, c.norm_eps)
-  h = tap('mlp_in', normalise(x, p.mlp_norm, c.norm_eps) if pre else x)
-  x = x + _drop_path(tap('mlp_out', _scaled(_feed_forward(p, h, c), p.mlp_scale)), i, 1, ctx)
-  return tap('resid_out', x if pre else normalise(x, p.mlp_norm, c.norm_eps))
+  h = tap('attn_in', before(x, p.attn_norm))
+  y = tap('attn_out', _scaled(_attend(p.attn, h, ctx), p.attn_scale))
+  x = after(x + _drop_path(y, i, 0, ctx), p.attn_norm)
+  h = tap('mlp_in', before(x, p.mlp_norm))
+  y = tap('mlp_out', _scaled(_feed_forward(p, h, c), p.mlp_scale))
+  x = after(x + _drop_path(y, i, 1, ctx), p.mlp_norm)
+  return tap('resid_out', x)
 
 
 def apply(
@@ -240,14 +250,15 @@ def apply(
 ) -> tuple[jax.Array, dict]:
   """(features [B, T, D] after the last block, kept activations by site) of embeddings x [B, T, D].
 
-  mask: bool [B, T], true where there is a token; padded keys are never seen. bias: [B or 1, N, T, T], added to the
+  mask: bool [B, T], true at tokens, false at padding; no query sees a padded key. bias: [B or 1, N, T, T], added to the
   scores of every layer (T5). edit, keep: as in `core.tap`, with `prefix` before each site's name. drop_key: a
   jax.random key switches stochastic depth on (training).
   """
   positions = None
   if mask is not None or config.causal:
-    at = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
-    positions = at if mask is None else jnp.where(mask, at, -1)
+    positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
+    if mask is not None:
+      positions = jnp.where(mask, positions, -1)
   ctx = _Context(config=config, positions=positions, bias=bias, rules=rules, drop_key=drop_key)
 
   def layer(x, i, block):

@@ -16,15 +16,17 @@ from core.params import einsum
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   """RMSNorm over the last axis; mean square in float32, scaled after the cast back (as Qwen, InternViT-6B)."""
   x32 = x.astype(jnp.float32)
-  x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + eps)
-  return x32.astype(x.dtype) * scale
+  mean_square = jnp.mean(x32 * x32, -1, keepdims=True)
+  normed = x32 * jax.lax.rsqrt(mean_square + eps)
+  return normed.astype(x.dtype) * scale
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
   """LayerNorm over the last axis, statistics in float32."""
   x32 = x.astype(jnp.float32)
   centred = x32 - x32.mean(-1, keepdims=True)
-  normed = centred * jax.lax.rsqrt(jnp.mean(centred * centred, -1, keepdims=True) + eps)
+  variance = jnp.mean(centred * centred, -1, keepdims=True)
+  normed = centred * jax.lax.rsqrt(variance + eps)
   return (normed * scale + bias).astype(x.dtype)
 
 
@@ -53,7 +55,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
   """SwiGLU: down(silu(gate x) ⊙ up x), [B, T, D] to [B, T, D]."""
-  hidden = jax.nn.silu(einsum('btd,df->btf', x, gate)) * einsum('btd,df->btf', x, up)
+  gated = jax.nn.silu(einsum('btd,df->btf', x, gate))
+  hidden = gated * einsum('btd,df->btf', x, up)
   return einsum('btf,fd->btd', hidden, down)
 
 
@@ -61,8 +64,8 @@ def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
 class Yarn:
   """YaRN context extension (arXiv 2309.00071).
 
-  truncate: rounds the correction bounds to whole dimensions. scale: what cos and sin are multiplied by; None for the
-  paper's 0.1 ln(factor) + 1.
+  truncate: rounds the correction bounds to whole dimensions. scale: factor on cos and sin; None for the paper's
+  0.1 ln(factor) + 1.
   """
 
   factor: float
@@ -74,13 +77,15 @@ class Yarn:
 
   @property
   def attention_factor(self) -> float:
-    """What cos and sin are multiplied by."""
+    """The factor on cos and sin."""
     return self.temperature(self.factor) if self.scale is None else self.scale
 
   @staticmethod
   def temperature(factor: float, slope: float = 1.0) -> float:
     """0.1 slope ln(factor) + 1, and 1 where nothing is extended."""
-    return 0.1 * slope * math.log(factor) + 1.0 if factor > 1 else 1.0
+    if factor <= 1:
+      return 1.0
+    return 0.1 * slope * math.log(factor) + 1.0
 
 
 def rope_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> np.ndarray:
@@ -89,21 +94,33 @@ def rope_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> n
   frequencies = theta ** (-pairs / head_dim)
   if yarn is None:
     return frequencies
-  turns = lambda n: head_dim * math.log(yarn.original_length / (n * 2 * math.pi)) / (2 * math.log(theta))
-  low, high = turns(yarn.beta_fast), turns(yarn.beta_slow)
-  if yarn.truncate:
-    low, high = math.floor(low), math.ceil(high)
-  low, high = max(low, 0), min(high, head_dim - 1)
+  low, high = _yarn_bounds(head_dim, theta, yarn)
+  # Pairs below `low` keep their frequency, pairs above `high` are interpolated, and a ramp connects them.
   ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 1e-3), 0, 1)
   return frequencies * (1 - ramp) + frequencies / yarn.factor * ramp
+
+
+def _yarn_bounds(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]:
+  """The dimensions that make beta_fast and beta_slow turns over the original length."""
+
+  def dimension(turns: float) -> float:
+    return head_dim * math.log(yarn.original_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+  low = dimension(yarn.beta_fast)
+  high = dimension(yarn.beta_slow)
+  if yarn.truncate:
+    low = math.floor(low)
+    high = math.ceil(high)
+  return max(low, 0), min(high, head_dim - 1)
 
 
 def rope_tables(positions: jax.Array, head_dim: int, theta: float, yarn: Yarn | None = None):
   """cos and sin, float32 [B, T, H/2], of integer positions [B, T].
 
-  Angles are float32: in bfloat16 position 257 becomes 256, and its sine is another number.
+  Angles are float32: bfloat16 rounds position 257 to 256, which has a different sine.
   """
-  angles = positions[..., None].astype(jnp.float32) * jnp.asarray(rope_frequencies(head_dim, theta, yarn), jnp.float32)
+  frequencies = jnp.asarray(rope_frequencies(head_dim, theta, yarn), jnp.float32)
+  angles = positions[..., None].astype(jnp.float32) * frequencies
   scale = yarn.attention_factor if yarn else 1.0
   return jnp.cos(angles) * scale, jnp.sin(angles) * scale
 
@@ -111,4 +128,5 @@ def rope_tables(positions: jax.Array, head_dim: int, theta: float, yarn: Yarn | 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates the two halves of the last axis of x by tables that broadcast against them (half-split rope)."""
   a, b = jnp.split(x.astype(jnp.float32), 2, -1)
-  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+  rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+  return rotated.astype(x.dtype)

@@ -3,7 +3,7 @@
 M tokens   D width   E experts   F expert feed-forward   k experts a token
 
 Under a mesh with an `expert` axis each device gathers the tokens of its expert group, runs its own experts and
-scatters the sums back: the traffic of an all-to-all while that axis is no wider than k.
+reduce-scatters the sums: the same traffic as an all-to-all as long as that axis is no wider than k.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from core.padding import pad
 from core.params import Spec, dense, einsum, zeros
 
 GPT_OSS_LIMIT, GPT_OSS_ALPHA = 7.0, 1.702
-PIECE = 32768  # tokens whose k copies a device multiplies at a time
+CHUNK = 32768  # tokens that a device multiplies at a time, each k times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Config:
   width: int
   activation: str = 'silu'
   bias: bool = False  # of the router and the experts
-  aux_coef: float = 0.0  # as published: what the model's own training multiplied its balance loss by
+  aux_coef: float = 0.0  # coefficient of the balance loss in the model's own training, as published
 
   def __post_init__(self):
     if not 1 <= self.top_k <= self.experts:
-      raise ValueError(f'moe: top_k={self.top_k} must lie in 1..experts={self.experts}')
+      raise ValueError(f'moe: top_k={self.top_k} must be in 1..experts={self.experts}')
     if self.activation not in ACTIVATIONS:
       raise ValueError(f'moe: activation={self.activation!r}; expected one of {sorted(ACTIVATIONS)}')
 
@@ -74,7 +74,8 @@ def _silu(gate, up):
 
 def _clamped(gate, up):
   """GPT-OSS SwiGLU: the gate clipped above, up clipped both ways and shifted by one."""
-  gate, up = jnp.minimum(gate, GPT_OSS_LIMIT), jnp.clip(up, -GPT_OSS_LIMIT, GPT_OSS_LIMIT)
+  gate = jnp.minimum(gate, GPT_OSS_LIMIT)
+  up = jnp.clip(up, -GPT_OSS_LIMIT, GPT_OSS_LIMIT)
   return (up + 1) * gate * jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
 
 
@@ -94,89 +95,134 @@ def route(p: Params, x: jax.Array, config: Config):
 
 
 def load(logits: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
-  """What a layer asks of each expert, over the tokens of `mask`: (share routed, mean probability), float32 [2, E]."""
+  """The load of each expert over the tokens of `mask`: (share routed, mean probability), float32 [2, E]."""
   experts = logits.shape[-1]
   mask = mask[..., None].astype(jnp.float32)
   tokens = jnp.maximum(mask.sum(), 1)
-  probability = (jax.nn.softmax(logits, -1) * mask).reshape(-1, experts).sum(0) / tokens
-  share = (jax.nn.one_hot(chosen, experts).sum(-2) * mask).reshape(-1, experts).sum(0) / tokens
+
+  def mean(values):
+    return (values * mask).reshape(-1, experts).sum(0) / tokens
+
+  probability = mean(jax.nn.softmax(logits, -1))
+  share = mean(jax.nn.one_hot(chosen, experts).sum(-2))
   return jnp.stack([share, probability])
 
 
 def balance(loads: jax.Array) -> jax.Array:
   """Load-balancing loss (Switch, arXiv 2101.03961 eq. 4) of loads [L, 2, E]: E · Σ_e share · probability.
 
-  As transformers has it, the tokens of all layers are averaged before the product.
+  The tokens of all layers are averaged before the product, as in transformers.
   """
   share, probability = loads.mean(0)
   return loads.shape[-1] * jnp.sum(share * probability)
 
 
 def _experts(p: Params, x, weights, chosen, first, config: Config):
-  """Σ_k weight · expert(x) over the experts held here: x [M, D], `first` the number of the first of them."""
-  held = p.gate.shape[0]
-  ids = chosen.reshape(-1) - first
-  ids = jnp.where((ids >= 0) & (ids < held), ids, held)  # others sort last and count for nothing
-  order = jnp.argsort(ids)
-  ids, source = ids[order], order // config.top_k
-  sizes = jnp.bincount(ids, length=held + 1)[:held].astype(jnp.int32)
-  mine = (ids < held)[:, None]
-  bias = lambda b: 0 if b is None else b[jnp.minimum(ids, held - 1)]
-  product = lambda a, w, b: jnp.where(mine, jax.lax.ragged_dot(a, w, sizes) + bias(b), 0)
-  rows = x[source]
-  hidden = ACTIVATIONS[config.activation](product(rows, p.gate, p.gate_bias), product(rows, p.up, p.up_bias))
-  out = product(hidden, p.down, p.down_bias) * weights.reshape(-1)[order][:, None].astype(x.dtype)
-  return jnp.zeros_like(x).at[source].add(out)
+  """Σ_k weight · expert(x) over the experts of `p`, numbered from `first`; x [M, D], weights and chosen [M, k].
+
+  The M·k (token, expert) pairs are sorted by expert, so one grouped product serves all experts: each multiplies a
+  contiguous run of rows.
+  """
+  count = p.gate.shape[0]
+  expert = chosen.reshape(-1) - first
+  is_local = (expert >= 0) & (expert < count)
+  expert = jnp.where(is_local, expert, count)  # pairs of other devices' experts sort last and add nothing
+  order = jnp.argsort(expert)
+  expert = expert[order]
+  token = order // config.top_k
+  sizes = jnp.bincount(expert, length=count + 1)[:count].astype(jnp.int32)
+  is_local = (expert < count)[:, None]
+
+  def product(rows, weight, bias):
+    out = jax.lax.ragged_dot(rows, weight, sizes)
+    if bias is not None:
+      out = out + bias[jnp.minimum(expert, count - 1)]
+    return jnp.where(is_local, out, 0)
+
+  rows = x[token]
+  gate = product(rows, p.gate, p.gate_bias)
+  up = product(rows, p.up, p.up_bias)
+  hidden = ACTIVATIONS[config.activation](gate, up)
+  scale = weights.reshape(-1)[order].astype(x.dtype)
+  out = product(hidden, p.down, p.down_bias) * scale[:, None]
+  return jnp.zeros_like(x).at[token].add(out)
 
 
-def _in_pieces(p: Params, x, weights, chosen, first, config: Config):
-  """`_experts` over `PIECE` tokens at a time, recomputed in the backward pass: the k copies are never held whole."""
-  pieces = -(-x.shape[0] // PIECE)
-  if pieces == 1:
+def _in_chunks(p: Params, x, weights, chosen, first, config: Config):
+  """`_experts` over `CHUNK` tokens at a time, recomputed in the backward pass: the k copies are never held whole."""
+  tokens, width = x.shape
+  chunks = -(-tokens // CHUNK)
+  if chunks == 1:
     return _experts(p, x, weights, chosen, first, config)
-  size = -(-x.shape[0] // pieces)
-  split = lambda a, fill: pad(a, pieces * size, fill=fill).reshape(pieces, size, a.shape[-1])
-  one = jax.checkpoint(lambda args: _experts(p, *args, first, config))
-  y = jax.lax.map(one, (split(x, 0), split(weights, 0), split(chosen, -1)))
-  return y.reshape(-1, x.shape[-1])[: x.shape[0]]
+  size = -(-tokens // chunks)
+
+  def split(a, fill):
+    return pad(a, chunks * size, fill=fill).reshape(chunks, size, a.shape[-1])
+
+  @jax.checkpoint
+  def one_chunk(args):
+    return _experts(p, *args, first, config)
+
+  # Padded tokens choose expert -1, which no device holds.
+  y = jax.lax.map(one_chunk, (split(x, 0), split(weights, 0), split(chosen, -1)))
+  return y.reshape(-1, width)[:tokens]
+
+
+def _flat(a: jax.Array) -> jax.Array:
+  """[B, T, n] as [B·T, n]."""
+  return a.reshape(-1, a.shape[-1])
+
+
+def _partition_experts(p: Params, mesh, rules) -> Params:
+  """The `PartitionSpec` of each expert weight of `p`."""
+  experts, width, hidden = p.gate.shape
+  wide = partition((experts, width, hidden), ('experts', None, 'mlp'), mesh, rules)
+  down = partition((experts, hidden, width), ('experts', 'mlp', None), mesh, rules)
+  specs = Params(router=None, gate=wide, up=wide, down=down)
+  if p.gate_bias is None:
+    return specs
+  bias = partition((experts, hidden), ('experts', 'mlp'), mesh, rules)
+  down_bias = partition((experts, width), ('experts', None), mesh, rules)
+  return specs.replace(gate_bias=bias, up_bias=bias, down_bias=down_bias)
+
+
+def _sharded(p: Params, x, weights, chosen, config: Config, mesh, rules):
+  """The experts on every device of `mesh`; p without a router, x [B, T, D], weights and chosen [B, T, k]."""
+  specs = _partition_experts(p, mesh, rules)
+  if specs.gate[0] is None and mesh.shape['expert'] > 1:
+    raise ValueError(f'{config.experts} experts do not divide over expert={mesh.shape["expert"]}')
+  data = partition(x.shape, ('batch', 'time', None), mesh, rules)
+  is_batch_split = data[0] is not None and 'expert' in data[0]  # the expert axis also shards the batch
+  is_width_split = specs.gate[2] is not None
+
+  def gather(a):
+    return jax.lax.all_gather(a, 'expert', axis=0, tiled=True) if is_batch_split else a
+
+  def local(p, x, weights, chosen):
+    first = jax.lax.axis_index('expert') * p.gate.shape[0]
+    if is_width_split and p.down_bias is not None:
+      # The sum over the model axis must count the bias once.
+      p = p.replace(down_bias=jnp.where(jax.lax.axis_index('model') == 0, p.down_bias, 0))
+    tokens = [_flat(gather(a)) for a in (x, weights, chosen)]
+    y = _in_chunks(p, *tokens, first, config)
+    y = y.reshape(-1, *x.shape[1:])
+    if is_width_split:
+      y = jax.lax.psum(y, 'model')
+    if is_batch_split:
+      return jax.lax.psum_scatter(y, 'expert', scatter_dimension=0, tiled=True)
+    return jax.lax.psum(y, 'expert')
+
+  run = jax.shard_map(local, in_specs=(specs, data, data, data), out_specs=data, check_vma=False)
+  return run(p, x, weights, chosen)
 
 
 def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
   """The layer on x [B, T, D]: (output [B, T, D], logits [B, T, E], chosen [B, T, k])."""
   weights, chosen, logits = route(p, x, config)
-  p = p.replace(gate=dense(p.gate), up=dense(p.up), down=dense(p.down))
+  experts = p.replace(router=None, router_bias=None, gate=dense(p.gate), up=dense(p.up), down=dense(p.down))
   mesh = jax.sharding.get_abstract_mesh()
-  flat = lambda a: a.reshape(-1, a.shape[-1])
   if mesh.empty:
-    return _in_pieces(p, flat(x), flat(weights), flat(chosen), 0, config).reshape(x.shape), logits, chosen
-
-  def local(p, x, weights, chosen):
-    gather = lambda a: jax.lax.all_gather(a, 'expert', axis=0, tiled=True) if split else a
-    first = jax.lax.axis_index('expert') * p.gate.shape[0]
-    if tensor and p.down_bias is not None:  # the partial sums of the tensor axis carry the bias once
-      p = p.replace(down_bias=jnp.where(jax.lax.axis_index('model') == 0, p.down_bias, 0))
-    y = _in_pieces(p, *(flat(gather(a)) for a in (x, weights, chosen)), first, config)
-    y = y.reshape(-1, *x.shape[1:])
-    y = jax.lax.psum(y, 'model') if tensor else y
-    return jax.lax.psum_scatter(y, 'expert', scatter_dimension=0, tiled=True) if split else jax.lax.psum(y, 'expert')
-
-  place = lambda a, *axes: partition(a.shape, axes, mesh, rules)
-  data = place(x, 'batch', 'time', None)
-  split = data[0] is not None and 'expert' in data[0]  # the batch is spread over the expert axis too
-  wide, vector = place(p.gate, 'experts', None, 'mlp'), place(p.gate[..., 0, :], 'experts', 'mlp')
-  none = lambda b, s: None if b is None else s
-  specs = Params(
-    router=None,
-    router_bias=None,
-    gate=wide,
-    up=wide,
-    down=place(p.down, 'experts', 'mlp', None),
-    gate_bias=none(p.gate_bias, vector),
-    up_bias=none(p.up_bias, vector),
-    down_bias=none(p.down_bias, place(p.down[:, 0], 'experts', None)),
-  )
-  tensor = wide[2] is not None
-  if wide[0] is None and mesh.shape['expert'] > 1:
-    raise ValueError(f'{config.experts} experts do not divide over expert={mesh.shape["expert"]}')
-  run = jax.shard_map(local, in_specs=(specs, data, data, data), out_specs=data, check_vma=False)
-  return run(p.replace(router=None, router_bias=None), x, weights, chosen), logits, chosen
+    y = _in_chunks(experts, _flat(x), _flat(weights), _flat(chosen), 0, config).reshape(x.shape)
+  else:
+    y = _sharded(experts, x, weights, chosen, config, mesh, rules)
+  return y, logits, chosen

@@ -14,7 +14,7 @@ Side = Literal['left', 'right']
 
 
 def bucket(n: int, smallest: int = 32) -> int:
-  """The least of `smallest` · 1, 3/2, 2, 3, 4, 6, … that is at least n; `smallest` is a power of two.
+  """The smallest of `smallest` · 1, 3/2, 2, 3, 4, 6, … that is at least n; `smallest` is a power of two.
 
   From 1 the sizes are 1, 2, 3, 4, 6, …: there is no whole number between 1 and 2.
   """
@@ -31,7 +31,7 @@ def bucket(n: int, smallest: int = 32) -> int:
 
 
 def pad(x: Any, length: int, *, axis: int = 0, side: Side = 'right', fill: Any = 0, what: str = 'array') -> Any:
-  """`x` filled up with `fill` to `length` along `axis`; NumPy arrays stay on the host, JAX arrays are traced.
+  """`x` padded with `fill` to `length` along `axis`; NumPy arrays stay on the host, JAX arrays are traced.
 
   Raises ValueError, naming `what`, if `x` is longer than `length`.
   """
@@ -55,10 +55,10 @@ def batch(
   fill: Any = 0,
   what: str = 'row',
 ) -> np.ndarray:
-  """Ragged rows [n, ...] as one host array [B, T, ...] of `dtype`, filled up with `fill`.
+  """Ragged rows [n, ...] as one host array [B, T, ...] of `dtype`, padded with `fill`.
 
-  length: T; None takes the bucket of the longest row. count: B, with empty rows at the end if there are fewer; None
-  takes the rows given. Raises ValueError, naming `what`, for a row longer than `length`, too many rows, or no rows
+  length: T; None takes the bucket of the longest row. count: B, with empty rows at the end if fewer are given; None
+  takes the number given. Raises ValueError, naming `what`, for a row longer than `length`, too many rows, or no rows
   and no `count`.
   """
   arrays = [np.asarray(row) for row in rows]
@@ -78,14 +78,16 @@ def batch(
 
 
 def repeat_last(x: np.ndarray, length: int) -> np.ndarray:
-  """`x` [n, ...] filled up to `length` rows with copies of its last one: rows that compute without special cases."""
+  """`x` [n, ...] padded to `length` rows with copies of its last one, which need no special case downstream."""
   check_fits(len(x), length, 'array')
-  return np.concatenate([x, np.repeat(x[-1:], length - len(x), 0)])
+  copies = np.repeat(x[-1:], length - len(x), 0)
+  return np.concatenate([x, copies])
 
 
 def positions(lengths: Sequence[int], length: int, *, side: Side = 'right') -> np.ndarray:
   """int32 [B, T]: 0..n-1 at the tokens of each row, -1 at its padding."""
-  return batch([np.arange(n) for n in lengths], dtype=np.int32, length=length, side=side, fill=-1)
+  rows = [np.arange(n) for n in lengths]
+  return batch(rows, dtype=np.int32, length=length, side=side, fill=-1)
 
 
 def check_fits(size: int, limit: int, what: str) -> None:

@@ -92,6 +92,6 @@ def test_pieces_of_the_tokens_change_nothing(monkeypatch):
   p, x = drawn(config), np.random.default_rng(1).standard_normal((2, 5, 10)).astype(np.float32)
   loss = lambda p, x: (moe.moe(p, x, config)[0] ** 2).sum()
   whole = jax.value_and_grad(loss, (0, 1))(p, x)
-  monkeypatch.setattr(moe, 'PIECE', 3)
+  monkeypatch.setattr(moe, 'CHUNK', 3)
   for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(jax.value_and_grad(loss, (0, 1))(p, x))):
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
