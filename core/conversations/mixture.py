@@ -3,8 +3,8 @@
     {"a name": {"root": "MMPR-v1.2/images/M3CoT", "annotation": "MMPR-v1.2/annotations/m3cot.jsonl",
                 "repeat_time": 0.5, "data_augment": false, "max_dynamic_patch": 12, "length": 529}, …}
 
-Only `root`, which may be null where no row has media, and `annotation` are needed. An epoch goes `repeat_time` times
-through a file; below 1, through that share of its rows, drawn once.
+Only `root` (which may be null if no row has media) and `annotation` are required. An epoch makes `repeat_time` passes
+over a file; below 1, it reads that share of its rows, chosen once.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ R = TypeVar('R', bound=Rows)
 class Part:
   """A file of a mixture.
 
-  root: the folder of its media, by default its own. repeat: passes through it an epoch; below 1 a share of its rows.
-  augment: JPEG recompression of tiles. max_tiles: of an image, by default the processor's. rows: how many it should
-  have, if that is known.
+  root: the folder of its media, by default the file's own. repeat: passes over it in an epoch; below 1 a share of its
+  rows. augment: JPEG recompression of tiles. max_tiles: of an image, by default the processor's. rows: the number of
+  rows that the mixture states, if it does.
   """
 
   name: str
@@ -42,15 +42,16 @@ class Part:
   rows: int | None = None
 
   def open(self, kind: type[R] = Rows, *, seed: int = 0) -> R:
-    """Its rows, read by `Rows` or a class derived from it. Raises what that raises."""
+    """Its rows, read by `Rows` or a class derived from it. Raises what that class raises."""
     rows = kind(self.path, self.root, share=self.repeat, seed=seed)
-    found = len(rows.records.records if self.repeat < 1 else rows.records)
-    if self.rows not in (None, found):
-      logging.warning('%s: has %d rows, its mixture says %d', self.path, found, self.rows)
+    everything = rows.records.records if self.repeat < 1 else rows.records
+    count = len(everything)
+    if self.rows not in (None, count):
+      logging.warning('%s: has %d rows, its mixture says %d', self.path, count, self.rows)
     return rows
 
   def passes(self) -> float:
-    """How often an epoch goes through the rows that `open` gives."""
+    """How many passes an epoch makes over the rows that `open` returns."""
     return max(self.repeat, 1.0)
 
 
@@ -60,16 +61,19 @@ def is_mixture(path: str) -> bool:
 
 
 def parts(paths: Sequence[str]) -> list[Part]:
-  """The files of `paths`, a meta.json among them replaced by those it names. Raises as `read`."""
-  return [part for path in paths for part in (read(path) if is_mixture(path) else [Part(path, path)])]
+  """The files of `paths`; a meta.json is replaced by the files it names. Raises as `read`."""
+  files = []
+  for path in paths:
+    files += read(path) if is_mixture(path) else [Part(path, path)]
+  return files
 
 
 def read(path: str | os.PathLike) -> list[Part]:
-  """The files that a meta.json names. Paths in it are taken as they are (so relative to the working directory, as in
-  the release), else relative to its folder, else to the folder above, where MMPR's own file belongs.
+  """The files that a meta.json names. A path in it is tried as it is (relative to the working directory, as in the
+  release), then relative to its folder, then to the parent of that folder, where MMPR's own file belongs.
 
-  Raises FileNotFoundError: no such file, or one it names is missing. ValueError: not such a file; the message says
-  where and which field.
+  Raises FileNotFoundError: no such file, or a file it names is missing. ValueError: not a mixture; the message gives
+  the line and the field.
   """
   path = pathlib.Path(path)
   text = path.read_text(encoding='utf-8')
@@ -85,48 +89,74 @@ def read(path: str | os.PathLike) -> list[Part]:
 
 
 def _object(pairs: list[tuple]) -> dict:
-  made = dict(pairs)
-  if len(made) < len(pairs):
-    names = [name for name, _ in pairs]
-    raise ValueError(f'{next(n for n in names if names.count(n) > 1)!r} stands in one object twice')
-  return made
+  """A JSON object; raises ValueError for a key that occurs twice."""
+  seen = {}
+  for key, value in pairs:
+    if key in seen:
+      raise ValueError(f'{key!r} occurs twice in one object')
+    seen[key] = value
+  return seen
 
 
 def _place(path: pathlib.Path, text: str, name: str) -> str:
-  found = re.search(re.escape(json.dumps(name, ensure_ascii=False)) + r'\s*:', text)
-  line = f':{text.count(chr(10), 0, found.start()) + 1}' if found else ''
-  return f'{path}{line}: {name!r}'
+  """`file:line: name` of an entry, for error messages."""
+  key = re.escape(json.dumps(name, ensure_ascii=False))
+  match = re.search(key + r'\s*:', text)
+  if match is None:
+    return f'{path}: {name!r}'
+  line = text.count('\n', 0, match.start()) + 1
+  return f'{path}:{line}: {name!r}'
 
 
 def _part(path: pathlib.Path, place: str, name: str, entry) -> Part:
   if not isinstance(entry, dict):
     raise ValueError(f'{place} must be an object, not {entry!r:.80}')
 
-  def check(key, default, kind, good, expected):
+  def check(key, default, is_good, expected):
     value = entry.get(key, default)
-    if value is not default and (
-      not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool) or not good(value)
-    ):
+    if value is not default and not is_good(value):
       raise ValueError(f'{place}: "{key}" must be {expected}, not {value!r:.80}')
     return value
 
-  annotation = check('annotation', '', str, bool, 'the path of a file')
-  root = check('root', None, str, bool, 'the path of a folder, or null')
-  for key, given in (('annotation', annotation), ('root', 'root' in entry)):
-    if not given:
-      raise ValueError(f'{place}: has no "{key}"')
-  if unknown := sorted(entry.keys() - _KNOWN):
-    logging.warning('%s: not looked at: %s', place, ', '.join(unknown))
-  positive = lambda value: 0 < value < math.inf
+  annotation = check('annotation', '', _is_path, 'the path of a file')
+  root = check('root', None, _is_path, 'the path of a folder, or null')
+  repeat = check('repeat_time', 1.0, _is_positive, 'a positive number')
+  augment = check('data_augment', False, _is_bool, 'true or false')
+  max_tiles = check('max_dynamic_patch', None, _is_positive_int, 'a positive whole number')
+  rows = check('length', None, _is_positive_int, 'a positive whole number')
+  if not annotation:
+    raise ValueError(f'{place}: has no "annotation"')
+  if 'root' not in entry:
+    raise ValueError(f'{place}: has no "root"')
+  unknown = sorted(entry.keys() - _KNOWN)
+  if unknown:
+    logging.warning('%s: ignored: %s', place, ', '.join(unknown))
   return Part(
-    name,
-    _find(path, place, 'annotation', annotation),
-    root and _find(path, place, 'root', root),
-    float(check('repeat_time', 1.0, (int, float), positive, 'a positive number')),
-    check('data_augment', False, bool, lambda value: True, 'true or false'),
-    check('max_dynamic_patch', None, int, positive, 'a positive whole number'),
-    check('length', None, int, positive, 'a positive whole number'),
+    name=name,
+    path=_find(path, place, 'annotation', annotation),
+    root=root and _find(path, place, 'root', root),
+    repeat=float(repeat),
+    augment=augment,
+    max_tiles=max_tiles,
+    rows=rows,
   )
+
+
+def _is_path(value) -> bool:
+  return isinstance(value, str) and value != ''
+
+
+def _is_bool(value) -> bool:
+  return isinstance(value, bool)
+
+
+def _is_positive(value) -> bool:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  return is_number and 0 < value < math.inf
+
+
+def _is_positive_int(value) -> bool:
+  return isinstance(value, int) and _is_positive(value)
 
 
 def _find(path: pathlib.Path, place: str, key: str, name: str) -> str:
@@ -134,4 +164,4 @@ def _find(path: pathlib.Path, place: str, key: str, name: str) -> str:
   for candidate in tried:
     if candidate.exists():
       return str(candidate)
-  raise FileNotFoundError(f'{place}: "{key}" is {name!r}, which is none of {", ".join(map(str, tried))}')
+  raise FileNotFoundError(f'{place}: "{key}" is {name!r}, but none of these exists: {", ".join(map(str, tried))}')

@@ -1,12 +1,13 @@
 """Conversations from JSONL, Parquet or ArrayRecord files, in InternVL's format or as OpenAI-style messages.
 
 A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
-"value": "<image>\\n…"}]}`, media being optional and relative to a root folder, or the same with `"messages":
-[{"role": …, "content": …}]` instead of `"conversations"`; other keys are ignored. Access is by row number.
+"value": "<image>\\n…"}]}`, or the same with `"messages": [{"role": …, "content": …}]` instead of `"conversations"`.
+Media are optional, their paths relative to a root folder. Other keys are ignored. Access is by row number.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -20,13 +21,13 @@ _LISTED = 10  # bad rows in one error message
 
 
 class Rows:
-  """The rows of a file by number, parsed when asked for.
+  """The rows of a file by number, parsed on access.
 
   `rows[i]` is (messages, images, videos) as `core.conversations.messages.parse` takes them, media as paths.
 
   Raises:
     FileNotFoundError: no such file, or (on access) a missing image or video.
-    ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with its place.
+    ValueError: an unknown kind of file or an empty one, or (on access) a bad row; the message begins with file and row.
   """
 
   def __init__(
@@ -34,14 +35,15 @@ class Rows:
   ):
     """root: the folder that media paths are relative to; by default the file's own.
 
-    share: below 1, only that share of the rows, rounded down but at least one, drawn with `seed`.
+    share: below 1, that share of the rows, rounded down but at least one, chosen at random with `seed`.
     """
     self.records = data.source(path)
     self.root = os.path.dirname(path) if root is None else os.fspath(root)
     if share < 1:
-      n = len(self.records)
-      drawn = np.random.default_rng(seed).choice(n, max(1, int(n * share)), replace=False)
-      self.records = data.Subset(self.records, np.sort(drawn))
+      total = len(self.records)
+      size = max(1, int(total * share))
+      chosen = np.random.default_rng(seed).choice(total, size, replace=False)
+      self.records = data.Subset(self.records, np.sort(chosen))
 
   def __len__(self) -> int:
     return len(self.records)
@@ -53,24 +55,28 @@ class Rows:
       chat.parse(messages, images, videos)
     except ValueError as error:
       raise ValueError(f'{self.where(i)}: {error}') from error
-    find = lambda name: self._find(i, name)
-    return [_rooted(m, find) for m in messages], [find(p) for p in images], [find(p) for p in videos]
+    find = functools.partial(self._find, i)
+    rooted = [_rooted(message, find) for message in messages]
+    return rooted, list(map(find, images)), list(map(find, videos))
 
   def where(self, i: int) -> str:
     """The place of row i in its file, for error messages."""
     return self.records.place(i)
 
   def check(self) -> None:
-    """Reads every row and looks for every file it names; one ValueError lists what is wrong, row by row."""
+    """Reads every row and checks that every file it names exists; one ValueError lists the bad rows."""
     problems = []
     for i in range(len(self)):
       try:
         self[i]
       except (ValueError, FileNotFoundError) as error:
         problems.append(str(error))
-    if problems:
-      rest = f'\n… and {len(problems) - _LISTED} more' if len(problems) > _LISTED else ''
-      raise ValueError(f'{len(problems)} of {len(self)} rows cannot be used:\n' + '\n'.join(problems[:_LISTED]) + rest)
+    if not problems:
+      return
+    lines = [f'{len(problems)} of {len(self)} rows cannot be used:', *problems[:_LISTED]]
+    if len(problems) > _LISTED:
+      lines.append(f'… and {len(problems) - _LISTED} more')
+    raise ValueError('\n'.join(lines))
 
   def _find(self, i: int, name: str) -> str:
     if name.startswith('data:'):
@@ -82,36 +88,44 @@ class Rows:
 
 
 def _rooted(message: dict, find) -> dict:
-  """The message with the paths that its own image and video parts carry made absolute."""
+  """The message with the paths in its image and video parts as `find` resolves them."""
   if isinstance(message['content'], str):
     return message
-  own = lambda part: {k: find(part[k]) for k in chat.MEDIA if part['type'] == k and isinstance(part.get(k), str)}
-  return message | {'content': [part | own(part) for part in message['content']]}
+
+  def resolve(part: dict) -> dict:
+    kind = part['type']
+    if kind in chat.MEDIA and isinstance(part.get(kind), str):
+      return part | {kind: find(part[kind])}
+    return part
+
+  return message | {'content': [resolve(part) for part in message['content']]}
 
 
 def _without_nulls(value):
-  """Parquet has every key in every row, null where JSON would leave it out."""
+  """The value without keys that are null: Parquet has every key in every row, where JSON leaves it out."""
   if isinstance(value, dict):
-    return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-  return [_without_nulls(v) for v in value] if isinstance(value, list) else value
+    return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+  if isinstance(value, list):
+    return [_without_nulls(item) for item in value]
+  return value
 
 
 def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
   """(messages, image paths, video paths) of one row of either format.
 
   Raises:
-    ValueError: not a row of either, or not a training example (it must end with the assistant's turn).
+    ValueError: a row of neither format, or no training example (it must end with a turn of the assistant).
   """
   if ('conversations' in row) == ('messages' in row):
     raise ValueError('a row must be an object with either "conversations" or "messages"')
-  key = 'messages' if 'messages' in row else 'conversations'
+  key, speaker = ('messages', 'assistant') if 'messages' in row else ('conversations', 'gpt')
   turns = row[key]
   if not isinstance(turns, list) or not turns:
     raise ValueError(f'"{key}" must be a non-empty list')
   messages = turns if key == 'messages' else [_message(n, turn) for n, turn in enumerate(turns)]
   last = messages[-1]
   if not isinstance(last, dict) or last.get('role') != 'assistant':
-    raise ValueError(f'"{key}" must end with a turn of the {"assistant" if key == "messages" else "gpt"}')
+    raise ValueError(f'"{key}" must end with a turn of the {speaker}')
   return messages, _paths(row, 'image'), _paths(row, 'video')
 
 
@@ -123,7 +137,9 @@ def _message(n: int, turn: dict) -> dict:
 
 def _paths(row: dict, key: str) -> list[str]:
   value = row.get(key)
-  paths = [] if value is None else [value] if isinstance(value, str) else value
-  if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
+  if value is None:
+    return []
+  paths = [value] if isinstance(value, str) else value
+  if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
     raise ValueError(f'"{key}" must be a path or a list of paths, not {value!r:.80}')
   return paths

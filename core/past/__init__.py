@@ -6,7 +6,7 @@ A decoder takes any of them as its `cache` argument, and only calls the methods 
 
   Nothing   no earlier tokens, and nothing to keep: training
   Start     no earlier tokens; the new ones start a `Cache`: prefill
-  Cache     a contiguous cache, one row a sequence
+  Cache     a contiguous cache, a row for each sequence
   Prefix    a prompt's cache, read by several rows of responses each
   Pages     pools of pages that sequences share: the engine
 """
@@ -21,7 +21,9 @@ __all__ = ['Cache', 'Nothing', 'Pages', 'Past', 'Prefix', 'Start', 'of']
 
 
 def of(cache: Past | int | None) -> Past:
-  """What a `cache` argument stands for: a number of slots starts a `Cache`, None keeps nothing."""
+  """The meaning of a `cache` argument: a number of slots starts a `Cache`, None keeps nothing."""
   if cache is None:
     return Nothing()
-  return Start(cache) if isinstance(cache, int) else cache
+  if isinstance(cache, int):
+    return Start(cache)
+  return cache

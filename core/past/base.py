@@ -26,19 +26,20 @@ class Past(Protocol):
   """Keys and values of earlier tokens."""
 
   def check(self, call: Call) -> None:
-    """Raises ValueError if these earlier tokens cannot precede such a call."""
+    """Raises ValueError if such a call cannot follow these earlier tokens."""
 
   def next_position(self, rows: int) -> jax.Array | int:
     """The position of the first new token, int32 [rows, 1], or 0."""
 
   def layers(self, positions: jax.Array) -> tuple:
-    """The parts of each layer, as the further arguments of `core.params.walk`; positions: int32 [B, T] to append."""
+    """The part of each layer, as the `per_layer` arguments of `core.params.walk`; positions: int32 [B, T], of the new
+    tokens."""
 
   def attend(self, layer: Any, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Any]:
     """Attention of q [B, T, N, H] to the past and to `new`, the keys of the same tokens.
 
     layer: one layer's part of `layers` (None where that is empty). options: window, sinks, implementation and rules,
-    as in `core.attention.attention`. Returns (output [B, T, N, H], what `append` takes of this layer).
+    as in `core.attention.attention`. Returns (output [B, T, N, H], this layer's part of what `append` takes).
     """
 
   def append(self, kept: Any, positions: jax.Array) -> 'Past | None':

@@ -18,9 +18,9 @@ from core.past.base import Call
 class Cache:
   """k, v: [L, B, K, S, H]; with unstacked blocks, tuples of k [B, K, H, S] and v [B, K, S, H].
 
-  A scanned layer only reads it, and one write follows the scan: passing whole caches through the scan would cost a
-  second cache. An unstacked layer writes its tokens first and then attends: XLA copies a buffer that is read before
-  it is written again. Its keys are in columns, which multiply twice as fast on CPU.
+  A scanned layer only reads it, and one write follows the scan: carrying whole caches through the scan would cost a
+  second cache. An unstacked layer writes its tokens first and then attends, because XLA copies a buffer that is read
+  before it is written again. Its keys are in columns, which multiply twice as fast on CPU.
 
   positions: int32 [B, S], -1 in empty slots and at padding, so rows may be padded on either side.
   length: int32 [], slots written; the same for all rows.
@@ -37,13 +37,13 @@ class Cache:
     return self.positions.shape[1]
 
   def check(self, call: Call) -> None:
-    """Raises ValueError for segments, and for more tokens than slots are left, where that is known."""
+    """Raises ValueError for segments, and for more tokens than free slots if `length` is concrete."""
     _check_slots(call, self.capacity)
     if isinstance(self.length, jax.core.Tracer):
-      return  # under `jit`, `attend` makes the answer NaN
-    left = self.capacity - int(self.length)
-    if call.tokens > left:
-      raise ValueError(f'{call.tokens} tokens do not fit a cache of {self.capacity} slots, of which {left} are left')
+      return  # under `jit`, `attend` makes the output NaN instead
+    free = self.capacity - int(self.length)
+    if call.tokens > free:
+      raise ValueError(f'{call.tokens} tokens do not fit a cache of {self.capacity} slots, of which {free} are free')
 
   def next_position(self, rows: int) -> jax.Array:
     """int32 [B, 1]."""
@@ -51,11 +51,14 @@ class Cache:
 
   def keys(self, positions: jax.Array | None = None) -> Any:
     """`Keys` over the layers, stacked or a tuple; int32 `positions` [B, T] count as written, if given."""
-    if isinstance(self.k, tuple):
-      slots = self.positions if positions is None else _put(self.positions, positions, self.length, axis=1)
-      return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
-    spread = jnp.broadcast_to(self.positions, (self.k.shape[0], *self.positions.shape))
-    return Keys(self.k, self.v, spread)
+    if not isinstance(self.k, tuple):
+      layers = self.k.shape[0]
+      by_layer = jnp.broadcast_to(self.positions, (layers, *self.positions.shape))
+      return Keys(self.k, self.v, by_layer)
+    slots = self.positions
+    if positions is not None:
+      slots = _put(slots, positions, self.length, axis=1)
+    return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
 
   def layers(self, positions: jax.Array) -> tuple:
     """`Keys` of each layer."""
@@ -64,15 +67,17 @@ class Cache:
   def attend(self, layer: Keys, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:
     """As `Past.attend`; keeps the new keys of a scanned layer, the written buffers of an unstacked one.
 
-    NaN when the new tokens do not fit.
+    The output is NaN if the new tokens do not fit.
     """
     if layer.columns:
       written = _write(layer, new, self.length)
-      runs, kept = (written,), Keys(written.k, written.v, columns=True)
+      runs = (written,)
+      kept = Keys(written.k, written.v, columns=True)
     else:
-      runs, kept = (layer, new), Keys(new.k, new.v)
+      runs = (layer, new)
+      kept = Keys(new.k, new.v)
     out = attention(q, runs, positions=new.positions, **options)
-    # A write past the last slot lands on it: what follows must not look like an answer.
+    # A write past the last slot overwrites it, so the output must not pass for a valid one.
     full = self.length + q.shape[1] > self.capacity
     return jnp.where(full, jnp.nan, out), kept
 
@@ -99,12 +104,13 @@ class Start:
     return 0
 
   def layers(self, positions: jax.Array) -> tuple:
-    """There is no part of a layer yet."""
+    """Layers have no cache yet."""
     return ()
 
   def attend(self, layer: None, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:
     """As `Past.attend`."""
-    return attention(q, (new,), positions=new.positions, **options), Keys(new.k, new.v)
+    out = attention(q, (new,), positions=new.positions, **options)
+    return out, Keys(new.k, new.v)
 
   def append(self, kept: Keys, positions: jax.Array) -> Cache:
     """The cache of the new tokens: k, v [L, B, K, T, H], or tuples of [B, K, T, H]."""
@@ -112,7 +118,8 @@ class Start:
       k = tuple(pad(jnp.swapaxes(x, 2, 3), self.slots, axis=3) for x in kept.k)
       v = tuple(pad(x, self.slots, axis=2) for x in kept.v)
     else:
-      k, v = (pad(x, self.slots, axis=3) for x in (kept.k, kept.v))
+      k = pad(kept.k, self.slots, axis=3)
+      v = pad(kept.v, self.slots, axis=3)
     slots = pad(positions, self.slots, axis=1, fill=-1)
     return Cache(k=k, v=v, positions=slots, length=jnp.int32(positions.shape[1]))
 
@@ -122,9 +129,11 @@ def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) ->
   rows = (batch, config.kv_heads, capacity, config.head_dim)
   columns = (batch, config.kv_heads, config.head_dim, capacity)
   if unstacked:
-    k, v = (tuple(jnp.zeros(shape, dtype) for _ in range(config.depth)) for shape in (columns, rows))
+    k = tuple(jnp.zeros(columns, dtype) for _ in range(config.depth))
+    v = tuple(jnp.zeros(rows, dtype) for _ in range(config.depth))
   else:
-    k, v = (jnp.zeros((config.depth, *rows), dtype) for _ in range(2))
+    k = jnp.zeros((config.depth, *rows), dtype)
+    v = jnp.zeros((config.depth, *rows), dtype)
   positions = jnp.full((batch, capacity), -1, jnp.int32)
   return Cache(k=k, v=v, positions=positions, length=jnp.int32(0))
 
@@ -142,7 +151,10 @@ def _put(old, fresh, start, *, axis: int):
 
 def _write(old: Keys, fresh: Keys, start) -> Keys:
   """`fresh` (in rows) written into `old` from slot `start` on."""
-  k, axis = (jnp.swapaxes(fresh.k, -1, -2), -1) if old.columns else (fresh.k, -2)
-  k = _put(old.k, k, start, axis=old.k.ndim + axis)
-  v = _put(old.v, fresh.v, start, axis=old.v.ndim - 2)
+  slot_axis = old.v.ndim - 2
+  if old.columns:
+    k = _put(old.k, jnp.swapaxes(fresh.k, -1, -2), start, axis=slot_axis + 1)
+  else:
+    k = _put(old.k, fresh.k, start, axis=slot_axis)
+  v = _put(old.v, fresh.v, start, axis=slot_axis)
   return old.replace(k=k, v=v)

@@ -11,7 +11,7 @@ from core.past.base import Call
 
 @struct.dataclass
 class Nothing:
-  """A forward pass by itself, as in training."""
+  """A forward pass without earlier tokens, as in training."""
 
   def check(self, call: Call) -> None:
     """Raises ValueError for segments without positions."""
@@ -23,12 +23,13 @@ class Nothing:
     return 0
 
   def layers(self, positions: jax.Array) -> tuple:
-    """There is no part of a layer."""
+    """Layers have no cache."""
     return ()
 
   def attend(self, layer: None, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, None]:
     """As `Past.attend`."""
-    return attention(q, (new,), positions=new.positions, segments=new.segments, **options), None
+    out = attention(q, (new,), positions=new.positions, segments=new.segments, **options)
+    return out, None
 
   def append(self, kept: None, positions: jax.Array) -> None:
     """Nothing is kept."""

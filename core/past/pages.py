@@ -20,23 +20,30 @@ AXES = (None, 'kv_heads', None, None)  # of a pool
 
 def by_token(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
   """Writes k, v [R, K, H] to `offset` of each token's `page`; a page out of range writes nothing."""
-  return (pool_k.at[page, :, :, offset].set(k, mode='drop'), pool_v.at[page, :, offset].set(v, mode='drop'))
+  pool_k = pool_k.at[page, :, :, offset].set(k, mode='drop')
+  pool_v = pool_v.at[page, :, offset].set(v, mode='drop')
+  return pool_k, pool_v
 
 
 def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
   """As `by_token`, rewriting a whole page for each token; tokens of one page all compute the same merged page.
 
-  For TPU: XLA gives an array that is updated by single tokens a layout of its own, and copies all of it between every
+  For TPU: XLA gives an array that is updated by single tokens a special layout, and copies all of it between every
   write and read.
   """
-  rows, (pages, _, size, _) = k.shape[0], pool_v.shape
+  rows = k.shape[0]
+  pages, _, size, _ = pool_v.shape
   table = jnp.full((pages, size), rows).at[page, offset].set(jnp.arange(rows), mode='drop')
-  # The barrier ties reading a page to its token; without it XLA reads, and holds, the pages of all layers at once.
+  # The barrier ties reading a page to its token; without it XLA reads, and keeps, the pages of all layers at once.
   source, k, v = jax.lax.optimization_barrier((jnp.minimum(page, pages - 1), k, v))
   writer = table[source]  # [R, S]: which token is written to each offset of the page
   is_written = (writer < rows)[:, None, :, None]
-  by_offset = lambda new: jnp.swapaxes(new[jnp.minimum(writer, rows - 1)], 1, 2)  # [R, K, S, H]
-  columns = jnp.where(jnp.swapaxes(is_written, 2, 3), jnp.swapaxes(by_offset(k), 2, 3), pool_k[source])
+
+  def by_offset(new):  # [R, K, H] to [R, K, S, H]
+    return jnp.swapaxes(new[jnp.minimum(writer, rows - 1)], 1, 2)
+
+  new_columns = jnp.swapaxes(by_offset(k), 2, 3)
+  columns = jnp.where(jnp.swapaxes(is_written, 2, 3), new_columns, pool_k[source])
   lines = jnp.where(is_written, by_offset(v), pool_v[source])
   return pool_k.at[page].set(columns, mode='drop'), pool_v.at[page].set(lines, mode='drop')
 
@@ -45,9 +52,9 @@ def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
 class Pages:
   """Pools, and where this call's tokens are written: row r's to `offset[r]` of `page[r]`, nowhere if that is P.
 
-  Every row is one token, of a decoding sequence or of a prompt; `plan.lengths` counts the tokens that each reads, its
-  own included, so neighbouring tokens of one prompt are causal. k, v: tuples over the (unstacked) layers, of pools
-  [P, K, H, S] (columns multiply twice as fast on CPU) and [P, K, S, H].
+  Every row is one token, of a decoding sequence or of a prompt; `plan.lengths` counts the tokens that each reads,
+  itself included, so attention among adjacent tokens of a prompt is causal. k, v: tuples over the (unstacked) layers,
+  of pools [P, K, H, S] (columns multiply twice as fast on CPU) and [P, K, S, H].
   """
 
   k: Any
@@ -58,13 +65,14 @@ class Pages:
 
   def check(self, call: Call) -> None:
     """Raises ValueError for more than one token a row, missing positions, segments, or stacked blocks."""
-    if call.tokens != 1 or not call.has_positions or call.has_segments or not call.unstacked:
+    accepts = call.tokens == 1 and call.has_positions and not call.has_segments and call.unstacked
+    if not accepts:
       raise ValueError(
         f'a paged cache takes one token a row (got {call.tokens}), positions, no segments, and unstacked blocks'
       )
 
   def next_position(self, rows: int) -> int:
-    """Unused: a paged call gives its positions."""
+    """Unused: a paged call passes its positions."""
     raise ValueError('a paged cache does not know the positions of its rows')
 
   def layers(self, positions: jax.Array) -> tuple:
@@ -84,16 +92,20 @@ class Pages:
   ) -> tuple[jax.Array, tuple]:
     """As `Past.attend`: writes the new keys, then attends; keeps the pools as written.
 
-    Writing comes first because XLA copies a buffer that is read before it is written again. implementation: as in
+    The write comes first because XLA copies a buffer that is read before it is written again. implementation: as in
     `kernels.tree_attention`.
     """
     pool_k, pool_v = layer
-    k, v = new.k[:, :, 0].astype(pool_k.dtype), new.v[:, :, 0].astype(pool_v.dtype)
+    k = new.k[:, :, 0].astype(pool_k.dtype)
+    v = new.v[:, :, 0].astype(pool_v.dtype)
     arrays = (pool_k, pool_v, k, v, self.page, self.offset)
-    k, v = jax.lax.platform_dependent(*arrays, tpu=by_page, default=by_token)
-    k, v = constrain(k, AXES, rules), constrain(v, AXES, rules)
-    out, _ = tree_attention(q[:, 0], k, v, self.plan, window=window, sinks=sinks, implementation=implementation)
-    return out[:, None], (k, v)
+    pool_k, pool_v = jax.lax.platform_dependent(*arrays, tpu=by_page, default=by_token)
+    pool_k = constrain(pool_k, AXES, rules)
+    pool_v = constrain(pool_v, AXES, rules)
+    out, _ = tree_attention(
+      q[:, 0], pool_k, pool_v, self.plan, window=window, sinks=sinks, implementation=implementation
+    )
+    return out[:, None], (pool_k, pool_v)
 
   def append(self, kept: tuple, positions: jax.Array) -> 'Pages':
     """The pools as every layer wrote them."""
@@ -105,12 +117,20 @@ def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh)
   """Pools (k, v) of a decoder `config` (depth, kv_heads, head_dim) as shapes, key heads sharded as `mesh` allows."""
   columns = (pages, config.kv_heads, config.head_dim, page_size)
   rows = (pages, config.kv_heads, page_size, config.head_dim)
-  pool = lambda shape: (jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(shape, AXES, mesh)),) * config.depth
+
+  def pool(shape):
+    layer = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(shape, AXES, mesh))
+    return (layer,) * config.depth
+
   return pool(columns), pool(rows)
 
 
 def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
   """Empty pools, as `abstract` describes them."""
-  want = abstract(config, pages, page_size, dtype, mesh)
-  places = jax.tree.map(lambda x: x.sharding, want)
-  return jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), want), out_shardings=places)()
+  shapes = abstract(config, pages, page_size, dtype, mesh)
+  placement = jax.tree.map(lambda x: x.sharding, shapes)
+
+  def zeros():
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+  return jax.jit(zeros, out_shardings=placement)()

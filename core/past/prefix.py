@@ -16,7 +16,7 @@ from core.past.cache import Cache
 
 @struct.dataclass
 class Prefix:
-  """The cache of P prompts, each followed by B/P neighbouring rows; never copied whole, nor extended."""
+  """The cache of P prompts, each followed by B/P adjacent rows; it is neither copied as a whole nor extended."""
 
   cache: Cache
 
@@ -40,8 +40,9 @@ class Prefix:
 
   def attend(self, layer: Keys, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, None]:
     """As `Past.attend`."""
-    past = layer.repeat(q.shape[0] // self.prompts)
-    return attention(q, (past, new), positions=new.positions, **options), None
+    rows_per_prompt = q.shape[0] // self.prompts
+    runs = (layer.repeat(rows_per_prompt), new)
+    return attention(q, runs, positions=new.positions, **options), None
 
   def append(self, kept: None, positions: jax.Array) -> 'Prefix':
     """The prefix itself: it is read only."""

@@ -1,4 +1,4 @@
-"""Compiling a step for a TPU topology on a machine without one, and what the compiler says about memory."""
+"""Compiling a step for a TPU topology on a machine without one, and the memory that the compiler reports."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from core.plan.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """Bytes a device, from the compiler's `memory_analysis`. `alias`: output that reuses donated arguments."""
+  """Bytes on each device, from the compiler's `memory_analysis`. `alias`: output that reuses donated arguments."""
 
   arguments: int
   output: int
@@ -24,13 +24,13 @@ class Memory:
 
   @property
   def total(self) -> int:
-    """What must fit at once."""
+    """Bytes that must fit at the same time."""
     return self.arguments + self.output - self.alias + self.temporary + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class Refused:
-  """The compiler's own figures where a program does not fit: bytes used and available, and its message."""
+  """The compiler's figures for a program that does not fit: bytes used and available, and its message."""
 
   used: int | None
   available: int | None
@@ -39,7 +39,7 @@ class Refused:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """memory is None where `refused` says why. text: the optimised program. peak_rss: bytes, of this process."""
+  """Either `memory` or `refused` is None. text: the optimised program. peak_rss: bytes, of this process."""
 
   memory: Memory | None
   refused: Refused | None
@@ -63,21 +63,27 @@ def overflow(message: str) -> Refused | None:
   if pair is None:
     pair = re.search(r'([\d.]+)([KMGT]?)B? exceeds (?:the )?available HBM (?:of )?([\d.]+)([KMGT]?)', message)
   if pair is not None:
-    return Refused(_bytes(pair[1], pair[2]), _bytes(pair[3], pair[4]), message)
+    used = _bytes(pair[1], pair[2])
+    available = _bytes(pair[3], pair[4])
+    return Refused(used, available, message)
   if 'RESOURCE_EXHAUSTED' in message and 'hbm' in message.lower():
     return Refused(None, None, message)
   return None
 
 
 def shard_bytes(tree: Any) -> int:
-  """Bytes a device of abstract arrays that carry shardings."""
-  size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-  return sum(size(x) for x in jax.tree.leaves(tree))
+  """Bytes on each device of abstract arrays that carry shardings."""
+  total = 0
+  for x in jax.tree.leaves(tree):
+    shard = x.sharding.shard_shape(x.shape)
+    total += math.prod(shard) * x.dtype.itemsize
+  return total
 
 
 def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   """Compiles `program.step` for the devices of `mesh`. An HBM overflow is a result; other errors are raised."""
-  start, cpu = time.monotonic(), time.process_time()
+  start = time.monotonic()
+  cpu_start = time.process_time()
   with jax.set_mesh(mesh):
     lowered = program.step.lower(*program.args, **program.static)
   traced = time.monotonic()
@@ -85,18 +91,29 @@ def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   text = ''
   try:
     compiled = lowered.compile()
-    m = compiled.memory_analysis()
-    memory = Memory(
-      m.argument_size_in_bytes,
-      m.output_size_in_bytes,
-      m.alias_size_in_bytes,
-      m.temp_size_in_bytes,
-      m.generated_code_size_in_bytes,
-    )
+    memory = _memory(compiled)
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError as error:
     refused = overflow(str(error))
     if refused is None:
       raise
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-  return Compiled(memory, refused, text, traced - start, time.monotonic() - traced, time.process_time() - cpu, peak)
+  return Compiled(
+    memory=memory,
+    refused=refused,
+    text=text,
+    trace_seconds=traced - start,
+    compile_seconds=time.monotonic() - traced,
+    cpu_seconds=time.process_time() - cpu_start,
+    peak_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+  )
+
+
+def _memory(compiled) -> Memory:
+  sizes = compiled.memory_analysis()
+  return Memory(
+    arguments=sizes.argument_size_in_bytes,
+    output=sizes.output_size_in_bytes,
+    alias=sizes.alias_size_in_bytes,
+    temporary=sizes.temp_size_in_bytes,
+    code=sizes.generated_code_size_in_bytes,
+  )

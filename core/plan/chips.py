@@ -1,4 +1,4 @@
-"""TPU generations: public data-sheet figures, and the devices of a topology that is not here.
+"""TPU generations: public data-sheet figures, and the devices of a topology that this machine does not have.
 
 Figures are per JAX device: a v5p chip is one device of two cores, a v4 or tpu7x chip is two devices.
 """
@@ -14,7 +14,7 @@ GB = 1e9
 
 
 class PlanError(ValueError):
-  """What was asked for does not exist or cannot be; the message names it."""
+  """The requested plan is impossible; the message names the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,30 +42,31 @@ _ENVIRONMENT = {
   'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # else a second planner stops at the lock file
   'TPU_STDERR_LOG_LEVEL': '3',
   'TPU_MIN_LOG_LEVEL': '3',
-  # libtpu asks where it runs; any well-formed answer keeps it from complaining that it runs nowhere.
+  # libtpu looks up its workers; any well-formed answer avoids a warning.
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'TPU_WORKER_ID': '0',
 }
 
 
 def prepare() -> None:
-  """Sets what libtpu reads when it loads. Call before any device is touched."""
+  """Sets the environment variables that libtpu reads when it loads. Call before any device is used."""
   for name, value in _ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 
 
 def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
-  """The chip and the shape of a topology such as 'v5p:4x8x8'. Raises PlanError naming what is unknown."""
+  """The chip and the shape of a topology such as 'v5p:4x8x8'. Raises PlanError for an unknown generation or shape."""
   match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', topology)
   if not match:
     raise PlanError(f'topology {topology!r}: expected <generation>:<shape>, such as v5p:4x8x8')
-  if match[1] not in CHIPS:
-    raise PlanError(f'topology {topology!r}: no TPU generation {match[1]!r}; expected one of {", ".join(CHIPS)}')
-  return CHIPS[match[1]], tuple(map(int, match[2].split('x')))
+  generation, shape = match.groups()
+  if generation not in CHIPS:
+    raise PlanError(f'topology {topology!r}: no TPU generation {generation!r}; expected one of {", ".join(CHIPS)}')
+  return CHIPS[generation], tuple(map(int, shape.split('x')))
 
 
 def devices(topology: str) -> list:
-  """The devices of a topology, to compile for. Raises PlanError when libtpu is absent or refuses the shape."""
+  """The devices of a topology, to compile for. Raises PlanError if libtpu is absent or refuses the shape."""
   parse(topology)
   if importlib.util.find_spec('libtpu') is None:
     raise PlanError("compiling for a TPU needs libtpu, which is not installed: pip install -e '.[plan]'")
@@ -75,7 +76,8 @@ def devices(topology: str) -> list:
 
   try:
     with _quiet():
-      return list(topologies.get_topology_desc(topology, 'tpu').devices)
+      description = topologies.get_topology_desc(topology, 'tpu')
+      return list(description.devices)
   except JaxRuntimeError as error:
     raise PlanError(f'topology {topology!r}: {str(error).splitlines()[0]}') from error
 

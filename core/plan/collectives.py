@@ -1,6 +1,5 @@
-"""The collectives of a compiled program, counted with the trips of the loops they stand in."""
+"""The collectives of a compiled program, each counted as often as the loops around it run."""
 
-import collections
 import dataclasses
 import math
 import re
@@ -41,9 +40,9 @@ _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One kind: instructions in the text, executions a step, and bytes a device that come out of them a step.
+  """One kind: instructions in the text, executions a step, and the bytes that they yield a device and step.
 
-  `exact` is False where a loop's trip count is not in the text: its body is then counted once.
+  `exact` is False if a loop's trip count is not in the text; its body is then counted once.
   """
 
   kind: str
@@ -55,68 +54,95 @@ class Collective:
 
 def result_bytes(opcode: str, result: str) -> int:
   """Bytes of what a collective yields, from its HLO type; the start of an asynchronous one lists its operands first."""
-  arrays = [(kind, dims) for kind, dims in _ARRAY.findall(result) if (kind, dims) != ('u32', '')]  # u32[]: bookkeeping
+  arrays = [array for array in _ARRAY.findall(result) if array != ('u32', '')]  # u32[] is bookkeeping
   if opcode.endswith('-start') and opcode != 'all-reduce-start':
     arrays = arrays[len(arrays) // 2 :]
-  return sum(math.prod(map(int, filter(None, dims.split(',')))) * _WIDTHS.get(kind, 0) for kind, dims in arrays)
+  return sum(_array_bytes(dtype, dims) for dtype, dims in arrays)
+
+
+def _array_bytes(dtype: str, dims: str) -> int:
+  """Bytes of an array such as ('f32', '8,128'); 0 for a dtype that is no number."""
+  sizes = [int(size) for size in dims.split(',') if size]
+  return math.prod(sizes) * _WIDTHS.get(dtype, 0)
 
 
 def _limits(text: str) -> dict[str, int]:
-  """name → n of the computations that say `counter < n` and hold no other number: the conditions of scans."""
-  found = {}
+  """name → n of the computations that test `counter < n` and hold no other number: the conditions of scans."""
+  limits = {}
   for body in re.split(r'\n(?=\S)', text):
-    header, numbers = _HEADER.match(body.split('\n', 1)[0]), _LIMIT.findall(body)
+    header = _HEADER.match(body.split('\n', 1)[0])
+    numbers = _LIMIT.findall(body)
     if header and len(numbers) == 1 and 'ROOT' in body and 'direction=LT' in body:
-      found[header[2]] = int(numbers[0])
-  return found
+      limits[header[2]] = int(numbers[0])
+  return limits
 
 
 def _trips(line: str, limits: dict[str, int]) -> int | None:
-  """How often the loop on a line runs: as stated, or, counting from zero as scans do, up to its condition's number."""
-  stated, condition = _TRIPS.search(line), _CONDITION.search(line)
-  return int(stated[1]) if stated else limits.get(condition[1]) if condition else None
+  """How often the loop on a line runs: the stated trip count, else (scans count from zero) its condition's limit."""
+  stated = _TRIPS.search(line)
+  if stated:
+    return int(stated[1])
+  condition = _CONDITION.search(line)
+  return limits.get(condition[1]) if condition else None
+
+
+def _called(line: str, opcode: str, limits: dict[str, int]) -> list[tuple[str, int, bool]]:
+  """The computations that an instruction calls: [(name, times, exact)]."""
+  trips = _trips(line, limits) if opcode == 'while' else 1
+  calls = [(name, trips or 1, trips is not None) for name in _CALLED.findall(line)]
+  for group in _BRANCHES.findall(line):
+    names = [name.strip().lstrip('%') for name in group.split(',')]
+    calls += [(name, 1, True) for name in names if name]
+  return calls
 
 
 def _computations(text: str):
   """name → (collectives [(kind, bytes)], calls [(name, times, exact)]); and the name of the entry."""
-  found, entry, name = {}, None, None
+  computations = {}
+  entry = name = None
   limits = _limits(text)
   for line in text.splitlines():
-    if (header := _HEADER.match(line)) is not None:
+    header = _HEADER.match(line)
+    if header is not None:
       name = header[2]
-      found[name] = ([], [])
+      computations[name] = ([], [])
       entry = name if header[1] else entry
-    elif name is not None and (instruction := _INSTRUCTION.match(line)) is not None:
-      own, calls = found[name]
-      result, opcode = instruction[1], instruction[2]
-      if opcode.removesuffix('-start') in KINDS:
-        own.append((opcode.removesuffix('-start'), result_bytes(opcode, result)))
-        continue  # what it applies is its reduction
-      trips = _trips(line, limits) if opcode == 'while' else 1
-      times, exact = trips or 1, trips is not None
-      calls += [(called, times, exact) for called in _CALLED.findall(line)]
-      for group in _BRANCHES.findall(line):
-        calls += [(called.strip().lstrip('%'), 1, True) for called in group.split(',') if called.strip()]
-  return found, entry
+      continue
+    instruction = _INSTRUCTION.match(line)
+    if name is None or instruction is None:
+      continue
+    own, calls = computations[name]
+    result, opcode = instruction.groups()
+    kind = opcode.removesuffix('-start')
+    if kind in KINDS:
+      own.append((kind, result_bytes(opcode, result)))  # the computation that it calls is its reduction
+    else:
+      calls += _called(line, opcode, limits)
+  return computations, entry
 
 
 def collectives(text: str) -> list[Collective]:
   """The collectives of an optimised HLO text, largest total first. Branches of a conditional are all counted."""
-  found, entry = _computations(text)
-  totals = collections.defaultdict(lambda: [set(), 0, 0, True])
+  computations, entry = _computations(text)
+  totals = {}
+  sites = set()
 
   def visit(name, times, exact):
-    own, calls = found.get(name, ((), ()))
+    own, calls = computations.get(name, ((), ()))
     for i, (kind, size) in enumerate(own):
-      total = totals[kind]
-      total[0].add((name, i))
-      total[1] += times
-      total[2] += times * size
-      total[3] &= exact
-    for called, more, known in calls:
-      visit(called, times * more, exact and known)
+      before = totals.get(kind, Collective(kind, sites=0, count=0, bytes=0, exact=True))
+      is_new = (name, i) not in sites
+      sites.add((name, i))
+      totals[kind] = Collective(
+        kind,
+        sites=before.sites + is_new,
+        count=before.count + times,
+        bytes=before.bytes + times * size,
+        exact=before.exact and exact,
+      )
+    for called, trips, is_known in calls:
+      visit(called, times * trips, exact and is_known)
 
   if entry is not None:
     visit(entry, 1, True)
-  made = [Collective(kind, len(sites), count, size, exact) for kind, (sites, count, size, exact) in totals.items()]
-  return sorted(made, key=lambda c: -c.bytes)
+  return sorted(totals.values(), key=lambda total: -total.bytes)

@@ -1,4 +1,4 @@
-"""What a plan counts of a `core.decoder`."""
+"""The parts of a `core.decoder` that a plan counts."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from core.plan.program import Part
 
 
 def triangle(length: int, window: int | None) -> float:
-  """Visible pairs of query and key in a causal row of `length` tokens, each of which sees the last `window`."""
+  """Visible pairs of query and key in a causal row of `length` tokens, each of which sees the last `window` tokens."""
   w = min(length, window or length)
   return w * (w + 1) / 2 + (length - w) * w
 

@@ -1,8 +1,8 @@
 """Work of a training step by formula, from each weight's `Spec`: FLOPs, HBM bytes, bytes between devices.
 
-Nothing here is read from the compiler, whose own cost figures count a loop's body once and a kernel by hearsay.
-All figures are low estimates: products and the traffic of their operands, with everything elementwise fused away;
-and every weight is taken to be trained.
+No figure comes from the compiler, whose cost analysis counts a loop's body once and guesses the cost of kernels. All
+figures are low estimates: matrix products and the traffic of their operands, with everything elementwise fused away.
+Every weight is assumed to be trained.
 """
 
 import dataclasses
@@ -17,17 +17,17 @@ from core.plan.program import Part, Program
 
 COMPUTE_BYTES = 2  # bfloat16
 GRADIENT_BYTES = 4  # float32
-# The two products of attention again for the scores, and four for dQ, dK, dV and dP; dK, dV and dQ are two kernels,
-# each of which makes the scores and dP anew: 7 products where the forward pass has 2.
+# The forward pass has 2 products, the backward pass 7: two kernels (one for dK and dV, one for dQ) each recompute the
+# scores and dP, and dQ, dK and dV take one product each.
 ATTENTION_BACKWARD = 3.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """Of one step. FLOPs over all devices; bytes of one device, by cause.
+  """The work of one step: FLOPs over all devices, bytes of one device by cause.
 
-  parameters: all; active: those a token meets. model_flops: thrice the forward pass. flops: all that is computed,
-  recomputation included.
+  parameters: all; active: those that one token uses. model_flops: three times the forward pass. flops: everything
+  computed, recomputation included.
   """
 
   parameters: int
@@ -40,7 +40,7 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Seconds of one step that each limit allows at best, were it alone."""
+  """Lower bounds on the seconds of one step, from each limit alone."""
 
   compute: float
   hbm: float
@@ -48,7 +48,8 @@ class Roofline:
 
   @property
   def binds(self) -> str:
-    return max(('compute', 'hbm', 'ici'), key=lambda name: getattr(self, name))
+    limits = dataclasses.asdict(self)
+    return max(limits, key=limits.get)
 
   @property
   def seconds(self) -> float:
@@ -57,17 +58,17 @@ class Roofline:
 
 @dataclasses.dataclass(frozen=True)
 class _Weight:
-  """One matrix of a layer, its copies (layers; the share of experts a token meets) and what one device has of it."""
+  """One matrix of a layer, its copies (layers; the share of experts that a token uses) and one device's part of it."""
 
   copies: float
   inputs: int
   outputs: int
-  local_inputs: float  # inputs and outputs after the tensor axis
+  local_inputs: float  # inputs and outputs on one device of the tensor axis
   local_outputs: float
-  needed: float  # elements a device multiplies with, all layers and experts
-  held: float  # elements a device stores
+  needed: float  # elements that a device multiplies with, over all layers and experts
+  held: float  # elements that a device stores
   heads: bool
-  scatters: bool  # its outputs go back to the devices of the expert axis
+  scatters: bool  # its outputs are reduce-scattered over the expert axis
 
   @property
   def active(self) -> float:
@@ -75,50 +76,68 @@ class _Weight:
 
 
 def weights(part: Part, mesh) -> list[_Weight]:
-  """What multiplies in a part: vectors, biases and looked-up tables do not."""
-  found = []
+  """The matrices of a part; its vectors, biases and looked-up tables multiply nothing."""
+  matrices = []
   for path, s in jax.tree.leaves_with_path(part.spec):
-    cut = s.stack + s.inputs
-    if not s.inputs or cut >= len(s.shape) or params.path_name(path).endswith('bias'):
-      continue
-    split = lambda axes: mesh.shape['model'] if part.tensor and any(RULES.get(a) == 'model' for a in axes) else 1
-    experts = 'experts' in s.axes
-    inputs, outputs = math.prod(s.shape[s.stack : cut]), math.prod(s.shape[cut:])
-    in_split, out_split = split(s.axes[s.stack : cut]), split(s.axes[cut:])
-    needed = math.prod(s.shape) / in_split / out_split / (mesh.shape['expert'] if experts else 1)
-    found.append(
-      _Weight(
-        math.prod(s.shape[: s.stack]) * (part.active if experts else 1),
-        inputs,
-        outputs,
-        inputs / in_split,
-        outputs / out_split,
-        needed,
-        math.prod(sharding(s.shape, s.axes, mesh).shard_shape(s.shape)),
-        bool({'heads', 'kv_heads'} & set(s.axes)),
-        experts and s.axes[-1] == 'expert_embed',
-      )
-    )
-  return found
+    is_matrix = s.inputs > 0 and s.stack + s.inputs < len(s.shape)
+    if is_matrix and not params.path_name(path).endswith('bias'):
+      matrices.append(_weight(s, part, mesh))
+  return matrices
+
+
+def _weight(s: params.Spec, part: Part, mesh) -> _Weight:
+  """One matrix of `part` as the formulas count it."""
+
+  def shards(axes) -> int:
+    is_split = part.tensor and any(RULES.get(axis) == 'model' for axis in axes)
+    return mesh.shape['model'] if is_split else 1
+
+  cut = s.stack + s.inputs
+  is_expert = 'experts' in s.axes
+  inputs = math.prod(s.shape[s.stack : cut])
+  outputs = math.prod(s.shape[cut:])
+  in_shards = shards(s.axes[s.stack : cut])
+  out_shards = shards(s.axes[cut:])
+  expert_shards = mesh.shape['expert'] if is_expert else 1
+  used = part.active if is_expert else 1
+  shard = sharding(s.shape, s.axes, mesh).shard_shape(s.shape)
+  return _Weight(
+    copies=math.prod(s.shape[: s.stack]) * used,
+    inputs=inputs,
+    outputs=outputs,
+    local_inputs=inputs / in_shards,
+    local_outputs=outputs / out_shards,
+    needed=math.prod(s.shape) / in_shards / out_shards / expert_shards,
+    held=math.prod(shard),
+    heads=bool({'heads', 'kv_heads'} & set(s.axes)),
+    scatters=is_expert and s.axes[-1] == 'expert_embed',
+  )
 
 
 def work(program: Program, mesh, state_bytes: int) -> Work:
   """The work of a step on `mesh`; state_bytes: of weights and optimiser state on one device."""
   total = sum(params.count(part.spec) for part in program.parts)
-  idle = sum(
-    (1 - part.active) * math.prod(s.shape)
-    for part in program.parts
-    for s in jax.tree.leaves(part.spec)
-    if 'experts' in s.axes
+  idle = 0.0
+  for part in program.parts:
+    experts = [s for s in jax.tree.leaves(part.spec) if 'experts' in s.axes]
+    idle += (1 - part.active) * params.count(experts)
+  model, computed = flops(program, mesh)
+  return Work(
+    parameters=total,
+    active=round(total - idle),
+    model_flops=model,
+    flops=computed,
+    hbm=hbm(program, mesh, state_bytes),
+    ici=ici(program, mesh),
   )
-  model, executed = flops(program, mesh)
-  return Work(total, round(total - idle), model, executed, hbm(program, mesh, state_bytes), ici(program, mesh))
 
 
 def roofline(work: Work, chip: Chip, devices: int) -> Roofline:
-  """Each limit by itself, at the data sheet's peak; ICI over all links of a chip at once."""
+  """The bound from each limit, at the data sheet's peak; ICI over all links of a chip at once."""
   return Roofline(
-    work.flops / devices / chip.flops, sum(work.hbm.values()) / chip.bandwidth, sum(work.ici.values()) / chip.ici
+    compute=work.flops / devices / chip.flops,
+    hbm=sum(work.hbm.values()) / chip.bandwidth,
+    ici=sum(work.ici.values()) / chip.ici,
   )
 
 
@@ -126,7 +145,8 @@ def flops(program: Program, mesh) -> tuple[float, float]:
   """(model FLOPs, computed FLOPs) of the step over all devices."""
   model = computed = 0.0
   for part in program.parts:
-    products = 2 * part.tokens * sum(w.active for w in weights(part, mesh)) + part.table
+    active = sum(w.active for w in weights(part, mesh))
+    products = 2 * part.tokens * active + part.table
     model += 3 * (products + part.attention)
     computed += products * (3 + (program.remat == 'full'))
     computed += part.attention * (1 + ATTENTION_BACKWARD + (program.remat != 'none'))
@@ -134,24 +154,29 @@ def flops(program: Program, mesh) -> tuple[float, float]:
 
 
 def _passes(program: Program) -> int:
-  """How often the weights are walked through: forward, backward, and forward again."""
+  """How many passes read the weights: forward, backward, and forward again with full remat."""
   return 2 + (program.remat == 'full')
 
 
 def _tokens(part: Part, mesh) -> float:
   """Tokens of a part on one device."""
-  return part.tokens / math.prod(n for axis, n in mesh.shape.items() if axis != 'model' or not part.tensor)
+  shards = dict(mesh.shape)
+  if part.tensor:
+    del shards['model']  # every device of the tensor axis has all tokens
+  return part.tokens / math.prod(shards.values())
 
 
 def hbm(program: Program, mesh, state_bytes: int) -> dict[str, float]:
   """Bytes that one device reads and writes: the update, the gathered weights, the operands of the products."""
-  update, gathered, activations = 2.0 * state_bytes, 0.0, 0.0
+  update = 2.0 * state_bytes
+  gathered = 0.0
+  activations = 0.0
   for part in program.parts:
     for w in weights(part, mesh):
-      # Written and read in every pass; so is the gradient, once.
+      # Weights are written and read in every pass, the gradient once.
       gathered += program.micro_batches * 2 * (_passes(program) + 1) * COMPUTE_BYTES * w.needed
       update += 2 * GRADIENT_BYTES * w.held
-      # The backward pass multiplies twice.
+      # The backward pass has two products for each one of the forward pass.
       moved = w.copies * (w.local_inputs + w.local_outputs) * _tokens(part, mesh)
       activations += (_passes(program) + 1) * COMPUTE_BYTES * moved
   return {'update of the state': update, 'gathered weights, gradients': gathered, 'activations': activations}
@@ -163,14 +188,14 @@ def ici(program: Program, mesh) -> dict[str, float]:
   size = mesh.shape
   for part in program.parts:
     for w in weights(part, mesh):
-      # Gathered forward and backward, gradients scattered.
+      # Gathered in the forward and the backward pass; gradients are reduce-scattered.
       fsdp += 3 * program.micro_batches * COMPUTE_BYTES * (w.needed - w.held)
       once = COMPUTE_BYTES * _passes(program) * _tokens(part, mesh) * w.copies
-      if w.local_inputs != w.inputs:  # partial sums; the backward pass has as many for the inputs
+      if w.local_inputs != w.inputs:  # partial sums of the outputs, and in the backward pass of the inputs
         tensor += 2 * (size['model'] - 1) / size['model'] * once * w.outputs
-      if w.heads and part.tensor:  # whole length, some of the heads
+      if w.heads and part.tensor:  # attention exchanges a slice of the length for a slice of the heads
         sequence += (size['seq'] - 1) / size['seq'] * once * min(w.local_inputs, w.local_outputs)
-      if w.scatters:  # tokens gathered, sums scattered back, once a layer whatever a token's number of experts
+      if w.scatters:  # tokens gathered and sums scattered once a layer, independent of the experts a token uses
         layers = w.copies / (part.active * _experts(part))
         expert += 2 * (size['expert'] - 1) * once / w.copies * layers * w.outputs
   causes = {'weights and gradients': fsdp, 'tensor axis': tensor, 'expert axis': expert, 'sequence axis': sequence}
@@ -178,4 +203,6 @@ def ici(program: Program, mesh) -> dict[str, float]:
 
 
 def _experts(part: Part) -> int:
-  return next(s.shape[s.axes.index('experts')] for s in jax.tree.leaves(part.spec) if 'experts' in s.axes)
+  """The number of experts of a part that has them."""
+  spec = next(s for s in jax.tree.leaves(part.spec) if 'experts' in s.axes)
+  return spec.shape[spec.axes.index('experts')]

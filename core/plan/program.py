@@ -1,4 +1,4 @@
-"""What a planner must know of a program: the step to compile, and the parts its work is counted from."""
+"""The planner's view of a program: the step to compile, and the parts from which its work is counted."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,8 +11,8 @@ class Part:
 
   spec: its tree of `core.params.Spec`. tokens: those it reads in one step, over all devices.
   attention: FLOPs of QKᵀ and PV of one forward pass over them, as the kernel computes them. table: FLOPs of a forward
-  pass with a looked-up table as a matrix (a tied head). active: the share of the experts that a token visits.
-  tensor: False when its tokens are spread over the tensor axis too, and its weights gathered from it.
+  pass with a looked-up table as a matrix (a tied head). active: the share of the experts that a token uses.
+  tensor: False if its tokens are also sharded over the tensor axis and its weights gathered from it.
   """
 
   name: str
@@ -32,9 +32,9 @@ class Program:
   parts: for the formulas. rows: of the batch, over all devices. micro_batches: gradient accumulation. remat: the
   policy of `core.remat`.
 
-  static: keyword arguments that are no arrays. mesh: the devices that it takes, when not all. Of a program that is no
-  training step, counted: its `core.plan.formula.Work`; tips: what to change where it does not fit. note: a line to
-  print beside the mesh.
+  static: keyword arguments that are no arrays. mesh: the devices that it uses, if not all. For a program that is no
+  training step, counted: its `core.plan.formula.Work`; tips: what to change if it does not fit. note: a line to print
+  after the mesh.
   """
 
   step: Callable

@@ -16,7 +16,7 @@ from core.plan.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """All that is printed. by_kind: bytes a device of the arguments, by kind; the rest is the compiler's."""
+  """The contents of a report. by_kind: bytes on each device of the arguments, by kind."""
 
   title: str
   note: str
@@ -32,10 +32,10 @@ class Plan:
 
   def as_json(self) -> dict[str, Any]:
     """Plain data; the compiled program's text is left out."""
-    made = dataclasses.asdict(dataclasses.replace(self, compiled=dataclasses.replace(self.compiled, text='')))
-    del made['compiled']['text']
-    made['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
-    return made
+    data = dataclasses.asdict(self)
+    del data['compiled']['text']
+    data['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
+    return data
 
 
 def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> Plan:
@@ -43,61 +43,69 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
   by_kind = {kind: shard_bytes(tree) for kind, tree in program.kinds.items()}
   by_kind['other arguments'] = shard_bytes(program.args) - sum(by_kind.values())
   state = shard_bytes(program.args[0])
-  done = program.counted or work(program, mesh, state)
+  counted = program.counted or work(program, mesh, state)
   fits = compiled.memory is not None and compiled.memory.total <= chip.hbm
-  tips = [] if fits else list(program.tips) or advice(program, mesh, chip, sum(by_kind.values()))
+  tips = []
+  if not fits:
+    tips = list(program.tips) or advice(program, mesh, chip, sum(by_kind.values()))
   return Plan(
-    title,
-    program.note,
-    dict(mesh.shape),
-    chip,
-    fits,
-    by_kind,
-    compiled,
-    done,
-    roofline(done, chip, mesh.size),
-    collectives(compiled.text),
-    tips,
+    title=title,
+    note=program.note,
+    mesh=dict(mesh.shape),
+    chip=chip,
+    fits=fits,
+    by_kind=by_kind,
+    compiled=compiled,
+    work=counted,
+    roofline=roofline(counted, chip, mesh.size),
+    collectives=collectives(compiled.text),
+    advice=tips,
   )
 
 
 def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
-  """What to change first where a program does not fit, and why."""
-  tips = [_uneven(program.kinds.get('weights'), mesh)] if arguments > chip.hbm / 4 else []
-  tips = [tip for tip in tips if tip]
-  if not tips and arguments > chip.hbm / 2:
+  """What to change first if a program does not fit, and why."""
+  tips = []
+  uneven = _uneven(program.kinds.get('weights'), mesh) if arguments > chip.hbm / 4 else None
+  if uneven:
+    tips.append(uneven)
+  elif arguments > chip.hbm / 2:
     tips.append(
       f'more devices in data (or expert): arguments alone take {_size(arguments)} of {_size(chip.hbm)}, '
-      'and weights and optimiser state are spread over those axes'
+      'and those axes shard weights and optimiser state'
     )
   if program.remat != 'full':
     tips.append(f'remat=full: under {program.remat!r} each layer keeps more than its input for the backward pass')
-  rows = program.rows / program.micro_batches / math.prod(mesh.shape[a] for a in ('data', 'expert'))
-  if rows > 1:
-    tips.append(
-      f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
-      'rows at once, one would do'
-    )
-  elif rows < 1:
-    tips.append(
-      f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
-      f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated'
-    )
-  else:
-    tips.append(f'seq={2 * mesh.shape["seq"]}: a device holds one row already; this axis splits its length')
+  tips.append(_rows_advice(program, mesh))
   return tips
 
 
-def _uneven(weights: Any, mesh) -> str | None:
-  """A sentence about the weight that the mesh divides worst, if all together take twice their even share."""
+def _rows_advice(program: Program, mesh) -> str:
+  """What to change about the rows that a device computes at a time."""
+  rows = program.rows / program.micro_batches / (mesh.shape['data'] * mesh.shape['expert'])
+  if rows > 1:
+    return (
+      f'accumulate={program.micro_batches * math.ceil(rows)}: a device holds the activations of {rows:g} '
+      'rows at once, one would do'
+    )
+  if rows < 1:
+    return (
+      f'a batch of {round(program.rows / rows)} or a smaller data axis: {program.rows} rows in '
+      f'{program.micro_batches} micro-batches do not cover the batch axes, so activations are repeated'
+    )
+  return f'seq={2 * mesh.shape["seq"]}: a device already holds only one row; this axis shards its length'
 
-  def beyond(leaf):
-    return shard_bytes(leaf[1]) - leaf[1].size * leaf[1].dtype.itemsize / mesh.size
+
+def _uneven(weights: Any, mesh) -> str | None:
+  """A sentence about the weight that shards worst, if all weights together take twice their even share or more."""
+
+  def even_share(weight) -> float:
+    return weight.size * weight.dtype.itemsize / mesh.size
 
   leaves = jax.tree.leaves_with_path(weights)
-  if not leaves or shard_bytes(weights) < 2 * sum(w.size * w.dtype.itemsize for _, w in leaves) / mesh.size:
+  if not leaves or shard_bytes(weights) < 2 * sum(even_share(weight) for _, weight in leaves):
     return None
-  path, worst = max(leaves, key=beyond)
+  path, worst = max(leaves, key=lambda leaf: shard_bytes(leaf[1]) - even_share(leaf[1]))
   return (
     f'other sizes of data and expert: not all of them divide the weights, {path_name(path)} of shape '
     f'{worst.shape} worst, which takes {_size(shard_bytes(worst))} a device'
@@ -123,7 +131,8 @@ def text(plan: Plan) -> str:
     *_memory(plan),
   ]
   if plan.advice:
-    lines += ['', 'What to change, first things first:', *(f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1))]
+    lines += ['', 'What to change, most effective first:']
+    lines += [f'  {i}. {tip}' for i, tip in enumerate(plan.advice, 1)]
   lines += ['', *_formulas(plan)]
   if plan.compiled.memory is not None:
     lines += ['', *_collectives(plan.collectives)]
@@ -141,8 +150,10 @@ def _rows(rows) -> list[str]:
 
 
 def _memory(plan: Plan) -> list[str]:
-  lines = ['Bytes a device, arguments (from their shardings):', *_rows((k, _size(v)) for k, v in plan.by_kind.items())]
-  memory, refused = plan.compiled.memory, plan.compiled.refused
+  lines = ['Bytes a device, arguments (from their shardings):']
+  lines += _rows((kind, _size(size)) for kind, size in plan.by_kind.items())
+  memory = plan.compiled.memory
+  refused = plan.compiled.refused
   if memory is None:
     known = f': it needs {_size(refused.used)} of {_size(refused.available)}' if refused.used else ''
     return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
@@ -154,18 +165,18 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _formulas(plan: Plan) -> list[str]:
-  w, r, devices = plan.work, plan.roofline, math.prod(plan.mesh.values())
-  lines = ['A step by formula:']
-  lines += _rows(
-    [
-      ('parameters', f'{w.parameters:,}'),
-      ('of which a token meets', f'{w.active:,}'),
-      ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
-      ('FLOPs with recomputation', f'{w.flops:.3e}'),
-    ]
-  )
-  lines += _rows((f'HBM: {cause}', _size(v)) for cause, v in w.hbm.items())
-  lines += _rows((f'ICI: {cause}', _size(v)) for cause, v in w.ici.items())
+  w = plan.work
+  r = plan.roofline
+  devices = math.prod(plan.mesh.values())
+  counts = [
+    ('parameters', f'{w.parameters:,}'),
+    ('of which a token uses', f'{w.active:,}'),
+    ('model FLOPs, all devices', f'{w.model_flops:.3e}'),
+    ('FLOPs with recomputation', f'{w.flops:.3e}'),
+  ]
+  traffic = [(f'HBM: {cause}', _size(size)) for cause, size in w.hbm.items()]
+  traffic += [(f'ICI: {cause}', _size(size)) for cause, size in w.ici.items()]
+  lines = ['A step by formula:', *_rows(counts), *_rows(traffic)]
   share = w.model_flops / devices / plan.chip.flops / r.seconds
   return [
     *lines,
@@ -175,7 +186,10 @@ def _formulas(plan: Plan) -> list[str]:
 
 
 def _collectives(found: list[Collective]) -> list[str]:
+  if not found:
+    return ['No collectives in the program.']
   lines = ['Collectives in the program, times and result bytes a device and step:']
-  least = lambda c: '' if c.exact else '  at least: a loop without a known trip count is taken once'
-  lines += [f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}{least(c)}' for c in found]
-  return lines if found else ['No collectives in the program.']
+  for c in found:
+    note = '' if c.exact else '  at least: a loop without a known trip count is counted once'
+    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}{note}')
+  return lines

@@ -22,15 +22,27 @@ def training(
   micro_batches: int,
   remat: str,
 ) -> Program:
-  """What a run of `core.training.steps` compiles on `mesh`, and what to count of it.
+  """The program that a run of `core.training.steps` compiles on `mesh`, and the parts to count.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),
-  abstract and placed. batch: abstract, without shardings; it lies where `core.mesh.to_global` puts it.
+  abstract, with shardings. batch: abstract, without shardings; it is sharded as `core.mesh.to_global` does.
   """
-  on = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-  state = steps.abstract_state(weights[0], tx)
-  batch = jax.tree.map(lambda x: on(x, batch_sharding(x, mesh)), batch)
-  key = on(jax.eval_shape(lambda: jax.random.key(0)), jax.NamedSharding(mesh, jax.P()))
+
+  def place(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  trainable, frozen = weights
+  state = steps.abstract_state(trainable, tx)
+  batch = jax.tree.map(lambda x: place(x, batch_sharding(x, mesh)), batch)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = place(key, jax.NamedSharding(mesh, jax.P()))
   step = make_step(places=jax.tree.map(lambda x: x.sharding, state))
-  kinds = {'weights': weights, 'optimiser state': state.opt_state, 'batch': batch}
-  return Program(step, (state, weights[1], batch, key), kinds, parts, rows, micro_batches, remat)
+  return Program(
+    step=step,
+    args=(state, frozen, batch, key),
+    kinds={'weights': weights, 'optimiser state': state.opt_state, 'batch': batch},
+    parts=parts,
+    rows=rows,
+    micro_batches=micro_batches,
+    remat=remat,
+  )

@@ -82,7 +82,7 @@ def test_a_limit_of_tiles_is_the_files_own(folder):
     ({'max_dynamic_patch': 2.5}, '"max_dynamic_patch"'),
     ({'annotation': None}, '"annotation" must be the path'),
     ({'annotation': ''}, 'has no "annotation"'),
-    ({'annotation': 'gone.jsonl'}, '"annotation" is \'gone.jsonl\', which is none of .*MMPR/gone.jsonl'),
+    ({'annotation': 'gone.jsonl'}, '"annotation" is \'gone.jsonl\', but none of these exists: .*MMPR/gone.jsonl'),
     ({'root': 's3://bucket'}, '"root" is \'s3://bucket\''),
   ],
 )
@@ -100,7 +100,7 @@ def test_a_bad_entry_is_named_by_line_and_field(folder, change, says):
     ('[]', 'one or more named files'),
     ('{}', 'one or more'),
     ('{"a": 3}', r'meta.json:1: \'a\' must be an object'),
-    ('{"a": {}, "a": {}}', "'a' stands in one object twice"),
+    ('{"a": {}, "a": {}}', "'a' occurs twice in one object"),
     ('{"a": {"annotation": "a.jsonl"}}', 'has no "root"'),
   ],
 )

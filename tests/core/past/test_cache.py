@@ -58,7 +58,7 @@ def test_a_full_cache_answers_nothing(unstacked):
   last = apply(params, CONFIG, token, cache=cache)
   assert jnp.isfinite(last.logits).all()
   assert jnp.isnan(apply(params, CONFIG, token, cache=last.cache).logits).all()
-  with pytest.raises(ValueError, match='1 tokens do not fit a cache of 4 slots, of which 0 are left'):
+  with pytest.raises(ValueError, match='1 tokens do not fit a cache of 4 slots, of which 0 are free'):
     decoder.apply(params, CONFIG, token, cache=last.cache)
 
 
