@@ -2,7 +2,7 @@
 
 from rl.preference.batches import Batch, BucketRows, batch
 from rl.preference.buckets import Bucket, Limits, divide
-from rl.preference.build import Scored, continuation_pairs, correctness_pairs
+from rl.preference.build import JudgedSample, continuation_pairs, correctness_pairs
 from rl.preference.examples import Examples, measure
 from rl.preference.phase import mpo
 from rl.preference.records import Pair, Records, write
@@ -14,12 +14,12 @@ __all__ = [
   'Bucket',
   'BucketRows',
   'Examples',
+  'JudgedSample',
   'Limits',
   'MpoPhase',
   'Offline',
   'Pair',
   'Records',
-  'Scored',
   'batch',
   'continuation_pairs',
   'correctness_pairs',

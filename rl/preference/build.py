@@ -19,7 +19,7 @@ from rl.rollout import Sampler, flat
 
 
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class JudgedSample:
   """A sampled response: whether it is right and well-formed, and the result that was read from it, if any."""
 
   text: str
@@ -29,7 +29,7 @@ class Scored:
 
 
 def correctness_pairs(
-  talk: list[dict], images: list[Any], answer: str, samples: Sequence[Scored], *, most: int = 15, seed: int = 0
+  talk: list[dict], images: list[Any], answer: str, samples: Sequence[JudgedSample], *, most: int = 15, seed: int = 0
 ) -> list[Pair]:
   """Up to `most` pairs of one query, drawn without replacement from all that its samples allow.
 
@@ -50,7 +50,7 @@ def correctness_pairs(
   return pairs
 
 
-def _may_be_right(sample: Scored, answer: str) -> bool:
+def _may_be_right(sample: JudgedSample, answer: str) -> bool:
   """Whether the answer is in the result of a sample that counts as wrong."""
   return bool(answer) and answer in (sample.result or '')
 

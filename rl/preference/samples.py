@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rl.policy import Draw
-from rl.preference.build import Scored, correctness_pairs
+from rl.preference.build import JudgedSample, correctness_pairs
 from rl.preference.records import Pair
 from rl.query import Query
 from rl.rewards import Scorer, think_format
@@ -24,7 +24,7 @@ class Sampled:
   """A query and its samples."""
 
   query: Query
-  samples: list[Scored]
+  samples: list[JudgedSample]
 
   @property
   def right(self) -> int:
@@ -37,7 +37,7 @@ def score(query: Query, texts: Sequence[str], right: Sequence[bool]) -> Sampled:
   samples = []
   for text, verdict in zip(texts, right):
     formed = think_format(text) == 1
-    samples.append(Scored(text, bool(verdict), formed, result=boxed_answer(text)))
+    samples.append(JudgedSample(text, bool(verdict), formed, result=boxed_answer(text)))
   return Sampled(query, samples)
 
 

@@ -6,7 +6,7 @@ from PIL import Image
 from core import mesh
 from core.engine import EngineSize
 from rl import policy as policies
-from rl.preference import Scored, continuation_pairs, correctness_pairs, samples
+from rl.preference import JudgedSample, continuation_pairs, correctness_pairs, samples
 from rl.preference.build import without_media
 from rl.rollout import Sampler, flat
 from rl.tasks import expressions_query
@@ -15,12 +15,12 @@ from tests.rl.preference.pairs import digits_pairs, initial, tiny_policy
 
 def test_pairs_prefer_right_to_wrong_and_formed_to_unformed():
   samples = [
-    Scored('a', True),
-    Scored('b', True),
-    Scored('c', False, result='5'),
-    Scored('d', True, formed=False),
-    Scored('e', False, result='17'),
-    Scored('a', True),
+    JudgedSample('a', True),
+    JudgedSample('b', True),
+    JudgedSample('c', False, result='5'),
+    JudgedSample('d', True, formed=False),
+    JudgedSample('e', False, result='17'),
+    JudgedSample('a', True),
   ]  # 17 contains the answer 7: no negative
   pairs = correctness_pairs([], [], '7', samples)
   assert {(p.chosen, p.rejected, p.meta['kind']) for p in pairs} == {
@@ -31,8 +31,8 @@ def test_pairs_prefer_right_to_wrong_and_formed_to_unformed():
   }
   some = correctness_pairs([], [], '7', samples, most=2, seed=4)
   assert len(some) == 2 and some == correctness_pairs([], [], '7', samples, most=2, seed=4)
-  assert not correctness_pairs([], [], '7', [Scored('a', True)] * 5)
-  assert not correctness_pairs([], [], '7', [Scored('c', False, result='5')] * 5)
+  assert not correctness_pairs([], [], '7', [JudgedSample('a', True)] * 5)
+  assert not correctness_pairs([], [], '7', [JudgedSample('c', False, result='5')] * 5)
 
 
 def test_media_are_taken_out_of_every_kind_of_turn():
@@ -73,5 +73,5 @@ def test_a_text_policy_continues_its_own_first_halves():
 
 def test_online_queries_are_those_within_the_band():
   query = expressions_query('train', 1, 0)
-  of = lambda right: samples.Sampled(query, [Scored('x', i < right) for i in range(10)])
+  of = lambda right: samples.Sampled(query, [JudgedSample('x', i < right) for i in range(10)])
   assert len(samples.online_queries([of(n) for n in range(11)])) == 7  # 2 to 8 of 10
