@@ -5,35 +5,49 @@ import typing
 from collections.abc import Callable, Sequence
 
 from bench.cmphysbench import cmphysbench
+from bench.gpqa import gpqa
 from bench.harness.task import Task
 from bench.maths import aime, maths
 from bench.qa import qa
 from bench.speech import asr, tts
 from bench.unigenbench import unigenbench
 from bench.vlm.grounding import grounding
+from bench.vlm.hallusion import hallusionbench
 from bench.vlm.mathvista import mathvista
 from bench.vlm.mmmu import mmmu, mmmu_pro
+from bench.vlm.multiple_choice import ai2d, erqa, mmstar, realworldqa
 from bench.vlm.screenspot import screenspot
 from bench.vlm.short_answers import chartqa, docvqa, infovqa
+from bench.vlm.text_in_pictures import ocrbench, textvqa
+from bench.vlm.vsi import vsibench
 
 TASKS: dict[str, Callable[..., Task]] = {
   make.__name__: make
   for make in (
+    ai2d,
     aime,
     asr,
     chartqa,
     cmphysbench,
     docvqa,
+    erqa,
+    gpqa,
     grounding,
+    hallusionbench,
     infovqa,
-    mathvista,
     maths,
+    mathvista,
     mmmu,
     mmmu_pro,
+    mmstar,
+    ocrbench,
     qa,
+    realworldqa,
     screenspot,
+    textvqa,
     tts,
     unigenbench,
+    vsibench,
   )
 }
 

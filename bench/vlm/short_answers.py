@@ -4,10 +4,11 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.harness.literals import read_list
 from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
-from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
+from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 from rl.rewards.extract import conclusion, final_answer, plain
 
@@ -22,17 +23,17 @@ _RELATIVE_ERROR = 0.05
 
 def docvqa() -> Task:
   """DocVQA (arXiv 2007.00398): average normalised Levenshtein similarity, ANLS."""
-  return _task('docvqa', 'anls', anls)
+  return short_answer_task('docvqa', 'anls', of_accepted(anls))
 
 
 def infovqa() -> Task:
   """InfographicVQA (arXiv 2104.12756): average normalised Levenshtein similarity, ANLS."""
-  return _task('infovqa', 'anls', anls)
+  return short_answer_task('infovqa', 'anls', of_accepted(anls))
 
 
 def chartqa() -> Task:
   """ChartQA (arXiv 2203.10244): relaxed accuracy, numbers within 5 % of the label."""
-  return _task('chartqa', 'accuracy', relaxed)
+  return short_answer_task('chartqa', 'accuracy', of_accepted(relaxed))
 
 
 def anls(prediction: str, accepted: Sequence[str]) -> float:
@@ -83,33 +84,52 @@ def edit_distance(a: str, b: str) -> int:
   return row[-1]
 
 
-def _task(name: str, metric: str, rule: Callable[[str, Sequence[str]], float]) -> Task:
+def short_answer_task(
+  name: str,
+  metric: str,
+  rule: Callable[[str, Example], float],
+  *,
+  groups: Sequence[str] = _GROUPS,
+  extras: Callable[[Sequence[Item]], Mapping[str, Any]] = lambda items: {},
+) -> Task:
+  """A task of short answers. rule: the points, 0 to 1, of an extracted answer. groups: columns to report by."""
   return Task(
     name=name,
     primary=metric,
     template=PROMPT,
-    load=_load,
+    load=functools.partial(_load, groups=groups),
     prompt=_prompt,
     score=each(functools.partial(_score, metric=metric, rule=rule)),
     sampling=Sampling(max_tokens=1024),
     settings={'rule': rule.__name__},
     group_metrics=(metric,),
+    extras=extras,
   )
 
 
-def _load(path: str) -> Data:
-  return load_examples(path, functools.partial(_example, folder=folder_of(path)))
+def of_accepted(rule: Callable[[str, Sequence[str]], float]) -> Callable[[str, Example], float]:
+  """A rule over accepted answers as one over examples."""
+
+  @functools.wraps(rule)
+  def of_example(answer: str, example: Example) -> float:
+    return rule(answer, example.fields['accepted'])
+
+  return of_example
 
 
-def _example(where: str, row: Mapping, *, folder: Path) -> Example:
+def _load(path: str, *, groups: Sequence[str]) -> Data:
+  return load_examples(path, functools.partial(_example, folder=folder_of(path), groups=groups))
+
+
+def _example(where: str, row: Mapping, *, folder: Path, groups: Sequence[str]) -> Example:
   name = next((n for n in _QUESTIONS if row.get(n)), 'question')
   fields = {
     'question': need(row, name),
     'accepted': _accepted(next((row[n] for n in _ANSWERS if row.get(n)), None)),
     'picture': picture_bytes(row.get('image'), folder),
   }
-  groups = {n: str(row[n]) for n in _GROUPS if row.get(n) not in (None, '')}
-  return Example(row_id(row, where, 'questionId', 'question_id', 'id', 'index'), fields, groups)
+  known = {n: str(row[n]) for n in groups if row.get(n) not in (None, '')}
+  return Example(row_id(row, where, 'questionId', 'question_id', 'id', 'index'), fields, known)
 
 
 def _accepted(value) -> tuple[str, ...]:
@@ -138,4 +158,4 @@ def _score(example: Example, answer: Answer, *, metric: str, rule) -> Outcome:
   if not found:
     return Outcome(NO_ANSWER, None, {metric: (0.0, 1.0)})
   short = found.removesuffix('.')
-  return Outcome(OK, short, {metric: (rule(short, example.fields['accepted']), 1.0)})
+  return Outcome(OK, short, {metric: (rule(short, example), 1.0)})

@@ -1,0 +1,181 @@
+"""Multiple-choice and short open questions about pictures: their rows, their prompt, and what an answer says.
+
+MMMU's rows are the general case (several pictures, marks where they go, open questions among the others); MMStar, AI2D,
+RealWorldQA, ERQA and HallusionBench are rows of the same form with less in them.
+"""
+
+import functools
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from bench.harness import judge as judging
+from bench.harness.literals import read_list
+from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
+from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, user_message
+from bench.vlm import letters, options
+from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from rl.rewards.extract import conclusion, final_answer
+
+RULES = ('strict', 'official', 'vlmevalkit')
+LETTER = "Answer with the option's letter from the given choices directly."
+SHORT = 'Answer the question using a single word or phrase.'
+_REFERENCE = re.compile(r'<image\s*(\d)>')
+
+Groups = Callable[[Mapping, str], dict[str, str]]
+"""The groups of a row, from the row and its id."""
+
+
+def check_rule(rule: str) -> None:
+  """Raises ValueError for a rule that is not one of RULES."""
+  if rule not in RULES:
+    raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
+
+
+def load(path: str, *, groups: Groups, inline: Callable[[str], dict[str, str]] | None = None) -> Data:
+  """The examples of a file or folder; inline: reads the options from a question whose row lists none."""
+  make = functools.partial(_example, folder=folder_of(path), groups=groups, inline=inline)
+  return load_examples(path, make)
+
+
+def columns(row: Mapping, key: str, *, names: Mapping[str, str]) -> dict[str, str]:
+  """Groups that are columns of the row: group → column, where the row has it."""
+  return {group: str(row[column]) for group, column in names.items() if row.get(column) not in (None, '')}
+
+
+def _example(where: str, row: Mapping, *, folder: Path, groups: Groups, inline) -> Example:
+  choices = _choices(row)
+  written_out = not choices and inline is not None
+  if written_out:
+    choices = inline(str(row.get('question') or ''))
+  golds = _golds(row.get('answer'))
+  if choices and golds[0] not in choices:
+    raise RowError(f'answer {golds[0]!r} is not among the options')
+  pictures = _pictures(row, folder)
+  key = row_id(row, where, 'id', 'index', 'question_id')
+  question = row.get('question') or ('' if pictures else need(row, 'question'))
+  fields = {
+    'question': question,
+    'hint': row.get('hint') or '',
+    'choices': choices,
+    'written_out': written_out,
+    'golds': golds,
+    'pictures': pictures,
+  }
+  kind = 'multiple choice' if choices else 'open'
+  return Example(key, fields, groups(row, key) | {'kind': kind})
+
+
+def _pictures(row: Mapping, folder: Path) -> list[bytes]:
+  """The pictures of a row in order: columns image_1 to image_7, `image`, or `images`, each one or a list."""
+  names = [f'image_{i}' for i in range(1, 8)] if 'image_1' in row else ['image', 'images']
+  cells = []
+  for name in names:
+    value = row.get(name)
+    cells += value if isinstance(value, list) else [value]
+  return [raw for raw in (picture_bytes(cell, folder) for cell in cells) if raw]
+
+
+def _choices(row: Mapping) -> dict[str, str]:
+  """Options as a list, as a list written in text (MMMU), or as columns A, B, … (VLMEvalKit)."""
+  listed = row.get('options')
+  if isinstance(listed, str):
+    try:
+      listed = read_list(listed)
+    except ValueError as error:
+      raise RowError(f'options: {error}') from None
+  if listed:
+    return dict(zip(string.ascii_uppercase, map(str, listed)))
+  return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '', 'nan')}
+
+
+def _golds(answer) -> tuple[str, ...]:
+  if isinstance(answer, str) and answer.startswith('['):
+    try:
+      answer = [str(value) for value in read_list(answer)]
+    except ValueError:
+      answer = [answer]
+  golds = tuple(iter_texts(answer if isinstance(answer, list) else str(answer if answer is not None else '')))
+  if not golds or not any(gold.strip() for gold in golds):
+    raise RowError('missing:answer')
+  return golds
+
+
+def prompt(example: Example, *, instruction: str) -> list[dict]:
+  """The chat turn of a question: pictures where the text marks them, else before it."""
+  f = example.fields
+  lines = [f'Hint: {f["hint"]}'] if f['hint'] else []
+  lines.append(f['question'])
+  if not f['written_out']:
+    lines += [f'{letter}. {option}' for letter, option in f['choices'].items()]
+  text = '\n'.join([*lines, instruction if f['choices'] else SHORT])
+  parts, used = [], set()
+  for i, piece in enumerate(_REFERENCE.split(text)):
+    if i % 2 == 0:
+      parts += [piece] if piece.strip() else []
+    elif int(piece) <= len(f['pictures']) and int(piece) not in used:
+      used.add(int(piece))
+      parts.append(picture_part(f['pictures'][int(piece) - 1]))
+  unused = [picture_part(raw) for i, raw in enumerate(f['pictures'], 1) if i not in used]
+  return user_message(*unused, *parts)
+
+
+def score(pairs: Iterable[tuple[Example, Answer]], *, rule, guess, judge, line_first) -> Iterator[Outcome]:
+  """The outcomes of pairs of example and answer; judge: asked about what VLMEvalKit's rule cannot read."""
+  pairs = list(pairs)
+  read = [_read(example, answer.text, rule, line_first) for example, answer in pairs]
+  unread = [i for i, letter in enumerate(read) if letter is None] if judge else []
+  verdicts = dict(zip(unread, judge.ask_all(_question(*pairs[i]) for i in unread))) if judge else {}
+  for i, (example, answer) in enumerate(pairs):
+    verdict = verdicts.get(i)
+    status = verdict.status if verdict and verdict.status != judging.OK else None
+    yield _outcome(example, answer.text, verdict.value if verdict else read[i], status, rule, guess)
+
+
+def _two_options(example: Example) -> Mapping[str, str]:
+  """VLMEvalKit turns an open question into "the gold answer, or another one"."""
+  return example.fields['choices'] or {'A': example.fields['golds'][0], 'B': 'Other Answers'}
+
+
+def _question(example: Example, answer: Answer) -> dict[str, str]:
+  listed = '; '.join(f'{letter}. {option}' for letter, option in _two_options(example).items())
+  return {'question': example.fields['question'], 'options': listed, 'answer': answer.text[:20_000]}
+
+
+def _read(example: Example, text: str, rule: str, line_first: bool) -> str | None:
+  """The letter that the rule reads, None for none.
+
+  An open question under MMMU's rules gives "right" or "wrong".
+  """
+  choices = example.fields['choices']
+  if rule == 'strict':
+    return (
+      letters.chosen(text, choices) if choices else _open(example, final_answer(text) or conclusion(text), strict=True)
+    )
+  if line_first and choices and (letter := options.answer_line(text, choices)):
+    return letter
+  if rule == 'vlmevalkit':
+    return options.vlmevalkit_option(text, _two_options(example))
+  if choices:
+    return options.mmmu_option(text, choices)
+  return _open(example, text, strict=False)
+
+
+def _open(example: Example, text: str, *, strict: bool) -> str:
+  right = bool(text.strip()) and options.open_correct(text, example.fields['golds'], strict=strict)
+  return 'right' if right else 'wrong'
+
+
+def _outcome(example: Example, text: str, letter: str | None, status, rule: str, guess: bool) -> Outcome:
+  choices = example.fields['choices']
+  if choices or rule == 'vlmevalkit':
+    parsed = letter is not None and letter != options.REFUSED
+    if letter is None and guess and choices:
+      letter = options.guess(example.id, list(choices))
+    right = letter == (example.fields['golds'][0] if choices else 'A')
+  else:
+    parsed, right = bool(text.strip()), letter == 'right'
+    letter = text.strip()[:200] or None
+  scores = {'accuracy': (float(right), 1.0), 'parsed': (float(parsed), 1.0)}
+  return Outcome(status or (OK if parsed else NO_ANSWER), letter, scores)

@@ -1,0 +1,73 @@
+"""Text in pictures: TextVQA (VQA accuracy over ten people's answers) and OCRBench (the answer is in the output)."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bench.harness.task import Example, Item, Task
+from bench.vlm.short_answers import of_accepted, short_answer_task
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_BETWEEN_DIGITS = re.compile(r'\d,\d')
+_FULL_STOP = re.compile(r'\.(?!\d)')
+_ARTICLES = frozenset(('a', 'an', 'the'))
+_NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)} | {'none': '0'}
+# Words that are another word without their apostrophe (ill, well, id, hell, shell, were) stay as they are.
+_CONTRACTIONS = """
+  ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he's how'd how's i'm i've
+  isn't let's might've mightn't must've mustn't needn't o'clock she's should've shouldn't somebody's someone's
+  that's there's they'd they'll they're they've wasn't weren't what'll what're what's what've when's where'd
+  where's where've who'd who'll who's who've why'd why's won't would've wouldn't y'all you'd you'll you're
+  you've
+"""
+_APOSTROPHES = {word.replace("'", ''): word for word in _CONTRACTIONS.split()}
+FORMULAS = 'Handwritten Mathematical Expression Recognition'
+
+
+def textvqa() -> Task:
+  """TextVQA (arXiv 1904.08920): VQA accuracy, an answer is right as far as three other people gave it."""
+  return short_answer_task('textvqa', 'accuracy', of_accepted(vqa_accuracy))
+
+
+def ocrbench() -> Task:
+  """OCRBench (arXiv 2305.07895): right if an accepted answer is part of the output; points in all and by category."""
+  return short_answer_task('ocrbench', 'accuracy', contained, groups=('category', 'dataset'), extras=points)
+
+
+def vqa_accuracy(prediction: str, accepted: Sequence[str]) -> float:
+  """The mean, over the people who answered, of min(1, others who gave this answer / 3) (VQA, arXiv 1505.00468)."""
+  said, golds = normal_form(prediction), [normal_form(gold) for gold in accepted]
+  same = golds.count(said)
+  shares = [min(1.0, (same - (gold == said)) / 3) for gold in golds]
+  return sum(shares) / len(shares)
+
+
+def normal_form(answer: str) -> str:
+  """An answer as VQA compares it: lower case, digits, no articles, punctuation or lost apostrophes."""
+  given = text = ' '.join(answer.split())
+  for sign in _PUNCTUATION:
+    at_blank = f'{sign} ' in given or f' {sign}' in given
+    text = text.replace(sign, '' if at_blank or _BETWEEN_DIGITS.search(given) else ' ')
+  words = [_DIGITS.get(word, word) for word in _FULL_STOP.sub('', text).lower().split()]
+  return ' '.join(_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def contained(prediction: str, example: Example) -> float:
+  """1 if an accepted answer is part of the output, case aside; for formulas blanks aside instead."""
+  formula = example.groups.get('category') == FORMULAS
+  said = _folded(prediction, formula)
+  return float(any(_folded(gold, formula) in said for gold in example.fields['accepted']))
+
+
+def _folded(text: str, formula: bool) -> str:
+  text = text.strip().replace('\n', ' ')
+  return text.replace(' ', '') if formula else text.lower()
+
+
+def points(items: Sequence[Item]) -> dict[str, float]:
+  """The benchmark's score: points in all, which are out of 1,000 on the whole file, and by category."""
+  totals = defaultdict(float)
+  for item in items:
+    totals[item.example.groups.get('category', 'all')] += item.scores['accuracy'][0]
+  return {'points': sum(totals.values())} | {f'points: {name}': total for name, total in sorted(totals.items())}
