@@ -55,7 +55,7 @@ def _task(name, load, *, exact, last_number, sampling, seconds=SECONDS) -> Task:
     template=INSTRUCTION,
     load=load,
     prompt=lambda example: [{'role': 'user', 'content': f'{example.fields["problem"]}\n\n{INSTRUCTION}'}],
-    score=functools.partial(_score, exact=exact, last_number=last_number, seconds=seconds),
+    score=functools.partial(score, exact=exact, last_number=last_number, seconds=seconds),
     combine=combine,
     sampling=sampling,
     settings={
@@ -108,7 +108,10 @@ def _text(row: Mapping, names: Sequence[str]) -> str:
   raise RowError(f'missing:{names[0]}')
 
 
-def _score(pairs: Iterable[tuple[Example, Answer]], *, exact, last_number, seconds) -> Iterator[Outcome]:
+def score(
+  pairs: Iterable[tuple[Example, Answer]], *, exact: bool, last_number: bool, seconds: float
+) -> Iterator[Outcome]:
+  """The outcomes of pairs of example, whose field `answer` is right, and answer; arguments as of `maths`."""
   verdicts: dict[tuple[str, str], tuple[bool, str]] = {}
   with Limited(answers.symbolically_equal, seconds) as symbolic:
     for example, answer in pairs:

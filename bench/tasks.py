@@ -16,6 +16,7 @@ from bench.vlm.hallusion import hallusionbench
 from bench.vlm.mathvista import mathvista
 from bench.vlm.mmmu import mmmu, mmmu_pro
 from bench.vlm.multiple_choice import ai2d, erqa, mmstar, realworldqa
+from bench.vlm.picture_maths import dynamath, mathverse, mathvision
 from bench.vlm.screenspot import screenspot
 from bench.vlm.short_answers import chartqa, docvqa, infovqa
 from bench.vlm.text_in_pictures import ocrbench, textvqa
@@ -30,12 +31,15 @@ TASKS: dict[str, Callable[..., Task]] = {
     chartqa,
     cmphysbench,
     docvqa,
+    dynamath,
     erqa,
     gpqa,
     grounding,
     hallusionbench,
     infovqa,
     maths,
+    mathverse,
+    mathvision,
     mathvista,
     mmmu,
     mmmu_pro,

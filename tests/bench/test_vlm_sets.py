@@ -1,4 +1,4 @@
-"""AI2D, MMStar, RealWorldQA, ERQA, TextVQA, OCRBench, HallusionBench, VSI-Bench, GPQA: published rules by hand."""
+"""Published rules of benchmarks with pictures, and of GPQA, worked by hand."""
 
 import json
 
@@ -168,3 +168,49 @@ def test_options_of_gpqa_are_shuffled_by_question_and_seed(tmp_path):
   assert example.fields['choices'][gold] == '1 m'
   said = [f'It is long.\nAnswer: {gold}', '1 m', 'No idea.']
   assert [o.scores['accuracy'][0] for o in task.score((example, Answer(text)) for text in said)] == [1, 1, 0]
+
+
+def test_mathvision_has_options_and_free_answers(tmp_path):
+  rows = [
+    {
+      'id': '1',
+      'question': 'Which angle? <image1>',
+      'options': ['30', '60'],
+      'answer': 'B',
+      'subject': 'angle',
+      'level': 1,
+    },
+    {'id': '2', 'question': 'How long?', 'options': [], 'answer': '\\frac{3}{2}', 'subject': 'length', 'level': 2},
+  ]
+  task, items = scored('mathvision', tmp_path, rows, ['\\boxed{B}', 'So it is \\boxed{1.5}.'])
+  assert points(items) == [1, 1]
+  asked = task.prompt(items[0].example)[0]['content']
+  assert asked.startswith('Which angle?\nA. 30\nB. 60\n') and '<image' not in asked
+
+
+def test_mathverse_keeps_one_version_of_each_problem(tmp_path):
+  question = 'As shown. Find x.\nChoices:\nA:10°\nB:20°'
+  rows = [
+    {
+      'sample_index': str(i),
+      'problem_index': '7',
+      'problem_version': v,
+      'question': question,
+      'question_type': 'multi-choice',
+      'answer': 'B',
+    }
+    for i, v in enumerate(('Text Lite', 'Vision Only'))
+  ]
+  _, items = scored('mathverse', tmp_path, rows, ['20°'])
+  assert [item.example.groups['version'] for item in items] == ['Vision Only'] and points(items) == [1]
+  with pytest.raises(ValueError, match="version is 'Text', expected all or one of Text Lite, Vision Only"):
+    tasks.TASKS['mathverse'](version='Text').load(str(tmp_path / 'rows.json'))
+
+
+def test_the_worst_case_of_dynamath(tmp_path):
+  row = {'question': '?', 'answer_type': 'float', 'answer': '1.414', 'subject': 'algebra'}
+  rows = [{'index': i, 'qid': i // 2, **row} for i in range(4)]
+  said = ['\\boxed{1.4141}', '{"solution": "so", "short answer": "1.415"}', '1.41', 'It is 1.414']
+  task, items = scored('dynamath', tmp_path, rows, said)
+  assert points(items) == [1, 1, 0, 1]
+  assert task.extras(items) == {'average': 75, 'worst case': 50}
