@@ -1,6 +1,6 @@
 """InternVL3.5: a vision-language model (arXiv 2508.18265)."""
 
-from internvl.checkpoint import load, save
+from internvl.checkpoint import load, save, save_adapter
 from internvl.configs import CONFIGS
 from internvl.conversation import chat, for_decoding
 from internvl.inputs.processor import Inputs, Processor
@@ -19,5 +19,6 @@ __all__ = [
   'init',
   'load',
   'save',
+  'save_adapter',
   'spec',
 ]

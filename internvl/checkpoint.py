@@ -6,17 +6,15 @@ read only. Flash checkpoints are published, and so read and written, in layout A
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 
 import jax.numpy as jnp
 
 from core import encoder
 from core.decoder import hf
-from core.files import weights
-from core.files.config import CheckpointError
-from core.files.weights import Files, From
+from core.files import adapters, store, weights
+from core.files.store import CheckpointError, FolderPath
+from core.files.tensors import Files
+from core.files.weights import From
 from core.mesh import RULES
 from internvl import flash_names, projector, router, vision
 from internvl.hf_config import config_from, config_to
@@ -156,20 +154,28 @@ def _vision_b(c: vision.Config, root: str) -> vision.Params:
   )
 
 
-def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config, Params]:
-  """(config, params) of a published folder, layout A, B or C, straight onto `mesh` (one device by default).
+def load(
+  path: FolderPath, *, mesh=None, rules=RULES, dtype=jnp.bfloat16, adapter: FolderPath | None = None
+) -> tuple[Config, Params]:
+  """(config, params) of a published folder or its URL, layout A, B or C, straight onto `mesh` (one device by default).
 
-  A stored head is used whatever the tie flag says, and a model is Flash if the compact projector is stored. Raises
-  core.files.config.CheckpointError naming what is missing, unexpected, misshapen or unreadable, before memory is spent.
+  adapter: the folder of a PEFT adapter, named after any layout; its weights come as `core.params.Lora`
+  (`core.params.fold` merges them). A stored head is used, tied or not, and a model is Flash if the compact projector is
+  stored. Raises core.files.store.CheckpointError naming what is missing, unexpected, misshapen or unreadable, before
+  memory is spent.
   """
-  path = pathlib.Path(path)
-  config = config_from(path)
-  files = Files(path)
-  layout = layout_of(files.where)
+  folder = store.folder(path)
+  config = config_from(folder)
+  files = Files(folder)
+  layout = layout_of(files.tensors)
   tied = HEADS[layout] not in files
   language = dataclasses.replace(config.language, tied=tied)
   config = dataclasses.replace(config, language=language, flash=_flash(config, files))
-  return config, weights.load(files, names(config, layout), spec(config), mesh=mesh, rules=rules, dtype=dtype)
+  params = weights.load(files, names(config, layout), spec(config), mesh=mesh, rules=rules, dtype=dtype)
+  if adapter is not None:
+    trees = [names(config, layout) for layout in ('A' if config.flash else HEADS)]
+    params = adapters.load(adapter, params, trees, spec(config), mesh=mesh, rules=rules)
+  return config, params
 
 
 def _flash(config: Config, files: Files) -> router.Config | None:
@@ -180,7 +186,7 @@ def _flash(config: Config, files: Files) -> router.Config | None:
   return config.flash if declared else None  # then the tensors are missing, as `weights.check` says by name
 
 
-def save(path: str | os.PathLike, config: Config, params: Params, *, layout: str | None = None) -> None:
+def save(path: FolderPath, config: Config, params: Params, *, layout: str | None = None) -> None:
   """Writes safetensors and `config.json`: the names, shapes, dtypes and values as published.
 
   layout: 'A' or 'B'; None: as `layout_for` says. Raises ValueError for another one, and for Flash in layout B.
@@ -189,4 +195,17 @@ def save(path: str | os.PathLike, config: Config, params: Params, *, layout: str
   if layout not in ('A', 'B'):
     raise ValueError(f"layout {layout!r}; expected 'A' or 'B'")
   weights.save(path, params, names(config, layout), spec(config))
-  pathlib.Path(path, 'config.json').write_text(json.dumps(config_to(config, layout), indent=2, sort_keys=True) + '\n')
+  weights.save_config(path, config_to(config, layout))
+
+
+def save_adapter(
+  path: FolderPath, config: Config, params: Params, *, layout: str | None = None, base: str | None = None
+) -> None:
+  """Writes the `core.params.Lora` weights of `params` as a PEFT adapter folder, as `core.files.adapters.save`.
+
+  layout: whose names it has: 'A' for the original remote-code model, the only one of Flash; 'C' for the model of
+  transformers; None: 'C' where there is one.
+  """
+  if layout is None:
+    layout = 'A' if config.flash else 'C'
+  adapters.save(path, params, names(config, layout), spec(config), base=base)

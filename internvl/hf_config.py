@@ -1,11 +1,12 @@
 """The `config.json` of InternVL's published folders, in the original layout and in the -HF one."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from core.decoder import hf_config as language_config
-from core.files.config import CheckpointError, Keys, check, naming, read_json, require
+from core.files import store
+from core.files.config import Keys, check, naming, read_json, require
+from core.files.store import CheckpointError, Folder, FolderPath
 from internvl import router, vision
 from internvl.model import Config
 
@@ -116,18 +117,18 @@ def _vision_from(h: dict) -> vision.Config:
     )
 
 
-def _image_token(path: pathlib.Path, h: dict) -> int:
+def _image_token(folder: Folder, h: dict) -> int:
   """The id of `<IMG_CONTEXT>`: stated by layout B, else found by string among the tokenizer's added tokens."""
   if h.get('image_token_id') is not None:
     return h['image_token_id']
-  if (path / 'added_tokens.json').exists():
-    added = read_json(path / 'added_tokens.json')
-  elif (path / 'tokenizer.json').exists():
-    added = {t['content']: t['id'] for t in read_json(path / 'tokenizer.json').get('added_tokens', [])}
+  if folder.has('added_tokens.json'):
+    added = read_json(folder, 'added_tokens.json')
+  elif folder.has('tokenizer.json'):
+    added = {t['content']: t['id'] for t in read_json(folder, 'tokenizer.json').get('added_tokens', [])}
   else:
-    raise CheckpointError(f'{path}: config.json has no image_token_id and there is no tokenizer to find it in')
+    raise CheckpointError(f'{folder}: config.json has no image_token_id and there is no tokenizer to find it in')
   if IMAGE_TOKEN not in added:
-    raise CheckpointError(f'{path}: the tokenizer has no token {IMAGE_TOKEN}')
+    raise CheckpointError(f'{folder}: the tokenizer has no token {IMAGE_TOKEN}')
   return added[IMAGE_TOKEN]
 
 
@@ -145,11 +146,11 @@ def _flash_from(h: dict) -> router.Config | None:
   return router.Config(**fields | {'enabled': bool(enabled)})
 
 
-def config_from(path: pathlib.Path) -> Config:
+def config_from(path: FolderPath) -> Config:
   """The model configuration of a folder in any layout. Raises CheckpointError naming key and value at fault."""
-  file = path / 'config.json'
-  h = read_json(file)
-  with naming(str(file)):
+  folder = store.folder(path)
+  h = read_json(folder, 'config.json')
+  with naming(f'{folder}/config.json'):
     kind = h.get('model_type')
     if kind not in MODEL_TYPES:
       raise CheckpointError(f'model_type {kind!r}; expected {" or ".join(map(repr, MODEL_TYPES))}')
@@ -162,7 +163,7 @@ def config_from(path: pathlib.Path) -> Config:
       raise CheckpointError(f'downsample_ratio={ratio!r}; expected 1, 0.5, 0.25, …')
     key = 'llm_config' if h.get('llm_config') else 'text_config'
     language = language_config.config_from(require(h, key), key)
-    return Config(tower, language, _image_token(path, h), round(1 / ratio), _flash_from(h))
+    return Config(tower, language, _image_token(folder, h), round(1 / ratio), _flash_from(h))
 
 
 def config_to(c: Config, layout: str) -> dict:

@@ -4,19 +4,21 @@ import contextlib
 import dataclasses
 import functools
 import math
-import pathlib
 import sys
 
+from core.files import store, tensors
+from core.files.store import Folder
 
-def folder(path: str) -> pathlib.Path:
+
+def folder(path: str) -> Folder:
   """The checkpoint folder that `path` is or, as a run's workdir, has. Raises ValueError when it is neither."""
-  root = pathlib.Path(path)
-  if not root.is_dir():
+  root = store.folder(path)
+  if root.local is not None and not root.local.is_dir():
     raise ValueError(f'--model={path}: no such folder')
   for candidate in (root / 'model', root):
-    if (candidate / 'config.json').is_file() and any(candidate.glob('*.safetensors*')):
+    if candidate.has('config.json') and any(tensors.SUFFIX in name for name in candidate.names()):
       return candidate
-  if (root / 'checkpoints').is_dir():
+  if 'checkpoints' in root.names():
     raise ValueError(f'--model={path}: this run has not finished: it has no model/ yet')
   raise ValueError(f'--model={path}: holds no checkpoint (config.json and .safetensors files)')
 
@@ -75,7 +77,7 @@ class Session:
       self.say(line.strip())
 
 
-def load(options, path: pathlib.Path):
+def load(options, path: Folder):
   """(config, params, mesh or None) as the options of `internvl.chat` ask."""
   import jax
 
@@ -94,7 +96,7 @@ def load(options, path: pathlib.Path):
   return config, internvl.for_decoding(weights), place
 
 
-def begin(options, path: pathlib.Path) -> Session:
+def begin(options, path: Folder) -> Session:
   """A session with the files that the options name, read before gigabytes of weights are."""
   from internvl.inputs.processor import Processor
 

@@ -22,7 +22,7 @@ from core import mesh
 from core import params as params_lib
 from core.conversations import mixture
 from core.conversations.rows import Rows
-from core.files.weights import Files
+from core.files.tensors import Files
 from core.launch import job as launch
 from core.report.intervals import wilson
 from core.toy import digits
@@ -87,7 +87,7 @@ def layout_for(c: Config) -> str:
   """The layout to export in: the source's, if it can be written."""
   if c.model in SIZES:
     return checkpoint.layout_for(SIZES[c.model])
-  return 'A' if checkpoint.layout_of(Files(c.model).where) == 'A' else 'B'
+  return 'A' if checkpoint.layout_of(Files(c.model).tensors) == 'A' else 'B'
 
 
 def files(c: Config, workdir: pathlib.Path) -> tuple[Sequence[str], Sequence[str]]:

@@ -4,9 +4,6 @@ B batch   T time   D width
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 from typing import Any, Literal
 
 import jax
@@ -14,9 +11,11 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import encoder
-from core.files import weights
-from core.files.config import CheckpointError, Keys, check, naming, read_json, require
-from core.files.weights import Files, From
+from core.files import store, weights
+from core.files.config import Keys, check, naming, read_json, require
+from core.files.store import CheckpointError, FolderPath
+from core.files.tensors import Files
+from core.files.weights import From
 from core.params import Spec, einsum, zeros
 
 HEADS = ('cls.', 'lm_head.', 'classifier.')  # heads of pre-training in the same files
@@ -222,22 +221,22 @@ def config_to(c: Config) -> dict:
   }
 
 
-def load(path: str | os.PathLike, *, dtype=jnp.float32) -> tuple[Config, Params]:
+def load(path: FolderPath, *, dtype=jnp.float32) -> tuple[Config, Params]:
   """(config, params) of a published folder; heads of pre-training and stored position ids are ignored.
 
   Raises core.files.config.CheckpointError naming what is missing, unexpected or misshapen.
   """
-  path = pathlib.Path(path)
-  h, files = read_json(path / 'config.json'), Files(path)
-  for name in [n for n in files.where if n.startswith(HEADS) or n.endswith('embeddings.position_ids')]:
-    del files.where[name]
+  folder = store.folder(path)
+  h, files = read_json(folder, 'config.json'), Files(folder)
+  for name in [n for n in files.tensors if n.startswith(HEADS) or n.endswith('embeddings.position_ids')]:
+    del files.tensors[name]
   prefix = PREFIXES.get(h.get('model_type'), '')
-  prefix = prefix if any(name.startswith(prefix) for name in files.where) else ''
+  prefix = prefix if any(name.startswith(prefix) for name in files.tensors) else ''
   config = config_from(h, pooler=f'{prefix}pooler.dense.weight' in files)
   return config, weights.load(files, names(config, prefix), spec(config), dtype=dtype)
 
 
-def save(path: str | os.PathLike, config: Config, params: Params) -> None:
+def save(path: FolderPath, config: Config, params: Params) -> None:
   """Writes safetensors and `config.json` under the names that the published models use."""
   weights.save(path, params, names(config), spec(config))
-  pathlib.Path(path, 'config.json').write_text(json.dumps(config_to(config), indent=2, sort_keys=True) + '\n')
+  weights.save_config(path, config_to(config))

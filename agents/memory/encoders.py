@@ -122,13 +122,13 @@ def _digest(path: pathlib.Path) -> str:
 def _stated_pooling(path: pathlib.Path) -> str:
   """What a sentence-transformers folder says of its pooling; 'cls' where it says nothing."""
   if (path / 'modules.json').is_file():
-    kinds = [str(m.get('type', '')).rpartition('.')[2] for m in read_json(path / 'modules.json', list)]
+    kinds = [str(m.get('type', '')).rpartition('.')[2] for m in read_json(path, 'modules.json', list)]
     unknown = set(kinds) - {'Transformer', 'Pooling', 'Normalize'}
     if unknown:
       raise CheckpointError(f'{path}: modules {sorted(unknown)}; expected Transformer, Pooling and Normalize only')
   if not (path / '1_Pooling' / 'config.json').is_file():
     return 'cls'
-  stated = read_json(path / '1_Pooling' / 'config.json')
+  stated = read_json(path, '1_Pooling/config.json')
   modes = {'pooling_mode_cls_token': 'cls', 'pooling_mode_mean_tokens': 'mean'}
   found = [modes.get(key, key) for key, on in stated.items() if key.startswith('pooling_mode_') and on]
   if len(found) != 1:

@@ -26,6 +26,7 @@ from agents.memory.cases import Use, case_text, task_key
 from core import params as params_lib
 from core.files import config as published
 from core.files import weights
+from core.files.tensors import Files
 from core.files.weights import From
 from core.params import Spec, einsum, zeros
 from core.training.record import replace
@@ -283,10 +284,9 @@ def save(path: str | os.PathLike, c: Config, state: State) -> None:
 
 def load(path: str | os.PathLike) -> tuple[Config, State]:
   """(config, state) of a saved selector, its moments fresh. Raises CheckpointError naming what does not fit."""
-  path = pathlib.Path(path)
-  about = published.read_json(path / 'selector.json')
+  about = published.read_json(path, 'selector.json')
   with published.naming(f'{path}/selector.json'):
     updates = about.pop('updates')
     c = Config(**about)
-  params = weights.load(weights.Files(path), NAMES, spec(c), dtype=jnp.float32)
+  params = weights.load(Files(path), NAMES, spec(c), dtype=jnp.float32)
   return c, State(params, optimizer(c).init(params), jnp.int32(updates))

@@ -1,7 +1,7 @@
 """The causal language model and its published files."""
 
 from core.decoder.configs import CONFIGS
-from core.decoder.hf import load, save
+from core.decoder.hf import load, save, save_adapter
 from core.decoder.model import Hidden, Output, apply, embed, forward, logits
 from core.decoder.params import Config, Params, init, spec
 from core.decoder.scoring import kl, log_probs
@@ -21,5 +21,6 @@ __all__ = [
   'log_probs',
   'logits',
   'save',
+  'save_adapter',
   'spec',
 ]

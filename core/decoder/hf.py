@@ -1,16 +1,15 @@
 """A decoder's published files: tensor names of Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS, and folders in and out."""
 
 import dataclasses
-import json
-import os
-import pathlib
 from typing import Any
 
 from core import moe
 from core.decoder import params as decoder
 from core.decoder.hf_config import config_from, config_to
-from core.files import weights
+from core.files import adapters, store, weights
 from core.files.config import read_json
+from core.files.store import FolderPath
+from core.files.tensors import Files
 from core.files.weights import From
 from core.mesh import RULES
 
@@ -78,22 +77,34 @@ def _mlp_names(c: decoder.Config, at: str, fused_experts: bool) -> Any:
   return moe.Params(router=flip('gate'), gate=expert('gate_proj'), up=expert('up_proj'), down=expert('down_proj'))
 
 
-def load(path: str | os.PathLike, *, mesh=None, rules=RULES, dtype=None) -> tuple[decoder.Config, decoder.Params]:
-  """(config, params) of a published decoder folder, in `dtype` (None: the dtype of the files).
+def load(
+  path: FolderPath, *, mesh=None, rules=RULES, dtype=None, adapter: FolderPath | None = None
+) -> tuple[decoder.Config, decoder.Params]:
+  """(config, params) of a published decoder folder or its URL, in `dtype` (None: the dtype of the files).
+
+  adapter: the folder of a PEFT adapter; its weights come as `core.params.Lora` (`core.params.fold` merges them).
 
   A stored head is used whatever the tie flag says. Raises core.files.config.CheckpointError naming what is missing,
   unexpected, misshapen or unreadable.
   """
-  path = pathlib.Path(path)
-  file = path / 'config.json'
-  config = config_from(read_json(file), str(file))
-  files = weights.Files(path)
+  folder = store.folder(path)
+  config = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
+  files = Files(folder)
   config = dataclasses.replace(config, tied='lm_head.weight' not in files)
   dtype = files.dtype if dtype is None else dtype
-  return config, weights.load(files, names(config), decoder.spec(config), mesh=mesh, rules=rules, dtype=dtype)
+  spec = decoder.spec(config)
+  params = weights.load(files, names(config), spec, mesh=mesh, rules=rules, dtype=dtype)
+  if adapter is not None:
+    params = adapters.load(adapter, params, [names(config)], spec, mesh=mesh, rules=rules)
+  return config, params
 
 
-def save(path: str | os.PathLike, config: decoder.Config, params: decoder.Params) -> None:
-  """Writes `config.json` and safetensors as published."""
+def save(path: FolderPath, config: decoder.Config, params: decoder.Params) -> None:
+  """Writes `config.json` and safetensors as published into a folder or URL."""
   weights.save(path, params, names(config), decoder.spec(config))
-  pathlib.Path(path, 'config.json').write_text(json.dumps(config_to(config), indent=2, sort_keys=True) + '\n')
+  weights.save_config(path, config_to(config))
+
+
+def save_adapter(path: FolderPath, config: decoder.Config, params: decoder.Params, *, base: str | None = None) -> None:
+  """Writes the `core.params.Lora` weights of `params` as a PEFT adapter folder, as `core.files.adapters.save`."""
+  adapters.save(path, params, names(config), decoder.spec(config), base=base)

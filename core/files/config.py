@@ -8,9 +8,11 @@ Any other key is an error.
 import contextlib
 import dataclasses
 import json
-import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from core.files import store
+from core.files.store import CheckpointError, FolderPath
 
 # Written into every published config by `transformers`, of its present or earlier versions: provenance, precision,
 # token ids (the tokenizer and generation_config.json are authoritative), initialisation, dropout, generation defaults.
@@ -32,10 +34,6 @@ GENERIC = frozenset({
 })  # fmt: skip
 
 
-class CheckpointError(ValueError):
-  """A checkpoint that does not fit the model, or cannot be read; the message names every tensor at fault."""
-
-
 @contextlib.contextmanager
 def naming(what: str):
   """Says in the message of a refusal which object of a checkpoint was refused; impossible values are refusals too."""
@@ -45,19 +43,25 @@ def naming(what: str):
     raise CheckpointError(f'{what}: {e}') from e
 
 
-def read_json(path: pathlib.Path, kind: type = dict) -> Any:
-  """The contents of a JSON file. Raises CheckpointError naming the file when it cannot be read or is not a `kind`."""
+def read_json(path: FolderPath, name: str, kind: type = dict) -> Any:
+  """The contents of the JSON file `name` of a folder.
+
+  Raises CheckpointError naming the file when it cannot be read or does not hold a `kind`.
+  """
+  folder = store.folder(path)
   try:
-    value = json.loads(path.read_text(encoding='utf-8'))
-  except FileNotFoundError as e:
-    raise CheckpointError(f'{path}: no such file') from e
-  except OSError as e:  # a folder, or a file in place of the folder
-    raise CheckpointError(f'{path}: cannot be read ({e.strerror})') from e
+    value = json.loads(folder.read(name).decode('utf-8'))
   except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as e:
-    raise CheckpointError(f'{path}: not JSON ({e})') from e
+    raise CheckpointError(f'{folder}/{name}: not JSON ({e})') from e
   if not isinstance(value, kind):
-    raise CheckpointError(f'{path}: holds a {type(value).__name__}; expected a {kind.__name__}')
+    raise CheckpointError(f'{folder}/{name}: holds a {type(value).__name__}; expected a {kind.__name__}')
   return value
+
+
+def write_json(path: FolderPath, name: str, value: Any) -> None:
+  """Writes the JSON file `name` of a folder, with sorted keys."""
+  text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + '\n'
+  store.folder(path).write(name, [text.encode()])
 
 
 def require(h: dict, key: str, *aliases: str, kind: type | None = None) -> Any:

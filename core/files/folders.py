@@ -1,10 +1,11 @@
 """What a folder that was meant to be a checkpoint holds instead, and what to do about it."""
 
-import pathlib
+import fnmatch
+from collections.abc import Sequence
 
 # Pattern of file names to what they are. The first that matches is what the folder is called.
 KINDS = {
-  'adapter_*': 'a PEFT adapter; merge it into its base model, and give the folder of the merged model',
+  'adapter_*': 'a PEFT adapter; load its base model with adapter=, and this folder',
   '*.gguf': 'GGUF files; convert them to safetensors, or download the original checkpoint',
   '*.bin': 'PyTorch pickles (.bin), which are never executed here; convert them with transformers: '
   "model.save_pretrained('…', safe_serialization=True)",
@@ -16,11 +17,10 @@ KINDS = {
 }
 
 
-def describe(path: pathlib.Path) -> str:
-  """One phrase about the contents of a folder without safetensors."""
+def describe(names: Sequence[str]) -> str:
+  """One phrase about a folder that holds no safetensors, from the sorted names in it."""
   for pattern, kind in KINDS.items():
-    matches = sorted(path.glob(pattern))
+    matches = fnmatch.filter(names, pattern)
     if matches:
-      return f'holds {matches[0].name}: {kind}'
-  names = sorted(file.name for file in path.iterdir())[:8]
-  return f'holds {", ".join(names)}' if names else 'is empty'
+      return f'holds {matches[0]}: {kind}'
+  return f'holds {", ".join(names[:8])}' if names else 'is empty'

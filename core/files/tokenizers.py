@@ -7,11 +7,14 @@ able to forge special tokens, and streaming decoding.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from core.files import store
+from core.files.config import read_json
+from core.files.store import CheckpointError, Folder, FolderPath
 
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast
@@ -23,37 +26,39 @@ os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
 REPLACEMENT = '\ufffd'
 
 
-def load_tokenizer(path: str | os.PathLike) -> PreTrainedTokenizerFast:
-  """The tokenizer of a checkpoint folder. Reads local files only, and never runs Python code of theirs, nor asks to.
+def load_tokenizer(path: FolderPath) -> PreTrainedTokenizerFast:
+  """The tokenizer of a checkpoint folder or its URL. Never runs Python code of the folder, nor asks to.
 
   Raises:
     FileNotFoundError: no such folder, or no tokenizer files in it.
     ValueError: the files are there but are not a tokenizer.
   """
-  path = os.fspath(path)
-  if not os.path.isdir(path):
-    raise FileNotFoundError(f'{path}: no such folder; a checkpoint folder with tokenizer.json was expected')
+  folder = store.folder(path)
+  if folder.local is not None and not folder.local.is_dir():
+    raise FileNotFoundError(f'{folder}: no such folder; a checkpoint folder with tokenizer.json was expected')
   known = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
-  if not any(os.path.isfile(os.path.join(path, name)) for name in known):
-    raise FileNotFoundError(f'{path}: holds no tokenizer (none of {", ".join(known)})')
+  if not any(map(folder.has, known)):
+    raise FileNotFoundError(f'{folder}: holds no tokenizer (none of {", ".join(known)})')
   from transformers import AutoTokenizer, PreTrainedTokenizerFast  # takes seconds, so only where one is needed
 
   # A class of its own is code of the checkpoint; its tokenizer.json says the same in data.
-  own_class = _names_own_class(path) and os.path.isfile(os.path.join(path, 'tokenizer.json'))
+  own_class = _names_own_class(folder) and folder.has('tokenizer.json')
   reader = PreTrainedTokenizerFast if own_class else AutoTokenizer
   try:
-    # Left out, `trust_remote_code` would ask on standard input.
-    return reader.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with folder.small_files() as local:
+      # Left out, `trust_remote_code` would ask on standard input.
+      tokenizer = reader.from_pretrained(str(local), local_files_only=True, trust_remote_code=False)
   except Exception as error:  # the library raises bare Exception for a malformed tokenizer.json
-    raise ValueError(f'{path}: the tokenizer files cannot be read: {error}') from error
+    raise ValueError(f'{folder}: the tokenizer files cannot be read: {error}') from error
+  tokenizer.name_or_path = str(folder)
+  return tokenizer
 
 
-def _names_own_class(path: str) -> bool:
+def _names_own_class(folder: Folder) -> bool:
   """Whether tokenizer_config.json names a tokenizer class in Python files of the folder or of a hub."""
   try:
-    with open(os.path.join(path, 'tokenizer_config.json'), encoding='utf-8') as file:
-      return bool(json.load(file).get('auto_map'))
-  except (OSError, ValueError, AttributeError):
+    return bool(read_json(folder, 'tokenizer_config.json').get('auto_map'))
+  except CheckpointError:
     return False  # absent or malformed: the library says what is wrong
 
 

@@ -7,31 +7,26 @@ the mesh; `save` writes the same tensors back.
 
 import collections
 import dataclasses
-import json
 import math
-import os
-import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import einops
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
-import safetensors
 from einops.parsing import ParsedExpression
-from safetensors.numpy import save_file
 
 from core import mesh as mesh_lib
 from core import params as params_lib
-from core.files import folders
-from core.files.config import CheckpointError, read_json
+from core.files import store
+from core.files.config import write_json
+from core.files.store import CheckpointError, Folder, FolderPath
+from core.files.tensors import DTYPES, INDEX, SINGLE, Files, header
 
-DTYPES = {'F32': np.dtype(np.float32), 'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16)}
 SHARD_BYTES = 5 * 10**9
-SINGLE = 'model.safetensors'
-INDEX = 'model.safetensors.index.json'
+SHARD_NAME = re.compile(r'model(-\d{5}-of-\d{5})?\.safetensors')
 # Computed from the config by every reader; older exports store them.
 DERIVED = ('rotary_emb.inv_freq',)
 
@@ -70,8 +65,8 @@ class From:
     if not self.pattern:
       return tuple(shape)
     sizes = self._sizes(shape)
-    groups = ParsedExpression(self.pattern.split('->')[0].strip()).composition
-    return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
+    composition = ParsedExpression(self.pattern.split('->')[0].strip()).composition
+    return tuple(math.prod(sizes[axis] for axis in group) for group in composition)
 
   def read(self, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Our piece of a stored tensor, as a view: reading only splits and transposes axes."""
@@ -90,80 +85,8 @@ class From:
     return einops.rearrange(ours, f'{right} -> {left}', **sizes)
 
 
-class Files:
-  """The tensors of a checkpoint folder, by name, with shapes and dtypes from the headers; data stays in the files."""
-
-  def __init__(self, path: str | os.PathLike):
-    self.path = pathlib.Path(path)
-    if not self.path.is_dir():
-      found = 'is a file' if self.path.exists() else 'no such folder'
-      raise CheckpointError(f'{self.path}: {found}; expected the folder of a checkpoint')
-    self.where, self.shapes, self.dtypes, self._at = {}, {}, {}, {}
-    promised = self._index()
-    for file in self._shards(promised):
-      try:
-        handle = safetensors.safe_open(file, framework='numpy')
-      except (safetensors.SafetensorError, OSError) as e:
-        raise CheckpointError(f'{file}: not a complete safetensors file ({e})') from e
-      mapped = np.memmap(file, np.uint8, 'r')
-      start = 8 + int.from_bytes(mapped[:8].tobytes(), 'little')  # the header's length, the header, the tensors
-      header = json.loads(mapped[8:start].tobytes())
-      for name in handle.keys():  # noqa: SIM118 - not a dict
-        if name in self.where:
-          raise CheckpointError(f'{name}: in both {self.where[name]} and {file}')
-        piece = handle.get_slice(name)
-        self.where[name], self.shapes[name], self.dtypes[name] = file, tuple(piece.get_shape()), piece.get_dtype()
-        begin, end = header[name]['data_offsets']
-        self._at[name] = mapped[start + begin : start + end]
-    absent = [f'{name} in {file}' for name, file in promised.items() if self.where.get(name) != self.path / file]
-    if absent:
-      raise CheckpointError(f'{self.path / INDEX} promises {absent[:5]}, which the files do not hold')
-
-  def _index(self) -> dict[str, str]:
-    """Tensor name → file name, of a folder in several shards; else empty."""
-    index = self.path / INDEX
-    if not index.exists():
-      return {}
-    try:
-      return dict(read_json(index)['weight_map'])
-    except (KeyError, TypeError, ValueError) as e:
-      raise CheckpointError(f'{index}: not a weight index ({e!r})') from e
-
-  def _shards(self, promised: dict[str, str]) -> list[pathlib.Path]:
-    if promised:
-      names = sorted(set(promised.values()))
-      missing = [n for n in names if not (self.path / n).is_file()]
-      if missing:
-        raise CheckpointError(f'{self.path / INDEX} names {missing}, which are not in the folder')
-      return [self.path / n for n in names]
-    whole = self.path / SINGLE
-    if whole.is_file():
-      return [whole]
-    files = [file for file in sorted(self.path.glob('*.safetensors')) if not file.name.startswith('adapter_')]
-    if not files:
-      raise CheckpointError(f'{self.path}: expected .safetensors files; the folder {folders.describe(self.path)}')
-    return files
-
-  @property
-  def dtype(self) -> np.dtype:
-    """The dtype that most of the values have. Raises CheckpointError when they are not floating-point numbers."""
-    values = collections.Counter()
-    for name, dtype in self.dtypes.items():
-      values[dtype] += math.prod(self.shapes[name])
-    ((most, _),) = values.most_common(1)
-    if most not in DTYPES:
-      raise CheckpointError(f'{self.path}: most values are {most}; expected one of {sorted(DTYPES)}')
-    return DTYPES[most]
-
-  def __contains__(self, name: str) -> bool:
-    return name in self.where
-
-  def read(self, name: str) -> np.ndarray:
-    """One tensor, mapped: pages are read when they are touched and are the file's, not this process's."""
-    return np.asarray(self._at[name]).view(DTYPES[self.dtypes[name]]).reshape(self.shapes[name])
-
-
-def _leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
+def leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
+  """(our name, place in the files, spec) of each weight."""
   specs, tree = jax.tree.flatten_with_path(spec)
   return [
     (params_lib.path_name(path), source, s) for (path, s), source in zip(specs, tree.flatten_up_to(names), strict=True)
@@ -173,22 +96,22 @@ def _leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
 def check(files: Files, names: Any, spec: Any) -> None:
   """Raises one CheckpointError listing each missing, unexpected, misshapen or non-float tensor and unused part."""
   faults, used = [], {}
-  for _, source, s in _leaves(names, spec):
+  for _, source, s in leaves(names, spec):
     want = source.stored_shape(s.shape[source.stack :])
     for _, name in source.names(s.shape):
       used.setdefault(name, set()).add(source.part)
       if name not in files:
         faults.append(f'{name}: missing')
-      elif files.shapes[name] != want:
-        faults.append(f'{name}: shape {files.shapes[name]}, the model expects {want}')
-      elif files.dtypes[name] not in DTYPES:
-        faults.append(f'{name}: dtype {files.dtypes[name]}, expected one of {sorted(DTYPES)}')
+      elif files.tensors[name].shape != want:
+        faults.append(f'{name}: shape {files.tensors[name].shape}, the model expects {want}')
+      elif files.tensors[name].dtype not in DTYPES:
+        faults.append(f'{name}: dtype {files.tensors[name].dtype}, expected one of {sorted(DTYPES)}')
   faults = list(dict.fromkeys(faults))  # a fused tensor is visited once a part
-  strays = sorted(name for name in files.where if name not in used and not name.endswith(DERIVED))
+  strays = sorted(name for name in files.tensors if name not in used and not name.endswith(DERIVED))
   faults += [f'{name}: not part of this model' for name in strays]
   if faults:
     shown = '\n  '.join(faults[:20]) + (f'\n  … and {len(faults) - 20} more' if len(faults) > 20 else '')
-    raise CheckpointError(f'{files.path}: {len(faults)} tensors do not fit the model:\n  {shown}')
+    raise CheckpointError(f'{files.folder}: {len(faults)} tensors do not fit the model:\n  {shown}')
 
 
 def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES, dtype=jnp.bfloat16) -> Any:
@@ -199,27 +122,43 @@ def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES
   """
   check(files, names, spec)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  leaves = [
+  loaded = [
     _stream(files, source, s, mesh_lib.sharding(s.shape, s.axes, mesh, rules) if mesh else place, dtype)
-    for _, source, s in _leaves(names, spec)
+    for _, source, s in leaves(names, spec)
   ]
-  return jax.tree.unflatten(jax.tree.structure(spec), leaves)
+  return jax.tree.unflatten(jax.tree.structure(spec), loaded)
 
 
 def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> jax.Array:
-  """One weight, each shard copied (and cast) once from the mapped files."""
-  depth, piece_shape = source.stack, s.shape[source.stack :]
+  """One weight, each shard read and cast once; devices that hold the same shard get copies of it."""
+  read: dict[str, np.ndarray] = {}
 
   def shard(index):
-    spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
-    out = _aligned(tuple(map(len, spans)), dtype)
-    for at, name in source.names(s.shape):
-      if all(i in span for i, span in zip(at, spans)):
-        local = tuple(span.index(i) for i, span in zip(at, spans))
-        out[local] = source.read(files.read(name), piece_shape)[index[depth:]]
+    shape = tuple(len(range(*i.indices(n))) for i, n in zip(index, s.shape))
+    out = _aligned(shape, dtype)
+    key = str(index)
+    if key in read:
+      out[...] = read[key]
+    else:
+      files.fill(_wanted(source, s, index, out))
+      read[key] = out
     return out
 
   return jax.block_until_ready(jax.make_array_from_callback(s.shape, sharding, shard))
+
+
+def _wanted(source: From, s: params_lib.Spec, index: tuple[slice, ...], out: np.ndarray) -> Iterator[tuple]:
+  """(name, what to take of that tensor, its place in `out`) of each tensor with values of the shard at `index`."""
+  depth = source.stack
+  spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
+
+  def take(stored: np.ndarray) -> np.ndarray:
+    return source.read(stored, s.shape[depth:])[index[depth:]]
+
+  for at, name in source.names(s.shape):
+    if all(i in span for i, span in zip(at, spans)):
+      local = tuple(span.index(i) for i, span in zip(at, spans))
+      yield name, take, out[local]
 
 
 def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -230,39 +169,93 @@ def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
   return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def save(path: str | os.PathLike, params: Any, names: Any, spec: Any) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+  """A tensor to be saved: its shape in the file, and (source, weight, index) of each part of it."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  parts: list
+
+  @property
+  def nbytes(self) -> int:
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def save(path: FolderPath, params: Any, names: Any, spec: Any) -> None:
   """Writes safetensors shards and, when there are several, their index, with the names, shapes and dtypes given.
 
-  Each file appears under its name only when complete. On several processes the first one writes.
+  Each file appears under its name only when complete, the index last; an older save in the folder is replaced. On
+  several processes the first one writes. Raises ValueError for weights that are not floating-point numbers.
   """
-  path = pathlib.Path(path)
-  path.mkdir(parents=True, exist_ok=True)
-  weights = _stacked_leaves(params, spec)
-  entries: dict[str, list] = {}  # stored name -> [(source, weight, index)], one a part
-  sizes: dict[str, int] = {}
-  for (_, source, s), w in zip(_leaves(names, spec), weights):
+  folder = store.folder(path)
+  entries = _entries(params, names, spec)
+  shards = _shard({name: entry.nbytes for name, entry in entries.items()})
+  first = jax.process_index() == 0
+  files = [_shard_name(i, len(shards)) for i in range(len(shards))]
+  if first:
+    folder.delete(INDEX)  # the old one would vouch for a mixture of old and new files
+  for file, shard in zip(files, shards):
+    _write(folder, file, {name: entries[name] for name in shard})
+  if first:
+    for stale in set(filter(SHARD_NAME.fullmatch, folder.names())) - set(files):
+      folder.delete(stale)
+    if len(shards) > 1:
+      total = sum(entry.nbytes for entry in entries.values())
+      weight_map = {name: file for file, shard in zip(files, shards) for name in shard}
+      write_json(folder, INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})
+
+
+def save_one(path: FolderPath, file: str, params: Any, names: Any, spec: Any) -> None:
+  """Writes one safetensors file, as `save` does."""
+  _write(store.folder(path), file, _entries(params, names, spec))
+
+
+def _write(folder: Folder, file: str, entries: dict[str, _Entry]) -> None:
+  pieces = _pieces(entries)
+  if jax.process_index() == 0:
+    folder.write(file, pieces)
+  else:
+    collections.deque(pieces, maxlen=0)  # takes part in the gathers
+
+
+def save_config(path: FolderPath, config: dict) -> None:
+  """Writes config.json; on several processes the first one does."""
+  if jax.process_index() == 0:
+    write_json(store.folder(path), 'config.json', config)
+
+
+def _entries(params: Any, names: Any, spec: Any) -> dict[str, _Entry]:
+  """The tensors to be saved, by name."""
+  entries: dict[str, _Entry] = {}
+  for (_, source, s), w in zip(leaves(names, spec), _stacked_leaves(params, spec)):
+    shape = source.stored_shape(s.shape[source.stack :])
     for index, name in source.names(s.shape):
-      entries.setdefault(name, []).append((source, w, index))
-      sizes[name] = sizes.get(name, 0) + math.prod(s.shape[source.stack :]) * w.dtype.itemsize
-  shards = _shard(sizes)
-  for i, shard in enumerate(shards):
-    tensors = {name: _gather(entries[name]) for name in shard}
-    if jax.process_index() == 0:
-      file = path / _shard_name(i, len(shards))
-      save_file(tensors, f'{file}.part', metadata={'format': 'pt'})
-      os.replace(f'{file}.part', file)
-  if len(shards) > 1 and jax.process_index() == 0:
-    weight_map = {name: _shard_name(i, len(shards)) for i, shard in enumerate(shards) for name in shard}
-    index = {'metadata': {'total_size': sum(sizes.values())}, 'weight_map': weight_map}
-    (path / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
+      entry = entries.setdefault(name, _Entry(shape, np.dtype(w.dtype), []))
+      entry.parts.append((source, w, index))
+  return entries
+
+
+def _pieces(entries: dict[str, _Entry]) -> Iterator[Any]:
+  """The bytes of a safetensors file, one tensor in memory at a time."""
+  head, order = header({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
+  yield head
+  for name in order:
+    tensor = _gather(entries[name].parts)
+    yield tensor.reshape(-1).view(np.uint8).data
 
 
 def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
   """The leaves of `params` in the order of `spec`: plain arrays, unstacked blocks stacked again."""
+  params = restacked(params_lib.fold(params))
+  return [_host_view(w) for w in jax.tree.structure(spec).flatten_up_to(params)]
+
+
+def restacked(params: Any) -> Any:
+  """The parameters with unstacked blocks stacked again."""
   is_tuple = lambda x: isinstance(x, tuple)
   restack = lambda x: jax.tree.map(lambda *w: jnp.stack(w), *x) if is_tuple(x) else x
-  params = jax.tree.map(restack, params_lib.fold(params), is_leaf=is_tuple)
-  return [_host_view(w) for w in jax.tree.structure(spec).flatten_up_to(params)]
+  return jax.tree.map(restack, params, is_leaf=is_tuple)
 
 
 def _host_view(w: jax.Array) -> jax.Array | np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ import numpy as np
 
 from core import padding
 from core.conversations import messages as chat
+from core.files import store
+from core.files.store import FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
 from internvl import slots
 from internvl.inputs import images, processor_config, templates, tiles, video
@@ -81,17 +82,18 @@ class Processor:
     self.pad_id = self.stop_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
   @classmethod
-  def load(cls, path: str | os.PathLike) -> Processor:
-    """From a checkpoint folder, as published in either layout or saved by `save`.
+  def load(cls, path: FolderPath) -> Processor:
+    """From a checkpoint folder or its URL, as published in either layout or saved by `save`.
 
     Raises:
       FileNotFoundError, ValueError: files are missing, malformed, or contradict one another.
     """
-    processor = cls(processor_config.read(path), load_tokenizer(path))
-    declared = processor_config.declared_image_id(path)
+    folder = store.folder(path)
+    processor = cls(processor_config.read(folder), load_tokenizer(folder))
+    declared = processor_config.declared_image_id(folder)
     if declared not in (None, processor.image_id):
       raise ValueError(
-        f'{os.fspath(path)}: config.json says that {templates.IMAGE_CONTEXT} is token '
+        f'{folder}: config.json says that {templates.IMAGE_CONTEXT} is token '
         f'{declared}, the tokenizer says {processor.image_id}'
       )
     return processor
@@ -103,10 +105,10 @@ class Processor:
     special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
     return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
-  def save(self, path: str | os.PathLike) -> None:
-    """Writes the tokenizer and the constants into a folder, which is made if need be."""
-    os.makedirs(path, exist_ok=True)
-    self.tokenizer.save_pretrained(path)
+  def save(self, path: FolderPath) -> None:
+    """Writes the tokenizer and the constants into a folder or URL; a folder is made if need be."""
+    with store.folder(path).staged() as local:
+      self.tokenizer.save_pretrained(local)
     processor_config.write(path, self.config)
 
   def __call__(

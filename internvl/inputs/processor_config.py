@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from typing import get_args
 
+from core.files import store
+from core.files.config import read_json, write_json
+from core.files.store import Folder, FolderPath
 from internvl.inputs.images import Transparency
 from internvl.inputs.templates import LAYOUTS
 from internvl.inputs.tiles import MEAN, STD
@@ -75,7 +76,7 @@ class ProcessorConfig:
         raise ValueError(f'{name} must be 3 numbers' + ' above 0' * (name == 'std') + f', not {values}')
 
 
-def read(path: str | os.PathLike) -> ProcessorConfig:
+def read(path: FolderPath) -> ProcessorConfig:
   """The processor's constants from a checkpoint folder of either published layout, or saved by `write`.
 
   Reads config.json, then preprocessor_config.json and processor_config.json over it, each where it exists.
@@ -84,14 +85,15 @@ def read(path: str | os.PathLike) -> ProcessorConfig:
     FileNotFoundError: none of them exists.
     ValueError: a file is not JSON, or says what this code cannot do or what contradicts another file.
   """
+  folder = store.folder(path)
   model, image, processor = (
-    _read_json(path, f'{name}.json') for name in ('config', 'preprocessor_config', 'processor_config')
+    _read(folder, f'{name}.json') for name in ('config', 'preprocessor_config', 'processor_config')
   )
   if model is image is processor is None:
     raise FileNotFoundError(
-      f'{os.fspath(path)}: no config.json, preprocessor_config.json or processor_config.json in this folder'
+      f'{folder}: no config.json, preprocessor_config.json or processor_config.json in this folder'
     )
-  fields = _from_model(model, path) if model else {}
+  fields = _from_model(model, f'{folder}/config.json') if model else {}
   processor = processor or {}
   # Since version 5 transformers may nest the image processor's settings in processor_config.json.
   for source in (image or {}, processor.get('image_processor') or {}):
@@ -99,21 +101,20 @@ def read(path: str | os.PathLike) -> ProcessorConfig:
   length = processor.get('image_seq_length')
   if length is not None and fields.setdefault('tokens_per_tile', length) != length:
     raise ValueError(
-      f'{os.fspath(path)}: processor_config.json says {length} tokens per tile, '
-      f'config.json gives {fields["tokens_per_tile"]}'
+      f'{folder}: processor_config.json says {length} tokens per tile, config.json gives {fields["tokens_per_tile"]}'
     )
   try:
     return ProcessorConfig(**fields)
   except ValueError as error:
-    raise ValueError(f'{os.fspath(path)}: {error}') from error
+    raise ValueError(f'{folder}: {error}') from error
 
 
-def declared_image_id(path: str | os.PathLike) -> int | None:
+def declared_image_id(path: FolderPath) -> int | None:
   """The `image_token_id` that config.json of the -HF layout states; None where none is stated."""
-  return (_read_json(path, 'config.json') or {}).get('image_token_id')
+  return (_read(store.folder(path), 'config.json') or {}).get('image_token_id')
 
 
-def write(path: str | os.PathLike, config: ProcessorConfig) -> None:
+def write(path: FolderPath, config: ProcessorConfig) -> None:
   """Writes preprocessor_config.json and processor_config.json as the -HF checkpoints have them.
 
   Settings that those have no key for are further keys of preprocessor_config.json.
@@ -132,29 +133,16 @@ def write(path: str | os.PathLike, config: ProcessorConfig) -> None:
   }
   image |= {key: getattr(config, field) for key, field in _PREPROCESSOR_KEYS.items()}
   processor = {'processor_class': 'InternVLProcessor', 'image_seq_length': config.tokens_per_tile}
-  for name, value in (('preprocessor_config', image), ('processor_config', processor)):
-    with open(os.path.join(path, f'{name}.json'), 'w', encoding='utf-8') as file:
-      json.dump(value, file, indent=2, sort_keys=True, ensure_ascii=False)
-      file.write('\n')
+  write_json(path, 'preprocessor_config.json', image)
+  write_json(path, 'processor_config.json', processor)
 
 
-def _read_json(path, name: str) -> dict | None:
-  file = os.path.join(path, name)
-  if not os.path.isfile(file):
-    return None
-  try:
-    with open(file, encoding='utf-8') as stream:
-      value = json.load(stream)
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise ValueError(f'{file}: not JSON: {error}') from error
-  if not isinstance(value, dict):
-    raise ValueError(f'{file}: an object was expected, not {type(value).__name__}')
-  return value
+def _read(folder: Folder, name: str) -> dict | None:
+  return read_json(folder, name) if folder.has(name) else None
 
 
-def _from_model(config: dict, path) -> dict:
+def _from_model(config: dict, file: str) -> dict:
   """Fields from config.json: of the original layout (`llm_config`) or of the -HF one (`text_config`)."""
-  file = os.path.join(path, 'config.json')
   original = 'llm_config' in config
   text, vision = config.get('llm_config' if original else 'text_config'), config.get('vision_config')
   if not (isinstance(text, dict) and isinstance(vision, dict)):

@@ -1,10 +1,10 @@
 """Models as learning sees them: one protocol, one module a kind of model, and a factory that picks by config.json."""
 
 import os
-import pathlib
 from typing import Any
 
 from core import decoder
+from core.files import store
 from core.files.config import read_json
 from core.mesh import Mesh
 from rl.policy import text, vision_language
@@ -39,15 +39,19 @@ def load(model: str | os.PathLike, place: Mesh, *, seed: int = 0) -> tuple[Polic
   check(model)
   if model in TINY:
     return TINY[model](seed, place)
-  folder = pathlib.Path(model)
-  kind = read_json(folder / 'config.json').get('model_type')
+  folder = store.folder(model)
+  kind = read_json(folder, 'config.json').get('model_type')
   family = vision_language if kind in vision_language.MODEL_TYPES else text
   return family.load(folder, place)
 
 
 def check(model: str | os.PathLike) -> None:
-  """Raises ValueError for a name that is neither of TINY nor of a folder: at once, before other long work."""
-  if model not in TINY and not pathlib.Path(model).is_dir():
+  """Raises ValueError for a name that is neither of TINY nor of a folder: at once, before other long work.
+
+  A URL is only checked for its scheme.
+  """
+  local = None if model in TINY else store.folder(model).local
+  if local is not None and not local.is_dir():
     raise ValueError(f'model={str(model)!r}: expected {" or ".join(map(repr, TINY))}, or the folder of a checkpoint')
 
 

@@ -15,7 +15,9 @@ import numpy as np
 from core import decoder
 from core import mesh as mesh_lib
 from core.engine import Engine, EngineSize, Request
+from core.files import store
 from core.files.config import read_json
+from core.files.store import Folder, FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
@@ -192,27 +194,27 @@ def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, de
   return TextPolicy(config, tokenizer, (tokenizer.eos_token_id,)), weights
 
 
-def _stops(path: pathlib.Path, own: int | None) -> tuple[int, ...]:
+def _stops(folder: Folder, own: int | None) -> tuple[int, ...]:
   """The tokenizer's end token and those of generation_config.json, each once."""
-  generation, ends = path / 'generation_config.json', []
-  if generation.exists():
-    ends = read_json(generation).get('eos_token_id', [])
+  ends = []
+  if folder.has('generation_config.json'):
+    ends = read_json(folder, 'generation_config.json').get('eos_token_id', [])
   ends = ends if isinstance(ends, list) else [ends]
   first = [] if own is None else [own]
   return tuple(dict.fromkeys([*first, *ends]))
 
 
-def load(path: str | os.PathLike, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
+def load(path: FolderPath, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
   """(policy, float32 weights on the mesh `place`) of a checkpoint folder.
 
   Responses end at the tokenizer's end token, and at those of generation_config.json. Raises ValueError without a chat
   template or an end token, and errors as `core.decoder.load`.
   """
-  path = pathlib.Path(path)
-  tokenizer = load_tokenizer(path)
-  stops = _stops(path, tokenizer.eos_token_id)
+  folder = store.folder(path)
+  tokenizer = load_tokenizer(folder)
+  stops = _stops(folder, tokenizer.eos_token_id)
   if not stops or tokenizer.chat_template is None:
     template = 'no' if tokenizer.chat_template is None else 'a'
-    raise ValueError(f'{path}: the tokenizer has {len(stops)} end tokens and {template} chat template; expected both')
-  config, weights = decoder.load(path, mesh=place, dtype='float32')
+    raise ValueError(f'{folder}: the tokenizer has {len(stops)} end tokens and {template} chat template; expected both')
+  config, weights = decoder.load(folder, mesh=place, dtype='float32')
   return TextPolicy(config, tokenizer, stops), weights

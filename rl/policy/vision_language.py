@@ -17,7 +17,8 @@ import internvl
 from core import mesh as mesh_lib
 from core import padding
 from core.engine import Engine, EngineSize, Request
-from core.files.weights import Files
+from core.files.store import FolderPath
+from core.files.tensors import Files
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import triangle
@@ -199,9 +200,9 @@ def tiny(seed: int, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]
   return VisionLanguagePolicy(config, processor), weights
 
 
-def load(path: str | os.PathLike, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
+def load(path: FolderPath, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]:
   """(policy, float32 weights on the mesh `place`) of a checkpoint folder. Errors as those of `internvl.load`."""
   processor = Processor.load(path)
-  file_layout = 'A' if checkpoint.layout_of(Files(path).where) == 'A' else 'B'
+  file_layout = 'A' if checkpoint.layout_of(Files(path).tensors) == 'A' else 'B'
   config, weights = internvl.load(path, mesh=place, dtype='float32')
   return VisionLanguagePolicy(config, processor, file_layout), weights

@@ -24,7 +24,7 @@ GRADIENT, ROUTER_GRADIENT = 1e-4, 5e-4  # relative L2 of each tensor
 
 def load(path, dtype=np.float32):
   """(config, params) of a published folder of either kind."""
-  kind = read_json(pathlib.Path(path) / 'config.json')['model_type']
+  kind = read_json(path, 'config.json')['model_type']
   return (internvl.checkpoint if kind.startswith('internvl') else decoder).load(path, dtype=dtype)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from core import decoder
 from core.decoder import hf
 from core.files import weights
+from core.files.tensors import Files
 
 NAMES = {
   'attn_q': 'self_attn.q_proj',
@@ -78,7 +79,7 @@ def params_of(config: decoder.Config, tensors: dict, folder: pathlib.Path):
   contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
   save_file(contiguous, str(folder / 'model.safetensors'))
   names = hf.names(config)
-  return weights.load(weights.Files(folder), names, decoder.spec(config), dtype=np.float32)
+  return weights.load(Files(folder), names, decoder.spec(config), dtype=np.float32)
 
 
 def tokenizer_of(fields: dict):

@@ -108,7 +108,7 @@ def test_a_file_that_is_no_object_is_named(content, tmp_path):
   file = tmp_path / 'config.json'
   file.write_bytes(content.encode('latin-1'))
   with pytest.raises(CheckpointError, match=r'config\.json'):
-    read_json(file)
+    read_json(tmp_path, 'config.json')
 
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):

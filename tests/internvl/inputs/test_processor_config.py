@@ -71,7 +71,7 @@ def test_published_config_files(tmp_path):
     ({'config': {'model_type': 'llama'}}, 'needs vision_config'),
     ({'config': {k: v for k, v in ORIGINAL.items() if k != 'downsample_ratio'}}, "no 'downsample_ratio'"),
     ({'config': '{"cut'}, r'config\.json: not JSON'),
-    ({'config': '[]'}, 'an object was expected'),
+    ({'config': '[]'}, 'holds a list; expected a dict'),
     ({'config': HF, 'processor_config': {'image_seq_length': 64}}, '64 tokens per tile'),
     ({'preprocessor_config': GOT | {'size': {'height': 448, 'width': 336}}}, 'square'),
     ({'preprocessor_config': GOT | {'image_std': [0, 1, 1]}}, 'std'),

@@ -1,0 +1,192 @@
+"""Folders of files behind a path or URL, opened through tensorstore's key-value stores.
+
+This is the only module of a checkpoint's files that opens a path. A folder is a path, or a URL of one of SCHEMES.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+SCHEMES = ('file', 'gs', 's3', 'memory')
+# (reads under way at once, bytes of one) of large files. An object store answers each read only after tens of
+# milliseconds; a disk needs no more than two small ones, and reads take memory.
+REMOTE, LOCAL = (16, 2 << 20), (2, 256 << 10)
+RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '8s'}  # by default a wrong bucket takes minutes
+# What libraries read beside weights: configurations, tokenizers, chat templates.
+SMALL = ('.json', '.txt', '.model', '.jinja', '.tiktoken')
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that does not fit the model, or cannot be read; the message names every tensor at fault."""
+
+
+class Span(Protocol):
+  """Bytes start to stop of a file."""
+
+  file: str
+  start: int
+  stop: int | None
+
+
+SpanT = TypeVar('SpanT', bound=Span)
+
+
+class Folder:
+  """The files of one folder, by name.
+
+  local: its path where it is on this machine's disks, else None. block: bytes that one read of a large file is to take.
+  """
+
+  def __init__(self, url: str):
+    self.url = url.rstrip('/')
+    self.local = _local(url)
+    self._ahead, self.block = REMOTE if self.local is None else LOCAL
+
+  def __str__(self) -> str:
+    return self.url
+
+  def __truediv__(self, name: str) -> Folder:
+    return Folder(f'{self.url}/{name}')
+
+  @functools.cached_property
+  def _store(self) -> Any:
+    import tensorstore as ts
+
+    where = f'{self.url}/' if self.local is None else {'driver': 'file', 'path': f'{self.local.absolute()}/'}
+    return _answer(ts.KvStore.open(where, context=_context()), self.url)
+
+  def has(self, name: str) -> bool:
+    """Whether there is a file of this name. Raises CheckpointError where the store cannot be asked."""
+    if self.local is not None:
+      return (self.local / name).is_file()
+    return _answer(self._store.read(name, byte_range=slice(0, 0)), f'{self}/{name}').state == 'value'
+
+  def names(self) -> list[str]:
+    """The names of its files and folders, sorted; none for a folder that does not exist."""
+    if self.local is not None:
+      return sorted(os.listdir(self.local)) if self.local.is_dir() else []
+    keys = _answer(self._store.list(), self.url)
+    return sorted({key.decode().partition('/')[0] for key in keys})
+
+  def read(self, name: str) -> bytes:
+    """A whole file. Raises CheckpointError when there is none, or it cannot be read."""
+    return self._value(self._request(name, 0, None), name)
+
+  def fetch(self, spans: Iterable[SpanT]) -> Iterator[tuple[SpanT, bytes]]:
+    """Each span with its bytes, in order, the next ones already requested. Raises CheckpointError as `read`."""
+    pending: collections.deque = collections.deque()
+    for span in spans:
+      pending.append((span, self._request(span.file, span.start, span.stop)))
+      if len(pending) == self._ahead:
+        first, future = pending.popleft()
+        yield first, self._value(future, first.file)
+    for span, future in pending:
+      yield span, self._value(future, span.file)
+
+  def _request(self, name: str, start: int, stop: int | None) -> Any:
+    return self._store.read(name, byte_range=slice(start, stop))
+
+  def _value(self, future: Any, name: str) -> bytes:
+    result = _answer(future, f'{self}/{name}')
+    if result.state != 'value':
+      raise CheckpointError(f'{self}/{name}: no such file')
+    return result.value
+
+  def write(self, name: str, pieces: Iterable[Any]) -> None:
+    """Writes a file from bytes-like pieces; it appears under its name when complete, or not at all.
+
+    A local file is written piece by piece; other stores take a file at once, so it is held in memory.
+    """
+    if self.local is None:
+      _answer(self._store.write(name, b''.join(pieces)), f'{self}/{name}')
+      return
+    file = self.local / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f'{file.name}.part')
+    try:
+      with open(part, 'wb') as out:
+        out.writelines(pieces)
+      os.replace(part, file)
+    except BaseException:
+      part.unlink(missing_ok=True)
+      raise
+
+  def delete(self, name: str) -> None:
+    """Removes a file, if there is one."""
+    if self.local is None:
+      _answer(self._store.write(name, None), f'{self}/{name}')
+    else:
+      (self.local / name).unlink(missing_ok=True)
+
+  @contextlib.contextmanager
+  def small_files(self) -> Iterator[pathlib.Path]:
+    """A local folder with the files whose suffix is in SMALL, for libraries that open paths themselves."""
+    if self.local is not None:
+      yield self.local
+      return
+    with tempfile.TemporaryDirectory() as copy:
+      for name in self.names():
+        if name.endswith(SMALL):
+          pathlib.Path(copy, name).write_bytes(self.read(name))
+      yield pathlib.Path(copy)
+
+  @contextlib.contextmanager
+  def staged(self) -> Iterator[pathlib.Path]:
+    """A local folder whose files belong to this one when the block ends, for libraries that write paths themselves."""
+    if self.local is not None:
+      self.local.mkdir(parents=True, exist_ok=True)
+      yield self.local
+      return
+    with tempfile.TemporaryDirectory() as draft:
+      yield pathlib.Path(draft)
+      for file in sorted(pathlib.Path(draft).iterdir()):
+        self.write(file.name, [file.read_bytes()])
+
+
+FolderPath = str | os.PathLike | Folder
+
+
+def folder(path: FolderPath) -> Folder:
+  """The folder of a path or URL; nothing is read yet. Raises CheckpointError for a scheme not in SCHEMES."""
+  return path if isinstance(path, Folder) else Folder(os.fspath(path))
+
+
+def _local(url: str) -> pathlib.Path | None:
+  """The local path of a path or file:// URL; None for the URL of another store."""
+  broken = re.match(r'([a-z][a-z0-9+.-]*):/(?!/)', url)
+  if broken:
+    raise CheckpointError(f'{url}: a URL has two slashes; pathlib.Path drops one, so pass URLs as text')
+  scheme, marks, rest = url.partition('://')
+  if not marks:
+    return pathlib.Path(url)
+  if scheme not in SCHEMES:
+    known = ', '.join(f'{name}://' for name in SCHEMES)
+    raise CheckpointError(f'{url}: scheme {scheme!r}; expected a path, or a URL of {known}')
+  return pathlib.Path(urllib.parse.unquote(rest)) if scheme == 'file' else None
+
+
+@functools.cache
+def _context() -> Any:
+  """One for all folders: what memory:// holds lives as long as the context."""
+  import tensorstore as ts
+
+  return ts.Context({'gcs_request_retries': RETRIES, 's3_request_retries': RETRIES})
+
+
+def _answer(future: Any, where: str) -> Any:
+  """The result of a request. Raises CheckpointError naming `where`."""
+  try:
+    return future.result()
+  except Exception as error:  # tensorstore has no error class of its own
+    text = ' '.join(str(error).split())
+    advice = '; do the bucket and the credentials of this machine fit?' if where.startswith(('gs:', 's3:')) else ''
+    raise CheckpointError(f'{where}: the store refuses ({text[:300]}){advice}') from error
