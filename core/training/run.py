@@ -8,7 +8,6 @@ same parameters, bit for bit, as one that was never touched: a checkpoint holds 
 state of one step, becomes visible by one rename, and only after the metrics up to that step are on the disk.
 """
 
-import base64
 import contextlib
 import dataclasses
 import errno
@@ -21,7 +20,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import jax
@@ -30,37 +29,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from core.training import record
-
-
-class Stateful(Protocol):
-  """State that lives on the host, such as a data iterator: each process keeps its own."""
-
-  def get_state(self) -> Any: ...  # JSON-able, or bytes
-  def set_state(self, state: Any) -> None: ...
-
-
-class _Host:
-  """Named `Stateful`s as the one iterator that grain's checkpoint handler writes, one file a process."""
-
-  def __init__(self, parts: Mapping[str, Stateful]):
-    self.parts = parts
-
-  def get_state(self) -> bytes:
-    def encode(state):
-      return {'base64': base64.b64encode(state).decode()} if isinstance(state, bytes) else {'json': state}
-
-    return json.dumps({name: encode(part.get_state()) for name, part in self.parts.items()}).encode()
-
-  def set_state(self, state: bytes) -> None:
-    saved = json.loads(state)
-    if set(saved) != set(self.parts):
-      raise ValueError(f'the checkpoint has host state {sorted(saved)}: expected {sorted(self.parts)}')
-    for name, part in self.parts.items():
-      held = saved[name]
-      part.set_state(base64.b64decode(held['base64']) if 'base64' in held else held['json'])
-
-  def start_prefetch(self) -> None:
-    """The handler calls it after set_state; the parts start by themselves."""
+from core.training.host_state import HostState, Snapshot, Stateful
 
 
 def _plain(config) -> dict:
@@ -194,7 +163,7 @@ class Run:
       items = {'state': ocp.args.StandardRestore(jax.tree.map(place, state))}
       if host:
         self._check_processes(start)
-        items['host'] = grain.checkpoint.CheckpointRestore(_Host(host))
+        items['host'] = grain.checkpoint.CheckpointRestore(HostState(host))
       state = self._manager.restore(start, args=ocp.args.Composite(**items)).state
       logging.info('going on after step %d of %s', start, self.workdir)
     if jax.process_index() == 0:
@@ -281,16 +250,36 @@ class Run:
 
     All metrics are written down first, so the vote of the last step is known too: returned as by `record`.
     """
+    return self._save(step, state, HostState(host))
+
+  def _save(self, step: int, state, host: HostState | Snapshot) -> int:
     agreed = self._fetch(self._pending)
     self._pending = None
     if self._recorder:
       self._recorder.sync()
-    self._manager.save(
-      step,
-      force=True,
-      args=ocp.args.Composite(state=ocp.args.StandardSave(state), host=grain.checkpoint.CheckpointSave(_Host(host))),
-    )
+    items = {'state': ocp.args.StandardSave(state), 'host': grain.checkpoint.CheckpointSave(host)}
+    self._manager.save(step, force=True, args=ocp.args.Composite(**items))
     return agreed
+
+  def rescue(self, step: int, state, host: bytes) -> None:
+    """Saves the state after step `step`, which an exception in the next one would lose; never raises.
+
+    host: the host state as it was then (`HostState.get_state`). Of several processes one that failed would be waited
+    for, and a step that failed after it had taken over the memory of `state` has destroyed it: then nothing is saved.
+    """
+    self._manager.wait_until_finished()
+    if step in (0, self._manager.latest_step()):
+      return
+    taken = any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(state))
+    if taken or jax.process_count() > 1:
+      logging.warning('the steps since the last checkpoint are lost; it is of step %s', self._manager.latest_step())
+      return
+    try:
+      self._save(step, state, Snapshot(host))
+      self._manager.wait_until_finished()
+      logging.warning('saved step %d, the last one before the exception, in %s', step, self.workdir)
+    except Exception:  # what is raised in the end is the exception of the step
+      logging.warning('step %d cannot be saved', step, exc_info=True)
 
   def leave(self, step: int, number: int) -> None:
     """Waits for the save under way and ends the program as the signal would have: 143 for SIGTERM."""
@@ -319,7 +308,8 @@ def loop(
   and may donate `state`; it must depend on nothing but `state`, `i` and `host`. `metrics` are single numbers,
   on device; one called `tokens` gives the throughput. `host`: named host state, saved with the arrays. `finished()`,
   asked after each step, ends the loop early; it must depend on `host` alone, so that a resumed run ends there too.
-  On SIGTERM or SIGINT the step under way is finished and saved, then SystemExit.
+  On SIGTERM or SIGINT the step under way is finished and saved, then SystemExit. An exception in `advance` saves the
+  state before that step where it can (`Run.rescue`), so that no finished step is lost.
   """
   host = host or {}
   state, start = run.restore(state, host, steps)
@@ -327,7 +317,12 @@ def loop(
     for i in range(start, steps):
       if finished():
         break
-      state, metrics = advance(state, i)
+      before = HostState(host).get_state()
+      try:
+        state, metrics = advance(state, i)
+      except Exception:
+        run.rescue(i, state, before)
+        raise
       stop = run.record(i + 1, metrics)
       if stop or (i + 1) % run.every == 0 or i + 1 == steps or finished():
         stop = max(stop, run.save(i + 1, state, host))

@@ -11,6 +11,7 @@ import textwrap
 import time
 from collections import namedtuple
 
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -210,6 +211,53 @@ def test_host_state_of_other_names_or_processes_is_refused(tmp_path):
   (saved / 'process_1-of-2.json').write_text('{}')
   with pytest.raises(ValueError, match='has the host state of 2 processes: expected 1'):
     go_with(2, a=Position())
+
+
+def numbers():
+  """A data iterator with a state."""
+  return iter(grain.MapDataset.range(100).seed(3).shuffle().repeat().to_iter_dataset().batch(2))
+
+
+def test_a_step_that_raises_loses_no_step(tmp_path):
+  """What is saved is the state before the step and the iterator as it was then, not as the step left it."""
+
+  def train(workdir, fails_at=None):
+    data, cursor = numbers(), Position()
+
+    def advance(state, i):
+      batch = next(data)
+      cursor.at += int(batch.sum())
+      if i == fails_at:
+        raise ValueError(f'step {i} fails')
+      state = {'x': jnp.sin(state['x'] * 3 + batch.sum())}
+      return state, {'x': state['x'].sum(), 'seen': cursor.at}
+
+    with Run(workdir, {}, every=100) as run:
+      return loop(run, {'x': jnp.ones(3)}, advance, 9, host={'data': data, 'cursor': cursor})
+
+  whole = train(tmp_path / 'whole')
+  for fails_at in (0, 4, 4, 7):  # before anything is done, later, at once again, later again
+    with pytest.raises(ValueError, match=f'step {fails_at} fails'):
+      train(tmp_path / 'broken', fails_at)
+    assert lines(tmp_path / 'broken') == fails_at
+  resumed = train(tmp_path / 'broken')
+  assert np.asarray(resumed['x']).tobytes() == np.asarray(whole['x']).tobytes()
+  assert (tmp_path / 'broken/metrics.jsonl').read_bytes() == (tmp_path / 'whole/metrics.jsonl').read_bytes()
+
+
+def test_a_state_that_the_failed_step_has_taken_over_is_not_saved(tmp_path):
+  grow = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+  def advance(state, i):
+    x = grow(state['x'])
+    if i == 3:
+      raise ValueError('after the update')
+    return {'x': x}, {'x': x.sum()}
+
+  with pytest.raises(ValueError, match='after the update'):
+    go(tmp_path, 5, advance=advance, every=2)
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['2']
+  assert lines(tmp_path) == 3
 
 
 def test_signals_are_ours_only_within_the_loop(tmp_path):
