@@ -8,7 +8,7 @@ from agents.rollout.trajectory import Bounds
 from core.engine import EngineSize
 from core.launch.fields import field
 from core.training.optim import Optim
-from rl.configs import Supervision, Training, at_least_one, check_warmup
+from rl.configs import Supervision, Training, at_least_one
 from rl.learning import objective
 from rl.losses import RULES, Rule
 
@@ -97,7 +97,6 @@ class Config(Training):
         f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
         f'{self.prompts * self.group} trajectories of a rollout'
       )
-    check_warmup('optim', self.optim, self.steps * self.updates)
     if not 0 <= self.eval_temperature < float('inf'):
       raise ValueError(f'eval_temperature={self.eval_temperature}: expected zero or a positive number')
     if bool(self.data) != bool(self.heldout):

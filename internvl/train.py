@@ -166,12 +166,14 @@ def main(c: Config, workdir: pathlib.Path) -> None:
 
     def advance(state, i):
       rows = next(data)
-      lessons.check(rows)
       batch, counts = prepare(mesh.to_global(rows, place))
       state, metrics = step(state, frozen, batch, jax.random.fold_in(key, i))
-      return state, metrics | counts
+      metrics |= counts
+      lessons.launched(metrics)
+      return state, metrics
 
     state = loop(run, state, advance, c.steps, host={'data': data})
+    lessons.finish()
     final = params_lib.cast(params_lib.fold(steps.merge(state.params, frozen)), c.dtype)
     export(run.workdir / 'model', m, final, processor, layout=layout)
   if jax.process_index() == 0:

@@ -29,8 +29,6 @@ class Supervision:
   def __post_init__(self):
     if self.steps < 0 or self.batch < 1:
       raise ValueError(f'steps={self.steps}, batch={self.batch}: expected 0, 1 or more')
-    if self.steps and self.optim.warmup_steps >= self.steps:
-      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than its {self.steps} updates')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +98,6 @@ def at_least_one(config: Any, *names: str) -> None:
       raise ValueError(f'{name}={getattr(config, name)}: expected 1 or more')
 
 
-def check_warmup(name: str, optim: Optim, updates: int) -> None:
-  """Raises ValueError when a rate would still be rising at the end of a phase."""
-  if updates and optim.warmup_steps >= updates:
-    raise ValueError(f'{name}.warmup_steps={optim.warmup_steps}: expected fewer than its {updates} updates')
-
-
 @dataclasses.dataclass(frozen=True)
 class Config(Training):
   """Reinforcement learning by reward of a policy that answers at once, of text or of text and images."""
@@ -139,7 +131,6 @@ class Config(Training):
     if self.prompts // self.updates % self.accumulate:
       share = self.prompts // self.updates
       raise ValueError(f'accumulate={self.accumulate} does not divide the {share} prompts of an update')
-    check_warmup('optim', self.optim, self.steps * self.updates)
     objective.check(self.rule, self.advantage, length=self.length, max_new=self.max_new)
 
 

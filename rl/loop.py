@@ -15,7 +15,7 @@ from rl import advantages, report
 from rl import policy as policies
 from rl.advantages import Advantage
 from rl.claim import claim_of
-from rl.configs import Supervision, Training, check_warmup
+from rl.configs import Supervision, Training
 from rl.devices import meshes
 from rl.evaluate import Evaluation, Result, evaluate
 from rl.learning import objective
@@ -155,12 +155,10 @@ def prompt_limit(policy: Policy, config: Training, max_new: int, given: int) -> 
 
 
 def schedule_of(rollout: Plan | Sequence[Stage] | None, config: Training, extra: RunOptions) -> Schedule:
-  """The stages of a run. Raises ValueError when the learning rate would still be rising at their end."""
+  """The stages of a run."""
   if rollout is None:
     rollout = Flat(config.draw(extra.max_new), config.group, config.seed)
-  schedule = Schedule([Stage(extra.steps, rollout)] if callable(rollout) else rollout)
-  check_warmup('optim', config.optim, config.updates * schedule.steps)
-  return schedule
+  return Schedule([Stage(extra.steps, rollout)] if callable(rollout) else rollout)
 
 
 def updating_of(config: Training, policy: Policy, steps: int, layout: Layout, slots: Slots) -> Updating:

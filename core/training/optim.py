@@ -18,7 +18,7 @@ class Optim:
   name: Literal['adamw', 'adafactor', 'muon'] = field('adamw', 'update rule')
   lr: float = field(3e-4, 'peak learning rate')
   schedule: Literal['constant', 'linear', 'cosine'] = field('cosine', 'shape of the decay after warm-up')
-  warmup_steps: int = field(0, 'updates over which the rate rises linearly from 0 to lr')
+  warmup_steps: int = field(0, 'updates over which the rate rises linearly from 0 to lr; at most all but the last')
   end: float = field(0.0, 'last rate of a linear or cosine schedule, as a fraction of lr')
   b1: float | None = field(None, 'first-moment decay: 0.9 for adamw, 0.95 for muon, off for adafactor')
   b2: float | None = field(None, 'second-moment decay of adam (also inside muon): 0.999; adafactor has none')
@@ -128,7 +128,7 @@ def schedule(config: Optim, total_steps: int) -> optax.Schedule:
   `transformers.get_cosine_schedule_with_warmup` and its siblings. A run that is shorter than its warm-up, such as a
   trial of few steps, warms up until its last update.
   """
-  warmup = min(config.warmup_steps, total_steps - 1)
+  warmup = max(0, min(config.warmup_steps, total_steps - 1))
   rest = total_steps - warmup
   after = {
     'constant': lambda: optax.constant_schedule(config.lr),

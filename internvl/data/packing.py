@@ -6,7 +6,8 @@ there are nor on which of them reads it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grain
 import jax
@@ -133,20 +134,35 @@ def counts(rows: dict) -> dict:
 
 
 class Lessons:
-  """Watches that batches have something to learn; a run over none would reach its end at a loss of 0."""
+  """Watches that batches have something to learn; a run over none would reach its end at a loss of 0.
+
+  It looks at the metrics of the step before the one just launched, which are those of the whole batch: so all processes
+  decide alike, and no device waits.
+  """
 
   LIMIT = 10
 
   def __init__(self):
     self.empty = 0
+    self._launched: Mapping[str, Any] | None = None
 
-  def check(self, rows: dict[str, np.ndarray]) -> None:
-    """Looks at this process's rows of a batch: warns of one without a lesson, raises ValueError at LIMIT in a row."""
-    if rows['weights'].any():
+  def launched(self, metrics: Mapping[str, Any]) -> None:
+    """Takes the metrics of a step; warns of an earlier one without a lesson, raises ValueError at LIMIT in a row."""
+    before, self._launched = self._launched, metrics
+    if before is not None:
+      self._look(before)
+
+  def finish(self) -> None:
+    """Looks at the last step."""
+    if self._launched is not None:
+      self._look(self._launched)
+
+  def _look(self, metrics: Mapping[str, Any]) -> None:
+    if float(metrics['weight']) > 0:
       self.empty = 0
       return
     self.empty += 1
-    cause = f'{int(rows[CUT].sum())} samples were cut before their answer, {int(rows[BAD].sum())} skipped'
+    cause = f'{int(metrics["shortened"])} samples were cut before their answer, {int(metrics["bad_rows"])} skipped'
     if self.empty == 1:
       logging.warning('a batch has nothing to learn: %s', cause)
     if self.empty == self.LIMIT:

@@ -30,8 +30,6 @@ class MpoPhase:
         raise ValueError(f'{name}={getattr(self, name)}: expected 1 or more')
     if self.batch % self.accumulate:
       raise ValueError(f'accumulate={self.accumulate} does not divide batch={self.batch}')
-    if self.optim.warmup_steps >= self.steps:
-      raise ValueError(f'optim.warmup_steps={self.optim.warmup_steps}: expected fewer than steps={self.steps}')
 
 
 @dataclasses.dataclass(frozen=True)

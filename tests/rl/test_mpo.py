@@ -122,11 +122,11 @@ def test_the_defaults_are_the_releases():
   assert c.limits.prompt + c.limits.response == 16384
 
 
-def test_a_warm_up_that_does_not_end_is_refused_before_any_phase_begins():
-  with pytest.raises(ValueError, match=r'optim\.warmup_steps=24: expected fewer than steps=20'):
-    Config(steps=20)
-  with pytest.raises(ValueError, match=r'optim\.warmup_steps=5: expected fewer than its 4 updates'):
-    configs.Config(steps=2, updates=2)
+def test_a_trial_shorter_than_its_warm_up_needs_no_second_flag():
+  """The schedule ends the warm-up with the run (`core.training.optim`), in every phase alike."""
+  assert Config(steps=20).optim.warmup_steps == 24
+  assert configs.Config(steps=2, updates=2).optim.warmup_steps == 5
+  assert configs.Supervision(steps=3).optim.warmup_steps == 10
 
 
 def text_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -158,7 +158,20 @@ def test_a_run_with_nothing_to_learn_ends(write, byte_level):
   long = GOOD | {'image': None, 'conversations': [{'from': 'human', 'value': 'a' * 200}, {'from': 'gpt', 'value': 'b'}]}
   examples = Examples(Rows(write(long)), Processor(TINY, byte_level))
   c = Config(batch=1, length=64, tiles=1, open_rows=1, dtype='float32')
-  data, lessons = packing.batches([examples], c), packing.Lessons()
+  rows = next(packing.batches([examples], c))
+  metrics = packing.counts(rows) | {'weight': rows['weights'].sum()}
+  lessons = packing.Lessons()
+  for _ in range(10):
+    lessons.launched(metrics)
   with pytest.raises(ValueError, match=r'10 batches in a row have nothing to learn: \d+ samples were cut'):
-    for _ in range(10):
-      lessons.check(next(data))
+    lessons.finish()  # of the last step of a run, no later one says so
+
+
+def test_a_batch_is_judged_whole_whatever_one_process_has_of_it():
+  """The metrics are those of the whole batch, so one process without a lesson does not end alone."""
+  empty, some = ({'weight': weight, 'shortened': 1, 'bad_rows': 0} for weight in (0.0, 0.5))
+  lessons = packing.Lessons()
+  for metrics in [*[empty] * 9, some, *[empty] * 9, some]:
+    lessons.launched(metrics)
+  lessons.finish()
+  assert lessons.empty == 0
