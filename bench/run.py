@@ -43,7 +43,7 @@ class Options:
   answers: str | None = field(
     None,
     'score the answers of this file instead of asking a model: results.jsonl or answers.jsonl of another run, or '
-    'lines {"id": …, "text": …}',
+    'lines {"id": …, "text": …}, or a prediction table of VLMEvalKit (.tsv)',
   )
   out: str | None = field(None, 'folder for results; by default runs/<task>/<model>')
   samples: int | None = field(None, "answers to a question; by default the benchmark's own", low=1)

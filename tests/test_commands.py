@@ -23,6 +23,7 @@ PROGRAMS = (
   'agents.train',
   'bench.agent',
   'bench.compare',
+  'bench.predictions',
   'bench.memory',
   'bench.perf.engine_host',
   'bench.perf.flash',

@@ -188,8 +188,8 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
   """Answers of a file, by example, and an account of it.
 
   A line is {"id", "text", "sample"?, "finish"?, "reward"?}, or {"id", "samples": [{"text", …}, …]} as in
-  results.jsonl. In place of an id, "index" and "image" will do. Examples without an answer get one empty
-  answer marked as failed.
+  results.jsonl, or a row of VLMEvalKit's prediction table, with "prediction" as its text. In place of an id, "index"
+  or "index" and "image" will do. Examples without an answer get one empty answer marked as failed.
   """
   rows = read_rows(path)
   found: dict[str, dict[int, Answer]] = {}
@@ -220,7 +220,8 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
 
 
 def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer]]]:
-  key = row.get('id', f'{row["index"]}_{row["image"]}' if {'index', 'image'} <= row.keys() else None)
+  pictured = f'{row["index"]}_{row["image"]}' if {'index', 'image'} <= row.keys() else row.get('index')
+  key = row.get('id', pictured)
   if not isinstance(key, (str, int)) or isinstance(key, bool):
     return None, []
   listed = row.get('samples')
@@ -232,7 +233,8 @@ def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer
 
 
 def _answer(part: Mapping) -> Answer | None:
-  text, finish, reward = part.get('text'), part.get('finish', 'stop'), part.get('reward')
+  text = part.get('text', part.get('prediction'))
+  finish, reward = part.get('finish', 'stop'), part.get('reward')
   if not isinstance(text, str) or finish not in ('stop', 'length', 'failed'):
     return None
   usable = isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward)

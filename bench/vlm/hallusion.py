@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.harness.rows import RowError, load_examples, need
+from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 from rl.rewards.extract import conclusion, final_answer
@@ -81,7 +81,7 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
     'figure': figure,
     'question_id': question_id,
   }
-  key = '_'.join((category, group, figure, question_id))
+  key = row_id(row, '_'.join((category, group, figure, question_id)), 'index')
   kind = str(row.get('category') or 'all')
   return Example(key, fields, {'category': kind, 'subcategory': category}, cluster=f'{category}_{group}')
 

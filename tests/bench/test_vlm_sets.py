@@ -1,10 +1,11 @@
 """Published rules of benchmarks with pictures, and of GPQA, worked by hand."""
 
+import base64
 import json
 
 import pytest
 
-from bench import tasks
+from bench import predictions, run, tasks
 from bench.harness.task import Answer, Item
 from bench.vlm.multiple_choice import inline_choices
 from bench.vlm.text_in_pictures import normal_form, vqa_accuracy
@@ -214,3 +215,30 @@ def test_the_worst_case_of_dynamath(tmp_path):
   task, items = scored('dynamath', tmp_path, rows, said)
   assert points(items) == [1, 1, 0, 1]
   assert task.extras(items) == {'average': 75, 'worst case': 50}
+
+
+def test_a_prediction_table_goes_out_and_comes_back_with_the_same_score(tmp_path, monkeypatch):
+  """The answers of a run, written as VLMEvalKit's table and scored from it."""
+  monkeypatch.chdir(tmp_path)
+  head, picture = 'index\tquestion\tA\tB\tanswer\timage\n', base64.b64encode(bytes(40)).decode()
+  data = tmp_path / 'set.tsv'
+  data.write_text(head + ''.join(f'{i}\tWhich?\tleft\tright\tB\t{picture}\n' for i in range(3)))
+  said = ['B', 'It is\t"left",\nso A', 'right']
+  (tmp_path / 'said.jsonl').write_text(
+    ''.join(json.dumps({'id': str(i), 'text': t}) + '\n' for i, t in enumerate(said))
+  )
+  common = ['--task=mmstar', f'--data={data}', '--resamples=100']
+  assert run.main(['run', *common, '--answers=said.jsonl', '--out=first']) == 0
+  assert predictions.main(['predictions', '--run=first', f'--data={data}', '--out=table.tsv']) == 0
+  assert picture not in (tmp_path / 'table.tsv').read_text()
+  assert run.main(['run', *common, '--answers=table.tsv', '--out=second']) == 0
+  first, second = ((tmp_path / name / 'results.jsonl').read_text() for name in ('first', 'second'))
+  assert first == second and [json.loads(line)['scores']['accuracy'][0] for line in first.splitlines()] == [1, 0, 1]
+
+
+def test_a_run_of_other_data_is_refused(tmp_path, capsys):
+  (tmp_path / 'results.jsonl').write_text(json.dumps({'id': 'x', 'samples': [{'text': 'B'}]}) + '\n')
+  (tmp_path / 'set.tsv').write_text('index\tquestion\n1\tWhich?\n')
+  flags = [f'--run={tmp_path}', f'--data={tmp_path / "set.tsv"}', f'--out={tmp_path / "out.tsv"}']
+  assert predictions.main(['predictions', *flags]) == 1
+  assert 'answers none of the 1 rows' in capsys.readouterr().err and not (tmp_path / 'out.tsv').exists()
