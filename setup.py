@@ -20,6 +20,7 @@ SANDBOX = [
 BENCH = [
   'httpx>=0.27,<1',
   'jiwer>=4,<5',
+  'langdetect>=1.0.9,<2',
   'math-verify>=0.8,<1',
   'mpmath>=1.3,<2',
   'rapidfuzz>=3.9,<4',

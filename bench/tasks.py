@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from bench.cmphysbench import cmphysbench
 from bench.gpqa import gpqa
 from bench.harness.task import Task
+from bench.ifeval import ifeval
 from bench.maths import aime, maths
 from bench.qa import qa
 from bench.speech import asr, tts
@@ -36,6 +37,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     gpqa,
     grounding,
     hallusionbench,
+    ifeval,
     infovqa,
     maths,
     mathverse,
