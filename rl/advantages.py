@@ -22,10 +22,11 @@ WHITEN_EPS = 1e-8
 def flat(values: jax.Array, counted: jax.Array | None = None, axis: int | None = -1) -> jax.Array:
   """Whether the counted values along `axis` are all equal (or none is counted): bool, without that axis.
 
-  The only test for a group without a signal. It compares max and min, because means round: 16 rewards of 0.7 have
-  another float32 mean than 0.7, and dividing that difference by a tiny deviation would make an advantage of it.
+  The only test for a group without a signal. It compares max and min, because means round: the float32 mean of 16
+  rewards of 0.7 is not 0.7, and dividing that difference by a tiny deviation would turn it into an advantage.
   """
-  counted = jnp.ones(values.shape, bool) if counted is None else counted
+  if counted is None:
+    counted = jnp.ones(values.shape, bool)
   highest = jnp.max(values, axis, where=counted, initial=-jnp.inf)
   lowest = jnp.min(values, axis, where=counted, initial=jnp.inf)
   return highest <= lowest
@@ -80,7 +81,8 @@ def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
   n = jnp.maximum(mask.sum(), 1)
   mean = jnp.where(mask, values, 0).sum() / n
   centred = jnp.where(mask & ~flat(values, mask, axis=None), values - mean, 0)
-  return centred * jax.lax.rsqrt(jnp.sum(centred**2) / jnp.maximum(n - 1, 1) + WHITEN_EPS)
+  variance = jnp.sum(centred**2) / jnp.maximum(n - 1, 1)
+  return centred * jax.lax.rsqrt(variance + WHITEN_EPS)
 
 
 def token_rewards(
@@ -92,7 +94,9 @@ def token_rewards(
   """
   last = mask & (jnp.cumsum(mask, -1) == mask.sum(-1, keepdims=True))
   placed = jnp.where(last, rewards[..., None], 0.0)
-  return placed if divergence is None else placed - kl_coef * jnp.where(mask, divergence, 0.0)
+  if divergence is None:
+    return placed
+  return placed - kl_coef * jnp.where(mask, divergence, 0.0)
 
 
 def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax.Array:
@@ -108,7 +112,7 @@ def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax
     return value, value
 
   rewards = jnp.where(mask, rewards, 0.0)
-  by_time = jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(mask, -1, 0)
+  by_time = (jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(mask, -1, 0))
   end = jnp.zeros(rewards.shape[:-1], rewards.dtype)
   _, returns = jax.lax.scan(back, end, by_time, reverse=True)
   return whiten(jnp.moveaxis(returns, 0, -1), mask)
@@ -124,11 +128,12 @@ def reinforce_pp_baseline(rewards: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-  """Σ_r w_r · grpo(component r): each is normalised on its own, so that none drowns another: [P, G, R] to [P, G].
+  """Σ_r w_r · grpo(component r), each component normalised separately so that none dominates: [P, G, R] to [P, G].
 
   weights: [R]. (Multi-reward optimisation of Vision-SR1, arXiv 2508.19652; the first step of `gdpo`.)
   """
-  parts = jnp.stack([grpo(rewards[..., r], valid) for r in range(rewards.shape[-1])], -1)
+  components = range(rewards.shape[-1])
+  parts = jnp.stack([grpo(rewards[..., r], valid) for r in components], -1)
   return jnp.sum(parts * jnp.asarray(weights), -1)
 
 
@@ -141,9 +146,9 @@ def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None)
 class Lineage:
   """How the samples of a group descend from each other; each int32 [P, G].
 
-  parent: the sample, by its place in the group, that this one was forked from, −1 for none. segment: the first
-  segment that it does not share with its parent. kind: a number that the rollout plan gives, such as an original
-  problem's solution or a synthesised problem.
+  parent: the place in the group of the sample that this one was forked from, −1 for none. segment: the first segment
+  that it does not share with its parent. kind: a number assigned by the rollout plan, for example to tell solutions of
+  original problems from those of synthesised ones.
   """
 
   parent: Any
@@ -153,7 +158,7 @@ class Lineage:
 
 @struct.dataclass
 class Scores:
-  """All that an advantage may look at."""
+  """The inputs of an advantage."""
 
   rewards: Any  # float32 [P, G, R]
   weights: Any  # float32 [R] of the components in their sum
@@ -182,11 +187,11 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Advantage:
-  """A registry entry: a rule over `Scores`, and what callers need to know of it.
+  """A registry entry: a rule over `Scores`, and its properties.
 
   compute: to float32 [P, G, T] if `per_token`, else [P, G]. whole_batch: it normalises over all prompts, so it needs
-  those of all processes. by_component: it normalises each reward component on its own, so a per-token penalty has no
-  place in it. meaning: one line, for `--help` and the docs.
+  those of all processes. by_component: it normalises each reward component separately, so it cannot take a per-token
+  penalty. meaning: one line, for `--help` and the docs.
   """
 
   compute: Callable[[Scores], jax.Array]
@@ -198,7 +203,7 @@ class Advantage:
   def __call__(self, scores: Scores) -> jax.Array:
     """Float32 [P, G, T] if `per_token`, else [P, G, 1]; 0 for samples that are not valid.
 
-    Raises ValueError for a penalty with a rule that goes by components.
+    Raises ValueError for a penalty if the rule is `by_component`.
     """
     if self.by_component and scores.penalty is not None:
       raise ValueError('a KL penalty in the reward needs an advantage of summed rewards, not one by component')
@@ -246,7 +251,7 @@ ADVANTAGES = {
     per_token=True,
     whole_batch=True,
   ),
-  'decoupled': Advantage(_of_components(decoupled), 'Σ w·grpo of each reward component on its own', by_component=True),
+  'decoupled': Advantage(_of_components(decoupled), 'Σ w·grpo of each reward component separately', by_component=True),
   'gdpo': Advantage(
     _of_components(gdpo), 'decoupled, whitened over the samples of the batch', whole_batch=True, by_component=True
   ),

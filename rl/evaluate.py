@@ -18,10 +18,10 @@ from rl.rollout.collect import QuerySource
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One response to each of `queries`, and what it is worth.
+  """One response to each of `queries`, and its value.
 
-  right: 1 or 0 for each, or its reward where nothing says what is right (`measure` is then 'reward'). sampled: bool
-  [Q, n], which of n further responses were right.
+  right: 1 or 0 for each, or its reward if nothing judges correctness (`measure` is then 'reward'). sampled: bool
+  [Q, n], which of n further responses are right.
   """
 
   queries: Sequence[Query]
@@ -40,7 +40,8 @@ class Result:
     """95 % interval of the accuracy (Wilson), or of the mean reward (normal)."""
     if self.measure == 'accuracy':
       return wilson(sum(self.right), len(self.right))
-    half = 1.96 * float(np.std(self.right)) / len(self.right) ** 0.5
+    standard_error = float(np.std(self.right)) / len(self.right) ** 0.5
+    half = 1.96 * standard_error
     return self.accuracy - half, self.accuracy + half
 
   def __str__(self) -> str:
@@ -52,28 +53,28 @@ class Result:
     return f'{percent:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}, {n} questions)'
 
   def pass_at(self, k: int) -> float:
-    """Mean chance that k of the sampled responses hold a right one. Raises ValueError unless 1 <= k <= n."""
+    """Mean probability that k of the sampled responses include a right one. Raises ValueError unless 1 <= k <= n."""
     _, n = self.sampled.shape
     chances = [pass_at_k(n, int(correct), k) for correct in self.sampled.sum(1)]
     return float(np.mean(chances))
 
   def summary(self) -> dict:
     """As JSON."""
-    found = {self.measure: self.accuracy, 'interval': list(self.interval)}
+    summary = {self.measure: self.accuracy, 'interval': list(self.interval)}
     if self.measure == 'accuracy':
-      found['right'] = sum(self.right)
-    found['queries'] = len(self.right)
+      summary['right'] = sum(self.right)
+    summary['queries'] = len(self.right)
     if self.sampled is not None:
       for k in sorted({1, self.sampled.shape[1]}):
-        found[f'pass@{k}'] = self.pass_at(k)
-    return found
+        summary[f'pass@{k}'] = self.pass_at(k)
+    return summary
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """How held-out queries are answered: by the first response of `plan`, and by all of `more` for pass@k.
 
-  queries: how many before and after. glance: how many of them while a run trains.
+  queries: their number before and after training. glance: their number during training.
   """
 
   plan: Plan
@@ -85,27 +86,32 @@ class Evaluation:
 def evaluate(
   sampler: Sampler, source: QuerySource, scorer: Scorer, evaluation: Evaluation, n: int, *, sampled: bool = True
 ) -> Result:
-  """Responses to the first n held-out queries; to a prompt over `source.limit` tokens there is none, which is wrong.
+  """Responses to the first n held-out queries; a prompt over `source.limit` tokens gets none, which counts as wrong.
 
-  sampled: whether `evaluation.more` is asked too. Raises ValueError when no prompt fits.
+  sampled: whether `evaluation.more` is also sampled. Raises ValueError if no prompt fits.
   """
   queries = source.heldout(n)
   prompts = [source.prompt(query) for query in queries]
-  fitting = [i for i, x in enumerate(prompts) if len(x.tokens) <= source.limit]
+  fitting = [i for i, prompt in enumerate(prompts) if len(prompt.tokens) <= source.limit]
   if not fitting:
     raise ValueError(f'none of {len(prompts)} held-out prompts has at most {source.limit} tokens')
   ask = Ask(0, 0, fitting, [queries[i] for i in fitting], [prompts[i] for i in fitting])
-  said = [[group[0].response] for group in evaluation.plan(sampler, ask)]
+  first = [group[0].response for group in evaluation.plan(sampler, ask)]
   responses = [''] * len(queries)
-  for i, (response,) in zip(fitting, said):
+  for i, response in zip(fitting, first):
     responses[i] = response
-  right = _spread(_values(scorer, ask, said), fitting, len(queries))[:, 0].tolist()
+  values = _values(scorer, ask, [[response] for response in first])
   drawn = None
   if sampled and evaluation.more is not None:
     more = [[t.response for t in group] for group in evaluation.more(sampler, ask)]
     drawn = _spread(_values(scorer, ask, more), fitting, len(queries))
-  measure = 'accuracy' if scorer.knows_right else 'reward'
-  return Result(queries, responses, right, drawn, measure)
+  return Result(
+    queries=queries,
+    responses=responses,
+    right=_spread(values, fitting, len(queries))[:, 0].tolist(),
+    sampled=drawn,
+    measure='accuracy' if scorer.knows_right else 'reward',
+  )
 
 
 def _spread(values: np.ndarray, at: Sequence[int], n: int) -> np.ndarray:
@@ -116,5 +122,7 @@ def _spread(values: np.ndarray, at: Sequence[int], n: int) -> np.ndarray:
 
 
 def _values(scorer: Scorer, ask: Ask, said: Sequence[Sequence[Any]]) -> np.ndarray:
-  """[Q, n]: which responses are right, or their rewards where nothing says what is right."""
-  return scorer.right(ask.queries, said) if scorer.knows_right else scorer(ask.queries, said).totals
+  """[Q, n]: which responses are right, or their rewards if nothing judges correctness."""
+  if scorer.knows_right:
+    return scorer.right(ask.queries, said)
+  return scorer(ask.queries, said).totals

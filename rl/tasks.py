@@ -1,4 +1,4 @@
-"""Where queries come from, and what an answer to one is worth."""
+"""Tasks: a stream of queries and the rewards of their answers."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ class Task:
   """Queries, and the rewards of responses to them.
 
   query(split, seed, index), of split 'train' or 'heldout', is one of an endless stream. rewards: as
-  `rl.rewards.resolve` takes them. heldout: how many different held-out queries there are.
+  `rl.rewards.resolve` takes them. heldout: the number of different held-out queries.
   """
 
   query: Callable[[str, int, int], Query]
@@ -45,7 +45,7 @@ TASKS = {'digits': Task(digits_query, 'exact_match'), 'expressions': Task(expres
 
 
 def task_of(task: Task | str | Sequence) -> Task:
-  """A task, by name, or of questions: texts or queries. Raises ValueError for anything else."""
+  """A task as it is, by name, or made of questions (texts or queries). Raises ValueError for anything else."""
   if isinstance(task, Task):
     return task
   if isinstance(task, str):
@@ -56,18 +56,20 @@ def task_of(task: Task | str | Sequence) -> Task:
 
 
 def questions(train: Sequence[str | Query], heldout: Sequence[str | Query] = (), rewards: Any = None) -> Task:
-  """The questions as a task, shuffled anew each epoch. Without held-out ones evaluation asks the training questions.
+  """The questions as a task, reshuffled each epoch. Without held-out ones evaluation asks the training questions.
 
-  Raises ValueError when there is no question.
+  Raises ValueError if there is no question.
   """
-  splits = {'train': [_asked(q) for q in train], 'heldout': [_asked(q) for q in heldout or train]}
+  splits = {'train': list(map(_asked, train)), 'heldout': list(map(_asked, heldout or train))}
   if not splits['train']:
     raise ValueError('a task of no questions: expected one or more')
   return Task(functools.partial(_listed, splits), rewards, len(splits['heldout']))
 
 
 def _asked(question: str | Query) -> Query:
-  return question if isinstance(question, Query) else Query([{'role': 'user', 'content': question}])
+  if isinstance(question, Query):
+    return question
+  return Query([{'role': 'user', 'content': question}])
 
 
 def _listed(splits, split: str, seed: int, index: int) -> Query:
@@ -101,11 +103,13 @@ class _FileQueries(Concatenated):
 
 
 def from_files(train: Sequence[str], heldout: Sequence[str], rewards: Any) -> Task:
-  """The rows of files in InternVL's format as queries: training rows shuffled anew each epoch, held-out ones in order.
+  """The rows of files in InternVL's format as queries: training rows reshuffled each epoch, held-out ones in order.
 
-  The answer is a row's "answer", or else the text of its last turn. Raises ValueError (when a row is read) for a
-  video, FileNotFoundError and ValueError as `core.conversations.rows.Rows`.
+  The answer is a row's "answer", else the text of its last turn. Raises ValueError (when a row is read) for a video,
+  FileNotFoundError and ValueError as `core.conversations.rows.Rows`.
   """
-  paths = {'train': train, 'heldout': heldout}
-  splits = {split: _FileQueries([Rows(path) for path in files]) for split, files in paths.items()}
+  splits = {
+    'train': _FileQueries([Rows(path) for path in train]),
+    'heldout': _FileQueries([Rows(path) for path in heldout]),
+  }
   return Task(functools.partial(_listed, splits), rewards, len(splits['heldout']))

@@ -3,7 +3,7 @@
 B pairs   2 the chosen answer, then the rejected one   T tokens
 
 An answer's log-probability is the sum over its tokens; its reward is β·(log π(y) − log π_ref(y)). A pair without
-tokens is padding: it has no loss and no weight.
+tokens is padding, with no loss and no weight.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ log_sigmoid = jax.nn.log_sigmoid
 
 @dataclasses.dataclass(frozen=True)
 class Mpo:
-  """Weights of the three terms of MPO (arXiv 2411.10442 eq. 1) as InternVL3.5 trains with."""
+  """Weights of the three terms of MPO (arXiv 2411.10442 eq. 1), by default those of InternVL3.5."""
 
-  beta: float = field(0.1, 'scale of the reward: how hard the policy is held to the reference')
+  beta: float = field(0.1, 'scale of the reward; a larger value keeps the policy closer to the reference')
   preference: float = field(0.8, 'weight of the preference term (DPO)')
   quality: float = field(0.2, 'weight of the quality term (BCO)')
   generation: float = field(1.0, 'weight of the mean cross entropy of the tokens of chosen answers')
@@ -32,13 +32,14 @@ class Mpo:
     if self.beta <= 0:
       raise ValueError(f'beta={self.beta}: expected a positive number')
     for name in ('preference', 'quality', 'generation'):
-      if getattr(self, name) < 0:
-        raise ValueError(f'{name}={getattr(self, name)}: expected zero or more')
+      weight = getattr(self, name)
+      if weight < 0:
+        raise ValueError(f'{name}={weight}: expected zero or more')
 
 
 @struct.dataclass
 class RewardShift:
-  """δ of BCO: the mean of all rewards seen, chosen and rejected alike; state of the loss, kept in checkpoints."""
+  """δ of BCO: the mean of all rewards so far, chosen and rejected; state of the loss, kept in checkpoints."""
 
   mean: Any  # float32 []
   pairs: Any  # float32 [], exact to 16.7 million
@@ -57,18 +58,21 @@ class RewardShift:
     count = valid.sum().astype(jnp.float32)
     gap = jnp.where(valid, rewards.mean(-1) - self.mean, 0.0).sum()
     pairs = self.pairs + count
-    return RewardShift((self.mean + gap / jnp.maximum(pairs, 1)).astype(jnp.float32), pairs)
+    mean = self.mean + gap / jnp.maximum(pairs, 1)
+    return RewardShift(mean=mean.astype(jnp.float32), pairs=pairs)
 
 
 def dpo(rewards: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
   """[B] −log σ(a − b) of rewards a, b [B, 2] (DPO, arXiv 2305.18290 eq. 7); smoothed as in its released code."""
   margin = rewards[..., 0] - rewards[..., 1]
-  return -(1 - label_smoothing) * log_sigmoid(margin) - label_smoothing * log_sigmoid(-margin)
+  right = -(1 - label_smoothing) * log_sigmoid(margin)
+  return right - label_smoothing * log_sigmoid(-margin)
 
 
 def bco(rewards: jax.Array, shift: jax.Array) -> jax.Array:
   """[B] −log σ(a − δ) − log σ(−(b − δ)) of rewards a, b [B, 2] (BCO, arXiv 2404.04656), the parts added."""
-  return -log_sigmoid(rewards[..., 0] - shift) - log_sigmoid(shift - rewards[..., 1])
+  chosen = -log_sigmoid(rewards[..., 0] - shift)
+  return chosen - log_sigmoid(shift - rewards[..., 1])
 
 
 def mpo(
@@ -82,19 +86,24 @@ def mpo(
 ) -> Loss:
   """Mixed preference optimisation (arXiv 2411.10442): the mean over pairs, and the next shift.
 
-  logp: float32 [B, 2, T] of the answers' tokens under the policy; mask: bool [B, 2, T] of the tokens there are;
-  reference: float32 [B, 2], the answers' summed log-probabilities under the frozen reference. The shift takes in
-  these pairs first and is used then; it comes back as `carry`, so it goes from micro-batch to micro-batch.
-  token_weight: what a token of a chosen answer weighs against a pair, [B]: the pairs over the tokens of all chosen
-  answers of the batch (`token_weight_of`). None takes these rows for the whole batch.
+  logp: float32 [B, 2, T] of the answers' tokens under the policy; mask: bool [B, 2, T], false at padding; reference:
+  float32 [B, 2], the answers' summed log-probabilities under the frozen reference. The shift is updated with these
+  pairs before it is used, and returned as `carry`, so that each micro-batch continues from the last. token_weight:
+  [B], the weight of a token of a chosen answer relative to a pair (`token_weight_of`); None treats these rows as the
+  whole batch.
   """
   logp = jnp.where(mask, logp, 0.0)
   valid = mask.any((-2, -1))
   rewards = jnp.where(valid[:, None], config.beta * (logp.sum(-1) - reference), 0.0)
   shift = shift.update(rewards, valid)
-  weight = token_weight_of(mask) if token_weight is None else token_weight
-  terms = {'preference': dpo(rewards), 'quality': bco(rewards, shift.mean), 'generation': -logp[:, 0].sum(-1) * weight}
-  terms = {name: jnp.where(valid, term, 0.0).sum() for name, term in terms.items()}
+  if token_weight is None:
+    token_weight = token_weight_of(mask)
+  by_pair = {
+    'preference': dpo(rewards),
+    'quality': bco(rewards, shift.mean),
+    'generation': -logp[:, 0].sum(-1) * token_weight,
+  }
+  terms = {name: jnp.where(valid, term, 0.0).sum() for name, term in by_pair.items()}
   total = sum(getattr(config, name) * term for name, term in terms.items())
   pairs = valid.sum().astype(total.dtype)
   notes = terms | {
@@ -103,14 +112,16 @@ def mpo(
     'preferred': jnp.sum(rewards[:, 0] > rewards[:, 1]),
     'shift': shift.mean * pairs,
   }
-  return Loss(total, pairs, {k: (jax.lax.stop_gradient(v), pairs) for k, v in notes.items()}, shift)
+  metrics = {name: (jax.lax.stop_gradient(note), pairs) for name, note in notes.items()}
+  return Loss(total, pairs, metrics, shift)
 
 
 def token_weight_of(mask: jax.Array) -> jax.Array:
-  """[B]: the pairs over the tokens of all chosen answers of a whole batch, whose mask is bool [B, 2, T].
+  """[B]: pairs divided by tokens of chosen answers, of a whole batch with the mask bool [B, 2, T].
 
-  A mean over tokens beside a mean over pairs, in one sum over one weight: given to each micro-batch, their sum is
-  exact however the batch is split.
+  It turns the sum over tokens into a mean over tokens when the total is divided by pairs. Passed to each micro-batch,
+  it makes the sum over micro-batches exact for any split.
   """
-  pairs, tokens = mask.any((-2, -1)).sum(), mask[:, 0].sum()
+  pairs = mask.any((-2, -1)).sum()
+  tokens = mask[:, 0].sum()
   return jnp.full(mask.shape[:1], pairs / jnp.maximum(tokens, 1))

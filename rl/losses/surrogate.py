@@ -2,7 +2,7 @@
 
 Each takes delta = log π(y_t) − log π_old(y_t) and logp = log π(y_t), float [B, T] and 0 off the mask, the advantages
 A [B, 1] or [B, T], the mask bool [B, T] and a `Rule` for its bounds. Each returns (loss before clipping, loss, ratio),
-[B, T]; where the first two differ the clip took hold.
+[B, T]; the first two differ where the clip is active.
 
 B rows, on any number of leading axes   T tokens
 """
@@ -32,7 +32,8 @@ def ppo(delta, logp, advantages, mask, rule):
 
 def _sequence_log_ratio(delta, mask):
   """log s = (1/|y|) Σ_t δ_t, [B, 1] (GSPO, arXiv 2507.18071 eq. 7)."""
-  return delta.sum(-1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+  length = jnp.maximum(mask.sum(-1, keepdims=True), 1)
+  return delta.sum(-1, keepdims=True) / length
 
 
 def gspo(delta, logp, advantages, mask, rule):
@@ -43,9 +44,9 @@ def gspo(delta, logp, advantages, mask, rule):
 
 
 def gspo_token(delta, logp, advantages, mask, rule):
-  """The value of `gspo`, with a gradient of each token's own: advantages may differ (arXiv 2507.18071 eq. 13)."""
-  own = delta - jax.lax.stop_gradient(delta)
-  log_ratio = jax.lax.stop_gradient(_sequence_log_ratio(delta, mask)) + own
+  """The value of `gspo` with a separate gradient for each token: advantages may differ (arXiv 2507.18071 eq. 13)."""
+  gradient_only = delta - jax.lax.stop_gradient(delta)  # 0, with the gradient of delta
+  log_ratio = jax.lax.stop_gradient(_sequence_log_ratio(delta, mask)) + gradient_only
   ratio = jnp.exp(jnp.minimum(log_ratio, MAX_SEQUENCE_LOG_RATIO))
   return *_clip(ratio, advantages, rule), ratio
 
@@ -53,8 +54,9 @@ def gspo_token(delta, logp, advantages, mask, rule):
 def cispo(delta, logp, advantages, mask, rule):
   """REINFORCE with a clipped, detached ratio: no token loses its gradient (MiniMax-M1, arXiv 2506.13585 eq. 4)."""
   ratio = jnp.exp(jnp.clip(delta, -MAX_LOG_RATIO, MAX_LOG_RATIO))
+  clipped = jnp.clip(ratio, 1 - rule.clip_low, 1 + rule.clip_high)
   weigh = lambda r: -jax.lax.stop_gradient(r) * advantages * logp
-  return weigh(ratio), weigh(jnp.clip(ratio, 1 - rule.clip_low, 1 + rule.clip_high)), ratio
+  return weigh(ratio), weigh(clipped), ratio
 
 
 SURROGATES = {f.__name__: f for f in (ppo, gspo, gspo_token, cispo)}

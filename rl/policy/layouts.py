@@ -1,7 +1,7 @@
 """Trajectories as arrays for a forward pass, in one of two layouts.
 
-'shared'  a prompt goes through the model once, and its responses continue from its keys and values
-'rows'    every trajectory is a whole row, prompt and response in one
+'shared'  a prompt passes through the model once, and its responses continue from its keys and values
+'rows'    every trajectory is one row, prompt and response together
 
 B groups   G trajectories a group   P prompt slots   N response slots   K rows   T row slots   D width
 """
@@ -35,13 +35,13 @@ class Slots(NamedTuple):
   tiles: int = 0
 
   def bucketed(self) -> 'Slots':
-    """Lengths and tiles rounded up to sizes of which there are few, so that few programs are compiled."""
+    """Lengths and tiles rounded up to buckets, so that few programs are compiled."""
     prompt = bucket(self.prompt) if self.prompt else 0
     tiles = bucket(self.tiles, 2) if self.tiles > 1 else self.tiles
     return self._replace(prompt=prompt, response=bucket(self.response), tiles=tiles)
 
 
-ANY_SLOTS = Slots(0, 0, 0)  # no size is given
+ANY_SLOTS = Slots(prompt=0, response=0, samples=0)  # no size is fixed
 
 
 @struct.dataclass
@@ -50,8 +50,8 @@ class Shared:
 
   tokens: Any  # int32 [B, P]
   positions: Any  # int32 [B, P], -1 at the padding on the left
-  said: Any  # int32 [B, G, N]
-  mask: Any  # bool [B, G, N], the tokens of a response, tools' included
+  said: Any  # int32 [B, G, N], the tokens of the responses
+  mask: Any  # bool [B, G, N], the tokens of a response, those of tools included
   pixels: Any = None  # float32 [B, n, S, S, 3]
   tile_tokens: Any = None  # int32 [B, n], image tokens of each tile, 0 at padding; None: all tiles have as many
 
@@ -62,24 +62,25 @@ class Rows:
 
   tokens: Any  # int32 [K, T]
   length: Any  # int32 [K]
-  prompt: Any  # int32 [K], tokens of the prompt: only there do placeholders stand for media
+  prompt: Any  # int32 [K], tokens of the prompt; only in these do placeholders mean media
   pixels: Any = None  # float32 [K, n, S, S, 3]
   tile_tokens: Any = None  # int32 [K, n]
 
 
 def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   """The slots that trajectories need, images aside."""
-  lengths = [(len(t.prompt.tokens), len(t.tokens)) for group in groups for t in group]
   samples = max(map(len, groups), default=1)
+  trajectories = [t for group in groups for t in group]
+  prompts = [len(t.prompt.tokens) for t in trajectories]
+  responses = [len(t.tokens) for t in trajectories]
   if layout == 'rows':
-    whole = max(map(sum, lengths), default=1)
-    return Slots(0, whole, samples)
-  prompts, responses = zip(*lengths) if lengths else ([1], [1])
-  return Slots(max(prompts), max(responses), samples)
+    whole = max(map(sum, zip(prompts, responses)), default=1)
+    return Slots(prompt=0, response=whole, samples=samples)
+  return Slots(prompt=max(prompts, default=1), response=max(responses, default=1), samples=samples)
 
 
 def shared(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Shared:
-  """Groups of trajectories, each group with the prompt of its first; groups that are short get empty responses."""
+  """Groups of trajectories, each with the prompt of its first one; smaller groups are padded with empty responses."""
   prompts = [group[0].prompt.tokens for group in groups]
   lengths = [len(prompt) for prompt in prompts]
   responses = {'samples': slots.samples, 'length': slots.response}
@@ -101,7 +102,7 @@ def spread(
 ) -> np.ndarray:
   """values(t) [n], one for each token of a trajectory's response, as [B, G, N] of G = `samples`, N = `length`.
 
-  0 where there is no token. Raises ValueError where G or N is too small.
+  0 where there is no token. Raises ValueError if G or N is too small.
   """
   size = {'length': length, 'count': samples, 'dtype': dtype, 'what': 'response'}
   return np.stack([padding.batch([values(t) for t in group], **size) for group in groups])
@@ -120,15 +121,15 @@ def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
 
 def shapes(groups: int, slots: Slots) -> Shared:
   """The shapes of inputs in the shared layout, without images."""
-  responses = groups, slots.samples, slots.response
+  responses = (groups, slots.samples, slots.response)
   prompt = jax.ShapeDtypeStruct((groups, slots.prompt), jnp.int32)
   said = jax.ShapeDtypeStruct(responses, jnp.int32)
   mask = jax.ShapeDtypeStruct(responses, jnp.bool_)
-  return Shared(prompt, prompt, said, mask)
+  return Shared(tokens=prompt, positions=prompt, said=said, mask=mask)
 
 
 def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], float]) -> Callable[[int | None], float]:
-  """From a window to the visible pairs of query and key in the shared layout; triangle(length, window): of one row."""
+  """window → visible pairs of query and key in the shared layout; triangle(length, window): the pairs of one row."""
 
   def pairs(window: int | None) -> float:
     prompt = triangle(slots.prompt, window)
@@ -140,17 +141,17 @@ def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], flo
 
 
 def place(values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, slots: Slots) -> np.ndarray:
-  """Values of response tokens [B, G, N], or of responses [B, G, 1], where `log_probs` has them.
+  """Values of response tokens [B, G, N], or of responses [B, G, 1], in the layout of `log_probs`' output.
 
   [B, G, N or 1] in the shared layout, [K, T-1 or 1] in rows, 0 at tokens of the prompt.
   """
   if layout == 'shared':
     return values
-  every = _each(groups)
+  trajectories = _each(groups)
   if values.shape[-1] == 1:
-    return np.stack([values[b, g] for b, g, _ in every])
-  out = np.zeros((len(every), slots.response - 1), values.dtype)
-  for row, (b, g, t) in zip(out, every):
+    return np.stack([values[b, g] for b, g, _ in trajectories])
+  out = np.zeros((len(trajectories), slots.response - 1), values.dtype)
+  for row, (b, g, t) in zip(out, trajectories):
     row[_in_row(t)] = values[b, g, _in_response(t)]
   return out
 
@@ -173,13 +174,13 @@ def _each(groups: Sequence[Sequence[Any]]) -> list[tuple[int, int, Any]]:
 
 
 def _in_response(t: Any) -> slice:
-  """The tokens of a response that have a log-probability in rows: not the first one of a row without a prompt."""
+  """The tokens of a response that have a log-probability in rows: all but the first one of a row without a prompt."""
   first = 0 if len(t.prompt.tokens) else 1
   return slice(first, len(t.tokens))
 
 
 def _in_row(t: Any) -> slice:
-  """Where a row's log-probabilities are those of the response."""
+  """The place of the response in a row's log-probabilities."""
   first = len(t.prompt.tokens) - 1
   return slice(max(first, 0), first + len(t.tokens))
 
@@ -196,7 +197,7 @@ def log_probs(
 ) -> tuple[jax.Array, jax.Array]:
   """(log-probability, entropy) float32 [B, G, N] or [K, T-1] under a decoder.
 
-  embedded: [B, P, D] of the prompts, or [K, T-1, D] of all tokens but the last, media in their places.
+  embedded: [B, P, D] of the prompts, or [K, T-1, D] of all tokens but the last, media included.
   """
   score = _shared_log_probs if isinstance(inputs, Shared) else _row_log_probs
   return score(params, config, inputs, embedded, temperature=temperature, remat=remat, rules=rules)
@@ -204,14 +205,15 @@ def log_probs(
 
 def _shared_log_probs(params, config, inputs: Shared, embedded, *, temperature, remat, rules):
   b, g, n = inputs.said.shape
-  said, mask = (x.reshape(b * g, n) for x in (inputs.said, inputs.mask))
+  said = inputs.said.reshape(b * g, n)
+  mask = inputs.mask.reshape(b * g, n)
   options = {'remat_policy': remat, 'rules': rules}
   capacity = inputs.tokens.shape[1]
   prompt = decoder.forward(params, config, embedded, positions=inputs.positions, cache=capacity, **options)
   lengths = inputs.positions.max(-1, keepdims=True) + 1
   start = jnp.repeat(lengths, g, 0)
   positions = jnp.where(mask, start + jnp.arange(n), -1)
-  # All N tokens, although nothing follows the last one: a mesh splits N, and rarely N - 1.
+  # All N tokens, although the output at the last one is unused: a mesh divides N, and rarely N - 1.
   x = decoder.embed(params, said, rules)
   rest = decoder.forward(params, config, x, positions=positions, cache=Prefix(prompt.cache), **options)
   last = jnp.repeat(prompt.hidden[:, -1:], g, 0)  # predicts the first token of each response

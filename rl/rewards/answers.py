@@ -1,4 +1,4 @@
-"""The answer of a mathematics output: found, brought to one form, and compared."""
+"""Answers of mathematics outputs: extraction, normal form and comparison."""
 
 import re
 from collections.abc import Callable
@@ -25,9 +25,9 @@ _RATIO = re.compile(r'\d\s*:\s*\d')
 def extract(text: str, *, finished: bool = True, last_number: bool = False) -> str | None:
   """The answer of a whole output; None without one.
 
-  What the text after the thoughts marks as its answer (`rl.rewards.extract.final_answer`); else the last box
-  anywhere; else, only if asked for, the last number. A cut-off output (`finished` false) has an answer only if it
-  wrote a complete box.
+  The answer that the text after the thoughts marks (`rl.rewards.extract.final_answer`); else the last box anywhere;
+  else, only with `last_number`, the last number. A truncated output (`finished` false) has an answer only if it wrote a
+  complete box.
   """
   if not finished:
     return boxed_answer(text)
@@ -42,19 +42,22 @@ def extract(text: str, *, finished: bool = True, last_number: bool = False) -> s
 
 
 def first_statement(answer: str) -> str:
-  """`answer` without emphasis, a sentence that follows it, and words after a formula that it begins with."""
+  """`answer` without emphasis, following sentences, and the words after a formula at its start."""
   first = _NEXT_SENTENCE.split(answer, maxsplit=1)[0]
   balanced = first.count('{') == first.count('}')
   text = plain(first if balanced else answer)
   formula = _FORMULA.match(text)
   if formula and not _MORE.search(text, formula.end()):
-    return next(part for part in formula.groups() if part is not None).strip()
+    inside = formula[formula.lastindex]
+    return inside.strip()
   return text
 
 
 def value_side(answer: str) -> str:
-  """`answer` without degrees and without what a chain of equalities starts with: `70 + n = 73^\\circ` gives `73`."""
-  side = answer.rpartition('=')[2] if not _RELATION.search(answer) else answer
+  """The last side of a chain of equalities, without degrees: `70 + n = 73^\\circ` gives `73`."""
+  side = answer
+  if not _RELATION.search(answer):
+    side = answer.rpartition('=')[2]
   return _DEGREES.sub('', side.strip().strip('$').strip())
 
 
@@ -62,13 +65,14 @@ def bare(answer: str) -> str:
   """`value_side` without a unit after a number: `73\\text{ cm}` gives `73`."""
   side = value_side(answer)
   unit = _UNIT.search(side)
-  if unit and not _SCALES.search(unit[0]) and rational(side[: unit.start()]) is not None:
-    return side[: unit.start()]
-  return side
+  if unit is None or _SCALES.search(unit[0]):
+    return side
+  number = side[: unit.start()]
+  return number if rational(number) is not None else side
 
 
 def canonical(answer: str) -> str:
-  """One text for all spellings of a rational number, else the cleaned-up text; a majority vote counts it."""
+  """One text for all spellings of a rational number, else the cleaned-up text; the key of a majority vote."""
   value = _read(answer, value_side)
   return str(value) if value is not None else clean_up(answer)
 
@@ -76,14 +80,16 @@ def canonical(answer: str) -> str:
 def _read(answer: str, part: Callable[[str], str]) -> Fraction | None:
   """The exact value of `answer`, else of a part of it."""
   value = rational(answer)
-  return value if value is not None or len(answer) > MAX_CHARS else rational(part(answer))
+  if value is not None or len(answer) > MAX_CHARS:
+    return value
+  return rational(part(answer))
 
 
 def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None = None) -> tuple[bool, str]:
   """(whether two answers are equal, 'ok' or why they could not be compared).
 
-  Rational numbers exactly, sets without regard to order, else as cleaned-up text, else by `symbolic`, which is
-  `symbolically_equal` under a limit. Ratios and times of day, such as 10:10, are text.
+  Rational numbers are compared exactly, sets without regard to order, other answers as cleaned-up text and then by
+  `symbolic`, which is `symbolically_equal` under a limit. Ratios and times of day, such as 10:10, are text.
   """
   if len(found) > MAX_CHARS:
     return False, 'too_large'
@@ -103,10 +109,12 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
 
 
 def _text(answer: str) -> str | frozenset[str]:
-  """What is compared of an answer that is no number: its cleaned-up text, or the entries of a set."""
+  """The comparable form of an answer that is no number: its cleaned-up text, or the entries of a set."""
   text = unwrapped(clean_up(answer))
-  if text.startswith(r'\{') and text.endswith(r'\}') and text.count(r'\{') == 1:
-    return frozenset(canonical(entry) for entry in text[2:-2].split(','))
+  is_set = text.startswith(r'\{') and text.endswith(r'\}') and text.count(r'\{') == 1
+  if is_set:
+    entries = text[2:-2].split(',')
+    return frozenset(map(canonical, entries))
   return text
 
 
@@ -117,24 +125,32 @@ def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
   """
   if '=' in gold and '=' in found:
     return None
-  plain_number = rational(gold) is not None or rational(found) is not None
-  values = [_read(answer, bare if plain_number else value_side) for answer in (gold, found)]
-  return None if None in values else (values[0], values[1])
+  has_plain_number = rational(gold) is not None or rational(found) is not None
+  part = bare if has_plain_number else value_side
+  expected = _read(gold, part)
+  value = _read(found, part)
+  if expected is None or value is None:
+    return None
+  return expected, value
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:
   """Math-Verify's verdict on two LaTeX answers: the gold decides the kind, floats are compared at 6 digits.
 
-  Its digits are decimal places, so that tiny numbers are all equal; numbers must agree in relative terms as well.
-  Only its LaTeX reader is used. It has no limit of its own here, so call it through `rl.rewards.limited.Limited`.
+  Its digits are decimal places, which makes all tiny numbers equal, so numbers must also agree in relative terms.
+  Only its LaTeX reader is used. Its own time limit is off, so call it through `rl.rewards.limited.Limited`.
   """
   import math_verify
 
   config = (math_verify.LatexExtractionConfig(),)
-  read = lambda text: math_verify.parse(f'${text}$', config, parsing_timeout=None, fallback_mode='no_fallback')
-  left, right = read(gold), read(answer)
-  equal = math_verify.verify(left, right, float_rounding=6, strict=True, timeout_seconds=None)
-  return bool(equal) and _near(left, right)
+
+  def read(text: str) -> list:
+    return math_verify.parse(f'${text}$', config, parsing_timeout=None, fallback_mode='no_fallback')
+
+  left = read(gold)
+  right = read(answer)
+  is_equal = math_verify.verify(left, right, float_rounding=6, strict=True, timeout_seconds=None)
+  return bool(is_equal) and _near(left, right)
 
 
 def _near(left: list, right: list) -> bool:
@@ -142,12 +158,14 @@ def _near(left: list, right: list) -> bool:
   values = []
   for parsed in (left, right):
     number = parsed[0] if parsed else None
-    if not getattr(number, 'is_number', False) or not getattr(number, 'is_finite', False):
+    is_finite_number = getattr(number, 'is_number', False) and getattr(number, 'is_finite', False)
+    if not is_finite_number:
       return True
     values.append(complex(number.evalf()))
-  return abs(values[0] - values[1]) <= 1e-6 * max(map(abs, values))
+  largest = max(map(abs, values))
+  return abs(values[0] - values[1]) <= 1e-6 * largest
 
 
 def warm_up() -> None:
-  """Loads the comparison and its grammar, which takes seconds, before any answer waits for it."""
+  """Loads the comparison and its grammar, which takes seconds, before answers are timed."""
   symbolically_equal(r'\frac{1}{2}', '0.5')

@@ -16,29 +16,34 @@ Values = dict[str, dict[str, float]]  # of one response: by reward, by component
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-  """The rewards by name, and what counts as right, if that is known."""
+  """The rewards by name, and the check of correctness, if there is one."""
 
   rewards: Mapping[str, Reward]
   right: Callable | None
 
   def __call__(self, query: Query, what: Literal['each', 'group', 'right'], subject: Any) -> Any:
-    """Of one response its `Values` and verdict ('each') or the verdict alone ('right'); of all, their `Values`.
+    """'each': (`Values`, verdict) of one response. 'right': its verdict alone. 'group': the `Values` of all responses.
 
-    Raises ValueError for what is no finite number, and whatever the functions raise.
+    Raises ValueError for a reward that is not a finite number, and anything that the functions raise.
     """
     if what == 'right':
       return float(self.right(query, subject) == 1)
     if what == 'group':
       return self._group(query, subject)
-    own = {name: r.function(query, subject) for name, r in self.rewards.items() if not r.group}
-    values = {name: _numbers(value) for name, value in own.items()}
-    return values, self._verdict(query, subject, own)
+    returned = {}
+    for name, reward in self.rewards.items():
+      if not reward.group:
+        returned[name] = reward.function(query, subject)
+    values = {name: _numbers(value) for name, value in returned.items()}
+    return values, self._verdict(query, subject, returned)
 
-  def _verdict(self, query: Query, response: Any, own: Mapping[str, Any]) -> float:
+  def _verdict(self, query: Query, response: Any, returned: Mapping[str, Any]) -> float:
     if self.right is None:
       return 0.0
-    same = next((name for name in own if self.rewards[name].function == self.right), None)
-    return float((self.right(query, response) if same is None else own[same]) == 1)
+    for name, value in returned.items():
+      if self.rewards[name].function == self.right:  # already called
+        return float(value == 1)
+    return float(self.right(query, response) == 1)
 
   def _group(self, query: Query, responses: Sequence[Any]) -> list[Values]:
     columns = {}
@@ -48,11 +53,13 @@ class Bundle:
         if len(values) != len(responses):
           raise ValueError(f'{len(values)} rewards of {len(responses)} responses')
         columns[name] = values
-    return [{name: column[g] for name, column in columns.items()} for g in range(len(responses))]
+    places = range(len(responses))
+    return [{name: column[g] for name, column in columns.items()} for g in places]
 
   def warm_up(self) -> None:
-    """Loads what the functions' modules say they need, before any call is timed."""
-    for function in (*(r.function for r in self.rewards.values()), self.right):
+    """Calls `warm_up` of the functions' modules, if they have one, before any call is timed."""
+    functions = [reward.function for reward in self.rewards.values()]
+    for function in (*functions, self.right):
       inner = getattr(function, 'check', function)
       module = sys.modules.get(getattr(inner, '__module__', None))
       warm_up = getattr(module, 'warm_up', None)
@@ -67,7 +74,8 @@ def _numbers(value: Any) -> dict[str, float]:
 
 
 def _number(value: Any) -> float:
-  scalar = isinstance(value, (bool, int, float, np.number, np.bool_)) or (hasattr(value, 'dtype') and value.ndim == 0)
-  if not scalar or not math.isfinite(value):
+  is_number = isinstance(value, (bool, int, float, np.number, np.bool_))
+  is_scalar_array = hasattr(value, 'dtype') and value.ndim == 0
+  if not (is_number or is_scalar_array) or not math.isfinite(value):
     raise ValueError(f'not a finite number: {value!r:.80}')
   return float(value)

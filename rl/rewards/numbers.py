@@ -1,4 +1,4 @@
-"""Spellings of a number brought to one form, and the exact value of a rational one."""
+"""Normal form of the spellings of a number, and the exact value of a rational one."""
 
 import re
 from fractions import Fraction
@@ -6,7 +6,7 @@ from fractions import Fraction
 MAX_CHARS = 2_000
 MAX_DIGITS = 400
 
-# Characters that answers use for a minus or a multiplication sign, to LaTeX's.
+# Unicode minus and multiplication signs to LaTeX.
 _SIGNS = str.maketrans({'−': '-', '–': '-', '﹣': '-', '-': '-', '×': r'\times ', '·': r'\cdot '})
 _WRAPPER = re.compile(r'\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|fbox)\s*\{([^{}]*)\}')
 _NOISE = re.compile(r'\\(?:left|right|displaystyle|[!,;: ()\[\]])|\\?\$|~|\s')
@@ -28,41 +28,60 @@ def clean_up(answer: str) -> str:
 
   Commas between the entries of a tuple, an interval or a set are no separators of thousands.
   """
-  text, before = answer.translate(_SIGNS), None
-  while text != before:
-    before, text = text, _WRAPPER.sub(r'\1', text)
+  text = _unwrap_text(answer.translate(_SIGNS))
   text = _without_thousands(text.replace(r'\left', '').replace(r'\right', ''))
   text = _NOISE.sub('', text)
-  text = _ROOT.sub(r'\\sqrt{\1}', _FRAC.sub(r'\\frac', text))
+  text = _FRAC.sub(r'\\frac', text)
+  text = _ROOT.sub(r'\\sqrt{\1}', text)
   return text.rstrip(_TRAILING)
+
+
+def _unwrap_text(text: str) -> str:
+  """`text` without wrappers such as `\\text{…}`, nested ones included."""
+  before = None
+  while text != before:
+    before = text
+    text = _WRAPPER.sub(r'\1', text)
+  return text
 
 
 def _without_thousands(text: str) -> str:
   """Drops separators of thousands outside brackets; `{,}` is one anywhere."""
   if ',' not in text:
     return text
-  kept, depth, end = [], 0, 0
-  opening = {**dict.fromkeys('([', 1), **dict.fromkeys(')]', -1)}
+  kept = []
+  depth = end = 0
   separators = {match.start(): match.end() for match in _THOUSANDS.finditer(text)}
   for at, character in enumerate(text):
-    in_set = text.startswith((r'\{', r'\}'), at - 1) if at else False
-    step = opening.get(character, 0) or (in_set and (1 if character == '{' else -1))
-    depth += step
-    if at in separators and (not depth or character == '{'):
+    depth += _depth_step(text, at)
+    if at in separators and (depth == 0 or character == '{'):
       kept.append(text[end:at])
       end = separators[at]
   return ''.join([*kept, text[end:]])
 
 
+def _depth_step(text: str, at: int) -> int:
+  """1 where a parenthesis, a bracket or a set `\\{` opens, -1 where one closes, else 0."""
+  character = text[at]
+  if character in '([':
+    return 1
+  if character in ')]':
+    return -1
+  is_escaped = at > 0 and text[at - 1] == '\\'
+  if is_escaped and character in '{}':
+    return 1 if character == '{' else -1
+  return 0
+
+
 def unwrapped(text: str) -> str:
-  """`text` without parentheses around one thing: `(5)` gives `5`; `(1,2)` and `((5` are as they were."""
+  """`text` without parentheses around a single entry: `(5)` gives `5`; `(1,2)` and `((5` are unchanged."""
   while text.startswith('(') and text.endswith(')') and ',' not in text and _closes(text) == len(text) - 1:
     text = text[1:-1]
   return text
 
 
 def _closes(text: str) -> int:
-  """Where the parenthesis that the text starts with is closed; -1 if nowhere."""
+  """The index that closes the parenthesis at the start of the text; -1 if none does."""
   depth = 0
   for at, character in enumerate(text):
     depth += (character == '(') - (character == ')')
@@ -86,9 +105,11 @@ def rational(answer: str) -> Fraction | None:
 
 
 def _fraction(match: re.Match) -> Fraction | None:
-  sign, above, one, below, other = match.groups()
-  value = _divide(above or one, below or other)
-  return -value if value is not None and sign == '-' else value
+  sign, above, above_digit, below, below_digit = match.groups()
+  value = _divide(above or above_digit, below or below_digit)
+  if value is None:
+    return None
+  return -value if sign == '-' else value
 
 
 def _quotient(match: re.Match) -> Fraction | None:
@@ -96,16 +117,19 @@ def _quotient(match: re.Match) -> Fraction | None:
 
 
 def _divide(above: str, below: str) -> Fraction | None:
-  top, bottom = _exact(above), _exact(below)
-  return top / bottom if top is not None and bottom else None
+  top = _exact(above)
+  bottom = _exact(below)
+  if top is None or not bottom:
+    return None
+  return top / bottom
 
 
 def _scientific(match: re.Match) -> Fraction | None:
-  power = int(match['braced'] or match['power']) if len(match['braced'] or match['power']) <= 5 else MAX_DIGITS + 1
+  written = match['braced'] or match['power']
   digits = _exact(match['digits'] or '1')
-  if digits is None or abs(power) > MAX_DIGITS:
+  if digits is None or len(written) > 5 or abs(int(written)) > MAX_DIGITS:
     return None
-  value = digits * Fraction(10) ** power
+  value = digits * Fraction(10) ** int(written)
   return -value if match['sign'] == '-' else value
 
 

@@ -14,7 +14,7 @@ from rl.rewards.bundle import Bundle, Values
 from rl.rewards.guard import Guard
 from rl.rewards.registry import Reward, resolve
 
-ALONE = 'reward'  # component of a reward that is given without a name and returns a number
+ALONE = 'reward'  # the component of a reward without a name that returns a number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Scored:
   """Rewards of P groups of G responses.
 
   names: of the R components. weights: float32 [R] in their sum. rewards: float32 [P, G, R]. valid: bool [P, G], false
-  for a response that is left out. right: float32 [P, G] of 0 and 1, or None where no reward says what is right. lost:
-  why a response, by (query, place in the group), has no reward of its own.
+  for a response that is left out. right: float32 [P, G] of 0 and 1, or None if no reward judges correctness. lost:
+  (query, place in the group) → the reason why that response has no reward.
   """
 
   names: tuple[str, ...]
@@ -40,7 +40,8 @@ class Scored:
 
   def add(self, name: str, values: np.ndarray, weight: float = 1.0) -> 'Scored':
     """With one more component, float [P, G], such as `rl.rewards.overlong` of the lengths."""
-    rewards = np.concatenate([self.rewards, np.float32(values)[..., None]], -1)
+    column = np.float32(values)[..., None]
+    rewards = np.concatenate([self.rewards, column], -1)
     weights = np.append(self.weights, np.float32(weight))
     return dataclasses.replace(self, names=(*self.names, name), weights=weights, rewards=rewards)
 
@@ -48,18 +49,19 @@ class Scored:
 class Scorer:
   """Scores groups of responses by one or several rewards, each call under a time limit.
 
-  rewards: as `rl.rewards.resolve` takes them. example: a query, on whose own solution every reward is tried first, so
-  that one that fails stops the run before it starts; it also names the components. seconds: limit of the rewards of a
+  rewards: as `rl.rewards.resolve` takes them. example: a query; every reward is first tried on its solution, so that
+  a broken one stops the run before it starts, and to learn the components' names. seconds: limit of the rewards of a
   response, and of a group's reward. otherwise: each component of a response whose reward fails or is late; None leaves
-  the response out. A policy can make a checker fail by what it writes and may learn to, so such a response is best
-  counted as wrong; leave out what is no fault of the response, such as a judge that is down.
+  the response out. A policy can learn to write text that makes a checker fail, so such a response should count as
+  wrong; leave out only what is no fault of the response, such as a judge that is down.
   Raises ValueError for a reward that cannot be used, ModuleNotFoundError for a missing package.
   """
 
   def __init__(
     self, rewards: Any, example: Query, *, seconds: float = 10.0, workers: int = 2, otherwise: float | None = 0.0
   ):
-    self._rewards, self._otherwise = resolve(rewards), otherwise
+    self._rewards = resolve(rewards)
+    self._otherwise = otherwise
     self._right = _accuracy(self._rewards)
     self._guard = Guard(Bundle(self._rewards, self._right), seconds=seconds, workers=workers)
     try:
@@ -70,7 +72,8 @@ class Scorer:
 
   def _rehearse(self, example: Query) -> dict[str, float]:
     """Weights by component, from the rewards of a query's own solution."""
-    (((values, _, reason),),) = self._evaluate([example], [[example.solution]])
+    ((outcome,),) = self._evaluate([example], [[example.solution]])
+    values, _, reason = outcome
     if reason:
       raise ValueError(f'the rewards fail on the solution of a query, {example.solution!r:.80}: {reason}')
     weights = {}
@@ -80,51 +83,67 @@ class Scorer:
 
   def __call__(self, queries: Sequence[Query], responses: Sequence[Sequence[Any]]) -> Scored:
     """Rewards of the responses to each query, G to every one of P."""
-    found = self._evaluate(queries, responses)
-    shape = len(queries), len(responses[0]) if len(responses) else 0
-    rewards, right = np.zeros((*shape, len(self.weights)), np.float32), np.zeros(shape, np.float32)
-    valid, lost = np.ones(shape, bool), {}
-    for place in np.ndindex(shape):
-      values, right[place], reason = found[place[0]][place[1]]
+    outcomes = self._evaluate(queries, responses)
+    samples = len(responses[0]) if len(responses) else 0
+    shape = (len(queries), samples)
+    rewards = np.zeros((*shape, len(self.weights)), np.float32)
+    right = np.zeros(shape, np.float32)
+    valid = np.ones(shape, bool)
+    lost = {}
+    for p, g in np.ndindex(shape):
+      values, right[p, g], reason = outcomes[p][g]
       components = _flat(values)
       if not reason and components.keys() != self.weights.keys():
         reason = f'components {", ".join(components)}: expected {", ".join(self.weights)}'
       if reason:
-        lost[place], valid[place], rewards[place] = reason, self._otherwise is not None, self._otherwise or 0.0
+        lost[p, g] = reason
+        valid[p, g] = self._otherwise is not None
+        rewards[p, g] = self._otherwise or 0.0
       else:
-        rewards[place] = [components[name] for name in self.weights]
-    weights = np.array(list(self.weights.values()), np.float32)
-    return Scored(tuple(self.weights), weights, rewards, valid, right if self.knows_right else None, lost)
+        rewards[p, g] = [components[name] for name in self.weights]
+    return Scored(
+      names=tuple(self.weights),
+      weights=np.array(list(self.weights.values()), np.float32),
+      rewards=rewards,
+      valid=valid,
+      right=right if self.knows_right else None,
+      lost=lost,
+    )
 
   def _evaluate(self, queries, responses) -> list[list[tuple[Values, float, str]]]:
-    """Of each response its values by reward, whether it is right, and why it was lost if it was."""
-    together = any(reward.group for reward in self._rewards.values())
+    """For each response its values by reward, whether it is right, and the reason if it was lost."""
+    has_group_reward = any(reward.group for reward in self._rewards.values())
     jobs = []
     for query, group in zip(queries, responses, strict=True):
-      whole = [('group', list(group))] if together else []
-      jobs.append(((query,), [*(('each', response) for response in group), *whole]))
-    found = []
+      calls = [('each', response) for response in group]
+      if has_group_reward:
+        calls.append(('group', list(group)))
+      jobs.append(((query,), calls))
+    evaluated = []
     for outcomes, group in zip(self._guard(jobs), responses):
-      shared = outcomes[len(group)] if together else None
-      found.append([_merged(outcome, shared, g) for g, outcome in enumerate(outcomes[: len(group)])])
-    return found
+      shared = outcomes[len(group)] if has_group_reward else None
+      own = outcomes[: len(group)]
+      evaluated.append([_merged(outcome, shared, g) for g, outcome in enumerate(own)])
+    return evaluated
 
   @property
   def knows_right(self) -> bool:
-    """Whether a reward says what a right response is."""
+    """Whether a reward judges correctness."""
     return self._right is not None
 
   def right(self, queries: Sequence[Query], responses: Sequence[Sequence[Any]]) -> np.ndarray:
     """Bool [P, G]: whether each response is right; one whose check fails or is late is not.
 
-    Raises ValueError where no reward says what is right.
+    Raises ValueError if no reward judges correctness.
     """
     if not self.knows_right:
       raise ValueError('no reward says what a right response is')
-    jobs = [
-      ((query,), [('right', response) for response in group]) for query, group in zip(queries, responses, strict=True)
-    ]
-    return np.array([[o.value == 1 for o in outcomes] for outcomes in self._guard(jobs)], bool)
+    jobs = []
+    for query, group in zip(queries, responses, strict=True):
+      calls = [('right', response) for response in group]
+      jobs.append(((query,), calls))
+    verdicts = [[outcome.value == 1 for outcome in outcomes] for outcomes in self._guard(jobs)]
+    return np.array(verdicts, bool)
 
   def close(self) -> None:
     """Ends the processes."""
@@ -138,7 +157,7 @@ class Scorer:
 
 
 def _accuracy(rewards: Mapping[str, Reward]) -> Callable | None:
-  """What counts as right: as the only reward that has an opinion says. Raises ValueError where several have."""
+  """The check of correctness, from the only reward that has one. Raises ValueError if several have."""
   known = [reward.right for reward in rewards.values() if reward.right is not None]
   if len(known) > 1:
     raise ValueError(f'rewards={", ".join(rewards)}: {len(known)} of them say what is right; expected at most one')
@@ -147,20 +166,29 @@ def _accuracy(rewards: Mapping[str, Reward]) -> Callable | None:
 
 def _merged(outcome, shared, g: int) -> tuple[Values, float, str]:
   """(values, verdict, reason) of response g, from its own call and that of its group."""
-  reason = outcome.reason or (shared.reason if shared else '')
-  if reason:
-    return {}, 0.0, reason
+  if outcome.reason:
+    return {}, 0.0, outcome.reason
   values, right = outcome.value
-  return values | (shared.value[g] if shared else {}), right, ''
+  if shared is None:
+    return values, right, ''
+  if shared.reason:
+    return {}, 0.0, shared.reason
+  return values | shared.value[g], right, ''
 
 
 def _flat(values: Values) -> dict[str, float]:
-  return {_component(name, key): number for name, own in values.items() for key, number in own.items()}
+  """The numbers by `_component`."""
+  numbers = {}
+  for name, components in values.items():
+    for key, number in components.items():
+      numbers[_component(name, key)] = number
+  return numbers
 
 
 def _component(name: str, key: str) -> str:
-  """`reward.component`, whichever of them has a name."""
-  return '.'.join(part for part in (name, key) if part) or ALONE
+  """`reward.component`, without the parts that are empty."""
+  parts = [part for part in (name, key) if part]
+  return '.'.join(parts) or ALONE
 
 
 def _weights(name: str, reward: Reward, own: Mapping[str, float]) -> dict[str, float]:

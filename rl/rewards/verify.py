@@ -1,4 +1,4 @@
-"""Is the answer right, and is it given in the form that was asked for? Each is a number from 0 to 1."""
+"""Whether an answer is right, and whether it has the requested form; each a number from 0 to 1."""
 
 from collections.abc import Callable
 
@@ -9,21 +9,25 @@ THINK, END_THINK = '<think>', '</think>'
 
 
 def exact_match(answer: str, reference: str) -> float:
-  """1 when the answer is the reference, outer blanks and letter case aside; else 0."""
+  """1 if the answer equals the reference up to outer blanks and letter case; else 0."""
   return float(answer.strip().casefold() == reference.strip().casefold())
 
 
 def boxed(answer: str, reference: str, symbolic: Callable[[str, str], bool] | None = None) -> float:
-  """1 when the last box of the answer equals the reference (`answers.compare`); a missing box is wrong."""
-  found = boxed_answer(answer)
-  return float(found is not None and compare(reference, found, symbolic)[0])
+  """1 if the last box of the answer equals the reference (`answers.compare`); a missing box is wrong."""
+  box = boxed_answer(answer)
+  if box is None:
+    return 0.0
+  is_equal, _ = compare(reference, box, symbolic)
+  return float(is_equal)
 
 
 def think_format(answer: str) -> float:
-  """1 when the answer is one think block and then text with a balanced box; else 0."""
+  """1 if the answer is one think block and then text with a balanced box; else 0."""
   text = answer.strip()
-  once = text.startswith(THINK) and text.count(THINK) == text.count(END_THINK) == 1
-  return float(once and last_box(strip_thoughts(text)) is not None)
+  is_one_block = text.startswith(THINK) and text.count(THINK) == text.count(END_THINK) == 1
+  has_box = last_box(strip_thoughts(text)) is not None
+  return float(is_one_block and has_box)
 
 
 def answer_and_format(answer: str, reference: str) -> dict[str, float]:

@@ -10,21 +10,21 @@ import numpy as np
 from core import mesh
 from rl.policy import Policy, Prompt, Trajectory
 from rl.query import Query
-from rl.rewards import Length, Scorer, overlong
+from rl.rewards import Length, Scored, Scorer, overlong
 from rl.rollout.dynamic import Cursor, mixed
 from rl.rollout.groups import Ask, Group, Plan, Select, everything
 from rl.rollout.sampler import Sampler
 from rl.tasks import HELDOUT_SEED, ROLLOUT_SEED, Task
 
-DRAWS = 64  # prompts looked at for each one wanted, before a stream of prompts that are all too long is given up
-Totals = dict[str, tuple[float, float]]  # metrics as sums and what they are divided by
+DRAWS = 64  # prompts examined for each one needed, before a stream of prompts that are all too long is an error
+Totals = dict[str, tuple[float, float]]  # metrics as (sum, divisor)
 
 
 @dataclasses.dataclass(frozen=True)
 class QuerySource:
-  """Where a run's queries come from, as prompts of its policy.
+  """The source of a run's queries, as prompts of its policy.
 
-  limit: tokens of a prompt; longer ones are left out. only: the numbers to draw from, over and over; None: all.
+  limit: tokens of a prompt; longer ones are skipped. only: the numbers to cycle through; None: all.
   """
 
   task: Task
@@ -39,7 +39,8 @@ class QuerySource:
 
   def heldout(self, n: int) -> list[Query]:
     """The first n held-out queries, or all if there are fewer; the same for every seed."""
-    return [self.task.query('heldout', HELDOUT_SEED, i) for i in range(min(n, self.task.heldout))]
+    count = min(n, self.task.heldout)
+    return [self.task.query('heldout', HELDOUT_SEED, i) for i in range(count)]
 
   def prompt(self, query: Query) -> Prompt:
     """The query as the policy reads it."""
@@ -47,26 +48,29 @@ class QuerySource:
 
   def numbered(self, numbers: Sequence[int]) -> list[tuple[int, Query, Prompt]]:
     """(number, query, prompt) of each number."""
-    found = []
+    numbered = []
     for number in numbers:
       chosen = number if self.only is None else self.only[number % len(self.only)]
       query = self.query(chosen)
-      found.append((number, query, self.prompt(query)))
-    return found
+      numbered.append((number, query, self.prompt(query)))
+    return numbered
 
   def fitting(self, cursor: Cursor, count: int, home: mesh.Share) -> tuple[list[tuple[int, Query, Prompt]], int]:
-    """(the next `count` whose prompts fit, how many did not). Raises ValueError when none of many fits."""
-    found, looked = [], 0
-    while len(found) < count and looked < DRAWS * count:
-      missing = count - len(found)
+    """(the next `count` whose prompts fit, how many did not). Raises ValueError if too few of many fit."""
+    fitting = []
+    examined = 0
+    while len(fitting) < count and examined < DRAWS * count:
+      missing = count - len(fitting)
       numbers = [_interleaved(n, home) for n in cursor.take(missing)]
-      looked += missing
+      examined += missing
       for number, query, prompt in self.numbered(numbers):
         if len(prompt.tokens) <= self.limit:
-          found.append((number, query, prompt))
-    if len(found) < count:
-      raise ValueError(f'{len(found)} of {looked} prompts have at most {self.limit} tokens; a rollout takes {count}')
-    return found, looked - count
+          fitting.append((number, query, prompt))
+    if len(fitting) < count:
+      raise ValueError(
+        f'{len(fitting)} of {examined} prompts have at most {self.limit} tokens; a rollout takes {count}'
+      )
+    return fitting, examined - count
 
 
 def _interleaved(n: int, home: mesh.Share) -> int:
@@ -79,11 +83,11 @@ def _interleaved(n: int, home: mesh.Share) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-  """What a rollout gives an update.
+  """A rollout, as an update takes it.
 
-  groups: this process's. spare: another group, for its shapes, if a process has none. total: groups of all
+  groups: this process's. spare: a group that gives the shapes if this process has none. total: groups of all
   processes. metrics: single numbers. next: the cursor. lag: rollouts between the weights that sampled and the update.
-  exhausted: all rounds of dynamic sampling were made, and no process has a group.
+  exhausted: after all rounds of dynamic sampling no process has a group.
   """
 
   groups: list[Group]
@@ -99,8 +103,8 @@ class Collected:
 class Collector:
   """Makes rollouts of `prompts` queries, of which each engine samples its share.
 
-  rounds: more than 1 samples that often, at most, until as many groups are selected as were asked for. length, limit:
-  what the length of a response costs, where it may have `limit` tokens.
+  rounds: the most rounds of sampling until `prompts` groups are selected. length, limit: the cost of a response's
+  length, with at most `limit` tokens.
   """
 
   scorer: Scorer
@@ -113,46 +117,50 @@ class Collector:
   def __call__(self, sampler: Sampler, plan: Plan, source: QuerySource, *, step: int, start: int) -> Collected:
     """A rollout of the queries from number `start` on, a function of the weights, `step` and `start`.
 
-    Several engines sample queries of their own; of the processes that share an engine each returns its part.
+    Each engine samples other queries; the processes that share an engine divide its groups among them.
     """
-    home, cursor = sampler.home, Cursor(start)
+    home = sampler.home
+    cursor = Cursor(start)
     share = self.prompts // home.count
-    kept, sampled, notes, long = [], [], [], 0
+    kept = []
+    sampled = []
+    notes = []
+    too_long = 0
     for _ in range(self.rounds):
-      found, skipped = source.fitting(cursor, share, home)
-      ask = Ask(step, start * home.count, *zip(*found))
+      fitting, skipped = source.fitting(cursor, share, home)
+      ask = Ask(step, start * home.count, *zip(*fitting))
       groups, names = self._scored(sampler, ask, plan(sampler, ask))
-      chosen = self.select(ask, groups)
-      kept += [group.only(places) for group, places in zip(groups, chosen.kept) if len(places)]
+      selection = self.select(ask, groups)
+      kept += _selected(groups, selection.kept)
       sampled += groups
-      long += skipped
-      notes.append(chosen.metrics)
+      too_long += skipped
+      notes.append(selection.metrics)
       if len(kept) >= share:
         break
-    counts = _counts(sampled, long, len(mesh.processes(home.mesh)))
+    counts = _counts(sampled, too_long, len(mesh.processes(home.mesh)))
     if self.rounds > 1:
       counts |= {'dynamic_rounds': (len(notes), 1), 'dynamic_kept': (len(kept), len(sampled))}
     metrics = means(figures(sampled) | components(names, sampled) | _added(notes) | counts)
-    own = _own(kept[:share], home)
-    total = int(mesh.sum_over_processes(len(own)))
-    exhausted = self.rounds > 1 and total == 0
-    return Collected(own, sampled[0], total, metrics, cursor.at, exhausted=exhausted)
+    local = _process_local(kept[:share], home)
+    total = int(mesh.sum_over_processes(len(local)))
+    return Collected(
+      groups=local,
+      spare=sampled[0],
+      total=total,
+      metrics=metrics,
+      next=cursor.at,
+      exhausted=self.rounds > 1 and total == 0,
+    )
 
   def _scored(
     self, sampler: Sampler, ask: Ask, trajectories: Sequence[list[Trajectory]]
   ) -> tuple[list[Group], tuple[str, ...]]:
     """(groups with their rewards, names of the components).
 
-    Each reward is computed by one process, and all that share an engine use the same.
+    Each reward is computed by one process and shared by all processes of the engine.
     """
     home = sampler.home.mesh
-    mine = mesh.process_local(range(len(trajectories)), home)
-    own = [trajectories[n] for n in mine]
-    scored = self.scorer([ask.queries[n] for n in mine], [[t.response for t in group] for group in own])
-    if self.length is not None and self.length.buffer:
-      lengths = np.array([[t.mask.sum() for t in group] for group in own])
-      cost = overlong(lengths, self.limit, self.length.buffer, self.length.factor)
-      scored = scored.add('length', cost)
+    scored = self._local_scores(home, ask, trajectories)
     lost = np.zeros(scored.valid.shape, bool)
     for place in scored.lost:
       lost[place] = True
@@ -163,43 +171,63 @@ class Collector:
       groups.append(Group(number, query, list(group), scored.weights, *values))
     return groups, scored.names
 
+  def _local_scores(self, home: mesh.Mesh, ask: Ask, trajectories: Sequence[list[Trajectory]]) -> Scored:
+    """The rewards of this process's share of the groups."""
+    numbers = mesh.process_local(range(len(trajectories)), home)
+    local = [trajectories[n] for n in numbers]
+    queries = [ask.queries[n] for n in numbers]
+    responses = [[t.response for t in group] for group in local]
+    scored = self.scorer(queries, responses)
+    if self.length is None or not self.length.buffer:
+      return scored
+    lengths = np.array([[t.mask.sum() for t in group] for group in local])
+    cost = overlong(lengths, self.limit, self.length.buffer, self.length.factor)
+    return scored.add('length', cost)
 
-def _own(groups: Sequence[Group], home: mesh.Share) -> Sequence[Group]:
-  """The groups that this process trains on: processes that share an engine take turns."""
+
+def _selected(groups: Sequence[Group], kept: Sequence[Sequence[int]]) -> list[Group]:
+  """Each group with only its kept samples; groups without any are dropped."""
+  return [group.only(places) for group, places in zip(groups, kept) if len(places)]
+
+
+def _process_local(groups: Sequence[Group], home: mesh.Share) -> Sequence[Group]:
+  """The groups that this process trains on; the processes of an engine take them in turn."""
   sharing = mesh.processes(home.mesh)
   first = sharing.index(jax.process_index())
   return groups[first :: len(sharing)]
 
 
-def _counts(groups: Sequence[Group], long: int, sharing: int) -> Totals:
-  """Totals over all processes; the `sharing` processes of an engine all see the same groups and count them once."""
+def _counts(groups: Sequence[Group], too_long: int, sharing: int) -> Totals:
+  """Totals over all processes; the `sharing` processes of an engine see the same groups and count them once."""
   tokens = sum(len(t.tokens) for group in groups for t in group.trajectories)
   processes = 1 / jax.process_count()
   once = 1 / sharing
-  return {'tokens': (once * tokens, processes), 'prompts_too_long': (once * long, processes)}
+  return {'tokens': (once * tokens, processes), 'prompts_too_long': (once * too_long, processes)}
 
 
 def figures(groups: Sequence[Group]) -> Totals:
-  """Metrics of what was sampled."""
-  every = [t for group in groups for t in group.trajectories]
-  valid, lost, totals, right = (
-    np.concatenate([getattr(group, name) for group in groups]) for name in ('valid', 'lost', 'totals', 'right')
-  )
+  """Metrics of the sampled groups."""
+  trajectories = [t for group in groups for t in group.trajectories]
+  count = len(trajectories)
+  valid = np.concatenate([group.valid for group in groups])
+  lost = np.concatenate([group.lost for group in groups])
+  totals = np.concatenate([group.totals for group in groups])
+  right = np.concatenate([group.right for group in groups])
   flat = sum(not mixed(group.totals, group.valid) for group in groups)
-  tokens = sum(len(t.tokens) for t in every)
-  cut = sum(not t.ended for t in every)
+  tokens = sum(len(t.tokens) for t in trajectories)
+  cut = sum(not t.ended for t in trajectories)
   return {
     'reward': (totals[valid].sum(dtype=np.float64), valid.sum()),
     'right': (right[valid].sum(dtype=np.float64), valid.sum()),
     'reward_flat_groups': (flat, len(groups)),
-    'reward_lost': (lost.sum(), len(every)),
-    'response_length': (tokens, len(every)),
-    'response_cut': (cut, len(every)),
+    'reward_lost': (lost.sum(), count),
+    'response_length': (tokens, count),
+    'response_cut': (cut, count),
   }
 
 
 def components(names: Sequence[str], groups: Sequence[Group]) -> Totals:
-  """The mean of each reward component, unweighted, where there are several."""
+  """The unweighted mean of each reward component; nothing if there is only one."""
   if len(names) == 1:
     return {}
   rewards = np.concatenate([group.rewards[group.valid] for group in groups])
@@ -208,13 +236,17 @@ def components(names: Sequence[str], groups: Sequence[Group]) -> Totals:
 
 
 def means(totals: Mapping[str, tuple[float, float]]) -> dict[str, np.ndarray]:
-  """Metrics as float32, from each process's (total, divisor); 0 where there is nothing to divide by."""
-  own = np.array(list(totals.values()), np.float64)
-  total, divisor = mesh.sum_over_processes(own).T
+  """Metrics as float32, from each process's (total, divisor); 0 where the divisors sum to 0."""
+  local = np.array(list(totals.values()), np.float64)
+  total, divisor = mesh.sum_over_processes(local).T
   values = total / np.where(divisor, divisor, 1)
   return dict(zip(totals, np.float32(values)))
 
 
 def _added(notes: Sequence[Totals]) -> Totals:
   """The sums of several rounds."""
-  return {name: tuple(np.sum([note[name] for note in notes], 0)) for name in notes[0]}
+  added = {}
+  for name in notes[0]:
+    column = [note[name] for note in notes]
+    added[name] = tuple(np.sum(column, 0))
+  return added
