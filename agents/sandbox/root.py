@@ -1,7 +1,8 @@
-"""What the code may see of the host's files: Python, the libraries it has loaded, two devices; all read-only."""
+"""The host's files that sandboxed code can see: Python, the libraries it has loaded, two devices; all read-only."""
 
 import glob
 import os
+import pathlib
 import re
 import sys
 import sysconfig
@@ -13,63 +14,72 @@ _READ_ONLY = linux.ATTR_RDONLY | linux.ATTR_NOSUID
 
 
 def readable() -> list[str]:
-  """The host's trees and files that Python needs to go on importing and to run itself again; none inside another.
+  """The host's trees and files that Python needs to import modules and to restart itself; none contains another.
 
-  Of a Python under /usr only its own library folders, never /usr whole.
+  For a Python in /usr only its library folders, never all of /usr.
   """
   wanted = {sys.executable, os.path.realpath(sys.executable), *_shared_objects()}
-  for prefix in {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}:
-    wanted |= {prefix} if prefix not in ('/', '/usr') else set()
+  wanted |= {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix} - {'/', '/usr'}
   wanted |= {sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
-  wanted |= {p for p in sys.path if p and os.path.exists(p)} - {_own()}
+  wanted |= {path for path in sys.path if path} - {_project()}
+  return _outermost([os.path.abspath(path) for path in wanted if os.path.exists(path)])
+
+
+def _outermost(paths: list[str]) -> list[str]:
+  """The paths that are in none of the others, sorted; never the root."""
   outer: list[str] = []
-  for path in sorted(os.path.abspath(p) for p in wanted if os.path.exists(p)):
-    if path != '/' and not any(path == o or path.startswith(o + '/') for o in outer):
+  for path in sorted(paths):
+    is_inside = any(path == other or path.startswith(other + '/') for other in outer)
+    if path != '/' and not is_inside:
       outer.append(path)
   return outer
 
 
-def _own() -> str:
-  """The folder that holds this project, on sys.path only to start the zygote."""
-  return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+def _project() -> str:
+  """The folder of this project, which is on sys.path only to start the zygote."""
+  return str(pathlib.Path(os.path.abspath(__file__)).parents[2])
 
 
 def _shared_objects() -> set[str]:
-  """The system library folders (those named lib…) of the shared objects loaded now, and the loader."""
+  """The system library folders (named lib…) of the shared objects loaded now, and the program loader."""
   with open('/proc/self/maps', encoding='utf-8') as maps:
     files = set(re.findall(r'(/\S+\.so[.\d]*)$', maps.read(), re.MULTILINE))
-  folders = {os.path.dirname(f) for f in files}
-  return {f for f in folders if re.match(r'/(usr/)?lib', f)} | {f for f in files if '/ld-linux' in f or '/ld-musl' in f}
+  folders = {os.path.dirname(path) for path in files}
+  libraries = {folder for folder in folders if re.match(r'/(usr/)?lib', folder)}
+  loaders = {path for path in files if '/ld-linux' in path or '/ld-musl' in path}
+  return libraries | loaders
 
 
 def _links() -> dict[str, str]:
-  """The system's symlinks on the way to the libraries and the program loader: where each lies, what it says."""
-  loaders = [
-    os.path.join(os.path.realpath(os.path.dirname(p)), os.path.basename(p)) for p in glob.glob('/lib*/ld-*.so*')
-  ]
-  return {p: os.readlink(p) for p in ('/lib', '/lib64', '/usr/lib64', *loaders) if os.path.islink(p)}
+  """The system's symlinks to the libraries and the program loader: path → target."""
+  paths = ['/lib', '/lib64', '/usr/lib64']
+  for loader in glob.glob('/lib*/ld-*.so*'):
+    folder, name = os.path.split(loader)
+    paths.append(os.path.join(os.path.realpath(folder), name))
+  return {path: os.readlink(path) for path in paths if os.path.islink(path)}
 
 
 def scratch(paths: list[str]) -> str:
-  """Where the writable folder lies in the new root: /tmp, unless a tree that is needed lies below it."""
-  return '/scratch' if any(p.startswith('/tmp/') for p in paths) else '/tmp'
+  """The path of the writable folder in the new root: /tmp, unless a needed tree is below /tmp."""
+  return '/scratch' if any(path.startswith('/tmp/') for path in paths) else '/tmp'
 
 
 def build(paths: list[str]) -> list[tuple[str, int, bool]]:
-  """Detached read-only copies of the trees at `paths` and of the devices: where each belongs, it, whether a folder.
+  """Detached read-only copies of the trees at `paths` and of the devices: [(path, descriptor, is a folder)].
 
-  Copied while this process still has its first user id, which may be the only one that can reach them.
+  Made while this process still has its first user id, perhaps the only one with access to them.
   """
-  return [
-    (p, linux.copy_mount(p, _READ_ONLY | (0 if p in DEVICES else linux.ATTR_NODEV)), os.path.isdir(p))
-    for p in (*paths, *DEVICES)
-  ]
+  mounts = []
+  for path in (*paths, *DEVICES):
+    flags = _READ_ONLY if path in DEVICES else _READ_ONLY | linux.ATTR_NODEV
+    mounts.append((path, linux.copy_mount(path, flags), os.path.isdir(path)))
+  return mounts
 
 
 def enter(mounts: list[tuple[str, int, bool]], scratch: str) -> None:
-  """Makes a new root of these mounts, the symlinks that lead to them and a scratch folder; closes it to writing."""
+  """Enters a new root of these mounts, the symlinks to them and a scratch folder, and makes it read-only."""
   linux.mount(None, '/', linux.MS_REC | linux.MS_PRIVATE)
-  base = '/proc'  # any folder that exists and is in nobody's way
+  base = '/proc'  # any existing folder that nothing here needs
   links = _links()
   linux.mount('tmpfs', base, linux.MS_NOSUID | linux.MS_NODEV, 'mode=755,size=1m,nr_inodes=1k')
   for path, fd, folder in mounts:

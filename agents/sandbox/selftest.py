@@ -68,7 +68,7 @@ def choose(name: str | None, launch: Callable) -> tuple[str, str, object]:
 
 def _prove(zygote) -> None:
   """Runs the attempts. Raises HarnessError naming what the code could do."""
-  from agents.sandbox.pool import exchange, request
+  from agents.sandbox.wire import exchange, request
 
   slot = zygote.slot()
   try:

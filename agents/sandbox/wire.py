@@ -1,19 +1,27 @@
-"""Messages over a stream socket: a count, that many lengths, that many byte strings."""
+"""Messages between a pool and a slot. On the stream: a count of parts, their lengths, the parts."""
 
+import dataclasses
+import json
+import pathlib
 import socket
 import struct
 import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from agents.sandbox.limits import Limits, Result
 
 LARGEST = 256 * 2**20
+GRACE = 5.0  # seconds past the wall limit after which a slot counts as lost
 _AT_ONCE = 64  # buffers in one system call
 
 
 class Closed(ConnectionError):
-  """The other end is gone, or what it sent is no message."""
+  """The other end is closed, or sent something that is no message."""
 
 
 def send(sock: socket.socket, *parts: bytes | memoryview) -> None:
-  """Sends one message, without copying its parts. Raises OSError when the other end is gone."""
+  """Sends one message, without copying its parts. Raises OSError if the other end is closed."""
   head = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
   views = [memoryview(part) for part in (head, *parts)]
   while views:
@@ -25,12 +33,14 @@ def send(sock: socket.socket, *parts: bytes | memoryview) -> None:
 
 
 def receive(sock: socket.socket, seconds: float | None = None) -> list[bytes]:
-  """Receives one message. Raises Closed at end of stream or nonsense, TimeoutError after `seconds`."""
+  """Receives one message. Raises Closed at the end of the stream or for no message, TimeoutError after `seconds`."""
   deadline = None if seconds is None else time.monotonic() + seconds
-  (count,) = struct.unpack('!I', _exactly(sock, 4, deadline))
+  head = _exactly(sock, 4, deadline)
+  (count,) = struct.unpack('!I', head)
   if count > 4096:
     raise Closed(f'{count} parts in a message')
-  lengths = struct.unpack(f'!{count}I', _exactly(sock, 4 * count, deadline))
+  sizes = _exactly(sock, 4 * count, deadline)
+  lengths = struct.unpack(f'!{count}I', sizes)
   if sum(lengths) > LARGEST:
     raise Closed(f'a message of {sum(lengths)} bytes')
   return [_exactly(sock, n, deadline) for n in lengths]
@@ -41,9 +51,88 @@ def _exactly(sock: socket.socket, size: int, deadline: float | None) -> bytes:
   data = bytearray()
   while len(data) < size:
     if deadline is not None:
-      sock.settimeout(max(deadline - time.monotonic(), 1e-3))
-    chunk = sock.recv(min(size - len(data), 2**20))
+      left = deadline - time.monotonic()
+      sock.settimeout(max(left, 1e-3))
+    missing = size - len(data)
+    chunk = sock.recv(min(missing, 2**20))
     if not chunk:
       raise Closed('the other end closed the connection')
     data += chunk
   return bytes(data)
+
+
+def request(
+  code: str, stdin: str | bytes, files: Mapping[str, str | bytes] | None, limits: Limits, *, session: bool
+) -> list[bytes]:
+  """The parts of a call: limits, file names, code, input, file contents. Raises ValueError for one that cannot run."""
+  if not isinstance(code, str):
+    raise ValueError(f'code is {type(code).__name__}, expected str')
+  contents = {}
+  for name, content in (files or {}).items():
+    contents[name] = _bytes(f'files[{name!r}]', content)
+  _check_files(contents, limits)
+  meta = {'limits': dataclasses.asdict(limits), 'session': session}
+  parts = [
+    json.dumps(meta).encode(),
+    json.dumps(list(contents)).encode(),
+    code.encode('utf-8', 'surrogatepass'),
+    _bytes('stdin', stdin),
+    *contents.values(),
+  ]
+  size = sum(map(len, parts))
+  if size > LARGEST // 2:
+    raise ValueError(f'{size} bytes of code and input: expected at most {LARGEST // 2}')
+  return parts
+
+
+def _check_files(contents: Mapping[str, bytes], limits: Limits) -> None:
+  """Raises ValueError for a path outside the working folder, too many files or too many bytes."""
+  for name in contents:
+    path = pathlib.PurePosixPath(name)
+    if path.is_absolute() or '..' in path.parts or not path.parts or '\0' in name:
+      raise ValueError(f'file name {name!r}: expected a relative path that stays inside')
+  size = sum(map(len, contents.values()))
+  most = limits.inodes // 4
+  if size > limits.disk or len(contents) > most:
+    raise ValueError(f'{len(contents)} files of {size} bytes: expected at most {most} of {limits.disk}')
+
+
+class Asked(Protocol):
+  """A slot, as `exchange` uses it."""
+
+  def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
+    """One request and its answer. Raises OSError if the slot is gone or silent."""
+
+
+def exchange(slot: Asked, parts: list[bytes], limits: Limits, queued: float) -> tuple[Result, bool]:
+  """Asks a slot; returns the result, and whether the slot can be used again."""
+  try:
+    meta, *streams = slot.ask(parts, limits.wall + GRACE)
+  except OSError as error:  # Closed and TimeoutError are OSErrors
+    return Result('harness', reason=f'the worker was lost: {error}', queued=queued), False
+  answer = json.loads(meta)
+  if answer['status'] == 'harness':
+    return Result(queued=queued, **answer), False
+  out_omitted, err_omitted = answer['omitted']
+  answer['omitted'] = (out_omitted, err_omitted)
+  stdout = _text(streams[:3], out_omitted)
+  stderr = _text(streams[3:6], err_omitted)
+  return Result(stdout=stdout, stderr=stderr, queued=queued, **answer), True
+
+
+def _text(stream: list[bytes], omitted: int) -> str:
+  """A stream (its head, and its tail in two parts) as text, with a marker in place of omitted bytes."""
+  head, *tails = stream
+  tail = b''.join(tails)
+  if not omitted:
+    return (head + tail).decode('utf-8', 'replace')
+  marker = f'\n[... {omitted} bytes left out ...]\n'
+  return head.decode('utf-8', 'replace') + marker + tail.decode('utf-8', 'replace')
+
+
+def _bytes(name: str, value: str | bytes) -> bytes:
+  if isinstance(value, str):
+    return value.encode('utf-8', 'surrogatepass')
+  if isinstance(value, bytes):
+    return value
+  raise ValueError(f'{name} is {type(value).__name__}, expected str or bytes')

@@ -1,0 +1,146 @@
+"""The processes behind a pool: a seed that has imported the profile, its zygote, and the slots that it forks."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from agents.sandbox import wire
+from agents.sandbox.limits import HarnessError
+
+_GRACE = 5.0  # seconds for a zygote to answer
+_START = 60.0  # seconds for a seed to import its profile
+_THREADS = dict.fromkeys(('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+_ENVIRONMENT = {
+  'PATH': '/usr/bin:/bin',
+  'HOME': '/tmp',
+  'TMPDIR': '/tmp',
+  'USER': 'sandbox',
+  'LANG': 'C.UTF-8',
+  'PYTHONHASHSEED': '0',
+  'PYTHONDONTWRITEBYTECODE': '1',
+  'MALLOC_ARENA_MAX': '1',
+  **_THREADS,
+}
+
+
+class Slot:
+  """The pool's end of one slot."""
+
+  def __init__(self, sock: socket.socket, pidfd: int):
+    self.sock = sock
+    self.pidfd = pidfd
+
+  def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
+    """One request and its answer. Raises OSError if the slot is gone or silent."""
+    self.sock.settimeout(seconds)
+    wire.send(self.sock, parts[0])
+    wire.send(self.sock, *parts[1:])
+    return wire.receive(self.sock, seconds)
+
+  def close(self) -> None:
+    """Ends the slot and everything in it."""
+    self.sock.close()
+    with contextlib.suppress(ProcessLookupError):
+      signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+    os.close(self.pidfd)
+
+
+class Seed:
+  """A launched seed with its zygote. A lost zygote is replaced by another fork, without new imports."""
+
+  def __init__(self, backend: str, profile: str, wrap: Sequence[str]):
+    self.folder = tempfile.mkdtemp(prefix='sandbox-')
+    self.zygote = None
+    self.control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+      code = _program(other.fileno(), backend, profile)
+      self.process = subprocess.Popen(
+        [*wrap, sys.executable, '-s', '-P', '-c', code],
+        pass_fds=[other.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd='/',
+        start_new_session=True,
+        env=_environment(self.folder),
+      )
+    try:
+      _hear_ready(self.control, _START)
+      self.fork_zygote()
+    except OSError as error:
+      self.close()
+      raise HarnessError(f'the zygote did not start: {error}') from error
+
+  def slot(self) -> Slot:
+    """Forks a slot. Raises OSError if that fails, also after the seed has forked a new zygote."""
+    try:
+      return self._slot()
+    except OSError:
+      self.fork_zygote()
+    return self._slot()
+
+  def fork_zygote(self) -> None:
+    """Makes the seed fork a zygote that replaces the last one."""
+    if self.zygote:
+      self.zygote.close()
+    self.zygote, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with other:
+      socket.send_fds(self.control, [b'zygote'], [other.fileno()])
+    _hear_ready(self.zygote, _GRACE)
+
+  def _slot(self) -> Slot:
+    sock, other = socket.socketpair()
+    try:
+      self.zygote.settimeout(_GRACE)
+      socket.send_fds(self.zygote, [b'slot'], [other.fileno()])
+      message, descriptors, _, _ = socket.recv_fds(self.zygote, 4096, 1)
+      _expect(b'slot', message)
+    except OSError:
+      sock.close()
+      raise
+    finally:
+      other.close()
+    return Slot(sock, descriptors[0])
+
+  def close(self) -> None:
+    """Ends the seed, the zygote and all slots."""
+    self.control.close()
+    if self.zygote:
+      self.zygote.close()
+    self.process.kill()
+    self.process.wait()
+    shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _program(control: int, backend: str, profile: str) -> str:
+  """The code that a seed runs. The project is on sys.path only for its first import."""
+  base = str(pathlib.Path(__file__).resolve().parents[2])
+  return (
+    f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
+    f'sys.path.pop(0); zygote.main({control}, {backend!r}, {profile!r})'
+  )
+
+
+def _environment(folder: str) -> dict[str, str]:
+  """The environment of a seed whose temporary files go to `folder`."""
+  environment = _ENVIRONMENT | {'TMPDIR': folder}
+  if 'LD_LIBRARY_PATH' in os.environ:
+    environment['LD_LIBRARY_PATH'] = os.environ['LD_LIBRARY_PATH']
+  return environment
+
+
+def _hear_ready(sock: socket.socket, seconds: float) -> None:
+  sock.settimeout(seconds)
+  _expect(b'ready', sock.recv(1 << 16))
+
+
+def _expect(wanted: bytes, message: bytes) -> None:
+  """Raises Closed with the message if it is another than the wanted one."""
+  if message != wanted:
+    raise wire.Closed(message.decode('utf-8', 'replace').strip() or 'it ended')
