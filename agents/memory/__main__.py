@@ -1,7 +1,7 @@
 """Inspects and edits a case bank, and trains a selector on it.
 
 python -m agents.memory list cases.sqlite                       one line for each case
-python -m agents.memory show cases.sqlite 12                    everything about a case
+python -m agents.memory show cases.sqlite 12                    all fields of a case
 python -m agents.memory edit cases.sqlite 12 --reward=0 --quarantined=true
 python -m agents.memory delete cases.sqlite 12
 python -m agents.memory import cases.sqlite memory.jsonl        adds the cases of a JSON-lines file, in either form
@@ -23,7 +23,7 @@ from agents.memory.jsonl import FORMS
 from core.launch import command
 from core.launch.fields import field
 
-# Command → the words after it and the flags it takes.
+# Command → (the words after it, its flags).
 COMMANDS = {
   'list': (('bank',), ()),
   'show': (('bank', 'case'), ()),
@@ -47,8 +47,8 @@ class Options:
   form: Literal[tuple(FORMS)] | None = field(None, 'export: the form of the lines; by default plain')
   encoder: str | None = field(None, 'train: folder of a sentence encoder; by default words are hashed')
   epochs: int | None = field(None, 'train: passes over the pairs; by default 10', low=1)
-  share: float | None = field(None, 'train: share of the tasks that validates; by default 0.1', low=0, high=1)
-  words: tuple[str, ...] = field((), 'the command and what it is applied to', positional=True)
+  share: float | None = field(None, 'train: share of the tasks held out for validation; by default 0.1', low=0, high=1)
+  words: tuple[str, ...] = field((), 'the command and its operands', positional=True)
 
   def __post_init__(self):
     name = self.words[0] if self.words else ''
@@ -72,44 +72,55 @@ def line(case: Case) -> str:
 
 
 def apply(bank: CaseBank, options: Options) -> str:
-  """Does what the command says; returns what to print. Raises KeyError for a case that does not exist."""
-  name, _, *rest = options.words
+  """Runs the command; returns the text to print. Raises KeyError for a case that does not exist."""
+  name, _, *operands = options.words
   if name == 'list':
     return '\n'.join(map(line, bank.cases()))
-  if name == 'show':
-    return json.dumps(dataclasses.asdict(bank.get(int(rest[0]))), ensure_ascii=False, indent=2)
-  if name == 'edit':
-    changes = {key: getattr(options, key) for key in COMMANDS['edit'][1]}
-    return line(bank.update(int(rest[0]), **changes))
-  if name == 'delete':
-    bank.delete(int(rest[0]))
-    return f'case {rest[0]} is deleted'
-  path = Path(rest[0])
+  if name in ('show', 'edit', 'delete'):
+    return _apply_to_case(bank, name, int(operands[0]), options)
+  path = Path(operands[0])
   if name == 'import':
-    got = import_jsonl(bank, path)
-    return '\n'.join([f'{got.cases} cases', *(f'line {n} is passed over: {reason}' for n, reason in got.skipped)])
+    result = import_jsonl(bank, path)
+    skipped = [f'line {n} is skipped: {reason}' for n, reason in result.skipped]
+    return '\n'.join([f'{result.cases} cases', *skipped])
   if name == 'export':
-    return f'{export_jsonl(bank, path, form=options.form or "plain")} cases'
+    count = export_jsonl(bank, path, form=options.form or 'plain')
+    return f'{count} cases'
   if name == 'snapshot':
     return f'digest {bank.snapshot(path)}'
   share = 0.1 if options.share is None else options.share
   return train(bank, path, epochs=options.epochs or 10, share=share)
 
 
+def _apply_to_case(bank: CaseBank, name: str, number: int, options: Options) -> str:
+  """As `apply`, for the commands on one case."""
+  if name == 'show':
+    case = dataclasses.asdict(bank.get(number))
+    return json.dumps(case, ensure_ascii=False, indent=2)
+  if name == 'delete':
+    bank.delete(number)
+    return f'case {number} is deleted'
+  _, flags = COMMANDS['edit']
+  changes = {flag: getattr(options, flag) for flag in flags}
+  return line(bank.update(number, **changes))
+
+
 def train(bank: CaseBank, folder: Path, *, epochs: int, share: float) -> str:
-  """Trains a selector on the bank's uses and saves it; returns its validation in words."""
+  """Trains a selector on the bank's uses and saves it; returns a sentence on its validation."""
   config = selector.Config(width=bank.encoder.width)
-  state, seen = selector.fit(selector.pairs_of(bank.uses(), bank.vectors), config, epochs=epochs, share=share)
+  pairs = selector.pairs_of(bank.uses(), bank.vectors)
+  state, validation = selector.fit(pairs, config, epochs=epochs, share=share)
   selector.save(folder, config, state)
   about = f'{selector.version(state)}, made for vectors of {bank.encoder.id}'
-  if seen is None:
+  if validation is None:
     return f'{about}; no task was held out'
-  auc = 'not defined' if seen.auc is None else f'{seen.auc:.3f}'
-  return f'{about}; on {seen.pairs} pairs of held-out tasks accuracy {seen.accuracy:.3f}, F1 {seen.f1:.3f}, AUC {auc}'
+  auc = 'not defined' if validation.auc is None else f'{validation.auc:.3f}'
+  figures = f'accuracy {validation.accuracy:.3f}, F1 {validation.f1:.3f}, AUC {auc}'
+  return f'{about}; on {validation.pairs} pairs of held-out tasks {figures}'
 
 
 def work(options: Options) -> None:
-  """Opens the bank and prints what the command gives. Raises ValueError or OSError with one clear line."""
+  """Opens the bank and prints the output of the command. Raises ValueError or OSError with one clear line."""
   name, path, *_ = options.words
   if name != 'import' and not Path(path).is_file():
     raise FileNotFoundError(f'{path}: no such file')

@@ -1,12 +1,14 @@
-"""Exact nearest neighbours of vectors that come and go: one matrix, one product a question."""
+"""Exact nearest neighbours in a changing set of vectors: one matrix, one product a query."""
 
 from collections.abc import Callable
 
 import numpy as np
 
+from core.padding import pad
+
 
 class Index:
-  """Unit vectors by id. A question over 100,000 of 768 numbers is one product of 77 million."""
+  """Unit vectors by id. A query over 100,000 vectors of width 768 takes 77 million multiply-adds."""
 
   def __init__(self, width: int):
     self._vectors = np.zeros((64, width), np.float32)
@@ -18,13 +20,15 @@ class Index:
     return len(self._row)
 
   def put(self, key: int, vector: np.ndarray) -> None:
-    """Adds or replaces one vector; it is normalised here, and a zero vector is like nothing."""
+    """Adds or replaces one vector, normalised; a zero vector has cosine 0 to all others."""
     row = self._row.get(key)
     if row is None:
       if self._used == len(self._ids):
         self._grow()
-      row, self._used = self._used, self._used + 1
-      self._row[key], self._ids[row] = row, key
+      row = self._used
+      self._used += 1
+      self._row[key] = row
+      self._ids[row] = key
     self._vectors[row] = unit(vector)
 
   def drop(self, key: int) -> None:
@@ -35,21 +39,24 @@ class Index:
     """(id, cosine) of the `most` nearest that are allowed, best first; equals in order of id."""
     scores = self._vectors[: self._used] @ unit(query)
     ids = self._ids[: self._used]
-    found = []
+    nearest = []
     for row in np.lexsort((ids, -scores)):
-      if len(found) == most:
+      if len(nearest) == most:
         break
-      if ids[row] >= 0 and allowed(int(ids[row])):
-        found.append((int(ids[row]), float(scores[row])))
-    return found
+      key = int(ids[row])
+      if key >= 0 and allowed(key):
+        nearest.append((key, float(scores[row])))
+    return nearest
 
   def _grow(self) -> None:
-    kept = np.flatnonzero(self._ids[: self._used] >= 0)  # rows that were dropped are given back
-    size = max(64, 2 * len(kept))
-    vectors, ids = np.zeros((size, self._vectors.shape[1]), np.float32), np.zeros(size, np.int64)
-    vectors[: len(kept)], ids[: len(kept)] = self._vectors[kept], self._ids[kept]
-    self._vectors, self._ids, self._used = vectors, ids, len(kept)
-    self._row = {int(key): row for row, key in enumerate(ids[: len(kept)])}
+    """Doubles the matrix, without the rows that were dropped."""
+    kept = np.flatnonzero(self._ids[: self._used] >= 0)
+    count = len(kept)
+    size = max(64, 2 * count)
+    self._vectors = pad(self._vectors[kept], size)
+    self._ids = pad(self._ids[kept], size)
+    self._used = count
+    self._row = {int(key): row for row, key in enumerate(self._ids[:count])}
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

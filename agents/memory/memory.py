@@ -1,8 +1,8 @@
-"""Memory as an agent uses it: read cases for a task, write how the task ended."""
+"""Memory as an agent uses it: read cases for a task, write the outcome of the task."""
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,12 +17,12 @@ Kind = Literal['none', 'random', 'cosine', 'q']
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """How cases are chosen. With everything else equal the same choice is made again.
+  """How cases are chosen. The choice is deterministic.
 
-  kind: none; random (a control); cosine (non-parametric); q (parametric). k: how many (4 was the paper's best).
-  alpha: 0 takes the k best; above 0 draws them without replacement by softmax(score / alpha), for collecting data.
+  kind: none; random (a control); cosine (non-parametric); q (parametric). k: number of cases (4 was the paper's best).
+  alpha: 0 takes the k best; above 0 draws them without replacement by softmax(score / alpha), to collect data.
   balanced: k successes and k failures. void: cases whose kernel weight exp(-d²/2·bandwidth²) to the task is below
-  this are not admitted (the void case of Memento 2, arXiv 2512.22716). exclude_own: a task never sees its own cases.
+  this are left out (the void case of Memento 2, arXiv 2512.22716). exclude_own: a task never sees its own cases.
   """
 
   kind: Kind = 'cosine'
@@ -49,9 +49,9 @@ class Reading:
 
 
 class Memory:
-  """A case bank, how it is read, and the selector that learns from what was read.
+  """A case bank, how it is read, and the selector trained on the uses of cases.
 
-  online: the selector learns after each write. Without, `refit` trains it anew, between iterations.
+  online: train the selector after each write. Otherwise call `refit` between iterations.
   """
 
   def __init__(
@@ -64,79 +64,100 @@ class Memory:
     online: bool = True,
     run: str = '',
   ):
-    self.bank, self.reading, self.online, self.run = bank, reading, online, run
+    self.bank = bank
+    self.reading = reading
+    self.online = online
+    self.run = run
     self.config = config or selection.Config(width=bank.encoder.width)
     if self.config.width != bank.encoder.width:
       raise ValueError(
         f'the selector reads vectors of width {self.config.width}, {bank.encoder.id} makes {bank.encoder.width}'
       )
-    self._state = state  # drawn when first needed: most readings need none
-    self._replay: list[Use] = []  # the replay buffer, read from the bank as it grows
+    self._state = state  # initialised on first use, since most readings need none
+    self._replay: list[Use] = []  # the replay buffer: the bank's uses up to the last write
 
   @property
   def state(self) -> selection.State:
-    """The selector as it is now."""
-    self._state = self._state or selection.init(self.config)
+    """The current selector."""
+    if self._state is None:
+      self._state = selection.init(self.config)
     return self._state
 
   def version(self) -> str:
-    """What a record says of how its cases were chosen."""
-    r = self.reading
-    return f'{r.kind}-{selection.version(self.state)}' if r.kind == 'q' else r.kind
+    """The name in records of the way that cases are chosen."""
+    kind = self.reading.kind
+    return f'q-{selection.version(self.state)}' if kind == 'q' else kind
 
   def read(self, task: str, *, key: str = '') -> list[Found]:
     """The cases for a task, best first; empty for kind none, k = 0 and an empty bank."""
-    r, key = self.reading, key or task_key(task)
-    if r.kind == 'none' or r.k == 0:
+    key = key or task_key(task)
+    if self.reading.kind == 'none' or self.reading.k == 0:
       return []
-    if not r.balanced:
+    if not self.reading.balanced:
       return self._choose(task, key, lambda case: True)
-    return self._choose(task, key, lambda case: case.positive) + self._choose(task, key, lambda case: not case.positive)
+    successes = self._choose(task, key, lambda case: case.positive)
+    failures = self._choose(task, key, lambda case: not case.positive)
+    return successes + failures
 
   def write(self, task: str, plan: str, reward: float, *, key: str = '', used: Sequence[Case] = ()) -> Case:
-    """Retains a finished task, records the outcome for the cases it had used, and lets the selector learn."""
-    key, chosen_by = key or task_key(task), self.version()
-    self.bank.add_uses(task, used, reward, key=key, run=self.run, selector=chosen_by)
+    """Retains a finished task, records the outcome for the cases it used, and trains the selector."""
+    key = key or task_key(task)
+    self.bank.add_uses(task, used, reward, key=key, run=self.run, selector=self.version())
     case = self.bank.add(task, plan, reward, key=key, run=self.run)
     if self.online and self.reading.kind == 'q':
-      self._replay += self.bank.uses(after=self._replay[-1].id if self._replay else 0)
+      last = self._replay[-1].id if self._replay else 0
+      self._replay += self.bank.uses(after=last)
       self._state = selection.learn_online(self.state, self._replay, self.bank.vectors, self.config)
     return case
 
   def refit(self, *, epochs: int = 10, share: float = 0.1) -> selection.Validation | None:
     """Trains the selector from scratch on every recorded use; the validation on held-out tasks."""
     pairs = selection.pairs_of(self.bank.uses(), self.bank.vectors)
-    self._state, seen = selection.fit(pairs, self.config, epochs=epochs, share=share)
-    return seen
+    self._state, validation = selection.fit(pairs, self.config, epochs=epochs, share=share)
+    return validation
 
   def _choose(self, task: str, key: str, where) -> list[Found]:
     r = self.reading
-    exclude = key if r.exclude_own else ''
-    scorer = {
-      'cosine': None,
-      'random': lambda query, cases: _chance(r.seed, key, len(cases)),
-      'q': lambda query, cases: selection.scores(self.state.params, query, cases),
-    }[r.kind]
-    # Random choice is over the whole bank: it must not profit from the prefilter's similarity.
+    # A random choice is over the whole bank, so that it does not profit from the prefilter's similarity.
     prefilter = len(self.bank) if r.kind == 'random' else r.prefilter
-    wide = r.k if not (r.alpha or r.void) else max(r.k, prefilter)
-    found = self.bank.search(task, wide, scorer=scorer, exclude=exclude, where=where, prefilter=max(prefilter, 1))
+    needs_all = r.alpha or r.void
+    candidates = self.bank.search(
+      task,
+      max(r.k, prefilter) if needs_all else r.k,
+      scorer=self._scorer(key),
+      exclude=key if r.exclude_own else '',
+      where=where,
+      prefilter=max(prefilter, 1),
+    )
     if r.void:
-      found = self._admitted(task, found)
-    if r.alpha and len(found) > 1:
+      candidates = self._admitted(task, candidates)
+    if r.alpha and len(candidates) > 1:
       # Gumbel top-k: the k largest of score/α + noise are a draw from softmax(score/α) without replacement.
-      noise = -np.log(-np.log(_chance(r.seed, key, len(found))))
-      order = np.argsort(-(np.array([f.score for f in found]) / r.alpha + noise), kind='stable')
-      found = [found[i] for i in order]
-    return found[: r.k]
+      scores = np.array([candidate.score for candidate in candidates])
+      noise = -np.log(-np.log(_uniform(r.seed, key, len(candidates))))
+      order = np.argsort(-(scores / r.alpha + noise), kind='stable')
+      candidates = [candidates[i] for i in order]
+    return candidates[: r.k]
 
-  def _admitted(self, task: str, found: list[Found]) -> list[Found]:
-    vectors = unit(self.bank.vectors([task, *(f.case.task for f in found)]))
-    weights = np.asarray(softq.kernel(((vectors[1:] - vectors[0]) ** 2).sum(-1), self.reading.bandwidth))
-    return [f for f, weight in zip(found, weights) if weight >= self.reading.void]
+  def _scorer(self, key: str) -> Callable | None:
+    """(task vector, case vectors) → scores; None for the bank's cosine."""
+    if self.reading.kind == 'random':
+      return lambda query, cases: _uniform(self.reading.seed, key, len(cases))
+    if self.reading.kind == 'q':
+      return lambda query, cases: selection.scores(self.state.params, query, cases)
+    return None
+
+  def _admitted(self, task: str, candidates: list[Found]) -> list[Found]:
+    """The candidates whose kernel weight to the task is at least `void`."""
+    texts = [task, *(candidate.case.task for candidate in candidates)]
+    vectors = unit(self.bank.vectors(texts))
+    distance2 = ((vectors[1:] - vectors[0]) ** 2).sum(-1)
+    weights = np.asarray(softq.kernel(distance2, self.reading.bandwidth))
+    return [candidate for candidate, weight in zip(candidates, weights) if weight >= self.reading.void]
 
 
-def _chance(seed: int, key: str, n: int) -> np.ndarray:
-  """n numbers in (0, 1) that depend on seed and task alone."""
-  draws = np.random.default_rng([seed, int(hashlib.sha256(key.encode()).hexdigest()[:12], 16)]).random(n)
-  return np.clip(draws, 1e-12, 1 - 1e-12)
+def _uniform(seed: int, key: str, n: int) -> np.ndarray:
+  """n numbers in (0, 1), a function of seed and task."""
+  digest = hashlib.sha256(key.encode()).hexdigest()
+  rng = np.random.default_rng([seed, int(digest[:12], 16)])
+  return np.clip(rng.random(n), 1e-12, 1 - 1e-12)

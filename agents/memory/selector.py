@@ -1,7 +1,7 @@
-"""The parametric case selector: Q(s,c) = p(success | task s, case c) as a small network, learnt as cases are used.
+"""The parametric case selector: Q(s,c) = p(success | task s, case c) as a small network, trained as cases are used.
 
 Memento (arXiv 2508.16153) acts once an episode, so the target of Q is the reward itself and its loss is
-cross-entropy. Here the sentence encoder stays frozen and the network learns on cached vectors; `fine_tune.py` also
+cross-entropy. Here the sentence encoder is frozen and the network trains on cached vectors; `fine_tune.py` also
 trains the encoder, as the released code does.
 
 B pairs   D width of an encoder's vector   F hidden
@@ -28,13 +28,14 @@ from core.files import config as published
 from core.files import weights
 from core.files.tensors import Files
 from core.files.weights import From
+from core.padding import pad
 from core.params import Spec, einsum, zeros
 from core.training.record import replace
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """The network and its training; the defaults are the released code's, but for the rate of a frozen encoder."""
+  """The network and its training; the defaults are the released code's, except the learning rate."""
 
   width: int  # of the encoder's vectors
   hidden: int = 512
@@ -42,7 +43,7 @@ class Config:
   lr: float = 1e-3
   weight_decay: float = 0.01
   clip_norm: float = 1.0
-  warmup: float = 0.06  # share of a fit's updates over which the rate rises
+  warmup: float = 0.06  # share of a fit's updates in which the rate rises
   batch: int = 32
   online_steps: int = 4  # updates after each write
   seed: int = 42
@@ -60,7 +61,7 @@ class Params:
 
 @struct.dataclass
 class State:
-  """What training carries along; `updates` counts steps and, with the digest, is the selector's version."""
+  """The training state; `updates` counts steps, and with the digest it is the selector's version."""
 
   params: Params
   moments: Any
@@ -80,10 +81,10 @@ class Batch:
 def spec(c: Config) -> Params:
   """Every weight, once."""
   return Params(
-    Spec((2 * c.width, c.hidden), (None, 'mlp')),
-    Spec((c.hidden,), ('mlp',), zeros),
-    Spec((c.hidden, 2), ('mlp', None)),
-    Spec((2,), (None,), zeros),
+    up=Spec((2 * c.width, c.hidden), (None, 'mlp')),
+    up_bias=Spec((c.hidden,), ('mlp',), zeros),
+    out=Spec((c.hidden, 2), ('mlp', None)),
+    out_bias=Spec((2,), (None,), zeros),
   )
 
 
@@ -91,9 +92,11 @@ def apply(
   params: Params, tasks: jax.Array, cases: jax.Array, *, dropout: float = 0.0, key: jax.Array | None = None
 ) -> jax.Array:
   """Logits [B, 2] of failure and success, of vectors [B, D]; a key switches dropout on."""
-  h = jax.nn.relu(einsum('bd,df->bf', jnp.concatenate([cases, tasks], -1), params.up) + params.up_bias)
+  pairs = jnp.concatenate([cases, tasks], -1)
+  h = jax.nn.relu(einsum('bd,df->bf', pairs, params.up) + params.up_bias)
   if key is not None and dropout:
-    h = jnp.where(jax.random.bernoulli(key, 1 - dropout, h.shape), h / (1 - dropout), 0)
+    kept = jax.random.bernoulli(key, 1 - dropout, h.shape)
+    h = jnp.where(kept, h / (1 - dropout), 0)
   return einsum('bf,fo->bo', h, params.out) + params.out_bias
 
 
@@ -112,43 +115,51 @@ def cross_entropy(logits: jax.Array, rewards: jax.Array, weights: jax.Array) -> 
 def class_weights(rewards: np.ndarray) -> np.ndarray:
   """Weight of each pair: 1 for failures, max(1, failures / successes) for successes."""
   successes = float(np.sum(rewards))
-  factor = max(1.0, (len(rewards) - successes) / successes) if successes else 1.0
+  failures = len(rewards) - successes
+  factor = max(1.0, failures / successes) if successes else 1.0
   return (1 + (factor - 1) * rewards).astype(np.float32)
 
 
 def optimizer(c: Config, total: int | None = None, decayed: Any = None) -> optax.GradientTransformation:
-  """AdamW with clipping; over `total` updates a linear rise and fall of the rate, else a constant one.
+  """AdamW with clipping; the rate rises and falls linearly over `total` updates, or is constant if that is None.
 
   decayed: tree of bool, which weights decay; by default the network's matrices.
   """
   rate = c.lr
   if total is not None:
     rise = max(1, int(c.warmup * total))
-    rate = optax.join_schedules(
-      [optax.linear_schedule(0.0, c.lr, rise), optax.linear_schedule(c.lr, 0.0, max(1, total - rise))], [rise]
-    )
-  matrices = lambda params: jax.tree.map(lambda w: w.ndim > 1, params)
-  return optax.chain(
-    optax.clip_by_global_norm(c.clip_norm), optax.adamw(rate, weight_decay=c.weight_decay, mask=decayed or matrices)
-  )
+    fall = max(1, total - rise)
+    parts = [optax.linear_schedule(0.0, c.lr, rise), optax.linear_schedule(c.lr, 0.0, fall)]
+    rate = optax.join_schedules(parts, [rise])
+  clip = optax.clip_by_global_norm(c.clip_norm)
+  return optax.chain(clip, optax.adamw(rate, weight_decay=c.weight_decay, mask=decayed or _matrices))
+
+
+def _matrices(params: Any) -> Any:
+  """Tree of bool: which weights are matrices."""
+  return jax.tree.map(lambda w: w.ndim > 1, params)
 
 
 def init(c: Config, total: int | None = None) -> State:
-  """A selector that knows nothing yet."""
+  """An untrained selector."""
   params = params_lib.init(jax.random.key(c.seed), spec(c))
-  return State(params, optimizer(c, total).init(params), jnp.int32(0))
+  moments = optimizer(c, total).init(params)
+  return State(params=params, moments=moments, updates=jnp.int32(0))
 
 
 @functools.partial(jax.jit, static_argnames=('c', 'total'))
 def update(state: State, batch: Batch, c: Config, total: int | None = None) -> tuple[State, jax.Array]:
   """One step of AdamW on a batch; its dropout key follows from the seed and the number of updates."""
   key = jax.random.fold_in(jax.random.key(c.seed), state.updates)
-  loss = lambda p: cross_entropy(
-    apply(p, batch.tasks, batch.cases, dropout=c.dropout, key=key), batch.rewards, batch.weights
-  )
+
+  def loss(params):
+    logits = apply(params, batch.tasks, batch.cases, dropout=c.dropout, key=key)
+    return cross_entropy(logits, batch.rewards, batch.weights)
+
   value, grads = jax.value_and_grad(loss)(state.params)
   step, moments = optimizer(c, total).update(grads, state.moments, state.params)
-  return State(optax.apply_updates(state.params, step), moments, state.updates + 1), value
+  params = optax.apply_updates(state.params, step)
+  return State(params=params, moments=moments, updates=state.updates + 1), value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,23 +175,32 @@ class Pairs:
     return len(self.keys)
 
   def take(self, rows: np.ndarray) -> 'Pairs':
-    return Pairs(self.tasks[rows], self.cases[rows], self.rewards[rows], tuple(self.keys[i] for i in rows))
+    keys = tuple(self.keys[row] for row in rows)
+    return Pairs(tasks=self.tasks[rows], cases=self.cases[rows], rewards=self.rewards[rows], keys=keys)
 
 
 def pairs_of(uses: Sequence[Use], vectors) -> Pairs:
   """Pairs of a bank's uses. vectors: texts → [N, D], as `CaseBank.vectors`."""
-  tasks, cases = vectors([u.query for u in uses]), vectors([case_text(u.case) for u in uses])
-  return Pairs(tasks, cases, np.array([u.reward for u in uses], np.float32), tuple(u.key for u in uses))
+  return Pairs(
+    tasks=vectors([use.query for use in uses]),
+    cases=vectors([case_text(use.case) for use in uses]),
+    rewards=np.array([use.reward for use in uses], np.float32),
+    keys=tuple(use.key for use in uses),
+  )
 
 
 def split(keys: Sequence[str], share: float, seed: int) -> np.ndarray:
-  """Bool [N]: which pairs validate. Whole tasks do: pairs of one task share their label (all but a few)."""
-  return np.array([int(task_key(f'{seed}/{key}'), 16) / 16**16 < share for key in keys], bool)
+  """Bool [N]: the pairs for validation. A task is never divided: nearly all its pairs share their label."""
+
+  def draw(key: str) -> float:  # in [0, 1), a function of seed and task
+    return int(task_key(f'{seed}/{key}'), 16) / 16**16
+
+  return np.array([draw(key) < share for key in keys], bool)
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-  """How well Q tells success from failure on held-out tasks; auc is None where only one of the two occurs."""
+  """How well Q separates success from failure on held-out tasks; auc is None if only one of the two occurs."""
 
   pairs: int
   accuracy: float
@@ -189,7 +209,7 @@ class Validation:
 
   @property
   def rank(self) -> float:
-    """What the best state is chosen by: AUC, or F1 where there is none."""
+    """The figure by which the best state is chosen: AUC, or F1 without one."""
     return self.f1 if self.auc is None else self.auc
 
 
@@ -199,76 +219,101 @@ def validate(params: Params, pairs: Pairs) -> Validation:
 
   if not len(pairs):
     raise ValueError('no pairs to validate on')
-  q, won = scores(params, pairs.tasks, pairs.cases), pairs.rewards >= 0.5
-  auc = float(roc_auc_score(won, q)) if 0 < won.sum() < len(won) else None
-  return Validation(len(won), float(np.mean((q >= 0.5) == won)), float(f1_score(won, q >= 0.5, zero_division=0)), auc)
+  q = scores(params, pairs.tasks, pairs.cases)
+  predicted = q >= 0.5
+  won = pairs.rewards >= 0.5
+  has_both = 0 < won.sum() < len(won)
+  return Validation(
+    pairs=len(won),
+    accuracy=float(np.mean(predicted == won)),
+    f1=float(f1_score(won, predicted, zero_division=0)),
+    auc=float(roc_auc_score(won, q)) if has_both else None,
+  )
 
 
 def batches(pairs: Pairs, c: Config, epochs: int) -> Iterator[Batch]:
   """Batches of shuffled epochs, the last of each padded with pairs of weight 0."""
-  rng, weight = np.random.default_rng(c.seed), class_weights(pairs.rewards)
+  rng = np.random.default_rng(c.seed)
+  weight = class_weights(pairs.rewards)
   for _ in range(epochs):
     order = rng.permutation(len(pairs))
     for start in range(0, len(order), c.batch):
-      yield _batch(pairs, order[start : start + c.batch], weight, c.batch)
-
-
-def _batch(pairs: Pairs, rows: np.ndarray, weight: np.ndarray, size: int) -> Batch:
-  grow = lambda x: np.pad(x[rows], [(0, size - len(rows))] + [(0, 0)] * (x.ndim - 1))
-  return Batch(grow(pairs.tasks), grow(pairs.cases), grow(pairs.rewards), grow(weight))
+      rows = order[start : start + c.batch]
+      yield Batch(
+        tasks=pad(pairs.tasks[rows], c.batch),
+        cases=pad(pairs.cases[rows], c.batch),
+        rewards=pad(pairs.rewards[rows], c.batch),
+        weights=pad(weight[rows], c.batch),
+      )
 
 
 def fit(pairs: Pairs, c: Config, *, epochs: int = 10, share: float = 0.1) -> tuple[State, Validation | None]:
-  """A selector trained from scratch, the best epoch by validation on `share` of the tasks; None if none is held out.
+  """(a selector trained from scratch, its validation): the best epoch by validation on `share` of the tasks.
 
-  Raises ValueError without pairs to train on.
+  The validation is None, and the last epoch is kept, if no task is held out. Raises ValueError without pairs to train
+  on.
   """
-  held = split(pairs.keys, share, c.seed)
-  train, test = pairs.take(np.flatnonzero(~held)), pairs.take(np.flatnonzero(held))
+  is_held_out = split(pairs.keys, share, c.seed)
+  train = pairs.take(np.flatnonzero(~is_held_out))
+  test = pairs.take(np.flatnonzero(is_held_out))
   if not len(train):
     raise ValueError(f'{len(pairs)} pairs of {len(set(pairs.keys))} tasks: none is left to train on')
   steps = -(-len(train) // c.batch)
-  state, best = init(c, epochs * steps), None
+  total = epochs * steps
+  state = init(c, total)
+  best = best_validation = None
   for number, batch in enumerate(batches(train, c, epochs), 1):
-    state, _ = update(state, batch, c, epochs * steps)
-    if number % steps == 0 and len(test):
-      seen = validate(state.params, test)
-      if best is None or seen.rank >= best[1].rank:  # of equals the one that has learnt longer
-        best = state, seen
-  # What goes on online starts with fresh moments: a fit's schedule has come to its end.
-  state, seen = best or (state, None)
-  return State(state.params, optimizer(c).init(state.params), state.updates), seen
+    state, _ = update(state, batch, c, total)
+    is_epoch_end = number % steps == 0
+    if is_epoch_end and len(test):
+      validation = validate(state.params, test)
+      if best is None or validation.rank >= best_validation.rank:  # of equals the one trained longer
+        best = state
+        best_validation = validation
+  chosen = state if best is None else best
+  # Online training starts with fresh moments, because the schedule of the fit is at its end.
+  moments = optimizer(c).init(chosen.params)
+  return State(params=chosen.params, moments=moments, updates=chosen.updates), best_validation
 
 
 def learn_online(state: State, replay: Sequence[Use], vectors, c: Config) -> State:
-  """`online_steps` updates on minibatches drawn from the replay buffer (the paper's Algorithm 1)."""
+  """`online_steps` updates on minibatches sampled from the replay buffer (the paper's Algorithm 1)."""
   if not replay:
     return state
-  weight = class_weights(np.array([use.reward for use in replay], np.float32))
+  rewards = np.array([use.reward for use in replay], np.float32)
+  weight = class_weights(rewards)
   for _ in range(c.online_steps):
-    rows = np.random.default_rng([c.seed, int(state.updates)]).integers(len(replay), size=c.batch)
-    drawn = pairs_of([replay[i] for i in rows], vectors)
-    state, _ = update(state, Batch(drawn.tasks, drawn.cases, drawn.rewards, weight[rows]), c)
+    rng = np.random.default_rng([c.seed, int(state.updates)])
+    rows = rng.integers(len(replay), size=c.batch)
+    drawn = pairs_of([replay[row] for row in rows], vectors)
+    batch = Batch(tasks=drawn.tasks, cases=drawn.cases, rewards=drawn.rewards, weights=weight[rows])
+    state, _ = update(state, batch, c)
   return state
 
 
 def scores(params: Params, tasks: np.ndarray, cases: np.ndarray, chunk: int = 1024) -> np.ndarray:
-  """Q [N] of a task [D] (or one a pair [N, D]) with cases [N, D]. Sizes are padded to powers of two, few programs."""
+  """Q [N] of a task [D] (or one task a pair [N, D]) with cases [N, D].
+
+  Chunks are padded to powers of two, so that few programs are compiled.
+  """
   tasks = np.broadcast_to(tasks, cases.shape)
-  parts = []
+  parts = [np.zeros(0, np.float32)]
   for start in range(0, len(cases), chunk):
-    t, v = tasks[start : start + chunk], cases[start : start + chunk]
-    grow = lambda x: np.pad(x, ((0, (1 << (len(x) - 1).bit_length()) - len(x)), (0, 0)))
-    parts.append(np.asarray(_q(params, grow(t), grow(v)))[: len(v)])
-  return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    chunk_cases = cases[start : start + chunk]
+    count = len(chunk_cases)
+    size = 1 << (count - 1).bit_length()
+    q = _q(params, pad(tasks[start : start + chunk], size), pad(chunk_cases, size))
+    parts.append(np.asarray(q)[:count])
+  return np.concatenate(parts)
 
 
 _q = jax.jit(q_values)
 
 
 def version(state: State) -> str:
-  """What a record says of the selector that chose its cases: number of updates and a digest of the weights."""
-  digest = hashlib.sha256(b''.join(np.asarray(w).tobytes() for w in jax.tree.leaves(state.params)))
+  """The selector's name in records: number of updates and a digest of the weights."""
+  weights = [np.asarray(weight).tobytes() for weight in jax.tree.leaves(state.params)]
+  digest = hashlib.sha256(b''.join(weights))
   return f'q{int(state.updates)}-{digest.hexdigest()[:8]}'
 
 
@@ -283,10 +328,11 @@ def save(path: str | os.PathLike, c: Config, state: State) -> None:
 
 
 def load(path: str | os.PathLike) -> tuple[Config, State]:
-  """(config, state) of a saved selector, its moments fresh. Raises CheckpointError naming what does not fit."""
+  """(config, state) of a saved selector, with fresh moments. Raises CheckpointError naming what does not fit."""
   about = published.read_json(path, 'selector.json')
   with published.naming(f'{path}/selector.json'):
     updates = about.pop('updates')
     c = Config(**about)
   params = weights.load(Files(path), NAMES, spec(c), dtype=jnp.float32)
-  return c, State(params, optimizer(c).init(params), jnp.int32(updates))
+  moments = optimizer(c).init(params)
+  return c, State(params=params, moments=moments, updates=jnp.int32(updates))

@@ -1,4 +1,4 @@
-"""Tools of a rollout: what a call gives back, and a runner that goes on while the engine decodes."""
+"""Tools of a rollout: the response to a call, and a runner that works while the engine decodes."""
 
 import asyncio
 import concurrent.futures
@@ -10,14 +10,14 @@ from typing import Any, Literal
 from agents.rollout.protocol import Call
 from agents.sandbox import Result
 
-# How a call ended beyond `agents.sandbox.STATUSES`: it was no JSON, named no tool, or raised.
+# In addition to `agents.sandbox.STATUSES`: the call was no JSON, named no tool, or raised.
 STATUSES = ('undecodable', 'unknown_tool', 'exception')
 REASONS = {'timeout': 'worker_timeout', 'harness': 'internal_error', 'memory': 'memory_limit', 'output': 'output_limit'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-  """What the model is told about a call, how it ended, how many characters were cut, and its seconds run and queued."""
+  """The text that the model sees of a call, its status, characters omitted, and seconds run and queued."""
 
   text: str
   status: str
@@ -25,16 +25,19 @@ class Response:
   seconds: float = 0.0
   queued: float = 0.0
 
-  failed = property(lambda self: self.status != 'ok')
+  @property
+  def failed(self) -> bool:
+    """Whether the call did not succeed."""
+    return self.status != 'ok'
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
   """How much of a result the model sees.
 
-  stream: characters kept of each of stdout and stderr, head and tail around a marker. response: characters of the whole
-  response, or None, cut at `side` ('left' keeps the head). seconds: whether the execution time is shown, which makes
-  rollouts differ from run to run.
+  stream: characters kept of each of stdout and stderr, head and tail around a marker. response: characters kept of the
+  whole response, or None for all. side: the part of the response to keep ('left': the head). seconds: whether the
+  execution time is shown, which makes rollouts differ between runs.
   """
 
   stream: int = 1000
@@ -49,54 +52,69 @@ class View:
       raise ValueError(f'side={self.side!r}: expected middle, left or right')
 
 
-# `released`: the cut of rStar2-Agent's released code.
+# `released`: the truncation of rStar2-Agent's released code.
 VIEWS = {'default': View(), 'released': View(response=256), 'reproducible': View(seconds=False)}
 
 
 def cut(text: str, most: int) -> tuple[str, int]:
-  """(text of at most `most` characters of the original, head and tail around a marker; characters left out)."""
-  left = len(text) - most
-  if left <= 0:
+  """(text of at most `most` characters of the original, head and tail around a marker; characters omitted)."""
+  omitted = len(text) - most
+  if omitted <= 0:
     return text, 0
   tail = most // 2
-  return f'{text[: most - tail]}\n[{left} characters left out]\n{text[len(text) - tail :]}', left
+  head = most - tail
+  marker = f'\n[{omitted} characters left out]\n'
+  return text[:head] + marker + text[len(text) - tail :], omitted
 
 
 def _cut_side(text: str, most: int, side: str) -> tuple[str, int]:
+  """As `cut`, keeping the side that a `View` names, with the markers of the released code."""
   if len(text) <= most:
     return text, 0
+  if side == 'left':
+    return text[:most] + '...(truncated)', len(text) - most
+  if side == 'right':
+    return '(truncated)...' + text[len(text) - most :], len(text) - most
   half = most // 2
-  head, tail = {'left': (most, 0), 'right': (0, most), 'middle': (half, half)}[side]
-  middle = '...(truncated)...' if head and tail else '...(truncated)' if head else '(truncated)...'
-  return text[:head] + middle + text[len(text) - tail :], len(text) - head - tail
+  return text[:half] + '...(truncated)...' + text[len(text) - half :], len(text) - 2 * half
 
 
 def show(result: Result, view: View = View()) -> Response:
   """A sandbox result as the model sees it (arXiv 2508.20722, released code): status, reason, streams, time."""
-  out, lost_out = cut(result.stdout.rstrip('\n'), view.stream)
-  err, lost_err = cut(result.stderr.rstrip('\n'), view.stream)
-  lines = ['Tool call success'] if result.ok else ['Tool call failure', f'reason: {REASONS.get(result.status, "")}']
-  lines += [f'{name}: {text}' for name, text in (('stdout', out), ('stderr', err)) if text]
-  lines += [f'execution time: {result.seconds:.2f}s'] if view.seconds else []
-  text, lost = '\n'.join(lines), 0
+  stdout, out_omitted = cut(result.stdout.rstrip('\n'), view.stream)
+  stderr, err_omitted = cut(result.stderr.rstrip('\n'), view.stream)
+  lines = ['Tool call success']
+  if not result.ok:
+    reason = REASONS.get(result.status, '')
+    lines = ['Tool call failure', f'reason: {reason}']
+  if stdout:
+    lines.append(f'stdout: {stdout}')
+  if stderr:
+    lines.append(f'stderr: {stderr}')
+  if view.seconds:
+    lines.append(f'execution time: {result.seconds:.2f}s')
+  text = '\n'.join(lines)
+  omitted = out_omitted + err_omitted + sum(result.omitted)
   if view.response is not None:
-    text, lost = _cut_side(text, view.response, view.side)
-  return Response(text, result.status, lost_out + lost_err + lost + sum(result.omitted), result.seconds, result.queued)
+    text, more = _cut_side(text, view.response, view.side)
+    omitted += more
+  return Response(text, result.status, omitted=omitted, seconds=result.seconds, queued=result.queued)
 
 
 def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> Callable[..., Awaitable[Response]]:
-  """The Python tool over `Dispatcher.run` or `Client.run`: each call from nothing, `input` as standard input."""
+  """The Python tool over `Dispatcher.run` or `Client.run`: each call in a fresh process, `input` as standard input."""
 
   async def call(trajectory: str, arguments: Mapping[str, Any]) -> Response:
     unknown = sorted(map(str, arguments.keys() - {'code', 'input'}))
     if unknown:
       raise TypeError(f'unexpected arguments {", ".join(unknown)[:200]}; expected code and input')
-    code, given = arguments.get('code'), arguments.get('input', '')
-    if not isinstance(code, str) or not isinstance(given, str):
-      raise TypeError(f'code is {type(code).__name__} and input is {type(given).__name__}; expected two strings')
+    code = arguments.get('code')
+    stdin = arguments.get('input', '')
+    if not isinstance(code, str) or not isinstance(stdin, str):
+      raise TypeError(f'code is {type(code).__name__} and input is {type(stdin).__name__}; expected two strings')
     try:
-      result = await run(trajectory, code, stdin=given)
-    except (RuntimeError, OSError) as error:  # full, closed or gone: no fault of the code
+      result = await run(trajectory, code, stdin=stdin)
+    except (RuntimeError, OSError) as error:  # the service is full, closed or lost: no fault of the code
       result = Result('harness', reason=str(error))
     return show(result, view)
 
@@ -104,14 +122,15 @@ def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> C
 
 
 class Runner:
-  """Runs tool calls on an event loop of its own thread, so that a synchronous rollout loop goes on meanwhile.
+  """Runs tool calls on an event loop in a separate thread, so that they overlap with a synchronous rollout loop.
 
-  tools: by name, async functions (trajectory, arguments) → Response. patience: seconds after which a call that nothing
-  answers is given up. Whatever a tool does becomes a Response; nothing is raised into the rollout.
+  tools: by name, async functions (trajectory, arguments) → Response. patience: seconds after which an unanswered call
+  fails. Errors of a tool become a Response; nothing is raised into the rollout.
   """
 
   def __init__(self, tools: Mapping[str, Callable[..., Awaitable[Response]]], *, patience: float = 120.0):
-    self.tools, self.patience = dict(tools), patience
+    self.tools = dict(tools)
+    self.patience = patience
     self._loop = asyncio.new_event_loop()
     self._thread = threading.Thread(target=self._loop.run_forever, name='tools', daemon=True)
     self._thread.start()
@@ -121,7 +140,7 @@ class Runner:
     return asyncio.run_coroutine_threadsafe(self._all(trajectory, calls), self._loop)
 
   def wait(self, awaitable: Awaitable) -> Any:
-    """Runs something else on the loop, such as closing a dispatcher, and returns its value."""
+    """Runs another awaitable on the loop, such as closing a dispatcher, and returns its value."""
     return asyncio.run_coroutine_threadsafe(awaitable, self._loop).result()
 
   def close(self) -> None:
@@ -131,21 +150,22 @@ class Runner:
     self._loop.close()
 
   async def _all(self, trajectory, calls):
-    return list(await asyncio.gather(*(self._one(trajectory, call) for call in calls)))
+    answers = [self._one(trajectory, call) for call in calls]
+    return list(await asyncio.gather(*answers))
 
   async def _one(self, trajectory: str, call: Call) -> Response:
     if call.error:
       return Response(f'The tool call could not be decoded: {call.error}', 'undecodable')
     if call.name not in self.tools:
-      return Response(
-        f'Error when executing tool: there is no tool {call.name[:100]!r}; the tools are {", ".join(self.tools)}',
-        'unknown_tool',
-      )
+      tools = ', '.join(self.tools)
+      text = f'Error when executing tool: there is no tool {call.name[:100]!r}; the tools are {tools}'
+      return Response(text, 'unknown_tool')
     try:
       if not isinstance(call.arguments, Mapping):
         raise TypeError(f'arguments is {type(call.arguments).__name__}, expected an object')
-      return await asyncio.wait_for(self.tools[call.name](trajectory, call.arguments), self.patience)
+      tool = self.tools[call.name]
+      return await asyncio.wait_for(tool(trajectory, call.arguments), self.patience)
     except TimeoutError:
       return Response('Tool call failure\nreason: internal_error', 'harness')
-    except Exception as error:  # the model's arguments and the tool's failures: told, not raised
+    except Exception as error:  # faults of the model's arguments or the tool go to the model
       return Response(f'Error when executing tool: {type(error).__name__}: {str(error)[:500]}', 'exception')

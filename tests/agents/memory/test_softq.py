@@ -46,11 +46,11 @@ def test_limits_of_temperature():
 
 
 def test_absent_cases_and_last_steps_count_for_nothing():
-  q, there = jnp.array([[0.2, 9.0], [5.0, 5.0]]), jnp.array([[True, False], [False, False]])
-  got = softq.td_target(jnp.array([1.0, 1.0]), q, 0.5, 0.3, there=there)
+  q, valid = jnp.array([[0.2, 9.0], [5.0, 5.0]]), jnp.array([[True, False], [False, False]])
+  got = softq.td_target(jnp.array([1.0, 1.0]), q, 0.5, 0.3, valid=valid)
   np.testing.assert_allclose(got, [1.0 + 0.5 * 0.2, 1.0])  # an empty memory: the reward alone
   np.testing.assert_allclose(softq.td_target(jnp.ones(2), q, 0.5, 0.3, last=jnp.array([True, True])), [1, 1])
-  assert jnp.isfinite(jax.grad(lambda x: softq.td_target(jnp.ones(2), x, 0.5, 0.3, there=there).sum())(q)).all()
+  assert jnp.isfinite(jax.grad(lambda x: softq.td_target(jnp.ones(2), x, 0.5, 0.3, valid=valid).sum())(q)).all()
 
 
 def test_the_soft_policy_attains_the_soft_value_and_no_other_does_better():
