@@ -19,10 +19,8 @@ from bench.report.summary import columns, metric_names
 from core.launch import command
 from core.launch.fields import field
 
-# What must agree for two numbers to mean the same thing.
+# Two numbers are comparable only if these settings agree.
 _SAME = ('task', 'prompt_hash', 'scorer', 'tool')
-
-
 MOST_FLIPPED = 50  # lines on the terminal; the JSON file has all
 
 
@@ -36,48 +34,49 @@ class Results:
 
 
 def read(path: str) -> Results:
-  """Results of a run. Raises FileNotFoundError or ValueError naming the file and what is wrong with it."""
+  """Results of a run. Raises FileNotFoundError or ValueError naming the file and the fault."""
   root = Path(path)
   file = root / 'results.jsonl' if root.is_dir() else root
   if not file.is_file():
     raise FileNotFoundError(f'{file}: no such file; expected a folder of bench.run, or its results.jsonl')
-  rows = read_rows(str(file))
   items = {}
-  for where, row in rows.rows:
+  for where, row in read_rows(str(file)).rows:
     try:
-      scores = {str(k): (float(a), float(b)) for k, (a, b) in row['scores'].items()}
-      example = Example(str(row['id']), {}, row['groups'], str(row['unit']))
+      item = _item(row)
     except (KeyError, TypeError, ValueError, AttributeError):
       raise ValueError(f'{where}: not a line of results.jsonl') from None
-    items[example.id] = Item(example, (), (), scores)
+    items[item.example.id] = item
   page = file.parent / 'report.json'
   report = json.loads(page.read_text(encoding='utf-8')) if page.is_file() else {}
   return Results(report.get('model') or str(file), items, report)
 
 
+def _item(row: Mapping) -> Item:
+  """A line of results.jsonl, its scores only."""
+  scores = {}
+  for metric, (above, below) in row['scores'].items():
+    scores[str(metric)] = (float(above), float(below))
+  example = Example(str(row['id']), {}, row['groups'], str(row['unit']))
+  return Item(example, (), (), scores)
+
+
 def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: int = 10_000, seed: int = 0) -> dict:
-  """Both values and their difference for each metric. Raises ValueError when the two share no question."""
+  """Both values and their difference for each metric. Raises ValueError if the two share no question."""
   shared = [key for key in a.items if key in b.items]
   if not shared:
     raise ValueError(f'{a.name} and {b.name} share no question')
-  ours, theirs = [a.items[k] for k in shared], [b.items[k] for k in shared]
-  composites = {
-    name: [Column(c['metric'], tuple(c['group']) if c['group'] else None) for c in parts]
-    for name, parts in a.report.get('composites', {}).items()
-  }
-  known = composites | {m: [Column(m)] for m in metric_names(ours) if m in set(metric_names(theirs))}
+  items_a = [a.items[key] for key in shared]
+  items_b = [b.items[key] for key in shared]
+  known = _parts(a.report, items_a, items_b)
   for name in metrics:
     if name not in known:
       raise ValueError(f'--metric={name}: expected one of {", ".join(known)}')
   table = {}
   for name in metrics or known:
-    pair = [columns(items, known[name]) for items in (ours, theirs)]
-    if all(stats.estimate(*side, resamples=100).value is not None for side in pair):
-      table[name] = {
-        'a': stats.value_of(*pair[0]),
-        'b': stats.value_of(*pair[1]),
-        **dataclasses.asdict(stats.paired(*pair, resamples=resamples, seed=seed)),
-      }
+    row = _difference(items_a, items_b, known[name], resamples=resamples, seed=seed)
+    if row is not None:
+      table[name] = row
+  primary = a.report.get('primary') or metric_names(items_a)[0]
   return {
     'a': a.name,
     'b': b.name,
@@ -86,29 +85,63 @@ def compare(a: Results, b: Results, *, metrics: Sequence[str] = (), resamples: i
     'only_b': len(b.items) - len(shared),
     'differs': _differs(a.report, b.report),
     'metrics': table,
-    'flipped': flipped(ours, theirs, a.report.get('primary') or metric_names(ours)[0]),
+    'flipped': flipped(items_a, items_b, primary),
   }
 
 
-def flipped(ours: Sequence[Item], theirs: Sequence[Item], metric: str) -> list[dict]:
+def _parts(report: Mapping, items_a: Sequence[Item], items_b: Sequence[Item]) -> dict[str, list[Column]]:
+  """The columns of each composite of the report, and of each metric that both runs have."""
+  parts = {}
+  for name, composite in report.get('composites', {}).items():
+    parts[name] = [Column(c['metric'], tuple(c['group']) if c['group'] else None) for c in composite]
+  names_b = set(metric_names(items_b))
+  for metric in metric_names(items_a):
+    if metric in names_b:
+      parts[metric] = [Column(metric)]
+  return parts
+
+
+def _difference(
+  items_a: Sequence[Item], items_b: Sequence[Item], parts: Sequence[Column], *, resamples: int, seed: int
+) -> dict | None:
+  """Both values of one metric and their paired difference; None if one of the runs has no value."""
+  side_a = columns(items_a, parts)
+  side_b = columns(items_b, parts)
+  for side in (side_a, side_b):
+    if stats.estimate(*side, resamples=100).value is None:
+      return None
+  values = {'a': stats.value_of(*side_a), 'b': stats.value_of(*side_b)}
+  difference = stats.paired(side_a, side_b, resamples=resamples, seed=seed)
+  return values | dataclasses.asdict(difference)
+
+
+def flipped(items_a: Sequence[Item], items_b: Sequence[Item], metric: str) -> list[dict]:
   """The questions whose value of `metric` differs, largest difference first: id, metric, a, b."""
   rows = []
-  for mine, other in zip(ours, theirs):
-    pair = [item.scores.get(metric) for item in (mine, other)]
-    if any(score is None or not score[1] for score in pair):
-      continue
-    a, b = (above / below for above, below in pair)
-    if a != b:
-      rows.append({'id': mine.example.id, 'metric': metric, 'a': a, 'b': b})
+  for item_a, item_b in zip(items_a, items_b):
+    a = _value(item_a, metric)
+    b = _value(item_b, metric)
+    if a is not None and b is not None and a != b:
+      rows.append({'id': item_a.example.id, 'metric': metric, 'a': a, 'b': b})
   return sorted(rows, key=lambda row: -abs(row['a'] - row['b']))
 
 
+def _value(item: Item, metric: str) -> float | None:
+  """The value of a metric on one question; None without a score or with the denominator 0."""
+  above, below = item.scores.get(metric) or (0.0, 0.0)
+  return above / below if below else None
+
+
 def _differs(a: Mapping, b: Mapping) -> list[str]:
+  """A line for each setting in which the two reports differ."""
   if not a or not b:
     return ['one of the two has no report.json next to it, so settings could not be checked']
-  found = [f'{key}: {a.get(key)} against {b.get(key)}' for key in _SAME if a.get(key) != b.get(key)]
-  files = [sorted(r['data']['files'].values()) for r in (a, b)]
-  return [*found, *(['the data files differ'] if files[0] != files[1] else [])]
+  lines = [f'{key}: {a.get(key)} against {b.get(key)}' for key in _SAME if a.get(key) != b.get(key)]
+  digests_a = sorted(a['data']['files'].values())
+  digests_b = sorted(b['data']['files'].values())
+  if digests_a != digests_b:
+    lines.append('the data files differ')
+  return lines
 
 
 def text(result: Mapping) -> str:
@@ -121,14 +154,18 @@ def text(result: Mapping) -> str:
   lines += [f'WARNING: {what}' for what in result['differs']]
   lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
   for name, m in result['metrics'].items():
-    value, low, high = (round(m[key], 4) + 0.0 for key in ('value', 'low', 'high'))  # no minus before a zero
+    value, low, high = (round(m[key], 4) + 0.0 for key in ('value', 'low', 'high'))  # + 0.0 turns -0.0 into 0.0
     lines.append(f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {value:+9.4f}   [{low:+.4f}, {high:+.4f}]  {m["p"]:.4f}')
-  rows = result['flipped']
-  if rows:
-    more = f', the first {MOST_FLIPPED}' if len(rows) > MOST_FLIPPED else ''
-    lines += ['', f'{len(rows)} questions differ in {rows[0]["metric"]}{more}:']
-    lines += [f'{row["a"]:9.4f} {row["b"]:9.4f}   {row["id"]}' for row in rows[:MOST_FLIPPED]]
+  lines += _flipped_lines(result['flipped'])
   return '\n'.join(lines)
+
+
+def _flipped_lines(rows: Sequence[Mapping]) -> list[str]:
+  if not rows:
+    return []
+  more = f', the first {MOST_FLIPPED}' if len(rows) > MOST_FLIPPED else ''
+  title = f'{len(rows)} questions differ in {rows[0]["metric"]}{more}:'
+  return ['', title, *(f'{row["a"]:9.4f} {row["b"]:9.4f}   {row["id"]}' for row in rows[:MOST_FLIPPED])]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from bench.speech.wer import Edits, aligned, edits
 
 COLLAR = 5.0
+Timed = tuple[str, float, float]  # word, start, end
+Slice = tuple[float, frozenset[str], frozenset[str]]  # seconds, reference speakers, hypothesis speakers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,52 +29,68 @@ class Segment:
 def read_segments(text: str) -> list[Segment] | None:
   """Segments of a transcript in VibeVoice-ASR's JSON (Start, End, Speaker, Content); None for any other text.
 
-  A code fence around the list and a list cut in the middle are read as far as they go.
+  A code fence around the list is skipped; of a truncated list the complete segments are read.
   """
   start = text.find('[')
   if start < 0 or text[:start].strip(' \n\r\t`') not in ('', 'json'):
     return None
-  decode, found, at = json.JSONDecoder().raw_decode, [], start + 1
+  rows = _objects(text, start + 1)
+  if not rows or not all(map(_is_segment, rows)):
+    return None
+  return list(map(make_segment, rows))
+
+
+def _objects(text: str, at: int) -> list[dict]:
+  """The JSON objects from `at` on, separated by blanks and commas, up to the first thing that is none."""
+  decode = json.JSONDecoder().raw_decode
+  objects = []
   while True:
-    at += len(text[at : at + 100]) - len(text[at : at + 100].lstrip(' \n\r\t,'))
-    if at >= len(text) or text[at] != '{':
-      break
+    window = text[at : at + 100]
+    at += len(window) - len(window.lstrip(' \n\r\t,'))
+    if not text.startswith('{', at):
+      return objects
     try:
       value, at = decode(text, at)
     except (ValueError, RecursionError):
-      break
-    found.append(value)
-  return [make_segment(value) for value in found] if found and all(_is_segment(v) for v in found) else None
+      return objects
+    objects.append(value)
 
 
-def _is_segment(value) -> bool:
-  lower = {str(k).lower(): v for k, v in value.items()}
-  times = [lower.get('start'), lower.get('end')]
-  return all(isinstance(t, (int, float)) and not isinstance(t, bool) and math.isfinite(t) for t in times) and (
-    isinstance(lower.get('content', lower.get('text')), str)
-  )
+def _lower_keys(value: dict) -> dict:
+  return {str(key).lower(): item for key, item in value.items()}
+
+
+def _is_segment(value: dict) -> bool:
+  lower = _lower_keys(value)
+  text = lower.get('content', lower.get('text'))
+  return _is_time(lower.get('start')) and _is_time(lower.get('end')) and isinstance(text, str)
+
+
+def _is_time(value) -> bool:
+  return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def make_segment(value: dict) -> Segment:
-  """A segment of a row; raises ValueError where times or text are missing."""
+  """A segment of a row; raises ValueError if times or text are missing."""
   if not isinstance(value, dict) or not _is_segment(value):
     raise ValueError('a segment needs numbers start and end, and a text')
-  lower = {str(k).lower(): v for k, v in value.items()}
+  lower = _lower_keys(value)
   speaker = lower.get('speaker')
   return Segment(
-    float(lower['start']),
-    float(lower['end']),
-    '' if speaker is None else str(speaker),
-    lower.get('content', lower.get('text')),
+    start=float(lower['start']),
+    end=float(lower['end']),
+    speaker='' if speaker is None else str(speaker),
+    text=lower.get('content', lower.get('text')),
   )
 
 
 def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise: Callable[[str], str]) -> Edits:
-  """WER of each speaker's words put together, speakers assigned one to one for the fewest edits."""
-  ours, theirs = _words(reference, normalise), _words(hypothesis, normalise)
-  return _best_assignment(
-    list(ours.values()), list(theirs.values()), lambda a, b: edits([w for w, _, _ in a], [w for w, _, _ in b])
-  )
+  """WER of the concatenated words of each speaker, speakers assigned one to one for the fewest edits."""
+
+  def count(a: list[Timed], b: list[Timed]) -> Edits:
+    return edits([word for word, _, _ in a], [word for word, _, _ in b])
+
+  return _best_assignment(_words(reference, normalise), _words(hypothesis, normalise), count)
 
 
 def tcpwer(
@@ -82,46 +100,53 @@ def tcpwer(
   *,
   collar: float = COLLAR,
 ) -> Edits:
-  """cpWER in which a word aligns only with one whose span, widened by the collar, holds its middle.
+  """cpWER in which a word aligns only with a reference word whose span, widened by the collar, contains its middle.
 
-  A segment's time is shared among its words by their length in characters, as meeteval does by default.
+  A segment's time is divided among its words by their length in characters, as meeteval does by default.
   """
-  ours, theirs = _words(reference, normalise), _words(hypothesis, normalise)
 
-  def timed(a, b):
-    starts, ends = (np.array([word[k] for word in a]).reshape(-1, 1) for k in (1, 2))
+  def count(a: list[Timed], b: list[Timed]) -> Edits:
+    starts = np.array([start for _, start, _ in a]).reshape(-1, 1)
+    ends = np.array([end for _, _, end in a]).reshape(-1, 1)
     middles = np.array([(start + end) / 2 for _, start, end in b]).reshape(1, -1)
     near = (starts - collar <= middles) & (middles <= ends + collar)
-    return aligned([w for w, _, _ in a], [w for w, _, _ in b], near)
+    return aligned([word for word, _, _ in a], [word for word, _, _ in b], near)
 
-  return _best_assignment(list(ours.values()), list(theirs.values()), timed)
+  return _best_assignment(_words(reference, normalise), _words(hypothesis, normalise), count)
 
 
-def _words(segments: Sequence[Segment], normalise) -> dict[str, list[tuple[str, float, float]]]:
-  """speaker → (word, start, end) in order of time."""
-  speakers: dict[str, list] = {}
-  for s in sorted(segments, key=lambda s: (s.start, s.end)):
-    words = normalise(s.text).split()
-    if not words or not s.speaker:
+def _words(segments: Sequence[Segment], normalise: Callable[[str], str]) -> list[list[Timed]]:
+  """The words of each speaker in order of time."""
+  speakers: dict[str, list[Timed]] = {}
+  for segment in sorted(segments, key=lambda s: (s.start, s.end)):
+    words = normalise(segment.text).split()
+    if not words or not segment.speaker:
       continue
-    ends = list(itertools.accumulate(len(word) for word in words))
-    second = (s.end - s.start) / ends[-1]
-    speakers.setdefault(s.speaker, []).extend(
-      (word, s.start + (end - len(word)) * second, s.start + end * second) for word, end in zip(words, ends)
-    )
-  return speakers
+    ends = list(itertools.accumulate(map(len, words)))  # in characters
+    seconds = (segment.end - segment.start) / ends[-1]  # of a character
+    timed = speakers.setdefault(segment.speaker, [])
+    for word, end in zip(words, ends):
+      first = segment.start + (end - len(word)) * seconds
+      last = segment.start + end * seconds
+      timed.append((word, first, last))
+  return list(speakers.values())
 
 
-def _best_assignment(ours: list, theirs: list, count: Callable[[list, list], Edits]) -> Edits:
-  """The sum over the best one-to-one assignment; a speaker left over is all deletions or all insertions."""
-  size = max(len(ours), len(theirs))
-  pad = lambda streams: streams + [[]] * (size - len(streams))
-  table = [[count(a, b) for b in pad(theirs)] for a in pad(ours)]
-  if not table:
+def _best_assignment(
+  reference: list[list[Timed]], hypothesis: list[list[Timed]], count: Callable[[list, list], Edits]
+) -> Edits:
+  """The sum over the best one-to-one assignment; an unassigned speaker is all deletions or all insertions."""
+  size = max(len(reference), len(hypothesis))
+  if not size:
     return Edits(0, 0, 0, 0)
-  rows, columns = linear_sum_assignment([[cell.total for cell in row] for row in table])
-  chosen = [table[i][j] for i, j in zip(rows, columns)]
-  return Edits(*(sum(getattr(c, f.name) for c in chosen) for f in dataclasses.fields(Edits)))
+  rows = reference + [[]] * (size - len(reference))
+  columns = hypothesis + [[]] * (size - len(hypothesis))
+  table = [[count(a, b) for b in columns] for a in rows]
+  costs = [[cell.total for cell in row] for row in table]
+  chosen = [table[i][j] for i, j in zip(*linear_sum_assignment(costs))]
+  names = [field.name for field in dataclasses.fields(Edits)]
+  sums = {name: sum(getattr(cell, name) for cell in chosen) for name in names}
+  return Edits(**sums)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,46 +168,59 @@ def der(
 ) -> Diarization:
   """Diarization error over the best one-to-one mapping of speakers.
 
-  collar: seconds on each side of a reference boundary that are not scored. overlap: score time with several
-  reference speakers too.
+  collar: seconds on each side of a reference boundary that are not scored. overlap: whether time with several
+  reference speakers is scored.
   """
   reference = [s for s in reference if s.speaker and s.end > s.start]
   hypothesis = [s for s in hypothesis if s.speaker and s.end > s.start]
   slices = _slices(reference, hypothesis, collar)
   if not overlap:
-    slices = [piece for piece in slices if len(piece[1]) < 2]
-  ours = sorted({s.speaker for s in reference})
-  theirs = sorted({s.speaker for s in hypothesis})
-  shared = np.zeros((len(ours), len(theirs)))
+    slices = [(seconds, a, b) for seconds, a, b in slices if len(a) < 2]
+  partner = _partners(slices)
+  missed = false_alarm = confused = speech = 0.0
   for seconds, a, b in slices:
-    for x, y in itertools.product(a, b):
-      shared[ours.index(x), theirs.index(y)] += seconds
-  partner = {ours[i]: theirs[j] for i, j in zip(*linear_sum_assignment(-shared))} if shared.size else {}
-  missed = false = confused = speech = 0.0
-  for seconds, a, b in slices:
-    right = sum(partner.get(x) in b for x in a)
+    right = sum(partner.get(speaker) in b for speaker in a)
     missed += seconds * max(0, len(a) - len(b))
-    false += seconds * max(0, len(b) - len(a))
+    false_alarm += seconds * max(0, len(b) - len(a))
     confused += seconds * (min(len(a), len(b)) - right)
     speech += seconds * len(a)
-  return Diarization(missed, false, confused, speech)
+  return Diarization(missed=missed, false_alarm=false_alarm, confused=confused, speech=speech)
 
 
-def _slices(reference, hypothesis, collar) -> list[tuple[float, frozenset, frozenset]]:
-  """(seconds, reference speakers, hypothesis speakers) between neighbouring boundaries, collars left out."""
-  edges = [edge for s in reference for edge in (s.start, s.end)]
-  cuts = {edge for s in hypothesis for edge in (s.start, s.end)} | set(edges)
+def _partners(slices: list[Slice]) -> dict[str, str]:
+  """Reference speaker → hypothesis speaker, one to one, for the most time in common."""
+  reference = sorted({speaker for _, a, _ in slices for speaker in a})
+  hypothesis = sorted({speaker for _, _, b in slices for speaker in b})
+  common = np.zeros((len(reference), len(hypothesis)))
+  if not common.size:
+    return {}
+  for seconds, a, b in slices:
+    for x, y in itertools.product(a, b):
+      common[reference.index(x), hypothesis.index(y)] += seconds
+  rows, columns = linear_sum_assignment(-common)
+  return {reference[i]: hypothesis[j] for i, j in zip(rows, columns)}
+
+
+def _slices(reference: Sequence[Segment], hypothesis: Sequence[Segment], collar: float) -> list[Slice]:
+  """The stretches between adjacent boundaries in which someone speaks, without the collars."""
+  edges = _edges(reference)
+  cuts = {*edges, *_edges(hypothesis)}
   if collar:
     cuts |= {edge + side for edge in edges for side in (-collar, collar)}
-  cuts = sorted(cuts)
-  edges = np.array(edges)
-  out = []
-  for start, end in itertools.pairwise(cuts):
+  slices = []
+  for start, end in itertools.pairwise(sorted(cuts)):
     middle = (start + end) / 2
-    if collar and np.any(np.abs(edges - middle) < collar):
+    if collar and np.any(np.abs(np.array(edges) - middle) < collar):
       continue
-    out.append((end - start, _speaking(reference, middle), _speaking(hypothesis, middle)))
-  return [piece for piece in out if piece[1] or piece[2]]
+    a = _speaking(reference, middle)
+    b = _speaking(hypothesis, middle)
+    if a or b:
+      slices.append((end - start, a, b))
+  return slices
+
+
+def _edges(segments: Sequence[Segment]) -> list[float]:
+  return [edge for segment in segments for edge in (segment.start, segment.end)]
 
 
 def _speaking(segments: Sequence[Segment], time: float) -> frozenset[str]:
