@@ -18,7 +18,7 @@ from bench.seed.result import Mark, mean
 
 @dataclasses.dataclass
 class Job:
-  """One pair's reading rules, hat setting and remaining work; symbolic: whether sympy may be asked."""
+  """One pair's reading rules, hat setting and remaining work; symbolic: whether sympy may be used."""
 
   reading: Reading
   hats: bool
@@ -27,7 +27,7 @@ class Job:
 
 
 class BadReference(Exception):
-  """The reference, not the prediction, cannot be read; `cause` says why."""
+  """The reference, not the prediction, cannot be read; `cause` is the reason."""
 
   def __init__(self, cause: SeedError):
     super().__init__(str(cause))
@@ -51,14 +51,18 @@ def unit_reading(reading: Reading) -> Reading:
 
 
 def expression(reference: str, prediction: str, job: Job) -> Mark:
-  """A bare right side and `name = right side` count alike; of a chain the last member counts."""
-  return trees(read_reference(read_expression, reference, job), read_expression(prediction, job), job)
+  """A bare right side and `name = right side` are equivalent; of a chain the last member counts."""
+  wanted = read_reference(read_expression, reference, job)
+  return trees(wanted, read_expression(prediction, job), job)
 
 
 def read_expression(text: str, job: Job) -> Node:
   """Parses the text of an Expression answer."""
-  parts = [side(s, job.reading) for s in statements(tokens_of(text, job.reading))]
-  return parts[0] if len(parts) == 1 else Node('list', tuple(parts), ')')
+  tokens = tokens_of(text, job.reading)
+  parts = [side(part, job.reading) for part in statements(tokens)]
+  if len(parts) == 1:
+    return parts[0]
+  return Node('list', tuple(parts), ')')
 
 
 def trees(reference: Node, prediction: Node, job: Job) -> Mark:
@@ -72,8 +76,12 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
     return Mark(100.0, 'numeric')
   if verdict is Verdict.UNDECIDED and job.symbolic and _symbolically_equal(both):
     return Mark(100.0, 'symbolic')
-  flags = ('undecided',) if verdict is Verdict.UNDECIDED else ()
-  return Mark(edit_points(both.reference, both.prediction, job.budget), 'distance', flags=flags)
+  points = edit_points(both.reference, both.prediction, job.budget)
+  return Mark(points, 'distance', flags=_flags(verdict))
+
+
+def _flags(verdict: Verdict) -> tuple[str, ...]:
+  return ('undecided',) if verdict is Verdict.UNDECIDED else ()
 
 
 def _symbolically_equal(both: Pair) -> bool:
@@ -83,29 +91,32 @@ def _symbolically_equal(both: Pair) -> bool:
 
 
 def _verdict(a: Node, b: Node, context) -> Verdict:
-  """Equal or not, a ± standing for the set of its two branches."""
+  """Whether the two are equal, where a ± means the set of its two branches."""
   if 'relation' in (a.head, b.head):
     return relation_verdict(a, b, context) if a.head == b.head else Verdict.DIFFERENT
-  left, right = ([canonical(t, context) for t in branches(side)] for side in (a, b))
+  left = [canonical(branch, context) for branch in branches(a)]
+  right = [canonical(branch, context) for branch in branches(b)]
   if len(left) != len(right):
     return Verdict.DIFFERENT
-  matches = []
+  is_different = True
   for order in itertools.permutations(right):
     verdicts = [compare(x, y, context) for x, y in zip(left, order)]
-    if all(v is Verdict.EQUAL for v in verdicts):
+    if all(verdict is Verdict.EQUAL for verdict in verdicts):
       return Verdict.EQUAL
-    matches.append(Verdict.DIFFERENT in verdicts)
-  return Verdict.DIFFERENT if all(matches) else Verdict.UNDECIDED
+    is_different = is_different and Verdict.DIFFERENT in verdicts
+  return Verdict.DIFFERENT if is_different else Verdict.UNDECIDED
 
 
 def edit_points(reference: Node, prediction: Node, budget: Budget) -> float:
   """Partial credit of two canonical trees that are not equal."""
-  flat, other = tree.Flat(reference), tree.Flat(prediction)
-  size = len(flat.labels)
-  # Inserting a surplus costs at least 0.6 a node, so from twice the size on nothing is left to earn.
-  if len(other.labels) >= 2 * size + 8:
+  wanted = tree.Flat(reference)
+  given = tree.Flat(prediction)
+  size = len(wanted.labels)
+  # Inserting a surplus costs at least 0.6 a node, so a tree of twice the size earns nothing.
+  if len(given.labels) >= 2 * size + 8:
     return 0.0
-  return tree.tree_points(max(1.0, tree.distance(other, flat, budget)), size)
+  gap = tree.distance(given, wanted, budget)
+  return tree.tree_points(max(1.0, gap), size)
 
 
 # Equation.
@@ -113,75 +124,88 @@ def edit_points(reference: Node, prediction: Node, budget: Budget) -> float:
 
 def equation(reference: str, prediction: str, job: Job) -> Mark:
   """Left minus right, up to a factor; an equation never equals an inequality or an expression."""
-  a, b = read_reference(_read_equation, reference, job), _read_equation(prediction, job)
+  a = read_reference(_read_equation, reference, job)
+  b = _read_equation(prediction, job)
   if a.head != 'relation' and b.head != 'relation':
     return trees(a, b, job)
   a, b, ordered = settle(a, b, hats=job.hats)
   context = pair(a, b, ordered, job.budget).context
   verdict = relation_verdict(a, b, context) if a.head == b.head else Verdict.DIFFERENT
   if verdict is Verdict.EQUAL:
-    same = canonical(a, context) == canonical(b, context)
-    return Mark(100.0, 'structure' if same else 'numeric')
-  flags = ('undecided',) if verdict is Verdict.UNDECIDED else ()
+    is_same = canonical(a, context) == canonical(b, context)
+    return Mark(100.0, 'structure' if is_same else 'numeric')
   points = 0.0
   for x, y in itertools.product(_orientations(a), _orientations(b)):
     both = pair(x, y, ordered, job.budget)
     points = max(points, edit_points(both.reference, both.prediction, job.budget))
-  return Mark(points, 'distance', flags=flags)
+  return Mark(points, 'distance', flags=_flags(verdict))
 
 
 def _orientations(node: Node) -> list[Node]:
-  """The differences an edit distance may be taken of: both ways round for an equality."""
+  """The differences whose edit distance counts: of an equality both left - right and right - left."""
   if node.head != 'relation':
     return [node]
-  first, last = node.args[0], node.args[-1]
-  return [subtract(first, last), subtract(last, first)] if node.value == ('=',) else [subtract(first, last)]
+  first = node.args[0]
+  last = node.args[-1]
+  differences = [subtract(first, last)]
+  if node.value == ('=',):
+    differences.append(subtract(last, first))
+  return differences
 
 
 def _read_equation(text: str, job: Job) -> Node:
-  """A relation of two members (the first and last of a chain of equalities), or an expression without a
-  sign."""
+  """A relation of two members (first and last of a chain of equalities), or an expression without a sign."""
   part = statements(tokens_of(text, job.reading))[0]
   if not part.signs:
     return member(part.members[0], job.reading)
   if part.inequality:
-    return relation([member(m, job.reading) for m in part.members], part.signs)
-  return relation([member(part.members[k], job.reading) for k in (0, -1)], ['='])
+    members = [member(tokens, job.reading) for tokens in part.members]
+    return relation(members, part.signs)
+  first = member(part.members[0], job.reading)
+  last = member(part.members[-1], job.reading)
+  return relation([first, last], ['='])
 
 
 # Tuple.
 
 
 def tuple_(reference: str, prediction: str, job: Job) -> Mark:
-  """The mean over entries, matched by name where both sides name them, by position otherwise."""
-  wanted, given = read_reference(_entries, reference, job), _entries(prediction, job)
+  """The mean over entries, matched by name if both sides name all of them, else by position."""
+  wanted = read_reference(_entries, reference, job)
+  given = _entries(prediction, job)
   if len(wanted) != len(given):
     return Mark(0.0, 'structure')
-  names, theirs = ([n for n, _ in entries] for entries in (wanted, given))
-  if None not in names and len(set(names)) == len(names) and set(names) == set(theirs):
-    found = dict(given)
-    given = [(n, found[n]) for n in names]
+  names = [name for name, _ in wanted]
+  names_given = [name for name, _ in given]
+  is_named = None not in names and len(set(names)) == len(names)
+  if is_named and set(names) == set(names_given):
+    by_name = dict(given)
+    given = [(name, by_name[name]) for name in names]
   return mean([_entry(a, b, job) for (_, a), (_, b) in zip(wanted, given)])
 
 
 def _entry(reference: list[Token], prediction: list[Token], job: Job) -> Mark:
-  read = lambda tokens, job: side(statement(unwrap(tokens)), job.reading)
-  wanted = read_reference(read, reference, job)
+  wanted = read_reference(_read_entry, reference, job)
   try:
-    return trees(wanted, read(prediction, job), job)
+    return trees(wanted, _read_entry(prediction, job), job)
   except SeedError as error:
     return Mark(0.0, status=error.status)
 
 
+def _read_entry(tokens: list[Token], job: Job) -> Node:
+  return side(statement(unwrap(tokens)), job.reading)
+
+
 def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Token]]]:
   """Each entry's name (None without one) and its tokens."""
-  tokens = [t for t in tokens_of(text, job.reading) if t.kind != 'quad']
-  tokens = [Token(',', ',') if t.kind in ('text', 'word') and t.text.strip(' ,') == 'and' else t for t in tokens]
+  tokens = [_comma_for_and(token) for token in tokens_of(text, job.reading) if token.kind != 'quad']
   parts, signs = split_at(tokens, EQUALS)
-  if signs and all(_bracketed(p) for p in (parts[-2], parts[-1])):
-    names = [label(p) for p in comma_pieces(unwrap(parts[-2])[1:-1])]
+  if signs and _bracketed(parts[-2]) and _bracketed(parts[-1]):
+    names = [label(piece) for piece in comma_pieces(unwrap(parts[-2])[1:-1])]
     values = comma_pieces(unwrap(parts[-1])[1:-1])
-    return list(zip(names, values)) if len(names) == len(values) else [(None, v) for v in values]
+    if len(names) != len(values):
+      names = [None] * len(values)
+    return list(zip(names, values))
   if signs and len(parts) == 2 and _bracketed(parts[-1]) and len(comma_pieces(tokens)) == 1:
     tokens = parts[-1]
   if _bracketed(tokens):
@@ -190,30 +214,42 @@ def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Tok
 
 
 def comma_pieces(tokens: list[Token]) -> list[list[Token]]:
-  """The pieces between top-level commas. Raises ParseError where one is empty."""
-  pieces = [trim(p) for p in split_at(trim(tokens), {',', ';'})[0]]
+  """The pieces between top-level commas. Raises ParseError if one is empty."""
+  pieces, _ = split_at(trim(tokens), {',', ';'})
+  pieces = list(map(trim, pieces))
   if len(pieces) > 1 and not all(pieces):
     raise ParseError('nothing between two commas')
-  return [p for p in pieces if p]
+  return [piece for piece in pieces if piece]
+
+
+def _comma_for_and(token: Token) -> Token:
+  """The word "and" as a comma; any other token as it is."""
+  is_and = token.kind in ('text', 'word') and token.text.strip(' ,') == 'and'
+  return Token(',', ',') if is_and else token
 
 
 def _named(piece: list[Token]) -> tuple[tuple[str, ...] | None, list[Token]]:
+  """The name of an entry written `name = value` (else None), and the tokens of its value."""
   parts, signs = split_at(piece, EQUALS)
-  return (label(parts[0]) if signs else None), parts[-1]
+  name = label(parts[0]) if signs else None
+  return name, parts[-1]
 
 
 _PAIRS = {'(': ')', '[': ']', '\\{': '\\}', '\\langle': '\\rangle'}
 
 
 def _bracketed(tokens: list[Token]) -> bool:
-  """Whether one pair of brackets holds everything."""
+  """Whether one pair of brackets encloses all tokens."""
   tokens = unwrap(trim(tokens))
   if len(tokens) < 2 or sign(tokens[-1]) != _PAIRS.get(sign(tokens[0])):
     return False
-  return not split_at(tokens, {t.kind for t in tokens} - set('()[]'))[1] and _closes_last(tokens)
+  kinds = {token.kind for token in tokens} - set('()[]')
+  _, outside = split_at(tokens, kinds)
+  return not outside and _closes_last(tokens)
 
 
 def _closes_last(tokens: list[Token]) -> bool:
+  """Whether the last token is the one that closes the first."""
   level = 0
   for k, token in enumerate(tokens):
     what = sign(token)

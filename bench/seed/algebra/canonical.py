@@ -1,12 +1,13 @@
-"""One form for expressions that the exact rules of algebra make equal: flat, collected, sorted.
+"""The normal form of expressions under the exact rules of algebra: flat, collected, sorted.
 
-Symbols are positive reals here, as in the published scorer. The order of terms and factors comes from `rank`,
-the
-order in which a pair's names first appear, so renaming symbols consistently changes nothing.
+Symbols are positive reals, as in the published scorer. Terms and factors are ordered by `rank`, the order in which a
+pair's names first appear, so renaming symbols consistently changes nothing.
 """
 
 import dataclasses
+import itertools
 import math
+import operator
 from fractions import Fraction
 
 from bench.seed.algebra.binders import bind, pull_out
@@ -27,7 +28,7 @@ from bench.seed.nodes import (
 
 MAX_NODES = 2_000
 _BINDING = frozenset(('sum', 'product', 'integral', 'limit', 'setbuilder', 'bigunion', 'bigintersection'))
-# Operations whose arguments may change places.
+# Operations that do not depend on the order of their arguments.
 _UNORDERED = frozenset(('dot', 'min', 'max', 'cases', 'union', 'intersection'))
 _MAX_BITS = 4_096
 BOUND = '□'
@@ -35,8 +36,7 @@ BOUND = '□'
 
 @dataclasses.dataclass
 class Context:
-  """What canonical forms of one pair share: the rank of each name, the names that do not commute, the work
-  left."""
+  """Shared by the canonical forms of one pair: ranks of names, names that do not commute, the remaining work."""
 
   rank: dict[Name | str, float]
   ordered: frozenset[Name]
@@ -64,43 +64,60 @@ def canonical(node: Node, context: Context) -> Node:
   constant, node = pull_out(node)
   if node.head in _UNORDERED:
     node = node._replace(args=tuple(sorted(node.args, key=lambda a: key(a, context))))
-  return node if constant == ONE else _mul((*_factors(constant), node), context)
+  if constant == ONE:
+    return node
+  return _mul((*_factors(constant), node), context)
 
 
 def _derivative(node: Node, context: Context) -> Node:
   """Variables collected and sorted: the order of differentiation does not matter."""
   operand, *variables = node.args
+  written, total = node.value
   orders: dict[Node, int] = {}
-  for variable, order in zip(variables, node.value[0]):
+  for variable, order in zip(variables, written):
     orders[variable] = orders.get(variable, 0) + order
-  ranked = sorted(orders, key=lambda v: key(v, context))
-  return Node(node.head, (operand, *ranked), (tuple(orders[v] for v in ranked), node.value[1]))
+  ranked = sorted(orders, key=lambda variable: key(variable, context))
+  collected = tuple(orders[variable] for variable in ranked)
+  return Node(node.head, (operand, *ranked), (collected, total))
 
 
 def key(node: Node, context: Context) -> tuple:
-  """A sort key: powers beside their base, products by their factors, coefficients last."""
-  factors = [f for f in _factors(node) if f.head != 'number']
-  coefficient = next((f.value for f in _factors(node) if f.head == 'number'), Fraction(1))
-  return (tuple(_factor_key(f, context) for f in factors), coefficient)
+  """A sort key: powers next to their base, products by their factors, coefficients last."""
+  factors = [factor for factor in _factors(node) if factor.head != 'number']
+  numbers = [factor.value for factor in _factors(node) if factor.head == 'number']
+  coefficient = numbers[0] if numbers else Fraction(1)
+  return tuple(_factor_key(factor, context) for factor in factors), coefficient
 
 
 def _factor_key(node: Node, context: Context) -> tuple:
   context.budget.spend(5)
-  base, exponent = node.args if node.head == 'pow' else (node, ONE)
+  base, exponent = _base(node)
   if base.head == 'number':
     core = (0, base.value, '', ())
   elif not base.args:
     core = (2, _rank(base, context), '', ())
   else:
     core = (3, len(base.args), base.head, tuple(key(a, context) for a in base.args))
-  return core, () if exponent == ONE else key(exponent, context)
+  if exponent == ONE:
+    return core, ()
+  return core, key(exponent, context)
+
+
+def _base(node: Node) -> tuple[Node, Node]:
+  """(base, exponent) of a factor; the exponent is 1 unless it is a power."""
+  if node.head != 'pow':
+    return node, ONE
+  base, exponent = node.args
+  return base, exponent
 
 
 def _rank(leaf: Node, context: Context) -> float:
   if leaf.head != 'symbol':
     return context.rank.get(leaf.head, -1000.0)
   name = leaf.value
-  return -int(name.sub[0]) if name.base == BOUND else context.rank.get(name, len(context.rank))
+  if name.base == BOUND:
+    return -int(name.sub[0])
+  return context.rank.get(name, len(context.rank))
 
 
 def _factors(node: Node) -> tuple[Node, ...]:
@@ -108,11 +125,15 @@ def _factors(node: Node) -> tuple[Node, ...]:
 
 
 def commutes(node: Node, context: Context) -> bool:
-  """Whether factors may pass this one."""
-  return not context.ordered or not any(
-    n.head in ('matrix', 'ket', 'bra', 'adjoint') or (n.head == 'symbol' and n.value in context.ordered)
-    for n in walk(node)
-  )
+  """Whether a factor commutes with all others."""
+  if not context.ordered:
+    return True
+  for n in walk(node):
+    if n.head in ('matrix', 'ket', 'bra', 'adjoint'):
+      return False
+    if n.head == 'symbol' and n.value in context.ordered:
+      return False
+  return True
 
 
 def split(term: Node) -> tuple[Fraction, Node]:
@@ -120,9 +141,14 @@ def split(term: Node) -> tuple[Fraction, Node]:
   if term.head == 'number':
     return term.value, ONE
   if term.head == 'mul' and term.args[0].head == 'number':
-    rest = term.args[1:]
-    return term.args[0].value, rest[0] if len(rest) == 1 else Node('mul', rest)
+    coefficient, *rest = term.args
+    return coefficient.value, _product(tuple(rest))
   return Fraction(1), term
+
+
+def _product(factors: tuple[Node, ...]) -> Node:
+  """One or more factors as a node."""
+  return factors[0] if len(factors) == 1 else Node('mul', factors)
 
 
 def _scaled(coefficient: Fraction, rest: Node) -> Node:
@@ -133,38 +159,33 @@ def _scaled(coefficient: Fraction, rest: Node) -> Node:
   if coefficient == 1:
     return rest
   if rest.head == 'add':
-    return Node('add', tuple(_scaled(coefficient * c, r) for c, r in map(split, rest.args)))
+    terms = map(split, rest.args)
+    return Node('add', tuple(_scaled(coefficient * c, r) for c, r in terms))
   return Node('mul', (number(coefficient), *_factors(rest)))
 
 
 def _add(terms: tuple[Node, ...], context: Context) -> Node:
   collected: dict[Node, Fraction] = {}
   for term in terms:
-    for part in term.args if term.head == 'add' else (term,):
+    parts = term.args if term.head == 'add' else (term,)
+    for part in parts:
       coefficient, rest = split(part)
       collected[rest] = _bounded(collected.get(rest, 0) + coefficient)
-  if any(not c and _infinite(r) for r, c in collected.items()):
-    raise Unsupported('a difference of infinities')
-  parts = [_scaled(c, r) for r, c in collected.items() if c]
-  if len(parts) < 2:
-    return parts[0] if parts else ZERO
-  return Node('add', tuple(sorted(parts, key=lambda p: key(p, context))))
+  kept = []
+  for rest, coefficient in collected.items():
+    if coefficient:
+      kept.append(_scaled(coefficient, rest))
+    elif _infinite(rest):
+      raise Unsupported('a difference of infinities')
+  if not kept:
+    return ZERO
+  if len(kept) == 1:
+    return kept[0]
+  return Node('add', tuple(sorted(kept, key=lambda term: key(term, context))))
 
 
 def _mul(factors: tuple[Node, ...], context: Context) -> Node:
-  coefficient, powers, ordered = Fraction(1), {}, []
-  pending = list(reversed(factors))
-  while pending:
-    factor = pending.pop()
-    if factor.head == 'mul':
-      pending.extend(reversed(factor.args))
-    elif factor.head == 'number':
-      coefficient = _bounded(coefficient * factor.value)
-    elif not commutes(factor, context):
-      ordered.append(factor)
-    else:
-      base, exponent = factor.args if factor.head == 'pow' else (factor, ONE)
-      powers.setdefault(base, []).append(exponent)
+  coefficient, powers, ordered = _collect(factors, context)
   parts = []
   for base, exponents in powers.items():
     part = base if exponents == [ONE] else _pow(base, _add(tuple(exponents), context), context)
@@ -177,24 +198,40 @@ def _mul(factors: tuple[Node, ...], context: Context) -> Node:
     if any(map(_infinite, parts)):
       raise Unsupported('zero times infinity')
     return ZERO
-  parts.sort(key=lambda p: _factor_key(p, context))
+  parts.sort(key=lambda part: _factor_key(part, context))
   parts += _join_ordered(ordered, context)
   if not parts:
     return number(coefficient)
-  return _scaled(coefficient, parts[0] if len(parts) == 1 else Node('mul', tuple(parts)))
+  return _scaled(coefficient, _product(tuple(parts)))
+
+
+def _collect(factors: tuple[Node, ...], context: Context) -> tuple[Fraction, dict[Node, list[Node]], list[Node]]:
+  """(rational coefficient, base → exponents, factors that do not commute) of a product, nested ones included."""
+  coefficient = Fraction(1)
+  powers: dict[Node, list[Node]] = {}
+  ordered = []
+  pending = list(reversed(factors))
+  while pending:
+    factor = pending.pop()
+    if factor.head == 'mul':
+      pending.extend(reversed(factor.args))
+    elif factor.head == 'number':
+      coefficient = _bounded(coefficient * factor.value)
+    elif not commutes(factor, context):
+      ordered.append(factor)
+    else:
+      base, exponent = _base(factor)
+      powers.setdefault(base, []).append(exponent)
+  return coefficient, powers, ordered
 
 
 def _join_ordered(factors: list[Node], context: Context) -> list[Node]:
-  """Neighbouring equal factors that do not commute become a power; their order stays."""
-  joined: list[tuple[Node, list[Node]]] = []
-  for factor in factors:
-    base, exponent = factor.args if factor.head == 'pow' else (factor, ONE)
-    if joined and joined[-1][0] == base:
-      joined[-1][1].append(exponent)
-    else:
-      joined.append((base, [exponent]))
-  result = [_pow(b, _add(tuple(e), context), context) for b, e in joined]
-  return [r for r in result if r != ONE]
+  """The factors in their order, adjacent equal ones that do not commute as a power."""
+  powers = []
+  for base, group in itertools.groupby(map(_base, factors), key=operator.itemgetter(0)):
+    exponents = tuple(exponent for _, exponent in group)
+    powers.append(_pow(base, _add(exponents, context), context))
+  return [power for power in powers if power != ONE]
 
 
 def _pow(base: Node, exponent: Node, context: Context) -> Node:
@@ -210,7 +247,8 @@ def _pow(base: Node, exponent: Node, context: Context) -> Node:
   if base.head == 'number':
     return _number_power(base.value, n)
   if base.head == 'i' and n.denominator == 1:
-    return (ONE, I, MINUS_ONE, Node('mul', (MINUS_ONE, I)))[int(n) % 4]
+    cycle = (ONE, I, MINUS_ONE, Node('mul', (MINUS_ONE, I)))
+    return cycle[int(n) % 4]
   if base.head == 'pow' and (n.denominator == 1 or _positive(base)):
     return _pow(base.args[0], _mul((base.args[1], exponent), context), context)
   if base.head == 'mul' and commutes(base, context):
@@ -221,15 +259,21 @@ def _pow(base: Node, exponent: Node, context: Context) -> Node:
 
 
 def _product_power(base: Node, exponent: Node, context: Context) -> Node:
-  """(ab)^n factor by factor: all for a whole n, else those known to be positive."""
-  whole = exponent.value.denominator == 1
-  out = [f for f in base.args if whole or _positive(f)]
-  rest = [f for f in base.args if not (whole or _positive(f))]
-  if not out:
+  """(ab)^n factor by factor: all for an integer n, else those known to be positive."""
+  is_integer = exponent.value.denominator == 1
+  powers = []
+  rest = []
+  for factor in base.args:
+    if is_integer or _positive(factor):
+      powers.append(_pow(factor, exponent, context))
+    else:
+      rest.append(factor)
+  if not powers:
     return Node('pow', (base, exponent))
-  powers = tuple(_pow(f, exponent, context) for f in out)
-  kept = _mul(tuple(rest), context) if rest else ONE
-  return _mul((*powers, _pow(kept, exponent, context)) if rest else powers, context)
+  if rest:
+    kept = _mul(tuple(rest), context)
+    powers.append(_pow(kept, exponent, context))
+  return _mul(tuple(powers), context)
 
 
 def _positive(node: Node) -> bool:
@@ -248,12 +292,13 @@ def _number_power(base: Fraction, n: Fraction) -> Node:
   if base == 1:
     return ONE
   bits = max(base.numerator.bit_length(), base.denominator.bit_length())
-  if n.denominator == 1 and bits * abs(n) <= _MAX_BITS:
+  is_small = bits * abs(n) <= _MAX_BITS
+  if n.denominator == 1 and is_small:
     return number(base ** int(n))
-  if n.denominator == 2 and base > 0 and bits * abs(n) <= _MAX_BITS:
-    roots = math.isqrt(base.numerator), math.isqrt(base.denominator)
-    if (roots[0] ** 2, roots[1] ** 2) == (base.numerator, base.denominator):
-      return number(Fraction(*roots) ** n.numerator)
+  if n.denominator == 2 and base > 0 and is_small:
+    root = Fraction(math.isqrt(base.numerator), math.isqrt(base.denominator))
+    if root**2 == base:
+      return number(root**n.numerator)
   return Node('pow', (number(base), number(n)))
 
 

@@ -10,23 +10,28 @@ _BLANK = Node('symbol', (), Name('·'))
 
 
 def builder(parser) -> Node | None:
-  """The set {element | condition} that opened here; None, with nothing read, if there is no condition."""
+  """The set {element | condition} that opens here; None, with nothing read, if there is no condition."""
   end = _closing(parser.tokens, parser.at)
   if end is None:
     return None
   inside = parser.tokens[parser.at : end]
-  bar = next((k for k, t in enumerate(inside) if t.kind in _BARS), None)
-  if not bar or not any(sign(t) in RELATIONS for t in inside[bar:]):
+  bars = [k for k, token in enumerate(inside) if token.kind in _BARS]
+  if not bars or bars[0] == 0:
+    return None
+  element = inside[: bars[0]]
+  conditions = inside[bars[0] + 1 :]
+  if not any(sign(token) in RELATIONS for token in conditions):
     return None
   parser.at = end + 1
-  parts, _ = split_at(inside[:bar], {'\\in'})
-  domain = [*inside[:bar], Token(',', ',')] if len(parts) == 2 else []
-  body = condition(parser, [*domain, *inside[bar + 1 :]])
+  parts, _ = split_at(element, {'\\in'})
+  if len(parts) == 2:  # the domain is a condition like the others
+    conditions = [*element, Token(',', ','), *conditions]
+  body = condition(parser, conditions)
   return Node('setbuilder', (body, _BLANK, _BLANK, parser.inner(trim(parts[0]))))
 
 
 def _closing(tokens: list[Token], start: int) -> int | None:
-  """The brace that closes the one before `start`."""
+  """The index of the brace that closes the one before `start`."""
   level = 1
   for k in range(start, len(tokens)):
     level += (sign(tokens[k]) == '\\{') - (sign(tokens[k]) == '\\}')
@@ -42,15 +47,23 @@ def open_brace(parser) -> bool:
 
 def condition(parser, tokens: list[Token]) -> Node:
   """One relation, a list of them, or words such as "otherwise"."""
-  words = [t for t in tokens if t.kind in ('text', 'word')]
-  joined = [Token(',', ',') if t in words and t.text.strip(' ,') in ('and', 'or') else t for t in tokens]
-  signs = [t for t in joined if t not in words and t.kind != 'quad']
-  if not trim(signs):
+  words = []
+  signs = []
+  for token in tokens:
+    is_word = token.kind in ('text', 'word')
+    if is_word:
+      words.append(token)
+      if token.text.strip(' ,') in ('and', 'or'):
+        signs.append(Token(',', ','))
+    elif token.kind != 'quad':
+      signs.append(token)
+  signs = trim(signs)
+  if not signs:
     return Node('symbol', (), Name('condition', label(words)))
-  pieces = [trim(piece) for piece in split_at(trim(signs), {',', ';'})[0]]
-  if not all(pieces):
+  pieces, _ = split_at(signs, {',', ';'})
+  if not all(map(trim, pieces)):
     raise ParseError('nothing between two commas')
-  nodes = tuple(_relation(parser, piece) for piece in pieces)
+  nodes = tuple(_relation(parser, trim(piece)) for piece in pieces)
   return nodes[0] if len(nodes) == 1 else Node('list', nodes, ')')
 
 
@@ -58,13 +71,14 @@ def _relation(parser, tokens: list[Token]) -> Node:
   members, signs = split_at(tokens, RELATIONS)
   if not all(map(trim, members)):
     raise ParseError('nothing on one side of a relation')
-  nodes = [parser.inner(trim(m)) for m in members]
+  nodes = [parser.inner(trim(member)) for member in members]
   return relation(nodes, signs) if signs else nodes[0]
 
 
 def cases(parser) -> Node:
-  """The rows of an environment that opened here, each a value with its condition or an equation."""
-  start, level = parser.at, 1
+  """The rows of an environment that opens here, each a value with its condition or an equation."""
+  start = parser.at
+  level = 1
   while level:
     if parser.peek() is parser.tokens[-1] and parser.peek().kind != 'end':
       raise ParseError('cases are not closed')
@@ -72,14 +86,17 @@ def cases(parser) -> Node:
     level += (kind == 'begin') - (kind == 'end')
     if parser.at > len(parser.tokens):
       raise ParseError('cases are not closed')
-  rows = [row for row in split_at(parser.tokens[start : parser.at - 1], {'row'})[0] if trim(row)]
-  if not rows:
+  inside = parser.tokens[start : parser.at - 1]
+  rows, _ = split_at(inside, {'row'})
+  filled = [row for row in rows if trim(row)]
+  if not filled:
     raise ParseError('cases without a row')
-  return Node('cases', tuple(_case(parser, row) for row in rows))
+  return Node('cases', tuple(_case(parser, row) for row in filled))
 
 
 def _case(parser, row: list[Token]) -> Node:
-  value, *others = split_at(row, {'&'})[0]
+  cells, _ = split_at(row, {'&'})
+  value, *others = cells
   if not any(map(trim, others)):
     return Node('case', (condition(parser, value), symbol('·')))
   when = [token for cell in others for token in cell]

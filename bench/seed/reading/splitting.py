@@ -1,4 +1,4 @@
-"""Tokens cut at the signs outside their brackets, and the signs of relations."""
+"""Splitting tokens at signs outside brackets, and the signs of relations."""
 
 import itertools
 
@@ -17,7 +17,8 @@ _AFTER_INTERVAL = frozenset(('\\cup', '\\cap', '\\setminus', ',', ';', '.', 'qua
 
 def trim(tokens: list[Token]) -> list[Token]:
   """Tokens without punctuation and blanks at either end."""
-  start, end = 0, len(tokens)
+  start = 0
+  end = len(tokens)
   while start < end and tokens[start].kind in ('quad', ',', ';', ':', '&', '.'):
     start += 1
   while end > start and tokens[end - 1].kind in ('quad', ',', ';', '.', 'row', '&'):
@@ -26,9 +27,11 @@ def trim(tokens: list[Token]) -> list[Token]:
 
 
 def top_level(tokens: list[Token]) -> list[int]:
-  """Positions of tokens outside all brackets, the brackets themselves left out."""
-  level, found = 0, []
-  kets = _kets(tokens) if any(t.text == 'rangle' for t in tokens) else ()
+  """Positions of the tokens outside all brackets, without the brackets themselves."""
+  level = 0
+  outside = []
+  has_kets = any(token.text == 'rangle' for token in tokens)
+  kets = _kets(tokens) if has_kets else ()
   for k, token in enumerate(tokens):
     what = sign(token)
     if what in OPENING or k in kets:
@@ -37,35 +40,42 @@ def top_level(tokens: list[Token]) -> list[int]:
       # The bar of "at x = 0" closes nothing.
       level = max(level - 1, 0)
     elif level == 0:
-      found.append(k)
-  return found
+      outside.append(k)
+  return outside
 
 
 def _kets(tokens: list[Token]) -> set[int]:
   """Positions of the bars that open a ket: the next angle or bar after them is a right angle."""
-  found, bar, angles = set(), None, 0
+  kets = set()
+  bar = None
+  angles = 0
   for k, token in enumerate(tokens):
     what = sign(token)
     if what == '\\langle':
-      angles, bar = angles + 1, None
+      angles += 1
+      bar = None
     elif what in ('|', 'open|', 'close|'):
       bar = None if angles else k
     elif what == '\\rangle':
-      found |= {bar} if bar is not None and not angles else set()
-      angles, bar = max(angles - 1, 0), None
-  return found
+      if bar is not None and not angles:
+        kets.add(bar)
+      angles = max(angles - 1, 0)
+      bar = None
+  return kets
 
 
 def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[list[list[Token]], list[str]]:
-  """The pieces between the top-level tokens with these signs, and those signs."""
+  """(the pieces between the top-level tokens with these signs, those signs)."""
   cuts = [k for k in top_level(tokens) if sign(tokens[k]) in signs]
   edges = [-1, *cuts, len(tokens)]
-  return [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)], [sign(tokens[k]) for k in cuts]
+  pieces = [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)]
+  return pieces, [sign(tokens[k]) for k in cuts]
 
 
 def rounded(tokens: list[Token]) -> list[Token]:
-  """Open ends written ]a, b[ as the round brackets (a, b) that they stand for."""
-  tokens, k = list(tokens), 0
+  """The tokens with open intervals ]a, b[ written as (a, b)."""
+  tokens = list(tokens)
+  k = 0
   while k < len(tokens):
     if tokens[k].kind in ('[', ']'):
       k = _rounded_from(tokens, k)
@@ -86,13 +96,13 @@ def _rounded_from(tokens: list[Token], start: int) -> int:
 
 
 def _interval_end(tokens: list[Token], start: int) -> int | None:
-  """The square bracket that ends an interval of two bounds; None where the tokens are no interval."""
+  """The square bracket that ends an interval of two bounds; None if the tokens are no interval."""
   level = commas = 0
   for k in range(start + 1, len(tokens)):
     kind = sign(tokens[k])
     if level == 0 and kind in ('[', ']'):
-      last = k + 1 == len(tokens) or sign(tokens[k + 1]) in _AFTER_INTERVAL
-      return k if commas == 1 and last else None
+      is_last = k + 1 == len(tokens) or sign(tokens[k + 1]) in _AFTER_INTERVAL
+      return k if commas == 1 and is_last else None
     level += (kind in OPENING) - (kind in CLOSING)
     commas += level == 0 and kind in (',', ';')
     if level < 0:
@@ -101,7 +111,13 @@ def _interval_end(tokens: list[Token], start: int) -> int | None:
 
 
 def relation(nodes: list[Node], signs: list[str]) -> Node:
-  """A relation node in the one direction that equals its mirror image."""
-  if all(s in MIRROR for s in signs):
-    nodes, signs = nodes[::-1], [MIRROR[s] for s in reversed(signs)]
+  """A relation node in its normal direction, so that it equals its mirror image."""
+  nodes, signs = mirrored(nodes, signs)
   return Node('relation', tuple(nodes), tuple(signs))
+
+
+def mirrored(nodes: list, signs: list[str]) -> tuple[list, list[str]]:
+  """Members and signs read from the other side if every sign has a mirror image in normal form."""
+  if not all(what in MIRROR for what in signs):
+    return nodes, signs
+  return nodes[::-1], [MIRROR[what] for what in reversed(signs)]

@@ -1,4 +1,4 @@
-"""From an answer's tokens to what is to be scored: conditions cut, lists and relations split."""
+"""From an answer's tokens to the statements to score: conditions removed, lists and relations split."""
 
 import dataclasses
 
@@ -36,22 +36,28 @@ class Statement:
 
   @property
   def inequality(self) -> bool:
-    return any(s not in EQUALS for s in self.signs)
+    return any(what not in EQUALS for what in self.signs)
 
 
 def tokens_of(text: str, reading: Reading) -> list[Token]:
   """Tokens of an answer without display environments, alignment marks and closing punctuation."""
   tokens = tokenize(text, units=reading.units)
-  if any(t.kind == 'begin' and t.text in _WRAPPERS for t in tokens):
-    tokens = [t for t in tokens if not (t.kind in ('begin', 'end') and t.text in _WRAPPERS)]
-    if not any(t.kind == 'begin' for t in tokens):
+  has_wrapper = any(_is_wrapper(token) and token.kind == 'begin' for token in tokens)
+  if has_wrapper:
+    tokens = [token for token in tokens if not _is_wrapper(token)]
+    if not any(token.kind == 'begin' for token in tokens):
       tokens = _joined_rows(tokens)
   return unwrap(trim(rounded(tokens)))
 
 
+def _is_wrapper(token: Token) -> bool:
+  """Whether the token begins or ends a display environment."""
+  return token.kind in ('begin', 'end') and token.text in _WRAPPERS
+
+
 def _joined_rows(tokens: list[Token]) -> list[Token]:
-  """Aligned rows as one list: a row that starts with a sign continues the one before, others follow a comma."""
-  plain = [t for t in tokens if t.kind != '&']
+  """Aligned rows as one list: a row that starts with a sign continues the last one, others follow a comma."""
+  plain = [token for token in tokens if token.kind != '&']
   joined = []
   for token, after in zip(plain, [*plain[1:], Token('end', '')]):
     if token.kind != 'row':
@@ -62,13 +68,14 @@ def _joined_rows(tokens: list[Token]) -> list[Token]:
 
 
 def unwrap(tokens: list[Token]) -> list[Token]:
-  """Tokens without braces around all of them."""
+  """Tokens without braces that enclose all of them."""
   while len(tokens) > 1 and tokens[0].kind == '{' and _matching(tokens) == len(tokens) - 1:
     tokens = trim(tokens[1:-1])
   return tokens
 
 
 def _matching(tokens: list[Token]) -> int | None:
+  """The index of the bracket that closes the first token."""
   level = 0
   for k, token in enumerate(tokens):
     level += (sign(token) in OPENING) - (sign(token) in CLOSING)
@@ -80,26 +87,34 @@ def _matching(tokens: list[Token]) -> int | None:
 def statement(tokens: list[Token]) -> Statement:
   """A piece split at its relation signs; after an arrow of implication only the conclusion counts."""
   conclusions, _ = split_at(tokens, {'\\implies'})
-  return Statement(*split_at(_unlabelled(conclusions[-1]), RELATIONS))
+  members, signs = split_at(_unlabelled(conclusions[-1]), RELATIONS)
+  return Statement(members, signs)
 
 
 def _unlabelled(tokens: list[Token]) -> list[Token]:
   """Tokens without the colon of a definition and without words that announce the answer."""
-  if not any(t.kind == ':' for t in tokens):
+  colons = [k for k, token in enumerate(tokens) if token.kind == ':']
+  if not colons:
     return tokens
-  colon = next((k for k, t in enumerate(tokens) if t.kind == ':'), 0)
-  if colon and all(t.kind in ('text', 'word') for t in tokens[:colon]):
-    tokens = tokens[colon + 1 :]
-  after = [*tokens[1:], Token('end', '')]
-  return [t for t, following in zip(tokens, after) if t.kind != ':' or following.kind not in ('=', 'end')]
+  before = tokens[: colons[0]]
+  if before and all(token.kind in ('text', 'word') for token in before):
+    tokens = tokens[colons[0] + 1 :]
+  following = [*tokens[1:], Token('end', '')]
+  kept = []
+  for token, after in zip(tokens, following):
+    is_definition = token.kind == ':' and after.kind in ('=', 'end')
+    if not is_definition:
+      kept.append(token)
+  return kept
 
 
 def statements(tokens: list[Token]) -> list[Statement]:
-  """An answer as its listed statements, conditions that follow a blank, a comma or a word cut off."""
-  tokens = trim(_before_condition(_listed(tokens)))
-  pieces = [trim(p) for p in split_at(tokens, {',', ';'})[0]]
-  main = [statement(pieces[0])]
-  for piece in pieces[1:]:
+  """The listed statements of an answer, without the conditions after a blank, a comma or a word."""
+  tokens = trim(_before_condition(list(map(_comma_for_word, tokens))))
+  pieces, _ = split_at(tokens, {',', ';'})
+  first, *others = map(trim, pieces)
+  main = [statement(first)]
+  for piece in others:
     if not piece:
       raise ParseError('nothing between two commas')
     if _is_condition(piece, main[-1]):
@@ -108,27 +123,32 @@ def statements(tokens: list[Token]) -> list[Statement]:
   return main
 
 
-def _listed(tokens: list[Token]) -> list[Token]:
-  """Words that join answers as the comma that they stand for."""
-  joins = [t.kind in ('text', 'word') and t.text.strip(' ,').lower() in ('and', 'or') for t in tokens]
-  return [Token(',', ',') if join else t for t, join in zip(tokens, joins)]
+def _comma_for_word(token: Token) -> Token:
+  """A word that joins answers as a comma; any other token as it is."""
+  is_join = token.kind in ('text', 'word') and token.text.strip(' ,').lower() in ('and', 'or')
+  return Token(',', ',') if is_join else token
 
 
 def _before_condition(tokens: list[Token]) -> list[Token]:
-  outside = set(top_level(tokens))
-  for k in sorted(outside):
-    token = tokens[k]
-    prose = token.text.strip(' ,.;:()[]').lower().split() if token.kind in ('text', 'word') else []
-    remark = bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
-    if k and (token.kind == 'quad' or remark):
-      return [t for t in tokens[:k] if t.kind != 'quad']
-  return [t for t in tokens if t.kind != 'quad']
+  """The tokens up to the first blank or remark, without blanks."""
+  for k in top_level(tokens):
+    if k and (tokens[k].kind == 'quad' or _is_remark(tokens[k])):
+      tokens = tokens[:k]
+      break
+  return [token for token in tokens if token.kind != 'quad']
+
+
+def _is_remark(token: Token) -> bool:
+  """Whether words start a condition, or are in parentheses."""
+  if token.kind not in ('text', 'word'):
+    return False
+  prose = token.text.strip(' ,.;:()[]').lower().split()
+  return bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
 
 
 def _is_condition(piece: list[Token], before: Statement) -> bool:
-  """Whether what follows a comma says when the answer holds: words, a range, or a value for one of its
-  symbols."""
-  signs = {sign(t) for t in piece}
+  """Whether the piece after a comma is a condition: words, a range, or a value of one of the answer's symbols."""
+  signs = {sign(token) for token in piece}
   if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}) or piece[0].kind == 'word':
     return True
   parts, relations = split_at(piece, RELATIONS)
@@ -136,10 +156,11 @@ def _is_condition(piece: list[Token], before: Statement) -> bool:
 
 
 def side(part: Statement, reading: Reading) -> Node:
-  """What counts of a statement as an Expression: its last member, or a whole inequality."""
-  last = max((k + 1 for k, s in enumerate(part.signs) if s in EQUALS), default=0)
-  members, signs = part.members[last:], part.signs[last:]
-  nodes = [member(m, reading) for m in members]
+  """The part of a statement that counts as an Expression: its last member, or a whole inequality."""
+  equals = [k for k, what in enumerate(part.signs) if what in EQUALS]
+  start = equals[-1] + 1 if equals else 0
+  nodes = [member(tokens, reading) for tokens in part.members[start:]]
+  signs = part.signs[start:]
   return relation(nodes, signs) if signs else nodes[0]
 
 
