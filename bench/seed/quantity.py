@@ -9,7 +9,7 @@ from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.algebra.relations import factor, proportional
 from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
 from bench.seed.pairs import branches, pair, settle
-from bench.seed.reading.atoms import is_unit
+from bench.seed.reading.atoms.quantities import is_unit
 from bench.seed.reading.splitting import EQUALS
 from bench.seed.reading.statement import member, statements, tokens_of
 from bench.seed.reading.units import ONE_UNIT, Unit

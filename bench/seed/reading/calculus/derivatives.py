@@ -1,20 +1,17 @@
-"""Derivatives, integrals, sums, products, limits and nabla: they become nodes; none is evaluated."""
+"""Derivatives as fractions, with a slash, as ∂_x and ∇, and in the physics package's commands."""
 
-import itertools
-
-from bench.seed.nodes import Name, Node, ParseError, divide, number, symbol
-from bench.seed.reading.tokens import Token, label, sign
+from bench.seed.nodes import Node, ParseError, divide, number, symbol
+from bench.seed.reading.calculus.bounds import BLANK, bound
+from bench.seed.reading.tokens import Token, sign
 
 # d and ∂ are one derivative: in one variable they are equal, and notation alone does not tell the variables.
 _KINDS = {'d': 'derivative', '\\partial': 'derivative', '\\delta': 'variation', '\\Delta': 'difference'}
 _MAX_VARIABLES = 40
 _NESTING = frozenset(('frac', 'sqrt', 'sum', 'prod', 'int', 'binom', 'lim', '('))
 _OPERATOR_SIGNS = (symbol('d'), symbol('\\partial'))
-_INTEGRALS = ('int', 'iint', 'iiint', 'oint')
-_BLANK = Node('symbol', (), Name('·'))
 
 
-def _mark(token: Token) -> str:
+def differential_sign(token: Token) -> str:
   return token.text if token.kind == 'letter' else sign(token)
 
 
@@ -26,11 +23,11 @@ def is_operator(node: Node) -> bool:
 def operate(parser, operator: Node) -> Node:
   """An operator applied to the factors that follow it, or to a blank if there are none."""
   head, value = operator.value
-  operand = parser.chain() if parser.operand_ahead(first=False) else _BLANK
+  operand = parser.chain() if parser.operand_ahead(first=False) else BLANK
   return Node(head, (operand, *operator.args), value)
 
 
-def _fraction(parser) -> Node:
+def fraction(parser) -> Node:
   top = parser.piece()
   bottom = parser.piece()
   derivative = _derivative(parser, top, bottom)
@@ -41,8 +38,8 @@ def _fraction(parser) -> Node:
 
 def _derivative(parser, top: list[Token], bottom: list[Token]) -> Node | None:
   """The derivative that a fraction means if numerator and denominator start with the same kind of differential."""
-  head = _KINDS.get(_mark(top[0])) if top else None
-  if head is None or not bottom or _KINDS.get(_mark(bottom[0])) != head:
+  head = _KINDS.get(differential_sign(top[0])) if top else None
+  if head is None or not bottom or _KINDS.get(differential_sign(bottom[0])) != head:
     return None
   variables = _variables(parser, bottom)
   order, rest = _order(parser, top[1:])
@@ -93,7 +90,7 @@ def _variables(parser, tokens: list[Token]) -> list[tuple[Node, int]] | None:
 
 def _variable(parser) -> tuple[Node, int] | None:
   """The next variable of a denominator with its order; None if the tokens are none."""
-  if _mark(parser.next()) not in _KINDS or parser.peek().kind in ('end', '^', '_', 'number', '+', '-', '/'):
+  if differential_sign(parser.next()) not in _KINDS or parser.peek().kind in ('end', '^', '_', 'number', '+', '-', '/'):
     return None
   try:
     node = parser.postfix(parser.atom())
@@ -113,7 +110,7 @@ def slash_derivative(parser, left: Node) -> Node | None:
   factors = left.args if left.head == 'mul' else (left,)
   marks = [k for k, factor in enumerate(factors[:-1]) if _is_operator_sign(factor)]
   is_named = parser.peek(1).kind in ('letter', 'command')
-  if not marks or not is_named or _mark(parser.peek()) not in ('d', '\\partial'):
+  if not marks or not is_named or differential_sign(parser.peek()) not in ('d', '\\partial'):
     return None
   parser.next()
   variable = parser.postfix(parser.atom())
@@ -138,150 +135,13 @@ def _is_operator_sign(node: Node) -> bool:
   return base in _OPERATOR_SIGNS
 
 
-def take_differential(parser) -> bool:
-  """Reads `dx` or `d^3k` into the open integral; False if none is here."""
-  if _mark(parser.peek()) != 'd':
-    return False
-  start = parser.at
-  parser.next()
-  order = 1
-  if parser.accept('^'):
-    script = parser.script()
-    if len(script) != 1 or not script[0].text.isdigit():
-      parser.at = start
-      return False
-    order = int(script[0].text[:3])
-  token = parser.peek()
-  is_symbol_command = token.kind == 'command' and token.text not in ('frac', 'sqrt')
-  if token.kind not in ('letter', '{') and not is_symbol_command:
-    parser.at = start
-    return False
-  open_integrals = parser.integrals
-  parser.integrals = []
-  variable = parser.atom()
-  parser.integrals = open_integrals
-  parser.integrals[-1].append(Node('differential', (variable,), order))
-  return True
-
-
-def _differential_ahead(parser) -> bool:
-  """Whether the next terms contain the differential of the open integral, outside brackets and other integrals."""
-  level = 0
-  for token, after in itertools.pairwise(parser.tokens[parser.at :]):
-    what = sign(token)
-    level += (what in ('{', '(', '[')) - (what in ('}', ')', ']'))
-    if level < 0 or what in ('=', ',', '\\int', '\\oint', '\\iint', '\\iiint'):
-      return False
-    if level == 0 and _mark(token) == 'd' and after.kind in ('letter', 'command', '^'):
-      return True
-  return False
-
-
-def _bounds(parser) -> dict[str, list[Token]]:
-  """The scripts that follow, by '_' and '^'."""
-  bounds = {}
-  while parser.ahead('_', '^'):
-    kind = parser.next().kind
-    bounds[kind] = parser.script()
-  return bounds
-
-
-def _split_commas(tokens: list[Token]) -> list[list[Token]]:
-  """The pieces of a list of indices between its commas."""
-  pieces: list[list[Token]] = [[]]
-  for token in tokens:
-    if token.kind == ',':
-      pieces.append([])
-    else:
-      pieces[-1].append(token)
-  return pieces
-
-
-def _bound(parser, tokens: list[Token] | None) -> Node:
-  """A bound as an expression, or as a label if it names a region or is absent."""
-  if not tokens:
-    return _BLANK
-  signs = {sign(token) for token in tokens}
-  if signs & {',', '\\langle'}:
-    return Node('symbol', (), Name('region', _indices(tokens, is_pair='\\langle' in signs)))
-  try:
-    return parser.inner(tokens)
-  except ParseError:
-    return Node('symbol', (), Name('region', label(tokens)))
-
-
-def _indices(tokens: list[Token], *, is_pair: bool) -> tuple[str, ...]:
-  """Several indices as a label: their order does not matter, nor do the commas in a pair ⟨i,j⟩ of neighbours."""
-  if is_pair:
-    return tuple(part for part in label(tokens) if part != ',')
-  labels = sorted(label(piece) for piece in _split_commas(tokens))
-  return tuple(part for index in labels for part in (*index, ','))
-
-
-def _integral(name: str):
-  """The reader of one integral command."""
-
-  def read(parser) -> Node:
-    bounds = _bounds(parser)
-    lower = _bound(parser, bounds.get('_'))
-    upper = _bound(parser, bounds.get('^'))
-    parser.integrals.append([])
-    terms = [parser.product()]
-    while not parser.integrals[-1] and parser.ahead('+', '-') and _differential_ahead(parser):
-      terms.append(parser.signed())
-    differentials = parser.integrals.pop()
-    body = terms[0] if len(terms) == 1 else Node('add', tuple(terms))
-    variables = [differential.args[0] for differential in differentials]
-    orders = tuple(differential.value for differential in differentials)
-    return Node('integral', (body, lower, upper, *variables), (name, orders))
-
-  return read
-
-
-def _cut(tokens: list[Token], what: str) -> tuple[list[Token], list[Token] | None]:
-  """The tokens before the first sign `what` and those after it; None for the latter without such a sign."""
-  for k, token in enumerate(tokens):
-    if sign(token) == what:
-      return tokens[:k], tokens[k + 1 :]
-  return tokens, None
-
-
-def _indexed(head: str):
-  """The reader of one command with an index, such as a sum."""
-
-  def read(parser) -> Node:
-    bounds = _bounds(parser)
-    index, first = _cut(bounds.get('_', []), '=')
-    if len(index) == 1 and index[0].kind == 'letter':
-      parser.indices = parser.indices | {index[0].text}
-    start = _bound(parser, first)
-    body = parser.product()
-    return Node(head, (body, start, _bound(parser, bounds.get('^')), _bound(parser, index)))
-
-  return read
-
-
-def _limit(parser) -> Node:
-  lower = _bounds(parser).get('_', [])
-  variable, target = _cut(lower, '\\to')
-  if target is None:
-    raise ParseError('a limit without an arrow')
-  side = ''
-  if len(target) > 2 and target[-2].kind == '^' and target[-1].kind in '+-':
-    side = target[-1].kind
-    target = target[:-2]
-  variable = _bound(parser, variable)
-  to = _bound(parser, target)
-  return Node('limit', (parser.product(), to, _BLANK, variable), side)
-
-
-def _partial(parser) -> Node:
+def partial(parser) -> Node:
   """∂_x is an operator; a bare ∂ is a symbol that a slash may turn into a derivative."""
   order = 1
   variable = None
   while parser.ahead('_', '^'):
     if parser.next().kind == '_':
-      variable = _bound(parser, parser.script())
+      variable = bound(parser, parser.script())
     else:
       order, _ = _order(parser, [Token('^', '^'), *parser.script()])
   if variable is not None:
@@ -291,7 +151,7 @@ def _partial(parser) -> Node:
   return Node('pow', (symbol('\\partial'), number(order or 1)))
 
 
-def _nabla(parser) -> Node:
+def nabla(parser) -> Node:
   value = ()
   head = 'nabla'
   while parser.ahead('_', '^'):
@@ -306,7 +166,7 @@ def _nabla(parser) -> Node:
   return Node('operator', (), (head, value))
 
 
-def _physics_derivative(parser) -> Node:
+def physics_derivative(parser) -> Node:
   r"""\dv{f}{x}, \pdv{f}{x}, \dv{x} of the physics package."""
   order = parser.group(']')[0] if parser.accept('[') else number(1)
   is_order = order.head == 'number' and 0 < order.value < 100 and order.value == int(order.value)
@@ -317,17 +177,3 @@ def _physics_derivative(parser) -> Node:
   if parser.ahead('{'):
     return Node('derivative', (first, parser.argument()), value)
   return Node('operator', (first,), ('derivative', value))
-
-
-COMMANDS = {
-  'frac': _fraction,
-  'sum': _indexed('sum'),
-  'prod': _indexed('product'),
-  'bigcup': _indexed('bigunion'),
-  'bigcap': _indexed('bigintersection'),
-  'lim': _limit,
-  'partial': _partial,
-  'nabla': _nabla,
-  'dv': _physics_derivative,
-  'pdv': _physics_derivative,
-} | {name: _integral(name) for name in _INTEGRALS}

@@ -1,0 +1,1 @@
+"""Atoms of an expression: numbers, symbols, what brackets hold, units."""

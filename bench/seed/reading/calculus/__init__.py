@@ -1,0 +1,1 @@
+"""Derivatives, integrals, sums, products, limits and nabla: they become nodes; none is evaluated."""
