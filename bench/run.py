@@ -25,7 +25,8 @@ from bench.harness.task import Data, Sampling, Task
 from bench.report.page import number, scale_of
 from core.launch import command
 from core.launch.fields import field
-from core.serving.client import RequestFailed
+from core.serving.client import COMMON, Dialect, RequestFailed
+from core.text import parse_json
 
 STOPPED = 'stopped; finished answers are kept, run the same command to continue'
 
@@ -58,6 +59,11 @@ class Options:
   judge: str | None = field(None, 'URL or folder of a judge, for the tasks that can ask one')
   judge_name: str = field('', "the model to ask for at the judge's URL")
   critic: str | None = field(None, 'folder of InternVL weights that judge the steps of answers, for best@k')
+  system: str = field('', 'system text of every question, instead of none')
+  limit_field: Literal['max_tokens', 'max_completion_tokens'] = field(
+    'max_tokens', 'name of the field by which the server at the URL bounds a reply'
+  )
+  extra_body: str = field('{}', 'further fields of every request to the URL, a JSON object')
   key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
   set: tuple[str, ...] = field((), 'an option of the task, option=value', repeated=True)
   resamples: int = field(10_000, 'bootstrap resamples', low=100)
@@ -68,15 +74,26 @@ class Options:
         raise ValueError(f'--{name} is missing')
     if (self.model is None) == (self.answers is None):
       raise ValueError('exactly one of --model and --answers is needed')
+    self.dialect()
+
+  def dialect(self) -> Dialect:
+    """How the server at the URL wants its requests. Raises ValueError for fields that are no JSON object."""
+    try:
+      extra = parse_json(self.extra_body)
+    except ValueError as error:
+      raise ValueError(f'--extra_body={self.extra_body}: not JSON ({error})') from None
+    if not isinstance(extra, dict):
+      raise ValueError(f'--extra_body={self.extra_body}: expected a JSON object')
+    return Dialect(self.limit_field, extra)
 
 
 def work(options: Options) -> None:
   """Runs or rescores the benchmark that the options name."""
   logging.getLogger('httpx').setLevel(logging.WARNING)  # a line for every request
   judge = _open(options, options.judge, options.judge_name)
-  task = tasks.make(options.task, options.set, judge)
+  task = with_system(tasks.make(options.task, options.set, judge), options.system)
   data = _limited(task.load(options.data), options.limit)
-  model = _open(options, options.model, options.model_name)
+  model = _open(options, options.model, options.model_name, options.dialect())
   name = model.name if model else Path(options.answers).stem
   out = options.out or os.path.join('runs', task.name, name.replace('/', '_'))
   report = runner.run(
@@ -96,8 +113,20 @@ def work(options: Options) -> None:
   print(f'report: {os.path.join(out, "report.html")}')
 
 
-def _open(options: Options, spec: str | None, name: str):
-  return open_model(spec, name, key_env=options.key_env, timeout=options.timeout) if spec else None
+def with_system(task: Task, system: str) -> Task:
+  """The task with a system turn before every question, which is part of the template, and so of the prompt's hash."""
+  if not system:
+    return task
+  turn = {'role': 'system', 'content': system}
+  prompt = task.prompt
+  template = f'{system}\n{task.template}'
+  return dataclasses.replace(task, template=template, prompt=lambda example: [turn, *prompt(example)])
+
+
+def _open(options: Options, spec: str | None, name: str, dialect: Dialect = COMMON):
+  if not spec:
+    return None
+  return open_model(spec, name, key_env=options.key_env, timeout=options.timeout, dialect=dialect)
 
 
 def _critic(folder: str | None):

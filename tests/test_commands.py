@@ -33,6 +33,7 @@ PROGRAMS = (
   'bench.perf.seed',
   'bench.perf.seed_answers',
   'bench.run',
+  'bench.table',
   'core.plan',
   'internvl.chat',
   'internvl.train',

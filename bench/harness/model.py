@@ -22,11 +22,12 @@ class Endpoint(endpoint.Endpoint):
 
   def __call__(self, messages: list[dict], sampling: Sampling, seed: int) -> Answer:
     reply = self.chat(messages, sampling, seed)
-    return Answer(reply.text, reply.finish)
+    return Answer(reply.text, reply.finish, reasoning=reply.reasoning)
 
   def settings(self, sampling: Sampling) -> dict:
     """What the report says about how answers were drawn."""
-    return dataclasses.asdict(sampling)
+    extra = {'extra_body': json.dumps(self.dialect.extra, sort_keys=True)} if self.dialect.extra else {}
+    return dataclasses.asdict(sampling) | extra
 
 
 class Local:
@@ -67,13 +68,20 @@ def _as_parts(turn: Mapping) -> dict:
   return {**turn, 'content': [{'type': 'text', 'text': content}] if isinstance(content, str) else content}
 
 
-def open_model(spec: str, name: str = '', *, key_env: str = 'OPENAI_API_KEY', timeout: float = 600.0):
-  """The model that `spec` names: a URL or a folder.
+def open_model(
+  spec: str,
+  name: str = '',
+  *,
+  key_env: str = 'OPENAI_API_KEY',
+  timeout: float = 600.0,
+  dialect: endpoint.Dialect = endpoint.COMMON,
+):
+  """The model that `spec` names: a URL or a folder. dialect: of the server at a URL.
 
   Raises ValueError for anything else, RequestFailed if deaf.
   """
   if spec.startswith(('http://', 'https://')):
-    return Endpoint(spec, name, key=os.environ.get(key_env, ''), timeout=timeout)
+    return Endpoint(spec, name, key=os.environ.get(key_env, ''), timeout=timeout, dialect=dialect)
   folder = Path(spec)
   if not (folder / 'config.json').is_file():
     raise ValueError(f'--model={spec}: neither a URL (http://… or https://…) nor a folder with a config.json')

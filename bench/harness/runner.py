@@ -125,12 +125,20 @@ def generate(
       example, k = pair
       answer, status = _ask(task, example, model, sampling, sample_seed(seed, example.id, k))
       if status is None and answer.finish != 'failed':  # on disk before anything can interrupt
-        log.append({'id': example.id, 'sample': k, 'text': answer.text, 'finish': answer.finish})
+        log.append({'id': example.id, 'sample': k, **_plain(answer)})
       return answer, status
 
     for (example, k), answer in _asked(ask, missing, workers if model.concurrent else 0, trusted=bool(done)):
       done[example.id, k] = answer
   return {example.id: [done[example.id, k] for k in range(sampling.samples)] for example in data.examples}
+
+
+def _plain(answer: Answer) -> dict:
+  """An answer as files have it; `_answer` reads it."""
+  plain = {'text': answer.text, 'finish': answer.finish}
+  if answer.reward is not None:
+    plain['reward'] = answer.reward
+  return plain | {'reasoning': answer.reasoning} if answer.reasoning else plain
 
 
 def _finished(log: Log) -> dict[tuple[str, int], Answer]:
@@ -238,7 +246,9 @@ def _answer(part: Mapping) -> Answer | None:
   if not isinstance(text, str) or finish not in ('stop', 'length', 'failed'):
     return None
   usable = isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward)
-  return Answer(clean(text), finish, float(reward) if usable else None)
+  reasoning = part.get('reasoning')
+  reasoning = clean(reasoning) if isinstance(reasoning, str) else ''
+  return Answer(clean(text), finish, float(reward) if usable else None, reasoning)
 
 
 def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[Answer]]) -> list[Item]:
@@ -264,9 +274,7 @@ def result_line(item: Item) -> dict:
   """One line of results.jsonl. It holds no times, so that equal runs write equal files."""
   samples = [
     {
-      'text': a.text,
-      'finish': a.finish,
-      **({'reward': a.reward} if a.reward is not None else {}),
+      **_plain(a),
       'status': o.status,
       'answer': o.answer,
       'scores': {k: list(v) for k, v in o.scores.items()},

@@ -66,11 +66,15 @@ class Sampling(endpoint.Sampling):
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-  """One model output. `finish` is "stop", "length" (cut off) or "failed"; `reward` ranks it for best-of-N."""
+  """One model output. `finish` is "stop", "length" (cut off) or "failed"; `reward` ranks it for best-of-N.
+
+  reasoning: thoughts that came apart from the text; kept, and not scored.
+  """
 
   text: str
   finish: str = 'stop'
   reward: float | None = None
+  reasoning: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from core.report import pages
 
 MOST_ITEMS = 1_000
 MOST_CHARS = 4_000
+QUESTIONS = ('question', 'problem', 'prompt', 'instruction', 'expression')  # fields that hold what is asked
+GOLDS = ('gold', 'golds', 'final_answer', 'answer', 'accepted', 'answers', 'box', 'text')  # and the right answer
 
 _BODY = """\
 <p>{{ headline }}</p>
@@ -21,12 +23,16 @@ _BODY = """\
 <h2>{{ title }}</h2>
 {{ table }}
 {% endfor %}
+{% if wording %}<h2>Prompt</h2>
+<p>Said with every question, as its kind needs it:</p><pre>{{ wording }}</pre>{% endif %}
 <h2>Answers</h2>
 <p>{{ shown|length }} of {{ total }} examples; long texts are cut here, whole in results.jsonl.</p>
 {% for item in shown %}
 <details><summary>{{ item.id }} · {{ item.line }}</summary>
+<pre>{{ item.question }}</pre><p>right answer: {{ item.gold }}</p>
 {% for sample in item.samples %}
-<p>{{ sample.status }} · answer: {{ sample.answer }} · {{ sample.scores }}</p><pre>{{ sample.text }}</pre>
+<p>{{ sample.status }} · answer: {{ sample.answer }} · {{ sample.scores }}</p>
+{% if sample.reasoning %}<pre>{{ sample.reasoning }}</pre>{% endif %}<pre>{{ sample.text }}</pre>
 {% endfor %}</details>
 {% endfor %}"""
 
@@ -60,6 +66,7 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
       headline=_headline(report),
       charts=[pages.chart(name, name) for name in drawn],
       gallery=gallery,
+      wording=_short(task.template),
       tables=[(t['title'], pages.table(t['head'], t['rows'], text=t.get('text', (0,)))) for t in tables],
       shown=shown,
       total=len(items),
@@ -193,17 +200,34 @@ def _cell(value) -> str:
 
 
 def _shown(item: Item) -> dict:
-  line = ', '.join(f'{k} {a / b:.3g}' for k, (a, b) in list(item.scores.items())[:4] if b)
   samples = [
     {
       'status': o.status,
       'answer': _short(o.answer),
+      'reasoning': _short(a.reasoning),
       'text': _short(a.text),
-      'scores': ', '.join(f'{k} {x / y:.3g}' for k, (x, y) in list(o.scores.items())[:4] if y),
+      'scores': _ratios(o.scores),
     }
     for a, o in zip(item.answers, item.outcomes)
   ]
-  return {'id': item.example.id, 'line': line, 'samples': samples}
+  return {
+    'id': item.example.id,
+    'line': _ratios(item.scores),
+    'question': _short(_field(item, QUESTIONS)),
+    'gold': _short(_field(item, GOLDS)),
+    'samples': samples,
+  }
+
+
+def _ratios(scores: Mapping) -> str:
+  return ', '.join(f'{name} {a / b:.3g}' for name, (a, b) in list(scores.items())[:4] if b)
+
+
+def _field(item: Item, names: Sequence[str]) -> str | None:
+  """The first of these fields that the example has, as text."""
+  fields = item.example.fields
+  value = next((fields[name] for name in names if fields.get(name) is not None), None)
+  return None if value is None else str(value)
 
 
 def _short(text: str | None) -> str:

@@ -41,6 +41,21 @@ class Sampling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dialect:
+  """How a server's requests differ from the common ones.
+
+  limit: name of the field that bounds a reply; newer servers want max_completion_tokens. extra: further fields of every
+  request, such as {'chat_template_kwargs': {'enable_thinking': False}}; they win over those that are sent otherwise.
+  """
+
+  limit: str = 'max_tokens'
+  extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+COMMON = Dialect()
+
+
+@dataclasses.dataclass(frozen=True)
 class Call:
   """A tool call as the model wrote it: `arguments` is text that may or may not be JSON."""
 
@@ -55,13 +70,17 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-  """A reply. `finish` is "stop" or "length" (cut off); token counts are the server's, 0 where it gives none."""
+  """A reply. `finish` is "stop" or "length" (cut off); token counts are the server's, 0 where it gives none.
+
+  reasoning: thoughts that the server took out of the text.
+  """
 
   text: str
   finish: str = 'stop'
   calls: tuple[Call, ...] = ()
   prompt_tokens: int = 0
   reply_tokens: int = 0
+  reasoning: str = ''
 
 
 class _TryAgain(Exception):
@@ -98,6 +117,7 @@ class Endpoint:
     name: str = '',
     *,
     key: str = '',
+    dialect: Dialect = COMMON,
     timeout: float = 600.0,
     retry: Retry = Retry(),
     max_bytes: int = MAX_REPLY_BYTES,
@@ -105,7 +125,7 @@ class Endpoint:
   ):
     import httpx
 
-    self.url = url.rstrip('/')
+    self.url, self.dialect = url.rstrip('/'), dialect
     self._timeout, self._retry, self._max_bytes, self._sleep = timeout, retry, max_bytes, sleep
     self._client = httpx.Client(
       timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
@@ -119,7 +139,7 @@ class Endpoint:
     body = {
       'model': self.name,
       'messages': [_openai_turn(turn) for turn in messages],
-      'max_tokens': sampling.max_tokens,
+      self.dialect.limit: sampling.max_tokens,
       'temperature': sampling.temperature,
       'top_p': sampling.top_p,
       'seed': seed,
@@ -128,6 +148,7 @@ class Endpoint:
       body['top_k'] = sampling.top_k
     if tools:
       body['tools'] = list(tools)
+    body |= self.dialect.extra
     return self._retrying('POST', '/chat/completions', body, _read_completion)
 
   def _first_model(self) -> str:
@@ -183,16 +204,26 @@ def _seconds(text: str | None) -> float:
 
 def _read_completion(reply: Mapping) -> Reply:
   choice = reply['choices'][0]
-  content = choice['message'].get('content')
+  message = choice['message']
+  content = message.get('content')
   if isinstance(content, list):
     content = ''.join(part.get('text', '') for part in content)
   if content is not None and not isinstance(content, str):
     raise TypeError(f'content is {type(content).__name__}')
-  finish = 'length' if choice.get('finish_reason') == 'length' else 'stop'
-  calls = tuple(map(_read_call, choice['message'].get('tool_calls') or ()))
+  reasoning = message.get('reasoning_content') or message.get('reasoning')
   usage = reply.get('usage') or {}
-  spent = [usage.get(kind) for kind in ('prompt_tokens', 'completion_tokens')]
-  return Reply(clean(content or ''), finish, calls, *(n if type(n) is int and n >= 0 else 0 for n in spent))
+  return Reply(
+    clean(content or ''),
+    finish='length' if choice.get('finish_reason') == 'length' else 'stop',
+    calls=tuple(map(_read_call, message.get('tool_calls') or ())),
+    prompt_tokens=_count(usage.get('prompt_tokens')),
+    reply_tokens=_count(usage.get('completion_tokens')),
+    reasoning=clean(reasoning) if isinstance(reasoning, str) else '',
+  )
+
+
+def _count(value: Any) -> int:
+  return value if type(value) is int and value >= 0 else 0
 
 
 def _read_call(call: Mapping) -> Call:
