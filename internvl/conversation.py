@@ -68,6 +68,27 @@ def _batch(processor: Processor, prompts: Sequence[Inputs]) -> Batch:
   return pad(prompts, [padding.bucket(longest)], [routing.tile_bucket(tiles)], pad_id=processor.pad_id)
 
 
+def _encode(
+  params: model.Params,
+  config: model.Config,
+  processor: Processor,
+  prompts: Sequence[Inputs],
+  mode: Compression,
+  routed: Callable | None,
+) -> tuple[Sequence[Inputs], Batch, jax.Array]:
+  """(prompts as routed, the same padded, their embeddings [B, T, D])."""
+  batch = _batch(processor, prompts)
+  features = routing.patches(params, config, batch.pixels) if len(batch.pixels) else None
+  decisions = routing.route(params, config, prompts, mode, features=features)
+  if routed:
+    routed(prompts, decisions)
+  if not any(r.saved for r in decisions):  # the base model's program
+    return prompts, batch, _embed(params, config, batch.tokens, features, None)
+  prompts = [routing.shorten(p, r, processor.image_id) for p, r in zip(prompts, decisions)]
+  batch = _batch(processor, prompts)
+  return prompts, batch, _embed(params, config, batch.tokens, features, batch.tile_tokens)
+
+
 def generate(
   params: model.Params,
   config: model.Config,
@@ -89,17 +110,8 @@ def generate(
   mode = routing.resolve(config, compression)
   if mode == 'off':
     _check_space(config, prompts)  # before the tiles are encoded
-  batch = _batch(processor, prompts)
-  features = routing.patches(params, config, batch.pixels) if len(batch.pixels) else None
-  decisions = routing.route(params, config, prompts, mode, features=features)
-  if routed:
-    routed(prompts, decisions)
-  mixed = any(r.saved for r in decisions)
-  if mixed:
-    prompts = [routing.shorten(p, r, processor.image_id) for p, r in zip(prompts, decisions)]
-    batch = _batch(processor, prompts)
+  prompts, batch, x = _encode(params, config, processor, prompts, mode, routed)
   left = _check_space(config, prompts)
-  x = _embed(params, config, batch.tokens, features, batch.tile_tokens if mixed else None)
   seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
   return loop.prompted(
     params.language,

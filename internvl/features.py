@@ -210,7 +210,9 @@ class Images:
 
   def _features(self, tiles: list[np.ndarray], counts: list[int]) -> list[np.ndarray]:
     """Features [M, D] of each tile of pixels, for its number M of image tokens."""
-    known = [self._routed.pop(digest(tile), None) for tile in tiles]
+    known: list[Any] = [None] * len(tiles)
+    if self._routed:
+      known = [self._routed.pop(digest(tile), None) for tile in tiles]
     missing = [i for i, patches in enumerate(known) if patches is None]
     for i, patches in zip(missing, self._patches_of([tiles[i] for i in missing])):
       known[i] = patches

@@ -81,8 +81,10 @@ def made(options: Options) -> tuple[Any, Any, Any]:
   )
   processor = internvl.Processor.over_bytes(constants)
   config = dataclasses.replace(config, image_token=processor.image_id)
-  params = internvl.init(jax.random.key(0), config, jnp.dtype(options.dtype))
-  return config, internvl.for_decoding(params), processor
+  # Leaf by leaf: one program that draws all weights of `internvl.init` takes minutes to compile on a CPU.
+  dtype, key = jnp.dtype(options.dtype), jax.random.key(0)
+  draw = lambda s: 0.05 * jax.random.normal(key, s.shape, dtype)
+  return config, internvl.for_decoding(jax.tree.map(draw, internvl.spec(config))), processor
 
 
 def prompt(options: Options, processor: Any) -> Any:

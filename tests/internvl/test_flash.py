@@ -53,10 +53,10 @@ def flash_tensors(d: int, width: int) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, weights):
   """A Flash checkpoint in the original layout, its own tensors added by hand to the files of a base model."""
   path = tmp_path / 'published'
-  internvl.save(path, BASE, model.init(jax.random.key(0), BASE), layout='A')
+  internvl.save(path, BASE, weights.replace(compact=None, router=None), layout='A')
   tensors = load_file(path / 'model.safetensors')
   shapes = flash_tensors(BASE.vision.width, BASE.language.width)
   tensors |= {name: R.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}

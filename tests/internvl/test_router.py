@@ -81,15 +81,16 @@ def test_scores_equal_the_transcription():
   weights, patches = example()
   w = published(weights, flash_names.router_names())
   want = [transcribed(w, tile.astype(np.float64)) for tile in patches]
-  got = router.scores(weights, patches)
+  scores = jax.jit(router.scores)
+  got = scores(weights, patches)
   np.testing.assert_allclose(got, want, atol=1e-5)  # float32 against float64
   assert np.ptp(want) > 0.05
-  np.testing.assert_allclose(router.scores(weights, patches.reshape(2, 3, 16, WIDTH)).ravel(), got, rtol=1e-6)
+  np.testing.assert_allclose(scores(weights, patches.reshape(2, 3, 16, WIDTH)).ravel(), got, rtol=1e-6)
 
 
 def test_unused_stages_have_no_effect_and_the_names_of_trained_weights_are_the_others():
   weights, patches = example()
-  grads = jax.grad(lambda p: router.logits(p, patches)[:, 0].sum())(weights)
+  grads = jax.jit(jax.grad(lambda p: router.logits(p, patches)[:, 0].sum()))(weights)
   tree = internvl.Params(vision=None, projector=None, language=None, router=grads)
   trained, frozen = partition(tree, router.TRAINED)
   assert all(np.abs(g).max() == 0 for g in jax.tree.leaves(frozen))
@@ -99,8 +100,9 @@ def test_unused_stages_have_no_effect_and_the_names_of_trained_weights_are_the_o
 
 def test_dropout_is_for_training_alone():
   weights, patches = example()
-  drawn = [router.logits(weights, patches, key=jax.random.key(k)) for k in range(2)]
-  plain = router.logits(weights, patches)
+  logits = jax.jit(router.logits)
+  drawn = [logits(weights, patches, key=jax.random.key(k)) for k in range(2)]
+  plain = logits(weights, patches)
   assert np.abs(drawn[0] - plain).max() > 1e-3 and np.abs(drawn[0] - drawn[1]).max() > 1e-3
 
 
@@ -111,7 +113,8 @@ def test_compact_projector_equals_the_transcription():
   x = np.asarray(projector.pixel_shuffle(patches, 4), np.float64)
   x = gelu(linear(w, 'mlp2.1', norm(w, 'mlp2.0', x)))
   want = linear(w, 'mlp2.7', gelu(linear(w, 'mlp2.4', x)))
-  np.testing.assert_allclose(compact.apply(weights, patches, 4), want, atol=1e-4 * np.abs(want).max())
+  got = jax.jit(compact.apply, static_argnums=2)(weights, patches, 4)
+  np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
 @pytest.mark.parametrize('relative, absolute', [(0.0, 0.5), (0.5, 0.0), (0.25, 0.5), (1.0, 0.0), (None, 0.5)])

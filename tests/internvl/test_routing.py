@@ -1,9 +1,12 @@
 """Routing in conversations and in the engine: modes, what is saved, and that answers do not depend on the batch."""
 
 import dataclasses
+import pathlib
+import runpy
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import internvl
 from core.engine import Engine, Request
@@ -15,6 +18,7 @@ from tests.internvl.tiny import IMAGES, model, processor
 LOOK = [{'role': 'user', 'content': '<image>\nWhat is it?'}]
 TWO = [{'role': 'user', 'content': '<image> or <image>?'}]
 P = processor()
+PROGRAM = runpy.run_path(str(pathlib.Path(internvl.__file__).with_name('chat.py')), run_name='chat_program')
 
 
 @pytest.fixture(scope='module')
@@ -138,3 +142,22 @@ def test_the_picture_shows_the_page_as_it_was_cut():
   assert changed == compressed.tolist()
   with pytest.raises(ValueError, match='a prompt with an image'):
     overlay.draw(P([{'role': 'user', 'content': 'hi'}]), routing.Routing(compressed[:0], None, 4, 1), P.config)
+
+
+def test_the_program_says_what_is_compressed_and_draws_it(flash, tmp_path, capsys):
+  config, params = flash
+  internvl.save(tmp_path / 'model', config, params)
+  P.save(tmp_path / 'model')
+  Image.fromarray(IMAGES[0]).save(tmp_path / 'a.png')
+  png = tmp_path / 'tiles.png'
+  flags = [f'--model={tmp_path}', f'--image={tmp_path}/a.png', '--prompt=What?', '--max_new_tokens=2']
+  run = lambda *more: PROGRAM['main'](['chat', *flags, *more])
+  assert run('--compression=all', f'--tiles_png={png}') == 0
+  wrote = capsys.readouterr()
+  assert wrote.err == 'compressed tiles: 1, 2, 3 (of 3); image tokens: 3 instead of 12, 75% saved\n'
+  assert Image.open(png).size[0] > 3 * overlay.CELL
+  assert run('--compression=off') == 0 and not capsys.readouterr().err
+  assert run('--compression=some') == 2 and 'some' in capsys.readouterr().err
+  internvl.save(tmp_path / 'model', dataclasses.replace(config, flash=None), params.replace(compact=None, router=None))
+  assert run('--compression=all') == 1
+  assert 'only a Flash model can compress' in capsys.readouterr().err
