@@ -45,6 +45,10 @@ _BASE = {
     image_token=258,
   ),
 }
+# Half the width and depth of the tiny tower: for tasks whose pictures are simple, at a quarter of its cost.
+_BASE['micro'] = dataclasses.replace(
+  _BASE['tiny'], vision=dataclasses.replace(_BASE['tiny'].vision, width=32, mlp_width=64, depth=1)
+)
 
 
 def _flash(size: str) -> Config:

@@ -1,107 +1,44 @@
-"""Supervised fine-tuning of InternVL, from a checkpoint or from scratch.
+"""Supervised fine-tuning of InternVL, from a checkpoint or from scratch, and ViCO, which makes it a Flash model.
 
     python -m internvl.train                                       # tiny, from scratch, on handwritten digits
     python -m internvl.train --config=8b_sft --config.model=FOLDER --config.data=a.jsonl,b.parquet --workdir=runs/x
+    python -m internvl.train --config=vico_consistency --config.model=BASE --config.data=… --workdir=runs/one
+    python -m internvl.train --config=vico_routing --config.model=runs/one/model --config.reference=BASE …
 
 The workdir gets metrics.jsonl, TensorBoard events, checkpoints, and at the end model/, a checkpoint folder in the
-layout of the source, from which `python -m internvl.chat --model=WORKDIR` answers. The same command goes on where an
-interrupted run stopped.
+layout of the source (Flash: the original one), from which `python -m internvl.chat --model=WORKDIR` answers. The same
+command resumes an interrupted run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
 from core import mesh
 from core import params as params_lib
 from core.conversations import mixture
 from core.conversations.rows import Rows
-from core.files.tensors import Files
 from core.launch import job as launch
 from core.report.intervals import wilson
-from core.toy import digits
 from core.training import steps
 from core.training.run import Run, loop
 from internvl import chat as answer
-from internvl import checkpoint, model
-from internvl.configs import CONFIGS as SIZES
+from internvl import checkpoint
 from internvl.conversation import for_decoding
 from internvl.data import packing
 from internvl.data.dataset import Examples
 from internvl.inputs.processor import Processor
-from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import plan_step
 from internvl.training import sft
+from internvl.training import start as starting
 from internvl.training.configs import CONFIGS, Config
 from internvl.training.export import export
 
 __all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
-
-DIGITS = {'train': 4096, 'heldout': 1024}  # examples of the digits task
-
-
-def processor_for(c: Config) -> Processor:
-  """The input side: of the checkpoint or the tokenizer folder, or bytes for tiny."""
-  if c.model not in SIZES:
-    return Processor.load(c.model)
-  if c.tokenizer:
-    return Processor.load(c.tokenizer)
-  if c.model not in ('tiny', 'tiny-flash'):
-    raise ValueError(
-      f'model={c.model} from scratch needs the tokenizer of a checkpoint folder: give config.tokenizer, '
-      'or the folder itself as config.model to start from its weights'
-    )
-  m = SIZES[c.model]
-  return Processor.over_bytes(
-    ProcessorConfig(
-      image_size=m.vision.image_size,
-      tokens_per_tile=m.tokens_per_tile,
-      max_tiles=4,
-      system='',
-      max_length=m.language.max_length,
-      video_frames=4,
-    )
-  )
-
-
-def start(c: Config, processor: Processor, place) -> tuple[model.Config, model.Params]:
-  """The model and its first weights, on the mesh: float32, or `c.dtype` where only adapters are trained."""
-  dtype = c.dtype if c.lora.rank else 'float32'
-  if c.model not in SIZES:
-    return checkpoint.load(c.model, mesh=place, dtype=dtype)
-  m = dataclasses.replace(SIZES[c.model], image_token=processor.image_id)
-  if len(processor.tokenizer) > m.language.vocab:
-    raise ValueError(f'the tokenizer has {len(processor.tokenizer)} tokens, the model rows for {m.language.vocab}')
-  places = mesh.shardings(model.spec(m), place)
-  make = jax.jit(lambda key: model.init(key, m, jnp.dtype(dtype)), out_shardings=places)
-  return m, make(jax.random.key(c.seed))
-
-
-def layout_for(c: Config) -> str:
-  """The layout to export in: the source's, if it can be written."""
-  if c.model in SIZES:
-    return checkpoint.layout_for(SIZES[c.model])
-  return 'A' if checkpoint.layout_of(Files(c.model).tensors) == 'A' else 'B'
-
-
-def files(c: Config, workdir: pathlib.Path) -> tuple[Sequence[str], Sequence[str]]:
-  """Paths of the training and held-out data; the digits are made once where none are given."""
-  if c.data:
-    return c.data, c.heldout
-  folder = workdir / 'digits'
-  paths = {split: str(folder / f'{split}.jsonl') for split in DIGITS}
-  if jax.process_index() == 0:
-    for split, n in DIGITS.items():
-      if not os.path.exists(paths[split]):
-        digits.export(folder, split, c.seed, n)
-  mesh.barrier('digits')
-  return (paths['train'],), c.heldout or (paths['heldout'],)
 
 
 def shares(c: Config, parts: Sequence[mixture.Part], examples: Sequence[Examples]) -> Sequence[float]:
@@ -136,9 +73,10 @@ def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tok
 
 def main(c: Config, workdir: pathlib.Path) -> None:
   """Trains, exports and evaluates."""
+  starting.check(c)
   place = mesh.make(**dataclasses.asdict(c.mesh))
-  processor, layout = processor_for(c), layout_for(c)
-  paths, heldout = files(c, workdir)
+  processor = starting.processor_for(c)
+  paths, heldout = starting.files(c, workdir)
   parts = mixture.parts(paths)
   examples = [
     Examples(
@@ -154,10 +92,11 @@ def main(c: Config, workdir: pathlib.Path) -> None:
   tests = [Rows(path) for path in heldout] if c.heldout_rows else []
   key = jax.random.key(c.seed)
   with jax.set_mesh(place), Run(workdir, c, every=c.save_every) as run:
-    m, params = start(c, processor, place)
+    m, params = starting.start(c, processor, place)
+    reference = starting.reference(c, m, params, place)
     trained, frozen = sft.adapt(c, m, params)
     del params
-    state = steps.init_state(trained, sft.optimizer(c, m))
+    state = steps.init_state(trained, sft.optimizer(c, m), sft.carry(c))
     step = sft.make_step(c, m, places=jax.tree.map(lambda x: x.sharding, state))
     prepare = jax.jit(lambda rows: (packing.batch(rows), packing.counts(rows)))
     data = packing.batches(examples, c, shares=shares(c, parts, examples))
@@ -167,7 +106,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     def advance(state, i):
       rows = next(data)
       batch, counts = prepare(mesh.to_global(rows, place))
-      state, metrics = step(state, frozen, batch, jax.random.fold_in(key, i))
+      state, metrics = step(state, frozen, batch, jax.random.fold_in(key, i), reference)
       metrics |= counts
       lessons.launched(metrics)
       return state, metrics
@@ -175,7 +114,8 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     state = loop(run, state, advance, c.steps, host={'data': data})
     lessons.finish()
     final = params_lib.cast(params_lib.fold(steps.merge(state.params, frozen)), c.dtype)
-    export(run.workdir / 'model', m, final, processor, layout=layout)
+    layout = starting.layout_for(c, m)
+    export(run.workdir / 'model', starting.trained_config(c, m), final, processor, layout=layout)
   if jax.process_index() == 0:
     report(c, workdir, tests)
 

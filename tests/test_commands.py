@@ -34,6 +34,7 @@ PROGRAMS = (
   'bench.perf.seed_answers',
   'bench.run',
   'bench.table',
+  'bench.vico.run',
   'core.plan',
   'internvl.chat',
   'internvl.train',

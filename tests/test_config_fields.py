@@ -69,7 +69,7 @@ def others(leaf: fields.Leaf) -> Iterator[str]:
     elif kind is types.NoneType:
       candidates = ('none',)
     else:
-      candidates = ('2', '1', '4', '0', '8', '1000') if kind is int else ('0.5', '0.25', '0.0', '2.0')
+      candidates = ('2', '1', '4', '0', '8', '1000', '10000') if kind is int else ('0.5', '0.25', '0.0', '2.0')
     yield from (text for text in candidates if text.lower() != spelled(leaf.value).lower())
 
 

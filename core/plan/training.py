@@ -21,28 +21,39 @@ def training(
   rows: int,
   micro_batches: int,
   remat: str,
+  carry: Any = None,
+  reference: Any = None,
+  note: str = '',
 ) -> Program:
   """The program that a run of `core.training.steps` compiles on `mesh`, and the parts to count.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),
-  abstract, with shardings. batch: abstract, without shardings; it is sharded as `core.mesh.to_global` does.
+  abstract, with shardings. batch: abstract, without shardings; it is sharded as `core.mesh.to_global` does. carry: what
+  the loss remembers. reference: frozen weights that the loss compares with, abstract, with shardings. note: as of
+  `Program`.
   """
 
   def place(x, sharding):
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
   trainable, frozen = weights
-  state = steps.abstract_state(trainable, tx)
+  state = steps.abstract_state(trainable, tx, carry)
   batch = jax.tree.map(lambda x: place(x, batch_sharding(x, mesh)), batch)
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = place(key, jax.NamedSharding(mesh, jax.P()))
   step = make_step(places=jax.tree.map(lambda x: x.sharding, state))
+  args = (state, frozen, batch, key)
+  kinds = {'weights': weights, 'optimiser state': state.opt_state, 'batch': batch}
+  if reference is not None:
+    args = (*args, reference)
+    kinds['reference'] = reference
   return Program(
     step=step,
-    args=(state, frozen, batch, key),
-    kinds={'weights': weights, 'optimiser state': state.opt_state, 'batch': batch},
+    args=args,
+    kinds=kinds,
     parts=parts,
     rows=rows,
     micro_batches=micro_batches,
     remat=remat,
+    note=note,
   )

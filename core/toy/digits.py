@@ -9,12 +9,13 @@ of processes draw the same ones.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from core.toy import rows
 
 SPLITS = ('train', 'heldout')
 QUESTIONS = ('Sum?', 'Larger?', 'Same parity?')
@@ -49,11 +50,11 @@ def scans(split: str) -> Scans:
   from sklearn.model_selection import train_test_split
 
   data = load_digits()
-  rows = train_test_split(np.arange(len(data.target)), test_size=0.2, stratify=data.target, random_state=0)
-  rows = rows[SPLITS.index(split)]
-  grey = np.rint(data.images[rows] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0..16
+  parts = train_test_split(np.arange(len(data.target)), test_size=0.2, stratify=data.target, random_state=0)
+  chosen = parts[SPLITS.index(split)]
+  grey = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)  # the scans have 17 levels, 0..16
   doubled = grey.repeat(2, axis=1).repeat(2, axis=2)
-  return Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[rows])
+  return Scans(np.repeat(doubled[..., None], 3, axis=-1), data.target[chosen])
 
 
 class _Draws(NamedTuple):
@@ -102,19 +103,5 @@ def answer(question: int, left: int, right: int) -> str:
 
 
 def export(folder: str | os.PathLike, split: str, seed: int, n: int) -> str:
-  """Writes n examples as InternVL training data: `<split>.jsonl` and PNG files beside it.
-
-  The JSONL file appears only when everything it names is there. Returns its path.
-  """
-  os.makedirs(os.path.join(folder, split), exist_ok=True)
-  lines = []
-  for i, item in enumerate(examples(split, seed, n)):
-    name = f'{split}/{i:06d}.png'
-    item.image.save(os.path.join(folder, name))
-    talk = [{'from': 'human', 'value': f'<image>\n{item.question}'}, {'from': 'gpt', 'value': item.answer}]
-    lines.append(json.dumps({'id': i, 'image': name, 'conversations': talk}) + '\n')
-  path = os.path.join(folder, f'{split}.jsonl')
-  with open(path + '.part', 'w', encoding='utf-8') as file:
-    file.writelines(lines)
-  os.replace(path + '.part', path)
-  return path
+  """Writes n examples as training data (`core.toy.rows.write`); returns the path of the JSONL file."""
+  return rows.write(folder, split, examples(split, seed, n))

@@ -44,7 +44,7 @@ from core.training.optim import Optim
 from internvl import train
 from internvl.data import packing
 from internvl.data.dataset import Examples, Rows
-from internvl.training import export, sft
+from internvl.training import export, sft, start
 
 plt.rcParams.update({'figure.dpi': 80, 'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 11})
 work = pathlib.Path(tempfile.mkdtemp())
@@ -59,7 +59,7 @@ print(jax.device_count(), 'devices')
 
 # %%
 recipe = dataclasses.replace(train.CONFIGS['tiny'], batch=8, steps=80)
-processor = train.processor_for(recipe)
+processor = start.processor_for(recipe)
 config = dataclasses.replace(internvl.CONFIGS['tiny'], image_token=processor.image_id)
 untrained = work / 'untrained'
 export.export(untrained, config, internvl.init(jax.random.key(0), config), processor)

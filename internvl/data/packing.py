@@ -23,6 +23,7 @@ from internvl.training.configs import Config
 
 # Features of each token: 1 at the last one of a sample that did not fit a row whole, 1 in place of an unusable row.
 CUT, BAD = 'cut', 'bad'
+FIRST = 'first'  # feature of each tile: 1 at the first one of an image
 
 
 def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
@@ -73,7 +74,22 @@ def features(x: Inputs, image_id: int, c: Config) -> dict[str, np.ndarray]:
     BAD: np.full(len(x.tokens), bad, np.int32),
     'pixels': x.pixels.astype(jnp.dtype(c.dtype)),
     'tile_tokens': x.tile_tokens,
+    FIRST: _first_tiles(x.tiles),
   }
+
+
+def _first_tiles(tiles: np.ndarray) -> np.ndarray:
+  """int32 [N]: 1 at the first tile of each image, of images with `tiles` tiles each."""
+  first = np.zeros(int(tiles.sum()), np.int32)
+  first[np.cumsum(tiles) - tiles] = 1
+  return first
+
+
+def budgets(c: Config) -> dict[str, int]:
+  """The size of a packed row in each feature."""
+  by_token = dict.fromkeys(('tokens', 'weights', CUT, BAD), c.length)
+  by_tile = dict.fromkeys(('pixels', 'tile_tokens', FIRST), c.tiles)
+  return by_token | by_tile
 
 
 def batches(
@@ -96,7 +112,7 @@ def batches(
   mixture = {str(i): (part, share) for i, (part, share) in enumerate(zip(parts, shares))}
   own = c.batch // many
   image_id = parts[0].processor.image_id
-  lengths = dict.fromkeys(('tokens', 'weights', CUT, BAD), c.length) | dict.fromkeys(('pixels', 'tile_tokens'), c.tiles)
+  lengths = budgets(c)
   rows = []
   for row in range(which * own, (which + 1) * own):
     samples = data.mix(mixture, seed=c.seed, shard=(row, c.batch)).map(lambda x: features(x, image_id, c))
@@ -115,6 +131,8 @@ def batch(rows: dict) -> losses.Batch:
     pixels=rows['pixels'],
     segments=rows['segments'],
     tile_tokens=rows['tile_tokens'],
+    tile_segments=rows['pixels_segments'],
+    tile_images=jnp.cumsum(rows[FIRST], -1),
   )
 
 

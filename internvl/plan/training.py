@@ -1,5 +1,6 @@
 """InternVL for `python -m core.plan`: abstract weights, what to count, and the supervised fine-tuning step."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,13 @@ from internvl import model, router
 from internvl.configs import CONFIGS as SIZES
 from internvl.training import sft
 from internvl.training.configs import Config
+
+# Work that the formulas leave out, by objective.
+UNCOUNTED = {
+  'next_token': '',
+  'consistency': 'not counted: the forward pass of the reference',
+  'routing': 'not counted: the forward passes of the reference and of each tile; the model has no backward pass',
+}
 
 
 def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
@@ -37,7 +45,18 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
     rows=config.batch,
     micro_batches=config.accumulate,
     remat=config.remat,
+    carry=sft.carry(config),
+    reference=_reference(config, m, mesh),
+    note=UNCOUNTED[config.objective],
   )
+
+
+def _reference(config: Config, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
+  """The frozen weights that ViCO compares with, abstract and placed; None for other objectives."""
+  if config.objective == 'next_token':
+    return None
+  base = dataclasses.replace(m, flash=None)
+  return place(params_lib.abstract(model.spec(base), config.dtype), base, mesh)
 
 
 def size(name: str) -> model.Config:

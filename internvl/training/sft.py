@@ -1,9 +1,10 @@
-"""The supervised fine-tuning step, for training (`internvl.train`) and for planning (`core.plan`) alike.
+"""The training step, for training (`internvl.train`) and for planning (`core.plan`) alike.
 
 B rows   T tokens a row   n tiles a row   S side of a tile
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 
 from core import params as params_lib
 from core.training import optim, steps
-from internvl import losses, model
+from internvl import losses, model, router
+from internvl.losses import window
 from internvl.training.configs import Config
 
 
@@ -25,7 +27,7 @@ def adapt(c: Config, m: model.Config, params: model.Params) -> tuple[Any, Any]:
 
   Raises ValueError when a pattern matches nothing, or a weight that cannot have an adapter.
   """
-  trainable = c.trainable or '.*'
+  trainable = c.trainable or (router.TRAINED if c.objective == 'routing' else '.*')
   if c.lora.rank:
     params = params_lib.lora(
       jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha
@@ -41,15 +43,48 @@ def optimizer(c: Config, m: model.Config):
 
 
 def make_step(c: Config, m: model.Config, *, places: Any = None):
-  """The jitted step of `core.training.steps.make_step` on a `losses.Batch`."""
-  m, dtype = model_config(c, m), jnp.dtype(c.dtype)
+  """The jitted step of `core.training.steps.make_step` on a `losses.Batch`; ViCO's takes the reference as well."""
+  loss = OBJECTIVES[c.objective](c, model_config(c, m))
+  return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+
+
+def carry(c: Config) -> window.Window | None:
+  """What the loss remembers from step to step: the window of loss ratios of ViCO's second stage."""
+  return window.empty(c.vico.window) if c.objective == 'routing' else None
+
+
+def _next_token(c: Config, m: model.Config) -> Callable[..., steps.Loss]:
+  dtype = jnp.dtype(c.dtype)
 
   def loss(params, batch, key):
     options = {'dtype': dtype, 'remat_policy': c.remat, 'balance': c.balance}
     random = c.drop_path or m.flash  # stochastic depth, or dropout of the compact projector
     return losses.ntp(params, m, batch, key=key if random else None, **options)
 
-  return steps.make_step(loss, optimizer(c, m), accumulate=c.accumulate, places=places)
+  return loss
+
+
+def _consistency(c: Config, m: model.Config) -> Callable[..., steps.Loss]:
+  dtype = jnp.dtype(c.dtype)
+
+  def loss(params, batch, key, *, reference):
+    options = {'dtype': dtype, 'remat_policy': c.remat}
+    return losses.vico.consistency(params, m, batch, reference=reference, key=key, **options)
+
+  return loss
+
+
+def _routing(c: Config, m: model.Config) -> Callable[..., steps.Loss]:
+  dtype = jnp.dtype(c.dtype)
+
+  def loss(params, batch, key, recent, *, reference):
+    options = {'dtype': dtype, 'k': c.vico.percentile, 'epsilon': c.vico.epsilon}
+    return losses.vico.routing(params, m, batch, recent, reference=reference, key=key, **options)
+
+  return loss
+
+
+OBJECTIVES = {'next_token': _next_token, 'consistency': _consistency, 'routing': _routing}
 
 
 def abstract_batch(c: Config, m: model.Config) -> losses.Batch:
@@ -57,7 +92,14 @@ def abstract_batch(c: Config, m: model.Config) -> losses.Batch:
   side = m.vision.image_size
   ints, floats = (jax.ShapeDtypeStruct((c.batch, c.length), dtype) for dtype in (jnp.int32, jnp.float32))
   pixels = jax.ShapeDtypeStruct((c.batch, c.tiles, side, side, 3), jnp.dtype(c.dtype))
-  tile_tokens = jax.ShapeDtypeStruct((c.batch, c.tiles), jnp.int32)
+  by_tile = jax.ShapeDtypeStruct((c.batch, c.tiles), jnp.int32)
   return losses.Batch(
-    tokens=ints, positions=ints, weights=floats, pixels=pixels, segments=ints, tile_tokens=tile_tokens
+    tokens=ints,
+    positions=ints,
+    weights=floats,
+    pixels=pixels,
+    segments=ints,
+    tile_tokens=by_tile,
+    tile_segments=by_tile,
+    tile_images=by_tile,
   )

@@ -53,9 +53,7 @@ def row(samples, c=TINY) -> losses.Batch:
   import grain
 
   stream = grain.MapDataset.source(samples).map(lambda x: packing.features(x, Given.processor.image_id, c))
-  lengths = dict.fromkeys(('tokens', 'weights', packing.CUT, packing.BAD), c.length)
-  lengths |= dict.fromkeys(('pixels', 'tile_tokens'), c.tiles)
-  rows = next(iter(packing.data.pack(stream.to_iter_dataset(), lengths, rows=1)))
+  rows = next(iter(packing.data.pack(stream.to_iter_dataset(), packing.budgets(c), rows=1)))
   return packing.batch({name: x[None] for name, x in rows.items()})
 
 

@@ -1,34 +1,17 @@
-"""Training losses of InternVL, as weighted sums (`core.training.steps.Loss`).
-
-B rows   T time   n tiles a row   S pixels a side
-"""
-
-from typing import Any
+"""Next-token prediction, as a weighted sum (`core.training.steps.Loss`)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from core import decoder
 from core.mesh import RULES
 from core.params import cast
 from core.training.steps import Loss
 from internvl import model
+from internvl.losses.batch import Batch
 
 AVERAGING = ('token', 'sample', 'square')
-
-
-@struct.dataclass
-class Batch:
-  """A training batch. weights[b, t] is the loss weight of predicting tokens[b, t]; 0 where nothing is to be learned."""
-
-  tokens: Any  # int32 [B, T]
-  positions: Any  # int32 [B, T], -1 at padding
-  weights: Any  # float32 [B, T]
-  pixels: Any = None  # float [B, n, S, S, 3]
-  segments: Any = None  # int32 [B, T], 0 at padding
-  tile_tokens: Any = None  # int32 [B, n], image tokens of each tile, 0 at padding; not read by a base model
 
 
 def token_weights(mask: np.ndarray, averaging: str) -> np.ndarray:
