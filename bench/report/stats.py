@@ -10,12 +10,12 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-_BLOCK = 8_000_000  # resampled numbers held at once
+_BLOCK = 8_000_000  # resampled numbers in memory at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-  """A number with its 95 % interval and how many problems stand behind it. None where nothing was counted."""
+  """A number with its 95 % interval and the number of problems. None if nothing was counted."""
 
   value: float | None
   low: float | None
@@ -25,8 +25,10 @@ class Estimate:
 
 def ratio(num, den):
   """num / den, NaN where den is 0."""
-  num, den = np.asarray(num, float), np.asarray(den, float)
-  return np.divide(num, den, out=np.full(np.broadcast(num, den).shape, np.nan), where=den != 0)
+  num = np.asarray(num, float)
+  den = np.asarray(den, float)
+  missing = np.full(np.broadcast(num, den).shape, np.nan)
+  return np.divide(num, den, out=missing, where=den != 0)
 
 
 def value_of(num, den) -> float:
@@ -40,30 +42,39 @@ def resampled(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndar
   The draws depend on N, R and seed alone, so two systems on the same problems get the same draws (a paired
   bootstrap).
   """
-  num, den = np.asarray(num, float), np.asarray(den, float)
+  num = np.asarray(num, float)
+  den = np.asarray(den, float)
   n = len(num)
   rng = np.random.default_rng(seed)
-  block = max(1, _BLOCK // n)
-  out = []
-  for start in range(0, resamples, block):
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=min(block, resamples - start)).astype(float)
-    out.append(ratio(weights @ num, weights @ den).mean(-1))
-  return np.concatenate(out)
+  even = np.full(n, 1 / n)
+  values = []
+  for count in _blocks(resamples, n):
+    weights = rng.multinomial(n, even, size=count).astype(float)
+    ratios = ratio(weights @ num, weights @ den)
+    values.append(ratios.mean(-1))
+  return np.concatenate(values)
 
 
 def two_level(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
   """[R] ratios of sums with problems drawn first, then samples within each. num, den: [N, S]."""
-  num, den = np.asarray(num, float), np.asarray(den, float)
+  num = np.asarray(num, float)
+  den = np.asarray(den, float)
   n, s = num.shape
   rng = np.random.default_rng(seed)
-  block = max(1, _BLOCK // (n * s))
-  out = []
-  for start in range(0, resamples, block):
-    r = min(block, resamples - start)
-    problem = rng.integers(n, size=(r, n, 1))
-    sample = rng.integers(s, size=(r, n, s))
-    out.append(ratio(num[problem, sample].sum((1, 2)), den[problem, sample].sum((1, 2))))
-  return np.concatenate(out)
+  values = []
+  for count in _blocks(resamples, n * s):
+    problem = rng.integers(n, size=(count, n, 1))
+    sample = rng.integers(s, size=(count, n, s))
+    above = num[problem, sample].sum((1, 2))
+    below = den[problem, sample].sum((1, 2))
+    values.append(ratio(above, below))
+  return np.concatenate(values)
+
+
+def _blocks(resamples: int, size: int) -> list[int]:
+  """Numbers of resamples, of `size` numbers each, that fit in memory at a time."""
+  block = max(1, _BLOCK // size)
+  return [min(block, resamples - start) for start in range(0, resamples, block)]
 
 
 def percentile(draws: np.ndarray) -> tuple[float | None, float | None]:
@@ -81,12 +92,14 @@ def percentile(draws: np.ndarray) -> tuple[float | None, float | None]:
 
 def estimate(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
   """The mean over columns of ratios of sums with its bootstrap interval. num, den: [N, C]."""
-  num, den = np.asarray(num, float), np.asarray(den, float)
+  num = np.asarray(num, float)
+  den = np.asarray(den, float)
   problems = int(np.count_nonzero(np.any(den > 0, axis=1)))
   value = value_of(num, den) if len(num) else math.nan
   if not math.isfinite(value):
-    return Estimate(None, None, None, problems)
-  return Estimate(value, *percentile(resampled(num, den, resamples=resamples, seed=seed)), problems)
+    return Estimate(value=None, low=None, high=None, problems=problems)
+  low, high = percentile(resampled(num, den, resamples=resamples, seed=seed))
+  return Estimate(value=value, low=low, high=high, problems=problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +121,7 @@ def paired(a, b, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
   if not draws.size or not math.isfinite(value):
     raise ValueError('nothing was counted for this metric in one of the two results')
   low, high = percentile(draws)
-  # One is added to both counts so that a p-value is never 0 for having drawn too few.
+  # One is added to both counts, so that the p-value of a finite number of draws is never 0.
   side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
-  return Difference(value, low, high, min(1.0, 2 * (side + 1) / (draws.size + 1)), len(a[0]))
+  p = 2 * (side + 1) / (draws.size + 1)
+  return Difference(value=value, low=low, high=high, p=min(1.0, p), problems=len(a[0]))

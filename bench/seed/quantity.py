@@ -10,7 +10,6 @@ from bench.seed.algebra.relations import factor, proportional
 from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
 from bench.seed.pairs import branches, pair, settle
 from bench.seed.reading.atoms.quantities import is_unit
-from bench.seed.reading.splitting import EQUALS
 from bench.seed.reading.statement import member, statements, tokens_of
 from bench.seed.reading.units import ONE_UNIT, Unit
 from bench.seed.result import TIERS, Mark, Settings
@@ -21,11 +20,11 @@ _SLACK = 1e-12
 
 
 class NotANumber(Exception):
-  """A symbol is left over, the value is complex, or there is more than one."""
+  """The answer contains a symbol, is complex, or has several values."""
 
 
 def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
-  """Points by relative error after conversion of units; another dimension is 0."""
+  """Points by relative error after conversion of units; 0 for a different dimension."""
   try:
     wanted, unit = kinds.read_reference(_quantity, reference, job)
   except NotANumber:
@@ -35,9 +34,9 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
   except NotANumber:
     return Mark(0.0, 'tolerance')
   if unit and other:
-    if unit.powers != other.powers:
-      return Mark(0.0, 'tolerance')
-    return Mark(_points(_si(wanted, unit), _si(given, other), settings), 'tolerance')
+    is_same_dimension = unit.powers == other.powers
+    points = _points(_si(wanted, unit), _si(given, other), settings) if is_same_dimension else 0.0
+    return Mark(points, 'tolerance')
   if not unit and not other:
     return Mark(_points(wanted, given, settings), 'tolerance')
   if _bare(reference if unit else prediction, job):
@@ -46,30 +45,43 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
 
 
 def _bare(text: str, job) -> bool:
-  """Whether an answer is a unit without a number: that it counts as one says nothing about a bare number."""
+  """Whether an answer is a unit without a number, which must not match the bare number 1."""
   reading = kinds.unit_reading(job.reading)
-  return is_unit(member(statements(tokens_of(text, reading))[0].members[-1], reading))
+  first = statements(tokens_of(text, reading))[0]
+  return is_unit(member(first.members[-1], reading))
 
 
 def _lone(wanted, unit, given, other, settings) -> Mark:
-  """Only one side has a unit: the numbers are compared as they stand; an angle or a count also converted."""
+  """The mark if only one side has a unit: the numbers are compared without it; an angle or a count also converted."""
   points = 0.0 if settings.lone_unit == 'zero' else _points(wanted, given, settings)
   if (unit or other).dimensionless:
-    points = max(points, _points(_si(wanted, unit or ONE_UNIT), _si(given, other or ONE_UNIT), settings))
+    converted = _points(_si(wanted, unit or ONE_UNIT), _si(given, other or ONE_UNIT), settings)
+    points = max(points, converted)
   return Mark(points, 'tolerance', flags=('lone_unit',))
 
 
 def _si(value, unit: Unit):
-  f = unit.factor
-  scale = value.context.mpf(f.numerator) / f.denominator if isinstance(f, Fraction) else f
-  return value * scale + (value.context.mpf(unit.zero.numerator) / unit.zero.denominator if unit.zero else 0)
+  """The value in SI units."""
+
+  def exact(fraction: Fraction):
+    return value.context.mpf(fraction.numerator) / fraction.denominator
+
+  scale = exact(unit.factor) if isinstance(unit.factor, Fraction) else unit.factor
+  if not unit.zero:
+    return value * scale
+  return value * scale + exact(unit.zero)
 
 
 def _points(wanted, given, settings: Settings) -> float:
-  if wanted == 0 or not all(x.context.isfinite(x) for x in (wanted, given)):
+  """The points of the first tier whose border the relative error does not exceed."""
+  is_finite = wanted.context.isfinite(wanted) and given.context.isfinite(given)
+  if wanted == 0 or not is_finite:
     return 100.0 if given == wanted else 0.0
   error = abs(given - wanted) / abs(wanted)
-  return next((float(points) for border, points in TIERS[settings.tiers] if error <= border * (1 + _SLACK)), 0.0)
+  for border, points in TIERS[settings.tiers]:
+    if error <= border * (1 + _SLACK):
+      return float(points)
+  return 0.0
 
 
 def _quantity(text: str, job) -> tuple[object, Unit | None]:
@@ -78,7 +90,7 @@ def _quantity(text: str, job) -> tuple[object, Unit | None]:
   parts = statements(tokens_of(text, reading))
   if len(parts) != 1:
     raise NotANumber('more than one value')
-  if any(s not in EQUALS for s in parts[0].signs):
+  if parts[0].inequality:
     raise NotANumber('an inequality')
   node = member(parts[0].members[-1], reading)
   if sum(1 for _ in walk(node)) > 400:
@@ -91,7 +103,7 @@ def _quantity(text: str, job) -> tuple[object, Unit | None]:
     value = evaluate(number, Point({}, _DIGITS, job.budget))
   except Undefined as error:
     if any(n.head == 'symbol' for n in walk(number)):
-      raise NotANumber('a symbol is left over') from error
+      raise NotANumber('a symbol without a value') from error
     raise Unsupported('no value') from error
   return _real(value), unit
 
@@ -107,32 +119,40 @@ def _real(value):
 
 
 def measure(node: Node, budget: Budget) -> tuple[Node, Unit | None]:
-  """A tree with units taken out: a number tree and the unit it counts, None without one."""
+  """(the tree without its units, the unit of the whole): None without a unit."""
   if node.head == 'unit':
     return ONE, node.value
   if not node.args:
     return node, None
   if node.head == 'pow':
-    base, unit = measure(node.args[0], budget)
-    exponent, none = measure(node.args[1], budget)
-    if none:
-      raise NotANumber('a unit in an exponent')
-    return power(base, exponent), unit and _unit_power(unit, exponent, budget)
-  parts = [measure(a, budget) for a in node.args]
-  values, found = tuple(v for v, _ in parts), [u for _, u in parts]
-  if not any(found):
+    return _measure_power(node, budget)
+  parts = [measure(arg, budget) for arg in node.args]
+  values = tuple(value for value, _ in parts)
+  units = [unit for _, unit in parts]
+  if not any(units):
     return node._replace(args=values), None
   if node.head == 'mul':
     unit = ONE_UNIT
-    for u in filter(None, found):
-      # A temperature scale keeps its zero point only where it stands alone.
-      unit = u if unit is ONE_UNIT else unit.times(u)
+    for factor_unit in filter(None, units):
+      # A temperature scale keeps its zero point only as the sole unit.
+      unit = factor_unit if unit is ONE_UNIT else unit.times(factor_unit)
     return mul(*values), unit
   if node.head == 'add':
-    return _sum(values, found), found[0]
-  if all(u is None or u.dimensionless for u in found):
-    return node._replace(args=tuple(_scaled(v, u) for v, u in parts)), None
+    return _sum(values, units), units[0]
+  if all(unit is None or unit.dimensionless for unit in units):
+    scaled = tuple(_scaled(value, unit) for value, unit in parts)
+    return node._replace(args=scaled), None
   raise NotANumber('a function of a unit')
+
+
+def _measure_power(node: Node, budget: Budget) -> tuple[Node, Unit | None]:
+  base, unit = measure(node.args[0], budget)
+  exponent, exponent_unit = measure(node.args[1], budget)
+  if exponent_unit:
+    raise NotANumber('a unit in an exponent')
+  if unit:
+    unit = _unit_power(unit, exponent, budget)
+  return power(base, exponent), unit
 
 
 def _unit_power(unit: Unit, exponent: Node, budget) -> Unit:
@@ -145,12 +165,16 @@ def _unit_power(unit: Unit, exponent: Node, budget) -> Unit:
     raise NotANumber(str(error)) from error
 
 
-def _sum(values, found) -> Node:
-  if not all(u and u.powers == found[0].powers for u in found if found[0]) or not found[0]:
+def _sum(values: tuple[Node, ...], units: list[Unit | None]) -> Node:
+  """The sum of quantities of one dimension, in the unit of the first."""
+  first = units[0]
+  if first is None or not all(unit and unit.powers == first.powers for unit in units):
     raise NotANumber('a sum of different units')
-  return add(
-    *(_scaled(v, Unit(Fraction(u.factor) / Fraction(found[0].factor), u.powers)) for v, u in zip(values, found))
-  )
+  terms = []
+  for value, unit in zip(values, units):
+    relative = Unit(Fraction(unit.factor) / Fraction(first.factor), unit.powers)
+    terms.append(_scaled(value, relative))
+  return add(*terms)
 
 
 def _scaled(value: Node, unit: Unit | None) -> Node:
@@ -158,11 +182,14 @@ def _scaled(value: Node, unit: Unit | None) -> Node:
 
 
 def _formula(reference: str, prediction: str, job, settings: Settings) -> Mark:
-  """A reference with a symbol left over: the answers may differ by a constant factor within the tolerance."""
-  a, b = kinds.read_reference(kinds.read_expression, reference, job), kinds.read_expression(prediction, job)
+  """The mark for a reference with symbols: the answers may differ by a constant factor within the tolerance."""
+  a = kinds.read_reference(kinds.read_expression, reference, job)
+  b = kinds.read_expression(prediction, job)
   exact = kinds.trees(a, b, job)
-  if exact.points == 100 or 'relation' in (a.head, b.head):
-    return exact if exact.points == 100 else Mark(0.0, 'tolerance')
+  if exact.points == 100:
+    return exact
+  if 'relation' in (a.head, b.head):
+    return Mark(0.0, 'tolerance')
   a, b, ordered = settle(a, b, hats=job.hats)
   both = pair(a, b, ordered, job.budget)
   if proportional(both.reference, both.prediction, both.context) is not Verdict.EQUAL:
