@@ -5,6 +5,7 @@ from internvl.configs import CONFIGS
 from internvl.conversation import chat, for_decoding
 from internvl.inputs.processor import Inputs, Processor
 from internvl.model import Config, Output, Params, apply, init, spec
+from internvl.prefix_cache import PrefixCache
 
 __all__ = [
   'CONFIGS',
@@ -12,6 +13,7 @@ __all__ = [
   'Inputs',
   'Output',
   'Params',
+  'PrefixCache',
   'Processor',
   'apply',
   'chat',

@@ -40,9 +40,22 @@ class Options:
   )
   system: str | None = field(None, "system text, instead of the checkpoint's own; '' for none")
   thinking: bool = field(False, 'reason before answering; use it with --temperature=0.6')
-  max_new_tokens: int = field(512, 'longest answer, in tokens', low=1)
-  temperature: float = field(0.0, '0 takes the likeliest token each time', low=0)
-  top_p: float = field(1.0, 'sample among the likeliest tokens of this total probability', high=1)
+  adapter: str | None = field(None, 'folder of a PEFT adapter of this model')
+  max_tiles: int | None = field(None, "tiles of an image at most; by default the checkpoint's own limit", low=1)
+  frames: int | None = field(None, "frames of a video; by default the checkpoint's own number", low=1)
+  max_new_tokens: int | None = field(
+    None, 'longest answer, in tokens; by default as generation_config.json says, else 512', low=1
+  )
+  temperature: float | None = field(
+    None, '0 takes the likeliest token each time; by default as generation_config.json says, else 0', low=0
+  )
+  top_p: float | None = field(
+    None, 'sample among the likeliest tokens of this total probability; by default as the file says, else 1', high=1
+  )
+  top_k: int | None = field(
+    None, 'sample among that many likeliest tokens, 0: all; by default as the file says, else 0', low=0
+  )
+  repetition_penalty: float | None = field(None, 'of tokens said before, 1: none; by default as the file says, else 1')
   seed: int = field(0, 'of sampling')
   dtype: Literal['bfloat16', 'float32'] | None = field(
     None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
@@ -59,8 +72,10 @@ class Options:
   def __post_init__(self):
     if not self.model:
       raise ValueError('--model=FOLDER is needed')
-    if self.top_p <= 0:
-      raise ValueError(f'--top_p={self.top_p:g}: expected a number above 0')
+    for name in ('top_p', 'repetition_penalty'):
+      value = getattr(self, name)
+      if value is not None and value <= 0:
+        raise ValueError(f'--{name}={value:g}: expected a number above 0')
     if self.thinking and self.system is not None:
       raise ValueError('--thinking brings its own system text: give either it or --system')
 

@@ -18,6 +18,7 @@ from core.engine.sampling import Sampling
 from core.files.tokenizers import Detokenizer
 from internvl import model, routing
 from internvl.inputs.processor import Batch, Inputs, Processor, pad
+from internvl.prefix_cache import PrefixCache
 from internvl.routing import Compression, Routing
 
 STEP = 4  # tokens decoded between two looks at a streamed answer
@@ -68,27 +69,6 @@ def _batch(processor: Processor, prompts: Sequence[Inputs]) -> Batch:
   return pad(prompts, [padding.bucket(longest)], [routing.tile_bucket(tiles)], pad_id=processor.pad_id)
 
 
-def _encode(
-  params: model.Params,
-  config: model.Config,
-  processor: Processor,
-  prompts: Sequence[Inputs],
-  mode: Compression,
-  routed: Callable | None,
-) -> tuple[Sequence[Inputs], Batch, jax.Array]:
-  """(prompts as routed, the same padded, their embeddings [B, T, D])."""
-  batch = _batch(processor, prompts)
-  features = routing.patches(params, config, batch.pixels) if len(batch.pixels) else None
-  decisions = routing.route(params, config, prompts, mode, features=features)
-  if routed:
-    routed(prompts, decisions)
-  if not any(r.saved for r in decisions):  # the base model's program
-    return prompts, batch, _embed(params, config, batch.tokens, features, None)
-  prompts = [routing.shorten(p, r, processor.image_id) for p, r in zip(prompts, decisions)]
-  batch = _batch(processor, prompts)
-  return prompts, batch, _embed(params, config, batch.tokens, features, batch.tile_tokens)
-
-
 def generate(
   params: model.Params,
   config: model.Config,
@@ -99,6 +79,7 @@ def generate(
   seed: int | Sequence[int] = 0,
   compression: Compression | None = None,
   routed: Callable[[Sequence[Inputs], Sequence[Routing]], None] | None = None,
+  prefix_cache: PrefixCache | None = None,
   **sampling: Any,
 ) -> loop.Generation:
   """The answers to ragged prompts, encoded and prefilled, ready to `advance`; options as of `chat`.
@@ -107,21 +88,78 @@ def generate(
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens}: expected 1 or more')
+  seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
+  rows = Sampling.of(len(prompts), seed=seeds, **sampling)
   mode = routing.resolve(config, compression)
   if mode == 'off':
     _check_space(config, prompts)  # before the tiles are encoded
-  prompts, batch, x = _encode(params, config, processor, prompts, mode, routed)
-  left = _check_space(config, prompts)
-  seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
-  return loop.prompted(
+  prompts, features, mixed = _routed(params, config, processor, prompts, mode, routed)
+  limit = np.minimum(_check_space(config, prompts), max_new_tokens)
+  rest, past, reused = prompts, None, 0
+  if prefix_cache is not None:
+    rest = [prefix_cache.begin(params, prompts[0], processor.image_id)]
+    reused = prefix_cache.reused
+  batch = _batch(processor, rest)
+  features = _features(params, config, batch, features, len(prompts[0].pixels) - len(rest[0].pixels))
+  x = _embed(params, config, batch.tokens, features, batch.tile_tokens if mixed else None)
+  if reused:
+    slots = padding.bucket(reused + loop.slots_for(batch.tokens.shape[1], int(limit.max())))
+    past = prefix_cache.past(slots)
+  generation = loop.prompted(
     params.language,
     config.language,
     x,
-    batch.positions,
-    max_new=np.minimum(left, max_new_tokens),
-    sampling=Sampling.of(len(prompts), seed=seeds, **sampling),
-    stops=sorted({processor.stop_id, processor.pad_id}),
+    np.where(batch.positions < 0, -1, batch.positions + reused),
+    max_new=limit,
+    sampling=rows,
+    stops=processor.stop_ids,
+    hook=_penalty(prompts, rows),
+    past=past,
   )
+  if prefix_cache is not None:
+    prefix_cache.keep(generation)
+  return generation
+
+
+def _routed(
+  params: model.Params,
+  config: model.Config,
+  processor: Processor,
+  prompts: Sequence[Inputs],
+  mode: Compression,
+  routed: Callable | None,
+) -> tuple[Sequence[Inputs], jax.Array | None, bool]:
+  """(prompts as compressed, patch features of all tiles if routing needed them, whether a tile is compressed)."""
+  features = None
+  if routing.needs_scores(mode) and any(len(p.pixels) for p in prompts):
+    features = routing.patches(params, config, _batch(processor, prompts).pixels)
+  decisions = routing.route(params, config, prompts, mode, features=features)
+  if routed:
+    routed(prompts, decisions)
+  if not any(r.saved for r in decisions):
+    return prompts, features, False
+  return [routing.shorten(p, r, processor.image_id) for p, r in zip(prompts, decisions)], features, True
+
+
+def _features(
+  params: model.Params, config: model.Config, batch: Batch, features: jax.Array | None, cached: int
+) -> jax.Array | None:
+  """Patch features of a batch's tiles: those that routing computed but the first `cached`, or computed now."""
+  slots = len(batch.pixels)
+  if not slots:
+    return None
+  if features is None:
+    return routing.patches(params, config, batch.pixels)
+  return padding.pad(features[cached : cached + slots], slots, axis=0) if cached else features
+
+
+def _penalty(prompts: Sequence[Inputs], rows: Sampling) -> loop.RepetitionPenalty | None:
+  """The hook that penalises what was said before, prompts included; None where no row asks for it."""
+  if (np.asarray(rows.repetition_penalty) == 1).all():
+    return None
+  longest = padding.bucket(max(len(p.tokens) for p in prompts))
+  tokens = padding.batch([p.tokens for p in prompts], length=longest, fill=-1, dtype=np.int32)
+  return loop.RepetitionPenalty(tokens, rows.repetition_penalty)
 
 
 def pieces(generation: loop.Generation, processor: Processor) -> Iterator[str]:
@@ -156,8 +194,12 @@ def chat(
   top_k: int = 0,
   top_p: float = 1.0,
   min_p: float = 0.0,
+  repetition_penalty: float = 1.0,
   seed: int | Sequence[int] = 0,
   thinking: bool = False,
+  max_tiles: int | None = None,
+  frames: int | None = None,
+  prefix_cache: PrefixCache | None = None,
   compression: Compression | None = None,
   routed: Callable[[Sequence[Inputs], Sequence[Routing]], None] | None = None,
   stream: bool = False,
@@ -172,8 +214,12 @@ def chat(
       conversations, one list (or None) each.
     max_new_tokens: the answer ends there, at the layout's stop token, or where the context of the model is full.
     temperature, top_k, top_p, min_p: 0 temperature is greedy, and the others then without effect.
+    repetition_penalty: of tokens in the prompt or the answer so far; 1 changes nothing.
     seed: of sampling; several conversations may have one each, and share a single one otherwise.
     thinking: reason first, by the layout's system text for it (use temperature 0.6).
+    max_tiles, frames: of an image and of a video; None: the checkpoint's own.
+    prefix_cache: one conversation's, given to each of its turns: only what is new since the last turn is prefilled, and
+      the answer is the same.
     compression: of image tokens, for a Flash model: 'auto' by its rule, 'absolute' by its absolute threshold alone,
       'all' tiles or 'off'; None: the model's own setting, and 'off' for a base model.
     routed: called before the answers begin, with the prompts as they are without compression, and the
@@ -191,7 +237,10 @@ def chat(
     raise ValueError('stream=True takes one conversation, not a list of them')
   talks = list(messages) if many else [messages]
   media = [_media(name, given, many, len(talks)) for name, given in (('images', images), ('videos', videos))]
-  prompts = [_prompt(processor, *talk, thinking) for talk in zip(talks, *media)]
+  if many and prefix_cache is not None:
+    raise ValueError('prefix_cache takes one conversation, not a list of them')
+  reading = {'thinking': thinking, 'max_tiles': max_tiles, 'frames': frames}
+  prompts = [_prompt(processor, *talk, **reading) for talk in zip(talks, *media)]
   generation = generate(
     params,
     config,
@@ -202,7 +251,9 @@ def chat(
     top_k=top_k,
     top_p=top_p,
     min_p=min_p,
+    repetition_penalty=repetition_penalty,
     seed=seed,
+    prefix_cache=prefix_cache,
     compression=compression,
     routed=routed,
   )
@@ -224,8 +275,8 @@ def _media(name: str, given: Sequence | None, many: bool, talks: int) -> list:
   return list(given)
 
 
-def _prompt(processor: Processor, messages, images, videos, thinking: bool) -> Inputs:
-  inputs = processor(messages, images, videos, thinking=thinking)
+def _prompt(processor: Processor, messages, images, videos, **reading: Any) -> Inputs:
+  inputs = processor(messages, images, videos, **reading)
   if messages[-1]['role'] == 'assistant':
     raise ValueError('the conversation ends with the assistant; a user turn was expected')
   return inputs

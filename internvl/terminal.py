@@ -6,8 +6,10 @@ import functools
 import math
 import sys
 
-from core.files import store, tensors
+from core.files import generation, store, tensors
 from core.files.store import Folder
+
+MAX_NEW_TOKENS = 512
 
 
 def folder(path: str) -> Folder:
@@ -26,9 +28,10 @@ def folder(path: str) -> Folder:
 class Session:
   """A conversation that grows turn by turn; what is not answered is not kept."""
 
-  def __init__(self, processor, answer, system: str | None):
-    """answer: (messages, images, videos) -> pieces of text."""
+  def __init__(self, processor, answer, system: str | None, frames: int | None = None):
+    """answer: (messages, images=, videos=) -> pieces of text. frames: of a video; None: the processor's number."""
     self.processor, self.answer, self.system = processor, answer, system
+    self.frames = processor.config.video_frames if frames is None else frames
     self.images, self.videos = [], []  # loaded, waiting for the next turn
     self.reset()
 
@@ -44,7 +47,7 @@ class Session:
   def add_video(self, path: str) -> None:
     from internvl.inputs import video
 
-    self.videos.append(video.load_frames(path, self.processor.config.video_frames, video.uniform))
+    self.videos.append(video.load_frames(path, self.frames, video.uniform))
 
   def turn(self, text: str) -> tuple[list, list, list]:
     """(messages, images, videos) of the conversation with one more user turn."""
@@ -59,7 +62,7 @@ class Session:
     """Answers `text` on standard output."""
     messages, images, videos = self.turn(text)
     said = ''
-    for piece in self.answer(messages, images, videos):
+    for piece in self.answer(messages, images=images, videos=videos):
       print(piece, end='', flush=True)
       said += piece
     print()
@@ -88,7 +91,8 @@ def load(options, path: Folder):
   place = mesh.make(**sizes, devices=jax.devices()[: math.prod(sizes.values())])
   place = place if place.size > 1 else None
   dtype = options.dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
-  config, weights = internvl.load(path, mesh=place, dtype=dtype)
+  config, weights = internvl.load(path, mesh=place, dtype=dtype, adapter=options.adapter)
+  weights = params.fold(weights)
   if options.int8:
     weights = params.map_weights(
       lambda _, w: jax.jit(params.to_int8)(w), weights, r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
@@ -100,14 +104,29 @@ def begin(options, path: Folder) -> Session:
   """A session with the files that the options name, read before gigabytes of weights are."""
   from internvl.inputs.processor import Processor
 
-  session = Session(Processor.load(path), None, options.system)
+  session = Session(Processor.load(path), None, options.system, options.frames)
   for image in options.image:
     session.add_image(image)
   for video in options.video:
     session.add_video(video)
   if options.prompt is not None:
-    session.processor(*session.turn(options.prompt), thinking=options.thinking)
+    session.processor(*session.turn(options.prompt), **reading(options))
   return session
+
+
+def reading(options) -> dict:
+  """How messages are read."""
+  return {'thinking': options.thinking, 'max_tiles': options.max_tiles, 'frames': options.frames}
+
+
+def sampling(options, path: Folder) -> dict:
+  """How answers are sampled: by the flags, else by the checkpoint's generation_config.json."""
+  stated = generation.read(path)
+  names = ('temperature', 'top_p', 'top_k', 'repetition_penalty', 'max_new_tokens')
+  given = {name: getattr(options, name) for name in names}
+  chosen = {name: getattr(stated, name) if value is None else value for name, value in given.items()}
+  chosen['max_new_tokens'] = chosen['max_new_tokens'] or MAX_NEW_TOKENS
+  return chosen | {'min_p': stated.min_p, 'seed': options.seed}
 
 
 def talk(options) -> None:
@@ -121,18 +140,18 @@ def talk(options) -> None:
 
   config, params, place = load(options, path)
   routing.resolve(config, options.compression)  # refused before the first line is read
-  sampling = {
-    'max_new_tokens': options.max_new_tokens,
-    'temperature': options.temperature,
-    'top_p': options.top_p,
-    'seed': options.seed,
-    'thinking': options.thinking,
-    'compression': options.compression,
-    'stream': True,
-  }
+  chosen = sampling(options, path) | reading(options)
   show = functools.partial(show_routing, session.processor, options.tiles_png)
-  session.answer = lambda messages, images, videos: internvl.chat(
-    params, config, session.processor, messages, images=images, videos=videos, routed=show, **sampling
+  session.answer = functools.partial(
+    internvl.chat,
+    params,
+    config,
+    session.processor,
+    compression=options.compression,
+    prefix_cache=internvl.PrefixCache(),
+    routed=show,
+    stream=True,
+    **chosen,
   )
   with jax.set_mesh(place) if place else contextlib.nullcontext():
     if options.prompt is not None:

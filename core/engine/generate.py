@@ -22,6 +22,7 @@ from core.engine.sampling import Sampling, penalised, pick
 from core.mesh import RULES
 from core.padding import bucket, pad
 from core.params import unstack
+from core.past.cache import Cache, Start
 
 STOPS = 8  # the list of end tokens is padded to a multiple of this
 
@@ -117,10 +118,10 @@ def _start(logits, cache, position, sampling, ends: Ends, hook, *, new: int) -> 
   return _next(empty, logits, sampling, ends, hook)
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'capacity', 'new', 'rules'))
-def _prefill(params, config, x, positions, sampling, ends, hook, *, capacity, new, rules) -> State:
-  """`_start` of a decoder, after its prompt's embeddings x [B, T, D]."""
-  out = decoder.forward(params, config, x, positions=positions, cache=capacity, rules=dict(rules))
+@functools.partial(jax.jit, static_argnames=('config', 'new', 'rules'), donate_argnames='past')
+def _prefill(params, config, x, positions, past, sampling, ends, hook, *, new, rules) -> State:
+  """`_start` of a decoder, after its prompt's embeddings x [B, T, D] behind `past`, a `Start` or a `Cache`."""
+  out = decoder.forward(params, config, x, positions=positions, cache=past, rules=dict(rules))
   last = jnp.argmax(positions, -1)
   hidden = jnp.take_along_axis(out.hidden, last[:, None, None], 1)
   logits = decoder.logits(params, config, hidden)[:, 0]
@@ -214,6 +215,11 @@ def begin(
   return Generation(step, state, sampling, ends, hook)
 
 
+def slots_for(tokens: int, max_new: int) -> int:
+  """Cache slots that `prompted` fills at most, for prompts of `tokens` and responses of `max_new`."""
+  return bucket(tokens) + bucket(max(max_new, 1))
+
+
 def prompted(
   params: decoder.Params,
   config: decoder.Config,
@@ -224,12 +230,14 @@ def prompted(
   sampling: Sampling,
   stops: Sequence[int] = (),
   hook: Callable | None = None,
+  past: Cache | None = None,
   rules=RULES,
 ) -> Generation:
   """The generation of a decoder after a prompt.
 
   x: embeddings [B, T, D] or tokens int32 [B, T]; positions: int32 [B, T], -1 at padding on either side. max_new: a
   number, or one a row. T and max_new are rounded up to buckets, so lengths in one bucket compile once.
+  past: a cache of earlier tokens with `slots_for` slots left, after which x and its positions come; it is donated.
   Raises ValueError if a row has no token, or prompt and response exceed the model's context.
   """
   positions = np.asarray(positions, np.int32)
@@ -247,10 +255,10 @@ def prompted(
     config,
     x,
     positions,
+    Start(length + new) if past is None else past,
     sampling,
     ends,
     _traceable(hook),
-    capacity=length + new,
     new=new,
     rules=rules,
   )

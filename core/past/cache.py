@@ -3,6 +3,7 @@
 L layers   B rows   T new tokens   K key heads   S slots   H head size
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -136,6 +137,20 @@ def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) ->
     v = jnp.zeros((config.depth, *rows), dtype)
   positions = jnp.full((batch, capacity), -1, jnp.int32)
   return Cache(k=k, v=v, positions=positions, length=jnp.int32(0))
+
+
+@functools.partial(jax.jit, static_argnames='slots')
+def truncated(cache: Cache, length: jax.Array, *, slots: int) -> Cache:
+  """The first `length` positions (int32 []) of a cache of one row, in order, as a cache of `slots`; padding goes."""
+  held = cache.positions[0]
+  order = jnp.argsort(jnp.where(held < 0, jnp.iinfo(jnp.int32).max, held))[:slots]
+  order = pad(order, slots, axis=0)
+  axis = 2 if isinstance(cache.k, tuple) else 3  # of the slots in v, and in stacked k
+  k = jax.tree.map(lambda x: jnp.take(x, order, axis=3), cache.k)
+  v = jax.tree.map(lambda x: jnp.take(x, order, axis=axis), cache.v)
+  positions = jnp.arange(slots, dtype=jnp.int32)
+  positions = jnp.where(positions < length, positions, -1)[None]
+  return Cache(k=k, v=v, positions=positions, length=jnp.int32(length))
 
 
 def _check_slots(call: Call, slots: int) -> None:

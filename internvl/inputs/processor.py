@@ -15,7 +15,7 @@ import numpy as np
 
 from core import padding
 from core.conversations import messages as chat
-from core.files import store
+from core.files import generation, store
 from core.files.store import FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
 from internvl import slots
@@ -71,7 +71,8 @@ class Batch:
 class Processor:
   """Holds a tokenizer and the constants of the input side; calling it is a pure function of its arguments."""
 
-  def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast):
+  def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast, stops: Sequence[int] = ()):
+    """stops: token ids that end an answer, further to the layout's stop token and padding."""
     self.config, self.tokenizer = config, tokenizer
     self.layout = templates.LAYOUTS[config.template]
     structural = templates.IMAGE_TOKENS + self.layout.tokens
@@ -80,6 +81,7 @@ class Processor:
     self.image_id = self._ids[templates.IMAGE_CONTEXT]
     self.stop_id = self._ids[self.layout.stop]
     self.pad_id = self.stop_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    self.stop_ids = tuple(sorted({self.stop_id, self.pad_id, *stops}))
 
   @classmethod
   def load(cls, path: FolderPath) -> Processor:
@@ -89,7 +91,7 @@ class Processor:
       FileNotFoundError, ValueError: files are missing, malformed, or contradict one another.
     """
     folder = store.folder(path)
-    processor = cls(processor_config.read(folder), load_tokenizer(folder))
+    processor = cls(processor_config.read(folder), load_tokenizer(folder), generation.read(folder).stops)
     declared = processor_config.declared_image_id(folder)
     if declared not in (None, processor.image_id):
       raise ValueError(
@@ -121,6 +123,7 @@ class Processor:
     pick=video.uniform,
     augment: np.random.Generator | None = None,
     max_tiles: int | None = None,
+    frames: int | None = None,
     max_length: int | None = None,
   ) -> Inputs:
     """A conversation as model inputs.
@@ -135,6 +138,7 @@ class Processor:
       pick: the rule that picks the frames of a video, from `internvl.inputs.video`.
       augment: JPEG recompression of every tile, drawn from this generator.
       max_tiles: limit of tiles an image; None: `config.max_tiles`.
+      frames: of a video; None: `config.video_frames`.
       max_length: limit of tokens; None: `config.max_length`.
 
     Raises:
@@ -144,7 +148,8 @@ class Processor:
     """
     turns = chat.parse(messages, images, videos, label=self.layout.label_images)
     turns, system = self._system(turns, thinking)
-    turns, media = self._load(turns, pick, self.config.max_tiles if max_tiles is None else max_tiles)
+    limits = self.config.limits(max_tiles=max_tiles, frames=frames)
+    turns, media = self._load(turns, pick, **limits)
     tokens, mask = self._tokenize(turns, system)
     self._check_length(tokens, self.config.max_length if max_length is None else max_length)
     pixels = [self._pixels(picture, cap) for picture, cap in media]
@@ -168,8 +173,9 @@ class Processor:
     return self.layout.answer(self.tokenizer.decode(self.said(tokens), skip_special_tokens=False))
 
   def said(self, tokens: Sequence[int]) -> list[int]:
-    """The generated token ids before the stop token, without padding at their end."""
-    said = list(itertools.takewhile(lambda t: t != self.stop_id, map(int, tokens)))
+    """The generated token ids before the first that ends an answer, without padding at their end."""
+    ends = {*self.stop_ids} - {self.pad_id} | {self.stop_id}
+    said = list(itertools.takewhile(lambda t: t not in ends, map(int, tokens)))
     while said and said[-1] == self.pad_id:
       said.pop()
     return said
@@ -183,7 +189,7 @@ class Processor:
     system = self.layout.thinking if thinking else default if own is None else own
     return (turns if own is None else turns[1:]), system
 
-  def _load(self, turns, pick, max_tiles: int):
+  def _load(self, turns, pick, *, max_tiles: int, frames: int):
     """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
     config, media = self.config, []
     shown = sum(p.kind == 'image' for t in turns for p in t.parts)
@@ -199,9 +205,9 @@ class Processor:
           media.append((images.load(value, transparency=config.transparency), cap))
           segments += templates.image_run(self._count(*media[-1]) * config.tokens_per_tile)
         else:
-          frames = video.load_frames(value, config.video_frames, pick, transparency=config.transparency)
-          media += [(frame, None) for frame in frames]
-          segments += templates.frame_lines(len(frames), config.tokens_per_tile)
+          pictures = video.load_frames(value, frames, pick, transparency=config.transparency)
+          media += [(picture, None) for picture in pictures]
+          segments += templates.frame_lines(len(pictures), config.tokens_per_tile)
       laid_out.append((turn.role, segments))
     return laid_out, media
 

@@ -75,6 +75,17 @@ class ProcessorConfig:
       if len(values) != 3 or (name == 'std' and min(values) <= 0):
         raise ValueError(f'{name} must be 3 numbers' + ' above 0' * (name == 'std') + f', not {values}')
 
+  def limits(self, *, max_tiles: int | None, frames: int | None) -> dict[str, int]:
+    """Both limits of a call, our own in place of None. Raises ValueError for one that no image or video can keep."""
+    limits = {
+      'max_tiles': self.max_tiles if max_tiles is None else max_tiles,
+      'frames': self.video_frames if frames is None else frames,
+    }
+    for (name, value), least in zip(limits.items(), (self.min_tiles, 1)):
+      if value < least:
+        raise ValueError(f'{name}={value}: expected {least} or more')
+    return limits
+
 
 def read(path: FolderPath) -> ProcessorConfig:
   """The processor's constants from a checkpoint folder of either published layout, or saved by `write`.

@@ -21,6 +21,7 @@ MARKUP = ('<ref>', '</ref>', '<box>', '</box>', '<quad>', '</quad>', '<think>', 
 
 # The fixed system texts that the published models were trained with (OpenGVLab/InternVL, conversation.py).
 PERSONA = '你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。'
+# Harmony's is `internvl3_5_gpt_oss` of internvl_chat_gpt_oss; its preference trainer says what reasoning changes in it.
 HARMONY_SYSTEM = (
   'You are InternVL, a large language model trained by Shanghai AI Laboratory.\n'
   'Knowledge cutoff: 2024-06\nCurrent date: 2025-08-06\n\nReasoning: {effort}\n\n'

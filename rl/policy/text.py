@@ -15,8 +15,7 @@ import numpy as np
 from core import decoder
 from core import mesh as mesh_lib
 from core.engine import Engine, EngineSize, Request
-from core.files import store
-from core.files.config import read_json
+from core.files import generation, store
 from core.files.store import Folder, FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
 from core.mesh import RULES, Mesh, Share
@@ -196,10 +195,7 @@ def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, de
 
 def _stops(folder: Folder, own: int | None) -> tuple[int, ...]:
   """The tokenizer's end token and those of generation_config.json, each once."""
-  ends = []
-  if folder.has('generation_config.json'):
-    ends = read_json(folder, 'generation_config.json').get('eos_token_id', [])
-  ends = ends if isinstance(ends, list) else [ends]
+  ends = generation.read(folder).stops
   first = [] if own is None else [own]
   return tuple(dict.fromkeys([*first, *ends]))
 

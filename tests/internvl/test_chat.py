@@ -199,3 +199,15 @@ def test_the_name_is_the_function_also_after_its_command_line_is_imported(capsys
   assert internvl.chat is answer and sys.modules['internvl.chat'] is answer
   status, out, _ = say(capsys, '--help')
   assert status == 0 and '--max_new_tokens' in out
+
+
+def test_flags_win_over_the_checkpoint_s_sampling(tmp_path):
+  from core.files.store import Folder
+  from internvl import terminal
+
+  (tmp_path / 'generation_config.json').write_text('{"do_sample": true, "temperature": 0.6, "top_p": 0.9}')
+  options = PROGRAM['Options'](model=str(tmp_path), top_p=0.5, max_new_tokens=3)
+  chosen = terminal.sampling(options, Folder(str(tmp_path)))
+  assert (chosen['temperature'], chosen['top_p'], chosen['top_k'], chosen['max_new_tokens']) == (0.6, 0.5, 50, 3)
+  plain = terminal.sampling(PROGRAM['Options'](model='x'), Folder(str(tmp_path / 'none')))
+  assert (plain['temperature'], plain['max_new_tokens']) == (0.0, 512)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.files.tokenizers import TextEncoder, token_id
 from internvl.inputs import templates
-from internvl.inputs.templates import HARMONY_SYSTEM, IMAGE_TOKENS, LAYOUTS, PERSONA, Segment, image_run
+from internvl.inputs.templates import IMAGE_TOKENS, LAYOUTS, PERSONA, Segment, image_run
 
 CHATML, HF, HARMONY = (LAYOUTS[name] for name in ('internvl2_5', 'internvl_hf', 'internvl3_5_gpt_oss'))
 
@@ -56,8 +56,22 @@ def test_harmony(byte_level):
     f'<|start|>user<|message|>hi<|end|><|start|>assistant{final}yes<|end|>'
     '<|start|>user<|message|>sum?<|end|><|start|>assistant'
   )
-  assert 'Reasoning: low' in HARMONY.system and 'channels: final.' in HARMONY.system
-  assert HARMONY.thinking == HARMONY_SYSTEM.format(effort='high', channels='analysis, final')
+
+
+def test_harmony_s_system_texts_are_those_of_the_release():
+  """Quotations: the conversation template `internvl3_5_gpt_oss` of OpenGVLab/InternVL, and its change for reasoning."""
+  quoted = (
+    'You are InternVL, a large language model trained by Shanghai AI Laboratory.\n'
+    'Knowledge cutoff: 2024-06\n'
+    'Current date: 2025-08-06\n'
+    '\n'
+    'Reasoning: low\n'
+    '\n'
+    '# Valid channels: final. Channel must be included for every message.'
+  )
+  assert HARMONY.system == quoted
+  reasoning = quoted.replace('Reasoning: low', 'Reasoning: high')
+  assert HARMONY.thinking == reasoning.replace('Valid channels: final.', 'Valid channels: analysis, final.')
 
 
 def test_harmony_sends_reasoning_to_its_own_channel(byte_level):
