@@ -117,7 +117,8 @@ class Images:
     compression: as of `internvl.chat`. Raises ValueError for one that the model cannot do.
     """
     mode = routing.resolve(self._config, compression)
-    scores = self._score(x.pixels) if routing.needs_scores(mode) else None
+    with self._store.encoder:
+      scores = self._score(x.pixels) if routing.needs_scores(mode) else None
     decided = routing.decide(self._config, scores, len(x.pixels), mode)
     return routing.shorten(x, decided, self._config.image_token), decided
 
@@ -139,10 +140,11 @@ class Images:
 
   def update(self, weights: model.Params) -> decoder.Params:
     """New weights; tiles in use are encoded again. Returns the language model's."""
-    self._params = None  # frees the old weights first
-    self._params = self._lay(weights)
-    self._routed.clear()
-    self._store.recompute()
+    with self._store.encoder:  # no thread encodes without weights, or with the old ones after this
+      self._params = None  # frees the old weights first
+      self._params = self._lay(weights)
+      self._routed.clear()
+      self._store.recompute()
     return weights.language
 
   def warm(self) -> None:

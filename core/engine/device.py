@@ -12,14 +12,17 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import decoder
+from core import mesh as mesh_lib
+from core.engine.layout import RULES
 from core.engine.sampling import Sampling, penalised, pick
-from core.mesh import constrain, partition
 from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
 STOPS = 8  # end tokens that are checked on the device; the host checks further ones after the segment
 GROUP = 8  # rows drawn for at a time: sorting takes several times the memory of the logits
 TABLE = ('rows', None)  # logical axes of logits and of the tables over the vocabulary
+
+_constrain = functools.partial(mesh_lib.constrain, rules=RULES)
 
 
 @struct.dataclass
@@ -73,10 +76,11 @@ def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=
   tokens, positions, page, offset: int32 [C], as in `core.past.pages.Pages`. features: [C, D] replaces a token's
   embedding where `given` is true.
   """
-  x = decoder.embed(params, tokens[:, None])
+  x = decoder.embed(params, tokens[:, None], RULES)
   if features is not None:
     x = jnp.where(given[:, None, None], features[:, None].astype(x.dtype), x)
-  out = decoder.forward(params, config, x, positions=positions[:, None], cache=Pages(k, v, plan, page, offset))
+  cache = Pages(k, v, plan, page, offset)
+  out = decoder.forward(params, config, x, positions=positions[:, None], cache=cache, rules=RULES)
   return out.cache.k, out.cache.v
 
 
@@ -85,7 +89,7 @@ def _choose(*args):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return _choose_in_groups(*args)
-  table = partition(args[0].shape, TABLE, mesh)
+  table = mesh_lib.partition(args[0].shape, TABLE, mesh, RULES)
   row = jax.P(table[0])
   specs = (table, row, row, table, jax.P(table[0], None))
   return jax.shard_map(_choose_in_groups, in_specs=specs, out_specs=row, check_vma=False)(*args)
@@ -141,11 +145,12 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
     at = jnp.where(s.live, s.position, -1)
     page = jnp.where(s.live, slots.pages[rows, s.position // size - first], k[0].shape[0])
     cache = Pages(s.k, s.v, plan.replace(lengths=at + 1), page, s.position % size)
-    out = decoder.forward(params, config, decoder.embed(params, s.token[:, None]), positions=at[:, None], cache=cache)
+    x = decoder.embed(params, s.token[:, None], RULES)
+    out = decoder.forward(params, config, x, positions=at[:, None], cache=cache, rules=RULES)
     # Pinned before the rows are spread over all devices, or XLA gathers the head instead.
-    logits = constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
+    logits = _constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
     drawn = _choose(logits, slots.sampling, s.position + 1, tables, _said(s.out, config.vocab))
-    token, logp = (constrain(x, (None,)) for x in drawn)  # every process reads them
+    token, logp = (_constrain(x, (None,)) for x in drawn)  # every process reads them
     recorded = _record(s.out, s.step, s.live, token, logp)
     ended = (recorded.count >= slots.limit) | (token[:, None] == slots.stops).any(-1)
     return _State(
@@ -175,7 +180,7 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
   )
   end = jax.lax.while_loop(lambda s: (s.step < segment) & s.live.any(), step, start)
   seen = tables.seen.at[rows[:, None], _said(end.out, config.vocab)].set(True, mode='drop')
-  return end.k, end.v, tables.replace(seen=constrain(seen, TABLE)), end.out
+  return end.k, end.v, tables.replace(seen=_constrain(seen, TABLE)), end.out
 
 
 @functools.partial(jax.jit, donate_argnames=('k', 'v'))
@@ -189,4 +194,4 @@ def copy(k, v, source, target):
 def set_tables(tables: Tables, slot, allowed, seen) -> Tables:
   """The tables with one slot's rows replaced, bool [V] each."""
   replaced = Tables(tables.allowed.at[slot].set(allowed), tables.seen.at[slot].set(seen))
-  return jax.tree.map(lambda x: constrain(x, TABLE), replaced)
+  return jax.tree.map(lambda x: _constrain(x, TABLE), replaced)

@@ -3,10 +3,10 @@
 R slots   C prompt tokens of one call   S tokens of a segment   D width
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,16 @@ from core import decoder
 from core import mesh as mesh_lib
 from core.engine import pack
 from core.engine.features import Features
-from core.engine.harvest import harvest
+from core.engine.harvest import OnTokens, harvest
 from core.engine.programs import DevicePrograms, Programs
 from core.engine.request import Completion, QueueFull, Request
-from core.engine.scheduling.content import Content, Prompt
+from core.engine.scheduling.fork import forked
 from core.engine.scheduling.scheduler import Scheduler
+from core.engine.scheduling.sequence import Prompt
 from core.engine.scheduling.sequence import Sequence as Sample
+from core.engine.scheduling.slot_requests import SlotRequests
 from core.engine.stops import StopStrings
 from core.mesh import Mesh, Share
-
-OnTokens = Callable[[int, list[int], list[float]], None]
 
 
 @dataclasses.dataclass
@@ -74,8 +74,7 @@ class Engine:
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._samples: dict[int, Sample] = {}
     self._next = 0
-    self._requests = pack.SlotRequests(slots)
-    self._tables: list[object] = [None] * slots  # what each slot's rows of the tables were set for
+    self._requests = SlotRequests(slots, config.vocab)
     self._lock = threading.RLock()  # of all host state; not held while the device works
     if programs is None:
       place = mesh or mesh_lib.of(params)
@@ -101,18 +100,16 @@ class Engine:
     """
     self._check(request)
     self._check_queue(request.n)
-    names = self._name(request)
-    with self._lock:
-      try:
+    with self._named(request) as names:
+      self._encode(names)
+      with self._lock:
         self._check_queue(request.n)  # again: other threads may have submitted meanwhile
-      except QueueFull:
-        self._release(names)
-        raise
-      return self._add(request, Prompt(names, self._scheduler.page_size))
+        return self._add(request, Prompt(names))
 
   def encode(self, request: Request) -> None:
     """Encodes the request's media ahead of `submit`, for instance in another thread."""
-    self._release(self._name(request))
+    with self._named(request) as names:
+      self._encode(names)
 
   def fork(self, id: int, at: int | None = None, **changes) -> list[int]:
     """New samples that continue an unfinished one from its token `at` (its end, by default), prompt included.
@@ -124,29 +121,24 @@ class Engine:
     """
     with self._lock:
       parent = self._samples[id]
-      length, prompt = len(parent.content), len(parent.content.prompt)
+      length, prompt = self._scheduler.rows.length(parent), parent.prompt.length
       at = length if at is None else at
       if not prompt <= at <= length:
         raise ValueError(f'fork at token {at}; expected {prompt}..{length}')
-      said = parent.tokens[: at - prompt]
-      left = {'max_new': parent.request.max_new - len(said), 'n': 1, 'media': ()}
-      request = dataclasses.replace(parent.request, prompt=[*parent.request.prompt, *said], **(left | changes))
-      if 'seed' not in changes:
-        request = dataclasses.replace(request, seed=_fork_seed(parent, at, request.n))
+      names = self._scheduler.rows.names(parent, 0, at)
+      request = forked(parent, names[prompt:].tolist(), changes)
       self._check(request)
       self._check_queue(request.n)
       parent.forks += 1
       if parent.slot is not None:
         self._scheduler.share_pages(parent)
-      forked = parent.content.fork(at)
-      if self._features:
-        self._features.share(forked.names)
-      return self._add(request, forked)
+      return self._add(request, Prompt(names))
 
   def so_far(self, id: int) -> Completion:
     """An unfinished sample between segments. Raises KeyError for an id that is not being worked on."""
     with self._lock:
-      return _completion(self._samples[id], 'unfinished')
+      response = self._scheduler.rows.response(self._samples[id])
+      return Completion(id, *(x.copy() for x in response), 'unfinished')
 
   def cancel(self, id: int) -> Completion:
     """Stops a waiting or running sample; returns what it has. Raises KeyError for an id that is not being worked on."""
@@ -174,19 +166,19 @@ class Engine:
       self._scheduler.grow()
     self._prefill()
     with self._lock:
-      ready = [s for s in self._scheduler.running if s.ready]
-      if not ready:
+      ready = self._scheduler.rows.ready
+      if not ready.any():
         return []
-      self._set_tables(ready)
-      inputs = pack.segment(self._scheduler, ready, self._requests)
-      where = [(s, s.slot) for s in ready]
-    out = self._programs.decode(*inputs)
+      self._requests.update(self._scheduler, self._programs.set_tables)
+      plan, slots = pack.segment(self._scheduler, ready, *self._requests.arrays())
+      decoded = [(s, s.slot) for s in self._scheduler.running if ready[s.slot]]
+    out = self._programs.decode(plan, slots)
     with self._lock:
-      news = harvest(self._scheduler, where, out, self.version)
-      self.stats.decoded += sum(len(new.tokens) for new in news)
-      done = [self._finish(new.sample, new.reason) for new in news if new.reason]
-    for new in news if on_tokens else ():
-      on_tokens(new.sample.id, new.tokens.tolist(), new.logp.tolist())
+      news = harvest(self._scheduler, decoded, out, slots.stops, self.version)
+      self.stats.decoded += int(news.kept.sum())
+      done = [self._finish(news.samples[i], news.ended[i]) for i in sorted(news.ended)]
+    if on_tokens:
+      news.report(out, on_tokens)
     return done
 
   def run(self) -> list[Completion]:
@@ -203,14 +195,11 @@ class Engine:
         f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
         f'{self._config.max_length}'
       )
-    if min(request.prompt) < 0 or max(request.prompt) >= vocab:
-      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
     if request.stop_strings and self._text is None:
       raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
-    if request.allowed is not None and (request.allowed.shape != (vocab,) or not request.allowed.any()):
-      raise ValueError(f'allowed: shape {request.allowed.shape}; expected a non-empty choice among ({vocab},)')
     if len(request.media) and self._features is None:
       raise ValueError('a request with media needs an engine with `features`')
+    request.check_vocabulary(vocab)
     self._scheduler.check(len(request.prompt), request.max_new)
 
   def _check_queue(self, more: int) -> None:
@@ -218,37 +207,40 @@ class Engine:
     if self._max_queued is not None and waiting + more > self._max_queued:
       raise QueueFull(f'{waiting} sequences wait and {more} more were submitted; expected at most {self._max_queued}')
 
-  def _name(self, request: Request) -> np.ndarray:
-    """The prompt's names, its media encoded and used once."""
+  @contextlib.contextmanager
+  def _named(self, request: Request) -> Iterator[np.ndarray]:
+    """The prompt's names; its media have a user for the time of the block."""
     if self._features is None:
-      return np.array(request.prompt, np.int64)
+      yield np.array(request.prompt, np.int64)
+      return
     names = self._features.name(request.prompt, request.media)
-    self._features.encode(names)
-    return names
-
-  def _release(self, names: np.ndarray) -> None:
-    if self._features:
+    try:
+      yield names
+    finally:
       self._features.release(names)
 
+  def _encode(self, names: np.ndarray) -> None:
+    if self._features:
+      self._features.encode(names)
+
   def _add(self, request: Request, prompt: Prompt) -> list[int]:
-    """Queues the samples of a request whose content has one user so far."""
+    """Queues the samples of a request, each of which is a user of its media."""
     strings = StopStrings(self._text, request.stop_strings, request.prompt) if request.stop_strings else None
-    ids = []
-    for sample in range(request.n):
-      if sample and self._features:
+    first, self._next = self._next, self._next + request.n
+    samples = [Sample(first + i, request, i, prompt, strings and strings.copy()) for i in range(request.n)]
+    self._scheduler.add(*samples)
+    for sample in samples:
+      self._samples[sample.id] = sample
+      if self._features:
         self._features.share(prompt.names)
-      added = Sample(self._next, request, sample, Content(prompt), strings and strings.copy())
-      self._scheduler.add(added)
-      self._samples[added.id] = added
-      self._next += 1
-      ids.append(added.id)
-    return ids
+    return [sample.id for sample in samples]
 
   def _finish(self, sample: Sample, reason: str) -> Completion:
     self._scheduler.remove(sample, share=reason != 'error')
     del self._samples[sample.id]
-    self._release(sample.content.prompt.names)
-    return _completion(sample, reason)
+    if self._features:
+      self._features.release(sample.prompt.names)
+    return Completion(sample.id, *sample.response, reason)
 
   def _prefill(self) -> None:
     """Admits and prefills. Prompts get the time of idle slots, and of half the busy ones before those wait."""
@@ -290,21 +282,6 @@ class Engine:
       out[given] = self._features.embeddings(names[given])
     return out, given
 
-  def _set_tables(self, ready: list[Sample]) -> None:
-    """Brings each slot's allowed and seen tokens up to date; the device adds new tokens to the seen ones itself."""
-    for sample in ready:
-      penalised = sample.request.repetition_penalty != 1
-      owner = sample if penalised else sample.request.allowed
-      if self._tables[sample.slot] is owner:
-        continue
-      vocab = self._config.vocab
-      allowed = np.ones(vocab, bool) if sample.request.allowed is None else sample.request.allowed
-      seen = np.zeros(vocab, bool)
-      if penalised:
-        seen[list(sample.request.prompt)] = seen[sample.tokens] = True
-      self._programs.set_tables(sample.slot, allowed, seen)
-      self._tables[sample.slot] = owner
-
   def _warm(self) -> None:
     """Compiles every program on nothing."""
     vocab = self._config.vocab
@@ -315,26 +292,9 @@ class Engine:
       self._features.warm()
     self._programs.set_tables(0, np.ones(vocab, bool), np.zeros(vocab, bool))
     self._programs.copy([])
-    self._programs.decode(*pack.segment(self._scheduler, [], self._requests))
+    idle = np.zeros(len(self._scheduler.slots), bool)
+    self._programs.decode(*pack.segment(self._scheduler, idle, *self._requests.arrays()))
 
 
 def _tokens(work: pack.Work) -> int:
   return sum(stop - start for _, start, stop in work)
-
-
-def _fork_seed(parent: Sample, at: int, n: int) -> int:
-  """A seed that depends on the parent, the token and how often it was forked; the n from it exclude the parent's."""
-  own = (parent.request.seed + parent.sample) % 2**31
-  text = f'{own} {at} {parent.forks}'.encode()
-  seed = int.from_bytes(hashlib.sha256(text).digest()[:4]) % 2**31
-  return seed if (own - seed) % 2**31 >= n else (seed + n) % 2**31
-
-
-def _completion(sample: Sample, reason: str) -> Completion:
-  return Completion(
-    id=sample.id,
-    tokens=np.array(sample.tokens, np.int32),
-    logp=np.array(sample.logp, np.float32),
-    version=np.array(sample.version, np.int32),
-    reason=reason,
-  )

@@ -70,6 +70,8 @@ class FeatureStore:
   """Content in use, and the `spare` pieces last used, each encoded once: what most sources need.
 
   encode: (payloads, their counts) -> their features, a list of arrays [count, D]. `encoded` counts pieces so far.
+  encoder: a lock held while content is encoded; whoever replaces the weights of `encode` holds it until `recompute` is
+  done.
   """
 
   def __init__(self, encode: Callable[[list[Any], list[int]], Sequence[np.ndarray]], spare: int = 256):
@@ -79,7 +81,8 @@ class FeatureStore:
     self._by_start: dict[int, Item] = {}
     self._idle: collections.OrderedDict[bytes, Item] = collections.OrderedDict()  # least recently used first
     self._next = 0
-    self._state, self._encoder = threading.RLock(), threading.Lock()
+    self._state = threading.RLock()
+    self.encoder = threading.RLock()  # taken before _state, never after it
     self.encoded = 0
 
   def use(self, content: np.ndarray, count: int, *, precomputed: bool = False) -> np.ndarray:
@@ -114,7 +117,7 @@ class FeatureStore:
 
   def encode(self, names: np.ndarray) -> None:
     """Computes what is missing; a second thread that wants the same content waits for it."""
-    with self._encoder:
+    with self.encoder:
       with self._state:
         pending = [item for item in self._in(names) if item.features is None]
       if not pending:
@@ -128,23 +131,28 @@ class FeatureStore:
 
   def embeddings(self, names: np.ndarray) -> list[np.ndarray]:
     """The feature of each name."""
+    found = []
     with self._state:
-      return [item.features[-1 - name - item.first] for name in names.tolist() for item in [self._of(name)]]
+      for name in names.tolist():
+        item = self._of(name)
+        found.append(item.features[-1 - name - item.first])
+    return found
 
   def recompute(self) -> None:
-    """Drops features of earlier weights, precomputed ones aside, and encodes content in use anew."""
-    with self._state:
-      for item in self._items.values():
-        if item.payload is not None:
-          item.features = None
-      used = [item for item in self._items.values() if item.users]
-    if used:
-      self.encode(-1 - np.array([item.first for item in used], np.int64))
+    """Drops features of earlier weights, but no precomputed ones, and encodes content in use anew."""
+    with self.encoder:
+      with self._state:
+        for item in self._items.values():
+          if item.payload is not None:
+            item.features = None
+        used = [item.first for item in self._items.values() if item.users]
+      self.encode(-1 - np.array(used, np.int64))
 
   @property
   def users(self) -> int:
     """The number of uses not released yet."""
-    return sum(item.users for item in self._items.values())
+    with self._state:
+      return sum(item.users for item in self._items.values())
 
   def _add(self, key: bytes, content: np.ndarray, count: int, precomputed: bool) -> Item:
     payload, features = (None, content) if precomputed else (content, None)

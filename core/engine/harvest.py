@@ -1,53 +1,66 @@
 """What a segment sampled for each sequence: which tokens it keeps, and whether it ends."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from collections.abc import Sequence as Many
 from typing import NamedTuple
 
 import numpy as np
 
-from core.engine.device import Segment
+from core.engine.device import STOPS, Segment
 from core.engine.scheduling.scheduler import Scheduler
 from core.engine.scheduling.sequence import Sequence
 
+OnTokens = Callable[[int, list[int], list[float]], None]  # id, new tokens, their log-probabilities
+
 
 class News(NamedTuple):
-  """New tokens of a sample, int64 [n], and their log-probabilities, float32 [n]; reason: why it ends, or None."""
+  """The samples that a segment continued, and for each its slot and how many tokens it keeps, int [n].
 
-  sample: Sequence
-  tokens: np.ndarray
-  logp: np.ndarray
-  reason: str | None
+  ended: why a sample ends, by its place among `samples`.
+  """
+
+  samples: list[Sequence]
+  slots: np.ndarray
+  kept: np.ndarray
+  ended: dict[int, str]
+
+  def report(self, out: Segment, on_tokens: OnTokens) -> None:
+    """Tells `on_tokens` what each sample got."""
+    for sample, slot, kept in zip(self.samples, self.slots.tolist(), self.kept.tolist()):
+      on_tokens(sample.id, out.tokens[slot, :kept].tolist(), out.logp[slot, :kept].tolist())
 
 
-def harvest(s: Scheduler, decoded: Iterable[tuple[Sequence, int]], out: Segment, version: int) -> list[News]:
+def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, stops: np.ndarray, version: int) -> News:
   """Gives each sample the tokens of the slot that it decoded in, up to the first end token or stop string.
 
-  A sample that has left its slot since gets nothing. version: of the weights.
+  A sample that has left its slot since gets nothing. stops: [R, STOPS], as the device had them. version: of the
+  weights.
   """
-  tokens = out.tokens.astype(np.int64)
-  counts, failed = out.count.tolist(), out.failed.tolist()  # at once: reading NumPy by the element is slow
-  news = []
-  for sample, slot in decoded:
-    if sample.slot != slot:
-      continue
-    count = counts[slot]
-    kept, reason = _end(sample, tokens[slot, :count])
-    logp = out.logp[slot, :kept]
-    s.append(sample, tokens[slot, :kept], logp, version, filled=count)
-    if reason is None and failed[slot]:
-      reason = 'error'
-    if reason is None and not sample.remaining:
-      reason = 'length'
-    news.append(News(sample, tokens[slot, :kept], logp, reason))
-  return news
+  present = [(sample, slot) for sample, slot in decoded if sample.slot == slot]
+  samples = [sample for sample, _ in present]
+  slots = np.array([slot for _, slot in present], np.int64)
+  tokens, count = out.tokens[slots], out.count[slots]
+  kept = np.array(count, np.int64)
+  last = tokens[np.arange(len(slots)), np.maximum(count - 1, 0)]
+  stopped = (count > 0) & (last[:, None] == stops[slots]).any(1)
+  ended = dict.fromkeys(np.flatnonzero(stopped).tolist(), 'stop')
+  for i, sample in enumerate(samples):
+    if sample.stop_strings or len(sample.request.stops) > STOPS:
+      kept[i], reason = _end(sample, tokens[i, : count[i]].tolist())
+      if reason:
+        ended[i] = reason
+  s.rows.append(slots, tokens, out.logp[slots], kept, count, version)
+  full = s.rows.new[slots] == s.rows.wanted[slots]
+  for i in np.flatnonzero(out.failed[slots]).tolist():
+    ended.setdefault(i, 'error')
+  for i in np.flatnonzero(full).tolist():
+    ended.setdefault(i, 'length')
+  return News(samples, slots, kept, ended)
 
 
-def _end(sample: Sequence, new: np.ndarray) -> tuple[int, str | None]:
+def _end(sample: Sequence, tokens: list[int]) -> tuple[int, str | None]:
   """(how many of the new tokens the sample keeps, why it ends if an end token or a stop string ends it)."""
-  stops = sample.request.stops
-  if not stops and not sample.stop_strings:
-    return len(new), None
-  tokens, reason = new.tolist(), None
+  stops, reason = sample.request.stops, None
   stop = next((i for i, token in enumerate(tokens) if token in stops), None)
   if stop is not None:
     tokens, reason = tokens[: stop + 1], 'stop'

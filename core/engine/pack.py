@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.engine.device import STOPS, Slots
+from core.engine.device import Slots
 from core.engine.sampling import Sampling
 from core.engine.scheduling.scheduler import Scheduler
 from core.engine.scheduling.sequence import Sequence
@@ -33,22 +33,23 @@ def prompts(s: Scheduler, work: Work, size: int, chunk: int) -> Prompts:
   """Work, as `Scheduler.unfilled` gives it, padded to `size` tokens; chunk: the largest size."""
   slots = np.array([sequence.slot for sequence, _, _ in work], np.int64)
   start, stop = np.array([(start, stop) for _, start, stop in work], np.int64).reshape(-1, 2).T
-  filled = int((stop - start).sum())
+  runs = stop - start
+  filled = int(runs.sum())
   positions = np.full(size, -1, np.int32)
+  positions[:filled] = np.arange(filled) + np.repeat(stop - np.cumsum(runs), runs)
   names = np.zeros(size, np.int64)
   if work:
-    positions[:filled] = np.concatenate([np.arange(first, last) for first, last in zip(start, stop)])
-    names[:filled] = np.concatenate([sequence.content.names(first, last) for sequence, first, last in work])
+    np.concatenate([s.rows.names(sequence, first, last) for sequence, first, last in work], out=names[:filled])
   page = np.full(size, len(s.pool.references), np.int32)
-  page[:filled] = s.tables[np.repeat(slots, stop - start), positions[:filled] // s.page_size]
-  plan = _plan_of_runs(s, slots, stop, stop - start, size - filled, positions + 1, most_pages(s, chunk))
+  page[:filled] = s.rows.table[np.repeat(slots, runs), positions[:filled] // s.page_size]
+  plan = _plan_of_runs(s, slots, stop, runs, size - filled, positions + 1, most_pages(s, chunk))
   return Prompts(plan, names, positions, page, positions % s.page_size)
 
 
 def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: int) -> tree.Plan:
   """The plan of sequences whose next `runs` tokens each read all pages up to `stop`, and of `spare` rows of padding."""
   counts = -(-stop // s.page_size)
-  table = s.tables[slots, : counts.max(initial=0)]
+  table = s.rows.table[slots, : counts.max(initial=0)]
   if spare:
     table = np.pad(table, ((0, 1), (0, 0)))
     counts, runs = np.append(counts, 0), np.append(runs, spare)
@@ -57,64 +58,33 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
   return tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
 
 
-class SlotRequests:
-  """How each slot draws and ends, arrays of R rows; a row is written only when its slot has another sample."""
-
-  def __init__(self, slots: int):
-    self._samples: list[Sequence | None] = [None] * slots
-    self._stops = np.full((slots, STOPS), -1, np.int32)
-    self._sampling = {name: value.copy() for name, value in vars(Sampling.of(slots)).items()}
-    self._idle = {name: value[0] for name, value in vars(Sampling.of(1)).items()}
-
-  def update(self, samples: Rows[Sequence | None]) -> tuple[np.ndarray, Sampling]:
-    """(end tokens [R, STOPS], sampling) of the samples in the slots; copies, which later calls leave as they are."""
-    for slot, (sample, known) in enumerate(zip(samples, self._samples)):
-      if sample is not known:
-        self._set(slot, sample)
-    copied = {name: value.copy() for name, value in self._sampling.items()}
-    return self._stops.copy(), Sampling(**copied)
-
-  def _set(self, slot: int, sample: Sequence | None) -> None:
-    stops = sample.request.stops[:STOPS] if sample else ()
-    values = sample.request.sampling(sample.sample) if sample else self._idle
-    self._stops[slot] = -1
-    self._stops[slot, : len(stops)] = stops
-    for name, value in values.items():
-      self._sampling[name][slot] = value
-    self._samples[slot] = sample
-
-
-def segment(s: Scheduler, ready: Rows[Sequence], requests: SlotRequests) -> tuple[tree.Plan, Slots]:
-  """What a segment of the sequences that are ready reads."""
-  slots = [sequence.slot for sequence in ready]
-  samples: list[Sequence | None] = [None] * len(s.slots)
-  for slot, sequence in zip(slots, ready):
-    samples[slot] = sequence
-  stops, sampling = requests.update(samples)
-
-  def by_slot(values: Rows[int]) -> np.ndarray:
-    rows = np.zeros(len(samples), np.int32)
-    rows[slots] = values
-    return rows
-
-  position = by_slot([sequence.target for sequence in ready])
-  counts = by_slot(s.counts[slots])
+def segment(s: Scheduler, ready: np.ndarray, stops: np.ndarray, sampling: Sampling) -> tuple[tree.Plan, Slots]:
+  """What a segment of the slots that are ready (bool [R]) reads. stops, sampling: of the sequences in the slots."""
+  rows = s.rows
+  position = np.where(ready, rows.target, 0)
+  counts = np.where(ready, rows.pages, 0)
   inputs = Slots(
-    token=by_slot([sequence.content.last() for sequence in ready]),
+    token=_last_tokens(s, ready),
     position=position,
-    limit=by_slot([sequence.remaining for sequence in ready]),
+    limit=np.where(ready, rows.wanted - rows.new, 0),
     stops=stops,
     sampling=sampling,
     pages=_pages_ahead(s, position, counts),
   )
-  return _plan_of_slots(s, counts), inputs
+  table = rows.table[:, : counts.max()]
+  capacity = tree.capacities(len(counts), s.longest, len(s.pool.references))
+  runs, lengths = np.ones_like(counts), np.zeros(len(counts))
+  plan = tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
+  return plan, inputs
 
 
-def _plan_of_slots(s: Scheduler, counts: np.ndarray) -> tree.Plan:
-  rows = len(counts)
-  table = s.tables[:, : counts.max(initial=0)]
-  capacity = tree.capacities(rows, s.longest, len(s.pool.references))
-  return tree.from_table(table, counts, np.ones_like(counts), np.zeros(rows), page_size=s.page_size, capacity=capacity)
+def _last_tokens(s: Scheduler, ready: np.ndarray) -> np.ndarray:
+  """int32 [R]: the last token of each sequence that is ready."""
+  rows = s.rows
+  last = rows.tokens[np.arange(len(ready)), np.maximum(rows.new - 1, 0)]
+  for slot in np.flatnonzero(ready & (rows.new == 0)).tolist():
+    last[slot] = s.slots[slot].prompt.names[-1]
+  return np.where(ready, last, 0)
 
 
 def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -123,5 +93,5 @@ def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.n
   depth = position[:, None] // s.page_size + np.arange(ahead)
   listed = depth < counts[:, None]
   rows = np.arange(len(counts))[:, None]
-  pages = s.tables[rows, np.where(listed, depth, 0)]
+  pages = s.rows.table[rows, np.where(listed, depth, 0)]
   return np.where(listed, pages, len(s.pool.references)).astype(np.int32)

@@ -50,10 +50,10 @@ class DevicePrograms:
     self.params = layout.lay(params, config, place)
     self.dtype = np.dtype(params.embed.dtype)
     shape = (self._slots, config.vocab)
-    where = mesh_lib.sharding(shape, device.TABLE, place.mesh)
+    where = mesh_lib.sharding(shape, device.TABLE, place.mesh, layout.RULES)
     tables = jax.jit(lambda: device.Tables(jnp.ones(shape, bool), jnp.zeros(shape, bool)), out_shardings=where)
     with jax.set_mesh(place.mesh):
-      self.k, self.v = pools(config, self._pages, sizes.page_size, self.dtype, place.mesh)
+      self.k, self.v = pools(config, self._pages, sizes.page_size, self.dtype, place.mesh, layout.RULES)
       self._tables = tables()
 
   def update(self, params) -> None:

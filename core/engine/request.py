@@ -71,6 +71,13 @@ class Request:
       'repetition_penalty': self.repetition_penalty,
     }
 
+  def check_vocabulary(self, vocab: int) -> None:
+    """Raises ValueError if a prompt token is not one of `vocab` tokens, or `allowed` is not a choice among them."""
+    if min(self.prompt) < 0 or max(self.prompt) >= vocab:
+      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
+    if self.allowed is not None and (self.allowed.shape != (vocab,) or not self.allowed.any()):
+      raise ValueError(f'allowed: shape {self.allowed.shape}; expected a non-empty choice among ({vocab},)')
+
 
 def _token_ids(name: str, tokens: Sequence[int]) -> Sequence[int]:
   """Tokens as ints. Raises ValueError for one that is not an integer, and for bool."""

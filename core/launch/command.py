@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import flags
 
+from core.launch import garbage, origin, usage
 from core.launch import options as options_lib
-from core.launch import origin, usage
 from core.launch.errors import UsageError, exit_status, one_line
 from core.launch.fields import leaves
 
@@ -55,6 +55,7 @@ def run(
       return 0
     parsed = parse(argv, options)
     origin.check()
+    garbage.freeze(work)
     return work(parsed)
 
   return exit_status(parse_and_work, errors=errors, interrupted=interrupted)

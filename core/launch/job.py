@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags, logging
 
-from core.launch import distributed, fields, origin, usage
+from core.launch import distributed, fields, garbage, origin, usage
 from core.launch import options as options_lib
 from core.launch.errors import UsageError, exit_status, one_line
 from core.launch.fields import field
@@ -136,6 +136,7 @@ def status(
     name, config, options = parse(configs, default, argv)
     origin.check()
     _start(options)
+    garbage.freeze(main)
     try:
       main(config, pathlib.Path(options.workdir or f'runs/{name}'))
     except (ValueError, OSError, ModuleNotFoundError):

@@ -113,24 +113,19 @@ class Pages:
     return self.replace(k=k, v=v)
 
 
-def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh, rules=RULES) -> tuple[tuple, tuple]:
   """Pools (k, v) of a decoder `config` (depth, kv_heads, head_dim) as shapes, key heads sharded as `mesh` allows."""
-  columns = (pages, config.kv_heads, config.head_dim, page_size)
-  rows = (pages, config.kv_heads, page_size, config.head_dim)
 
-  def pool(shape):
-    layer = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding(shape, AXES, mesh))
-    return (layer,) * config.depth
+  def pool(*shape: int) -> tuple:
+    where = sharding(shape, AXES, mesh, rules)
+    return (jax.ShapeDtypeStruct(shape, dtype, sharding=where),) * config.depth
 
-  return pool(columns), pool(rows)
+  heads, size = config.kv_heads, config.head_dim
+  return pool(pages, heads, size, page_size), pool(pages, heads, page_size, size)
 
 
-def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
+def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh, rules=RULES) -> tuple[tuple, tuple]:
   """Empty pools, as `abstract` describes them."""
-  shapes = abstract(config, pages, page_size, dtype, mesh)
-  placement = jax.tree.map(lambda x: x.sharding, shapes)
-
-  def zeros():
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-
-  return jax.jit(zeros, out_shardings=placement)()
+  want = abstract(config, pages, page_size, dtype, mesh, rules)
+  places = jax.tree.map(lambda x: x.sharding, want)
+  return jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), want), out_shardings=places)()

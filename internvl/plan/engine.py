@@ -18,6 +18,7 @@ from core import decoder, plan
 from core.engine import device, pack
 from core.engine import layout as weights
 from core.engine.scheduling.scheduler import Scheduler
+from core.engine.scheduling.slot_requests import SlotRequests
 from core.engine.size import EngineSize
 from core.launch.fields import field
 from core.mesh import Mesh, Shape, groups, sharding
@@ -63,12 +64,13 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
   c, room = size(config.model).language, config.engine
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(home, jax.P()))
   params = weights.abstract(c, 'bfloat16', home)
-  k, v = pages.abstract(c, room.pages, room.page_size, 'bfloat16', home)
+  k, v = pages.abstract(c, room.pages, room.page_size, 'bfloat16', home, weights.RULES)
   idle = Scheduler(room.slots, room.pages, room.page_size, room.segment, c.max_length)
   if config.program == 'decode':
     shape = room.slots, c.vocab
-    table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home))
-    inputs = (*jax.tree.map(here, pack.segment(idle, [], pack.SlotRequests(room.slots))), device.Tables(table, table))
+    table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home, weights.RULES))
+    empty = np.zeros(room.slots, bool), *SlotRequests(room.slots, c.vocab).arrays()
+    inputs = (*jax.tree.map(here, pack.segment(idle, *empty)), device.Tables(table, table))
     step, static = device.decode, {'config': c, 'segment': room.segment}
     work = _work(c, room, home, rows=room.slots, steps=room.segment, pools=shard_bytes((k, v)))
   else:

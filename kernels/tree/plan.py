@@ -1,6 +1,6 @@
 """Which pages are read for which rows: pure NumPy on the host, once a segment.
 
-R rows   G sequences   E listings, the pages of each sequence in turn   W items   C rows of an item
+R rows   G sequences   N spans of pages   W items   C rows of an item
 """
 
 import dataclasses
@@ -45,15 +45,28 @@ def plan(
 ) -> Plan:
   """The plan of rows whose pages `tables` lists in order; every page is one item, however many rows read it.
 
-  capacity: items in each list, for a fixed shape; by default the least power of two. Raises ValueError if a page is
-  listed at two depths, or the items exceed the capacity.
+  Rows share a page only with all pages before it, as the paths of a tree do. capacity: items in each list, for a fixed
+  shape; by default the least power of two. Raises ValueError if a page follows different pages, or the items exceed the
+  capacity.
   """
   counts = np.array([len(t) for t in tables], np.int64)
   table = np.zeros((len(tables), counts.max(initial=0)), np.int32)
   listed = np.arange(table.shape[1]) < counts[:, None]
   table[listed] = [page for t in tables for page in t]
   limits = (capacity,) * len(_widths(len(tables)))
-  return from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=limits)
+  made = from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=limits)
+  _check_places(np.concatenate([items.page[: items.count] for items in made.items]))
+  return made
+
+
+def _check_places(page: np.ndarray) -> None:
+  """Raises ValueError for a page that is listed twice."""
+  index = np.arange(len(page), dtype=np.int32)
+  last = np.zeros(page.max(initial=-1) + 1, np.int32)
+  last[page] = index
+  twice = last[page] != index
+  if twice.any():
+    raise ValueError(f'page {page[twice][0]} follows different pages; a page holds one place of a sequence')
 
 
 def capacities(rows: int, longest: int, pages: int) -> tuple[int, ...]:
@@ -76,18 +89,16 @@ def from_table(
   """As `plan`, for G block tables each read by a run of neighbouring rows.
 
   table: int32 [G, T], of which sequence g has the first `counts[g]`. runs: int [G] >= 1, rows that read each; they sum
-  to R, the number of `lengths`. capacity: of each list. The cost is that of a few array operations on E elements.
+  to R, the number of `lengths`. capacity: of each list. A page that follows different pages is not noticed: it is then
+  read more than once.
   """
   rows = len(lengths)
-  listings = _listings(table, counts, runs)
-  readers = np.bincount(listings.page, weights=listings.run).astype(np.int32)
-  width = readers[listings.page]
-  _check_depths(listings.where(width > listings.run))
+  spans = _spans(table, counts, runs)
   lists = []
   narrower = 0
   for most, limit in zip(_widths(rows), capacity, strict=True):
-    of_this_width = (width > narrower) & (width <= most)
-    lists.append(_list(listings.where(of_this_width), most, rows, page_size, limit))
+    of_this_width = (spans.readers > narrower) & (spans.readers <= most)
+    lists.append(_list(spans.where(of_this_width), most, rows, page_size, limit))
     narrower = most
   return Plan(tuple(lists), np.asarray(lengths, np.int32))
 
@@ -98,72 +109,102 @@ def _widths(rows: int) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Listings:
-  """Pages as sequences list them, int32 [E] each: page, its depth, and the `run` rows from `row` on that read it."""
+class _Spans:
+  """Neighbouring pages with the same readers, int [N] each.
 
-  page: np.ndarray
-  depth: np.ndarray
-  row: np.ndarray
-  run: np.ndarray
+  table: int32 [G, T] and rows: int32 [R], the rows that read each sequence, both in an order that puts sequences with a
+  common beginning next to each other. Span n is pages `start..stop-1` of `sequence`; `readers` rows from the one at
+  `first` in `rows` on read it.
+  """
 
-  def where(self, mask: np.ndarray) -> '_Listings':
-    if mask.all():  # the usual case of long prompts with nothing in common, which are the longest lists
-      return self
-    kept = np.flatnonzero(mask)
-    return _Listings(self.page[kept], self.depth[kept], self.row[kept], self.run[kept])
+  table: np.ndarray
+  rows: np.ndarray
+  sequence: np.ndarray
+  start: np.ndarray
+  stop: np.ndarray
+  first: np.ndarray
+  readers: np.ndarray
 
-  def sequences(self) -> list[slice]:
-    """The listings of each sequence."""
-    starts = np.flatnonzero(np.diff(self.row, prepend=-1)).tolist()
-    stops = [*starts[1:], len(self.row)]
-    return [slice(start, stop) for start, stop in zip(starts, stops)]
+  def where(self, mask: np.ndarray) -> '_Spans':
+    kept = (x[mask] for x in (self.sequence, self.start, self.stop, self.first, self.readers))
+    return _Spans(self.table, self.rows, *kept)
 
-
-def _listings(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Listings:
-  depth = np.arange(table.shape[1], dtype=np.int32)
-  listed = depth < counts[:, None]
-  first_row = np.cumsum(runs, dtype=np.int32) - runs.astype(np.int32)
-  return _Listings(
-    page=table[listed],
-    depth=np.broadcast_to(depth, table.shape)[listed],
-    row=np.repeat(first_row, counts),
-    run=np.repeat(runs.astype(np.int32), counts),
-  )
+  def pages(self) -> list[np.ndarray]:
+    """The pages of each span."""
+    bounds = zip(self.sequence.tolist(), self.start.tolist(), self.stop.tolist())
+    return [self.table[sequence, start:stop] for sequence, start, stop in bounds]
 
 
-def _check_depths(listings: _Listings) -> None:
-  depth_of = np.zeros(listings.page.max(initial=-1) + 1, np.int32)
-  depth_of[listings.page] = listings.depth
-  wrong = depth_of[listings.page] != listings.depth
-  if wrong.any():
-    page = listings.page[wrong][0]
-    raise ValueError(f'page {page} is listed at two depths; a page holds one place of a sequence')
+def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
+  """The spans of block tables that share pages as the paths of a tree do: a page only with all pages before it.
+
+  Sorted by their bytes, tables with a common beginning are neighbours, so comparing neighbours finds all that is
+  shared. The cost is a few passes over contiguous memory and a few Python operations a sequence.
+  """
+  content = [row[:count].tobytes() for row, count in zip(table, counts.tolist())]
+  order = np.array(sorted(range(len(content)), key=content.__getitem__), np.int64)
+  table, counts, run = table[order], counts[order], runs[order]
+  shared = _shared_with_previous(table, counts)
+  found = _tree(shared.tolist(), counts.tolist())
+  sequence, last, start, stop = np.array(found, np.int64).reshape(-1, 4).T
+  row_after = run.cumsum()
+  row_before = row_after - run
+  first_row = (runs.cumsum() - runs)[order]
+  rows = np.arange(row_after[-1]) + (first_row - row_before).repeat(run)
+  rows = rows.astype(np.int32)
+  first = row_before[sequence]
+  return _Spans(table, rows, sequence, start, stop, first, row_after[last] - first)
 
 
-def _list(listings: _Listings, width: int, rows: int, page_size: int, capacity: int | None) -> Items:
-  """The items of all these listings, each with up to `width` readers."""
-  if width == 1 and rows > 1:
-    table = _blank(len(listings.page), width, rows, capacity)
-    table[: len(listings.row), 0] = listings.row
-    return _items(listings.page, listings.depth, table, page_size)
-  first, item = _distinct(listings.page)
-  table = _blank(len(first), width, rows, capacity)
+def _shared_with_previous(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """For each table, how many pages it begins with that the one before it begins with too; 0 for the first."""
+  shared = np.zeros(len(table), np.int64)
+  if len(table) == 1 or not table.size:
+    return shared
+  differ = table[1:] != table[:-1]
+  first_difference = np.where(differ.any(1), differ.argmax(1), table.shape[1])
+  shared[1:] = np.minimum(first_difference, np.minimum(counts[1:], counts[:-1]))
+  return shared
+
+
+def _tree(shared: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, int, int]]:
+  """Spans (first sequence, last sequence, first page, page after the last) of sorted tables.
+
+  `path` holds the spans of the present table that are still open. A table that shares less closes the deeper ones, and
+  cuts the one in which it branches off.
+  """
+  spans = []
+  path: list[tuple[int, int, int]] = []  # (first sequence, first page, page after the last)
+  for sequence, (common, count) in enumerate(zip([*shared, 0], [*counts, 0])):
+    while path and path[-1][2] > common:
+      first, start, stop = path.pop()
+      spans.append((first, sequence - 1, max(start, common), stop))
+      if start < common:
+        path.append((first, start, common))
+    if count > common:
+      path.append((sequence, common, count))
+  return spans
+
+
+def _list(spans: _Spans, width: int, rows: int, page_size: int, capacity: int | None) -> Items:
+  """The items of all these spans, each with up to `width` readers."""
+  size = spans.stop - spans.start
+  end = size.cumsum()
+  count = int(end[-1]) if len(end) else 0
+  table = _blank(count, width, rows, capacity)
+  page, start = np.zeros((2, len(table)), np.int32)
+  items = Items(page, start, table, np.int32(count))
+  if not count:
+    return items
   if width == rows:
-    _fill_by_row(table, item, listings)
+    _fill_by_row(table, spans, end)
   else:
-    _fill_in_order(table, item, listings)
-  return _items(listings.page[first], listings.depth[first], table, page_size)
-
-
-def _distinct(page: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(index of the first listing of each page, in order; for each listing, which of these pages it is)."""
-  index = np.arange(len(page), dtype=np.int32)
-  first_of = np.zeros(page.max(initial=-1) + 1, np.int32)
-  first_of[page[::-1]] = index[::-1]  # of equal indices the last assignment holds
-  first = np.flatnonzero(first_of[page] == index)
-  item_of = first_of  # the same memory, used anew
-  item_of[page[first]] = np.arange(len(first))
-  return first, item_of[page]
+    table[:count] = _readers(spans, width, rows).repeat(size, axis=0)
+  np.concatenate(spans.pages(), out=page[:count])
+  before = (end - size - spans.start).astype(np.int32)
+  depth = np.arange(count, dtype=np.int32) - before.repeat(size)
+  np.multiply(depth, page_size, out=start[:count])
+  return items
 
 
 def _blank(count: int, width: int, rows: int, capacity: int | None) -> np.ndarray:
@@ -173,44 +214,24 @@ def _blank(count: int, width: int, rows: int, capacity: int | None) -> np.ndarra
   smallest = 1 << max(count - 1, 0).bit_length()
   size = -(-(capacity or smallest) // BLOCK) * BLOCK
   table = np.empty((size, width), np.int32)  # megabytes, of which a block loop reads only those filled here
-  table[: -(-count // BLOCK) * BLOCK] = rows
+  table[count : -(-count // BLOCK) * BLOCK] = rows
   return table
 
 
-def _items(page: np.ndarray, depth: np.ndarray, table: np.ndarray, page_size: int) -> Items:
-  count, size = len(page), len(table)
-  padded_page = np.zeros(size, np.int32)
-  padded_page[:count] = page
-  start = np.zeros(size, np.int32)
-  np.multiply(depth, page_size, out=start[:count])
-  return Items(padded_page, start, table, np.int32(count))
+def _readers(spans: _Spans, width: int, rows: int) -> np.ndarray:
+  """The readers of each span in its first columns, `rows` in the others: [N, width]."""
+  column = np.arange(width)
+  known = column < spans.readers[:, None]
+  at = np.where(known, spans.first[:, None] + column, 0)
+  return np.where(known, spans.rows[at], np.int32(rows))
 
 
-def _fill_by_row(table: np.ndarray, item: np.ndarray, listings: _Listings) -> None:
-  """Row r in column r."""
-  if (listings.run == 1).all():
-    table[item, listings.row] = listings.row
-    return
-  for listed in listings.sequences():
-    first, run = listings.row[listed.start], listings.run[listed.start]
-    columns = np.arange(first, first + run)
-    table[item[listed], first : first + run] = columns
-
-
-def _fill_in_order(table: np.ndarray, item: np.ndarray, listings: _Listings) -> None:
-  """The readers of an item in its first columns."""
-  run = listings.run
-  place_in_run = np.arange(run.sum()) - np.repeat(np.cumsum(run) - run, run)
-  column = np.repeat(_readers_before(listings), run) + place_in_run
-  table[np.repeat(item, run), column] = np.repeat(listings.row, run) + place_in_run
-
-
-def _readers_before(listings: _Listings) -> np.ndarray:
-  """For each listing, the rows of earlier sequences that read its page."""
-  readers = np.zeros(listings.page.max(initial=-1) + 1, np.int32)
-  before = np.empty_like(listings.page)
-  for listed in listings.sequences():
-    page = listings.page[listed]  # distinct, so each is counted once
-    before[listed] = readers[page]
-    readers[page] += listings.run[listed]
-  return before
+def _fill_by_row(table: np.ndarray, spans: _Spans, end: np.ndarray) -> None:
+  """Row r in column r of the items of each span."""
+  begin = 0
+  for first, readers, stop in zip(spans.first.tolist(), spans.readers.tolist(), end.tolist()):
+    reading = spans.rows[first : first + readers]
+    line = np.full(table.shape[1], table.shape[1], np.int32)
+    line[reading] = reading
+    table[begin:stop] = line
+    begin = stop

@@ -134,7 +134,7 @@ def test_impossible_calls_are_refused():
   r = np.random.default_rng(9)
   q, k, v = arrays(r, 2, [[0]], [1])
   p = plan([[0]], [1], page_size=PAGE)
-  with pytest.raises(ValueError, match='page 3 is listed at two depths'):
+  with pytest.raises(ValueError, match='page 3 follows different pages'):
     plan([[3, 1], [2, 3]], [1, 1], page_size=PAGE)
   with pytest.raises(ValueError, match='exceed the capacity'):
     plan([[2 * i] for i in range(20)], [1] * 20, page_size=PAGE, capacity=16)

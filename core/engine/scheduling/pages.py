@@ -2,6 +2,8 @@
 
 import numpy as np
 
+FEW = 4  # pages that are counted faster one by one than as an array
+
 
 class PagePool:
   """Pages 0..n-1; a page is free when nothing refers to it. Lists of pages are int32 arrays without repeats."""
@@ -27,37 +29,39 @@ class PagePool:
 
   def share(self, pages: np.ndarray) -> None:
     """Adds a reference to each. Raises ValueError for a free page."""
-    self._check_in_use(pages)
-    self.references[pages] += 1
+    self.references[pages] = self._counts(pages) + 1
 
   def drop(self, pages: np.ndarray) -> None:
     """Takes a reference from each; a page without any is free. Raises ValueError for a free page."""
-    self._check_in_use(pages)
-    self.references[pages] -= 1
-    unused = pages[self.references[pages] == 0]
+    if len(pages) < FEW:
+      for page in pages.tolist():
+        self._drop_one(page)
+      return
+    left = self._counts(pages) - 1
+    self.references[pages] = left
+    unused = pages[left == 0]
     self._stack[self._free : self._free + len(unused)] = unused
     self._free += len(unused)
 
   def share_one(self, page: int) -> None:
     """`share` of one page: several times as fast as an array of one."""
-    self.references[page] = self._references_of(page) + 1
+    self.references[page] = self._count(page) + 1
 
-  def drop_one(self, page: int) -> int:
-    """`drop` of one page; returns the references left."""
-    left = self._references_of(page) - 1
+  def _drop_one(self, page: int) -> None:
+    left = self._count(page) - 1
     self.references[page] = left
     if not left:
       self._stack[self._free] = page
       self._free += 1
-    return left
 
-  def _references_of(self, page: int) -> int:
+  def _count(self, page: int) -> int:
     count = self.references.item(page)
     if count < 1:
       raise ValueError(f'page {page} is free; expected a page in use')
     return count
 
-  def _check_in_use(self, pages: np.ndarray) -> None:
+  def _counts(self, pages: np.ndarray) -> np.ndarray:
     counts = self.references[pages]
     if len(counts) and counts.min() < 1:
       raise ValueError(f'page {pages[counts < 1][0]} is free; expected a page in use')
+    return counts

@@ -1,53 +1,78 @@
-"""The prefix cache: pages found by what they hold, in a tree, the least recently used leaves evicted first.
+"""The prefix cache: pages by what they hold, in a radix tree; the least recently used leaves are evicted first.
 
-A page is identified by all content up to and including it, so a hit is exact. The last page of a sequence may be partly
-filled; a sequence that agrees with only the beginning of a page can copy it.
+A page is identified by all content up to and including it, so a hit is exact. Content is bytes: 8 of each token's name,
+an int64. The last page of a sequence may be partly filled; a sequence that agrees with only the beginning of a page can
+copy it.
 """
 
 import bisect
 import heapq
+import operator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from core.engine.scheduling.content import NAME, Content
 from core.engine.scheduling.pages import PagePool
+
+NAME = 8  # bytes of a name
+KEY = operator.attrgetter('key')
 
 
 class Node:
-  """A page and the bytes of its content; its children continue it. `used` is when it was last looked up."""
+  """A run of full pages and its content, or one partly filled page; its children continue it.
 
-  __slots__ = ('alive', 'children', 'key', 'keys', 'page', 'parent', 'queued', 'used')
+  A node is cut in two where a sequence branches off or ends, so a sequence holds a path of whole nodes. stop: pages
+  from the beginning up to the run's end. users: sequences that hold the path to this node. used: when it was last
+  looked up. key: the content of its first page, or of what there is of it. children: sorted by their keys.
+  """
 
-  def __init__(self, page: int, key: bytes, parent: 'Node | None'):
-    self.page, self.key, self.parent = page, key, parent
-    self.children: dict[bytes, Node] = {}
-    self.keys: list[bytes] = []  # of the children, sorted: the longest common beginning is next to where a key belongs
-    self.used, self.alive, self.queued = 0, True, False
+  __slots__ = ('children', 'content', 'key', 'pages', 'parent', 'queued', 'stop', 'used', 'users')
+
+  def __init__(self, pages: np.ndarray, content: bytes, key: bytes, parent: 'Node | None', stop: int):
+    self.pages, self.content, self.key, self.parent, self.stop = pages, content, key, parent, stop
+    self.children: (
+      list[Node] | tuple
+    ) = ()  # a list from the first child on: leaves are many, and lists cost collections
+    self.users = self.used = 0
+    self.queued = False
+
+  def place(self, key: bytes) -> int:
+    """Where the child with this key is or would be."""
+    return bisect.bisect_left(self.children, key, key=KEY)
+
+  def child(self, key: bytes) -> 'Node | None':
+    """The child whose first page has this content."""
+    at = self.place(key)
+    if at == len(self.children):
+      return None
+    child = self.children[at]
+    return child if child.key == key else None
 
 
 class Match(NamedTuple):
-  """The full pages that begin a sequence, int32 [n], and the node of the last."""
+  """The full pages that begin a sequence, in parts; the node of the last page, and the number of pages."""
 
   node: Node
-  pages: np.ndarray
+  stop: int
+  pages: list[np.ndarray]
 
 
 class Partial(NamedTuple):
-  """A page whose first `tokens` tokens continue a match."""
+  """A node whose first page begins with the `tokens` tokens that continue a match."""
 
-  page: int
+  node: Node
   tokens: int
 
 
-def common(a: bytes, b: bytes) -> int:
-  """Number of equal names that two keys begin with."""
-  if a[:NAME] != b[:NAME]:  # neighbours in order seldom share even one
-    return 0
-  n = min(len(a), len(b))
-  if a[:n] == b[:n]:
+def common(a: bytes, b: bytes, start: int = 0) -> int:
+  """Number of equal names that `a`, and `b` from byte `start` on, begin with."""
+  n = min(len(a), len(b) - start)
+  if b.startswith(a[:n], start):
     return n // NAME
-  equal = np.frombuffer(a, np.int64, n // NAME) == np.frombuffer(b, np.int64, n // NAME)
+  if a[:NAME] != b[start : start + NAME]:  # neighbours in order seldom share even one
+    return 0
+  equal = np.frombuffer(a, np.int64, n // NAME) == np.frombuffer(b, np.int64, n // NAME, start)
   return int(equal.argmin())
 
 
@@ -55,198 +80,180 @@ class PrefixCache:
   """Holds one reference to each of its pages. `compared` counts keys compared for a common beginning."""
 
   def __init__(self, pool: PagePool, page_size: int):
-    pages = len(pool.references)
-    self._pool, self._size = pool, page_size
-    self._root = Node(-1, b'', None)
-    self._node_of: list[Node | None] = [None] * pages
-    self._leaf = np.zeros(pages, bool)  # pages of nodes without children
-    self._idle: list[tuple[int, int, Node]] = []  # heap of leaves that may be evicted, least recently used first
-    self._clock = 0
-    self._size_now = 0
+    self._pool, self._size, self._width = pool, page_size, page_size * NAME
+    self._root = Node(np.zeros(0, np.int32), b'', b'', None, 0)
+    self._root.users = 1  # never evicted
+    self._idle: list[tuple[int, int, Node]] = []  # heap of leaves without users, least recently used first
+    self._clock = self._pushed = 0
     self.compared = 0
 
   def __len__(self) -> int:
-    return self._size_now
+    return len(self.pages)
 
   @property
   def pages(self) -> list[int]:
     """The pages it refers to."""
-    return [node.page for node in self._node_of if node is not None]
+    return [page for node in self.nodes() for page in node.pages.tolist()]
 
-  def match(self, content: Content, stop: int) -> Match:
-    """The full pages known among the first `stop` tokens. Takes no references.
+  def nodes(self) -> Iterator[Node]:
+    """All nodes."""
+    pending = [self._root]
+    while pending:
+      node = pending.pop()
+      yield node
+      pending += node.children
 
-    It continues from where this content, or another sample of its prompt, was found before.
-    """
-    node, pages = self._last_match(content, stop)
-    found = []
-    for i in range(len(pages), stop // self._size):
-      child = node.children.get(content.page(i))
+  def match(self, content: bytes) -> Match:
+    """The known pages that begin the content of full pages. Valid until pages are inserted or evicted."""
+    node, stop, pages = self._root, 0, []
+    while stop == node.stop:
+      start = stop * self._width
+      child = node.child(content[start : start + self._width])
       if child is None:
         break
-      node = child
-      found.append(node.page)
-    match = Match(node, np.concatenate([pages, np.array(found, np.int32)]) if found else pages)
+      same = common(child.content, content, start) // self._size
+      pages.append(child.pages[:same])
+      node, stop = child, stop + same
     self._touch(node)
-    self._note(content, match)
-    return match
+    return Match(node, stop, pages)
 
-  def partial(self, content: Content, stop: int, match: Match) -> Partial | None:
-    """The page to copy what follows a match from, if any child begins with it."""
-    depth = len(match.pages)
-    rest = content.part(depth, min(stop, (depth + 1) * self._size))
-    keys = match.node.keys
-    at = bisect.bisect_left(keys, rest)
-    best = None
-    for key in keys[max(at - 1, 0) : at + 1]:
-      self.compared += 1
-      tokens = common(key, rest)
-      if tokens > (best.tokens if best else 0):
-        child = match.node.children[key]
-        best = Partial(child.page, tokens)
-    if best:
-      self._touch(self._node_of[best.page])
-    return best
-
-  def insert(
-    self,
-    content: Content,
-    filled: int,
-    pages: np.ndarray,
-    at: Node | None = None,
-    depth: int = 0,
-    *,
-    partial: bool,
-  ) -> Node:
-    """Lets others find the pages that hold the first `filled` tokens of a sequence.
-
-    pages: int32, the sequence's, with a reference to each. One whose content the cache has already is replaced, in
-    place, by the cache's page. at, depth: the node of the last page inserted before and the number of these pages, to
-    continue from. partial: includes a last page that is not full. Returns the node of the last full page.
-    """
-    node = at or self._root
-    while not node.alive:  # the cache was cleared since
-      node, depth = node.parent, depth - 1
-    full = filled // self._size
-    for i in range(depth, full):
-      page, key = pages.item(i), content.page(i)
-      child = node.children.get(key)
-      if child is None:
-        if node.keys:
-          self._drop_covered(node, key)
-        child = self._add(page, key, node)
-      elif child.page != page:
-        self._pool.share_one(child.page)
-        pages[i] = child.page
-        self.release_one(page)
-      node = child
-    if depth < full and full * self._size <= content.prompt.length:
-      content.prompt.matched = Match(node, pages[:full].copy())
-    self._touch(node)
-    if partial and filled % self._size:
-      self._insert_partial(node, content.part(full, filled), pages.item(full))
+  def hold(self, match: Match) -> Node:
+    """Protects matched pages from eviction, until `release` of the node that is returned."""
+    node = match.node
+    if match.stop < node.stop:
+      node = self._cut(node, match.stop)
+    node.users += 1
     return node
 
-  def _insert_partial(self, node: Node, key: bytes, page: int) -> None:
-    at = bisect.bisect_left(node.keys, key)
-    self.compared += 1
-    if at < len(node.keys) and node.keys[at].startswith(key):
-      return
-    self._drop_covered(node, key)
-    self._touch(self._add(page, key, node))
+  def release(self, node: Node) -> None:
+    """Ends a hold."""
+    node.users -= 1
+    self._offer(node)
 
-  def release(self, pages: np.ndarray) -> None:
-    """Drops a sequence's references to its pages."""
-    self._pool.drop(pages)
-    idle = self._leaf[pages] & (self._pool.references[pages] == 1)
-    for page in pages[idle].tolist():
-      self._offer(self._node_of[page])
+  def partial(self, node: Node, content: bytes) -> Partial | None:
+    """The page to copy the content that follows a node from, if any child begins with it."""
+    at = node.place(content)
+    best = None
+    for near in node.children[max(at - 1, 0) : at + 1]:
+      self.compared += 1
+      tokens = common(near.key, content)
+      if tokens > (best.tokens if best else 0):
+        best = Partial(near, tokens)
+    if best:
+      self._touch(best.node)
+    return best
 
-  def release_one(self, page: int) -> None:
-    """`release` of one page."""
-    if self._pool.drop_one(page) == 1 and self._leaf[page]:
-      self._offer(self._node_of[page])
+  def insert(self, node: Node, content: bytes, pages: np.ndarray) -> Node:
+    """Lets others find the pages of a sequence that continue `node`, which the sequence holds.
+
+    content: of these pages, the last of which may be partly filled. pages: int32, with a reference to each; the
+    references to full pages become the cache's. A full page whose content the cache has already is replaced, in place,
+    by the cache's page. Returns the node of the last full page, which the sequence now holds instead.
+    """
+    held, start = node, 0
+    full = len(content) // self._width
+    while start < full:
+      child = node.child(content[start * self._width : (start + 1) * self._width])
+      if child is None:
+        node = self._add(node, content[start * self._width : full * self._width], pages[start:full].copy())
+        break
+      node = self._shared(child, content, start, pages)
+      start += len(node.pages)
+    if full * self._width < len(content):
+      self._insert_partial(node, content[full * self._width :], pages[full : full + 1].copy())
+    self._touch(node)
+    if node is not held:
+      node.users += 1
+      self.release(held)
+    return node
 
   def evict(self, pages: int) -> None:
-    """Gives up the least recently used leaves that no sequence uses until `pages` are free, or none is left."""
+    """Gives up the least recently used leaves that no sequence holds until `pages` are free, or none is left."""
     while self._pool.free < pages and self._idle:
       used, _, node = heapq.heappop(self._idle)
       node.queued = False
-      if not node.alive or node.children or self._pool.references[node.page] != 1:
+      if node.users or node.children or node.parent is None:
         continue  # offered again when it becomes a leaf that is not in use
       if node.used == used:
-        self._remove(node)
-      else:
-        self._offer(node)
+        self._shorten(node, pages - self._pool.free)
+      self._offer(node)
 
   def clear(self) -> None:
-    """Forgets everything, as when the weights change."""
-    for node in self._node_of:
-      if node is not None:
-        node.alive = False
-    self._pool.drop(np.array(self.pages, np.int32))
-    self._node_of = [None] * len(self._node_of)
-    self._leaf[:] = False
-    self._root.children, self._root.keys = {}, []
-    self._idle, self._size_now = [], 0
+    """Gives up all pages that no sequence holds."""
+    self.evict(len(self._pool.references))
 
-  def _last_match(self, content: Content, stop: int) -> Match:
-    """Where the content was found before, as far as that is still in the tree and within `stop` tokens."""
-    node, pages = content.matched or content.prompt.matched or Match(self._root, np.zeros(0, np.int32))
-    depth = len(pages)
-    while not node.alive or depth * self._size > stop:
-      node, depth = node.parent, depth - 1
-    return Match(node, pages[:depth])
+  def _shared(self, child: Node, content: bytes, start: int, pages: np.ndarray) -> Node:
+    """The node of the pages of `child` that the content from page `start` on agrees with, put in place of `pages`."""
+    same = common(child.content, content, start * self._width) // self._size
+    begin = child.stop - len(child.pages)
+    if same < len(child.pages):
+      child = self._cut(child, begin + same)
+    duplicates = pages[start : start + same]
+    self._pool.drop(duplicates)
+    duplicates[:] = child.pages
+    return child
 
-  def _note(self, content: Content, match: Match) -> None:
-    within_prompt = len(match.pages) * self._size <= len(content.prompt)
-    owner = content.prompt if within_prompt else content
-    owner.matched = match
-    if within_prompt:
-      content.matched = None
+  def _insert_partial(self, node: Node, key: bytes, page: np.ndarray) -> None:
+    at = node.place(key)
+    self.compared += 1
+    if at < len(node.children) and node.children[at].key.startswith(key):
+      return
+    self._pool.share_one(page.item())
+    self._offer(self._add(node, key, page))
 
-  def _add(self, page: int, key: bytes, parent: Node) -> Node:
-    self._pool.share_one(page)
-    node = Node(page, key, parent)
-    parent.children[key] = node
-    bisect.insort(parent.keys, key)
-    if parent is not self._root:
-      self._leaf[parent.page] = False
-    self._node_of[page], self._leaf[page] = node, True
-    self._size_now += 1
+  def _add(self, parent: Node, content: bytes, pages: np.ndarray) -> Node:
+    key = content[: self._width]
+    node = Node(pages, content, key, parent, parent.stop + len(pages))
+    self._touch(node)
+    if not parent.children:
+      parent.children = [node]
+      return node
+    at = parent.place(key)
+    parent.children.insert(at, node)
+    if at:
+      self._drop_covered(parent.children[at - 1], key)
     return node
 
-  def _drop_covered(self, node: Node, key: bytes) -> None:
+  def _drop_covered(self, before: Node, key: bytes) -> None:
     """Removes a partial page that holds no more than the beginning of `key`.
 
-    No child's key begins another's, so there is at most one, the nearest before `key` in order.
+    before: the child that `key` follows. No child's key begins another's, so there is no other such child.
     """
-    at = bisect.bisect_left(node.keys, key)
     self.compared += 1
-    before = node.keys[at - 1] if at else key
-    if len(before) < len(key) and key.startswith(before):
-      self._remove(node.children[before])
+    if key.startswith(before.key):
+      self._shorten(before, 1)
 
-  def _remove(self, node: Node) -> None:
-    parent = node.parent
-    del parent.children[node.key]
-    del parent.keys[bisect.bisect_left(parent.keys, node.key)]
-    node.alive = False
-    self._node_of[node.page], self._leaf[node.page] = None, False
-    self._size_now -= 1
-    self._pool.drop_one(node.page)
-    if parent is self._root or parent.children:
+  def _cut(self, node: Node, stop: int) -> Node:
+    """Splits a run after page `stop`. The node keeps the second part and its holds; returns that of the first."""
+    parent, pages = node.parent, len(node.pages) - (node.stop - stop)
+    first = Node(node.pages[:pages], node.content[: pages * self._width], node.key, parent, stop)
+    first.used, first.children = node.used, [node]
+    parent.children[parent.place(node.key)] = first
+    node.parent, node.pages, node.content = first, node.pages[pages:], node.content[pages * self._width :]
+    node.key = node.content[: self._width]
+    return first
+
+  def _shorten(self, node: Node, pages: int) -> None:
+    """Gives up the last pages of a leaf, and the leaf with its last one."""
+    kept = max(len(node.pages) - pages, 0)
+    self._pool.drop(node.pages[kept:])
+    if kept:
+      node.stop -= len(node.pages) - kept
+      node.pages, node.content = node.pages[:kept], node.content[: kept * self._width]
       return
-    self._leaf[parent.page] = True
+    parent = node.parent
+    del parent.children[parent.place(node.key)]
+    node.parent = None
     parent.used = max(parent.used, node.used)  # using a page uses those before it
-    if self._pool.references[parent.page] == 1:
-      self._offer(parent)
+    self._offer(parent)
 
   def _offer(self, node: Node) -> None:
-    """Queues a leaf for eviction."""
-    if not node.queued:
-      node.queued = True
-      heapq.heappush(self._idle, (node.used, node.page, node))
+    """Queues a node for eviction if it is a leaf without users."""
+    if node.users or node.children or node.queued or node.parent is None:
+      return
+    node.queued = True
+    self._pushed += 1
+    heapq.heappush(self._idle, (node.used, self._pushed, node))
 
   def _touch(self, node: Node) -> None:
     self._clock += 1

@@ -1,57 +1,56 @@
 """One sample being generated."""
 
 import dataclasses
-from array import array
+from typing import NamedTuple
 
 import numpy as np
 
 from core.engine.request import Request
-from core.engine.scheduling.content import Content
 from core.engine.scheduling.prefix_cache import Node
 from core.engine.stops import StopStrings
 
-NO_PAGES = np.zeros(0, np.int32)
-NO_PAGES.flags.writeable = False
+
+class Prompt:
+  """A prompt that all samples of a request share.
+
+  names: int64 [n], a token's id, or a negative number where a feature enters (`core.engine.features`). content: the
+  same as bytes, by which the prefix cache finds pages. length: n.
+  """
+
+  __slots__ = ('content', 'length', 'names')
+
+  def __init__(self, names: np.ndarray):
+    self.content = names.astype(np.int64).tobytes()
+    self.names = np.frombuffer(self.content, np.int64)
+    self.length = len(names)
 
 
-@dataclasses.dataclass(eq=False)
+class Response(NamedTuple):
+  """The tokens of a sample so far, [n] each: int32, float32 log-probabilities, int32 versions of the weights."""
+
+  tokens: np.ndarray
+  logp: np.ndarray
+  version: np.ndarray
+
+
+NOTHING = Response(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+
+@dataclasses.dataclass(eq=False, slots=True)
 class Sequence:
-  """Sample `sample` of a request, waiting (slot None) or in a slot."""
+  """Sample `sample` of a request, waiting (slot None) or in a slot, whose `Rows` then hold the response."""
 
   id: int
   request: Request
   sample: int
-  content: Content
+  prompt: Prompt
   stop_strings: StopStrings | None = None
-  logp: array = dataclasses.field(default_factory=lambda: array('f'))  # of the new tokens
-  version: array = dataclasses.field(default_factory=lambda: array('i'))  # of the weights, for each new token
-  pages: np.ndarray = dataclasses.field(default_factory=lambda: NO_PAGES)
-  filled: int = 0  # leading tokens whose keys and values are in the pages
+  response: Response = NOTHING  # up to where it last left a slot
   slot: int | None = None
-  node: Node | None = None  # of the last page that it shares with the prefix cache
-  shared: int = 0  # leading pages that it shares with the prefix cache
-  unknown: tuple | None = None  # (node, key) of the first page that it is filling in and the prefix cache lacks
+  node: Node | None = None  # of the last page that it shares with the prefix cache; held
+  unknown: tuple | None = None  # names the first page that it is prefilling and the prefix cache lacks
   forks: int = 0
+  order: tuple[int, int] = (0, 0)  # less comes first
 
   def __post_init__(self):
-    self.order = -self.request.priority, self.id  # less comes first
-
-  @property
-  def tokens(self) -> array:
-    """The new tokens, 64-bit integers."""
-    return self.content.new
-
-  @property
-  def target(self) -> int:
-    """Tokens that must be in pages before it decodes: all but the last, which is the next step's input."""
-    return self.content.length - 1
-
-  @property
-  def ready(self) -> bool:
-    """Whether it can decode."""
-    return self.filled == self.content.length - 1
-
-  @property
-  def remaining(self) -> int:
-    """New tokens still wanted."""
-    return self.request.max_new - len(self.content.new)
+    self.order = -self.request.priority, self.id

@@ -16,6 +16,7 @@ from core import decoder, mesh
 from core.engine import Engine, Request, device, pack
 from core.engine import generate as loop
 from core.engine.sampling import Sampling
+from core.engine.scheduling.slot_requests import SlotRequests
 from core.params import unstack
 from core.past import pages
 
@@ -251,7 +252,7 @@ def test_decoding_copies_no_weights_and_no_pages():
     depth=3,
   )
   e = engine(3, 200)
-  read, slots = pack.segment(e.scheduler, [], pack.SlotRequests(3))
+  read, slots = pack.segment(e.scheduler, np.zeros(3, bool), *SlotRequests(3, config.vocab).arrays())
   weights = jax.eval_shape(lambda: (w := decoder.init(jax.random.key(0), config)).replace(blocks=unstack(w.blocks)))
   k, v = pages.abstract(config, 200, 4, jnp.float32, mesh.of(PARAMS))
   table = jax.ShapeDtypeStruct((3, 2048), bool)

@@ -53,20 +53,19 @@ def test_a_step_looks_at_a_bounded_number_of_sequences(workload):
 def test_samples_of_one_prompt_share_their_content():
   engine, _ = make(SIZES)
   engine.submit(Request(list(range(1, 101)), 4, n=50))
-  prompts = {id(s.content.prompt) for s in engine.scheduler.queue}
+  (group,) = [group for _, group in engine.scheduler.queue._heap]
+  assert len(group) == 50
+  prompts = {id(s.prompt) for s in engine.scheduler.queue}
   assert len(prompts) == 1 and len(engine.scheduler.queue) == 50
 
 
-def test_pages_are_keyed_once_a_prompt():
+def test_a_prompt_is_one_node_of_the_cache_and_a_response_another():
+  """The full pages of either are one run, and a last page that is not full is a node of its own."""
   engine, _ = make(SIZES)
-  engine.submit(Request(list(range(1, 102)), 4, n=50))
-  prompt = next(iter(engine.scheduler.queue)).content.prompt
-  made = []
-  real = prompt.page
-  prompt.page = lambda i: made.append(i) or real(i)
+  engine.submit(Request(list(range(1, 102)), 40, n=50))
   engine.run()
-  # 25 full pages: looked up until they are found, then remembered; not once for each of the 50 samples.
-  assert len(made) < 5 * 25
+  assert len(engine.scheduler.cache) > 25 + 50 * 9
+  assert sum(1 for _ in engine.scheduler.cache.nodes()) <= 1 + 1 + 2 * 50
 
 
 def test_cancelling_does_not_search_the_queue():

@@ -6,27 +6,38 @@ import numpy as np
 import pytest
 
 from core.engine.request import Request
-from core.engine.scheduling.content import Content, Prompt
 from core.engine.scheduling.pages import PagePool
 from core.engine.scheduling.prefix_cache import PrefixCache
 from core.engine.scheduling.queue import WaitQueue
 from core.engine.scheduling.scheduler import Scheduler
-from core.engine.scheduling.sequence import Sequence
+from core.engine.scheduling.sequence import Prompt, Sequence
 
 
-def content(names, size=4):
-  """Content of some names."""
-  return Content(Prompt(np.array(names, np.int64), size))
+def content(names):
+  """Names as the cache takes them."""
+  return np.array(names, np.int64).tobytes()
 
 
-def sequence(id, request, names, size, sample=0):
-  """A sequence with content of its own."""
-  return Sequence(id, request, sample, content(names, size))
+def sequence(id, request, sample=0):
+  """A sequence with a prompt of its own."""
+  return Sequence(id, request, sample, Prompt(np.array(request.prompt, np.int64)))
 
 
-def names(row):
+def names(s, row):
   """All names of a sequence."""
-  return row.content.names(0, len(row.content)).tolist()
+  return s.rows.names(row, 0, s.rows.length(row)).tolist()
+
+
+def pages(s, row):
+  """The pages of a running sequence."""
+  return s.rows.table[row.slot, : s.rows.pages[row.slot]]
+
+
+def append(s, row, tokens, count):
+  """Gives a running sequence tokens of a segment."""
+  new = np.array([tokens], np.int32)
+  one = np.array([len(tokens)])
+  s.rows.append(np.array([row.slot]), new, np.zeros(new.shape, np.float32), one, np.array([count]), 0)
 
 
 class Memory:
@@ -41,24 +52,47 @@ class Memory:
       self.pages[b] = held
 
   def write(self, row, start, stop):
+    table, known = pages(self.s, row), names(self.s, row)
     for t in range(start, stop):
-      assert self.s.pool.references[row.pages[t // self.s.page_size]] >= 1
-      self.pages[row.pages[t // self.s.page_size], t % self.s.page_size] = names(row)[t]
+      page = table[t // self.s.page_size]
+      assert self.s.pool.references[page] >= 1
+      self.pages[page, t % self.s.page_size] = known[t]
 
   def check(self, row):
-    held = self.pages[row.pages].reshape(-1)[: row.filled]
-    assert held.tolist() == names(row)[: row.filled]
+    filled = self.s.rows.filled[row.slot]
+    held = self.pages[pages(self.s, row)].reshape(-1)[:filled]
+    assert held.tolist() == names(self.s, row)[:filled]
 
 
 def references_add_up(s: Scheduler):
-  """Every reference is a running row's or the cache's."""
-  found = collections.Counter(page for row in s.running for page in row.pages.tolist())
-  found.update(s.cache.pages)
+  """Every reference is the cache's, or a running row's to a page that it does not share; rows hold their nodes."""
+  found = collections.Counter(s.cache.pages)
+  held = collections.Counter()
+  for row in s.running:
+    held[row.node] += 1
+    table = pages(s, row).tolist()
+    found.update(table[row.node.stop :])
+    assert table[: row.node.stop] == path(row.node)
   assert [found[p] for p in range(len(s.pool.references))] == s.pool.references.tolist()
   assert s.pool.free == (s.pool.references == 0).sum()
-  for page in s.cache.pages:  # a leaf that no sequence uses can be evicted
-    node = s.cache._node_of[page]
-    assert node.alive and node.queued >= (not node.children and s.pool.references[page] == 1)
+  root, *nodes = s.cache.nodes()
+  held[root] += 1
+  for node in [root, *nodes]:
+    assert node.users == held[node]
+    keys = [child.key for child in node.children]
+    assert keys == sorted(set(keys))
+    assert all(child.parent is node and child.content.startswith(child.key) for child in node.children)
+    assert node.queued or node.users or node.children  # a leaf that no sequence holds can be evicted
+
+
+def path(node):
+  """The pages up to a node's last."""
+  return path(node.parent) + node.pages.tolist() if node.parent else []
+
+
+def remaining(s, row):
+  """Tokens still wanted."""
+  return row.request.max_new - len(s.rows.response(row).tokens)
 
 
 def segment(s: Scheduler, memory: Memory, r, chunk=5):
@@ -75,16 +109,16 @@ def segment(s: Scheduler, memory: Memory, r, chunk=5):
   done = []
   for row in list(s.running):
     memory.check(row)
-    if row.ready:
-      count = int(r.integers(1, min(s.segment, row.remaining) + 1))
+    if s.rows.is_ready(row.slot):
+      count = int(r.integers(1, min(s.segment, remaining(s, row)) + 1))
       new = r.integers(0, 2, count).tolist()
-      before = row.target
-      row_after = names(row) + new
+      before = s.rows.length(row) - 1
+      row_after = names(s, row) + new
       for t in range(before, before + count):
-        memory.pages[row.pages[t // s.page_size], t % s.page_size] = row_after[t]
-      s.append(row, new, [0.0] * count, 0, count)
+        memory.pages[pages(s, row)[t // s.page_size], t % s.page_size] = row_after[t]
+      append(s, row, new, count)
       memory.check(row)
-      if not row.remaining or r.random() < 0.1:
+      if not remaining(s, row) or r.random() < 0.1:
         s.remove(row)
         done.append(row)
   return done
@@ -102,18 +136,19 @@ def test_no_page_leaks_and_no_row_reads_anothers_content():
     if kind < 0.25 and len(rows) < 12:
       prompt = prompts[r.integers(len(prompts))]
       new = int(r.integers(1, 20))
-      for sample in range(r.integers(1, 4)):
-        row = sequence(made, Request(prompt, new, priority=int(r.integers(0, 2))), prompt, 4, sample)
-        s.add(row)
-        rows.append(row)
-        made += 1
+      request = Request(prompt, new, priority=int(r.integers(0, 2)))
+      count = int(r.integers(1, 4))
+      shared = Prompt(np.array(prompt))
+      samples = [Sequence(made + i, request, i, shared) for i in range(count)]
+      s.add(*samples)
+      rows += samples
+      made += count
     elif kind < 0.3 and rows:
       row = rows[r.integers(len(rows))]
       if row.slot is not None:
         s.share_pages(row)
-      if row.remaining > 1:
-        request = Request(names(row), row.remaining, priority=row.request.priority)
-        fork = Sequence(made, request, 0, Content(row.content.fork(len(row.content))))
+      if remaining(s, row) > 1:
+        fork = sequence(made, Request(names(s, row), remaining(s, row), priority=row.request.priority))
         s.add(fork)
         rows.append(fork)
         made += 1
@@ -140,9 +175,21 @@ def test_no_page_leaks_and_no_row_reads_anothers_content():
 
 def find(cache, names):
   """(full pages, page to copy from and how many tokens) of some names."""
-  c = content(names)
-  match = cache.match(c, len(names))
-  return match.pages.tolist(), cache.partial(c, len(names), match)
+  full = len(names) // cache._size * cache._size
+  match = cache.match(content(names[:full]))
+  node = cache.hold(match)
+  partial = cache.partial(node, content(names[node.stop * cache._size :][: cache._size]))
+  cache.release(node)
+  found = [page for part in match.pages for page in part.tolist()]
+  return found, partial and (partial.node.pages[0], partial.tokens)
+
+
+def insert(cache, names, pages):
+  """Puts content into the cache that nothing else refers to."""
+  root = cache.hold(cache.match(b''))
+  node = cache.insert(root, content(names), pages)
+  cache._pool.drop(pages[node.stop :])
+  cache.release(node)
 
 
 def test_prefixes_find_the_longest_known_beginning():
@@ -151,31 +198,48 @@ def test_prefixes_find_the_longest_known_beginning():
   pages = pool.take(3)
   first = pages.tolist()
   held = np.arange(10)
-  cache.insert(content(held), 10, pages, partial=True)
+  insert(cache, held, pages)
   assert find(cache, held) == (first[:2], (first[2], 2))
   assert find(cache, np.append(held[:9], 99)) == (first[:2], (first[2], 1))
   assert find(cache, np.append(held[:6], [7, 7, 7])) == (first[:1], (first[1], 2))
   assert find(cache, np.array([5, 6])) == ([], None)
-  cache.insert(content(np.arange(11)), 11, pages, partial=True)  # the last page has grown
-  assert len(cache) == 3 and find(cache, np.arange(12)) == (first[:2], (first[2], 3))
-  cache.release(pages)
+  more = pool.take(3)
+  insert(cache, np.arange(11), more)  # the last page has grown
+  assert more.tolist()[:2] == first[:2]  # the others were known
+  assert len(cache) == 3 and find(cache, np.arange(12)) == (first[:2], (more[2], 3))
   cache.evict(6)
   assert pool.free == 6 and find(cache, held) == (first[:2], None)  # leaves first
+
+
+def test_a_page_that_is_held_is_not_evicted_and_the_rest_of_its_run_is():
+  pool = PagePool(6)
+  cache = PrefixCache(pool, 2)
+  pages = pool.take(5)
+  insert(cache, range(10), pages)
+  node = cache.hold(cache.match(content([*range(4), 9, 9])))
+  assert node.stop == 2
+  cache.evict(3)
+  assert pool.free == 3 and find(cache, [*range(10)])[0] == pages[:3].tolist()
+  cache.clear()
+  assert pool.free == 4 and find(cache, [*range(10)])[0] == pages[:2].tolist()
+  cache.release(node)
+  cache.clear()
+  assert pool.free == 6 and not len(cache)
 
 
 def test_the_least_recently_used_leaves_are_evicted_first_and_a_use_counts_for_those_before_it():
   pool = PagePool(5)
   cache = PrefixCache(pool, 2)
   for names in ([1, 1, 2, 2], [3, 3], [1, 1, 4, 4]):
-    pages = pool.take(len(names) // 2)
-    cache.insert(content(names, 2), len(names), pages, partial=True)
-    cache.release(pages)
-  cache.match(content([3, 3], 2), 2)
-  cache.match(content([1, 1, 2, 2], 2), 4)
+    insert(cache, names, pool.take(len(names) // 2))
+  assert pool.free == 1  # the first page is shared
+  cache.match(content([3, 3]))
+  cache.match(content([1, 1, 2, 2]))
   cache.evict(2)
-  assert len(cache) == 3 and len(cache.match(content([1, 1, 4, 4], 2), 4).pages) == 1
+  assert len(cache) == 3 and find(cache, [1, 1, 4, 4])[0] == find(cache, [1, 1])[0]
+  cache.match(content([1, 1, 2, 2]))
   cache.evict(3)
-  assert len(cache) == 2 and not len(cache.match(content([3, 3], 2), 2).pages)
+  assert len(cache) == 2 and not find(cache, [3, 3])[0]
   cache.evict(5)
   assert len(cache) == 0
 
@@ -188,28 +252,23 @@ def test_the_cost_of_a_match_does_not_grow_with_the_prompts_that_share_a_head():
   head = r.integers(0, 100, 40)
   tails = r.integers(0, 100, (4000, 20))
   for tail in tails:
-    c = content([*head, *tail], 16)
-    match = cache.match(c, 59)
-    cache.partial(c, 59, match)
-    pages = pool.take(4)[len(match.pages) :]
-    cache.insert(c, 60, np.concatenate([match.pages, pages]), partial=True)
-    pool.drop(np.setdiff1d(np.arange(0), pages))
-    if pool.free < 10:
-      break
-  done = cache.compared
-  assert len(cache) > 1000 and done < 8 * len(cache)
+    names = [*head, *tail]
+    find(cache, names)
+    insert(cache, names, pool.take(4))
+  assert len(cache) > 7000 and cache.compared < 8 * len(tails)
+  assert pool.free == 9000 - len(cache)
 
 
 def test_requests_that_cannot_finish_are_refused():
   s = Scheduler(slots=1, pages=4, page_size=4, segment=4)
-  s.add(sequence(0, Request([1] * 9, 8), [1] * 9, 4))
+  s.add(sequence(0, Request([1] * 9, 8)))
   with pytest.raises(ValueError, match='need 5 pages; there are 4'):
-    s.add(sequence(1, Request([1] * 9, 9), [1] * 9, 4))
+    s.add(sequence(1, Request([1] * 9, 9)))
 
 
 def test_higher_priority_enters_first_and_the_youngest_is_preempted():
   s = Scheduler(slots=2, pages=6, page_size=2, segment=2)
-  rows = [sequence(i, Request([i] * 3, 8, priority=p), [i] * 3, 2) for i, p in enumerate((0, 1, 0))]
+  rows = [sequence(i, Request([i] * 3, 8, priority=p)) for i, p in enumerate((0, 1, 0))]
   for row in rows:
     s.add(row)
   s.admit()
@@ -221,7 +280,7 @@ def test_higher_priority_enters_first_and_the_youngest_is_preempted():
       memory.write(row, start, stop)
       s.set_filled(row, stop)
     for row in s.running:
-      s.append(row, [7, 7], [0.0, 0.0], 0, 2)
+      append(s, row, [7, 7], 2)
   assert rows[1].slot is not None and s.preempted == 1
 
 
@@ -229,7 +288,7 @@ def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
   """One slot each time, and only where that is enough: pages of equals are not given up."""
   s = Scheduler(slots=3, pages=9, page_size=2, segment=2)
   rows = [
-    sequence(i, Request([i] * length, 2, priority=p), [i] * length, 2)
+    sequence(i, Request([i] * length, 2, priority=p))
     for i, (length, p) in enumerate([(3, 0), (3, 1), (3, 0), (3, 1), (5, 2), (9, 2)])
   ]
   running = lambda: [row.id for row in s.running]
@@ -244,10 +303,7 @@ def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
   assert running() == [4, 5] and s.preempted == 4
   references_add_up(s)
   s = Scheduler(slots=3, pages=4, page_size=2, segment=2)
-  rows = [
-    sequence(i, Request([i] * 3, 2, priority=p), [i] * length, 2)
-    for i, (length, p) in enumerate([(3, 1), (3, 0), (5, 1)])
-  ]
+  rows = [sequence(i, Request([i] * length, 2, priority=p)) for i, (length, p) in enumerate([(3, 1), (3, 0), (5, 1)])]
   add(0, 1)
   add(2)  # needs three pages: two would be too few
   assert running() == [0, 1] and not s.preempted
@@ -255,7 +311,7 @@ def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
 
 def test_the_queue_drops_removed_sequences_without_a_search():
   q = WaitQueue()
-  rows = [sequence(i, Request([1], 1, priority=i % 3), [1], 4) for i in range(100)]
+  rows = [sequence(i, Request([1], 1, priority=i % 3)) for i in range(100)]
   for row in rows:
     q.push(row)
   for row in rows[::2]:

@@ -1,0 +1,119 @@
+"""What the sequences in slots have so far, as arrays with a row for each slot: a step updates all rows at once."""
+
+import numpy as np
+
+from core.engine.scheduling.prefix_cache import NAME
+from core.engine.scheduling.sequence import Response, Sequence
+
+
+class Rows:
+  """Arrays of R slots; a slot without a sequence has `wanted` 0.
+
+  All tokens of a decoding sequence but the last are in its pages; the last one is the next step's input. int32:
+
+  prompt, new, wanted [R]: tokens of the prompt, of the response so far, and of the response at most. filled [R]:
+  leading tokens whose keys and values are in pages. table [R, longest] and pages [R]: the block table of each slot and
+  the number of its pages. tokens, logp (float32), version [R, longest * page_size]: of the responses. Untouched parts
+  of an array take no memory.
+  """
+
+  def __init__(self, slots: int, longest: int, page_size: int):
+    self._counts = np.zeros((5, slots), np.int32)
+    self.prompt, self.new, self.wanted, self.filled, self.pages = self._counts
+    self.table = np.zeros((slots, longest), np.int32)
+    self._responses = np.zeros((slots, 3, longest * page_size), np.int32)  # one array, so that one call copies a slot's
+    self.tokens, self.version = self._responses[:, 0], self._responses[:, 2]
+    self.logp = self._responses[:, 1].view(np.float32)
+
+  @property
+  def target(self) -> np.ndarray:
+    """int32 [R]: tokens that must be in pages before a sequence decodes, all but its last."""
+    return self.prompt + self.new - 1
+
+  @property
+  def ready(self) -> np.ndarray:
+    """bool [R]: which slots can decode."""
+    return (self.wanted > 0) & (self.filled == self.target)
+
+  def is_ready(self, slot: int) -> bool:
+    """Whether one slot can decode."""
+    return self.filled.item(slot) == self.prompt.item(slot) + self.new.item(slot) - 1
+
+  def count(self, sequence: Sequence) -> int:
+    """Tokens of the response of a waiting or running sequence so far."""
+    return len(sequence.response.tokens) if sequence.slot is None else self.new.item(sequence.slot)
+
+  def length(self, sequence: Sequence) -> int:
+    """Tokens of a sequence so far, prompt included."""
+    return sequence.prompt.length + self.count(sequence)
+
+  def response(self, sequence: Sequence) -> Response:
+    """The response so far; valid until the next step."""
+    slot = sequence.slot
+    if slot is None:
+      return sequence.response
+    new = self.new.item(slot)
+    return Response(self.tokens[slot, :new], self.logp[slot, :new], self.version[slot, :new])
+
+  def names(self, sequence: Sequence, start: int, stop: int) -> np.ndarray:
+    """The names of tokens start..stop-1, int64."""
+    prompt = sequence.prompt.names
+    known = len(prompt)
+    if stop <= known:
+      return prompt[start:stop]
+    tokens = self.response(sequence).tokens[max(start - known, 0) : stop - known]
+    new = tokens.astype(np.int64)
+    return np.concatenate([prompt[start:known], new]) if start < known else new
+
+  def content(self, sequence: Sequence, start: int, stop: int) -> bytes:
+    """The names of tokens start..stop-1 as the prefix cache takes them."""
+    prompt = sequence.prompt
+    known = prompt.content[start * NAME : stop * NAME]
+    if stop <= prompt.length:
+      return known
+    tokens = sequence.response.tokens if sequence.slot is None else self.tokens[sequence.slot]
+    new = tokens[max(start - prompt.length, 0) : stop - prompt.length]
+    return known + new.astype(np.int64).tobytes()
+
+  def enter(self, slot: int, sequence: Sequence) -> None:
+    """Puts a sequence into an empty slot, without pages."""
+    sequence.slot = slot
+    known = len(sequence.response.tokens)
+    self.prompt[slot] = sequence.prompt.length
+    self.wanted[slot] = sequence.request.max_new
+    self.new[slot] = known
+    self.filled[slot] = self.pages[slot] = 0
+    if known:
+      for array, value in zip((self.tokens, self.logp, self.version), sequence.response):
+        array[slot, :known] = value
+
+  def leave(self, sequence: Sequence) -> None:
+    """Takes a sequence out of its slot; it keeps its response."""
+    slot = sequence.slot
+    tokens, logp, version = self._responses[slot, :, : self.new.item(slot)].copy()
+    sequence.response = Response(tokens, logp.view(np.float32), version)
+    sequence.slot = None
+    self._counts[:, slot] = 0
+
+  def add_pages(self, more: np.ndarray, fresh: np.ndarray) -> None:
+    """Gives each slot `more` [R] further pages, taken in turn from `fresh` [sum of more]."""
+    slots = np.repeat(np.arange(len(more)), more)
+    place = np.arange(len(fresh)) - np.repeat(np.cumsum(more) - more, more)
+    self.table[slots, self.pages[slots] + place] = fresh
+    self.pages += more
+
+  def append(
+    self, slots: np.ndarray, tokens: np.ndarray, logp: np.ndarray, kept: np.ndarray, written: np.ndarray, version: int
+  ) -> None:
+    """Adds the first `kept` [n] of the tokens and log-probabilities [n, S] to n different slots.
+
+    written: [n], tokens of the segment that were decoding inputs, and so are in the pages.
+    """
+    taken = np.arange(tokens.shape[1]) < kept[:, None]
+    which, step = np.nonzero(taken)
+    at = slots[which], self.new[slots][which] + step
+    self.tokens[at] = tokens[taken]
+    self.logp[at] = logp[taken]
+    self.version[at] = version
+    self.new[slots] += kept.astype(np.int32)
+    self.filled[slots] = np.minimum(self.filled[slots] + written, self.target[slots])
