@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.harness.task import Answer, Sampling
+from core.files import store
+from core.files.config import read_json
 from core.serving import client as endpoint
 from core.text import clean
 
@@ -76,16 +78,16 @@ def open_model(
   timeout: float = 600.0,
   dialect: endpoint.Dialect = endpoint.COMMON,
 ):
-  """The model that `spec` names: a URL or a folder. dialect: of the server at a URL.
+  """The model that `spec` names: a server by its URL, or a folder by its path or URL (`core.files.store`).
 
-  Raises ValueError for anything else, RequestFailed if deaf.
+  dialect: of the server. Raises ValueError for anything else, RequestFailed if deaf.
   """
   if spec.startswith(('http://', 'https://')):
     return Endpoint(spec, name, key=os.environ.get(key_env, ''), timeout=timeout, dialect=dialect)
-  folder = Path(spec)
-  if not (folder / 'config.json').is_file():
+  folder = store.folder(spec)
+  if not folder.has('config.json'):
     raise ValueError(f'--model={spec}: neither a URL (http://… or https://…) nor a folder with a config.json')
-  kind = json.loads((folder / 'config.json').read_text()).get('model_type', '')
+  kind = read_json(folder, 'config.json').get('model_type', '')
   if not str(kind).startswith('internvl'):
     raise ValueError(
       f'--model={spec}: model_type is {kind!r}; local folders of InternVL can be loaded here, '
