@@ -173,7 +173,7 @@ PANELS = dataclasses.replace(
   batch=16,
   length=128,
   tiles=8,
-  steps=350,
+  steps=700,
   answer_tokens=24,
   optim=Optim('adamw', lr=4e-3, warmup_steps=20, weight_decay=0.01),
 )

@@ -10,12 +10,13 @@ import pytest
 from scipy.special import log_softmax
 
 import internvl
-from core import decoder
+from core import decoder, mesh
 from core.training import optim, steps
 from internvl import model, router
 from internvl import train as program
 from internvl.inputs.processor import compress
 from internvl.losses import vico, window
+from internvl.plan.training import plan_step as program_of
 from internvl.training import sft
 from internvl.training.configs import CONFIGS, Vico
 from tests.internvl.test_train import SAMPLES, Given, changed, row
@@ -262,3 +263,13 @@ def test_impossible_labels_are_refused():
   ):
     with pytest.raises(ValueError, match=why):
       Vico(**change)
+
+
+@pytest.mark.parametrize('name', ['vico_consistency', 'vico_routing'])
+def test_both_stages_can_be_planned(name):
+  small = {'model': 'tiny-flash', 'batch': 2, 'length': 64, 'tiles': 4, 'accumulate': 1}
+  c = dataclasses.replace(CONFIGS[name], **small)
+  program = program_of(c, mesh.make(devices=jax.devices()[:1]))
+  state, metrics = jax.eval_shape(program.step, *program.args)
+  assert jax.tree.structure(state) == jax.tree.structure(program.args[0])
+  assert 'reference' in program.kinds and 'not counted' in program.note and 'loss' in metrics
