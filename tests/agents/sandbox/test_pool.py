@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from agents.sandbox import HarnessError, Limits, Pool
-from agents.sandbox.slot import Capture
+from agents.sandbox.capture import Capture
 from tests.watchdog import HANG, ends
 
 # Source, what is printed, the status.
