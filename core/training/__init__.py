@@ -1,1 +1,1 @@
-"""Training whatever the model: optimiser and jitted step, data, the loop with checkpoints and resumption, records."""
+"""Training of any model: optimiser and jitted step, data, the loop with checkpoints and resumption, records."""

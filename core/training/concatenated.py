@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Concatenated:
-  """Several sources of records by number, one after the other.
+  """Several sources of records by number, one after another.
 
   ends: int [sources], the number after the last record of each.
   """

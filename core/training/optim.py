@@ -47,7 +47,7 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True)
 class _Role:
-  """What the axes of one weight are: first those of stacking, then those summed over, then the others."""
+  """The axes of one weight: those of stacking, then those summed over, then the others."""
 
   bias: bool
   stack: int
@@ -73,27 +73,34 @@ def _roles(params, spec):
       inputs = s.inputs if factor == 'a' else 1
     else:
       raise ValueError(f'{name} has no Spec; the model describes {", ".join(list(specs)[:3])} ...')
-    return _Role(name.endswith('bias'), s.stack, inputs, x.ndim - s.stack - inputs)
+    outputs = x.ndim - s.stack - inputs
+    return _Role(bias=name.endswith('bias'), stack=s.stack, inputs=inputs, outputs=outputs)
 
   return jax.tree.map_with_path(role, params)
 
 
 def decayed(params, spec):
-  """Tree of bool: which leaves weight decay acts on. Biases and vectors (norm scales, sinks) are spared."""
-  return jax.tree.map(lambda r: not r.bias and r.inputs + r.outputs > 1, _roles(params, spec))
+  """Tree of bool: the leaves with weight decay, which are all but biases and vectors (norm scales, sinks)."""
+
+  def has_decay(role: _Role) -> bool:
+    return not role.bias and role.inputs + role.outputs > 1
+
+  return jax.tree.map(has_decay, _roles(params, spec))
 
 
 def matrices(params, spec):
-  """Tree of Muon's view of each leaf as a stack of [inputs, outputs] matrices; None leaves it to Adam.
+  """Tree of Muon's view of each leaf as a stack of [inputs, outputs] matrices; None for leaves that Adam updates.
 
-  Vectors, biases, embeddings and heads are Adam's (Jordan 2024, `Muon`).
+  Adam updates vectors, biases, embeddings and heads (Jordan 2024, `Muon`).
   """
 
-  def view(r):
-    if r.bias or not r.inputs or not r.outputs:
+  def view(role: _Role):
+    if role.bias or not role.inputs or not role.outputs:
       return None
-    axes = tuple(range(r.stack, r.stack + r.inputs + r.outputs))
-    return optax.contrib.MuonDimensionNumbers(axes[: r.inputs], axes[r.inputs :])
+    first_output = role.stack + role.inputs
+    inputs = tuple(range(role.stack, first_output))
+    outputs = tuple(range(first_output, first_output + role.outputs))
+    return optax.contrib.MuonDimensionNumbers(inputs, outputs)
 
   return jax.tree.map(view, _roles(params, spec))
 
@@ -107,7 +114,7 @@ def _adafactor(c, _):
 
 
 def _muon(c, matrices):
-  # 0.2: updates as large as AdamW's, so that rates carry over (Liu et al. 2025, arXiv 2502.16982, eq. 4).
+  # 0.2 makes updates as large as AdamW's, so that both take the same rates (Liu et al. 2025, arXiv 2502.16982, eq. 4).
   return optax.contrib.muon(
     1.0,
     beta=c.b1 if c.b1 is not None else 0.95,
@@ -122,11 +129,11 @@ RULES = {'adamw': _adamw, 'adafactor': _adafactor, 'muon': _muon}
 
 
 def schedule(config: Optim, total_steps: int) -> optax.Schedule:
-  """Learning rate as a function of the number of updates made.
+  """Learning rate as a function of the number of past updates.
 
   Linear warm-up from 0, then constant, linear or cosine decay to `end * lr` at `total_steps`, as in
-  `transformers.get_cosine_schedule_with_warmup` and its siblings. A run that is shorter than its warm-up, such as a
-  trial of few steps, warms up until its last update.
+  `transformers.get_cosine_schedule_with_warmup` and similar schedules. A run shorter than its warm-up, such as a short
+  trial, warms up until its last update.
   """
   warmup = max(0, min(config.warmup_steps, total_steps - 1))
   rest = total_steps - warmup
@@ -142,7 +149,7 @@ def schedule(config: Optim, total_steps: int) -> optax.Schedule:
 
 
 class Rate(NamedTuple):
-  """The last rate used, kept so that it can be reported, and the number of updates made."""
+  """The number of past updates, and the last rate, for reports."""
 
   count: Any  # [] int32
   rate: Any  # [] float32
@@ -159,14 +166,14 @@ def _scale_by_rate(schedule):
 def optimizer(config: Optim, total_steps: int, spec) -> optax.GradientTransformation:
   """Clipping, update rule, decoupled weight decay and rate, in that order.
 
-  `spec`: the model's tree of `core.params.Spec`, which says what each weight is; the parameters may be a part
-  of the tree, and LoRA factors may stand in it.
+  `spec`: the model's tree of `core.params.Spec`, which describes each weight; the parameters may be a part of the tree,
+  with LoRA factors in place of weights.
   """
   decay = lambda params: decayed(params, spec)
   parts = [
     optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
     RULES[config.name](config, lambda params: matrices(params, spec)),
-    # The rules above already point downhill, hence the sign.
+    # The updates of the rules already point downhill, hence the minus sign.
     optax.add_decayed_weights(-config.weight_decay, mask=decay) if config.weight_decay else optax.identity(),
     _scale_by_rate(schedule(config, total_steps)),
   ]

@@ -1,7 +1,7 @@
-"""What a run writes down while it goes: metrics.jsonl, TensorBoard events, a progress bar.
+"""The records of a run: metrics.jsonl, TensorBoard events, a progress bar.
 
-metrics.jsonl holds only what the computation determines, so two runs of one config can be compared byte for
-byte, however often either was interrupted. Everything about time goes to TensorBoard and the bar.
+metrics.jsonl holds only values that the computation determines, so two runs of one config can be compared byte for
+byte, even if one was interrupted. Times and rates go to TensorBoard and the bar.
 """
 
 import json
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 
 def replace(path: pathlib.Path, text: str) -> None:
-  """Writes a text file so that a reader, or a crash, sees either the old one or the new one, whole."""
+  """Replaces a text file atomically: readers see either the old or the new content, also after a crash."""
   draft = path.with_name(path.name + '.new')
   with open(draft, 'w', encoding='utf-8') as f:
     f.write(text)
@@ -30,21 +30,23 @@ def replace(path: pathlib.Path, text: str) -> None:
 def scalar(name: str, value) -> float | int | None:
   """A metric as JSON: the shortest decimal that reads back as the same float; None for NaN and infinities.
 
-  Raises ValueError when it is not a single number.
+  Raises ValueError if it is not a single number.
   """
   value = np.asarray(value)
   if value.shape or not jnp.issubdtype(value.dtype, np.number):
     raise ValueError(f'metric {name!r} is {value.dtype}{list(value.shape)}: expected a single number')
   if np.issubdtype(value.dtype, np.integer):
     return int(value)
-  number = float(str(value.astype(np.float32) if value.dtype.itemsize < 4 else value))
+  if value.dtype.itemsize < 4:
+    value = value.astype(np.float32)
+  number = float(str(value))
   return number if math.isfinite(number) else None
 
 
 def cut(path: pathlib.Path, step: int) -> None:
-  """Drops from a metrics file the steps after `step`, and a last line that a crash left unfinished.
+  """Removes from a metrics file the steps after `step`, and an incomplete last line left by a crash.
 
-  Raises ValueError naming the line when one before the last is not a metrics line.
+  Raises ValueError naming the line if one before the last is not a metrics line.
   """
   if not path.exists():
     return
@@ -52,13 +54,13 @@ def cut(path: pathlib.Path, step: int) -> None:
   lines = path.read_text(encoding='utf-8', errors='replace').splitlines(keepends=True)
   for number, line in enumerate(lines, 1):
     try:
-      later = json.loads(line)['step'] > step
-      whole = line.endswith('\n')
+      is_later = json.loads(line)['step'] > step
     except (ValueError, KeyError, TypeError) as error:
       if number < len(lines):
         raise ValueError(f'{path}:{number} is not a metrics line: {line[:60]!r}') from error
-      whole = later = False
-    if later or not whole:
+      break
+    is_complete = line.endswith('\n')
+    if is_later or not is_complete:
       break
     kept.append(line)
   if len(kept) < len(lines):
@@ -66,7 +68,7 @@ def cut(path: pathlib.Path, step: int) -> None:
 
 
 class Recorder:
-  """Writes one line and one set of events a step, from `start` on, where the last life of the run ended."""
+  """Writes one line and one set of events a step, from step `start`, at which the run resumes."""
 
   def __init__(self, workdir: pathlib.Path, start: int, steps: int, show: tuple[str, ...]):
     from tensorboardX import SummaryWriter  # a second of imports that no other process needs
@@ -76,7 +78,9 @@ class Recorder:
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
     self._events = SummaryWriter(str(workdir / 'events'), purge_step=start + 1)
     self._bar = tqdm(total=steps, initial=start, unit='step', disable=not sys.stderr.isatty())
-    self._start, self._steps, self._show = start, steps, show
+    self._start = start
+    self._steps = steps
+    self._show = show
     self._began = self._last = self._logged = time.monotonic()
 
   def write(self, step: int, metrics: dict) -> None:
@@ -98,7 +102,8 @@ class Recorder:
     shown = {name: values[name] for name in self._show if name in values}
     self._bar.set_postfix(shown, refresh=False)
     self._bar.update(step - self._bar.n)
-    if self._bar.disable and (now - self._logged > 15 or step == self._steps):
+    is_due = now - self._logged > 15 or step == self._steps
+    if self._bar.disable and is_due:
       self._logged = now
       rate = (step - self._start) / max(now - self._began, 1e-9)
       logging.info(
@@ -111,7 +116,7 @@ class Recorder:
       )
 
   def sync(self) -> None:
-    """Returns when every line written so far is on the disk."""
+    """Flushes every line written so far to disk."""
     self._lines.flush()
     os.fsync(self._lines.fileno())
 

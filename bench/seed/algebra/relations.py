@@ -1,7 +1,5 @@
 """Equations and inequalities: equal up to a constant factor, or solved for one of their symbols."""
 
-from collections.abc import Callable
-
 from bench.seed.algebra.canonical import Context, canonical
 from bench.seed.algebra.equivalence import Verdict, abstract, compare
 from bench.seed.algebra.numeric import Point, Undefined, evaluate
@@ -19,7 +17,6 @@ from bench.seed.nodes import (
   negative,
   rewrite,
   subtract,
-  walk,
 )
 
 _MAX_SOLVED = 8
@@ -32,23 +29,33 @@ def gap(relation: Node) -> Node:
 
 
 def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
-  """Two relation nodes: the same sign, and differences of the sides that agree up to a factor.
+  """The verdict on two relations: equal if the signs are the same and left - right agrees up to a factor.
 
-  The factor is any number but zero for equalities, positive for inequalities. Chains agree member by member.
+  The factor is nonzero for equalities, positive for inequalities. Chains are compared member by member.
   """
   if a.value != b.value:
     return Verdict.DIFFERENT
   if len(a.value) > 1 or a.value[0] in ('\\in', '\\to'):
-    verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
-    return next((v for v in (Verdict.DIFFERENT, Verdict.UNDECIDED) if v in verdicts), Verdict.EQUAL)
-  f, g = canonical(gap(a), context), canonical(gap(b), context)
+    return _chain_verdict(a, b, context)
+  f = canonical(gap(a), context)
+  g = canonical(gap(b), context)
   verdict = proportional(f, g, context)
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
-    return Verdict.EQUAL if ratio is not None and ratio.imag == 0 and ratio.real > 0 else Verdict.DIFFERENT
+    is_positive = ratio is not None and ratio.imag == 0 and ratio.real > 0
+    return Verdict.EQUAL if is_positive else Verdict.DIFFERENT
   if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context), context):
     return Verdict.EQUAL
   return verdict
+
+
+def _chain_verdict(a: Node, b: Node, context: Context) -> Verdict:
+  """The verdict on the members of two chains with the same signs."""
+  verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
+  for verdict in (Verdict.DIFFERENT, Verdict.UNDECIDED):
+    if verdict in verdicts:
+      return verdict
+  return Verdict.EQUAL
 
 
 def proportional(f: Node, g: Node, context: Context) -> Verdict:
@@ -61,8 +68,8 @@ def proportional(f: Node, g: Node, context: Context) -> Verdict:
   for name in list(context.rank):
     if isinstance(name, Name):
       context.rank.setdefault(_twin(name), float(len(context.rank)))
-  far_f, far_g = (rewrite(t, _to_twin) for t in (f, g))
-  left, right = (canonical(mul(*pair), context) for pair in ((f, far_g), (far_f, g)))
+  left = canonical(mul(f, rewrite(g, _to_twin)), context)
+  right = canonical(mul(rewrite(f, _to_twin), g), context)
   return compare(left, right, context)
 
 
@@ -75,18 +82,22 @@ def _to_twin(node: Node) -> Node:
 
 
 def factor(f: Node, g: Node, context: Context):
-  """g / f at one point, for trees known to be proportional; None where that has no value."""
-  if any(n.head in OPAQUE for t in (f, g) for n in walk(t)):
-    f, g = (rewrite(t, lambda n: Node('symbol', (), Name(repr(n))) if n.head in OPAQUE else n) for t in (f, g))
-  phased = complex_names((f, g), context.ordered)
-  order = {name: k for k, name in enumerate(dict.fromkeys(map(unconjugated, (*names(f), *names(g)))))}
+  """g / f at one point, for trees known to be proportional; None if it has no value."""
+  f = rewrite(f, _opaque_to_symbol)
+  g = rewrite(g, _opaque_to_symbol)
+  complex_ones = complex_names((f, g), context.ordered)
+  used = (*names(f), *names(g))
+  order: dict[Name, int] = {}
+  for name in used:
+    order.setdefault(unconjugated(name), len(order))
   for attempt in range(1, 8):
     point = Point({}, 32, context.budget)
-    for name in (*names(f), *names(g)):
+    for name in used:
       plain = unconjugated(name)
       value = point.mp.mpf(attempt + order[plain] + 1) / (attempt + 7)
-      turned = value * point.mp.expj(-value if is_conjugate(name) else value)
-      point.values[name] = turned if plain in phased else value
+      if plain in complex_ones:
+        value = value * point.mp.expj(-value if is_conjugate(name) else value)
+      point.values[name] = value
     try:
       return point.mp.mpmathify(evaluate(g, point) / evaluate(f, point))
     except (Undefined, ZeroDivisionError, TypeError):
@@ -94,34 +105,44 @@ def factor(f: Node, g: Node, context: Context):
   return None
 
 
+def _opaque_to_symbol(node: Node) -> Node:
+  """A part without a value as a symbol."""
+  return Node('symbol', (), Name(repr(node))) if node.head in OPAQUE else node
+
+
 def _solved_alike(f: Node, g: Node, context: Context) -> bool:
   """Whether f = 0 and g = 0, each linear in some symbol, give that symbol the same value.
 
-  A derivative, a sum or an integral counts as one symbol.
-  The coefficient of the symbol must be a product that cannot vanish, or dividing by it would lose solutions.
+  A derivative, a sum or an integral counts as one symbol. The coefficient of the symbol must be a product that cannot
+  vanish, because a division by zero would lose solutions.
   """
-  common = [n for n in names(f) if n in set(names(g))][:_MAX_SOLVED]
-  for name in common:
+  others = set(names(g))
+  common = [name for name in names(f) if name in others]
+  for name in common[:_MAX_SOLVED]:
     if name in context.ordered:
       continue
     try:
-      (f0, f1), (g0, g1) = (_linear(t, name, context) for t in (f, g))
+      f0, f1 = _linear(f, name, context)
+      g0, g1 = _linear(g, name, context)
     except (Unsupported, ValueError):
       continue
-    left, right = canonical(mul(f0, g1), context), canonical(mul(g0, f1), context)
+    left = canonical(mul(f0, g1), context)
+    right = canonical(mul(g0, f1), context)
     if compare(left, right, context) is Verdict.EQUAL:
       return True
   return False
 
 
 def _linear(tree: Node, name: Name, context: Context) -> tuple[Node, Node]:
-  """The constant and the coefficient of a tree linear in a symbol. ValueError where it is not."""
-  at: Callable = lambda value: canonical(
-    rewrite(tree, lambda n: value if n.head == 'symbol' and n.value == name else n), context
-  )
+  """(constant, coefficient) of a tree that is linear in a symbol. Raises ValueError if it is not."""
+  variable = Node('symbol', (), name)
+
+  def at(value: Node) -> Node:
+    return canonical(rewrite(tree, lambda n: value if n == variable else n), context)
+
   constant = at(ZERO)
   slope = canonical(subtract(at(ONE), constant), context)
-  line = canonical(add(constant, mul(slope, Node('symbol', (), name))), context)
+  line = canonical(add(constant, mul(slope, variable)), context)
   if not _never_zero(slope) or compare(line, tree, context) is not Verdict.EQUAL:
     raise ValueError(f'not linear in {name}')
   return constant, slope
