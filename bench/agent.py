@@ -88,7 +88,7 @@ def run_pass(
 
 
 def report(passes: Sequence[Sequence[Attempt]], examples: Sequence[Example], *, resamples: int, seed: int) -> dict:
-  """Metrics of each pass with intervals, by source too, beside what any pass so far has solved, and every stop."""
+  """Metrics of each pass with intervals, also by source, the share solved by any pass so far, and every stop reason."""
   sources = sorted({e.groups['source'] for e in examples})
   out = []
   for number, attempts in enumerate(passes, 1):

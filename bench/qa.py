@@ -51,37 +51,45 @@ def normalise_squad(text: str) -> str:
 
 def exact_match(prediction: str, accepted: Sequence[str]) -> float:
   """1 when the normalised prediction is an accepted answer, else 0."""
-  return float(any(normalise(prediction) == normalise(gold) for gold in accepted))
+  predicted = normalise(prediction)
+  return float(any(normalise(gold) == predicted for gold in accepted))
 
 
 def set_f1(prediction: str, accepted: Sequence[str]) -> float:
   """The best F1 over the accepted answers, tokens as sets."""
-  return max((_f1(set(normalise(prediction).split()), set(normalise(gold).split())) for gold in accepted), default=0.0)
+  predicted = set(normalise(prediction).split())
+  scores = [_f1(predicted, set(normalise(gold).split())) for gold in accepted]
+  return max(scores, default=0.0)
 
 
-def _f1(ours: set, theirs: set) -> float:
-  common = len(ours & theirs)
-  return 2 * common / (len(ours) + len(theirs)) if common else 0.0
+def _f1(predicted: set, accepted: set) -> float:
+  common = len(predicted & accepted)
+  return 2 * common / (len(predicted) + len(accepted)) if common else 0.0
 
 
 def squad_f1(prediction: str, accepted: Sequence[str]) -> float:
   """The best F1 over the accepted answers, tokens as multisets, SQuAD's normalisation."""
-  count = lambda text: collections.Counter(normalise_squad(text).split())
 
-  def f1(ours, theirs):
-    common = (ours & theirs).total()
-    return 2 * common / (ours.total() + theirs.total()) if common else 0.0
+  def count(text: str) -> collections.Counter:
+    return collections.Counter(normalise_squad(text).split())
 
-  return max((f1(count(prediction), count(gold)) for gold in accepted), default=0.0)
+  predicted = count(prediction)
+
+  def f1(gold: str) -> float:
+    wanted = count(gold)
+    common = (predicted & wanted).total()
+    return 2 * common / (predicted.total() + wanted.total()) if common else 0.0
+
+  return max(map(f1, accepted), default=0.0)
 
 
 def final_answer(text: str) -> str | None:
   """The first answer element; None without one, or when think, tool_call or answer tags are unbalanced."""
   if any(text.count(f'<{tag}>') != text.count(f'</{tag}>') for tag in _TAGS):
     return None
-  start = text.find('<answer>')
-  end = text.find('</answer>', start)
-  return text[start + len('<answer>') : end].strip() if 0 <= start < end else None
+  _, opening, rest = text.partition('<answer>')
+  answer, closing, _ = rest.partition('</answer>')
+  return answer.strip() if opening and closing else None
 
 
 def read_judgement(text: str) -> bool:
@@ -146,24 +154,17 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator
 
 def _judged(pairs, found, judge) -> dict[int, judging.Verdict]:
   """Verdicts where they are needed: an exact match needs none."""
-  ask = [
-    i
-    for i, (example, _) in enumerate(pairs)
-    if found[i] is not None and not exact_match(found[i], example.fields['accepted'])
-  ]
-  questions = [
-    {
-      'question': pairs[i][0].fields['question'],
-      'prediction': found[i],
-      'accepted': ' | '.join(pairs[i][0].fields['accepted']),
-    }
-    for i in ask
-  ]
-  return dict(zip(ask, judge.ask_all(questions)))
+  questions = {}
+  for i, (example, _) in enumerate(pairs):
+    accepted = example.fields['accepted']
+    if found[i] is not None and not exact_match(found[i], accepted):
+      question = example.fields['question']
+      questions[i] = {'question': question, 'prediction': found[i], 'accepted': ' | '.join(accepted)}
+  return dict(zip(questions, judge.ask_all(list(questions.values()))))
 
 
 def macro_means(items: Sequence[Item]) -> dict[str, list[Column]]:
-  """The mean over sources beside the mean over questions; papers print either."""
+  """The mean over sources, in addition to the mean over questions; papers print either."""
   sources = sorted({item.example.groups['source'] for item in items})
   if len(sources) < 2:
     return {}

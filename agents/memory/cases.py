@@ -86,7 +86,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def task_key(task: str) -> str:
-  """The key of a task that has no id of its own: a hash of its words, blanks and case aside."""
+  """The key of a task without an id: a hash of its words, without blanks and case."""
   return hashlib.sha256(' '.join(task.lower().split()).encode()).hexdigest()[:16]
 
 
@@ -167,7 +167,7 @@ class CaseBank:
   def add_uses(
     self, query: str, cases: Sequence[Case], reward: float, *, key: str = '', run: str = '', selector: str = ''
   ) -> None:
-    """Records how an episode ended that had used `cases`; writing (key, run, case) again replaces the outcome."""
+    """Records the outcome of an episode that used `cases`; a second write of (key, run, case) replaces the outcome."""
     query = clean(query)
     rows = [(clean(key) or task_key(query), clean(run), query, c.id, _reward(reward), selector) for c in cases]
     with self._writing():

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 CHARACTERS = 4  # of a token, roughly
-OVERHEAD = 4  # tokens of a turn beside its words
+OVERHEAD = 4  # tokens of a turn in addition to its words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ def estimate(turn: Mapping) -> int:
 
 
 def trim(groups: Sequence[Group], limit: int) -> list[Mapping]:
-  """The turns of the pinned groups and of the newest others that fit `limit` tokens beside them, in order."""
+  """The turns of the pinned groups and of the newest others that still fit in `limit` tokens, in order."""
   room = limit - sum(group.tokens for group in groups if group.pinned)
   kept = []
   for group in reversed(groups):

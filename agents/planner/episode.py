@@ -15,7 +15,7 @@ from core.serving.client import Reply
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Where an episode ends whatever the models do; seconds are wall-clock time."""
+  """Limits at which an episode ends; seconds are wall-clock time."""
 
   cycles: int = 3  # plans
   steps: int = 30  # replies of the executor to one task

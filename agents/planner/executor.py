@@ -19,8 +19,8 @@ def execute(
 ) -> Subtask:
   """Carries out `step`. history: the shared turns before it, as groups. Whatever happens is a Subtask.
 
-  A reply with calls is never taken for a result, whatever it says beside them; the released code of Memento ends the
-  task there. All calls of a reply stand in one assistant turn.
+  A reply with calls is never taken for a result, even if it has other text; the released code of Memento ends the
+  task there. All calls of a reply are in one assistant turn.
   """
   watch.say('task', f'Task {step.id}', step.description)
   head = Group(({'role': 'system', 'content': prompts.EXECUTOR},), pinned=True)

@@ -43,7 +43,7 @@ class Agent:
     seed: int = 0,
     on_event: Callable[[Event], None] = lambda event: None,
   ) -> Episode:
-    """Answers a question; whatever goes wrong on the way is in the episode. Memory is read and not written."""
+    """Answers a question; the episode records all errors. Memory is read, not written."""
     watch = Watch(self.limits, on_event)
     found = self.memory.read(question, key=task_id) if self.memory else []
     for f in found:

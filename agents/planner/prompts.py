@@ -69,7 +69,7 @@ def result_turn(number: int, result: str) -> dict:
 
 
 def next_turn(last: bool) -> dict:
-  """Asks the planner to go on after results; in the last round only for an answer."""
+  """Asks the planner to continue after results; in the last round only for an answer."""
   wanted = 'Give the answer now, as well as you can.' if last else 'Give the answer, or a plan of what is missing.'
   return {'role': 'user', 'content': f'Those are the results. {wanted}'}
 

@@ -58,7 +58,7 @@ def converse(
 
 
 def _hear(c: Conversation, reply: Reply, bounds: Bounds, spent: int) -> list[tuple[str, Call]]:
-  """Notes a reply; its calls with the server's ids ('' when they stand in the text), or none when it was the last."""
+  """Notes a reply; its calls with the server's ids ('' if they were in the text), or none if it was the last."""
   given = reply.calls[: bounds.calls]
   c.turns.append(Turn(reply.text))
   c.messages.append(

@@ -1,4 +1,4 @@
-"""The answer of a conversation, and whether it is right: exact on numbers, lenient about where the answer stands."""
+"""The answer of a conversation, and whether it is right: exact on numbers, lenient about the place of the answer."""
 
 import re
 from collections.abc import Callable

@@ -76,7 +76,7 @@ def parse(text: str, most: int = 1) -> list[Call]:
   """The first `most` tool calls of an assistant turn; later ones are dropped, an unclosed one is none.
 
   A body that is no JSON object with "name" and "arguments" is a Call with `error`, to be answered so that the model
-  sees its mistake. Takes time linear in the text, whatever it is.
+  sees its mistake. Takes time linear in any text.
   """
   calls, at = [], 0
   while len(calls) < most:
@@ -114,7 +114,7 @@ def call_text(name: str, arguments: dict) -> str:
 class Protocol:
   """A tokenizer's view of the conversation.
 
-  system, preamble: what stands in the system turn (none if empty) and before the problem. opening: what each assistant
+  system, preamble: the text of the system turn (none if empty) and before the problem. opening: what each assistant
   turn is primed with. markup: special tokens of the vocabulary that stand for ordinary text and may appear in content.
   """
 
@@ -134,7 +134,7 @@ class Protocol:
   def tool_turn(self, responses: Sequence[str]) -> list[int]:
     """What follows an assistant turn with calls, up to where the next one begins.
 
-    It goes on right after the end-of-turn token: the newline that a full rendering puts there is left out.
+    It starts right after the end-of-turn token, without the newline of a full rendering.
     """
     inner = []
     for n, response in enumerate(responses):

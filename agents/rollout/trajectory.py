@@ -57,7 +57,7 @@ class Trace:
 
 @dataclasses.dataclass
 class Conversation(Trace):
-  """A conversation as sampled: `ids` follow `prompt`, `mask` is true on the model's own, `logp` is theirs, else 0."""
+  """A conversation as sampled: `ids` follow `prompt`, `mask` is true on the model's tokens, `logp` is 0 on others."""
 
   prompt: list[int] = dataclasses.field(default_factory=list)
   seed: int = 0

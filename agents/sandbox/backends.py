@@ -127,7 +127,7 @@ class Namespaces(Plain):
     self.paths = root.readable()
     self.scratch = root.scratch(self.paths)
     closed = [p for p in self.paths if not os.stat(p).st_mode & 0o004]
-    if self.many and closed:  # our own user could go on, the slots' users could not import
+    if self.many and closed:  # the pool's own user could still import, the slots' users could not
       raise PermissionError(f'{closed} can be read by their owner only (chmod o+rX would open them)')
     self.filter = seccomp.program(private=True)
 

@@ -1,4 +1,4 @@
-"""What a call may use, and what came of it."""
+"""Limits of a call, and its result."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What one call may use. Every limit is hard: the code cannot raise it again.
+  """The limits of one call. Every limit is hard: the code cannot raise it.
 
   wall: seconds from the fork to the end. cpu: processor seconds of a process, rounded up. memory: bytes beyond the
   preloaded interpreter, of a process as address space and of the whole family as pages. tasks: processes and threads

@@ -102,7 +102,7 @@ def _exit_code(code: object) -> int:
 
 
 def _tell(error: BaseException, label: str) -> None:
-  """Prints `Type at line n: message` and the line, by the innermost frame that lies in the snippet."""
+  """Prints `Type at line n: message` and the line, from the innermost frame of the snippet."""
   try:
     message = str(error)
   except BaseException:

@@ -60,12 +60,12 @@ class Local:
     return Answer(clean(text))
 
   def settings(self, sampling: Sampling) -> dict:
-    """`internvl.chat` draws from the whole distribution, whatever the task's defaults."""
+    """`internvl.chat` samples from the whole distribution; the task's defaults do not apply."""
     return dataclasses.asdict(dataclasses.replace(sampling, top_p=1.0, top_k=0))
 
 
 def _as_parts(turn: Mapping) -> dict:
-  """Text as a part of its own, where `<image>` is nothing but text."""
+  """Text as a separate part, in which `<image>` is only text."""
   content = turn['content']
   return {**turn, 'content': [{'type': 'text', 'text': content}] if isinstance(content, str) else content}
 

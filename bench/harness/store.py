@@ -1,4 +1,4 @@
-"""Files that are written: whole or not at all, or line by line so that a stopped run can go on."""
+"""Writing files: atomically, or line by line so that a stopped run can resume."""
 
 import contextlib
 import fcntl

@@ -71,7 +71,7 @@ class Sizes:
 
 
 def queue(r: np.random.Generator) -> Iterator[Request]:
-  """10,000 requests with prompts of their own."""
+  """10,000 requests with different prompts."""
   for _ in range(10_000):
     yield Request(r.integers(1, 1000, r.integers(16, 65)).tolist(), int(r.integers(16, 257)), seed=1)
 

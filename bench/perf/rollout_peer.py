@@ -1,6 +1,6 @@
 """The peer's side of `bench.perf.rollout`: tunix's sampler on weights in safetensors, asked over pipes.
 
-Runs in an environment of its own (`pip install google-tunix`), as a script; imports nothing of this project. The first
+Runs in a separate environment (`pip install google-tunix`), as a script; imports nothing of this project. The first
 line of the input describes the model; each further one asks for batches of prompts, each for so many steps, as JSON
 `{"batches": [[[token, …], …], …], "steps": [n, …], "sampled": true}`, and is answered by `{"seconds": CPU seconds,
 "tokens": the rows of the last batch}`.
@@ -45,7 +45,7 @@ class Numbers:
     return 10**6
 
   def pad_id(self):
-    """Token 0 stands for padding."""
+    """Token 0 is padding."""
     return 0
 
 

@@ -149,7 +149,7 @@ def _parse(text: str):
     text = re.sub(word, symbol, text)
   try:
     return latex2sympy(text, normalization_config=_NORMALIZATION, conversion_config=_CONVERSION)
-  except Exception:  # whatever the parser raises is an unparsed side in the published code
+  except Exception:  # the published code treats any parser error as an unparsed side
     return None
 
 

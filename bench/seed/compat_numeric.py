@@ -10,7 +10,7 @@ from bench.seed.reading.units import Unit
 from bench.seed.result import TIERS, Mark, Settings
 
 _RELATIONS = re.compile(r'=|\\approx|\\simeq|\\sim|\\propto')
-# A mantissa, and a power of ten only where it stands directly behind. Bounded, unlike the published pattern.
+# A mantissa, and a power of ten only directly after it. Bounded, unlike the published pattern.
 _NUMBER = re.compile(
   r'\s*([+-]?\s*\d{1,400}(?:\.\d{1,400})?)(?:\s*\*\s*10\s*\^\s*\{?\s*([+-]?\d{1,9})\}?'
   r'|[eE]([+-]?\d{1,9}))?'

@@ -238,6 +238,6 @@ def score_many(
   settings: Settings | None = None,
   **options,
 ) -> list[Score]:
-  """`Pool.score_many` with a pool of its own. processes: one for each usable core by default."""
+  """`Pool.score_many` with a temporary pool. processes: one for each usable core by default."""
   with Pool(processes, limit=limit, memory=memory) as pool:
     return pool.score_many(pairs, on_result=on_result, settings=settings, **options)

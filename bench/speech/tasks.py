@@ -219,7 +219,7 @@ def _score_tts(example: Example, answer: Answer, *, normalise, vectors) -> Outco
 
 
 def _bad_utterances(items: Sequence[Item]) -> dict:
-  """How many utterances lie above 50 %, and the spread of the similarities."""
+  """The number of utterances above 50 %, and the spread of the similarities."""
   similar = [item.scores['similarity'][0] for item in items if 'similarity' in item.scores]
   spread = {'variance of similarity': statistics.pvariance(similar)} if similar else {}
   return {'utterances above 50 %': sum(item.scores['above 50 %'][0] > 0 for item in items), **spread}

@@ -41,7 +41,7 @@ document.getElementById('failed').onchange = e =>
 
 
 def write(items: Sequence[Item], folder: str) -> str:
-  """Writes gallery.html and, for images that are there, thumbnails beside it; the page's name."""
+  """Writes gallery.html and, next to it, thumbnails of existing images; returns the page's name."""
   rows: dict[str, dict] = {}
   for item in items:
     prompt = item.example.fields['prompt']

@@ -129,7 +129,7 @@ def read_analysis(text: str) -> str:
 
 
 def _last_element(name: str, text: str) -> str | None:
-  """The content of the last closed element of that name. One pass over the tags, whatever was left open."""
+  """The content of the last closed element of that name. One pass over the tags, even if some are not closed."""
   start = found = None
   for tag in _TAGS.finditer(text):
     if tag['name'].lower() != name:

@@ -66,7 +66,7 @@ def _load(path: str, *, images: str, per_prompt: int, suffix: str, template: str
 
 
 def _fingerprint(images: Iterable[Path]) -> str:
-  """One hash of all images, so that a run on other images cannot go on with the verdicts of these."""
+  """One hash of all images, so that a run on other images does not reuse these verdicts."""
   whole = hashlib.sha256()
   for image in images:
     whole.update(f'{image.name} {sha256(image)}\n'.encode())

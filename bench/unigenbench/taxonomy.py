@@ -10,7 +10,7 @@ import dataclasses
 class TestPoint:
   """A sub-criterion: its name and definition in English and in Chinese."""
 
-  __test__ = False  # not a test class, whatever its name
+  __test__ = False  # not a test class, despite its name
 
   en: str
   zh: str

@@ -117,7 +117,7 @@ def _option_line(region: str, choices: Mapping[str, str]) -> str | None:
 
 
 def _last_letter(region: str, choices: Mapping[str, str]) -> str | None:
-  """The last letter that is called right or chosen; else the last that stands alone and is not an article."""
+  """The last letter that is called right or chosen; else the last single letter that is not an article."""
   for form in (_VERDICT, _CHOSEN):
     named = [m[1] for m in form.finditer(region) if m[1] in choices]
     if named:

@@ -29,7 +29,7 @@ def mathvista(*, rule: str = 'strict', steps: bool = False, judge=None, judgemen
 
   rule: strict (what the output marks as its answer, no nearest option), official or vlmevalkit.
   steps: ask for reasoning and a final line (InternVL's second prompt).
-  judgements: file of extracted short answers, read and added to; without it a response is taken as it stands.
+  judgements: file of extracted short answers, read and added to; without it a response is used as it is.
   """
   if rule not in RULES:
     raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')

@@ -144,7 +144,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def _forms(part: str) -> list[str | float]:
-  """A number rounded to two decimals, else lower-case text; a single letter only counts beside a blank."""
+  """A number rounded to two decimals, else lower-case text; a single letter only counts next to a blank."""
   part = part.strip()
   try:
     return [round(float(part.replace(',', '')), 2)]

@@ -44,5 +44,5 @@ def picture_part(raw: bytes) -> dict:
 
 
 def folder_of(path: str) -> Path:
-  """The path itself if it is a folder, else the folder it lies in."""
+  """The path itself if it is a folder, else the folder that contains it."""
   return Path(path) if Path(path).is_dir() else Path(path).parent

@@ -111,7 +111,7 @@ def policy_loss(
     raise ValueError(f'kl.coef={rule.kl.coef} in the loss needs ref_logp')
   if rule.importance_cap is not None and rollout_logp is None:
     raise ValueError(f'importance_cap={rule.importance_cap} needs rollout_logp')
-  # Zeros at padding from the start: whatever stands there reaches neither the loss nor its gradient.
+  # Padding is zeroed first, so that its values reach neither the loss nor its gradient.
   inside = lambda x: None if x is None else jnp.where(mask, x, 0.0)
   logp, old_logp, advantages, ref_logp, rollout_logp = map(inside, (logp, old_logp, advantages, ref_logp, rollout_logp))
   old_logp = jax.lax.stop_gradient(logp) if old_logp is None else old_logp

@@ -26,7 +26,7 @@ from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
 
 BLANK, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
-# The chat template of models trained from scratch, as Qwen's without a system turn of its own.
+# The chat template of models trained from scratch: Qwen's without a default system turn.
 CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

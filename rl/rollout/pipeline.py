@@ -40,7 +40,7 @@ class Sequential:
 
 
 class Ahead(Sequential):
-  """The next rollout is sampled while this one updates, by weights one rollout older, on devices of its own.
+  """The next rollout is sampled while this one updates, by weights one rollout older, on separate devices.
 
   The state keeps those weights, so that a run that was stopped samples the same rollout again.
   """

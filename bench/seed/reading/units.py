@@ -1,4 +1,4 @@
-"""Units from a fixed table: SI with prefixes, and what physics texts use beside it. Nothing is parsed as
+"""Units from a fixed table: SI with prefixes, and other units of physics texts. Nothing is parsed as
 code."""
 
 import functools
