@@ -1,11 +1,12 @@
-"""Runs one task: asks what has not been asked, scores every answer, writes the results.
+"""Runs one task: asks the questions without an answer, scores every answer, writes the results.
 
-In the folder: answers.jsonl, every finished answer as it came (what a later run does not ask again);
+In the folder: answers.jsonl, every finished answer in order of arrival (a later run does not ask for it again);
 results.jsonl, one line an example in the order of the data; report.json, report.md, report.html and charts.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from tqdm import tqdm
 from bench.harness.parallel import each_as_it_finishes
 from bench.harness.rows import read_rows
 from bench.harness.store import Log, dump, locked, write_text
-from bench.harness.task import REQUEST_FAILED, Answer, Data, Example, Item, Sampling, Task
+from bench.harness.task import REQUEST_FAILED, Answer, Data, Example, Item, Outcome, Sampling, Task
 from bench.report import page as report
 from bench.report import summary
 from core.serving.client import RequestFailed
@@ -24,11 +25,11 @@ from core.text import clean
 
 VERSION = '1'
 MOST_FAILURES = 20
-REFUSING_ALL = frozenset({401, 402, 403, 404, 405})  # statuses that no other question would change
+REFUSING_ALL = frozenset({401, 402, 403, 404, 405})  # statuses that every other question would get too
 
 
 class TooManyFailures(RuntimeError):
-  """So many requests in a row failed that the rest would too."""
+  """Too many consecutive requests failed to expect success of the rest."""
 
 
 def run(
@@ -47,11 +48,9 @@ def run(
   """The report of `task` on `data`, with answers of `model` or, without one, of the file `answers`.
 
   critic: a `bench.harness.critic.Critic`, which gives answers the rewards that best-of-N ranks them by.
-  Raises ValueError when there is nothing to score or `folder` belongs to another run.
+  Raises ValueError if there is nothing to score or `folder` belongs to another run.
   """
-  if not data.examples:
-    reasons = '; '.join(sorted({p.reason for p in data.skipped})[:5])
-    raise ValueError(f'no usable example in {data.read} rows: {reasons or "there are none"}')
+  _check_examples(data)
   start = time.monotonic()
   out = Path(folder)
   if model is not None:
@@ -65,7 +64,26 @@ def run(
     given = critic(task, data.examples, given)
     source['critic'] = critic.name
   items = score(task, data.examples, given)
-  header = {
+  header = _header(task, data, source) | {'bootstrap': {'resamples': resamples, 'seed': seed}}
+  numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
+  lines = [dump(result_line(item)) + '\n' for item in items]
+  write_text(out / 'results.jsonl', ''.join(lines))
+  seconds = round(time.monotonic() - start, 3)
+  return report.write(task, header | numbers | {'seconds': seconds}, items, out)
+
+
+def _check_examples(data: Data) -> None:
+  """Raises ValueError, with the reasons for skipped rows, if there is no example."""
+  if data.examples:
+    return
+  reasons = sorted({problem.reason for problem in data.skipped})
+  told = '; '.join(reasons[:5]) or 'there are none'
+  raise ValueError(f'no usable example in {data.read} rows: {told}')
+
+
+def _header(task: Task, data: Data, source: Mapping) -> dict:
+  """The settings of a run, as its report states them."""
+  return {
     'tool': {'name': 'espalier-jax bench', 'version': VERSION},
     'task': task.name,
     'primary': task.primary,
@@ -74,11 +92,7 @@ def run(
     **source,
     'prompt_hash': prompt_hash(task),
     'scorer': dict(task.settings),
-    'bootstrap': {'resamples': resamples, 'seed': seed},
   }
-  numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
-  write_text(out / 'results.jsonl', ''.join(dump(result_line(item)) + '\n' for item in items))
-  return report.write(task, {**header, **numbers, 'seconds': round(time.monotonic() - start, 3)}, items, out)
 
 
 def prompt_hash(task: Task) -> str:
@@ -91,21 +105,22 @@ def _account(data: Data) -> dict:
     'files': dict(data.files),
     'read': data.read,
     'examples': len(data.examples),
-    'skipped': [dataclasses.asdict(p) for p in data.skipped],
-    'repaired': [dataclasses.asdict(p) for p in data.repaired],
+    'skipped': list(map(dataclasses.asdict, data.skipped)),
+    'repaired': list(map(dataclasses.asdict, data.repaired)),
   }
 
 
 def sample_seed(seed: int, example_id: str, sample: int) -> int:
   """31 bits that depend on the arguments alone, so neither order nor a restart changes an answer."""
-  return int.from_bytes(hashlib.sha256(dump([seed, example_id, sample]).encode()).digest()[:4]) >> 1
+  digest = hashlib.sha256(dump([seed, example_id, sample]).encode()).digest()
+  return int.from_bytes(digest[:4]) >> 1
 
 
 def generate(
   task: Task, data: Data, out: Path, model, sampling: Sampling, seed: int, workers: int
 ) -> dict[str, list[Answer]]:
-  """All answers: those that `out` already holds, and the others as the model gives them."""
-  # Files, and not the number of examples, name the data: a run over the first ten may be extended to all.
+  """All answers: those already in `out`, and the model's for the rest."""
+  # The data are identified by their files, not by the number of examples: a run over ten may be extended to all.
   header = {
     'task': task.name,
     'data': sorted(data.files.values()),
@@ -124,7 +139,7 @@ def generate(
     def ask(pair):
       example, k = pair
       answer, status = _ask(task, example, model, sampling, sample_seed(seed, example.id, k))
-      if status is None and answer.finish != 'failed':  # on disk before anything can interrupt
+      if status is None and answer.finish != 'failed':  # on disk before the run can be interrupted
         log.append({'id': example.id, 'sample': k, **_plain(answer)})
       return answer, status
 
@@ -142,7 +157,7 @@ def _plain(answer: Answer) -> dict:
 
 
 def _finished(log: Log) -> dict[tuple[str, int], Answer]:
-  """The answers of a log by example and sample; of two to one question, the first."""
+  """The answers of a log by example and sample; the first of several."""
   done: dict[tuple[str, int], Answer] = {}
   for entry in log.entries:
     answer = _answer(entry)
@@ -168,10 +183,10 @@ def _ask(task: Task, example: Example, model, sampling: Sampling, seed: int) -> 
 
 
 def _asked(ask, missing: Sequence, workers: int, *, trusted: bool) -> Iterator[tuple]:
-  """(question, answer) as they finish; what is done is kept when the run ends early.
+  """(question, answer) as they finish, so that finished answers are kept if the run ends early.
 
-  A refusal that concerns every question (no such model, no permission) ends the run at once, any other refusal at
-  its second time while nothing was ever answered (`trusted` false), and a long row of failures in any case.
+  A refusal that would apply to every question (no such model, no permission) ends the run at once, any other refusal
+  the second time if no question was answered before (`trusted` false), and many consecutive failures in any case.
   """
   failures = refusals = 0
   bar = tqdm(total=len(missing), desc='asking', unit='answer', disable=not missing)
@@ -188,7 +203,7 @@ def _asked(ask, missing: Sequence, workers: int, *, trusted: bool) -> Iterator[t
       if failures >= MOST_FAILURES:
         raise TooManyFailures(
           f'{failures} requests in a row failed, the last with: {answer.text}\n'
-          'Finished answers are kept; run the same command to go on.'
+          'Finished answers are kept; run the same command to resume.'
         )
 
 
@@ -261,31 +276,36 @@ def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[
     outcomes.append(dataclasses.replace(outcome, status=REQUEST_FAILED) if failed else outcome)
   if len(outcomes) != len(pairs):
     raise RuntimeError(f'{task.name}: {len(outcomes)} outcomes for {len(pairs)} answers')
-  items, at = [], 0
+  items = []
+  rest = iter(outcomes)
   for example in examples:
-    mine = tuple(given[example.id])
-    theirs = tuple(outcomes[at : at + len(mine)])
-    at += len(mine)
-    items.append(Item(example, mine, theirs, task.combine(example, mine, theirs)))
+    answers = tuple(given[example.id])
+    scored = tuple(itertools.islice(rest, len(answers)))
+    items.append(Item(example, answers, scored, task.combine(example, answers, scored)))
   return items
 
 
 def result_line(item: Item) -> dict:
   """One line of results.jsonl. It holds no times, so that equal runs write equal files."""
-  samples = [
-    {
-      **_plain(a),
-      'status': o.status,
-      'answer': o.answer,
-      'scores': {k: list(v) for k, v in o.scores.items()},
-      **({'detail': dict(o.detail)} if o.detail else {}),
-    }
-    for a, o in zip(item.answers, item.outcomes)
-  ]
   return {
     'id': item.example.id,
     'unit': item.example.unit,
     'groups': dict(item.example.groups),
-    'scores': {k: list(v) for k, v in item.scores.items()},
-    'samples': samples,
+    'scores': _lists(item.scores),
+    'samples': list(map(_sample, item.answers, item.outcomes)),
   }
+
+
+def _sample(answer: Answer, outcome: Outcome) -> dict:
+  detail = {'detail': dict(outcome.detail)} if outcome.detail else {}
+  return {
+    **_plain(answer),
+    'status': outcome.status,
+    'answer': outcome.answer,
+    'scores': _lists(outcome.scores),
+    **detail,
+  }
+
+
+def _lists(scores: Mapping[str, tuple[float, float]]) -> dict[str, list[float]]:
+  return {metric: list(pair) for metric, pair in scores.items()}

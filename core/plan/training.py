@@ -28,19 +28,15 @@ def training(
   """The program that a run of `core.training.steps` compiles on `mesh`, and the parts to count.
 
   make_step: from the state's shardings, as the keyword `places`, to the jitted step. weights: (trainable, frozen),
-  abstract, with shardings. batch: abstract, without shardings; it is sharded as `core.mesh.to_global` does. carry: what
-  the loss remembers. reference: frozen weights that the loss compares with, abstract, with shardings. note: as of
+  abstract, with shardings. batch: abstract, without shardings; it is sharded as `core.mesh.to_global` does. carry: the
+  state of the loss. reference: frozen weights that the loss compares with, abstract, with shardings. note: as of
   `Program`.
   """
-
-  def place(x, sharding):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
   trainable, frozen = weights
   state = steps.abstract_state(trainable, tx, carry)
-  batch = jax.tree.map(lambda x: place(x, batch_sharding(x, mesh)), batch)
+  batch = jax.tree.map(lambda x: _placed(x, batch_sharding(x, mesh)), batch)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  key = place(key, jax.NamedSharding(mesh, jax.P()))
+  key = _placed(key, jax.NamedSharding(mesh, jax.P()))
   step = make_step(places=jax.tree.map(lambda x: x.sharding, state))
   args = (state, frozen, batch, key)
   kinds = {'weights': weights, 'optimiser state': state.opt_state, 'batch': batch}
@@ -57,3 +53,7 @@ def training(
     remat=remat,
     note=note,
   )
+
+
+def _placed(x, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
