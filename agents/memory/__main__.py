@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from agents.memory import CaseBank, SentenceEncoder, export_jsonl, import_jsonl, selector
+from agents.memory import CaseBank, SentenceEncoder, export_jsonl, fitting, import_jsonl, selector
 from agents.memory.cases import Case
 from agents.memory.jsonl import FORMS
 from core.launch import command
@@ -108,8 +108,8 @@ def _apply_to_case(bank: CaseBank, name: str, number: int, options: Options) -> 
 def train(bank: CaseBank, folder: Path, *, epochs: int, share: float) -> str:
   """Trains a selector on the bank's uses and saves it; returns a sentence on its validation."""
   config = selector.Config(width=bank.encoder.width)
-  pairs = selector.pairs_of(bank.uses(), bank.vectors)
-  state, validation = selector.fit(pairs, config, epochs=epochs, share=share)
+  pairs = fitting.pairs_of(bank.uses(), bank.vectors)
+  state, validation = fitting.fit(pairs, config, epochs=epochs, share=share)
   selector.save(folder, config, state)
   about = f'{selector.version(state)}, made for vectors of {bank.encoder.id}'
   if validation is None:

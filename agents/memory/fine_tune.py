@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from agents.memory import bert, selector
+from agents.memory import bert, fitting, selector
 from agents.memory.cases import Use, case_text
 from agents.memory.encoders import SentenceEncoder
 from core.training.optim import decayed
@@ -41,7 +41,7 @@ def fit(
   epochs: int = 3,
   share: float = 0.1,
   name: str = 'fine-tuned',
-) -> tuple[SentenceEncoder, selector.State, selector.Validation | None]:
+) -> tuple[SentenceEncoder, selector.State, fitting.Validation | None]:
   """Trains encoder and network together from the encoder's weights (the usual rate is 2e-5).
 
   Returns the encoder, the network's state and its validation on held-out tasks after the last epoch. Raises
@@ -49,7 +49,7 @@ def fit(
   """
   if encoder.pooling != 'cls':
     raise ValueError(f"pooling={encoder.pooling!r}: the selector reads first-token states, 'cls'")
-  held = selector.split([u.key for u in uses], share, c.seed)
+  held = fitting.split([u.key for u in uses], share, c.seed)
   train = [u for u, out in zip(uses, held) if not out]
   if not train:
     raise ValueError(f'{len(uses)} uses of {len({u.key for u in uses})} tasks: none is left to train on')
@@ -57,7 +57,7 @@ def fit(
   total = epochs * -(-len(train) // c.batch)
   rule = selector.optimizer(c, total, decayed(params, Params(bert.spec(encoder.config), selector.spec(c))))
   moments, step = rule.init(params), _step(rule, encoder.config, c)
-  weight = selector.class_weights(np.array([u.reward for u in train], np.float32))
+  weight = fitting.class_weights(np.array([u.reward for u in train], np.float32))
   rng, count = np.random.default_rng(c.seed), 0
   for _ in range(epochs):
     order = rng.permutation(len(train))
@@ -68,7 +68,7 @@ def fit(
   tuned = encoder.with_params(params.encoder, name)
   state = selector.State(params.head, selector.optimizer(c).init(params.head), jnp.int32(count))
   test = [u for u, out in zip(uses, held) if out]
-  seen = selector.validate(state.params, selector.pairs_of(test, tuned)) if test else None
+  seen = fitting.validate(state.params, fitting.pairs_of(test, tuned)) if test else None
   return tuned, state, seen
 
 

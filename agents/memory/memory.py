@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from agents.memory import fitting, softq
 from agents.memory import selector as selection
-from agents.memory import softq
 from agents.memory.cases import Case, CaseBank, Found, Use, task_key
 from agents.memory.index import unit
 
@@ -107,13 +107,13 @@ class Memory:
     if self.online and self.reading.kind == 'q':
       last = self._replay[-1].id if self._replay else 0
       self._replay += self.bank.uses(after=last)
-      self._state = selection.learn_online(self.state, self._replay, self.bank.vectors, self.config)
+      self._state = fitting.learn_online(self.state, self._replay, self.bank.vectors, self.config)
     return case
 
-  def refit(self, *, epochs: int = 10, share: float = 0.1) -> selection.Validation | None:
+  def refit(self, *, epochs: int = 10, share: float = 0.1) -> fitting.Validation | None:
     """Trains the selector from scratch on every recorded use; the validation on held-out tasks."""
-    pairs = selection.pairs_of(self.bank.uses(), self.bank.vectors)
-    self._state, validation = selection.fit(pairs, self.config, epochs=epochs, share=share)
+    pairs = fitting.pairs_of(self.bank.uses(), self.bank.vectors)
+    self._state, validation = fitting.fit(pairs, self.config, epochs=epochs, share=share)
     return validation
 
   def _choose(self, task: str, key: str, where) -> list[Found]:

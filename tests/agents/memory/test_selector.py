@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from agents.memory import CaseBank, HashEncoder, Memory, Reading, fine_tune, selector
+from agents.memory import CaseBank, HashEncoder, Memory, Reading, fine_tune, fitting, selector
 from agents.memory.encoders import SentenceEncoder
 from core.files.config import CheckpointError
 from tests.agents.memory.test_encoder_transformers import tiny_folder
@@ -63,27 +63,27 @@ def test_padding_weighs_nothing_and_a_case_s_order_matters():
 
 
 def test_successes_are_weighted_up_and_never_down():
-  np.testing.assert_allclose(selector.class_weights(np.array([1, 0, 0, 0.0])), [3, 1, 1, 1])
-  np.testing.assert_allclose(selector.class_weights(np.array([1, 1, 1, 0.0])), 1)
-  np.testing.assert_allclose(selector.class_weights(np.zeros(2)), 1)
+  np.testing.assert_allclose(fitting.class_weights(np.array([1, 0, 0, 0.0])), [3, 1, 1, 1])
+  np.testing.assert_allclose(fitting.class_weights(np.array([1, 1, 1, 0.0])), 1)
+  np.testing.assert_allclose(fitting.class_weights(np.zeros(2)), 1)
 
 
 def synthetic(n=400, seed=0):
   """Success where the case's first coordinate is positive, four pairs a task."""
   rng = np.random.default_rng(seed)
   tasks, cases = (rng.normal(size=(n, 6)).astype(np.float32) for _ in range(2))
-  return selector.Pairs(tasks, cases, (cases[:, 0] > 0).astype(np.float32), tuple(f't{i // 4}' for i in range(n)))
+  return fitting.Pairs(tasks, cases, (cases[:, 0] > 0).astype(np.float32), tuple(f't{i // 4}' for i in range(n)))
 
 
 def test_a_fit_learns_validates_on_whole_tasks_and_is_the_same_again():
   pairs = synthetic()
-  held = selector.split(pairs.keys, 0.2, 42)
+  held = fitting.split(pairs.keys, 0.2, 42)
   keys = np.array(pairs.keys)
   assert not set(keys[held]) & set(keys[~held]) and 0.1 < held.mean() < 0.3
   c = selector.Config(width=6, hidden=32, lr=1e-2)
-  state, seen = selector.fit(pairs, c, epochs=10, share=0.2)
+  state, seen = fitting.fit(pairs, c, epochs=10, share=0.2)
   assert seen.auc > 0.95 and seen.pairs == held.sum()
-  again, _ = selector.fit(pairs, c, epochs=10, share=0.2)
+  again, _ = fitting.fit(pairs, c, epochs=10, share=0.2)
   assert selector.version(state) == selector.version(again)
   fresh = synthetic(seed=1)
   q = selector.scores(state.params, fresh.tasks, fresh.cases, chunk=100)
@@ -94,15 +94,15 @@ def test_a_fit_learns_validates_on_whole_tasks_and_is_the_same_again():
 def test_nothing_to_learn_from_is_said():
   empty = synthetic(0)
   with pytest.raises(ValueError, match='none is left to train on'):
-    selector.fit(empty, CONFIG)
+    fitting.fit(empty, CONFIG)
   with pytest.raises(ValueError, match='no pairs'):
-    selector.validate(selector.init(CONFIG).params, empty)
+    fitting.validate(selector.init(CONFIG).params, empty)
   same = selector.init(CONFIG)
-  assert selector.learn_online(same, [], None, CONFIG) is same
+  assert fitting.learn_online(same, [], None, CONFIG) is same
 
 
 def test_a_selector_is_saved_and_loaded(tmp_path):
-  state, _ = selector.fit(synthetic(), selector.Config(width=6, hidden=8), epochs=1)
+  state, _ = fitting.fit(synthetic(), selector.Config(width=6, hidden=8), epochs=1)
   selector.save(tmp_path, selector.Config(width=6, hidden=8), state)
   c, again = selector.load(tmp_path)
   assert selector.version(again) == selector.version(state) and c.hidden == 8
@@ -199,4 +199,4 @@ def test_encoder_and_network_learn_together(tmp_path):
   assert seen.auc == 1.0 and tuned.id != encoder.id
   change = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), tuned.params, encoder.params)
   assert change.words > 0 and change.blocks.attn.q > 0
-  assert int(state.updates) == 6 * -(-sum(~selector.split([u.key for u in bank.uses()], 0.2, c.seed)) // 16)
+  assert int(state.updates) == 6 * -(-sum(~fitting.split([u.key for u in bank.uses()], 0.2, c.seed)) // 16)
