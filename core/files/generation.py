@@ -1,12 +1,13 @@
 """A checkpoint's generation_config.json: how its publishers mean it to be sampled."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging
 
 from core.files import store
-from core.files.config import naming, read_json
+from core.files.config import naming, read_json, write_json
 from core.files.store import CheckpointError, FolderPath
 
 NAME = 'generation_config.json'
@@ -71,6 +72,12 @@ def read(path: FolderPath) -> Generation:
   if ignored:
     logging.warning('%s/%s: not done here: %s', folder, NAME, ignored)
   return generation
+
+
+def write(path: FolderPath, stops: Sequence[int]) -> None:
+  """States the end tokens of a checkpoint that its tokenizer does not state; writes nothing where there are none."""
+  if stops:
+    write_json(path, NAME, {'eos_token_id': list(stops)})
 
 
 def _number(h: dict, key: str, default: float) -> float:

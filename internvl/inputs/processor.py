@@ -73,7 +73,7 @@ class Processor:
 
   def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast, stops: Sequence[int] = ()):
     """stops: token ids that end an answer, further to the layout's stop token and padding."""
-    self.config, self.tokenizer = config, tokenizer
+    self.config, self.tokenizer, self.stops = config, tokenizer, tuple(stops)
     self.layout = templates.LAYOUTS[config.template]
     structural = templates.IMAGE_TOKENS + self.layout.tokens
     self._ids = {token: token_id(tokenizer, token) for token in structural}
@@ -112,6 +112,7 @@ class Processor:
     with store.folder(path).staged() as local:
       self.tokenizer.save_pretrained(local)
     processor_config.write(path, self.config)
+    generation.write(path, self.stops)
 
   def __call__(
     self,

@@ -150,6 +150,7 @@ class TextPolicy:
     mesh_lib.barrier('weights saved')
     if jax.process_index() == 0:
       self.tokenizer.save_pretrained(draft)
+      generation.write(draft, [stop for stop in self.stops if stop != self.tokenizer.eos_token_id])
       shutil.rmtree(path, ignore_errors=True)
       os.replace(draft, path)
     mesh_lib.barrier('policy saved')

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from core.files.generation import Generation, read
+from core.files.generation import write as write_stops
 from core.files.store import CheckpointError
 
 STATED = {
@@ -49,6 +50,13 @@ def test_a_value_of_the_wrong_kind_is_named(h, tmp_path):
   ((key, _),) = h.items()
   with pytest.raises(CheckpointError, match=rf'generation_config\.json: {key}=.*expected a'):
     read(write(tmp_path, h))
+
+
+def test_end_tokens_come_back(tmp_path):
+  write_stops(tmp_path, ())
+  assert not list(tmp_path.iterdir())
+  write_stops(tmp_path, (7, 9))
+  assert read(tmp_path).stops == (7, 9)
 
 
 def test_what_is_not_done_is_said(tmp_path, caplog):

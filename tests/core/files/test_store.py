@@ -71,6 +71,7 @@ def test_an_internvl_folder_round_trips_through_a_store(tmp_path):
   processor = internvl.Processor.over_bytes(
     ProcessorConfig(image_size=config.vision.image_size, tokens_per_tile=config.tokens_per_tile, system='你好')
   )
+  processor = internvl.Processor(processor.config, processor.tokenizer, stops=[65])
   config = dataclasses.replace(config, image_token=processor.image_id)
   params = draw(internvl.spec(config))
   for where in ('memory://internvl', tmp_path):
@@ -82,7 +83,7 @@ def test_an_internvl_folder_round_trips_through_a_store(tmp_path):
   assert equal(internvl.load('memory://internvl', dtype=jnp.float32)[1], params)
   loaded = internvl.Processor.load('memory://internvl')
   messages = [{'role': 'user', 'content': 'Hé!'}]
-  assert loaded.config == processor.config
+  assert loaded.config == processor.config and loaded.stop_ids == processor.stop_ids
   assert loaded(messages).tokens.tolist() == processor(messages).tokens.tolist()
 
 
