@@ -1,8 +1,10 @@
 """Requests with images: each distinct tile is encoded once, and tokens are those of the simple sampler."""
 
 import dataclasses
+import threading
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -103,3 +105,46 @@ def test_impossible_images_are_refused():
   ):
     with pytest.raises(ValueError, match=message):
       e.submit(Request(tokens, 4, media=images))
+
+
+def test_features_computed_before_enter_in_place_of_tiles_with_any_number_of_tokens():
+  """Those of a tile give the tile's tokens; bfloat16 ones the tokens of the same values in float32."""
+  e = engine()
+  options = {'temperature': 1.0, 'seed': 1, 'n': 2}
+  features = np.asarray(model.encode(PARAMS, CONFIG, TILES[:1])[0][0])
+  e.submit(Request(prompt(TILES[:1]), 8, media=[features], **options))
+  assert [c.tokens.tolist() for c in e.run()] == generate(prompt(TILES[:1]), [TILES[:1]], 2)
+  assert not e._features.encoded
+  r = np.random.default_rng(1)
+  few, many = (r.standard_normal((n, CONFIG.language.width)).astype(ml_dtypes.bfloat16) for n in (1, PER_TILE + 2))
+  image = CONFIG.image_token
+  tokens = [5, image, 6, *[image] * (PER_TILE + 2), *[image] * PER_TILE, 7]
+  got = []
+  for dtype in (ml_dtypes.bfloat16, np.float32):
+    e.submit(Request(tokens, 8, media=[few.astype(dtype), many.astype(dtype), TILES[:1]], **options))
+    got.append([c.tokens.tolist() for c in e.run()])
+  assert got[0] == got[1] and e._features.encoded == 1 and not e._features.users
+
+
+def test_no_thread_encodes_while_the_weights_are_replaced():
+  images = Images(PARAMS, CONFIG)
+  names = images.name(prompt(TILES[:1]), [TILES[:1]])
+  lay, failed = images._lay, []
+
+  def encode():
+    try:
+      images.encode(names)
+    except Exception as error:  # shown by the main thread
+      failed.append(error)
+
+  thread = threading.Thread(target=encode)
+
+  def lay_while_another_encodes(weights):
+    thread.start()
+    thread.join(0.2)  # it waits for this thread, which is not to wait for it
+    return lay(weights)
+
+  images._lay = lay_while_another_encodes
+  images.update(PARAMS)
+  thread.join(60)
+  assert not failed and images.encoded == 1

@@ -277,19 +277,6 @@ def test_impossible_requests_are_refused():
     e._text = None
     with pytest.raises(ValueError, match=message):
       e.submit(request)
-  for bad, message in (
-    ({'prompt': []}, '0 tokens'),
-    ({'max_new': 0}, 'max_new=0'),
-    ({'top_p': 0.0}, 'top_p'),
-    ({'stops': [1.5]}, 'stops has 1.5; expected integer'),
-    ({'prompt': [1, 2.0]}, 'prompt has 2.0; expected integer'),
-    ({'prompt': [True]}, 'prompt has True; expected integer'),
-    ({'temperature': float('nan')}, 'need 0 <= temperature < inf'),
-    ({'repetition_penalty': 0.0}, 'repetition_penalty'),
-    ({'stop_strings': ['']}, 'an empty stop string'),
-  ):
-    with pytest.raises(ValueError, match=message):
-      Request(**({'prompt': [1], 'max_new': 1} | bad))
   with pytest.raises(ValueError, match='slots=0'):
     Engine(PARAMS, CONFIG, slots=0, pages=1, page_size=1, segment=1)
   assert e.idle
