@@ -41,9 +41,9 @@ class Engine:
 
   params, config: of a `core.decoder`. slots: sequences decoded together. pages, page_size: the cache. segment: tokens
   between two looks of the host. chunk: prompt tokens prefilled in one call, so that a long prompt does not block the
-  slots. features: the source of what enters beside tokens. text: decodes token ids, for stop strings. mesh: the devices
-  it runs on, by default those of the weights; a `core.mesh.Share` if engines run side by side. max_queued: sequences
-  that may wait. programs: replaces the device. Everything is compiled here.
+  slots. features: the source of images and other features in prompts. text: decodes token ids, for stop strings. mesh:
+  the devices it runs on, by default those of the weights; a `core.mesh.Share` if several engines run. max_queued:
+  sequences that may wait. programs: replaces the device. Everything is compiled here.
 
   `submit`, `fork`, `so_far`, `cancel` and `encode` may be called from any thread while one thread calls `step`, `run`
   and `update`. A mesh may span processes: each makes the same engine and the same calls in the same order, and reads

@@ -1,4 +1,4 @@
-"""What enters a prompt beside tokens (images, audio), named by content so that equal content shares pages.
+"""Features that enter a prompt among its tokens (images, audio), named by content so that equal content shares pages.
 
 n names   D width of the decoder
 """

@@ -11,7 +11,7 @@ import jax
 from core import decoder, mesh
 from core.params import Flat, cast
 
-# A step multiplies each weight with a few rows only, so gathering it would cost more than the step: nothing is spread
+# A step multiplies each weight with only a few rows, so gathering it would cost more than the step: nothing is sharded
 # over `data`, and over `expert` only what is looked up or computed rarely, and the experts.
 RULES = mesh.RULES | {'embed': None, 'expert_embed': None, 'vision': 'expert'}
 
@@ -31,7 +31,7 @@ def unstacked(config: decoder.Config) -> decoder.Params:
 
 
 def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
-  """The weights of an engine on `home` as shapes."""
+  """The weights of an engine on the mesh `home` as shapes."""
   shape = lambda s: jax.ShapeDtypeStruct(s.shape, dtype, sharding=mesh.sharding(s.shape, s.axes, home, RULES))
   params = jax.tree.map(shape, unstacked(config))
 
@@ -43,7 +43,7 @@ def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
 
 
 def _rows_of_heads(place: jax.NamedSharding) -> jax.NamedSharding:
-  """Where a matrix lies whose rows are the heads of a weight at `place`: whole heads stay together."""
+  """The sharding of a matrix whose rows are the heads of a weight with sharding `place`: heads are not split."""
   inputs, heads, *_ = *place.spec, None, None
   return jax.NamedSharding(place.mesh, jax.P(heads, inputs))
 
@@ -68,7 +68,7 @@ def _flat(block: Any, merge: Callable) -> Any:
 
 
 def put(params: Any, spec: Any, place: mesh.Share) -> Any:
-  """The weights that `spec` describes on the devices of `place.mesh`, by way of the engines beside it."""
+  """The weights that `spec` describes on the devices of `place.mesh`, by way of the other engines of a share."""
 
   def move(s, w):
     axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device

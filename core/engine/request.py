@@ -21,8 +21,8 @@ class Request:
   prompt: token ids. Sample i draws with `seed + i`, at each position with a key of its own (`core.engine.sampling`).
   stops: end tokens, any number. stop_strings: texts that end a sample with the token that completes one; a string may
   begin in the prompt, and a plain str is one string. repetition_penalty: as in transformers, over prompt and response.
-  allowed: bool [vocab], tokens that may be chosen; copied. media: what enters the prompt beside tokens, in the order of
-  its placeholders, as the engine's features source takes it; with one, the last token of a prompt must be text.
+  allowed: bool [vocab], tokens that may be chosen; copied. media: images and other features, in the order of the
+  prompt's placeholders, as the engine's features source takes them; with one, the last token of a prompt must be text.
   priority: higher ones enter first, and preempt running sequences of lower priority.
 
   Raises ValueError for values out of range.
@@ -74,7 +74,7 @@ class Request:
   def check_vocabulary(self, vocab: int) -> None:
     """Raises ValueError if a prompt token is not one of `vocab` tokens, or `allowed` is not a choice among them."""
     if min(self.prompt) < 0 or max(self.prompt) >= vocab:
-      raise ValueError(f'a prompt token lies outside the vocabulary of {vocab}')
+      raise ValueError(f'a prompt token is outside the vocabulary of {vocab}')
     if self.allowed is not None and (self.allowed.shape != (vocab,) or not self.allowed.any()):
       raise ValueError(f'allowed: shape {self.allowed.shape}; expected a non-empty choice among ({vocab},)')
 

@@ -190,7 +190,7 @@ def _list(spans: _Spans, width: int, rows: int, page_size: int, capacity: int | 
   """The items of all these spans, each with up to `width` readers."""
   size = spans.stop - spans.start
   end = size.cumsum()
-  count = int(end[-1]) if len(end) else 0
+  count = int(size.sum())
   table = _blank(count, width, rows, capacity)
   page, start = np.zeros((2, len(table)), np.int32)
   items = Items(page, start, table, np.int32(count))

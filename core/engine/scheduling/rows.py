@@ -7,7 +7,7 @@ from core.engine.scheduling.sequence import Response, Sequence
 
 
 class Rows:
-  """Arrays of R slots; a slot without a sequence has `wanted` 0.
+  """Arrays of R slots; a slot without a sequence has `wanted` 0, and the rest of its row means nothing.
 
   All tokens of a decoding sequence but the last are in its pages; the last one is the next step's input. int32:
 
@@ -18,8 +18,7 @@ class Rows:
   """
 
   def __init__(self, slots: int, longest: int, page_size: int):
-    self._counts = np.zeros((5, slots), np.int32)
-    self.prompt, self.new, self.wanted, self.filled, self.pages = self._counts
+    self.prompt, self.new, self.wanted, self.filled, self.pages = np.zeros((5, slots), np.int32)
     self.table = np.zeros((slots, longest), np.int32)
     self._responses = np.zeros((slots, 3, longest * page_size), np.int32)  # one array, so that one call copies a slot's
     self.tokens, self.version = self._responses[:, 0], self._responses[:, 2]
@@ -93,7 +92,7 @@ class Rows:
     tokens, logp, version = self._responses[slot, :, : self.new.item(slot)].copy()
     sequence.response = Response(tokens, logp.view(np.float32), version)
     sequence.slot = None
-    self._counts[:, slot] = 0
+    self.wanted[slot] = 0  # which makes the rest of the row meaningless
 
   def add_pages(self, more: np.ndarray, fresh: np.ndarray) -> None:
     """Gives each slot `more` [R] further pages, taken in turn from `fresh` [sum of more]."""
@@ -109,11 +108,14 @@ class Rows:
 
     written: [n], tokens of the segment that were decoding inputs, and so are in the pages.
     """
-    taken = np.arange(tokens.shape[1]) < kept[:, None]
-    which, step = np.nonzero(taken)
-    at = slots[which], self.new[slots][which] + step
-    self.tokens[at] = tokens[taken]
-    self.logp[at] = logp[taken]
-    self.version[at] = version
+    step = np.arange(tokens.shape[1])
+    taken = step < kept[:, None]
+    _, kinds, width = self._responses.shape
+    first = slots * kinds * width + self.new[slots]
+    at = (first[:, None] + step)[taken]  # of flat memory: several times as fast as pairs of indices
+    flat = self._responses.reshape(-1)
+    flat[at] = tokens[taken]
+    flat.view(np.float32)[at + width] = logp[taken]
+    flat[at + 2 * width] = version
     self.new[slots] += kept.astype(np.int32)
     self.filled[slots] = np.minimum(self.filled[slots] + written, self.target[slots])

@@ -1,7 +1,7 @@
-"""Engine tokens equal the simple sampler's, whatever happens around them.
+"""The engine's tokens equal the simple sampler's under any schedule.
 
-Prefilling in runs of tokens and attending page by page add up in another order than the simple sampler does, so logits
-may differ in their last bits; the tokens of these models must not.
+Chunked prefill and attention by pages add in another order than the simple sampler does, so logits may differ in their
+last bits; the tokens of these models must not.
 """
 
 import dataclasses
@@ -133,13 +133,13 @@ def test_nothing_is_compiled_after_construction():
   jax.monitoring.clear_event_listeners()
 
 
-def test_samples_of_one_prompt_fill_it_in_once():
+def test_samples_of_one_prompt_prefill_it_once():
   e = Engine(PARAMS, CONFIG, slots=3, pages=120, page_size=4, segment=5, chunk=8)
   e.submit(Request(PROMPTS[4], 6, n=16, temperature=1.0))
   e.run()
   assert e.stats.prefilled == len(PROMPTS[4]) - 1
-  assert e.stats.copied == 15  # of the prompt's last page, 26 tokens being 6 pages and a half
-  e.submit(Request(PROMPTS[4] + [7], 6))  # and not again for what continues it
+  assert e.stats.copied == 15  # copies of the prompt's last page: 26 tokens are 6.5 pages
+  e.submit(Request(PROMPTS[4] + [7], 6))  # a prompt that continues it
   e.run()
   assert e.stats.prefilled == len(PROMPTS[4]) - 1
 
@@ -160,7 +160,7 @@ def test_a_fork_shares_pages_and_copies_at_most_one():
     e.fork(id, 3)
 
 
-def test_a_long_prompt_does_not_hold_up_the_slots():
+def test_a_long_prompt_does_not_block_the_slots():
   e = engine(3, 200)
   (short,) = e.submit(Request(PROMPTS[0], NEW))
   e.step()
@@ -172,7 +172,7 @@ def test_a_long_prompt_does_not_hold_up_the_slots():
 
 
 def test_higher_priority_is_done_first():
-  """Its request comes last and finds all slots taken; the youngest sample makes room and goes on later."""
+  """Its request comes last, when all slots are taken: the youngest sample is preempted and resumes later."""
   e = engine(3, 200)
   before = e.scheduler.preempted
   low = e.submit(Request(PROMPTS[0], NEW, n=3, temperature=1.0))
@@ -204,7 +204,7 @@ def test_stops_and_allowed_tokens():
   assert all((c.tokens % 2 == 0).all() for c in masked) and plain.tokens.tolist() == free
 
 
-def test_new_weights_take_over_in_place():
+def test_unfinished_samples_continue_under_new_weights():
   e = Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=4, segment=4, chunk=8)
   e.submit(Request(PROMPTS[2], 12, temperature=1.0, seed=2))
   e.step()
@@ -216,7 +216,7 @@ def test_new_weights_take_over_in_place():
   assert done.version.tolist() == [0] * 4 + [1] * 8
 
 
-def test_what_unused_pages_hold_does_not_matter():
+def test_the_content_of_unused_pages_has_no_effect():
   e = Engine(PARAMS, CONFIG, slots=3, pages=40, page_size=4, segment=5, chunk=8)
   p = e._programs
   p.k, p.v = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), (p.k, p.v))

@@ -1,4 +1,4 @@
-"""Content beside tokens: named once, encoded once, by weights of one version, whatever other threads do."""
+"""Features of requests: named once and encoded once, by weights of one version, from any number of threads."""
 
 import dataclasses
 import threading

@@ -31,7 +31,7 @@ def run(prompts, *, left=False, new=12, stops=(), params=PARAMS, width=0, **opti
 PROMPTS = [[1, 2, 3], [9, 8, 7, 6, 5, 4], [20]]
 
 
-def test_a_request_gets_the_same_tokens_whatever_stands_beside_it():
+def test_a_request_gets_the_same_tokens_in_any_batch():
   sampled = {'temperature': 1.0, 'top_p': 0.95}
   together = run(PROMPTS, seed=[5, 6, 7], **sampled)
   assert len({tuple(row) for row in together}) == 3

@@ -29,7 +29,7 @@ def test_equals_a_search_of_the_whole_text(strings):
     assert found == first
 
 
-def test_each_token_is_decoded_beside_its_neighbours_only():
+def test_each_token_is_decoded_with_its_neighbours_only():
   longest = 0
 
   def noted(tokens):
