@@ -9,6 +9,7 @@ In a conversation, /image PATH and /video PATH add to the next turn, and /new st
 """
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Literal
@@ -65,7 +66,7 @@ class Options:
     "of a Flash model's image tokens: by its rule, by its absolute threshold alone (a tile's routing then does not "
     "depend on the other tiles), of all tiles, or of none; by default the checkpoint's own setting",
   )
-  tiles_png: str | None = field(None, "file for a picture of the last turn's tiles, compressed ones tinted; Flash only")
+  tiles_png: str | None = field(None, "file for a picture of the last turn's tiles, compressed ones tinted")
   int8: bool = field(False, "the language model's matrices in 8 bits: half the memory of bfloat16")
   mesh: Mesh = field(Mesh(), 'axes of the devices')
 
@@ -76,6 +77,8 @@ class Options:
       value = getattr(self, name)
       if value is not None and value <= 0:
         raise ValueError(f'--{name}={value:g}: expected a number above 0')
+    if self.tiles_png and not pathlib.Path(self.tiles_png).parent.is_dir():
+      raise ValueError(f'--tiles_png={self.tiles_png}: expected a file in a folder that exists')
     if self.thinking and self.system is not None:
       raise ValueError('--thinking brings its own system text: give either it or --system')
 

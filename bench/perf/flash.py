@@ -84,7 +84,7 @@ def made(options: Options) -> tuple[Any, Any, Any]:
   # Leaf by leaf: one program that draws all weights of `internvl.init` takes minutes to compile on a CPU.
   dtype, key = jnp.dtype(options.dtype), jax.random.key(0)
   draw = lambda s: 0.05 * jax.random.normal(key, s.shape, dtype)
-  return config, internvl.for_decoding(jax.tree.map(draw, internvl.spec(config))), processor
+  return config, jax.tree.map(draw, internvl.spec(config)), processor
 
 
 def prompt(options: Options, processor: Any) -> Any:

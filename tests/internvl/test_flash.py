@@ -13,6 +13,7 @@ import internvl
 from core import decoder
 from core.files.config import CheckpointError
 from internvl import model, router, slots
+from internvl.data import packing
 from internvl.inputs.processor import compress
 from tests.internvl.tiny import processor
 
@@ -205,6 +206,24 @@ def test_the_first_slots_of_a_tile_stay():
     compress(x, p.image_id, np.ones(5, bool), 1)
   with pytest.raises(ValueError, match='expected 4 for each tile'):
     compress(dataclasses.replace(y, tile_tokens=x.tile_tokens), p.image_id, chosen, 1)
+
+
+def test_a_cut_sample_keeps_whole_images_of_mixed_tiles():
+  p = processor()
+  images = [np.zeros((16, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)]
+  talk = [{'role': 'user', 'content': '<image>, <image>'}, {'role': 'assistant', 'content': 'a long answer'}]
+  x = p(talk, images)
+  x = compress(x, p.image_id, np.array([True, False, True, True]), 1)
+  seen = set()
+  for length in range(1, len(x.tokens) + 1):
+    for tiles in (2, 3, 4):
+      cut = packing.shorten(x, p.image_id, length, tiles)
+      assert len(cut.tokens) <= length and len(cut.pixels) <= tiles
+      assert (cut.tokens == p.image_id).sum() == cut.tile_tokens.sum()
+      assert len(cut.pixels) == len(cut.tile_tokens) == cut.tiles.sum() and len(cut.grids) == len(cut.tiles)
+      np.testing.assert_array_equal(cut.tokens, x.tokens[: len(cut.tokens)])
+      seen.add((len(cut.tiles), cut.mask.any()))
+  assert {(2, True), (0, False)} <= seen
 
 
 def test_tokens_and_tiles_that_do_not_match_are_refused():

@@ -157,6 +157,7 @@ def test_the_program_says_what_is_compressed_and_draws_it(flash, tmp_path, capsy
   assert wrote.err == 'compressed tiles: 1, 2, 3 (of 3); image tokens: 3 instead of 12, 75% saved\n'
   assert Image.open(png).size[0] > 3 * overlay.CELL
   assert run('--compression=off') == 0 and not capsys.readouterr().err
+  assert run('--tiles_png=/nowhere/a.png') == 2 and 'folder that exists' in capsys.readouterr().err
   assert run('--compression=some') == 2 and 'some' in capsys.readouterr().err
   internvl.save(tmp_path / 'model', dataclasses.replace(config, flash=None), params.replace(compact=None, router=None))
   assert run('--compression=all') == 1
