@@ -41,21 +41,23 @@ def media_of(x: Any) -> list[Tiles]:
   return [Tiles(x.pixels, x.tile_tokens)] if len(x.pixels) else []
 
 
-@functools.partial(jax.jit, static_argnames='config')
-def _patches(params, config, pixels):
-  features = model.patches(params, config, pixels)[0]
+@functools.partial(jax.jit, static_argnames=('config', 'compressed'))
+def _encode(params, config, pixels, compressed):
+  features = model.project(params, config, model.patches(params, config, pixels)[0], compressed=compressed)
   return constrain(features, (None, None, None))  # every process reads them
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _route(params, config, pixels):
+  patches = model.patches(params, config, pixels)[0]
+  scores = router.scores(params.router, patches)
+  return constrain(patches, (None, None, None)), constrain(scores, (None,))
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'compressed'))
 def _project(params, config, patches, compressed):
   features = model.project(params, config, patches, compressed=compressed)
   return constrain(features, (None, None, None))
-
-
-@jax.jit
-def _scores(params, patches):
-  return constrain(router.scores(params, patches), (None,))
 
 
 class Images:
@@ -151,11 +153,13 @@ class Images:
     """Compiles what it runs."""
     size = self._config.vision.image_size
     for batch in (1, BATCH):
-      patches = self._run(_patches, np.zeros((batch, size, size, 3), np.float32))
-      self._run(_project, patches, False)
+      pixels = np.zeros((batch, size, size, 3), np.float32)
+      self._run(_encode, pixels, False)
       if self._config.flash:
-        self._run(_project, patches, True)
-        self._run_router(patches)
+        self._run(_encode, pixels, True)
+        patches, _ = self._run(_route, pixels)
+        for compressed in (False, True):
+          self._run(_project, patches, compressed)
 
   def _lay(self, params: model.Params) -> model.Params:
     """All weights but the language model's, on the engine's devices."""
@@ -195,55 +199,47 @@ class Images:
   def _score(self, pixels: np.ndarray) -> np.ndarray:
     """Scores float32 [n] of tiles [n, S, S, 3], whose patch features wait for the request."""
     tiles = list(self._pixels(pixels))
-    patches = self._patches_of(tiles)
-    for tile, features in zip(tiles, patches):
-      self._routed[digest(tile)] = features
+    scores = [np.zeros(0, np.float32)]
+    for some in _batches(tiles):
+      patches, found = self._run(_route, _stacked(some))
+      self._routed.update(zip(map(digest, some), patches))
+      scores.append(found[: len(some)])
     while len(self._routed) > ROUTED:
       self._routed.popitem(last=False)
-    scores = [self._run_router(batch)[:count] for batch, count in _batches(patches)]
-    return np.concatenate([np.zeros(0, np.float32), *scores])
-
-  def _patches_of(self, tiles: list[np.ndarray]) -> list[np.ndarray]:
-    """Patch features [P, vision width] of each tile of pixels."""
-    out = []
-    for batch, count in _batches(tiles):
-      out += list(self._run(_patches, batch)[:count])
-    return out
+    return np.concatenate(scores)
 
   def _features(self, tiles: list[np.ndarray], counts: list[int]) -> list[np.ndarray]:
     """Features [M, D] of each tile of pixels, for its number M of image tokens."""
-    known: list[Any] = [None] * len(tiles)
-    if self._routed:
-      known = [self._routed.pop(digest(tile), None) for tile in tiles]
-    missing = [i for i, patches in enumerate(known) if patches is None]
-    for i, patches in zip(missing, self._patches_of([tiles[i] for i in missing])):
-      known[i] = patches
     out: list[Any] = [None] * len(tiles)
     for count in sorted(set(counts)):
       chosen = [i for i, other in enumerate(counts) if other == count]
-      for i, features in zip(chosen, self._projected([known[i] for i in chosen], count)):
-        out[i] = features
+      compressed = count != self._config.tokens_per_tile
+      for some in _batches(chosen):
+        features = self._encoded([tiles[i] for i in some], compressed)
+        for i, own in zip(some, features):
+          out[i] = own
     return out
 
-  def _projected(self, patches: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """Features [count, D] of each tile from its patch features."""
-    compressed = count != self._config.tokens_per_tile
-    out = []
-    for batch, n in _batches(patches):
-      out += list(self._run(_project, batch, compressed)[:n])
-    return out
+  def _encoded(self, tiles: list[np.ndarray], compressed: bool) -> np.ndarray:
+    """Features [BATCH or 1, M, D] of at most BATCH tiles of pixels, from what routing computed where it knows all."""
+    known: list[Any] = [None]
+    if self._routed:
+      known = [self._routed.pop(digest(tile), None) for tile in tiles]
+    if all(patches is not None for patches in known):
+      return self._run(_project, _stacked(known), compressed)
+    return self._run(_encode, _stacked(tiles), compressed)
 
-  def _run(self, program: Callable, *arrays: Any) -> np.ndarray:
+  def _run(self, program: Callable, *arrays: Any) -> Any:
     with jax.set_mesh(self._place.mesh):
-      return np.asarray(program(self._params, self._config, *arrays))
-
-  def _run_router(self, patches: np.ndarray) -> np.ndarray:
-    with jax.set_mesh(self._place.mesh):
-      return np.asarray(_scores(self._params.router, patches))
+      return jax.tree.map(np.asarray, program(self._params, self._config, *arrays))
 
 
-def _batches(arrays: list[np.ndarray]) -> Iterator[tuple[np.ndarray, int]]:
-  """(arrays stacked and padded to BATCH, or to 1 if there is one; how many of them are arrays)."""
-  for start in range(0, len(arrays), BATCH):
-    some = np.stack(arrays[start : start + BATCH])
-    yield pad(some, BATCH if len(some) > 1 else 1), len(some)
+def _batches(items: list) -> Iterator[list]:
+  """At most BATCH items at a time."""
+  for start in range(0, len(items), BATCH):
+    yield items[start : start + BATCH]
+
+
+def _stacked(arrays: list[np.ndarray]) -> np.ndarray:
+  """Arrays stacked and padded to BATCH, or to 1 if there is one, so that few programs are compiled."""
+  return pad(np.stack(arrays), BATCH if len(arrays) > 1 else 1)

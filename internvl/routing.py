@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from core import padding
-from internvl import model, router
+from internvl import model, router, vision
 from internvl.inputs.processor import Inputs, compress
 
 # 'auto': the model's rule, relative to the other tiles of the prompt. 'absolute': its absolute threshold alone, so that
@@ -98,11 +98,16 @@ def tile_bucket(n: int) -> int:
   return n if n < 4 else padding.bucket(n, 4)
 
 
-@functools.partial(jax.jit, static_argnames='config')
 def patches(params: model.Params, config: model.Config, pixels: jax.Array) -> jax.Array:
   """Patch features [N, P, vision width] of tiles [N, S, S, 3], TILES at a time where N is a multiple of that."""
+  return _patches(params.vision, config.vision, pixels)
+
+
+# Of the tower alone, so that a base model and Flash models with other thresholds share the program.
+@functools.partial(jax.jit, static_argnames='config')
+def _patches(params: vision.Params, config: vision.Config, pixels: jax.Array) -> jax.Array:
   groups = pixels.reshape(-1, TILES, *pixels.shape[1:]) if len(pixels) % TILES == 0 else pixels[None]
-  features = jax.lax.map(lambda tiles: model.patches(params, config, tiles)[0], groups)
+  features = jax.lax.map(lambda tiles: vision.apply(params, config, tiles)[0][:, 1:], groups)
   return features.reshape(-1, *features.shape[2:])
 
 
