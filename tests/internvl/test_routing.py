@@ -68,7 +68,7 @@ def test_off_is_the_base_model_and_all_saves_three_quarters(flash):
     chatting(*flash, LOOK, IMAGES[:1], compression='half')
 
 
-@pytest.mark.parametrize('compression', ['auto', 'absolute'])
+@pytest.mark.parametrize('compression', [pytest.param('auto', marks=pytest.mark.slow), 'absolute'])
 def test_each_of_several_conversations_is_routed_as_alone(flash, compression):
   talks, images = [LOOK, TWO, LOOK], [IMAGES[:1], IMAGES[1:3], IMAGES[3:]]
   together, routings = chatting(*flash, talks, images, compression=compression)
@@ -78,6 +78,16 @@ def test_each_of_several_conversations_is_routed_as_alone(flash, compression):
     assert alone == together[i]
   kinds = np.concatenate([r.compressed for r in routings])
   assert kinds.any() and not kinds.all()
+
+
+@pytest.mark.slow
+def test_a_later_turn_with_kept_keys_answers_as_a_fresh_one(flash):
+  """A second image moves the quantile, so tiles of the first turn may be routed anew."""
+  later = [*LOOK, {'role': 'assistant', 'content': 'a dot'}, {'role': 'user', 'content': 'And <image>?'}]
+  cache = internvl.PrefixCache()
+  chatting(*flash, LOOK, IMAGES[:1], compression='auto', prefix_cache=cache)
+  kept, _ = chatting(*flash, later, IMAGES[:2], compression='auto', prefix_cache=cache)
+  assert kept == chatting(*flash, later, IMAGES[:2], compression='auto')[0]
 
 
 def engine_answers(config, params, images: list, compression: str) -> list:
