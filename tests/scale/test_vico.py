@@ -1,4 +1,4 @@
-"""Both stages of ViCO on eight devices are those on one."""
+"""Consistency training of ViCO on eight devices is that on one."""
 
 import json
 import textwrap
@@ -17,16 +17,15 @@ SCRIPT = textwrap.dedent("""
   from internvl import model
   from internvl.training import sft
   from tests.internvl.test_train import SAMPLES, row
-  from tests.internvl.test_vico import C, ROUTING, flash
+  from tests.internvl.test_vico import C, flash
 
   accumulated = dataclasses.replace(C, objective='consistency', batch=8, accumulate=2, optim=Optim(lr=1e-3))
-  routing = dataclasses.replace(ROUTING, batch=8, accumulate=2, optim=Optim(lr=1e-3))
   batch = jax.tree.map(lambda *x: jnp.concatenate(x), *[row(SAMPLES[i % 3:] + SAMPLES[:i % 3], C) for i in range(8)])
   config, weights = flash(0)
   _, other = flash(1)
   logged = {}
   for name, place in ('one', mesh.make(devices=jax.devices()[:1])), ('eight', mesh.make(data=4, model=2)):
-    for c in accumulated, routing:
+    for c in (accumulated,):
       with jax.set_mesh(place):
         homes = mesh.shardings(model.spec(config), place)
         params = jax.tree.map(lambda w, home: jax.device_put(jnp.copy(w), home), weights, homes)
@@ -46,7 +45,7 @@ SCRIPT = textwrap.dedent("""
 def test_eight_devices_equal_one(tmp_path):
   join(spawn(SCRIPT, str(tmp_path / 'logged.json'), devices=8), limit=600)
   logged = json.loads((tmp_path / 'logged.json').read_text())
-  assert len(logged['one']) == len(logged['eight']) == 4
+  assert len(logged['one']) == len(logged['eight']) == 2
   for one, eight in zip(logged['one'], logged['eight']):
     assert one.keys() == eight.keys()
     np.testing.assert_allclose([eight[k] for k in one], list(one.values()), rtol=2e-3)
