@@ -16,7 +16,9 @@ from core.files.store import CheckpointError, FolderPath
 from core.files.tensors import Files
 from core.files.weights import From
 from core.mesh import RULES
-from internvl import flash_names, projector, router, vision
+from internvl import projector, vision
+from internvl.flash import names as flash_names
+from internvl.flash import router
 from internvl.hf_config import config_from, config_to
 from internvl.model import Config, Params, spec
 

@@ -3,7 +3,8 @@
 import dataclasses
 
 from core import decoder
-from internvl import router, vision
+from internvl import vision
+from internvl.flash import router
 from internvl.model import Config
 
 INTERNVIT_300M = vision.Config(

@@ -16,10 +16,11 @@ from core import padding
 from core.engine import generate as loop
 from core.engine.sampling import Sampling
 from core.files.tokenizers import Detokenizer
-from internvl import model, routing
+from internvl import model
+from internvl.flash import routing
+from internvl.flash.routing import Compression, Routing
 from internvl.inputs.processor import Batch, Inputs, Processor, pad
 from internvl.prefix_cache import PrefixCache
-from internvl.routing import Compression, Routing
 
 STEP = 4  # tokens decoded between two looks at a streamed answer
 
@@ -223,7 +224,7 @@ def chat(
     compression: of image tokens, for a Flash model: 'auto' by its rule, 'absolute' by its absolute threshold alone,
       'all' tiles or 'off'; None: the model's own setting, and 'off' for a base model.
     routed: called before the answers begin, with the prompts as they are without compression, and the
-      `internvl.routing.Routing` of each.
+      `internvl.flash.routing.Routing` of each.
     stream: return an iterator of pieces of text, which joined are the answer; for one conversation.
 
   Raises:
@@ -231,16 +232,9 @@ def chat(
       that does not fit the context, sampling parameters out of range.
     FileNotFoundError: a missing image or video.
   """
-  messages = [messages] if isinstance(messages, Mapping) else messages
-  many = bool(messages) and not isinstance(messages[0], Mapping)
-  if many and stream:
-    raise ValueError('stream=True takes one conversation, not a list of them')
-  talks = list(messages) if many else [messages]
-  media = [_media(name, given, many, len(talks)) for name, given in (('images', images), ('videos', videos))]
-  if many and prefix_cache is not None:
-    raise ValueError('prefix_cache takes one conversation, not a list of them')
+  for_one = {'stream': stream, 'prefix_cache': prefix_cache is not None}
   reading = {'thinking': thinking, 'max_tiles': max_tiles, 'frames': frames}
-  prompts = [_prompt(processor, *talk, **reading) for talk in zip(talks, *media)]
+  prompts, many = _prompts(processor, messages, images, videos, for_one=for_one, reading=reading)
   generation = generate(
     params,
     config,
@@ -262,6 +256,23 @@ def chat(
   generation.advance()
   answers = [processor.answer(row) for row in generation.rows()]
   return answers if many else answers[0]
+
+
+def _prompts(
+  processor: Processor, messages: Sequence, images: Any, videos: Any, *, for_one: Mapping[str, bool], reading: Mapping
+) -> tuple[list[Inputs], bool]:
+  """(the prompt of each conversation, whether several were given).
+
+  for_one: which arguments are given that take one conversation only. Raises ValueError as `chat`.
+  """
+  messages = [messages] if isinstance(messages, Mapping) else messages
+  many = bool(messages) and not isinstance(messages[0], Mapping)
+  wrong = [name for name, is_given in for_one.items() if is_given]
+  if many and wrong:
+    raise ValueError(f'{wrong[0]} takes one conversation, not a list of them')
+  talks = list(messages) if many else [messages]
+  media = [_media(name, given, many, len(talks)) for name, given in (('images', images), ('videos', videos))]
+  return [_prompt(processor, *talk, **reading) for talk in zip(talks, *media)], many
 
 
 def _media(name: str, given: Sequence | None, many: bool, talks: int) -> list:

@@ -17,9 +17,10 @@ from core.engine import layout
 from core.engine.features import FeatureStore, digest
 from core.mesh import constrain
 from core.padding import pad
-from internvl import model, router, routing
+from internvl import model
+from internvl.flash import router, routing
+from internvl.flash.routing import Compression, Routing
 from internvl.inputs.processor import Inputs
-from internvl.routing import Compression, Routing
 
 BATCH = 8  # tiles encoded together; a single one goes alone
 ROUTED = 64  # routed tiles whose patch features wait for a request

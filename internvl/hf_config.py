@@ -7,12 +7,13 @@ from core.decoder import hf_config as language_config
 from core.files import store
 from core.files.config import Keys, check, naming, read_json, require
 from core.files.store import CheckpointError, Folder, FolderPath
-from internvl import router, vision
+from internvl import vision
+from internvl.flash import router
 from internvl.model import Config
 
 IMAGE_TOKEN = '<IMG_CONTEXT>'
 MODEL_TYPES = ('internvl_chat', 'internvl')
-# Published key of a Flash model -> field of `internvl.router.Config`.
+# Published key of a Flash model -> field of `internvl.flash.router.Config`.
 FLASH_KEYS = {
   'flash_mode': 'enabled',
   'flash_relative_threshold': 'relative',

@@ -1,8 +1,9 @@
 """InternVL3.5: tiles → InternViT → pixel shuffle → MLP → scattered into the language model's embeddings.
 
-A Flash model has a second projector, which makes a quarter of the image tokens of a tile (`internvl.compact`), and a
-router that says which tiles get it (`internvl.router`). How many tokens each tile has is data: `tile_tokens`, an int32
-array that is `config.tokens_per_tile` (256) or `config.compact_tokens` (64) for each tile, and 0 at padding.
+A Flash model has a second projector, which makes a quarter of the image tokens of a tile
+(`internvl.flash.compact`), and a router that says which tiles get it (`internvl.flash.router`). How many tokens
+each tile has is data: `tile_tokens`, an int32 array that is `config.tokens_per_tile` (256) or
+`config.compact_tokens` (64) for each tile, and 0 at padding.
 
 B batch   T time   M tiles of the whole batch   P patches   D language width   V vocabulary
 """
@@ -19,7 +20,8 @@ from core import params as params_lib
 from core.mesh import RULES
 from core.tap import SITES as BLOCK_SITES
 from core.tap import check
-from internvl import compact, projector, router, slots, vision
+from internvl import projector, vision
+from internvl.flash import compact, router, slots
 
 SITES = (*vision.SITES, *BLOCK_SITES)
 
@@ -71,8 +73,8 @@ class Params:
   vision: vision.Params
   projector: projector.Params
   language: decoder.Params
-  compact: Any = None  # internvl.compact.Params; None: a base model
-  router: Any = None  # internvl.router.Params; None: a base model
+  compact: Any = None  # internvl.flash.compact.Params; None: a base model
+  router: Any = None  # internvl.flash.router.Params; None: a base model
 
 
 Output = decoder.Output
@@ -252,7 +254,7 @@ def apply(
   [B, T], -1 at padding. segments: int32 [B, T], 0 at padding.
   cache: as in `core.decoder.forward`; continues a conversation, images in later turns included. edit, keep: see
   `core.tap`; sites in SITES.
-  Raises ValueError on unknown sites and impossible combinations, and, outside `jit`, as `internvl.slots.check` does.
+  Raises ValueError on unknown sites and impossible combinations, and, outside `jit`, as `internvl.flash.slots.check`.
   """
   if cache is None or pixels is not None:
     slots.check(config, tokens, pixels, tile_tokens)

@@ -136,7 +136,7 @@ def talk(options) -> None:
   import jax
 
   import internvl
-  from internvl import routing
+  from internvl.flash import routing
 
   config, params, place = load(options, path)
   routing.resolve(config, options.compression)  # refused before the first line is read
@@ -168,7 +168,7 @@ def show_routing(processor, png: str | None, prompts, routings) -> None:
 
   png: the picture's file; written also where no tile is compressed.
   """
-  from internvl import overlay
+  from internvl.flash import overlay
 
   (prompt,), (routing,) = prompts, routings
   if not len(prompt.pixels):

@@ -42,7 +42,8 @@ def small():
   """
   import internvl
   from core import decoder
-  from internvl import router, vision
+  from internvl import vision
+  from internvl.flash import router
 
   tower = vision.Config(width=128, mlp_width=512, depth=4, heads=4, norm='layer', qkv_bias=True, qk_norm=False)
   language = dataclasses.replace(
@@ -99,7 +100,8 @@ def prompt(options: Options, processor: Any) -> Any:
 
 def arms(config: Any, params: Any, processor: Any, inputs: Any) -> dict[str, Callable[[], Any]]:
   """Functions to the first token of each arm; each returns the `Routing` of the prompt."""
-  from internvl import conversation, router
+  from internvl import conversation
+  from internvl.flash import router
 
   def until_first_token(config, params, compression):
     seen = []
@@ -140,8 +142,8 @@ def work_of(config: Any, tokens: int, tiles: int, compressed: int, *, is_flash: 
   """FLOPs of each part of a run, as `generate` computes it: padded to buckets of tiles and tokens."""
   from core import mesh
   from core.padding import bucket
+  from internvl.flash.routing import tile_bucket
   from internvl.plan import prefill
-  from internvl.routing import tile_bucket
 
   m = config if is_flash else dataclasses.replace(config, flash=None)
   parts = prefill.parts(m, batch=1, tiles=tile_bucket(tiles), tokens=bucket(tokens))

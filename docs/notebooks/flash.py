@@ -36,7 +36,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import internvl
 from core import mesh
-from internvl import overlay, router, routing
+from internvl.flash import overlay, router, routing
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan import prefill
 

@@ -18,7 +18,7 @@ from core.conversations import messages as chat
 from core.files import generation, store
 from core.files.store import FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer, token_id
-from internvl import slots
+from internvl.flash import slots
 from internvl.inputs import images, processor_config, templates, tiles, video
 from internvl.inputs.processor_config import ProcessorConfig
 

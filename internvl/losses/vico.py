@@ -1,8 +1,8 @@
 """Visual consistency learning: ViCO, the two training stages of InternVL3.5-Flash.
 
 Paper: InternVL3.5 (arXiv 2508.18265 §2.1, §2.3), ViCO (arXiv 2510.12793). Rows are laid out with all image tokens of
-every tile; tiles are compressed in place (`internvl.slots.shorten`), so the teacher and the student see the response at
-the same indices and every draw has the same shapes.
+every tile; tiles are compressed in place (`internvl.flash.slots.shorten`), so the teacher and the student see the
+response at the same indices and every draw has the same shapes.
 
 B rows   T time   n tiles a row   P patches   D width
 """
@@ -17,7 +17,8 @@ from core import decoder
 from core.mesh import RULES
 from core.params import cast
 from core.training.steps import Loss
-from internvl import model, router, slots
+from internvl import model
+from internvl.flash import router, slots
 from internvl.losses.batch import Batch
 from internvl.losses.window import Window, percentile, push
 

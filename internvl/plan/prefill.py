@@ -19,7 +19,8 @@ from core.mesh import Mesh, Shape, batch_sharding, shardings
 from core.padding import bucket
 from core.plan import formula
 from core.plan.decoder import decoder_parts, triangle
-from internvl import model, router
+from internvl import model
+from internvl.flash import router
 from internvl.plan.training import encoder_parts, size
 
 BYTES = 2  # bfloat16

@@ -12,8 +12,9 @@ from core import plan
 from core.mesh import shardings
 from core.plan.decoder import decoder_parts, triangle
 from core.plan.training import training
-from internvl import model, router
+from internvl import model
 from internvl.configs import CONFIGS as SIZES
+from internvl.flash import router
 from internvl.training import sft
 from internvl.training.configs import Config
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from core import params as params_lib
 from core.training import optim, steps
-from internvl import losses, model, router
+from internvl import losses, model
+from internvl.flash import router
 from internvl.losses import window
 from internvl.training.configs import Config
 

@@ -10,7 +10,8 @@ from scipy.stats import mannwhitneyu
 import internvl
 from bench.vico import measure, run
 from core.toy import panels
-from internvl import router, train
+from internvl import train
+from internvl.flash import router
 from internvl.training.export import export
 from internvl.training.start import processor_for
 

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 import internvl
 from core import decoder
 from core.files.config import CheckpointError
-from internvl import model, router, slots
+from internvl import model
 from internvl.data import packing
+from internvl.flash import router, slots
 from internvl.inputs.processor import compress
 from tests.internvl.tiny import processor
 

@@ -10,7 +10,8 @@ import pytest
 
 import internvl
 from core import params
-from internvl import model, projector, slots, vision
+from internvl import model, projector, vision
+from internvl.flash import slots
 
 # Parameters of the vision tower, projector, text body with embeddings, head, and in all.
 SIZES = {

@@ -12,8 +12,9 @@ from scipy.special import log_softmax
 import internvl
 from core import decoder, mesh
 from core.training import optim, steps
-from internvl import model, router
+from internvl import model
 from internvl import train as program
+from internvl.flash import router
 from internvl.inputs.processor import compress
 from internvl.losses import vico, window
 from internvl.plan.training import plan_step as program_of

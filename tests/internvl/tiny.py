@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import internvl
-from internvl import router
+from internvl.flash import router
 from internvl.inputs.processor_config import ProcessorConfig
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (4, 16, 32, 3), np.uint8))

@@ -11,7 +11,8 @@ import json
 import jax, jax.numpy as jnp, numpy as np
 import internvl
 from core import decoder, mesh
-from internvl import model, router
+from internvl import model
+from internvl.flash import router
 
 config = internvl.CONFIGS['tiny-flash']
 params = internvl.init(jax.random.key(0), config)

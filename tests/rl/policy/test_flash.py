@@ -9,8 +9,8 @@ import pytest
 import internvl
 from core import mesh
 from core.engine import EngineSize
-from internvl import router, slots
 from internvl.features import Images, media_of
+from internvl.flash import router, slots
 from internvl.inputs.processor import compress
 from rl import policy
 from rl.policy import Draw, Trajectory

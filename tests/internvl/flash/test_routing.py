@@ -11,8 +11,8 @@ from PIL import Image
 import internvl
 from core.engine import Engine, Request
 from internvl import chat as answer
-from internvl import overlay, router, routing
 from internvl.features import Images, Tiles, media_of
+from internvl.flash import overlay, router, routing
 from tests.internvl.tiny import IMAGES, model, processor
 
 LOOK = [{'role': 'user', 'content': '<image>\nWhat is it?'}]

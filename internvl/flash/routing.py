@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from core import padding
-from internvl import model, router, vision
+from internvl import model, vision
+from internvl.flash import router
 from internvl.inputs.processor import Inputs, compress
 
 # 'auto': the model's rule, relative to the other tiles of the prompt. 'absolute': its absolute threshold alone, so that

@@ -10,7 +10,9 @@ from scipy.special import erf
 
 import internvl
 from core.training.steps import partition
-from internvl import compact, flash_names, projector, router
+from internvl import projector
+from internvl.flash import compact, router
+from internvl.flash import names as flash_names
 
 WIDTH, HEADS = 64, 16
 R = np.random.default_rng(0)

@@ -5,7 +5,7 @@ They are published in the original layout alone. Stages 3 and 4 of the pooling a
 
 from core import encoder
 from core.files.weights import From
-from internvl import compact, router
+from internvl.flash import compact, router
 
 COMPACT_WEIGHT = 'mlp2.1.weight'  # only Flash checkpoints have it
 

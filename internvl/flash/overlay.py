@@ -6,10 +6,10 @@ n tiles   S side of a tile
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from internvl.flash.routing import Routing
 from internvl.inputs import tiles as tiling
 from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
-from internvl.routing import Routing
 
 CELL, GAP = 168, 12  # pixels: side of a tile, space between images and before a thumbnail
 TINT, STRENGTH = (255, 140, 0), 0.45  # of compressed tiles
