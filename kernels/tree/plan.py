@@ -152,8 +152,22 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   first_row = (runs.cumsum() - runs)[order]
   rows = np.arange(row_after[-1]) + (first_row - row_before).repeat(run)
   rows = rows.astype(np.int32)
-  first = row_before[sequence]
-  return _Spans(table, rows, sequence, start, stop, first, row_after[last] - first)
+  first, after = row_before[sequence], row_after[last]
+  order = _order(rows, first, after, start)
+  spans = (x[order] for x in (sequence, start, stop, first, after - first))
+  return _Spans(table, rows, *spans)
+
+
+def _order(rows: np.ndarray, first: np.ndarray, after: np.ndarray, start: np.ndarray) -> np.ndarray:
+  """The order of spans by their lowest row, then by depth.
+
+  It depends on who reads what, and not on the numbers of the pages: sums over pages then round alike wherever the pages
+  are, so equal requests get equal bits in a cache that was used before.
+  """
+  bounds = np.stack([first, after], 1).reshape(-1)
+  padded = np.append(rows, np.int32(len(rows)))  # `bounds` may end after the last row
+  lowest = np.minimum.reduceat(padded, bounds)[::2]
+  return np.lexsort((start, lowest))
 
 
 def _shared_with_previous(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -219,11 +233,11 @@ def _blank(count: int, width: int, rows: int, capacity: int | None) -> np.ndarra
 
 
 def _readers(spans: _Spans, width: int, rows: int) -> np.ndarray:
-  """The readers of each span in its first columns, `rows` in the others: [N, width]."""
+  """The readers of each span in its first columns, lowest first, `rows` in the others: [N, width]."""
   column = np.arange(width)
   known = column < spans.readers[:, None]
   at = np.where(known, spans.first[:, None] + column, 0)
-  return np.where(known, spans.rows[at], np.int32(rows))
+  return np.sort(np.where(known, spans.rows[at], np.int32(rows)), axis=1)
 
 
 def _fill_by_row(table: np.ndarray, spans: _Spans, end: np.ndarray) -> None:

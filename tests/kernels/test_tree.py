@@ -121,6 +121,22 @@ def test_every_page_is_read_once():
         assert all(tables[row][start // PAGE] == page for row in readers)
 
 
+def test_the_numbers_of_pages_change_no_bit():
+  """A plan lists the same work in the same order wherever the pages of a pool are."""
+  r = np.random.default_rng(10)
+  for rows in (1, 5, ROWS, 40):
+    tables, lengths = tree(r, rows)
+    moved = r.permutation(POOL)
+    p, again = (
+      plan(pages, lengths, page_size=PAGE) for pages in (tables, [[int(moved[page]) for page in t] for t in tables])
+    )
+    for x, y in zip(p.items, again.items, strict=True):
+      n = int(x.count)
+      np.testing.assert_array_equal(moved[x.page[:n]], y.page[:n])
+      np.testing.assert_array_equal(x.start[:n], y.start[:n])
+      np.testing.assert_array_equal(x.rows[:n], y.rows[:n])
+
+
 def test_plans_of_one_capacity_share_a_program():
   r = np.random.default_rng(8)
   q, k, v = arrays(r, 2, [[0]] * ROWS, [PAGE] * ROWS)

@@ -25,7 +25,7 @@ class Scheduler:
 
   max_length: tokens of the longest sequence; by default what the pages hold. Public state: slots, running (sequences in
   slots, first come first), filling (those whose prompt is not prefilled yet), rows (what those in slots have), queue,
-  pool, cache; preempted and examined (sequences considered for a slot), counts so far.
+  pool, cache; preempted, admitted and examined (sequences considered for a slot), counts so far.
   """
 
   def __init__(self, slots: int, pages: int, page_size: int, segment: int, max_length: int | None = None):
@@ -38,7 +38,7 @@ class Scheduler:
     self.running: list[Sequence] = []
     self.filling: list[Sequence] = []
     self.queue = WaitQueue()
-    self.preempted = self.examined = 0
+    self.preempted = self.admitted = self.examined = 0
     self._prefilling: set[tuple] = set()  # `unknown` of those in filling
     self._free_slots = list(range(slots))  # a heap: the lowest is taken first
 
@@ -54,15 +54,18 @@ class Scheduler:
     self.check(first.prompt.length, first.request.max_new)
     self.queue.push(*samples)
 
-  def admit(self) -> list[tuple[int, int]]:
-    """Moves sequences into slots while slots and pages last; returns page copies (source, target) to make first.
+  def admit(self, most: int) -> list[tuple[int, int]]:
+    """Moves at most `most` sequences into slots while slots and pages last.
+
+    Returns page copies (source, target) to make first.
 
     If they do not last, running sequences of lower priority are preempted, the youngest of the lowest first. A sequence
-    that would repeat what another is prefilling waits for it, with the other samples of its prompt. At most one more of
-    such groups than there are slots is passed over, so the cost of a call does not depend on the length of the queue.
+    that would repeat what another is prefilling waits for it, with the other samples of its prompt. At most `most` + 1
+    such groups are passed over, so the cost of a call does not depend on the length of the queue.
     """
     copies, passed = [], []
-    while len(passed) <= len(self.slots) and self._may_enter():
+    last = self.admitted + most
+    while self.admitted < last and len(passed) <= most and self._may_enter():
       sequence = self.queue.first()
       self.examined += 1
       match = self._match(sequence)
@@ -75,6 +78,7 @@ class Scheduler:
         self.queue.push(sequence)
         break
       copies += made
+      self.admitted += 1
       if not self.rows.is_ready(sequence.slot):
         self._begin_filling(sequence)
     self.queue.put_back(passed)

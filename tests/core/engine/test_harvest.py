@@ -20,7 +20,7 @@ def run(count=4, failed=False, left=False, **options):
   watch = StopStrings(lambda ids: ''.join(map(chr, ids)), request.stop_strings) if request.stop_strings else None
   sample = Sequence(0, request, 0, Prompt(np.array([1, 2])), watch)
   s.add(sample)
-  s.admit()
+  s.admit(len(s.slots))
   s.set_filled(sample, 1)
   decoded = [(sample, sample.slot)]
   if left:

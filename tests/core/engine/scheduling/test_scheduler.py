@@ -92,7 +92,7 @@ def segment(s: Scheduler, memory: Memory, r, chunk=5):
   s.grow()
   for _ in range(r.integers(1, 5)):
     before = list(s.running)
-    memory.copy(s.admit())
+    memory.copy(s.admit(len(s.slots)))
     left, came = ([row for row in a if row not in b] for a, b in ((before, s.running), (s.running, before)))
     assert all(row.request.priority < max(new.request.priority for new in came) for row in left)
     for row, start, stop in s.unfilled(chunk):
@@ -177,7 +177,7 @@ def test_higher_priority_enters_first_and_the_youngest_is_preempted():
   rows = [sequence(i, Request([i] * 3, 8, priority=p)) for i, p in enumerate((0, 1, 0))]
   for row in rows:
     s.add(row)
-  s.admit()
+  s.admit(len(s.slots))
   assert [row.slot is not None for row in rows] == [True, True, False]
   memory = Memory(s)
   while rows[0].slot is not None:
@@ -198,7 +198,7 @@ def test_higher_priority_takes_the_place_of_the_youngest_of_the_lowest():
     for i, (length, p) in enumerate([(3, 0), (3, 1), (3, 0), (3, 1), (5, 2), (9, 2)])
   ]
   running = lambda: [row.id for row in s.running]
-  add = lambda *ids: [s.add(rows[i]) for i in ids] and s.admit()
+  add = lambda *ids: [s.add(rows[i]) for i in ids] and s.admit(len(s.slots))
   add(0, 1, 2)
   assert running() == [1, 0, 2]
   add(3)
