@@ -60,12 +60,12 @@ class Scheduler:
     Returns page copies (source, target) to make first.
 
     If they do not last, running sequences of lower priority are preempted, the youngest of the lowest first. A sequence
-    that would repeat what another is prefilling waits for it, with the other samples of its prompt. At most `most` + 1
-    such groups are passed over, so the cost of a call does not depend on the length of the queue.
+    that would repeat what another is prefilling waits for it, with the other samples of its prompt. At most one more of
+    such groups than there are slots, or than `most`, is passed over, so the cost of a call does not depend on the length of the queue.
     """
     copies, passed = [], []
-    last = self.admitted + most
-    while self.admitted < last and len(passed) <= most and self._may_enter():
+    last, most_passed = self.admitted + most, min(most, len(self.slots))
+    while self.admitted < last and len(passed) <= most_passed and self._may_enter():
       sequence = self.queue.first()
       self.examined += 1
       match = self._match(sequence)
