@@ -61,7 +61,8 @@ class Scheduler:
 
     If they do not last, running sequences of lower priority are preempted, the youngest of the lowest first. A sequence
     that would repeat what another is prefilling waits for it, with the other samples of its prompt. At most one more of
-    such groups than there are slots, or than `most`, is passed over, so the cost of a call does not depend on the length of the queue.
+    such groups than there are slots, or than `most`, is passed over, so the cost of a call does not depend on the
+    length of the queue.
     """
     copies, passed = [], []
     last, most_passed = self.admitted + most, min(most, len(self.slots))
