@@ -1,6 +1,6 @@
 """Accuracy of models that read panels (`core.toy.panels`) with their tiles compressed in different ways.
 
-E prompts   Q questions of a prompt, one a panel   n panels, which are tiles   B rows   T time
+E prompts   Q questions of a prompt, each of two tokens of the answer   n panels, which are tiles   B rows   T time
 """
 
 from __future__ import annotations
@@ -55,10 +55,16 @@ def prompts(processor: Processor, count: int, seed: int) -> Prompts:
   examples = [panels.example('heldout', seed, i) for i in range(count)]
   inputs = [_conversation(processor, example) for example in examples]
   dense = np.array([[panel.kind == panels.DENSE for panel in example.panels] for example in examples])
-  space = ord(' ')
-  numbers = [np.where(x.mask, np.cumsum((x.tokens == space) & x.mask), -1) for x in inputs]
+  numbers = [_questions(x.mask) for x in inputs]
   question = padding.batch(numbers, dtype=np.int32, fill=-1)
   return Prompts(inputs, dense, question)
+
+
+def _questions(mask: np.ndarray) -> np.ndarray:
+  """int [T]: the question that each token of a response answers, two tokens each; the last one has the end as well."""
+  number = (np.cumsum(mask) - 1) // 2
+  last = panels.PANELS * panels.ASKED - 1
+  return np.where(mask, np.minimum(number, last), -1)
 
 
 def _conversation(processor: Processor, example: panels.Example) -> Inputs:

@@ -1,6 +1,6 @@
 """Trains a base model and both stages of ViCO on made data for several seeds, and compares them on held-out prompts.
 
-  python -m bench.vico.run --workdir=runs/vico                    # three seeds, some ten CPU minutes each
+  python -m bench.vico.run --workdir=runs/vico                    # three seeds, some five CPU minutes each
   python -m bench.vico.run --workdir=runs/try --seeds=1 --prompts=256
 
 Each stage is a run of `internvl.train` with its config (panels, panels_consistency, panels_routing); the same command
@@ -34,7 +34,7 @@ class Options:
 
   workdir: str = field('runs/vico', 'folder of the runs and of results.json')
   seeds: int = field(3, 'runs, from different weights and data', low=1)
-  prompts: int = field(1024, 'held-out prompts, of four questions each', low=2)
+  prompts: int = field(512, 'held-out prompts, of eight questions each', low=2)
 
 
 def stages(folder: pathlib.Path, seed: int) -> dict[str, Config]:

@@ -1,10 +1,14 @@
 """A visual task in which some parts of an image need a fine look and others do not: coloured panels with digits.
 
-An image is a row of four panels, each of another colour. A panel is blank, has one large digit, or has four small ones,
-which are legible only at full resolution. The question names the panels by colour, in an order of its own, and the
-answer has one word for each: its colour and what it shows, such as `g5 r- y7294 b0`.
-Panels are as wide as a tile of the tiny model, so that a tile is one panel. Examples are a function of (split, seed,
-index).
+An image is a row of four panels of different colours. A panel is blank, shows one large digit, or shows four small
+digits, one in each quarter. Each quarter has its own shade, and a letter: `abcd` are the quarters of the red panel, row
+by row, `efgh` those of the green one, then blue and yellow. A prompt asks about two quarters of each panel in random
+order, such as `c?h?p?b?...`; the answer has what is in the quarter in place of each question mark, `c5h-p2b5...`. A
+large digit is in all quarters of its panel.
+
+A panel is one tile of the tiny model and a quarter is one image token, so a compressed tile has one image token for
+four small digits. Question and answer are laid out alike, so that what is asked is a fixed number of tokens before its
+answer. Examples are a function of (split, seed, index).
 """
 
 from __future__ import annotations
@@ -21,12 +25,14 @@ from core.toy.digits import SPLITS
 PANELS = 4
 SIDE = 16  # pixels of a panel
 KINDS = ('blank', 'large', 'dense')
-SHARES = (0.3, 0.45, 0.25)  # of the kinds
+SHARES = (0.3, 0.4, 0.3)  # of the kinds
 BLANK, LARGE, DENSE = range(len(KINDS))
 COLOURS = {'r': (255, 150, 150), 'g': (140, 230, 140), 'b': (150, 170, 255), 'y': (250, 240, 130)}
-SMALL = 4  # digits of a dense panel
-_INK = 40
-_NOISE = 12  # standard deviation of each pixel's brightness
+QUARTERS = 4  # of a panel
+ASKED = 2  # quarters of each panel that a question asks about
+SHADES = (1.0, 0.85, 0.7, 0.55)  # brightness of the quarters of a panel
+_INK = 30
+_NOISE = 8  # standard deviation of each pixel's brightness
 # Digits of 3 x 5 dots.
 _FONT = (
   ('###', '# #', '# #', '# #', '###'),
@@ -44,7 +50,7 @@ _GLYPHS = np.array([[[dot == '#' for dot in line] for line in glyph] for glyph i
 
 
 class Panel(NamedTuple):
-  """kind: number in KINDS. text: what is to be read; '-' for a blank panel."""
+  """kind: number in KINDS. text: what each quarter shows, row by row; '-' for nothing."""
 
   colour: str
   kind: int
@@ -67,38 +73,57 @@ def example(split: str, seed: int, index: int) -> Example:
   rng = np.random.default_rng((seed, index, SPLITS.index(split), PANELS))
   panels = tuple(_panel(colour, rng) for colour in rng.permutation(list(COLOURS)))
   pixels = np.concatenate([_draw(panel, rng) for panel in panels], axis=1)
-  asked = [panels[i] for i in rng.permutation(PANELS)]
-  question = ''.join(panel.colour for panel in asked)
-  answer = ' '.join(panel.colour + panel.text for panel in asked)
-  return Example(Image.fromarray(pixels), question, answer, panels)
+  words = [_word(panel, int(quarter)) for panel in panels for quarter in rng.permutation(QUARTERS)[:ASKED]]
+  asked = [str(word) for word in rng.permutation(words)]
+  question = ''.join(word[0] + '?' for word in asked)
+  return Example(Image.fromarray(pixels), question, ''.join(asked), panels)
 
 
 def _panel(colour: str, rng: np.random.Generator) -> Panel:
   kind = int(rng.choice(len(KINDS), p=SHARES))
-  count = {BLANK: 0, LARGE: 1, DENSE: SMALL}[kind]
-  text = ''.join(map(str, rng.integers(10, size=count)))
-  return Panel(str(colour), kind, text or '-')
+  digits = rng.integers(10, size=QUARTERS)
+  if kind == BLANK:
+    text = '-' * QUARTERS
+  elif kind == LARGE:
+    text = str(digits[0]) * QUARTERS
+  else:
+    text = ''.join(map(str, digits))
+  return Panel(str(colour), kind, text)
+
+
+def _word(panel: Panel, quarter: int) -> str:
+  """The letter of a quarter and what it shows."""
+  return letter(panel.colour, quarter) + panel.text[quarter]
+
+
+def letter(colour: str, quarter: int) -> str:
+  """The name of a quarter, 0 to 3 row by row, of the panel of this colour."""
+  number = QUARTERS * list(COLOURS).index(colour) + quarter
+  return chr(ord('a') + number)
 
 
 def _draw(panel: Panel, rng: np.random.Generator) -> np.ndarray:
-  """uint8 [SIDE, SIDE, 3]; digits are shifted by a pixel or none, and all pixels are noisy."""
+  """uint8 [SIDE, SIDE, 3]; a large digit is shifted by a pixel or none, and all pixels are noisy."""
   ink = np.zeros((SIDE, SIDE), bool)
+  half = SIDE // 2
   if panel.kind == LARGE:
-    _stamp(ink, int(panel.text), scale=3, corner=(0, 3), rng=rng)
+    row, column = rng.integers(2, size=2)
+    _stamp(ink, int(panel.text[0]), scale=3, corner=(row, 3 + column))
   if panel.kind == DENSE:
-    half = SIDE // 2
     for i, digit in enumerate(panel.text):
       corner = half * (i // 2) + 1, half * (i % 2) + 2
-      _stamp(ink, int(digit), scale=1, corner=corner, rng=rng)
-  pixels = np.where(ink[..., None], _INK, np.array(COLOURS[panel.colour]))
+      _stamp(ink, int(digit), scale=1, corner=corner)
+  shades = np.reshape(SHADES, (2, 2)).repeat(half, axis=0).repeat(half, axis=1)
+  paper = shades[..., None] * np.array(COLOURS[panel.colour])
+  pixels = np.where(ink[..., None], _INK, paper)
   noisy = pixels + _NOISE * rng.standard_normal((SIDE, SIDE, 1))
   return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
 
 
-def _stamp(ink: np.ndarray, digit: int, *, scale: int, corner: tuple[int, int], rng: np.random.Generator) -> None:
-  """Draws a digit into `ink`; corner: (row, column) of its upper left dot before the shift."""
+def _stamp(ink: np.ndarray, digit: int, *, scale: int, corner: tuple[int, int]) -> None:
+  """Draws a digit into `ink`; corner: (row, column) of its upper left dot."""
   glyph = _GLYPHS[digit].repeat(scale, axis=0).repeat(scale, axis=1)
-  row, column = np.asarray(corner) + rng.integers(2, size=2)
+  row, column = corner
   ink[row : row + glyph.shape[0], column : column + glyph.shape[1]] |= glyph
 
 

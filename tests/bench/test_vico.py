@@ -15,21 +15,23 @@ from internvl.flash import router
 from internvl.training.export import export
 from internvl.training.start import processor_for
 
+QUESTIONS = panels.PANELS * panels.ASKED  # of a prompt
+
 
 @pytest.fixture(scope='module')
 def processor():
   return processor_for(train.CONFIGS['panels'])
 
 
-def test_questions_are_the_words_of_the_answer(processor):
+def test_questions_are_pairs_of_letters_of_the_answer(processor):
   asked = measure.prompts(processor, 5, seed=0)
   for i, (x, dense) in enumerate(zip(asked.inputs, asked.dense)):
     example = panels.example('heldout', 0, i)
     assert dense.tolist() == [panel.kind == panels.DENSE for panel in example.panels]
     assert x.tiles.tolist() == [panels.PANELS]  # a tile is a panel, and there is no thumbnail
     own = asked.question[i, : len(x.tokens)]
-    words = [bytes(t for t in x.tokens[own == q].tolist() if t < 256).decode().strip() for q in range(panels.PANELS)]
-    assert words == example.answer.split(' ')
+    words = [bytes(t for t in x.tokens[own == q].tolist() if t < 256).decode().strip() for q in range(QUESTIONS)]
+    assert words == [example.answer[i : i + 2] for i in range(0, 2 * QUESTIONS, 2)]
     assert (asked.question[i, len(x.tokens) :] == -1).all()
 
 
@@ -52,7 +54,7 @@ def test_models_of_folders_are_measured_and_a_copy_of_the_base_loses_nothing(pro
   export(tmp_path / 'base', base, weights.replace(compact=None, router=None), processor)
   found = measure.measure(tmp_path / 'base', tmp_path / 'flash', count=70, seed=0)  # more than one batch
   assert set(found.right) == {'base', 'full', 'routed', 'random', 'compressed'}
-  assert all(right.shape == (70, panels.PANELS) for right in found.right.values())
+  assert all(right.shape == (70, QUESTIONS) for right in found.right.values())
   np.testing.assert_array_equal(found.right['base'], found.right['full'])
   assert found.scores.shape == found.compressed.shape == found.dense.shape == (70, panels.PANELS)
   text = run.table(run.results([found, found]))
