@@ -12,7 +12,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INTERVAL = re.compile(r'([\d.]+) % \(([\d.]+) ?(?:to|–) ?[\d.]+\)')
 # Program, the page with its figures, and the head of the column that holds the accuracy after training.
-RUNS = [('rl.train', 'docs/rl.md', 'after GRPO'), ('agents.train', 'docs/agents.md', 'after GRPO-RoC')]
+RUNS = [
+  ('rl.train', 'docs/rl.md', 'after reinforcement learning'),
+  ('agents.train', 'docs/agents.md', 'after GRPO-RoC'),
+]
 
 
 def documented(page: str, head: str) -> list[tuple[float, float, float]]:

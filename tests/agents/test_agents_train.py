@@ -98,6 +98,7 @@ def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   assert (gradient[0, len(t.prompt) - 1 : len(t.prompt) - 1 + len(t.ids)][told] == 0).all()
 
 
+@pytest.mark.slow
 def test_only_sampled_tokens_are_pulled_up():
   """The mask and the targets are aligned: of the head, just the columns of the model's own tokens get a gradient."""
   untied = dataclasses.replace(MODEL, tied=False)

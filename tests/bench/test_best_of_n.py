@@ -58,6 +58,7 @@ def critic(template='internvl_hf'):
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 32, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_asking_turn_by_turn():
   params, config, processor = critic()
   answers = ['one\n\ntwo + two\n\nthree', 'short']

@@ -141,6 +141,7 @@ def test_frozen_parts_do_not_change_by_a_bit(tiny):
   assert len(names) == len(jax.tree.leaves(tiny[1].projector))
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_trained_and_export_folded(tiny, tmp_path):
   config, _ = tiny
   before, after = trained(tiny, dataclasses.replace(TINY, lora=Lora(rank=2)))

@@ -101,6 +101,7 @@ def test_reward_trains_the_weights_that_it_is_to_train(made, tmp_path):
   assert [m['updates'] for m in lines] == [2, 2] and 'heldout_accuracy' in lines[1]
 
 
+@pytest.mark.slow
 def test_the_number_of_groups_is_data_and_makes_no_new_programs(made, tmp_path):
   """Rollouts of 4, 3, 1 and 2 groups; those of one bucket share a program, and padding changes no gradient."""
   every = groups_of(made[0], 4)

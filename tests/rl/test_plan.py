@@ -41,6 +41,7 @@ def test_the_planned_batch_is_the_one_that_training_makes(advantage):
   assert jax.tree.map(place, plan.plan_step(config, ONE).args[2]) == want
 
 
+@pytest.mark.slow
 def test_the_planned_update_is_compiled_with_its_state_donated():
   config = dataclasses.replace(TINY, model='tiny', accumulate=2, remat='full')
   program = train.plan_step(config, ONE)

@@ -299,6 +299,7 @@ def engines(n, **sizes):
   ]
 
 
+@pytest.mark.slow
 def test_on_the_engine_turns_share_the_cache_and_do_not_depend_on_timing(always_calls):
   """Sampled log-probabilities are the model's over the whole conversation, and no page is computed twice."""
   import asyncio

@@ -176,6 +176,7 @@ def test_end_tokens_come_from_the_tokenizer_and_the_generation_config(tmp_path):
   assert policy.load(tmp_path / 'model', ONE)[0].stops == (p.stops[0], 256)
 
 
+@pytest.mark.slow
 def test_tokens_of_others_get_no_gradient_and_images_do():
   """Of the embedding table, only what a row reads has a gradient; a prompt without tiles runs beside one with them."""
   p, weights = policy.load('tiny', ONE)

@@ -42,6 +42,7 @@ def test_the_reference_is_the_sum_of_each_responses_log_probabilities(made):
       assert sums[i, k] == pytest.approx(want, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_pair_is_worth_the_same_in_every_bucket(made):
   policy, weights = made
   examples, score = Examples(digits_pairs(3), policy), Pass(policy)
