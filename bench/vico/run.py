@@ -1,6 +1,6 @@
 """Trains a base model and both stages of ViCO on made data for several seeds, and compares them on held-out prompts.
 
-  python -m bench.vico.run --workdir=runs/vico                    # three seeds, some five CPU minutes each
+  python -m bench.vico.run --workdir=runs/vico                    # three seeds
   python -m bench.vico.run --workdir=runs/try --seeds=1 --prompts=256
 
 Each stage is a run of `internvl.train` with its config (panels, panels_consistency, panels_routing); the same command
