@@ -45,7 +45,8 @@ def _run(folder, mode='turn', *, devices=1, count=1, stop=0):
   return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
-@pytest.mark.slow
+# `tests/scale/test_agents_train.py` shows the same of the same loop in the slow suite.
+@pytest.mark.long
 def test_four_devices_and_two_processes_train_as_one(tmp_path):
   one = _run(tmp_path / 'one')
   assert all(m['grad_norm'] > 0.01 and m['reward'] > 0 for m in one)
