@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from bench.harness.rows import load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each
 from bench.vlm import letters
+from bench.vlm.choices import columns
 
 INSTRUCTION = 'Think step by step. The last line must be "Answer: X", where X is the letter of the right option.'
 _WRONG = ('Incorrect Answer 1', 'Incorrect Answer 2', 'Incorrect Answer 3')
@@ -40,7 +41,7 @@ def _example(where: str, row: Mapping, *, seed: int) -> Example:
   random.Random(order).shuffle(options)
   choices = dict(zip('ABCD', options))
   gold = 'ABCD'[options.index(right)]
-  groups = {group: str(row[column]) for group, column in _GROUPS.items() if row.get(column)}
+  groups = columns(row, names=_GROUPS)
   return Example(row_id(row, where, 'Record ID'), {'question': question, 'choices': choices, 'gold': gold}, groups)
 
 

@@ -39,7 +39,7 @@ def load(path: str, *, groups: Groups, inline: Callable[[str], dict[str, str]] |
   return load_examples(path, make)
 
 
-def columns(row: Mapping, key: str, *, names: Mapping[str, str]) -> dict[str, str]:
+def columns(row: Mapping, key: str = '', *, names: Mapping[str, str]) -> dict[str, str]:
   """Groups that are columns of the row: group → column, where the row has it."""
   return {group: str(row[column]) for group, column in names.items() if row.get(column) not in (None, '')}
 
@@ -77,16 +77,21 @@ def _pictures(row: Mapping, folder: Path) -> list[bytes]:
   return [raw for raw in (picture_bytes(cell, folder) for cell in cells) if raw]
 
 
-def _choices(row: Mapping) -> dict[str, str]:
-  """Options as a list, as a list written in text (MMMU), or as columns A, B, … (VLMEvalKit)."""
-  listed = row.get('options')
-  if isinstance(listed, str):
+def listed_options(value) -> dict[str, str]:
+  """Options by letter of a cell that is a list, or a list written as text; {} for an empty one. Raises RowError."""
+  if value and isinstance(value, str):
     try:
-      listed = read_list(listed)
+      value = read_list(value)
     except ValueError as error:
       raise RowError(f'options: {error}') from None
+  return dict(zip(string.ascii_uppercase, map(str, value or ())))
+
+
+def _choices(row: Mapping) -> dict[str, str]:
+  """Options as a list (MMMU), or as columns A, B, … (VLMEvalKit)."""
+  listed = listed_options(row.get('options'))
   if listed:
-    return dict(zip(string.ascii_uppercase, map(str, listed)))
+    return listed
   return {letter: str(row[letter]) for letter in string.ascii_uppercase if row.get(letter) not in (None, '', 'nan')}
 
 

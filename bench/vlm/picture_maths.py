@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import maths
-from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, user_message
-from bench.vlm import letters
+from bench.vlm import choices, letters
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 from rl.rewards import answers
 
@@ -97,21 +96,16 @@ def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, str
     'decimals': row.get('answer_type') == 'float',
     'picture': picture_bytes(row.get('image') or row.get('decoded_image'), folder),
   }
-  known = {group: str(row[column]) for group, column in groups.items() if row.get(column) not in (None, '')}
+  known = choices.columns(row, names=groups)
   key = row_id(row, where, 'sample_index', 'index', 'id')
   return Example(key, fields, known, cluster=row_id(row, key, 'qid', 'problem_index'))
 
 
 def _options(row: Mapping, question: str) -> tuple[dict[str, str], bool]:
   """(options by letter, whether the question lists them); {} for a free answer."""
-  given = row.get('options') or row.get('choices')
-  if isinstance(given, str):
-    try:
-      given = read_list(given)
-    except ValueError as error:
-      raise RowError(f'options: {error}') from None
+  given = choices.listed_options(row.get('options') or row.get('choices'))
   if given:
-    return dict(zip('ABCDEFGH', map(str, given))), False
+    return given, False
   kind = str(row.get('question_type') or row.get('answer_type') or '')
   if not kind.startswith('multi'):
     return {}, False

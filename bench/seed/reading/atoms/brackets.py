@@ -9,6 +9,7 @@ _MATRICES = words('matrix pmatrix bmatrix Bmatrix smallmatrix array vmatrix Vmat
 
 
 def group(parser, closing: str, head: str = 'list') -> Node:
+  """A bracketed list, or what is inside if that is one part. Raises ParseError for brackets that do not match."""
   opening = parser.next().kind
   other = {'(': ']', '[': ')'}.get(opening, closing)
   parts = parser.group(closing, other)
@@ -38,12 +39,14 @@ def set_(parser) -> Node:
 
 
 def rounding(parser, head: str) -> Node:
+  """Floor or ceiling."""
   parser.next()
   (inner,) = parser.group('\\rfloor' if head == 'floor' else '\\rceil')
   return Node(head, (inner,))
 
 
 def braces(parser) -> Node:
+  r"""A LaTeX group, `\choose` and `\over` included; an empty one is the place of scripts before a symbol."""
   parser.next()
   if parser.accept('}'):
     if parser.ahead('^', '_'):
@@ -126,6 +129,7 @@ def _part(parser, tokens: list[Token]) -> Node:
 
 
 def environment(parser) -> Node:
+  """A matrix, or cases. Raises Unsupported for another environment."""
   name = parser.next().text
   if name in sets.CASES:
     return sets.cases(parser)

@@ -54,6 +54,7 @@ def word_atom(parser) -> Node:
 
 
 def scripts(parser, name: Name) -> Node:
+  """A name with the indices, primes and powers that follow it."""
   exponent = None
   while parser.ahead('_', '^', "'"):
     kind = parser.next().kind

@@ -12,6 +12,7 @@ _OPERATOR_SIGNS = (symbol('d'), symbol('\\partial'))
 
 
 def differential_sign(token: Token) -> str:
+  r"""The sign that tells a differential, such as `d` or `\partial`, upright or not."""
   return token.text if token.kind == 'letter' else sign(token)
 
 
@@ -28,6 +29,7 @@ def operate(parser, operator: Node) -> Node:
 
 
 def fraction(parser) -> Node:
+  """A derivative that is written as a fraction, or else the quotient."""
   top = parser.piece()
   bottom = parser.piece()
   derivative = _derivative(parser, top, bottom)
@@ -152,6 +154,7 @@ def partial(parser) -> Node:
 
 
 def nabla(parser) -> Node:
+  """Nabla with its index, or the Laplacian."""
   value = ()
   head = 'nabla'
   while parser.ahead('_', '^'):

@@ -91,6 +91,7 @@ def indexed(head: str):
 
 
 def limit(parser) -> Node:
+  """A limit, of the variable that goes to a target below it."""
   lower = read_bounds(parser).get('_', [])
   variable, target = _cut(lower, '\\to')
   if target is None:
