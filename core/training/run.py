@@ -53,7 +53,7 @@ def differences(old, new, prefix='') -> list[str]:
 
 @functools.cache
 def _ballot():
-  """For a vote of all processes: where each device's number lies, and their maximum on every device."""
+  """For a vote of all processes: the sharding of one number a device, and their maximum on every device."""
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ('all',))
   apart, everywhere = (jax.NamedSharding(mesh, spec) for spec in (jax.P('all'), jax.P()))
   return apart, jax.jit(lambda votes: votes.max(), out_shardings=everywhere)
@@ -165,7 +165,7 @@ class Run:
         self._check_processes(start)
         items['host'] = grain.checkpoint.CheckpointRestore(HostState(host))
       state = self._manager.restore(start, args=ocp.args.Composite(**items)).state
-      logging.info('going on after step %d of %s', start, self.workdir)
+      logging.info('resuming after step %d of %s', start, self.workdir)
     if jax.process_index() == 0:
       self._recorder = record.Recorder(self.workdir, start or 0, steps, self._show)
     return state, start or 0
@@ -265,7 +265,7 @@ class Run:
     """Saves the state after step `step`, which an exception in the next one would lose; never raises.
 
     host: the host state as it was then (`HostState.get_state`). Of several processes one that failed would be waited
-    for, and a step that failed after it had taken over the memory of `state` has destroyed it: then nothing is saved.
+    for, and a step that failed after it has donated `state` has destroyed it: then nothing is saved.
     """
     self._manager.wait_until_finished()
     if step in (0, self._manager.latest_step()):
@@ -285,7 +285,7 @@ class Run:
     """Waits for the save under way and ends the program as the signal would have: 143 for SIGTERM."""
     self._manager.wait_until_finished()
     logging.warning(
-      '%s: stopped after step %d, saved in %s; the same command goes on from there',
+      '%s: stopped after step %d, saved in %s; the same command resumes from there',
       signal.Signals(number).name,
       step,
       self.workdir,

@@ -74,7 +74,7 @@ def _wide(tree):
 
 
 def init_state(params, tx: optax.GradientTransformation, carry: Any = None) -> TrainState:
-  """The state before the first step. A moment lies where its weight lies, all else on every device."""
+  """The state before the first step. A moment is sharded as its weight; all else is replicated."""
   make = _make(tx, carry)
   if _mesh(params) is None:
     return make(params).replace(params=params)
@@ -160,7 +160,7 @@ def make_step(
   `loss_fn(params, batch, key) -> Loss` sees the whole parameter tree. The step minimises Σ total / Σ weight
   over the whole batch, in `accumulate` micro-batches (a scan over a split of the leading axis of every batch
   leaf), whose number changes nothing but memory. `frozen` may be None. `places`: the state's tree of
-  shardings; without it XLA chooses where the new state lies, not always where the old one was.
+  shardings; without it XLA chooses a sharding of the new state, which may differ from the old one's.
 
   If `state.carry` is not None the loss is `loss_fn(params, batch, key, carry)` and returns the next one, of the same
   structure, in `Loss.carry`: each micro-batch passes it to the one after it, no gradient flows through it, and the

@@ -37,7 +37,7 @@ class Config:
 
   model: str = field('8B', 'size of the model')
   program: Literal['decode', 'prefill'] = field('decode', 'a segment of decoding, or a chunk of prompt tokens')
-  engine: EngineSize = field(EngineSize(), 'room of the engine')
+  engine: EngineSize = field(EngineSize(), 'size of the engine')
   processes: int = field(1, 'hosts that share an engine')
   mesh: Shape = field(Shape(), 'axes; what data has beyond the devices of one engine are further engines')
 
@@ -61,33 +61,33 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
   Raises plan.PlanError when `config.model` is not the name of a size, or hosts and axes do not fit.
   """
   home = groups(mesh.devices.flat, config.processes, **(dataclasses.asdict(config.mesh) | {'data': -1}))[0]
-  c, room = size(config.model).language, config.engine
+  c, engine = size(config.model).language, config.engine
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(home, jax.P()))
   params = weights.abstract(c, 'bfloat16', home)
-  k, v = pages.abstract(c, room.pages, room.page_size, 'bfloat16', home, weights.RULES)
-  idle = Scheduler(room.slots, room.pages, room.page_size, room.segment, c.max_length)
+  k, v = pages.abstract(c, engine.pages, engine.page_size, 'bfloat16', home, weights.RULES)
+  idle = Scheduler(engine.slots, engine.pages, engine.page_size, engine.segment, c.max_length)
   if config.program == 'decode':
-    shape = room.slots, c.vocab
+    shape = engine.slots, c.vocab
     table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home, weights.RULES))
-    empty = np.zeros(room.slots, bool), *SlotRequests(room.slots, c.vocab).arrays()
+    empty = np.zeros(engine.slots, bool), *SlotRequests(engine.slots, c.vocab).arrays()
     inputs = (*jax.tree.map(here, pack.segment(idle, *empty)), device.Tables(table, table))
-    step, static = device.decode, {'config': c, 'segment': room.segment}
-    work = _work(c, room, home, rows=room.slots, steps=room.segment, pools=shard_bytes((k, v)))
+    step, static = device.decode, {'config': c, 'segment': engine.segment}
+    work = _work(c, engine, home, rows=engine.slots, steps=engine.segment, pools=shard_bytes((k, v)))
   else:
-    prompts = pack.prompts(idle, [], room.chunk, room.chunk)
+    prompts = pack.prompts(idle, [], engine.chunk, engine.chunk)
     tokens = prompts.names.astype(np.int32)
-    features = np.zeros((room.chunk, c.width), jnp.bfloat16), np.zeros(room.chunk, bool)
+    features = np.zeros((engine.chunk, c.width), jnp.bfloat16), np.zeros(engine.chunk, bool)
     at = prompts.positions, prompts.page, prompts.offset
     inputs = jax.tree.map(here, (prompts.plan, tokens, *at, *features))
     step, static = device.prefill, {'config': c}
-    work = _work(c, room, home, rows=room.chunk, steps=1, pools=shard_bytes((k, v)))
+    work = _work(c, engine, home, rows=engine.chunk, steps=1, pools=shard_bytes((k, v)))
   kinds = {'weights': params, 'pages': (k, v), 'inputs': inputs}
   return plan.Program(
     step,
     (params, k, v, *inputs),
     kinds,
     (),
-    room.slots,
+    engine.slots,
     static=static,
     mesh=home,
     counted=work,
@@ -97,26 +97,26 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
 
 
 def _note(config: Config, engines: int) -> str:
-  room = config.engine
+  engine = config.engine
   beside = f'; one of {engines} equal engines side by side' if engines > 1 else ''
-  return f'{room.slots} slots, pages for {room.pages * room.page_size:,} tokens{beside}'
+  return f'{engine.slots} slots, pages for {engine.pages * engine.page_size:,} tokens{beside}'
 
 
 def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
-  held, room = shard_bytes(kinds['weights']), config.engine
+  held, engine = shard_bytes(kinds['weights']), config.engine
   return (
-    f'fewer pages: {room.pages} of {room.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
+    f'fewer pages: {engine.pages} of {engine.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
     f'more devices in expert or model: the weights take {held / 2**30:.2f} GiB',
   )
 
 
-def _work(c: decoder.Config, room: EngineSize, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
+def _work(c: decoder.Config, engine: EngineSize, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
   """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
   spec, axes = decoder.spec(c), home.shape
   active = c.moe.top_k / c.moe.experts if c.moe else 1.0
   found = formula.weights(plan.Part('', spec, rows, 0.0, active=active), home)
   met = round(sum(w.active for w in found))
-  attention = 4.0 * c.heads * c.head_dim * c.depth * room.pages * room.page_size
+  attention = 4.0 * c.heads * c.head_dim * c.depth * engine.pages * engine.page_size
   flops = steps * (2.0 * rows * met + attention)
   hbm = {'weights': steps * BYTES * sum(w.needed for w in found), 'pages': float(steps * pools)}
   # Two sums over `model` a layer; with experts the second is of all rows, gathered from `expert` and scattered back.

@@ -224,7 +224,7 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path):
   assert len(logged(tmp_path / 'killed')) < 24 and not (tmp_path / 'killed' / 'model').exists()
   again = start(tmp_path / 'killed')
   out, err = again.communicate(timeout=900)
-  assert again.returncode == 0 and 'going on after step' in err, err
+  assert again.returncode == 0 and 'resuming after step' in err, err
   assert (tmp_path / 'killed' / 'metrics.jsonl').read_bytes() == (tmp_path / 'whole' / 'metrics.jsonl').read_bytes()
   files = [tmp_path / run / 'model' / 'model.safetensors' for run in ('whole', 'killed')]
   assert files[0].read_bytes() == files[1].read_bytes()

@@ -226,7 +226,7 @@ def test_killed_and_started_again_it_ends_the_same_and_answers(checkpoint, data,
   process.communicate()
   assert len(steps(cut)) >= 5 and not (cut / 'model').exists()
   out, err = (process := start(checkpoint, data, cut)).communicate(timeout=900)
-  assert process.returncode == 0 and 'going on after step' in err, err
+  assert process.returncode == 0 and 'resuming after step' in err, err
   for name in ('metrics.jsonl', 'model/model.safetensors'):
     assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
   assert {f.name for f in checkpoint.iterdir()} == {f.name for f in (whole / 'model').iterdir()}  # the same layout
