@@ -11,7 +11,11 @@ import pytest
 from core.launch import extras
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PACKAGES = [name for name in ('kernels', 'core', 'internvl', 'rl', 'agents', 'bench') if (ROOT / name).is_dir()]
+PACKAGES = [
+  name
+  for name in ('kernels', 'core', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
+  if (ROOT / name).is_dir()
+]
 # Command lines that share the name of a promised function: importing them gives the function.
 COMMANDS = {'internvl.chat'}
 # Scripts for an environment of their own, which must not be imported here.

@@ -45,9 +45,9 @@ def names(
     mlp=_mlp_names(c, f'{at}mlp.', fused_experts),
   )
   return decoder.Params(
-    embed=From(f'{body}embed_tokens.weight'),
+    embed=From(f'{body}embed_tokens.weight') if c.embedding else None,
     blocks=block,
-    norm=From(f'{body}norm.weight'),
+    norm=From(f'{body}norm.weight') if c.final_norm else None,
     head=None if c.tied else From(head, 'v d -> d v'),
   )
 

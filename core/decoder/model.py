@@ -37,7 +37,7 @@ class Output:
 
 @struct.dataclass
 class Hidden:
-  """What `forward` returns: `hidden` [B, T, D] after the final norm, and as in Output."""
+  """What `forward` returns: `hidden` [B, T, D] after the final norm if there is one, and as in Output."""
 
   hidden: Any
   cache: Any = None
@@ -183,8 +183,10 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
 
   parts = ctx.past.layers(ctx.positions)
   x, (new, kept, loads) = walk(remat(layer, remat_policy), x, params.blocks, *parts)
+  if params.norm is not None:
+    x = rms_norm(x, params.norm, ctx.config.norm_eps)
   return Hidden(
-    hidden=rms_norm(x, params.norm, ctx.config.norm_eps),
+    hidden=x,
     cache=ctx.past.append(new, ctx.positions),
     kept={site: stack(a) for site, a in kept.items()},
     balance=experts.balance(stack(loads)),
@@ -192,8 +194,10 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
 
 
 def logits(params: Params, config: Config, hidden: jax.Array) -> jax.Array:
-  """float32 logits [B, T, V] of final hidden states."""
+  """float32 logits [B, T, V] of final hidden states. Raises ValueError for a stack without an output matrix."""
   if params.head is None:
+    if params.embed is None:
+      raise ValueError('decoder: this stack has neither a head nor an embedding; it gives hidden states only')
     return einsum('btd,vd->btv', hidden, params.embed).astype(jnp.float32)
   return einsum('btd,dv->btv', hidden, params.head).astype(jnp.float32)
 

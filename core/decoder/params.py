@@ -37,6 +37,8 @@ class Config:
   windows: tuple[int | None, ...] = (None,)
   moe: experts.Config | None = None
   tied: bool = False  # the head is the embedding table
+  embedding: bool = True  # False: a stack fed with hidden states
+  final_norm: bool = True  # False: a stack whose hidden states feed another
   max_length: int = 32768
 
   def __post_init__(self):
@@ -86,10 +88,10 @@ class Block:
 class Params:
   """Weights of the decoder."""
 
-  embed: Any  # [V, D]
+  embed: Any  # [V, D]; None without an embedding
   blocks: Any  # Block, leaves stacked on a layer axis; or a tuple of Blocks
-  norm: Any
-  head: Any = None  # [D, V]; None when tied
+  norm: Any  # [D]; None without a final norm
+  head: Any = None  # [D, V]; None when tied, to the embedding or to nothing
 
 
 def _block_spec(c: Config) -> Block:
@@ -119,9 +121,9 @@ def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
   return Params(
-    embed=Spec((c.vocab, c.width), ('vocab', 'embed'), inputs=0),
+    embed=Spec((c.vocab, c.width), ('vocab', 'embed'), inputs=0) if c.embedding else None,
     blocks=stacked(_block_spec(c), c.depth),
-    norm=Spec((c.width,), (None,), ones),
+    norm=Spec((c.width,), (None,), ones) if c.final_norm else None,
     head=None if c.tied else Spec((c.width, c.vocab), ('embed', 'vocab')),
   )
 

@@ -313,3 +313,21 @@ def test_a_new_weight_redraws_no_other():
   two = decoder.init(jax.random.key(0), dataclasses.replace(TINY, tied=False, qkv_bias=True))
   assert (one.blocks.mlp.gate == two.blocks.mlp.gate).all() and (one.embed == two.embed).all()
   assert not (one.blocks.mlp.gate == one.blocks.mlp.up).all()
+
+
+def test_a_decoder_cut_in_two_computes_the_same():
+  config = CONFIGS['dense']
+  whole = drawn(config)
+  lower_config = dataclasses.replace(config, depth=1, final_norm=False, tied=True)
+  upper_config = dataclasses.replace(config, depth=1, embedding=False, tied=True)
+  lower = decoder.Params(whole.embed, jax.tree.map(lambda w: w[:1], whole.blocks), None)
+  upper = decoder.Params(None, jax.tree.map(lambda w: w[1:], whole.blocks), whole.norm)
+  assert jax.tree.structure(lower) == jax.tree.structure(decoder.spec(lower_config))
+  assert jax.tree.structure(upper) == jax.tree.structure(decoder.spec(upper_config))
+
+  x = decoder.embed(whole, TOKENS)
+  between = decoder.forward(lower, lower_config, x).hidden
+  got = decoder.forward(upper, upper_config, between).hidden
+  np.testing.assert_allclose(got, decoder.forward(whole, config, x).hidden, atol=TIGHT)
+  with pytest.raises(ValueError, match='hidden states only'):
+    decoder.logits(upper, upper_config, got)
