@@ -26,7 +26,7 @@ from core.engine.scheduling.slot_requests import SlotRequests
 from core.engine.stops import StopStrings
 from core.mesh import Mesh, Share
 
-MOST_ADMITTED = 64  # sequences that enter slots in one step; bounds its host time, up to 80 µs for each
+MOST_ADMITTED = 40  # sequences that enter slots in one step; bounds its host time, up to 0.3 ms for each
 
 
 @dataclasses.dataclass
