@@ -162,14 +162,16 @@ class Engine:
   def step(self, on_tokens: OnTokens | None = None) -> list[Completion]:
     """Prefills prompts, decodes one segment, and returns the samples that are finished.
 
+    At most `MOST_ADMITTED` samples enter. If more could, nothing is decoded: a segment takes as long with empty slots.
     on_tokens: called with (id, new tokens, their log-probabilities) of every sample that this step continued.
     """
     with self._lock:
       self._scheduler.grow()
-    self._prefill()
+    last = self._scheduler.admitted + MOST_ADMITTED
+    self._prefill(last)
     with self._lock:
       ready = self._scheduler.rows.ready
-      if not ready.any():
+      if self._admits_more(last) or not ready.any():
         return []
       self._requests.update(self._scheduler, self._programs.set_tables)
       plan, slots = pack.segment(self._scheduler, ready, *self._requests.arrays())
@@ -244,13 +246,20 @@ class Engine:
       self._features.release(sample.prompt.names)
     return Completion(sample.id, *sample.response, reason)
 
-  def _prefill(self) -> None:
-    """Admits and prefills. Prompts get the time of idle slots, and of half the busy ones before those wait."""
+  def _admits_more(self, last: int) -> bool:
+    """Whether only the bound on entries keeps samples from their slots."""
+    s = self._scheduler
+    return s.admitted == last and not s.filling and s.may_enter()
+
+  def _prefill(self, last: int) -> None:
+    """Admits up to the `last` sequence and prefills.
+
+    Prompts get the time of idle slots, and of half the busy ones before those wait.
+    """
     s = self._scheduler
     with self._lock:
       busy = len(s.running) - len(s.filling)
     budget = s.segment * (len(s.slots) - busy // 2)
-    last = s.admitted + MOST_ADMITTED
     while True:
       with self._lock:
         copies = s.admit(last - s.admitted)

@@ -66,7 +66,7 @@ class Scheduler:
     """
     copies, passed = [], []
     last, most_passed = self.admitted + most, min(most, len(self.slots))
-    while self.admitted < last and len(passed) <= most_passed and self._may_enter():
+    while self.admitted < last and len(passed) <= most_passed and self.may_enter():
       sequence = self.queue.first()
       self.examined += 1
       match = self._match(sequence)
@@ -158,7 +158,7 @@ class Scheduler:
       self.queue.push(sequence)
     self.cache.clear()
 
-  def _may_enter(self) -> bool:
+  def may_enter(self) -> bool:
     """Whether the next sequence of the queue could have a slot."""
     first = self.queue.first()
     if first is None or self._free_slots:

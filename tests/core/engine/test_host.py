@@ -5,6 +5,7 @@ import pytest
 
 from bench.perf.engine_host import Sizes, make
 from core.engine import Request
+from core.engine.engine import MOST_ADMITTED
 
 SIZES = Sizes(slots=8, page_size=4, segment=4, chunk=32)
 
@@ -78,3 +79,16 @@ def test_cancelling_does_not_search_the_queue():
   for id in ids[1000:]:
     engine.cancel(id)
   assert engine.idle and len(engine.scheduler.queue._heap) <= 16 and engine.step() == []
+
+
+def test_entries_of_a_step_are_bounded_and_no_segment_is_decoded_with_slots_that_they_leave_empty():
+  engine, fake = make(Sizes(slots=2 * MOST_ADMITTED, page_size=4, segment=4, chunk=32))
+  busy = []  # slots of each decoded segment
+  decode = fake.decode
+  fake.decode = lambda plan, slots: busy.append(int((slots.limit > 0).sum())) or decode(plan, slots)
+  engine.submit(Request(list(range(1, 13)), 4, n=4 * MOST_ADMITTED))
+  while not engine.idle:
+    before = engine.scheduler.admitted
+    engine.step()
+    assert engine.scheduler.admitted - before <= MOST_ADMITTED
+  assert busy == [2 * MOST_ADMITTED] * 2
