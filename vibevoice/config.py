@@ -18,7 +18,8 @@ class TokenizerConfig:
 
   latent: width of a frame's vector. filters: channels of the first stage; each stage doubles them. ratios, depths:
   strides and blocks in the order of the encoder; depths has one stage more. mlp_ratio: hidden width of a block over its
-  channels. sampling, std: noise of the latents (`vibevoice.tokenizer.sample`). layer_scale: initial value.
+  channels. sampling, std: noise of the latents (`vibevoice.tokenizer.sample`). layer_scale, init_std: initial values of
+  the blocks' scales and deviation of all other weights (None: by fan-in).
   """
 
   latent: int
@@ -31,6 +32,7 @@ class TokenizerConfig:
   sampling: Literal['gaussian', 'fix', 'none'] = 'none'
   std: float = 0.0
   layer_scale: float = 1e-6
+  init_std: float | None = 0.01
 
   def __post_init__(self):
     if len(self.depths) != len(self.ratios) + 1:
@@ -147,7 +149,14 @@ _QWEN_HALF = dataclasses.replace(
 )
 _TINY_LANGUAGE = dataclasses.replace(decoder.CONFIGS['tiny'], qk_norm=False, qkv_bias=True)
 _TINY_ACOUSTIC = TokenizerConfig(
-  latent=8, filters=4, ratios=(2, 4, 5), depths=(1, 1, 1, 2), sampling='gaussian', std=0.5, layer_scale=0.4
+  latent=8,
+  filters=4,
+  ratios=(2, 4, 5),
+  depths=(1, 1, 1, 2),
+  sampling='gaussian',
+  std=0.5,
+  layer_scale=0.4,
+  init_std=None,
 )
 _TINY_SEMANTIC = dataclasses.replace(_TINY_ACOUSTIC, latent=12, sampling='none', std=0.0)
 _TINY_HEAD = HeadConfig(width=_TINY_LANGUAGE.width, latent=_TINY_ACOUSTIC.latent, depth=2, frequency_width=32)
