@@ -24,7 +24,8 @@ class Cache:
   before it is written again. Its keys are in columns, which multiply twice as fast on CPU.
 
   positions: int32 [B, S], -1 in empty slots and at padding, so rows may be padded on either side.
-  length: int32 [], slots written; the same for all rows.
+  length: slots written, int32 [] if the same for all rows. Or int32 [B] (`core.past.rows`): each row then has its own
+  end, and a token at position -1 is neither written nor counted; such tokens come last in their row.
   """
 
   k: Any
@@ -42,7 +43,7 @@ class Cache:
     _check_slots(call, self.capacity)
     if isinstance(self.length, jax.core.Tracer):
       return  # under `jit`, `attend` makes the output NaN instead
-    free = self.capacity - int(self.length)
+    free = self.capacity - int(jnp.max(self.length))
     if call.tokens > free:
       raise ValueError(f'{call.tokens} tokens do not fit a cache of {self.capacity} slots, of which {free} are free')
 
@@ -58,7 +59,7 @@ class Cache:
       return Keys(self.k, self.v, by_layer)
     slots = self.positions
     if positions is not None:
-      slots = _put(slots, positions, self.length, axis=1)
+      slots = _put(slots, positions, self._slots_of(positions), axis=1, rows=0)
     return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
 
   def layers(self, positions: jax.Array) -> tuple:
@@ -71,23 +72,37 @@ class Cache:
     The output is NaN if the new tokens do not fit.
     """
     if layer.columns:
-      written = _write(layer, new, self.length)
+      written = _write(layer, new, self._slots_of(new.positions))
       runs = (written,)
       kept = Keys(written.k, written.v, columns=True)
     else:
       runs = (layer, new)
       kept = Keys(new.k, new.v)
     out = attention(q, runs, positions=new.positions, **options)
-    # A write past the last slot overwrites it, so the output must not pass for a valid one.
-    full = self.length + q.shape[1] > self.capacity
-    return jnp.where(full, jnp.nan, out), kept
+    # A write past the last slot overwrites it or is dropped, so the output must not pass for a valid one.
+    full = self.length + self._counted(new.positions) > self.capacity
+    return jnp.where(full.reshape(-1, 1, 1, 1), jnp.nan, out), kept
 
   def append(self, kept: Keys, positions: jax.Array) -> 'Cache':
     """The cache with T more tokens at int32 `positions` [B, T], -1 at padding."""
+    at = self._slots_of(positions)
     if not kept.columns:
-      kept = _write(Keys(self.k, self.v), kept, self.length)
-    slots = _put(self.positions, positions, self.length, axis=1)
-    return Cache(k=kept.k, v=kept.v, positions=slots, length=self.length + positions.shape[1])
+      kept = _write(Keys(self.k, self.v), kept, at)
+    slots = _put(self.positions, positions, at, axis=1, rows=0)
+    return Cache(k=kept.k, v=kept.v, positions=slots, length=self.length + self._counted(positions))
+
+  def _counted(self, positions: jax.Array) -> jax.Array | int:
+    """How many slots tokens at `positions` [B, T] take, as `length`."""
+    if self.length.ndim == 0:
+      return positions.shape[1]
+    return jnp.sum(positions >= 0, 1, dtype=jnp.int32)
+
+  def _slots_of(self, positions: jax.Array) -> jax.Array:
+    """Where tokens at `positions` [B, T] go: the first slot, int32 []; or one of each token [B, T], S for padding."""
+    if self.length.ndim == 0:
+      return self.length
+    following = self.length[:, None] + jnp.arange(positions.shape[1])
+    return jnp.where(positions < 0, self.capacity, following)
 
 
 @struct.dataclass
@@ -160,16 +175,26 @@ def _check_slots(call: Call, slots: int) -> None:
     raise ValueError(f'{call.tokens} tokens do not fit a cache of {slots} slots')
 
 
-def _put(old, fresh, start, *, axis: int):
-  return jax.lax.dynamic_update_slice_in_dim(old, fresh.astype(old.dtype), start, axis)
+def _put(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
+  """`fresh` in `old` along `axis` from slot `at` [] on; or at the slots [B, T] of each row, numbered by axis `rows`."""
+  fresh = fresh.astype(old.dtype)
+  if at.ndim == 0:
+    return jax.lax.dynamic_update_slice_in_dim(old, fresh, at, axis)
+
+  def put_row(old, fresh, at):
+    before = (slice(None),) * (axis - 1)  # the axis of rows comes before the slots and is mapped over
+    return old.at[(*before, at)].set(fresh, mode='drop')
+
+  return jax.vmap(put_row, in_axes=(rows, rows, 0), out_axes=rows)(old, fresh, at)
 
 
-def _write(old: Keys, fresh: Keys, start) -> Keys:
-  """`fresh` (in rows) written into `old` from slot `start` on."""
+def _write(old: Keys, fresh: Keys, at: jax.Array) -> Keys:
+  """`fresh` (in rows) written into `old` at the slots `at`, as in `_put`."""
   slot_axis = old.v.ndim - 2
+  put = functools.partial(_put, at=at, rows=old.v.ndim - 4)
   if old.columns:
-    k = _put(old.k, jnp.swapaxes(fresh.k, -1, -2), start, axis=slot_axis + 1)
+    k = put(old.k, jnp.swapaxes(fresh.k, -1, -2), axis=slot_axis + 1)
   else:
-    k = _put(old.k, fresh.k, start, axis=slot_axis)
-  v = _put(old.v, fresh.v, start, axis=slot_axis)
+    k = put(old.k, fresh.k, axis=slot_axis)
+  v = put(old.v, fresh.v, axis=slot_axis)
   return old.replace(k=k, v=v)

@@ -1,0 +1,59 @@
+"""A `Cache` whose rows start, end and restart independently of each other.
+
+B rows   S slots
+"""
+
+import jax
+import jax.numpy as jnp
+
+from core.padding import pad
+from core.past.cache import Cache
+
+
+def separate(cache: Cache) -> Cache:
+  """The cache with a length for each row, int32 [B], instead of one for all.
+
+  Padding must be on the right: the next token of a row then overwrites its padding.
+  """
+  held = jnp.sum(cache.positions >= 0, 1, dtype=jnp.int32)
+  return cache.replace(length=held)
+
+
+def joined(a: Cache, b: Cache) -> Cache:
+  """The rows of `a`, then those of `b`; both with a length for each row, and the same number of slots."""
+  row_axis = 0 if isinstance(a.k, tuple) else 1
+
+  def along(axis):
+    return lambda x, y: jnp.concatenate([x, y], axis)
+
+  return Cache(
+    k=jax.tree.map(along(row_axis), a.k, b.k),
+    v=jax.tree.map(along(row_axis), a.v, b.v),
+    positions=along(0)(a.positions, b.positions),
+    length=along(0)(a.length, b.length),
+  )
+
+
+def select(rows: jax.Array, new: Cache, old: Cache) -> Cache:
+  """`new`, with the tokens since `old` taken back where bool `rows` [B] is false: their slots are empty again."""
+  positions = jnp.where(rows[:, None], new.positions, old.positions)
+  return new.replace(positions=positions, length=jnp.where(rows, new.length, old.length))
+
+
+def reset(cache: Cache, rows: jax.Array) -> Cache:
+  """The cache with bool `rows` [B] empty: their next token is at position 0."""
+  positions = jnp.where(rows[:, None], -1, cache.positions)
+  return cache.replace(positions=positions, length=jnp.where(rows, 0, cache.length))
+
+
+def grown(cache: Cache, slots: int) -> Cache:
+  """The cache with `slots` slots for each row. Raises ValueError for fewer than it has."""
+  unstacked = isinstance(cache.k, tuple)
+  key_axis = 3  # of columns [B, K, H, S] and of rows [L, B, K, S, H] alike
+  value_axis = 2 if unstacked else 3
+  return Cache(
+    k=jax.tree.map(lambda x: pad(x, slots, axis=key_axis, what='cache'), cache.k),
+    v=jax.tree.map(lambda x: pad(x, slots, axis=value_axis, what='cache'), cache.v),
+    positions=pad(cache.positions, slots, axis=1, fill=-1, what='cache'),
+    length=cache.length,
+  )

@@ -1,0 +1,79 @@
+"""VibeVoice's prompt in real Qwen ids, by an independent tokenizer over the same ranks."""
+
+import itertools
+
+import pytest
+
+from core.files import byte_pairs
+from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
+from vibevoice import prompt, script
+from vibevoice.config import CONFIGS
+
+pytestmark = pytest.mark.real
+CONFIG = CONFIGS['1.5B']
+WORDS = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(scope='module')
+def ranked(qwen_ranks):
+  return byte_pairs.read_ranks(qwen_ranks)
+
+
+@pytest.fixture(scope='module')
+def tokenizer(ranked, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('qwen')
+  byte_pairs.qwen_tokenizer(ranked).save_pretrained(folder)
+  return load_tokenizer(folder)
+
+
+def merge(word: bytes, rank: dict[bytes, int]) -> list[int]:
+  """Byte-pair encoding as defined: the pair of least rank merges first."""
+  parts = [word[i : i + 1] for i in range(len(word))]
+  while len(parts) > 1:
+    pairs = [rank.get(a + b, 1 << 30) for a, b in itertools.pairwise(parts)]
+    best = min(range(len(pairs)), key=pairs.__getitem__)
+    if pairs[best] == 1 << 30:
+      break
+    parts[best : best + 2] = [parts[best] + parts[best + 1]]
+  return [rank[part] for part in parts]
+
+
+def test_special_ids(tokenizer):
+  names = {'<|vision_start|>': 'start', '<|vision_end|>': 'end', '<|vision_pad|>': 'slot', '<|endoftext|>': 'eos'}
+  for token, role in names.items():
+    assert token_id(tokenizer, token) == getattr(CONFIG, role)
+
+
+@pytest.fixture(scope='module')
+def ids(ranked):
+  regex = pytest.importorskip('regex')
+  rank = {token: number for number, token in enumerate(ranked)}
+  return lambda text: [i for word in regex.findall(WORDS, text) for i in merge(word.encode(), rank)]
+
+
+def literal(ids, lines, frames) -> list[int]:
+  """The prompt's ids, piece by piece as published."""
+  out = ids(
+    ' Transform the text provided by various speakers into speech output, '
+    'utilizing the distinct voice of each respective speaker.\n'
+  )
+  out += ids(' Voice input:\n')
+  for speaker, count in enumerate(frames):
+    out += [*ids(f' Speaker {speaker}:'), 151652, *[151654] * count, 151653, *ids('\n')]
+  out += ids(' Text input:\n')
+  for line in lines:
+    out += ids(f' Speaker {line.speaker}: {line.text}\n')
+  return [*out, *ids(' Speech output:\n'), 151652]
+
+
+@pytest.mark.parametrize(
+  ('name', 'turns', 'frames'),
+  [('2p_short.txt', [1, 1], (70, 181)), ('4p_climate_100min.txt', [90, 163, 47, 63], (70, 181, 184, 70))],
+)
+def test_prompts_of_real_scripts(tokenizer, ids, real_folder, name, turns, frames):
+  lines = script.numbered(script.load(real_folder(name)), voices=len(frames))
+  assert [sum(line.speaker == s for line in lines) for s in range(len(frames))] == turns
+  got = prompt.build(lines, frames, TextEncoder(tokenizer), CONFIG)
+  assert got.tokens.tolist() == literal(ids, lines, frames)
