@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import einops
@@ -93,8 +93,11 @@ def leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
   ]
 
 
-def check(files: Files, names: Any, spec: Any) -> None:
-  """Raises one CheckpointError listing each missing, unexpected, misshapen or non-float tensor and unused part."""
+def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) -> None:
+  """Raises one CheckpointError listing each missing, unexpected, misshapen or non-float tensor and unused part.
+
+  unused: tensors that are stored but take no part in the computation, and so are not read.
+  """
   faults, used = [], {}
   for _, source, s in leaves(names, spec):
     want = source.stored_shape(s.shape[source.stack :])
@@ -107,20 +110,30 @@ def check(files: Files, names: Any, spec: Any) -> None:
       elif files.tensors[name].dtype not in DTYPES:
         faults.append(f'{name}: dtype {files.tensors[name].dtype}, expected one of {sorted(DTYPES)}')
   faults = list(dict.fromkeys(faults))  # a fused tensor is visited once a part
-  strays = sorted(name for name in files.tensors if name not in used and not name.endswith(DERIVED))
+  known = {*used, *unused}
+  strays = sorted(name for name in files.tensors if name not in known and not name.endswith(DERIVED))
   faults += [f'{name}: not part of this model' for name in strays]
   if faults:
     shown = '\n  '.join(faults[:20]) + (f'\n  … and {len(faults) - 20} more' if len(faults) > 20 else '')
     raise CheckpointError(f'{files.folder}: {len(faults)} tensors do not fit the model:\n  {shown}')
 
 
-def load(files: Files, names: Any, spec: Any, *, mesh=None, rules=mesh_lib.RULES, dtype=jnp.bfloat16) -> Any:
+def load(
+  files: Files,
+  names: Any,
+  spec: Any,
+  *,
+  mesh=None,
+  rules=mesh_lib.RULES,
+  dtype=jnp.bfloat16,
+  unused: Collection[str] = (),
+) -> Any:
   """The parameters of a checkpoint in `dtype`, each weight put in its place as it is read.
 
   Host memory never holds more than the share of one weight that this process's devices are about to take (on CPU that
-  memory is the weight), and each process reads only that share. Raises CheckpointError as `check` does.
+  memory is the weight), and each process reads only that share. unused: as in `check`, which says what is raised.
   """
-  check(files, names, spec)
+  check(files, names, spec, unused=unused)
   place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   loaded = [
     _stream(files, source, s, mesh_lib.sharding(s.shape, s.axes, mesh, rules) if mesh else place, dtype)
@@ -153,12 +166,12 @@ def _wanted(source: From, s: params_lib.Spec, index: tuple[slice, ...], out: np.
   spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
 
   def take(stored: np.ndarray) -> np.ndarray:
-    return source.read(stored, s.shape[depth:])[index[depth:]]
+    return source.read(stored, s.shape[depth:])[*index[depth:], ...]  # the dots keep a scalar a view
 
   for at, name in source.names(s.shape):
     if all(i in span for i, span in zip(at, spans)):
       local = tuple(span.index(i) for i, span in zip(at, spans))
-      yield name, take, out[local]
+      yield name, take, out[*local, ...]
 
 
 def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -269,7 +282,7 @@ def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
 def _gather(parts: list) -> np.ndarray:
   parts = sorted(parts, key=lambda p: p[0].part)
   source = parts[0][0]
-  return np.ascontiguousarray(source.write([mesh_lib.to_local(w[index]) for _, w, index in parts]))
+  return np.ascontiguousarray(source.write([mesh_lib.to_local(w[*index, ...]) for _, w, index in parts]))
 
 
 def _shard(sizes: dict[str, int]) -> list[list[str]]:

@@ -1,25 +1,33 @@
 """Tiny models whose every weight counts: published initial values hide faults (layer scales of 1e-6, zero AdaLN)."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
 
-from core.params import path_name
+from core.params import ones, path_name
 
 
-def redraw(params, seed=0):
-  """The same tree with biases, norms and scales moved off their initial zeros and ones."""
+def draw(spec, seed=0):
+  """Weights of a spec, float32 numpy: no bias, norm or modulation at its initial 0 or 1, layer scales about 0.4."""
   rng = np.random.default_rng(seed)
 
-  def move(path, w):
-    noise = rng.normal(size=w.shape).astype(np.float32)
-    leaf = path_name(path).rpartition('.')[2]
-    w = np.asarray(w)
-    return w + 0.2 * noise if w.ndim <= 2 or leaf == 'bias' else w
+  def one(path, s):
+    noise = rng.normal(size=s.shape)
+    if s.init is ones:
+      value = 1 + 0.2 * noise
+    elif path_name(path).endswith('gamma'):
+      value = 0.4 + 0.1 * noise
+    elif len(s.shape) - s.stack <= 1:
+      value = 0.2 * noise
+    else:
+      value = noise / math.sqrt(s.fan_in)
+    return np.asarray(value, np.float32)
 
-  return jax.tree.map_with_path(move, params)
+  return jax.tree.map_with_path(one, spec)
 
 
 @pytest.fixture(scope='session')
-def redrawn():
-  return redraw
+def drawn():
+  return draw

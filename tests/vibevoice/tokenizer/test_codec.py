@@ -20,8 +20,8 @@ WAV = RNG.normal(size=(2, 7 * CONFIG.hop + 3)).astype(np.float32)
 
 
 @pytest.fixture(scope='module')
-def params(redrawn):
-  return redrawn(params_lib.init(jax.random.key(0), tokenizer.spec(CONFIG)))
+def params(drawn):
+  return drawn(tokenizer.spec(CONFIG))
 
 
 @pytest.fixture(scope='module')

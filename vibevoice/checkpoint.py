@@ -1,0 +1,77 @@
+"""VibeVoice's published folders, in and out: TTS in two layouts of tensor names, Realtime in one."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from core.files import store, weights
+from core.files.config import read_json
+from core.files.store import CheckpointError, FolderPath
+from core.files.tensors import Files
+from core.mesh import RULES
+from vibevoice import model, realtime
+from vibevoice.config import Config, RealtimeConfig
+from vibevoice.hf_config import config_from
+from vibevoice.hf_config_out import config_to, realtime_config_to
+from vibevoice.names import LAYOUTS, OUTPUT, UNUSED, names, realtime_names
+
+Parameters = model.Params | realtime.Params
+
+
+def load(path: FolderPath, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config | RealtimeConfig, Parameters]:
+  """(config, params) of a published folder or its URL, straight onto `mesh` (one device by default).
+
+  The config says which model and layout it is; a stored output matrix is used, whatever the tie flag says. dtype: of
+  all weights; None: that of the files. Raises core.files.store.CheckpointError naming what is missing, unexpected,
+  misshapen or unreadable, before memory is spent.
+  """
+  folder = store.folder(path)
+  config, layout = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
+  files = Files(folder)
+  _check_kind(config, layout, files)
+  dtype = files.dtype if dtype is None else dtype
+  options = {'mesh': mesh, 'rules': rules, 'dtype': dtype}
+  if isinstance(config, RealtimeConfig):
+    tree, spec = realtime_names(config), realtime.spec(config)
+    return config, weights.load(files, tree, spec, unused=UNUSED, **options)
+  language = dataclasses.replace(config.language, tied=OUTPUT not in files)
+  config = dataclasses.replace(config, language=language)
+  return config, weights.load(files, names(config, layout), model.spec(config), **options)
+
+
+def _check_kind(config: Config | RealtimeConfig, layout: str, files: Files) -> None:
+  """Raises CheckpointError when the tensors are those of another kind of model than the config says."""
+  said = 'Realtime' if isinstance(config, RealtimeConfig) else f'TTS in the {layout} layout'
+  stored = _kind_of(files)
+  if stored != said:
+    raise CheckpointError(f'{files.folder}: config.json describes {said}; the tensors are those of {stored}')
+
+
+def _kind_of(files: Files) -> str:
+  def holds(prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in files.tensors)
+
+  if holds('model.tts_language_model.'):
+    return 'Realtime'
+  for layout, at in LAYOUTS.items():
+    if holds(at.head):
+      return f'TTS in the {layout} layout'
+  return f'no VibeVoice that speaks: no diffusion head among {sorted(files.tensors)[:3]} …'
+
+
+def save(path: FolderPath, config: Config | RealtimeConfig, params: Any, *, layout: str = 'original') -> None:
+  """Writes safetensors and `config.json`: names, shapes, dtypes and values as published.
+
+  layout: 'original' or 'transformers'; Realtime is published in the original layout alone. Raises ValueError for
+  another one, and for a config that the layout cannot say.
+  """
+  if isinstance(config, RealtimeConfig):
+    if layout != 'original':
+      raise ValueError(f"layout {layout!r} of a Realtime model; expected 'original', the only one it is published in")
+    described, tree, spec = realtime_config_to(config), realtime_names(config), realtime.spec(config)
+  else:
+    tree, spec = names(config, layout), model.spec(config)
+    described = config_to(config, layout)
+  weights.save(path, params, tree, spec)
+  weights.save_config(path, described)
