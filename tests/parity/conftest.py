@@ -2,5 +2,5 @@
 
 import importlib.util
 
-LIVE = ('test_live_transformers.py', 'test_live_diffusion_head.py')
+LIVE = ('test_live_transformers.py', 'test_live_diffusion_head.py', 'test_live_vibevoice.py')
 collect_ignore = [] if importlib.util.find_spec('torch') else list(LIVE)

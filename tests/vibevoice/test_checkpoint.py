@@ -140,7 +140,7 @@ def test_wrong_kinds_are_named(tmp_path, drawn):
   refused(config | {'audio_token_id': 400}, 'slot=400 is outside the vocabulary')
 
   path.write_text(json.dumps(config))
-  write(tmp_path, {'model.prediction_head.x': np.zeros(3, np.float32)})
+  write(tmp_path, tensors(tmp_path) | {'model.prediction_head.x': np.zeros(3, np.float32)})
   with pytest.raises(CheckpointError, match=r'model\.prediction_head\.x: not part of this model'):
     vibevoice.load(tmp_path)
 
