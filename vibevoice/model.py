@@ -98,7 +98,7 @@ def embed(
   return jnp.where(slots[..., None], at_slots.astype(x.dtype), x)
 
 
-def apply(
+def forward(
   params: Params,
   config: Config,
   tokens: jax.Array,
@@ -108,9 +108,14 @@ def apply(
   spoken: jax.Array | None = None,
   rules=RULES,
   **options: Any,
-) -> Output:
-  """Hidden states and logits of int32 tokens [B, T]; frames as in `embed`, `options` as in `core.decoder.forward`."""
+) -> decoder.Hidden:
+  """Hidden states of int32 tokens [B, T]; frames as in `embed`, `options` as in `core.decoder.forward`."""
   x = embed(params, config, tokens, latents=latents, semantic=semantic, spoken=spoken, rules=rules)
-  out = decoder.forward(params.language, config.language, x, rules=rules, **options)
+  return decoder.forward(params.language, config.language, x, rules=rules, **options)
+
+
+def apply(params: Params, config: Config, tokens: jax.Array, **options: Any) -> Output:
+  """Hidden states and logits of int32 tokens [B, T]; `options` as in `forward`."""
+  out = forward(params, config, tokens, **options)
   logits = decoder.logits(params.language, config.language, out.hidden)
   return Output(hidden=out.hidden, logits=logits, cache=out.cache, kept=out.kept)
