@@ -1,0 +1,77 @@
+"""From a script and voices to what a TTS model reads."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.files import store
+from core.files.config import read_json
+from core.files.store import CheckpointError, FolderPath
+from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
+from vibevoice import prompt, script, tokenizer
+from vibevoice.config import Config
+from vibevoice.hf_config import config_from
+
+if TYPE_CHECKING:
+  from transformers import PreTrainedTokenizerFast
+
+# The tokens of Qwen's vocabulary that VibeVoice gives a meaning of its own, by role.
+SPECIAL = {'start': '<|vision_start|>', 'end': '<|vision_end|>', 'slot': '<|vision_pad|>', 'eos': '<|endoftext|>'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """One script, ready. tokens: int32 [T], the last one is START. slots: bool [T], places of the voices' latents.
+  voices: float32 [n] clips in order."""
+
+  tokens: np.ndarray
+  slots: np.ndarray
+  voices: tuple[np.ndarray, ...] = ()
+
+
+class Processor:
+  """Encodes scripts and voices for one checkpoint."""
+
+  def __init__(self, tokenizer: 'PreTrainedTokenizerFast', config: Config):
+    """Raises ValueError if the vocabulary and the config disagree about a special token."""
+    for role, token in SPECIAL.items():
+      stored, said = token_id(tokenizer, token), getattr(config, role)
+      if stored != said:
+        raise ValueError(f'{token} is {stored} in the vocabulary and {said} in the config ({role}); expected the same')
+    self.config = config
+    self.tokenizer = tokenizer
+    self._encode = TextEncoder(tokenizer)
+
+  @classmethod
+  def load(cls, path: FolderPath) -> 'Processor':
+    """That of a published folder with a TTS model's config.json and tokenizer files.
+
+    Raises CheckpointError for another kind of model, FileNotFoundError or ValueError as `load_tokenizer` does.
+    """
+    folder = store.folder(path)
+    config, _ = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
+    if not isinstance(config, Config):
+      raise CheckpointError(f'{folder}: a Realtime model, which reads no scripts; expected a TTS model')
+    return cls(load_tokenizer(path), config)
+
+  def __call__(self, lines: Sequence[script.Line], voices: Sequence[np.ndarray] = ()) -> Inputs:
+    """The inputs of a script's utterances.
+
+    voices: clips float32 [n], mono, at 24 kHz, of the script's speakers in order; more than there are speakers are not
+    used. Without any the model makes up the voices. Raises ValueError as `script.numbered` does, and for a prompt that
+    leaves no frame of the context, by how many tokens.
+    """
+    numbered = script.numbered(lines, len(voices))
+    speakers = len({line.speaker for line in numbered})
+    clips = tuple(voices[:speakers])
+    frames = [tokenizer.frames(self.config.acoustic, len(clip)) for clip in clips]
+    built = prompt.build(numbered, frames, self._encode, self.config)
+    excess = len(built.tokens) + 1 - self.config.language.max_length
+    if excess > 0:
+      raise ValueError(
+        f'the script and {sum(frames)} frames of voices make {len(built.tokens)} tokens: {excess} too many for the '
+        f'context of {self.config.language.max_length}, which holds the speech too'
+      )
+    return Inputs(tokens=built.tokens, slots=built.slots, voices=clips)
