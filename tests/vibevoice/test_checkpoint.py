@@ -16,7 +16,7 @@ from core.files.tensors import Files
 from core.files.weights import leaves
 from vibevoice import model, realtime
 from vibevoice.config import Config
-from vibevoice.names import LAYOUTS, UNUSED, names, realtime_names
+from vibevoice.files.names import LAYOUTS, UNUSED, names, realtime_names
 
 TTS, REALTIME = vibevoice.CONFIGS['tiny'], vibevoice.CONFIGS['tiny-realtime']
 UNTIED = dataclasses.replace(TTS, language=dataclasses.replace(TTS.language, tied=False))

@@ -1,10 +1,10 @@
-"""Writes the `config.json` that `vibevoice.hf_config` reads and the published loaders expect."""
+"""Writes the `config.json` that `vibevoice.files.config_in` reads and the published loaders expect."""
 
 import dataclasses
 
 from core.decoder import hf_config as language_config
 from vibevoice.config import Config, HeadConfig, RealtimeConfig, TokenizerConfig
-from vibevoice.hf_config import ORIGINAL_KERNEL, ORIGINAL_MLP_RATIO, TOKENS
+from vibevoice.files.config_in import ORIGINAL_KERNEL, ORIGINAL_MLP_RATIO, TOKENS
 from vibevoice.tokenizer.codec import SPREAD
 
 DEFAULT_INIT_STD = 0.01  # where ours is by fan-in, which no published key can say
@@ -39,7 +39,8 @@ def config_to(config: Config, layout: str) -> dict:
 def realtime_config_to(config: RealtimeConfig) -> dict:
   """The `config.json` of a Realtime model, in the original layout."""
   depth = config.lower.depth + config.upper.depth
-  whole = dataclasses.replace(config.lower, depth=depth, final_norm=True)
+  # There is no output matrix to tie.
+  whole = dataclasses.replace(config.lower, depth=depth, final_norm=True, tied=False)
   negative = config.negative
   default = RealtimeConfig.__dataclass_fields__['negative'].default
   own = {} if negative == default else {'negative_token_id': negative}

@@ -61,26 +61,22 @@ UP = 'i o (t s) -> t i s o'
 
 def names(config: TokenizerConfig, layout: str, *, encoder: str | None, decoder: str | None) -> Params:
   """The tree of names of the halves under the prefixes given; None for a half that is not stored."""
+  at = LAYOUTS[layout]
   return Params(
-    encoder=None if encoder is None else _encoder(config, LAYOUTS[layout], encoder),
-    decoder=None if decoder is None else _decoder(config, LAYOUTS[layout], decoder),
+    encoder=None if encoder is None else _half(config, at, encoder, entry=at.entry, pattern=DOWN),
+    decoder=None if decoder is None else _half(config, at, decoder, entry=at.up, pattern=UP),
   )
 
 
-def _encoder(config: TokenizerConfig, layout: Layout, at: str) -> tower.Params:
+def _half(
+  config: TokenizerConfig, layout: Layout, prefix: str, *, entry: Callable[[int], str], pattern: str
+) -> tower.Params:
+  """entry: the name of a stage's convolution, which `pattern` reads; that of stage 0 is plain."""
   stages = {}
   for i in range(len(config.depths)):
-    entry = _conv(at + layout.entry(i), DOWN if i else PLAIN)
-    stages[i] = tower.Stage(conv=entry, blocks=_block(at + layout.block(i), layout.mixer))
-  return tower.Params(stages=stages, head=_conv(at + layout.head, PLAIN))
-
-
-def _decoder(config: TokenizerConfig, layout: Layout, at: str) -> tower.Params:
-  stages = {}
-  for i in range(len(config.depths)):
-    entry = _conv(at + layout.up(i), UP if i else PLAIN)
-    stages[i] = tower.Stage(conv=entry, blocks=_block(at + layout.block(i), layout.mixer))
-  return tower.Params(stages=stages, head=_conv(at + layout.head, PLAIN))
+    convolution = _conv(prefix + entry(i), pattern if i else PLAIN)
+    stages[i] = tower.Stage(conv=convolution, blocks=_block(prefix + layout.block(i), layout.mixer))
+  return tower.Params(stages=stages, head=_conv(prefix + layout.head, PLAIN))
 
 
 def _conv(name: str, pattern: str) -> conv.Conv:

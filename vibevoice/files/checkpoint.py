@@ -12,9 +12,9 @@ from core.files.tensors import Files
 from core.mesh import RULES
 from vibevoice import model, realtime
 from vibevoice.config import Config, RealtimeConfig
-from vibevoice.hf_config import config_from
-from vibevoice.hf_config_out import config_to, realtime_config_to
-from vibevoice.names import LAYOUTS, OUTPUT, UNUSED, names, realtime_names
+from vibevoice.files.config_in import config_from
+from vibevoice.files.config_out import config_to, realtime_config_to
+from vibevoice.files.names import LAYOUTS, OUTPUT, UNUSED, names, realtime_names
 
 Parameters = model.Params | realtime.Params
 

@@ -7,8 +7,8 @@ from core.files.weights import From
 from vibevoice import connector, realtime, scaling, tokenizer
 from vibevoice.config import Config, RealtimeConfig
 from vibevoice.diffusion import head
+from vibevoice.files import tokenizer_names
 from vibevoice.model import Params
-from vibevoice.tokenizer import names as tokenizer_names
 
 
 @dataclasses.dataclass(frozen=True)
