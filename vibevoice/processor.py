@@ -12,7 +12,7 @@ from core.files.store import CheckpointError, FolderPath
 from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
 from vibevoice import prompt, script, tokenizer
 from vibevoice.config import Config
-from vibevoice.hf_config import config_from
+from vibevoice.files.config_in import config_from
 
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast
