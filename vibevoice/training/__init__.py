@@ -1,0 +1,1 @@
+"""Training of TTS models: rows of prompt and speech, and batches of them."""
