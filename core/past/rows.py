@@ -57,3 +57,11 @@ def grown(cache: Cache, slots: int) -> Cache:
     positions=pad(cache.positions, slots, axis=1, fill=-1, what='cache'),
     length=cache.length,
   )
+
+
+def unstacked(cache: Cache) -> Cache:
+  """The cache as unstacked blocks want it: a tuple over layers, keys in columns."""
+  if isinstance(cache.k, tuple):
+    return cache
+  columns = jnp.swapaxes(cache.k, -1, -2)
+  return cache.replace(k=tuple(columns), v=tuple(cache.v))

@@ -8,6 +8,7 @@ from core.files import byte_pairs
 from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
 from vibevoice import prompt, script
 from vibevoice.config import CONFIGS
+from vibevoice.generation import words
 
 pytestmark = pytest.mark.real
 CONFIG = CONFIGS['1.5B']
@@ -77,3 +78,12 @@ def test_prompts_of_real_scripts(tokenizer, ids, real_folder, name, turns, frame
   assert [sum(line.speaker == s for line in lines) for s in range(len(frames))] == turns
   got = prompt.build(lines, frames, TextEncoder(tokenizer), CONFIG)
   assert got.tokens.tolist() == literal(ids, lines, frames)
+
+
+@pytest.mark.parametrize('size', [1, 7, 64])
+def test_text_that_arrives_in_pieces_has_the_same_ids(tokenizer, real_folder, size):
+  text = real_folder('4p_climate_100min.txt').read_text()[:6000]
+  pieces = [text[i : i + size] for i in range(0, len(text), size)]
+  encode = TextEncoder(tokenizer)
+  whole = text.strip().translate(words.ASCII_QUOTES) + '\n'
+  assert list(words.tokens_of(pieces, encode)) == encode(whole)

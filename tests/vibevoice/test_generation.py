@@ -229,5 +229,5 @@ def test_logits_that_are_not_numbers_end_in_an_error():
 
 
 def test_cache_sizes():
-  sizes = [host.slots_for(n, C, 64) for n in (1, 64, 65, 200, 900, 1024)]
+  sizes = [host.slots_for(n, 1024, 64) for n in (1, 64, 65, 200, 900, 1024)]
   assert sizes == [64, 64, 128, 256, 1024, 1024]

@@ -27,10 +27,15 @@ def _draw(path, spec):
   return jnp.asarray(rng.standard_normal(spec.shape) / np.sqrt(spec.fan_in), jnp.float32)
 
 
+def draw(spec):
+  """Weights without zeros: those that training starts from hide faults."""
+  return jax.tree.map_with_path(_draw, spec)
+
+
 @functools.cache
 def params() -> model.Params:
-  """Weights without zeros: those that training starts from hide faults."""
-  return jax.tree.map_with_path(_draw, model.spec(CONFIG))
+  """Those of the tiny TTS model."""
+  return draw(model.spec(CONFIG))
 
 
 @functools.cache

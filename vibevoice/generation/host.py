@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import decoder
 from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import rows as rows_lib
@@ -26,12 +27,18 @@ SMALLEST_CACHE = 4096  # slots; caches double when they are full
 AT_ONCE = 16  # frames of one program, unless they are streamed
 
 
+def decodes_unstacked(language: decoder.Params) -> bool:
+  """Whether layers are read faster from a tuple where these weights are: everywhere but on TPU."""
+  device = next(iter(jax.tree.leaves(language)[0].devices()))
+  return device.platform != 'tpu'
+
+
 def for_decoding(params: model.Params) -> model.Params:
-  """The weights as the steps want them: layers that are read in every step as a tuple, except on TPU."""
-  device = next(iter(jax.tree.leaves(params)[0].devices()))
-  if isinstance(params.language.blocks, tuple) or device.platform == 'tpu':
+  """The weights as the steps want them; do it once, after loading."""
+  language = params.language
+  if isinstance(language.blocks, tuple) or not decodes_unstacked(language):
     return params
-  language = params.language.replace(blocks=unstack(params.language.blocks))
+  language = language.replace(blocks=unstack(language.blocks))
   return params.replace(language=language, head=params.head.replace(blocks=unstack(params.head.blocks)))
 
 
@@ -60,12 +67,12 @@ def _grow(state: State, *, slots: int) -> State:
   return state.replace(cache=rows_lib.grown(state.cache, slots))
 
 
-def slots_for(tokens: int, config: Config, smallest: int) -> int:
-  """Slots of the cache that holds so many tokens: `smallest` doubled as often as needed, up to the context."""
+def slots_for(tokens: int, longest: int, smallest: int) -> int:
+  """Slots of the cache that holds so many tokens: `smallest` doubled as often as needed, up to a context `longest`."""
   slots = smallest
   while slots < tokens:
     slots *= 2
-  return max(min(slots, config.language.max_length), tokens)
+  return max(min(slots, longest), tokens)
 
 
 class Generation:
@@ -98,7 +105,7 @@ class Generation:
     """(frames, how many, whether all rows are finished) of at most `count` more steps, not awaited."""
     needed = min(self._filled + count, self._last)
     if needed > self.state.cache.capacity:
-      slots = slots_for(needed, self._config, smallest=2 * self.state.cache.capacity)
+      slots = slots_for(needed, self._config.language.max_length, smallest=2 * self.state.cache.capacity)
       self.state = _grow(self.state, slots=slots)
     self._filled = needed
     self.state, *made = _advance(
@@ -157,7 +164,7 @@ def begin(
     prefill.voice_latents(params, config, x.voices, seed=seed + row, sample=sample_voices)
     for row, x in enumerate(inputs)
   ]
-  slots = slots_for(int(prompts.max()) + 1, config, smallest_cache)
+  slots = slots_for(int(prompts.max()) + 1, config.language.max_length, smallest=smallest_cache)
   state = prefill.prefill(params, config, inputs, latents, slots=slots, guided=settings.scale is not None)
   return Generation(params, config, state, settings, prompts=prompts)
 

@@ -14,11 +14,10 @@ from core.past import rows as rows_lib
 from vibevoice import model, scaling
 from vibevoice.config import Config
 from vibevoice.diffusion import Guidance, diffusion_head
+from vibevoice.generation.noise import frame_noise
 from vibevoice.generation.state import Frame, Settings, State
 from vibevoice.tokenizer import decoder as acoustic
 from vibevoice.tokenizer import encoder as semantic
-
-NOISE = 2**31 - 1  # folded into a row's key for its noise; token positions, folded in likewise, stay below
 
 
 def frame_step(params: model.Params, config: Config, state: State, settings: Settings) -> tuple[State, Frame]:
@@ -107,20 +106,10 @@ def _latents(params: model.Params, config: Config, positive, negative, state: St
   if settings.given.noise is not None:
     noise = _at(settings.given.noise, state.frames)
   else:
-    noise = _noise(settings.sampling.seed, state.frames, config.head.latent)
+    noise = frame_noise(settings.sampling.seed, state.frames, config.head.latent)
   guidance = None if negative is None else Guidance(scale=settings.scale, negative=negative)
   noise = noise.astype(positive.dtype)
   return diffusion_head(params.head, noise, positive, settings.schedule, guidance=guidance, eps=config.head.eps)
-
-
-def _noise(seeds: jax.Array, frames: jax.Array, width: int) -> jax.Array:
-  """float32 [B, C] from each row's seed and the number of the frame alone."""
-
-  def draw(seed, frame):
-    stream = jax.random.fold_in(jax.random.key(seed), NOISE)
-    return jax.random.normal(jax.random.fold_in(stream, frame), (width,))
-
-  return jax.vmap(draw)(seeds, frames)
 
 
 def _hear(params: model.Params, config: Config, latents: jax.Array, state: State, *, speaks, ends):
