@@ -41,6 +41,9 @@ AGENTS = [
   'python-pptx>=1,<2',
 ]
 
+# Recordings in and out (libsndfile), and resampling.
+AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
+
 EXTRAS = {
   'cuda': ['jax[cuda13]'],
   'tpu': ['jax[tpu]'],
@@ -55,6 +58,8 @@ EXTRAS = {
   'ray': ['ray>=2.40,<3', *SANDBOX],
   # The published SEED scorer's parser, for `mode='compat'` only.
   'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
+  # Recordings of any format, and other sample rates.
+  'audio': AUDIO,
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [
@@ -66,6 +71,7 @@ EXTRAS = {
     'ruff>=0.17,<0.18',
     'psutil>=6',
     *AGENTS,
+    *AUDIO,
     *SANDBOX,
     *BENCH,
   ],

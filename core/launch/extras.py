@@ -19,6 +19,8 @@ MODULES = {
   'pypdf': ('agents',),
   'rapidfuzz': ('bench',),
   'ray': ('ray',),
+  'soundfile': ('audio',),
+  'soxr': ('audio',),
   'starlette': ('agents', 'sandbox', 'ray'),
   'sympy': ('bench',),
   'system_calls': ('agents', 'sandbox', 'ray'),

@@ -1,0 +1,61 @@
+"""Power spectra and mel filters."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+LINEAR_STEP = 200 / 3  # Hz a mel below BREAK
+BREAK = 1000.0  # Hz, where the scale becomes logarithmic
+LOG_STEP = np.log(6.4) / 27
+
+
+def hz_to_mel(hz):
+  """Slaney's mel scale: linear below 1 kHz, then logarithmic."""
+  hz = np.asarray(hz, np.float64)
+  above = BREAK / LINEAR_STEP + np.log(np.maximum(hz, BREAK) / BREAK) / LOG_STEP
+  return np.where(hz < BREAK, hz / LINEAR_STEP, above)
+
+
+def mel_to_hz(mel):
+  """The inverse of `hz_to_mel`."""
+  mel = np.asarray(mel, np.float64)
+  edge = BREAK / LINEAR_STEP
+  return np.where(mel < edge, mel * LINEAR_STEP, BREAK * np.exp(LOG_STEP * (np.maximum(mel, edge) - edge)))
+
+
+@functools.lru_cache
+def mel_filters(mels: int, *, rate: int, size: int) -> np.ndarray:
+  """Triangular filters float32 [mels, size/2 + 1] from 0 to rate/2 Hz on Slaney's scale, each of area 1 in Hz.
+
+  size: samples of the Fourier transform. The array is shared: do not write to it.
+  """
+  bins = np.linspace(0, rate / 2, size // 2 + 1)
+  edges = mel_to_hz(np.linspace(0, hz_to_mel(rate / 2), mels + 2))
+  low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+  rising = (bins - low) / (centre - low)
+  falling = (high - bins) / (high - centre)
+  triangles = np.maximum(0, np.minimum(rising, falling))
+  filters = (triangles * 2 / (high - low)).astype(np.float32)
+  filters.setflags(write=False)
+  return filters
+
+
+@functools.lru_cache
+def hann(size: int) -> np.ndarray:
+  """The periodic Hann window, float64 [size]."""
+  return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+
+
+def power_spectrum(samples, *, size: int, hop: int):
+  """|STFT|² [..., 1 + n // hop, size/2 + 1] of samples [..., n] under a periodic Hann window of `size` samples.
+
+  Frame t is centred on sample t·hop; the signal is reflected at both ends.
+  """
+  lead = [(0, 0)] * (samples.ndim - 1)
+  padded = jnp.pad(samples, (*lead, (size // 2, size // 2)), mode='reflect')
+  count = 1 + samples.shape[-1] // hop
+  at = np.arange(count)[:, None] * hop + np.arange(size)
+  window = jnp.asarray(hann(size), padded.dtype)
+  spectrum = jnp.fft.rfft(padded[..., at] * window)
+  return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
