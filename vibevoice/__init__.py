@@ -1,7 +1,7 @@
 """VibeVoice: long speech from scripts (arXiv 2508.19205), and its streaming sibling Realtime."""
 
 from vibevoice.config import CONFIGS, Config, HeadConfig, RealtimeConfig, TokenizerConfig
-from vibevoice.files.checkpoint import load, save
+from vibevoice.files.checkpoint import load, save, save_adapter
 from vibevoice.model import Output, Params, apply, init, spec
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
   'init',
   'load',
   'save',
+  'save_adapter',
   'spec',
 ]

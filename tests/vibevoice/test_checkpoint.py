@@ -116,6 +116,19 @@ def test_published_checkpoints_have_their_tensors_and_parameters(size, count, pa
   assert params_lib.count(spec) == pytest.approx(parameters, rel=5e-4)
 
 
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_an_adapter_comes_back_on_its_base(tmp_path, drawn, layout):
+  params = drawn(model.spec(TTS))
+  vibevoice.save(tmp_path / 'base', TTS, params)
+  pattern = r'language\.blocks\.attn\.[qkvo]|head\.blocks\.(gate|up|down)'
+  adapted = params_lib.lora(jax.random.key(0), params, model.spec(TTS), pattern, rank=3)
+  adapted = params_lib.map_weights(lambda _, w: w.replace(b=w.b + 1), adapted, pattern)
+  vibevoice.save_adapter(tmp_path / 'adapter', TTS, adapted, layout=layout)
+  _, loaded = vibevoice.load(tmp_path / 'base', dtype=jnp.float32, adapter=tmp_path / 'adapter')
+  for got, want in zip(jax.tree.leaves(loaded), jax.tree.leaves(adapted), strict=True):
+    np.testing.assert_array_equal(got, want)
+
+
 def test_wrong_kinds_are_named(tmp_path, drawn):
   vibevoice.save(tmp_path, TTS, drawn(model.spec(TTS)))
   path = tmp_path / 'config.json'

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from core.files import store, weights
+from core.files import adapters, store, weights
 from core.files.config import read_json
 from core.files.store import CheckpointError, FolderPath
 from core.files.tensors import Files
@@ -19,12 +19,15 @@ from vibevoice.files.names import LAYOUTS, OUTPUT, UNUSED, names, realtime_names
 Parameters = model.Params | realtime.Params
 
 
-def load(path: FolderPath, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tuple[Config | RealtimeConfig, Parameters]:
+def load(
+  path: FolderPath, *, mesh=None, rules=RULES, dtype=jnp.bfloat16, adapter: FolderPath | None = None
+) -> tuple[Config | RealtimeConfig, Parameters]:
   """(config, params) of a published folder or its URL, straight onto `mesh` (one device by default).
 
   The config says which model and layout it is; a stored output matrix is used, whatever the tie flag says. dtype: of
-  all weights; None: that of the files. Raises core.files.store.CheckpointError naming what is missing, unexpected,
-  misshapen or unreadable, before memory is spent.
+  all weights; None: that of the files. adapter: the folder of a PEFT adapter, named after any layout; its weights come
+  as `core.params.Lora` (`core.params.fold` merges them). Raises core.files.store.CheckpointError naming what is
+  missing, unexpected, misshapen or unreadable, before memory is spent.
   """
   folder = store.folder(path)
   config, layout = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
@@ -33,11 +36,18 @@ def load(path: FolderPath, *, mesh=None, rules=RULES, dtype=jnp.bfloat16) -> tup
   dtype = files.dtype if dtype is None else dtype
   options = {'mesh': mesh, 'rules': rules, 'dtype': dtype}
   if isinstance(config, RealtimeConfig):
-    tree, spec = realtime_names(config), realtime.spec(config)
-    return config, weights.load(files, tree, spec, unused=UNUSED, **options)
-  language = dataclasses.replace(config.language, tied=OUTPUT not in files)
-  config = dataclasses.replace(config, language=language)
-  return config, weights.load(files, names(config, layout), model.spec(config), **options)
+    trees = [realtime_names(config)]
+    spec = realtime.spec(config)
+    params = weights.load(files, trees[0], spec, unused=UNUSED, **options)
+  else:
+    language = dataclasses.replace(config.language, tied=OUTPUT not in files)
+    config = dataclasses.replace(config, language=language)
+    trees = [names(config, layout) for layout in LAYOUTS]
+    spec = model.spec(config)
+    params = weights.load(files, names(config, layout), spec, **options)
+  if adapter is not None:
+    params = adapters.load(adapter, params, trees, spec, mesh=mesh, rules=rules)
+  return config, params
 
 
 def _check_kind(config: Config | RealtimeConfig, layout: str, files: Files) -> None:
@@ -75,3 +85,22 @@ def save(path: FolderPath, config: Config | RealtimeConfig, params: Any, *, layo
     described = config_to(config, layout)
   weights.save(path, params, tree, spec)
   weights.save_config(path, described)
+
+
+def save_adapter(
+  path: FolderPath,
+  config: Config | RealtimeConfig,
+  params: Any,
+  *,
+  layout: str = 'original',
+  base: str | None = None,
+) -> None:
+  """Writes the `core.params.Lora` weights of `params` as a PEFT adapter folder, as `core.files.adapters.save`.
+
+  layout: whose names it has, as in `save`.
+  """
+  if isinstance(config, RealtimeConfig):
+    tree, spec = realtime_names(config), realtime.spec(config)
+  else:
+    tree, spec = names(config, layout), model.spec(config)
+  adapters.save(path, params, tree, spec, base=base)
