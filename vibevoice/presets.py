@@ -3,6 +3,7 @@
 N positions   L layers   K key heads   H head size   D width
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from core import decoder
+from core.files import archives
 from core.files.config import naming, require
 from core.files.store import CheckpointError
 from core.past import Cache
@@ -44,6 +46,15 @@ STREAMS = {
   'neg_lm': ('negative_lower', 'lower'),
   'neg_tts_lm': ('negative_upper', 'upper'),
 }
+
+
+def load(path: str | os.PathLike, config: RealtimeConfig, *, dtype=None) -> Preset:
+  """The preset of a published `.pt` file, in which nothing is executed; `dtype` as in `from_tree`.
+
+  Raises CheckpointError, naming the file, when it names a class that is not allowed, is damaged, or belongs to another
+  model.
+  """
+  return from_tree(archives.read(path), config, where=os.fspath(path), dtype=dtype)
 
 
 def from_tree(tree: Mapping[str, Any], config: RealtimeConfig, *, where: str = 'preset', dtype=None) -> Preset:
