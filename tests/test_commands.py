@@ -40,6 +40,7 @@ PROGRAMS = (
   'internvl.train',
   'rl.mpo',
   'rl.train',
+  'vibevoice.synthesize',
 )
 JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train')
 # Programs that are not ours, and a package whose programs are walked one by one.

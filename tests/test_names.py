@@ -17,7 +17,7 @@ PACKAGES = [
   if (ROOT / name).is_dir()
 ]
 # Command lines that share the name of a promised function: importing them gives the function.
-COMMANDS = {'internvl.chat'}
+COMMANDS = {'internvl.chat', 'vibevoice.synthesize'}
 # Scripts for an environment of their own, which must not be imported here.
 FOREIGN = {'bench.perf.rollout_peer'}
 

@@ -3,14 +3,19 @@
 from vibevoice.config import CONFIGS, Config, HeadConfig, RealtimeConfig, TokenizerConfig
 from vibevoice.files.checkpoint import load, save, save_adapter
 from vibevoice.model import Output, Params, apply, init, spec
+from vibevoice.processor import Inputs, Processor, RealtimeProcessor
+from vibevoice.synthesis import synthesize
 
 __all__ = [
   'CONFIGS',
   'Config',
   'HeadConfig',
+  'Inputs',
   'Output',
   'Params',
+  'Processor',
   'RealtimeConfig',
+  'RealtimeProcessor',
   'TokenizerConfig',
   'apply',
   'init',
@@ -18,4 +23,5 @@ __all__ = [
   'save',
   'save_adapter',
   'spec',
+  'synthesize',
 ]

@@ -11,7 +11,7 @@ from core.files.config import read_json
 from core.files.store import CheckpointError, FolderPath
 from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
 from vibevoice import prompt, script, tokenizer
-from vibevoice.config import Config
+from vibevoice.config import Config, RealtimeConfig
 from vibevoice.files.config_in import config_from
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ class Processor:
   def __init__(self, tokenizer: 'PreTrainedTokenizerFast', config: Config):
     """Raises ValueError if the vocabulary and the config disagree about a special token."""
     for role, token in SPECIAL.items():
-      stored, said = token_id(tokenizer, token), getattr(config, role)
-      if stored != said:
-        raise ValueError(f'{token} is {stored} in the vocabulary and {said} in the config ({role}); expected the same')
+      _check_token(tokenizer, token, getattr(config, role), role)
     self.config = config
     self.tokenizer = tokenizer
     self._encode = TextEncoder(tokenizer)
@@ -50,10 +48,9 @@ class Processor:
 
     Raises CheckpointError for another kind of model, FileNotFoundError or ValueError as `load_tokenizer` does.
     """
-    folder = store.folder(path)
-    config, _ = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
+    config = _read_config(path)
     if not isinstance(config, Config):
-      raise CheckpointError(f'{folder}: a Realtime model, which reads no scripts; expected a TTS model')
+      raise CheckpointError(f'{path}: a Realtime model, which reads no scripts; expected a TTS model')
     return cls(load_tokenizer(path), config)
 
   def __call__(self, lines: Sequence[script.Line], voices: Sequence[np.ndarray] = ()) -> Inputs:
@@ -75,3 +72,36 @@ class Processor:
         f'context of {self.config.language.max_length}, which holds the speech too'
       )
     return Inputs(tokens=built.tokens, slots=built.slots, voices=clips)
+
+
+class RealtimeProcessor:
+  """Encodes text for one Realtime checkpoint."""
+
+  def __init__(self, tokenizer: 'PreTrainedTokenizerFast', config: RealtimeConfig):
+    """Raises ValueError if the vocabulary and the config disagree about the token of the negative branch."""
+    _check_token(tokenizer, '<|image_pad|>', config.negative, 'negative')
+    self.config = config
+    self.tokenizer = tokenizer
+    self.encode = TextEncoder(tokenizer)
+
+  @classmethod
+  def load(cls, path: FolderPath) -> 'RealtimeProcessor':
+    """That of a published folder with a Realtime model's config.json and tokenizer files.
+
+    Raises as `Processor.load`.
+    """
+    config = _read_config(path)
+    if not isinstance(config, RealtimeConfig):
+      raise CheckpointError(f'{path}: a TTS model; expected a Realtime one')
+    return cls(load_tokenizer(path), config)
+
+
+def _read_config(path: FolderPath) -> Config | RealtimeConfig:
+  folder = store.folder(path)
+  return config_from(read_json(folder, 'config.json'), f'{folder}/config.json')[0]
+
+
+def _check_token(tokenizer: 'PreTrainedTokenizerFast', token: str, said: int, role: str) -> None:
+  stored = token_id(tokenizer, token)
+  if stored != said:
+    raise ValueError(f'{token} is {stored} in the vocabulary and {said} in the config ({role}); expected the same')

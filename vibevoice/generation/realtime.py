@@ -22,6 +22,7 @@ from vibevoice.config import RealtimeConfig
 from vibevoice.diffusion import Guidance, Schedule, diffusion_head
 from vibevoice.generation.host import decodes_unstacked, slots_for
 from vibevoice.generation.noise import frame_noise
+from vibevoice.presets import Preset
 from vibevoice.tokenizer import decoder as acoustic
 
 TEXT_WINDOW = 5  # tokens
@@ -104,6 +105,18 @@ def build_voice(params: realtime.Params, config: RealtimeConfig, tokens: Any, la
     lower=rows_lib.separate(low.cache),
     upper=rows_lib.joined(rows_lib.separate(positive.cache), rows_lib.separate(negative.cache)),
     hidden=jnp.concatenate([positive.hidden[:, -1], negative.hidden[:, -1]]),
+  )
+
+
+def voice_of(preset: Preset) -> Voice:
+  """The voice of a published preset. The lower stack's negative stream has done its work: it is not continued."""
+  branches = [preset.upper, preset.negative_upper]
+  longest = max(branch.cache.capacity for branch in branches)
+  positive, negative = (rows_lib.grown(rows_lib.separate(branch.cache), longest) for branch in branches)
+  return Voice(
+    lower=rows_lib.separate(preset.lower.cache),
+    upper=rows_lib.joined(positive, negative),
+    hidden=jnp.concatenate([branch.hidden[:, -1] for branch in branches]),
   )
 
 

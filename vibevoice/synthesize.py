@@ -1,0 +1,58 @@
+"""Speaks a script with a VibeVoice TTS checkpoint and writes a wav file.
+
+    python -m vibevoice.synthesize --model=FOLDER --script=show.txt --voices=ann.wav --voices=bob.wav --out=show.wav
+
+The script has one utterance a line, `Speaker 1: Hello.`, or is JSON. Voices are recordings of the speakers, in order,
+of a few seconds each; without any the model makes voices up. Use only voices of people who agreed to it, and say that
+the speech is generated: the published model cards demand both.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from core.launch import command
+from core.launch.fields import field
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  model: str | None = field(None, 'folder of a checkpoint')
+  script: str | None = field(None, 'the script: a .txt or .json file')
+  voices: tuple[str, ...] = field((), 'recording of a speaker, one flag for each in order', repeated=True)
+  out: str | None = field(None, 'wav file to write; it appears when the speech is complete')
+  cfg_scale: float | None = field(None, "guidance, 1 for none; by default the model family's own", low=0)
+  steps: int | None = field(None, "solver steps a frame; by default the model family's own", low=1, high=999)
+  seed: int = field(0, 'of all noise', low=0)
+  dtype: Literal['bfloat16', 'float32'] | None = field(
+    None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
+  )
+
+  def __post_init__(self):
+    for name in ('model', 'script', 'out'):
+      if not getattr(self, name):
+        raise ValueError(f'--{name} is needed')
+    out = pathlib.Path(self.out)
+    if out.suffix.lower() != '.wav' or not out.parent.is_dir():
+      raise ValueError(f'--out={self.out}: expected a .wav file in a folder that exists')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status: 0, 1 for an error or 2 for bad flags."""
+  from vibevoice import terminal
+
+  return command.run(argv, __doc__, Options, terminal.speak)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
+elif __name__ == 'vibevoice.synthesize':
+  # `vibevoice.synthesize` is promised to be the function; see the end of internvl/chat.py.
+  from vibevoice.synthesis import synthesize
+
+  synthesize.__spec__ = __spec__
+  sys.modules[__name__] = synthesize
