@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 
+from tests.compilation import quick
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -20,7 +22,7 @@ def spawn(program: str, *argv: str, devices: int = 1, count: int = 1) -> list[su
   with socket.socket() as s:
     s.bind(('localhost', 0))
     coordinator = f'localhost:{s.getsockname()[1]}'
-  flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0'  # compiles quicker
+  flags = f'--xla_force_host_platform_device_count={devices} {quick()}'
   env = os.environ | {
     'PYTHONPATH': str(ROOT),
     'JAX_PLATFORMS': 'cpu',
