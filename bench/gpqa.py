@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from bench.harness.rows import load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each
-from bench.vlm import letters
+from bench.vlm.answers import letters
 from bench.vlm.choices import columns
 
 INSTRUCTION = 'Think step by step. The last line must be "Answer: X", where X is the letter of the right option.'

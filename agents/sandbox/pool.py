@@ -58,7 +58,7 @@ class Pool:
     sessions: int = 64,
     wrap: Sequence[str] = (),
   ):
-    from agents.sandbox import selftest
+    from agents.sandbox.isolation import selftest
 
     for name, value in (('workers', workers), ('sessions', sessions)):
       if not isinstance(value, int) or value < 1:

@@ -18,9 +18,9 @@ from typing import NoReturn
 
 from agents.sandbox import call as call_body
 from agents.sandbox import wire
-from agents.sandbox.backends import Plain
 from agents.sandbox.capture import Capture
 from agents.sandbox.family import Family
+from agents.sandbox.isolation.backends import Plain
 from agents.sandbox.limits import Limits
 
 _TICK = 0.02  # seconds between two checks of a family

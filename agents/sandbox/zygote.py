@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from agents.sandbox.backends import BACKENDS, Plain
 from agents.sandbox.family import Family
+from agents.sandbox.isolation.backends import BACKENDS, Plain
 from agents.sandbox.profiles import PROFILES
 from agents.sandbox.slot import Slot
 

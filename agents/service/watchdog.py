@@ -9,7 +9,8 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable
 
-from agents.sandbox import HarnessError, Pool, linux
+from agents.sandbox import HarnessError, Pool
+from agents.sandbox.isolation import linux
 
 _SOON, _FAILURES = 10.0, 4  # seconds; quick failures in a row after which it gives up
 

@@ -11,7 +11,7 @@ from bench.harness import judge as judging
 from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
-from bench.vlm import judges, letters, options
+from bench.vlm.answers import judges, letters, options
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 from rl.rewards import answers
 from rl.rewards.extract import conclusion, final_answer

@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 
 from bench.harness.task import Sampling, Task
-from bench.vlm import choices, judges
+from bench.vlm import choices
+from bench.vlm.answers import judges
 
 DIRECT = 'Answer with the letter of the correct option. The last line must be "Answer: X", X a letter.'
 STEPS = 'Think step by step before answering. The last line must be "Answer: X", X a letter.'

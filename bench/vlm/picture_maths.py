@@ -12,7 +12,8 @@ from typing import Any
 from bench import maths
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, user_message
-from bench.vlm import choices, letters
+from bench.vlm import choices
+from bench.vlm.answers import letters
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
 from rl.rewards import answers
 

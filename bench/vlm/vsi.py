@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
-from bench.vlm import letters
+from bench.vlm.answers import letters
 from bench.vlm.pictures import folder_of
 from internvl.inputs import video
 from rl.rewards.extract import conclusion, final_answer

@@ -6,7 +6,7 @@ import pytest
 
 from bench import tasks
 from bench.harness.task import Answer
-from bench.vlm.letters import chosen
+from bench.vlm.answers.letters import chosen
 from rl.rewards import answers
 from tests.watchdog import processor_seconds
 

@@ -16,7 +16,7 @@ from bench.harness import judge, literals
 from bench.harness.task import Answer, Example
 from bench.speech import speakers
 from bench.unigenbench import judging
-from bench.vlm import judges, options
+from bench.vlm.answers import judges, options
 from bench.vlm.grounding import last_box
 from bench.vlm.mathvista import normalised, quick_extract
 from rl.rewards import answers, boxed, think_format

@@ -7,7 +7,7 @@ import pytest
 
 from bench import passk, qa
 from bench.speech.normalize import normaliser
-from bench.vlm import options
+from bench.vlm.answers import options
 
 PAIRS = Path(__file__).parents[1] / 'data' / 'eval_text_dev.jsonl'
 CASES = [json.loads(line) for line in PAIRS.read_text(encoding='utf-8').splitlines()]

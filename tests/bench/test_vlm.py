@@ -10,7 +10,8 @@ from PIL import Image
 from bench import tasks
 from bench.harness import literals
 from bench.harness.task import Answer
-from bench.vlm import grounding, options
+from bench.vlm import grounding
+from bench.vlm.answers import options
 from bench.vlm.mathvista import normalised, quick_extract
 
 ANIMALS = {'A': 'cat', 'B': 'dog', 'C': 'bird', 'D': 'fish'}

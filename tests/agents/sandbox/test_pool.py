@@ -380,7 +380,7 @@ def test_a_command_may_be_put_before_the_zygote():
 
 
 def test_refusal_says_why():
-  from agents.sandbox import selftest
+  from agents.sandbox.isolation import selftest
 
   def broken(backend):
     raise OSError(f'{backend} is off')
@@ -390,7 +390,7 @@ def test_refusal_says_why():
 
 
 def test_self_test_refuses_a_backend_that_does_not_hold(monkeypatch):
-  from agents.sandbox import selftest
+  from agents.sandbox.isolation import selftest
 
   monkeypatch.setattr(selftest, 'AUTOMATIC', ('rlimits',))
   with pytest.raises(HarnessError, match='reads a file of the host'):

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable
 
-from agents.sandbox.backends import BACKENDS
+from agents.sandbox.isolation.backends import BACKENDS
 from agents.sandbox.limits import HarnessError, Limits
 
 AUTOMATIC = ('namespaces', 'landlock')  # strongest first; rlimits only by name

@@ -1,13 +1,13 @@
 """The option that an output commits to, however it is spelled: `C`, `(c)`, `C) a ship`, `**C**`, a box, a tag.
 
-`choices` maps letters to option texts. Published rules are in `bench.vlm.options`; this reading comes before them
-in the default rules and nowhere else.
+`choices` maps letters to option texts. Published rules are in `bench.vlm.answers.options`; this reading comes before
+them in the default rules and nowhere else.
 """
 
 import re
 from collections.abc import Mapping
 
-from bench.vlm.options import named_option
+from bench.vlm.answers.options import named_option
 from rl.rewards.extract import conclusion, final_answer, plain
 
 MAX_CHARS = 2_000  # of a short answer; unwrapping is quadratic in its depth

@@ -7,7 +7,7 @@ import re
 import sys
 import sysconfig
 
-from agents.sandbox import linux
+from agents.sandbox.isolation import linux
 
 DEVICES = ('/dev/null', '/dev/urandom')
 _READ_ONLY = linux.ATTR_RDONLY | linux.ATTR_NOSUID
@@ -37,7 +37,7 @@ def _outermost(paths: list[str]) -> list[str]:
 
 def _project() -> str:
   """The folder of this project, which is on sys.path only to start the zygote."""
-  return str(pathlib.Path(os.path.abspath(__file__)).parents[2])
+  return str(pathlib.Path(os.path.abspath(__file__)).parents[3])
 
 
 def _shared_objects() -> set[str]:

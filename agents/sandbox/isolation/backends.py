@@ -13,8 +13,8 @@ import signal
 import socket
 import tempfile
 
-from agents.sandbox import landlock, linux, root, seccomp
 from agents.sandbox.family import Family
+from agents.sandbox.isolation import landlock, linux, root, seccomp
 from agents.sandbox.limits import Limits
 
 _USER = 1000  # the code's user id, inside

@@ -9,7 +9,7 @@ import errno
 import platform
 import struct
 
-from agents.sandbox import linux
+from agents.sandbox.isolation import linux
 
 _AUDIT_ARCH = {'x86_64': 0xC000003E, 'aarch64': 0xC00000B7}
 _LOAD, _EQUAL, _ANY_BIT, _ABOVE, _RETURN = 0x20, 0x15, 0x45, 0x25, 0x06

@@ -4,7 +4,7 @@ import ctypes
 import os
 import struct
 
-from agents.sandbox import linux
+from agents.sandbox.isolation import linux
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1, 2, 4, 8
 _ALL = {3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}  # every file right, by version of the interface

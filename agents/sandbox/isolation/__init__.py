@@ -1,0 +1,1 @@
+"""How code is shut in, by calls to the Linux kernel, and which way works on this host."""
