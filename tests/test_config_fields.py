@@ -12,7 +12,7 @@ from core.launch import casting, fields
 from core.launch import job as launch
 from core.launch.errors import UsageError
 
-JOBS = {'rl.train': 'digits', 'rl.mpo': 'release', 'agents.train': 'tiny', 'internvl.train': 'tiny'}
+JOBS = {'rl.train': 'digits', 'rl.mpo': 'release', 'agents.train': 'tiny', 'internvl.train': 'tiny', 'vibevoice.train': 'finetune'}
 # Flags that a value of a field needs beside it.
 NEEDED = {
   'data': ('heldout=b',),

@@ -47,8 +47,8 @@ class Batch:
 class Weights:
   """How much each part counts; published fine-tuning uses 0.04 and 1.4."""
 
-  tokens: float = 1.0
-  frames: float = 1.0
+  ce: float = 1.0
+  diffusion: float = 1.0
 
 
 def weigh(config: Config, batch: Batch, *, slots: bool = False) -> Batch:
@@ -117,7 +117,7 @@ def tts(
   remat_policy: str = 'none',
   rules=RULES,
 ) -> Loss:
-  """weights.tokens · cross-entropy + weights.frames · diffusion loss, both means over the whole batch.
+  """weights.ce · cross-entropy + weights.diffusion · diffusion loss, both means over the whole batch.
 
   prompt_semantic: voice prompts carry semantic features too, as one public trainer has it; inference has none there.
   dtype: of the computation; parameters keep their own, and both losses are float32.
@@ -134,12 +134,12 @@ def tts(
     remat_policy=remat_policy,
     rules=rules,
   )
-  tokens = weights.tokens * _cross_entropy(params, config, out.hidden, batch, rules)
+  ce = weights.ce * _cross_entropy(params, config, out.hidden, batch, rules)
   condition = conditions(out.hidden, batch.tokens == config.slot, batch.latents.shape[1])
   errors = diffusion_errors(params.head, config, batch.latents, condition, draws)
-  frames = weights.frames * jnp.sum(errors * batch.frame_weights)
+  diffused = weights.diffusion * jnp.sum(errors * batch.frame_weights)
   rows = jnp.sum(batch.row_weights)
-  return Loss(tokens + frames, rows, {'tokens': (tokens, rows), 'frames': (frames, rows)})
+  return Loss(ce + diffused, rows, {'ce': (ce, rows), 'diffusion': (diffused, rows)})
 
 
 def _cross_entropy(params: model.Params, config: Config, hidden: jax.Array, batch: Batch, rules) -> jax.Array:

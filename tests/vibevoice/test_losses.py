@@ -85,10 +85,10 @@ def test_the_loss_is_its_formula(params, batch, draws, outputs):
       errors.append(np.sum((np.asarray(got, np.float64) - wanted) ** 2))
   frames = np.sum(errors) / (CONFIG.acoustic.latent * 3 * len(CONDITIONED_BY))
 
-  got = loss(params, batch, draws, weights=losses.Weights(tokens=0.04, frames=1.4))
+  got = loss(params, batch, draws, weights=losses.Weights(ce=0.04, diffusion=1.4))
   assert float(got.total / got.weight) == pytest.approx(0.04 * ce + 1.4 * frames, rel=1e-5)
   parts = {name: float(total / weight) for name, (total, weight) in got.metrics.items()}
-  assert parts['tokens'] == pytest.approx(0.04 * ce, rel=1e-5)
+  assert parts['ce'] == pytest.approx(0.04 * ce, rel=1e-5)
   assert sum(parts.values()) == pytest.approx(float(got.total / got.weight), rel=1e-6)
 
 

@@ -81,8 +81,7 @@ def batch(config: Config, rows: Sequence[Row], *, length: int, frames: int, slot
   slots: as in `losses.weigh`. Raises ValueError, saying by how much, for a row that is longer.
   """
   for i, r in enumerate(rows):
-    _check_fits(f'row {i}', 'tokens', len(r.tokens), length)
-    _check_fits(f'row {i}', 'frames', len(r.latents), frames)
+    check_fits(f'row {i}', r, length=length, frames=frames)
   positions = [np.arange(len(r.tokens), dtype=np.int32) for r in rows]
   made = losses.Batch(
     tokens=_padded([r.tokens for r in rows], length, fill=config.eos),
@@ -94,9 +93,11 @@ def batch(config: Config, rows: Sequence[Row], *, length: int, frames: int, slot
   return losses.weigh(config, made, slots=slots)
 
 
-def _check_fits(where: str, what: str, has: int, limit: int) -> None:
-  if has > limit:
-    raise ValueError(f'{where}: {has} {what}, {has - limit} more than the {limit} of a batch')
+def check_fits(where: str, row: Row, *, length: int, frames: int) -> None:
+  """Raises ValueError, saying by how much, for a row that is longer than a batch."""
+  for what, has, limit in (('tokens', len(row.tokens), length), ('frames', len(row.latents), frames)):
+    if has > limit:
+      raise ValueError(f'{where}: {has} {what}, {has - limit} more than the {limit} of a batch')
 
 
 def _padded(arrays: Sequence[np.ndarray], length: int, fill=0) -> np.ndarray:

@@ -87,8 +87,8 @@ def test_a_model_learns_rows_by_heart():
     state, metrics = step(state, frozen, batch, jax.random.key(i))
     history.append({name: float(value) for name, value in metrics.items()})
   first, last = history[0], history[-1]
-  assert first['frames'] > 0.8  # the head starts with velocity 0
-  assert last['frames'] < 0.4 * first['frames']
-  assert last['tokens'] < 0.2 * first['tokens']
-  assert last['loss'] == pytest.approx(last['frames'] + last['tokens'], rel=1e-6)
+  assert first['diffusion'] > 0.8  # the head starts with velocity 0
+  assert last['diffusion'] < 0.4 * first['diffusion']
+  assert last['ce'] < 0.2 * first['ce']
+  assert last['loss'] == pytest.approx(last['diffusion'] + last['ce'], rel=1e-6)
   assert frozen.scaling.scale == 1

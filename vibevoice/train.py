@@ -1,0 +1,115 @@
+"""Fine-tuning of a TTS model on recordings and their scripts.
+
+    python -m vibevoice.train --config.model=FOLDER --config.data=talks.jsonl --workdir=runs/voice
+
+A line of the data is {"script": "Speaker 1: Hello.", "audio": "hello.wav", "voices": ["prompt.wav"]}; without voices a
+piece of the recording is the voice prompt, where one speaker speaks. The workdir gets metrics.jsonl, TensorBoard
+events, checkpoints, and at the end model/, a checkpoint folder as published. The same command resumes an interrupted
+run. Clone a voice only with its owner's consent, and say where speech is generated: the model card asks for both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from core import mesh
+from core import params as params_lib
+from core.launch import job as launch
+from core.training import optim, steps
+from core.training.run import Run, loop
+from vibevoice import losses, model
+from vibevoice.config import Config as ModelConfig
+from vibevoice.files import checkpoint
+from vibevoice.processor import Processor
+from vibevoice.training.configs import CONFIGS, Config
+from vibevoice.training.recordings import Rows, listed
+
+
+def check(c: Config) -> None:
+  """Raises ValueError for a run that cannot start."""
+  if not c.model or not c.data:
+    raise ValueError(f'model={c.model!r}, data={c.data}: expected the folder of a TTS checkpoint and JSONL files')
+  if jax.process_count() > 1:
+    raise ValueError(f'{jax.process_count()} processes; expected one, which may hold several devices')
+
+
+def adapt(c: Config, config: ModelConfig, params: model.Params) -> tuple[Any, Any]:
+  """(trainable float32, frozen in `c.dtype`) parts of the parameters, with adapters if asked for.
+
+  Raises ValueError when a pattern matches nothing, and for tokenizers and scaling, which are constants.
+  """
+  pattern = c.trainable
+  if c.lora.rank:
+    key = jax.random.key(c.seed)
+    spec = model.spec(config)
+    params = params_lib.lora(key, params, spec, c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha)
+    pattern = rf'(?:{c.lora.pattern})\.[ab]|(?:{c.trainable})'
+  trained, frozen = steps.partition(params, pattern)
+  names = [params_lib.path_name(path) for path, _ in jax.tree.leaves_with_path(trained)]
+  constant = [name for name in names if not re.fullmatch(losses.TRAINABLE, name)]
+  if constant:
+    raise ValueError(f'trainable={c.trainable!r} matches {constant[0]}; tokenizers and scaling are constants')
+  return params_lib.cast(trained, jnp.float32), params_lib.cast(frozen, c.dtype)
+
+
+def make_step(c: Config, config: ModelConfig):
+  """The jitted step of `core.training.steps.make_step` on a `losses.Batch`."""
+  weights = losses.Weights(ce=c.ce_weight, diffusion=c.diffusion_weight)
+
+  def loss(params, batch, key):
+    draws = losses.draw(key, batch.latents, c.repeats)
+    options = {'prompt_semantic': c.prompt_semantic, 'dtype': jnp.dtype(c.dtype), 'remat_policy': c.remat}
+    return losses.tts(params, config, batch, draws, weights=weights, **options)
+
+  return steps.make_step(loss, optimizer(c, config), accumulate=c.accumulate)
+
+
+def optimizer(c: Config, config: ModelConfig):
+  """The optimiser and its schedule over the whole run."""
+  return optim.optimizer(c.optim, c.steps, model.spec(config))
+
+
+def export(folder: pathlib.Path, config: ModelConfig, params: model.Params, processor: Processor) -> None:
+  """Writes weights (adapters folded in), configuration and tokenizer; the folder appears whole or not at all."""
+  draft = folder.with_name(folder.name + '.new')
+  shutil.rmtree(draft, ignore_errors=True)
+  checkpoint.save(draft, config, params)
+  processor.tokenizer.save_pretrained(draft)
+  shutil.rmtree(folder, ignore_errors=True)
+  os.replace(draft, folder)
+
+
+def main(c: Config, workdir: pathlib.Path) -> None:
+  """Trains and exports."""
+  check(c)
+  recordings = listed(c.data)
+  processor = Processor.load(c.model)
+  place = mesh.make(**dataclasses.asdict(c.mesh))
+  key = jax.random.key(c.seed)
+  with jax.set_mesh(place), Run(workdir, c, every=c.save_every) as run:
+    config, params = checkpoint.load(c.model, mesh=place, dtype=c.dtype)
+    rows = Rows(c, recordings, processor, params)
+    trained, frozen = adapt(c, config, params)
+    step = make_step(c, config)
+
+    def advance(state, i):
+      batch = mesh.to_global(rows.batch(i), place)
+      state, metrics = step(state, frozen, batch, jax.random.fold_in(key, i))
+      return state, metrics | {'tokens': jnp.sum(batch.positions >= 0)}
+
+    state = loop(run, steps.init_state(trained, optimizer(c, config)), advance, c.steps)
+    final = params_lib.fold(steps.merge(state.params, frozen))
+    export(run.workdir / 'model', config, params_lib.cast(final, c.dtype), processor)
+  print(f'{workdir}/model holds the trained model')
+
+
+if __name__ == '__main__':
+  launch.run(main, CONFIGS, default='finetune')

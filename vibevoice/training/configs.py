@@ -1,0 +1,60 @@
+"""What fine-tuning of a TTS model can be asked for, and the recipe of the public trainer.
+
+The recipe is vibevoice-community/VibeVoice's: adapters on the language model, the whole diffusion head, 0.04 and 1.4.
+"""
+
+import dataclasses
+from typing import Literal
+
+from core.launch.fields import field
+from core.mesh import Shape
+from core.training.optim import Optim
+
+PROJECTIONS = r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Low-rank adapters of the language model."""
+
+  rank: int = field(8, 'inner dimension of the adapters; 0 = none, the language model is trained whole', low=0)
+  alpha: float = field(32.0, 'the correction is scaled by alpha / rank')
+  pattern: str = field(PROJECTIONS, 'regex: the weights that get one')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Fine-tuning on recordings and their scripts."""
+
+  model: str = field('', 'folder of a TTS checkpoint with its tokenizer')
+  data: tuple[str, ...] = field((), 'JSONL files of {"script", "audio", "voices"}; paths are relative to the file')
+  batch: int = field(8, 'rows a step, over all processes', low=1)
+  length: int = field(4096, 'tokens a row, frames of speech among them', low=8)
+  frames: int = field(2048, 'frames of voices and speech a row', low=1)
+  max_prompt_seconds: float = field(15.0, 'longest voice prompt cut from a recording that names no voices')
+  drop_voices: float = field(0.2, 'share of rows without voice prompts', low=0.0, high=1.0)
+  bare: float = field(0.0, 'share of rows of speech alone, which is what guidance compares with', low=0.0, high=1.0)
+  prompt_semantic: bool = field(False, 'voice prompts carry semantic features, unlike at inference')
+  slot_labels: bool = field(False, 'cross-entropy also teaches that speech continues')
+  ce_weight: float = field(0.04, 'weight of the cross-entropy', low=0.0)
+  diffusion_weight: float = field(1.4, 'weight of the diffusion loss', low=0.0)
+  repeats: int = field(4, 'draws of noise for each frame', low=1)
+  lora: Lora = Lora()
+  trainable: str = field(r'head\..*', 'regex of the weights to train besides adapters')
+  optim: Optim = Optim(lr=2.5e-5, clip_norm=0.8)
+  steps: int = field(1000, 'updates', low=1)
+  accumulate: int = field(1, 'micro-batches a step', low=1)
+  remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
+  dtype: Literal['bfloat16', 'float32'] = field('bfloat16', 'of arithmetic, frozen weights and the exported files')
+  mesh: Shape = Shape()
+  seed: int = field(0, 'of the adapters, order of the data, voice prompts and noise')
+  save_every: int = field(100, 'steps between checkpoints', low=1)
+
+  def __post_init__(self):
+    if self.batch % self.accumulate:
+      raise ValueError(f'batch={self.batch} is not a multiple of accumulate={self.accumulate}')
+    if self.drop_voices + self.bare > 1:
+      raise ValueError(f'drop_voices={self.drop_voices} and bare={self.bare}: shares of rows that add up to over 1')
+
+
+CONFIGS = {'finetune': Config()}

@@ -1,0 +1,156 @@
+"""From recordings and scripts on disk to rows of training. Tokenizers are frozen: they run here, not in the step.
+
+F frames   n samples
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core.audio import loudness, read
+from core.training.data import DataError, JsonLines
+from vibevoice import losses, model, scaling, script, tokenizer
+from vibevoice.config import SAMPLE_RATE, TokenizerConfig
+from vibevoice.processor import Processor
+from vibevoice.prompt import Prompt
+from vibevoice.training import rows
+from vibevoice.training.configs import Config
+
+KEYS = ('script', 'audio', 'voices')
+BEFORE, FADE, AFTER = 0.25, 0.25, 0.75  # seconds around a recording: silence, fades inside it, silence
+SHORTEST_PROMPT = 5.0  # seconds, or a quarter of the recording
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+  """One line of a data file, which `place` names; `voices` may be empty."""
+
+  script: str
+  audio: pathlib.Path
+  voices: tuple[pathlib.Path, ...]
+  place: str
+
+
+def listed(paths: Sequence[str]) -> list[Recording]:
+  """The recordings of JSONL files. Raises DataError naming file and line for a line that is not one."""
+  sources = [JsonLines(path) for path in paths]
+  return [_recording(source, i) for source in sources for i in range(len(source))]
+
+
+def _recording(source: JsonLines, index: int) -> Recording:
+  record, place = source[index], source.place(index)
+  unknown = sorted(set(record) - set(KEYS))
+  if unknown:
+    raise DataError(f'{place}: unknown keys {unknown}; expected {list(KEYS)}')
+  spoken, audio, voices = record.get('script'), record.get('audio'), record.get('voices', [])
+  if not isinstance(spoken, str) or not isinstance(audio, str) or not isinstance(voices, list):
+    raise DataError(f'{place}: expected a script and an audio file as strings, and voices as a list of files')
+  folder = pathlib.Path(source.path).parent
+  return Recording(spoken, folder / audio, tuple(folder / voice for voice in voices), place)
+
+
+def wrapped(samples: np.ndarray) -> np.ndarray:
+  """Samples [n] at 24 kHz faded in and out between two silences, as the public trainer has them."""
+  fade = min(round(FADE * SAMPLE_RATE), len(samples) // 2)
+  ramp = np.arange(fade, dtype=np.float32) / max(fade, 1)
+  faded = samples.copy()
+  faded[:fade] *= ramp
+  faded[len(faded) - fade :] *= ramp[::-1]
+  return np.pad(faded, (round(BEFORE * SAMPLE_RATE), round(AFTER * SAMPLE_RATE)))
+
+
+def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
+  """A random piece of samples [n], to serve as a voice prompt: 5 s, or a quarter of a short recording, up to `longest`
+  seconds, or half of it."""
+  least = min(SHORTEST_PROMPT * SAMPLE_RATE, len(samples) / 4)
+  most = min(longest * SAMPLE_RATE, len(samples) / 2)
+  size = max(1, round(rng.uniform(min(least, most), most)))
+  start = rng.integers(len(samples) - size + 1)
+  return samples[start : start + size]
+
+
+class Rows:
+  """Rows by number, without end: number n is of the pass n // len(recordings), shuffled anew for each."""
+
+  def __init__(self, c: Config, recordings: Sequence[Recording], processor: Processor, params: model.Params):
+    """params: the tokenizers and scaling are used."""
+    self.c = c
+    self.recordings = recordings
+    self.processor = processor
+    self.config = processor.config
+    self.params = params
+
+  def batch(self, step: int) -> losses.Batch:
+    """The batch of a step, which depends on the config's seed and the step alone."""
+    c = self.c
+    numbers = range(step * c.batch, (step + 1) * c.batch)
+    made = [self.row(n) for n in numbers]
+    return rows.batch(self.config, made, length=c.length, frames=c.frames, slots=c.slot_labels)
+
+  def row(self, n: int) -> rows.Row:
+    """Row number n. Raises DataError, naming file and line, for a recording that cannot be read or is too long."""
+    passes, index = divmod(n, len(self.recordings))
+    order = np.random.default_rng((self.c.seed, passes)).permutation(len(self.recordings))
+    recording = self.recordings[order[index]]
+    try:
+      made = self._row(recording, n)
+      rows.check_fits('the recording', made, length=self.c.length, frames=self.c.frames)
+    except (OSError, ValueError) as error:
+      raise DataError(f'{recording.place}: {error}') from error
+    return made
+
+  def _row(self, recording: Recording, n: int) -> rows.Row:
+    rng = np.random.default_rng((self.c.seed, n, 1))
+    key = jax.random.fold_in(jax.random.key(self.c.seed), n)
+    speech = read.load(recording.audio, SAMPLE_RATE)
+    kind = rng.uniform()
+    bare = kind < self.c.bare
+    voiced = kind >= self.c.bare + self.c.drop_voices
+    lines = script.parse(recording.script)
+    voices = self._voices(recording, lines, speech, rng) if voiced else []
+    inputs = self.processor(lines, voices)
+    keys = jax.random.split(key, len(inputs.voices) + 1)
+    encoded = [self._encoded(clip, k) for clip, k in zip(inputs.voices, keys[1:])]
+    latents, semantic = self._encoded(wrapped(speech), keys[0])
+    example = rows.Example(
+      prompt=Prompt(inputs.tokens, inputs.slots),
+      voices=_joined([pair[0] for pair in encoded], self.config.acoustic.latent),
+      voices_semantic=_joined([pair[1] for pair in encoded], self.config.semantic.latent),
+      latents=latents,
+      semantic=semantic,
+    )
+    return rows.row(self.config, example, bare=bare)
+
+  def _voices(self, recording: Recording, lines, speech: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """The named voices; or, where one speaker speaks, a piece of the recording itself."""
+    if recording.voices:
+      clips = [read.load(path, SAMPLE_RATE) for path in recording.voices]
+    elif len({line.speaker for line in lines}) == 1:
+      clips = [cropped(speech, rng, self.c.max_prompt_seconds)]
+    else:
+      clips = []
+    return [loudness.at_loudness(clip) for clip in clips]
+
+  def _encoded(self, samples: np.ndarray, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(scaled latents with noise [F, C], semantic features [F, S]) of samples [n]."""
+    acoustic = vectors(self.params.acoustic, self.config.acoustic, samples)
+    semantic = vectors(self.params.semantic, self.config.semantic, samples)
+    latents = tokenizer.sample(self.config.acoustic, jnp.asarray(acoustic)[None], key)[0]
+    return np.asarray(scaling.to_model(self.params.scaling, latents)), semantic
+
+
+def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
+  return np.concatenate([np.zeros((0, width), np.float32), *parts])
+
+
+def vectors(params: tokenizer.Params, config: TokenizerConfig, samples: np.ndarray) -> np.ndarray:
+  """Means float32 [F, latent] of one clip [n]. Lengths are padded to powers of two, so few programs are compiled;
+  layers are causal, so the padding changes nothing."""
+  count = tokenizer.frames(config, len(samples))
+  bucket = 1 << (count - 1).bit_length()
+  padded = np.pad(samples, (0, bucket * config.hop - len(samples)))
+  return np.asarray(tokenizer.encode(params, config, padded[None]))[0, :count]
