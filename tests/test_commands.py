@@ -41,8 +41,9 @@ PROGRAMS = (
   'rl.mpo',
   'rl.train',
   'vibevoice.synthesize',
+  'vibevoice.train',
 )
-JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train')
+JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train', 'vibevoice.train')
 # Programs that are not ours, and a package whose programs are walked one by one.
 ELSEWHERE = {'pytest', 'venv', 'pip', 'http.server', 'virtualenv', 'agents.mcp.servers'}
 

@@ -12,7 +12,13 @@ from core.launch import casting, fields
 from core.launch import job as launch
 from core.launch.errors import UsageError
 
-JOBS = {'rl.train': 'digits', 'rl.mpo': 'release', 'agents.train': 'tiny', 'internvl.train': 'tiny', 'vibevoice.train': 'finetune'}
+JOBS = {
+  'rl.train': 'digits',
+  'rl.mpo': 'release',
+  'agents.train': 'tiny',
+  'internvl.train': 'tiny',
+  'vibevoice.train': 'finetune',
+}
 # Flags that a value of a field needs beside it.
 NEEDED = {
   'data': ('heldout=b',),
@@ -77,7 +83,7 @@ def needed(job: str, leaf: fields.Leaf, text: str) -> tuple[str, ...]:
   """The other changes that a change of a field needs."""
   if job == 'internvl.train':
     return NEEDED['weights'] if leaf.name == 'weights' else ()
-  if job == 'rl.mpo':
+  if job in ('rl.mpo', 'vibevoice.train'):
     return ()
   if job == 'agents.train' and leaf.name in AGENTS_SHARES:
     partner = every(job)[AGENTS_SHARES[leaf.name]]
