@@ -54,6 +54,26 @@ def load_tokenizer(path: FolderPath) -> PreTrainedTokenizerFast:
   return tokenizer
 
 
+def load_file(path: FolderPath) -> PreTrainedTokenizerFast:
+  """The tokenizer that `tokenizer.json` of a folder describes; the class that other files name does not matter.
+
+  Raises FileNotFoundError when there is none, ValueError when it is not a tokenizer.
+  """
+  folder = store.folder(path)
+  if not folder.has('tokenizer.json'):
+    raise FileNotFoundError(f'{folder}: holds no tokenizer.json')
+  from tokenizers import Tokenizer
+  from transformers import PreTrainedTokenizerFast
+
+  try:
+    described = Tokenizer.from_str(folder.read('tokenizer.json').decode())
+  except Exception as error:  # the library raises bare Exception
+    raise ValueError(f'{folder}/tokenizer.json: not a tokenizer: {error}') from error
+  tokenizer = PreTrainedTokenizerFast(tokenizer_object=described)
+  tokenizer.name_or_path = str(folder)
+  return tokenizer
+
+
 def _names_own_class(folder: Folder) -> bool:
   """Whether tokenizer_config.json names a tokenizer class in Python files of the folder or of a hub."""
   try:

@@ -1,0 +1,1 @@
+"""Speech recognition and the interpretability of models (arXiv 2508.15882)."""

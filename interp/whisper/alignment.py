@@ -1,0 +1,101 @@
+"""When tokens are spoken, by dynamic time warping of cross-attention.
+
+T tokens   S encoder positions, 50 a second   A attention heads
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from core import padding
+from interp.whisper import decoder
+from interp.whisper.config import Config
+
+MEDIAN_WIDTH = 7
+Heads = tuple[tuple[int, int], ...]
+
+
+def default_heads(config: Config) -> Heads:
+  """(layer, head) of every head in the upper half of the decoder: where a checkpoint publishes none."""
+  layers = range(config.decoder_depth // 2, config.decoder_depth)
+  return tuple((layer, head) for layer in layers for head in range(config.heads))
+
+
+def attention(
+  params: decoder.Params, config: Config, keys: tuple, tokens: list[int], heads: Heads
+) -> tuple[np.ndarray, np.ndarray]:
+  """(scores before the softmax [A, T, S], log-probability of each next token [T - 1]) of one row, teacher-forced."""
+  slots = padding.bucket(len(tokens))
+  row = padding.batch([tokens], dtype=np.int32, length=slots)
+  positions = padding.positions([len(tokens)], slots)
+  chosen = jnp.asarray(heads, jnp.int32)
+  scores, logp = _attention(params, config, keys, jnp.asarray(row), jnp.asarray(positions), chosen)
+  return np.asarray(scores)[:, : len(tokens)], np.asarray(logp)[: len(tokens) - 1]
+
+
+@functools.partial(jax.jit, static_argnames='config')
+def _attention(params, config: Config, keys, tokens, positions, heads):
+  out = decoder.forward(params, config, tokens, keys, positions=positions, keep=('cross_scores',))
+  scores = out.kept['cross_scores'][heads[:, 0], 0, heads[:, 1]]
+  logp = jax.nn.log_softmax(decoder.logits(params, out.hidden[0, :-1]))
+  return scores, jnp.take_along_axis(logp, tokens[0, 1:, None], -1)[:, 0]
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+  """Over the last axis."""
+  e = np.exp(scores - scores.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def sharpness(weights: np.ndarray) -> np.ndarray:
+  """Attention [A, T, S] as one matrix [T, S]: each frame standardised over tokens, smoothed over time, heads averaged.
+
+  Frames that all tokens attend to alike, such as those of a sink, so carry no weight.
+  """
+  centred = weights - weights.mean(1, keepdims=True)
+  spread = weights.std(1, keepdims=True)
+  normal = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 0)
+  if normal.shape[-1] > MEDIAN_WIDTH // 2:
+    side = MEDIAN_WIDTH // 2
+    padded = np.pad(normal, ((0, 0), (0, 0), (side, side)), mode='reflect')
+    normal = np.median(sliding_window_view(padded, MEDIAN_WIDTH, -1), -1)
+  return normal.mean(0)
+
+
+def warp(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(rows, columns) of the cheapest monotonic path through a cost matrix [T, S], float32 as published.
+
+  A diagonal step needs to be strictly cheapest, then one to the next row; ties go to the next column. Computed
+  by antidiagonals, whose cells do not depend on one another.
+  """
+  height, width = cost.shape
+  total = np.full((height + 1, width + 1), np.inf, np.float32)
+  step = np.full((height + 1, width + 1), 2, np.int8)
+  step[1:, 0] = 1
+  total[0, 0] = 0
+  for diagonal in range(2, height + width + 1):
+    i = np.arange(max(1, diagonal - width), min(height, diagonal - 1) + 1)
+    j = diagonal - i
+    both, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+    choice = np.where((both < down) & (both < right), 0, np.where((down < both) & (down < right), 1, 2))
+    step[i, j] = choice
+    total[i, j] = cost[i - 1, j - 1].astype(np.float32) + np.choose(choice, (both, down, right))
+  path = []
+  i, j = height, width
+  while i > 0 or j > 0:
+    path.append((i - 1, j - 1))
+    move = 2 if i == 0 else step[i, j]
+    i -= move in (0, 1)
+    j -= move in (0, 2)
+  rows, columns = np.array(path[::-1]).T
+  return rows, columns
+
+
+def starts(matrix: np.ndarray) -> np.ndarray:
+  """The first column, int [T], of each row of a matrix [T, S] on its best monotonic path."""
+  rows, columns = warp(-matrix)
+  first = np.diff(rows, prepend=-1) > 0
+  return columns[first]

@@ -1,0 +1,1 @@
+"""Decoding of windows: rules, greedy and beam search, fallback."""
