@@ -26,29 +26,33 @@ class Conv:
 
 def plain_spec(kernel: int, inputs: int, outputs: int, init=None) -> Conv:
   """Weights of `causal`. init: initialiser of the weight; the bias begins at zero."""
-  weight = Spec((kernel, inputs, outputs), (None, None, None), init, inputs=2)
-  return Conv(weight=weight, bias=_bias(outputs))
+  shape = (kernel, inputs, outputs)
+  return _spec(shape, init, summed=2)
 
 
 def depthwise_spec(kernel: int, channels: int, init=None) -> Conv:
   """Weights of `depthwise`."""
-  return Conv(weight=Spec((kernel, channels), (None, None), init), bias=_bias(channels))
+  shape = (kernel, channels)
+  return _spec(shape, init, summed=1)
 
 
 def down_spec(stride: int, inputs: int, outputs: int, init=None) -> Conv:
   """Weights of `down`: [0] multiplies the previous block, [1] the present one."""
-  weight = Spec((2, stride, inputs, outputs), (None, None, None, None), init, inputs=3)
-  return Conv(weight=weight, bias=_bias(outputs))
+  shape = (2, stride, inputs, outputs)
+  return _spec(shape, init, summed=3)
 
 
 def up_spec(stride: int, inputs: int, outputs: int, init=None) -> Conv:
   """Weights of `up`: [0] multiplies the present frame, [1] the previous one."""
-  weight = Spec((2, inputs, stride, outputs), (None, None, None, None), init, inputs=2)
-  return Conv(weight=weight, bias=_bias(outputs))
+  shape = (2, inputs, stride, outputs)
+  return _spec(shape, init, summed=2)
 
 
-def _bias(outputs: int) -> Spec:
-  return Spec((outputs,), (None,), zeros)
+def _spec(shape: tuple[int, ...], init, summed: int) -> Conv:
+  """A weight of which each output sums over the first `summed` dimensions, and a bias of its last."""
+  weight = Spec(shape, (None,) * len(shape), init, inputs=summed)
+  bias = Spec(shape[-1:], (None,), zeros)
+  return Conv(weight=weight, bias=bias)
 
 
 def causal(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -58,8 +62,10 @@ def causal(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.A
   time = x.shape[1]
   y = w.bias
   for k in range(kernel):
-    y = y + jnp.einsum('bti,io->bto', seen[:, k : k + time], w.weight[k])
-  return y, seen[:, time:]
+    shifted = seen[:, k : k + time]
+    y = y + jnp.einsum('bti,io->bto', shifted, w.weight[k])
+  rest = seen[:, time:]
+  return y, rest
 
 
 def depthwise(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -69,8 +75,10 @@ def depthwise(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[ja
   time = x.shape[1]
   y = w.bias
   for k in range(kernel):
-    y = y + seen[:, k : k + time] * w.weight[k]
-  return y, seen[:, time:]
+    shifted = seen[:, k : k + time]
+    y = y + shifted * w.weight[k]
+  rest = seen[:, time:]
+  return y, rest
 
 
 def down(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -82,10 +90,13 @@ def down(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Arr
   rows, time, _ = x.shape
   if time % stride:
     raise ValueError(f'convolution of stride {stride}: {time} inputs; expected a multiple of the stride')
-  blocks = _after(x, state, stride).reshape(rows, -1, stride, inputs)
-  y = jnp.einsum('btsi,sio->bto', blocks[:, :-1], w.weight[0])
-  y = y + jnp.einsum('btsi,sio->bto', blocks[:, 1:], w.weight[1])
-  return y + w.bias, blocks[:, -1]
+  seen = _after(x, state, stride)
+  blocks = seen.reshape(rows, -1, stride, inputs)
+  previous, present = blocks[:, :-1], blocks[:, 1:]
+  y = jnp.einsum('btsi,sio->bto', previous, w.weight[0])
+  y = y + jnp.einsum('btsi,sio->bto', present, w.weight[1])
+  last = blocks[:, -1]
+  return y + w.bias, last
 
 
 def up(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
@@ -93,10 +104,13 @@ def up(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array
   _, _, stride, outputs = w.weight.shape
   seen = _after(x, state, 1)
   rows, time, _ = x.shape
-  y = jnp.einsum('bti,iso->btso', seen[:, 1:], w.weight[0])
-  y = y + jnp.einsum('bti,iso->btso', seen[:, :-1], w.weight[1])
+  previous, present = seen[:, :-1], seen[:, 1:]
+  y = jnp.einsum('bti,iso->btso', present, w.weight[0])
+  y = y + jnp.einsum('bti,iso->btso', previous, w.weight[1])
   y = y + w.bias  # once a sample, though two products make it
-  return y.reshape(rows, time * stride, outputs), seen[:, time:]
+  samples = y.reshape(rows, time * stride, outputs)
+  last = seen[:, time:]
+  return samples, last
 
 
 def _after(x: jax.Array, state: jax.Array | None, length: int) -> jax.Array:

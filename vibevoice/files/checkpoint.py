@@ -24,9 +24,9 @@ def load(
 ) -> tuple[Config | RealtimeConfig, Parameters]:
   """(config, params) of a published folder or its URL, straight onto `mesh` (one device by default).
 
-  The config says which model and layout it is; a stored output matrix is used, whatever the tie flag says. dtype: of
-  all weights; None: that of the files. adapter: the folder of a PEFT adapter, named after any layout; its weights come
-  as `core.params.Lora` (`core.params.fold` merges them). Raises core.files.store.CheckpointError naming what is
+  The config says which model and layout it is; a stored output matrix is used even where the config says tied. dtype:
+  of all weights; None: that of the files. adapter: the folder of a PEFT adapter, named after any layout; its weights
+  come as `core.params.Lora` (`core.params.fold` merges them). Raises core.files.store.CheckpointError naming what is
   missing, unexpected, misshapen or unreadable, before memory is spent.
   """
   folder = store.folder(path)

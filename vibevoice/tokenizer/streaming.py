@@ -22,7 +22,7 @@ _step = jax.jit(encoder.apply, static_argnames=('config', 'ceil'))
 
 @struct.dataclass
 class Stream:
-  """Where a stream stands: the encoder's state, and float32 samples [B, < hop] that no frame has taken yet."""
+  """The encoder's state after the frames so far, and float32 samples [B, < hop] of the next one."""
 
   state: State
   pending: np.ndarray

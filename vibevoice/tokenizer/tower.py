@@ -1,7 +1,7 @@
 """What the tokenizers' encoder and decoder share: stages of ConvNeXt-like blocks behind a resampling convolution.
 
-All layers are causal, channel-last and compute in float32, whatever dtype the weights have: in bfloat16 a recording
-in pieces differs visibly from one call.
+All layers are causal, channel-last and compute in float32 for weights of any dtype: in bfloat16, pieces of a recording
+would visibly differ from one call.
 
 B batch   T time   C channels of a stage   K kernel
 """

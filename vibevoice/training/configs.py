@@ -40,7 +40,7 @@ class Config:
   diffusion_weight: float = field(1.4, 'weight of the diffusion loss', low=0.0)
   repeats: int = field(4, 'draws of noise for each frame', low=1)
   lora: Lora = Lora()
-  trainable: str = field(r'head\..*', 'regex of the weights to train besides adapters')
+  trainable: str = field(r'head\..*', 'regex of the weights to train in addition to adapters')
   optim: Optim = Optim(lr=2.5e-5, clip_norm=0.8)
   steps: int = field(1000, 'updates', low=1)
   accumulate: int = field(1, 'micro-batches a step', low=1)

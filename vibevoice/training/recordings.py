@@ -66,9 +66,11 @@ def wrapped(samples: np.ndarray) -> np.ndarray:
 def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
   """A random piece of samples [n], to serve as a voice prompt: 5 s, or a quarter of a short recording, up to `longest`
   seconds, or half of it."""
-  least = min(SHORTEST_PROMPT * SAMPLE_RATE, len(samples) / 4)
-  most = min(longest * SAMPLE_RATE, len(samples) / 2)
-  size = max(1, round(rng.uniform(min(least, most), most)))
+  seconds = len(samples) / SAMPLE_RATE
+  most = min(longest, seconds / 2)
+  least = min(SHORTEST_PROMPT, seconds / 4, most)
+  drawn = rng.uniform(least, most)
+  size = max(1, round(drawn * SAMPLE_RATE))
   start = rng.integers(len(samples) - size + 1)
   return samples[start : start + size]
 
@@ -104,18 +106,20 @@ class Rows:
     return made
 
   def _row(self, recording: Recording, n: int) -> rows.Row:
-    rng = np.random.default_rng((self.c.seed, n, 1))
-    key = jax.random.fold_in(jax.random.key(self.c.seed), n)
+    c = self.c
+    rng = np.random.default_rng((c.seed, n, 1))
     speech = read.load(recording.audio, SAMPLE_RATE)
-    kind = rng.uniform()
-    bare = kind < self.c.bare
-    voiced = kind >= self.c.bare + self.c.drop_voices
     lines = script.parse(recording.script)
-    voices = self._voices(recording, lines, speech, rng) if voiced else []
+    kind = rng.uniform()
+    bare = kind < c.bare
+    voices = []
+    if kind >= c.bare + c.drop_voices:
+      voices = self._voices(recording, lines, speech, rng)
     inputs = self.processor(lines, voices)
-    keys = jax.random.split(key, len(inputs.voices) + 1)
-    encoded = [self._encoded(clip, k) for clip, k in zip(inputs.voices, keys[1:])]
-    latents, semantic = self._encoded(wrapped(speech), keys[0])
+    key = jax.random.fold_in(jax.random.key(c.seed), n)
+    speech_key, *voice_keys = jax.random.split(key, len(inputs.voices) + 1)
+    encoded = [self._encoded(clip, k) for clip, k in zip(inputs.voices, voice_keys)]
+    latents, semantic = self._encoded(wrapped(speech), speech_key)
     example = rows.Example(
       prompt=Prompt(inputs.tokens, inputs.slots),
       voices=_joined([pair[0] for pair in encoded], self.config.acoustic.latent),

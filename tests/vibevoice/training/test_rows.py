@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.slow
 def test_a_model_learns_rows_by_heart():
-  """Text to latents: each token of text stands for one latent, said in order; constants stay as they are."""
+  """Each token of text means one latent; speech is these in order. Constants do not change."""
   voiced = [example(1, 3, text=text) for text in ((7, 8, 9), (9, 7, 7), (8, 8, 7), (9, 9, 8))]
   sounds = {token: drawn(1, CONFIG.acoustic.latent)[0] for token in (7, 8, 9)}
   said = [np.stack([sounds[int(t)] for t in e.prompt.tokens[4:7]]) for e in voiced]
