@@ -32,6 +32,7 @@ PROGRAMS = (
   'bench.perf.sandbox',
   'bench.perf.seed',
   'bench.perf.seed_answers',
+  'bench.perf.vibevoice',
   'bench.run',
   'bench.table',
   'bench.vico.run',
