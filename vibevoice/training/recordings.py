@@ -23,6 +23,7 @@ from vibevoice.training.configs import Config
 KEYS = ('script', 'audio', 'voices')
 BEFORE, FADE, AFTER = 0.25, 0.25, 0.75  # seconds around a recording: silence, fades inside it, silence
 SHORTEST_PROMPT = 5.0  # seconds, or a quarter of the recording
+SMALLEST_BUCKET = 64  # frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +154,8 @@ def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
 
 def vectors(params: tokenizer.Params, config: TokenizerConfig, samples: np.ndarray) -> np.ndarray:
   """Means float32 [F, latent] of one clip [n]. Lengths are padded to powers of two, so few programs are compiled;
-  layers are causal, so the padding changes nothing."""
+  layers are causal, so the padding does not change the means."""
   count = tokenizer.frames(config, len(samples))
-  bucket = 1 << (count - 1).bit_length()
+  bucket = max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
   padded = np.pad(samples, (0, bucket * config.hop - len(samples)))
   return np.asarray(tokenizer.encode(params, config, padded[None]))[0, :count]

@@ -49,9 +49,8 @@ def test_state_of_a_stream_has_the_published_size():
 
 def test_a_recording_in_chunks_is_the_recording(params, means):
   assert means.shape == (2, 8, CONFIG.latent)
-  for chunk in (3, 7):
-    got = tokenizer.encode(params, CONFIG, WAV, chunk=chunk)
-    np.testing.assert_allclose(got, means, atol=1e-5 * means.std())
+  got = tokenizer.encode(params, CONFIG, WAV, chunk=3)
+  np.testing.assert_allclose(got, means, atol=1e-5 * means.std())
   wav = np.asarray(tokenizer.decode(params, CONFIG, means))
   assert wav.shape == (2, 8 * CONFIG.hop)
   np.testing.assert_allclose(tokenizer.decode(params, CONFIG, means, chunk=3), wav, atol=1e-5 * wav.std())
