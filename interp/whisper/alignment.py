@@ -12,7 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from core import padding
 from interp.whisper import decoder
-from interp.whisper.config import Config
+from interp.whisper.config import STRIDE, Config
+from interp.whisper.processor import TIMESTAMPS_A_SECOND
 
 MEDIAN_WIDTH = 7
 Heads = tuple[tuple[int, int], ...]
@@ -99,3 +100,27 @@ def starts(matrix: np.ndarray) -> np.ndarray:
   rows, columns = warp(-matrix)
   first = np.diff(rows, prepend=-1) > 0
   return columns[first]
+
+
+def token_times(
+  params: decoder.Params,
+  config: Config,
+  keys: tuple,
+  prompt: list[int],
+  tokens: list[int],
+  heads: Heads,
+  *,
+  frames: int | None = None,
+) -> np.ndarray:
+  """Seconds from the start of the window at which each of `tokens` begins, float [T], as transformers has them.
+
+  Attention is that of generation: of the step that read the token, normalised over the whole window and then cut to
+  `frames` mel frames. The last token was not read, and has the time of the one before it.
+  """
+  if len(tokens) < 2:
+    return np.zeros(len(tokens))
+  scores, _ = attention(params, config, keys, [*prompt, *tokens[:-1]], heads)
+  positions = scores.shape[-1] if frames is None else frames // STRIDE
+  weights = softmax(scores)[:, len(prompt) :, :positions]
+  times = starts(sharpness(weights)) / TIMESTAMPS_A_SECOND
+  return np.append(times, times[-1])

@@ -35,7 +35,7 @@ CONFIG = Config(
 
 def processor(**published) -> Processor:
   """With the lists that a generation_config.json would give."""
-  return Processor.of(byte_tokenizer((*MARKS, *TIMES)), published)
+  return Processor.of(byte_tokenizer((*MARKS, *TIMES)), {'is_multilingual': True} | published)
 
 
 def params(seed: int = 0, config: Config = CONFIG):
