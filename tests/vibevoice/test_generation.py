@@ -1,5 +1,7 @@
 """Generation against a transcription of the published loop: one row, no caches, no streams, no batch."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,9 +190,12 @@ def test_rows_do_not_depend_on_their_batch_nor_on_the_look_of_the_host():
 @pytest.mark.slow
 def test_caches_grow_and_change_nothing():
   given = Given(noise=noise_of(1, 10), tokens=np.full((1, 10), SLOT))
-  wide = run([PROMPTS[1]], given=given, limit=10, at_once=16)[1][0]
-  _, got, made = run([PROMPTS[1]], given=given, limit=10, at_once=2, smallest_cache=16)
-  assert made.state.cache.capacity == 32
+  prompt = tiny.prompt(30, seed=4)
+  wide = run([prompt], given=given, limit=10, at_once=16)[1][0]
+  programs = host._advance._cache_size()
+  _, got, made = run([prompt], given=given, limit=10, at_once=2, smallest_cache=32)
+  assert made.state.cache.capacity == 64
+  assert host._advance._cache_size() == programs + 2  # one a size: growing uses what was compiled before it was due
   # Feedback amplifies rounding from frame to frame, here by about a half.
   np.testing.assert_allclose(got[0][:5], wide[:5], atol=1e-4)
   np.testing.assert_allclose(got[0], wide, atol=1e-3)
@@ -231,3 +236,15 @@ def test_logits_that_are_not_numbers_end_in_an_error():
 def test_cache_sizes():
   sizes = [host.slots_for(n, 1024, 64) for n in (1, 64, 65, 200, 900, 1024)]
   assert sizes == [64, 64, 128, 256, 1024, 1024]
+
+
+@pytest.mark.slow
+def test_steps_copy_no_cache():
+  made = generation.begin(tiny.params(), C, [PROMPTS[2]], steps=STEPS, limit=3)
+  options = (made._settings, jnp.int32(1))
+  lowered = host._advance.lower(made._params, C, made.state, *options, buffer=host.AT_ONCE)
+  text = lowered.compile().as_text()
+  slots, heads, size = made.state.cache.capacity, C.language.kv_heads, C.language.head_dim
+  buffer = rf'f32\[2,{heads},(?:{slots},{size}|{size},{slots})\]'
+  assert re.search(rf'= {buffer}\S* (?:fusion|scatter)', text), 'the update of a cache was not found'
+  assert not re.search(rf'= {buffer}\S* copy', text)

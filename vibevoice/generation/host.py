@@ -5,6 +5,7 @@ B rows   N samples of a frame
 
 import functools
 import operator
+import threading
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -86,6 +87,7 @@ class Generation:
     self._params, self._config, self._settings = params, config, settings
     self._filled = int(np.max(prompts))  # slots of the longest row, at most: rows that wait take none
     self._last = int(np.max(prompts + settings.limit))
+    self._warming: threading.Thread | None = None
 
   def frames(self, *, at_once: int = 1) -> Iterator[Frame]:
     """Each step's frame in host memory, as numpy arrays; `at_once` steps run between two looks of the host.
@@ -105,13 +107,33 @@ class Generation:
     """(frames, how many, whether all rows are finished) of at most `count` more steps, not awaited."""
     needed = min(self._filled + count, self._last)
     if needed > self.state.cache.capacity:
-      slots = slots_for(needed, self._config.language.max_length, smallest=2 * self.state.cache.capacity)
-      self.state = _grow(self.state, slots=slots)
+      if self._warming is not None:
+        self._warming.join()
+        self._warming = None
+      self.state = _grow(self.state, slots=self._following(needed))
     self._filled = needed
+    self._warm()
     self.state, *made = _advance(
       self._params, self._config, self.state, self._settings, jnp.int32(count), buffer=AT_ONCE
     )
     return tuple(made)
+
+  def _following(self, tokens: int) -> int:
+    """Slots of the cache after this one, for at least so many tokens."""
+    return slots_for(tokens, self._config.language.max_length, smallest=2 * self.state.cache.capacity)
+
+  def _warm(self) -> None:
+    """Compiles the program of the next cache in the background when this one is three quarters full.
+
+    Running it for 0 steps compiles the very entry that growing will look up; the state it is given is a copy.
+    """
+    capacity = self.state.cache.capacity
+    if self._warming is not None or self._last <= capacity or 4 * self._filled < 3 * capacity:
+      return
+    grown = _grow(self.state, slots=self._following(capacity + 1))
+    arguments = (self._params, self._config, grown, self._settings, jnp.int32(0))
+    self._warming = threading.Thread(target=_advance, args=arguments, kwargs={'buffer': AT_ONCE}, daemon=True)
+    self._warming.start()
 
   def _check(self) -> None:
     failed = np.flatnonzero(self.state.failed)
