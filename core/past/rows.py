@@ -22,28 +22,27 @@ def separate(cache: Cache) -> Cache:
 def joined(a: Cache, b: Cache) -> Cache:
   """The rows of `a`, then those of `b`; both with a length for each row, and the same number of slots."""
   row_axis = 0 if isinstance(a.k, tuple) else 1
-
-  def along(axis):
-    return lambda x, y: jnp.concatenate([x, y], axis)
-
-  return Cache(
-    k=jax.tree.map(along(row_axis), a.k, b.k),
-    v=jax.tree.map(along(row_axis), a.v, b.v),
-    positions=along(0)(a.positions, b.positions),
-    length=along(0)(a.length, b.length),
+  axes = a.replace(
+    k=jax.tree.map(lambda _: row_axis, a.k),
+    v=jax.tree.map(lambda _: row_axis, a.v),
+    positions=0,
+    length=0,
   )
+  return jax.tree.map(lambda x, y, axis: jnp.concatenate([x, y], axis), a, b, axes)
 
 
 def select(rows: jax.Array, new: Cache, old: Cache) -> Cache:
   """`new`, with the tokens since `old` taken back where bool `rows` [B] is false: their slots are empty again."""
   positions = jnp.where(rows[:, None], new.positions, old.positions)
-  return new.replace(positions=positions, length=jnp.where(rows, new.length, old.length))
+  length = jnp.where(rows, new.length, old.length)
+  return new.replace(positions=positions, length=length)
 
 
 def reset(cache: Cache, rows: jax.Array) -> Cache:
   """The cache with bool `rows` [B] empty: their next token is at position 0."""
   positions = jnp.where(rows[:, None], -1, cache.positions)
-  return cache.replace(positions=positions, length=jnp.where(rows, 0, cache.length))
+  length = jnp.where(rows, 0, cache.length)
+  return cache.replace(positions=positions, length=length)
 
 
 def grown(cache: Cache, slots: int) -> Cache:
