@@ -39,6 +39,7 @@ def test_a_convolution_is_the_direct_sum():
     np.testing.assert_allclose(got[0, t], want, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('unstacked', [True, False])
 def test_a_cache_changes_nothing(unstacked):
   """Two pieces, the first padded on the left, three rows of text an audio: logits as without a cache."""

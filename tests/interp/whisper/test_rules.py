@@ -118,6 +118,7 @@ def log_probs(d, keys, row, prompt, tokens):
   return choices - np.log(np.exp(choices).sum(-1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_beam_search_of_all_beams_is_the_best_of_all_responses(audio):
   """With as many beams as there are prefixes nothing is lost: compare with every response of up to 3 tokens."""
   d, keys = audio
