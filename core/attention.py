@@ -19,6 +19,7 @@ from flax import struct
 
 from core.mesh import RULES, partition
 from core.padding import pad
+from core.tap import Tap
 from kernels import dispatch
 from kernels.dispatch import Implementation
 
@@ -70,6 +71,7 @@ def attention(
   scale: float | None = None,
   implementation: str | None = None,
   rules=RULES,
+  tap: Tap | None = None,
 ) -> jax.Array:
   """Softmax attention of q [B, T, N, H] over runs of `Keys`; returns [B, T, N, H] in q's dtype.
 
@@ -77,8 +79,10 @@ def attention(
   [B, T]; needs positions, and segments of each run. causal=False: a query sees every key that is not padding.
   window: a query sees the last `window` keys, its own included. sinks: [N], one extra logit a head, which takes part
   in the softmax and is dropped (GPT-OSS). bias: [B or 1, N, T, S], added to the scores. scale: of the scores; 1/√H by
-  default. implementation: a name; None picks by platform when the program is lowered.
-  Raises ValueError for arguments that contradict each other, NotImplementedError if the named implementation cannot
+  default. implementation: a name; None picks by platform when the program is lowered. tap: sees scores and pattern
+  (`core.tap`) if it asks for them, which takes the reference on every platform.
+  Raises ValueError for arguments that contradict each other, a tap that asks for the pattern of another named
+  implementation among them, and NotImplementedError if the named implementation cannot
   compute the call.
   """
   _check(runs, positions, segments, causal=causal, window=window, bias=bias)
@@ -86,7 +90,17 @@ def attention(
   how = _How(causal=causal, window=window, divisor=divisor, rules=rules)
   default = 'chunked' if q.shape[1] > 2 * QUERY_BLOCK else 'reference'
   arrays = (q, tuple(runs), positions, segments, sinks, bias)
+  if tap is not None and tap.asks_attention(_pattern_shape(q, runs)):
+    if implementation not in (None, 'reference'):
+      raise ValueError(f"scores and pattern: attention {implementation!r} does not give them; use None or 'reference'")
+    return _reference(*arrays, how=how, tap=tap)
   return TABLE.call(*arrays, implementation=implementation, default=default, how=how)
+
+
+def _pattern_shape(q: jax.Array, runs: Sequence[Keys]) -> tuple[int, ...]:
+  """[B, N, T, S] over all runs."""
+  rows, time, heads, _ = q.shape
+  return (rows, heads, time, sum(keys.v.shape[2] for keys in runs))
 
 
 def _check(runs, positions, segments, *, causal, window, bias) -> None:
@@ -136,7 +150,13 @@ def _scores(grouped, keys: Keys, mask, bias, divisor: float):
   return scores
 
 
-def _reference(q, runs, positions, segments, sinks, bias, *, how: _How):
+def _tapped(tap: Tap, site: str, x: jax.Array) -> jax.Array:
+  """Grouped scores [B, K, G, T, S] through the tap, which sees [B, N, T, S]."""
+  rows, _, _, time, length = x.shape
+  return tap(site, x.reshape(rows, -1, time, length)).reshape(x.shape)
+
+
+def _reference(q, runs, positions, segments, sinks, bias, *, how: _How, tap: Tap | None = None):
   b, t, n, h = q.shape
   key_heads = runs[0].k.shape[1]
   grouped = jnp.moveaxis(q.reshape(b, t, key_heads, n // key_heads, h), 1, 3)
@@ -144,11 +164,17 @@ def _reference(q, runs, positions, segments, sinks, bias, *, how: _How):
   for keys in runs:
     mask = visible(positions, segments, keys, how)
     scores.append(_scores(grouped, keys, mask, bias, how.divisor))
+  if tap is not None:
+    scores = [_tapped(tap, 'scores', _join(scores, -1))]
   if sinks is not None:
     column = sinks.astype(jnp.float32).reshape(1, key_heads, -1, 1, 1)
     scores.append(jnp.broadcast_to(column, (*scores[0].shape[:-1], 1)))
   # One softmax over all runs. A sink's column takes its share of the probability but has no value.
-  weights = jax.nn.softmax(_join(scores, -1), -1).astype(q.dtype)
+  weights = jax.nn.softmax(_join(scores, -1), -1)
+  if tap is not None:
+    length = sum(keys.v.shape[2] for keys in runs)
+    weights = _tapped(tap, 'pattern', weights[..., :length])
+  weights = weights.astype(q.dtype)
   out = 0
   start = 0
   for keys in runs:

@@ -17,9 +17,9 @@ from flax import struct
 from core.attention import Keys, attention
 from core.layers import gelu, layer_norm, quick_gelu, rms_norm, tanh_gelu
 from core.mesh import RULES, constrain
-from core.params import Spec, einsum, ones, stack, stacked, walk, zeros
+from core.params import Spec, einsum, ones, stacked, zeros
 from core.remat import remat
-from core.tap import taps
+from core.tap import Tap, taps, walk_keeping
 
 ACTIVATIONS: dict[str, Callable] = {'gelu': gelu, 'quick_gelu': quick_gelu, 'tanh_gelu': tanh_gelu}
 BIASES = ('q', 'k', 'v', 'o', 'up', 'down')
@@ -171,7 +171,7 @@ class _Context:
   drop_key: jax.Array | None
 
 
-def _attend(p: Attention, x, ctx: _Context):
+def _attend(p: Attention, x, tap: Tap, ctx: _Context):
   c = ctx.config
   q = _add(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
   k = _add(einsum('btd,dnh->btnh', x, p.k), p.k_bias)
@@ -179,8 +179,10 @@ def _attend(p: Attention, x, ctx: _Context):
   if c.qk_norm_eps is not None:
     q = _norm_heads(q, p.q_norm, c.qk_norm_eps)
     k = _norm_heads(k, p.k_norm, c.qk_norm_eps)
+  q, k, v = tap('q', q), tap('k', k), tap('v', v)
   keys = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions)
-  y = attention(q, [keys], positions=ctx.positions, causal=c.causal, bias=ctx.bias, scale=c.scale, rules=ctx.rules)
+  options = {'causal': c.causal, 'bias': ctx.bias, 'scale': c.scale, 'rules': ctx.rules, 'tap': tap}
+  y = tap('z', attention(q, [keys], positions=ctx.positions, **options))
   return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias)
 
 
@@ -226,7 +228,7 @@ def _block(x, i, p: Block, tap, ctx: _Context):
 
   x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
   h = tap('attn_in', before(x, p.attn_norm))
-  y = tap('attn_out', _scaled(_attend(p.attn, h, ctx), p.attn_scale))
+  y = tap('attn_out', _scaled(_attend(p.attn, h, tap, ctx), p.attn_scale))
   x = after(x + _drop_path(y, i, 0, ctx), p.attn_norm)
   h = tap('mlp_in', before(x, p.mlp_norm))
   y = tap('mlp_out', _scaled(_feed_forward(p, h, c), p.mlp_scale))
@@ -263,7 +265,7 @@ def apply(
 
   def layer(x, i, block):
     tap, kept = taps(edit, keep, i, prefix)
-    return _block(x, i, block, tap, ctx), kept
+    return _block(x, i, block, tap, ctx), (kept, ())
 
-  x, kept = walk(remat(layer, remat_policy), x, blocks)
-  return x, {site: stack(a) for site, a in kept.items()}
+  x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, config.depth, x, blocks)
+  return x, kept

@@ -1,30 +1,150 @@
 """Taps: where a model lets you look at an activation or change it.
 
-Every `apply` takes `edit(site, layer, x) -> x`, called at each site, and `keep`, the names of sites to hand back.
+Every `apply` takes `edit(site, layer, x) -> x`, called at each site, and `keep`, the names of sites to hand back, or
+`Keep`s, which choose layers and positions too. A site is a point of a block, in the order of `SITES`:
+
+  resid_in, attn_in, attn_out, mlp_in, mlp_out, resid_out   [B, T, D]
+  q, k, v, z          [B, T, heads, H]: as they enter attention (after rotary positions), and its result by head
+  scores, pattern     float32 [B, N, T, S]: before and after the softmax; a sink is in neither
+
+Models add `embed` (layer 0, what enters the first block) and `final` (the last layer, after the final norm), both
+without a layer axis when kept. A model that has several stacks puts a prefix before the names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-SITES = ('resid_in', 'attn_in', 'attn_out', 'mlp_in', 'mlp_out', 'resid_out')
+import jax
+import jax.numpy as jnp
+
+from core.params import stack, walk
+
+ATTENTION = ('scores', 'pattern')  # these need attention that computes them whole
+SITES = ('resid_in', 'attn_in', 'q', 'k', 'v', *ATTENTION, 'z', 'attn_out', 'mlp_in', 'mlp_out', 'resid_out')
+MODEL_SITES = ('embed', *SITES, 'final')
+
+
+class Keep(str):
+  """The name of a site, with the layers and positions to keep of it; None keeps all of them.
+
+  layers: 0-based, in the order to return. positions: indices of tokens (of queries in `scores` and `pattern`).
+  Raises ValueError for positions of keys and values, which belong to no query.
+  """
+
+  layers: tuple[int, ...] | None
+  positions: tuple[int, ...] | None
+
+  def __new__(cls, site: str, *, layers: Sequence[int] | None = None, positions: Sequence[int] | None = None):
+    """A name that equals, and hashes as, the plain site."""
+    self = super().__new__(cls, site)
+    self.layers = None if layers is None else tuple(layers)
+    self.positions = None if positions is None else tuple(positions)
+    if self.positions is not None and _base(site) in ('k', 'v'):
+      raise ValueError(f'keep {site!r}: positions={self.positions} choose queries; keys and values are kept whole')
+    return self
+
+
+def _base(site: str) -> str:
+  """The site without the prefix of its stack, nor that of cross-attention."""
+  return site.rpartition('.')[2].removeprefix('cross_')
 
 
 def check(keep, sites=SITES) -> None:
   """Raises ValueError when `keep` names a site the model does not have."""
-  unknown = [s for s in keep if s not in sites]
+  unknown = [str(s) for s in keep if s not in sites]
   if unknown:
     raise ValueError(f'keep={unknown}: unknown site; expected some of {list(sites)}')
 
 
-def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Callable, dict]:
-  """`(tap, kept)` for one layer: `tap(site, x)` edits x and notes it in `kept` when it is asked for."""
-  kept = {}
+class Tap:
+  """The taps of one layer: `tap(site, x)` edits x, and puts it in `kept` if it is asked for."""
 
-  def tap(site, x):
-    site = prefix + site
-    if edit is not None:
-      x = edit(site, layer, x)
-    if site in keep:
-      kept[site] = x
+  def __init__(self, edit: Callable | None, keep: Sequence[str], layer, prefix: str = ''):
+    self._edit, self._layer, self._prefix = edit, layer, prefix
+    self._keep = {str(site): site for site in keep}
+    self.kept: dict[str, jax.Array] = {}
+
+  def __call__(self, site: str, x: jax.Array) -> jax.Array:
+    """x as edited."""
+    site = self._prefix + site
+    if self._edit is not None:
+      x = self._edit(site, self._layer, x)
+    if site in self._keep:
+      self.kept[site] = _at_positions(self._keep[site], x)
     return x
 
-  return tap, kept
+  def asks_attention(self, shape: tuple[int, ...]) -> bool:
+    """Whether scores or pattern, float32 of `shape` [B, N, T, S], are kept or edited."""
+    return any(self._asks(site, shape) for site in ATTENTION)
+
+  def _asks(self, site: str, shape: tuple[int, ...]) -> bool:
+    site = self._prefix + site
+    if site in self._keep or self._edit is None:
+      return site in self._keep
+    returned = []
+
+    def trial(x):
+      y = self._edit(site, self._layer, x)
+      returned.append(y is x)
+      return y
+
+    # Computing scores whole is costly, so the edit is traced first: one that returns its argument does not edit.
+    jax.eval_shape(trial, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return not all(returned)
+
+
+def _at_positions(keep: str, x: jax.Array) -> jax.Array:
+  positions = getattr(keep, 'positions', None)
+  if positions is None:
+    return x
+  axis = 2 if _base(keep) in ATTENTION else 1
+  outside = [p for p in positions if not 0 <= p < x.shape[axis]]
+  if outside:
+    raise ValueError(f'keep {str(keep)!r}: positions {outside} are outside 0..{x.shape[axis] - 1}')
+  return jnp.take(x, jnp.asarray(positions, jnp.int32), axis)
+
+
+def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Tap, dict]:
+  """`(tap, kept)` for one layer: `tap(site, x)` edits x and notes it in `kept` when it is asked for."""
+  tap = Tap(edit, keep, layer, prefix)
+  return tap, tap.kept
+
+
+def walk_keeping(layer: Callable, keep, depth: int, x, blocks, *per_layer) -> tuple:
+  """`core.params.walk` of a layer that returns (x, (kept, out)): (x, kept [L, …] by site, out).
+
+  Only the chosen layers of a `Keep` are stored. Raises ValueError for a layer that the model does not have.
+  """
+  chosen = {str(k): k.layers for k in keep if getattr(k, 'layers', None) is not None and _base(k) in SITES}
+  for site, layers in chosen.items():
+    outside = [i for i in layers if not 0 <= i < depth]
+    if outside:
+      raise ValueError(f'keep {site!r}: layers {outside} are outside 0..{depth - 1}')
+  if chosen and not isinstance(blocks, tuple):
+    return _scan_keeping(layer, chosen, x, blocks, *per_layer)
+  x, (kept, out) = walk(layer, x, blocks, *per_layer)
+  for site in chosen.keys() & kept.keys():
+    kept[site] = tuple(kept[site][i] for i in chosen[site])
+  return x, {site: stack(a) for site, a in kept.items()}, out
+
+
+def _scan_keeping(layer: Callable, chosen: dict, x, blocks, *per_layer) -> tuple:
+  """The scan carries one buffer a chosen site, because what a scan returns has an entry for every layer."""
+  first = jax.tree.map(lambda a: a[0], (blocks, *per_layer))
+  _, (shapes, _) = jax.eval_shape(layer, x, 0, *first)
+  own = {site: layers for site, layers in chosen.items() if site in shapes}
+  buffers = {site: jnp.zeros((len(own[site]), *shapes[site].shape), shapes[site].dtype) for site in own}
+
+  def step(carry, i, *rest):
+    x, buffers = carry
+    x, (kept, out) = layer(x, i, *rest)
+    fresh = {site: _put(buffers[site], kept.pop(site), jnp.asarray(own[site]) == i) for site in own}
+    return (x, fresh), (kept, out)
+
+  (x, buffers), (kept, out) = walk(step, (x, buffers), blocks, *per_layer)
+  return x, kept | buffers, out
+
+
+def _put(buffer: jax.Array, x: jax.Array, here: jax.Array) -> jax.Array:
+  """The buffer [n, …] with x in the rows where `here` [n] is true."""
+  rows = jnp.where(here, jnp.arange(here.shape[0]), here.shape[0])
+  return buffer.at[rows].set(x[None], mode='drop')

@@ -18,12 +18,11 @@ from flax import struct
 from core import decoder
 from core import params as params_lib
 from core.mesh import RULES
-from core.tap import SITES as BLOCK_SITES
-from core.tap import check
+from core.tap import MODEL_SITES, check
 from internvl import projector, vision
 from internvl.flash import compact, router, slots
 
-SITES = (*vision.SITES, *BLOCK_SITES)
+SITES = (*vision.SITES, *MODEL_SITES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +225,7 @@ def forward(
       drop_key=drop_key,
     )
   x = embed(params, config, tokens, images, rules, places=places, tile_tokens=tile_tokens)
-  own = tuple(s for s in keep if s in BLOCK_SITES)
+  own = tuple(s for s in keep if s in MODEL_SITES)
   out = decoder.forward(
     params.language, config.language, x, edit=edit, keep=own, rules=rules, remat_policy=remat_policy, **options
   )

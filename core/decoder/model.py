@@ -17,16 +17,16 @@ from core.attention import Keys
 from core.decoder.params import Attention, Block, Config, Params
 from core.layers import gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
-from core.params import einsum, stack, walk
+from core.params import einsum, stack
 from core.past import Past
 from core.past.base import Call
 from core.remat import remat
-from core.tap import check, taps
+from core.tap import MODEL_SITES, check, taps, walk_keeping
 
 
 @struct.dataclass
 class Output:
-  """logits: float32 [B, T, V]. cache: the given one, extended. kept: site → [L, B, T, D]. balance: see
+  """logits: float32 [B, T, V]. cache: the given one, extended. kept: by site, as in `core.tap`. balance: see
   `core.moe.balance`; 0 without experts."""
 
   logits: Any
@@ -67,9 +67,13 @@ class _Context:
   keep: tuple
 
 
-def _attend(p: Attention, x, past, window, ctx: _Context):
-  """Self-attention of x [B, T, D]: (output [B, T, D], what the past keeps). past: this layer's part of it."""
+def _attend(i, p: Attention, x, past, window, ctx: _Context):
+  """Self-attention of x [B, T, D]: (output [B, T, D], what the past keeps, kept activations).
+
+  past: this layer's part of it.
+  """
   c = ctx.config
+  tap, seen = taps(ctx.edit, ctx.keep, i)
   q = _add(einsum('btd,dnh->btnh', x, p.q), p.q_bias)
   k = _add(einsum('btd,dkh->btkh', x, p.k), p.k_bias)
   v = _add(einsum('btd,dkh->btkh', x, p.v), p.v_bias)
@@ -77,11 +81,15 @@ def _attend(p: Attention, x, past, window, ctx: _Context):
     q, k = rms_norm(q, p.q_norm, c.norm_eps), rms_norm(k, p.k_norm, c.norm_eps)
   cos, sin = (t[:, :, None] for t in ctx.rope)
   q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-  q = constrain(q, ('batch', None, 'attn_heads', None), ctx.rules)
+  q = constrain(tap('q', q), ('batch', None, 'attn_heads', None), ctx.rules)
+  k, v = tap('k', k), tap('v', v)
   new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments)
   options = {'window': window, 'sinks': p.sinks, 'implementation': ctx.attention, 'rules': ctx.rules}
+  if ctx.edit is not None or ctx.keep:
+    options['tap'] = tap
   y, kept = ctx.past.attend(past, q, new, **options)
-  return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias), kept
+  y = tap('z', y)
+  return _add(einsum('btnh,nhd->btd', y, p.o), p.o_bias), kept, seen
 
 
 def _add(x, bias):
@@ -93,11 +101,11 @@ def _attend_in_layer(i, attn: Attention, x, past, ctx: _Context):
   windows = ctx.config.windows
   kinds = [functools.partial(_attend, window=w, ctx=ctx) for w in windows]
   if isinstance(i, int):
-    return kinds[i % len(kinds)](attn, x, past)
+    return kinds[i % len(kinds)](i, attn, x, past)
   if len(kinds) == 1:
-    return kinds[0](attn, x, past)
+    return kinds[0](i, attn, x, past)
   # Windows are static inside a kernel, so a scanned layer switches between the few kinds.
-  return jax.lax.switch(i % len(kinds), kinds, attn, x, past)
+  return jax.lax.switch(i % len(kinds), kinds, i, attn, x, past)
 
 
 def _feed_forward(mlp, x, ctx: _Context):
@@ -114,12 +122,12 @@ def _block(x, i, block: Block, past, ctx: _Context):
   tap, kept = taps(ctx.edit, ctx.keep, i)
   x = tap('resid_in', constrain(x, ('batch', 'time', None), ctx.rules))
   h = tap('attn_in', rms_norm(x, block.attn_norm, eps))
-  y, new = _attend_in_layer(i, block.attn, h, past, ctx)
+  y, new, seen = _attend_in_layer(i, block.attn, h, past, ctx)
   x = x + tap('attn_out', y)
   h = tap('mlp_in', rms_norm(x, block.mlp_norm, eps))
   y, load = _feed_forward(block.mlp, h, ctx)
   x = tap('resid_out', x + tap('mlp_out', y))
-  return x, (new, kept, load)
+  return x, (kept | seen, (new, load))
 
 
 def forward(
@@ -143,7 +151,7 @@ def forward(
   number of slots starts a new one. attention: an implementation by name. Raises ValueError on impossible
   combinations.
   """
-  check(keep)
+  check(keep, MODEL_SITES)
   past = pasts.of(cache)
   past.check(
     Call(
@@ -181,14 +189,19 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx)
 
+  depth = ctx.config.depth
+  before, first = taps(ctx.edit, ctx.keep, 0)
+  after, last = taps(ctx.edit, ctx.keep, depth - 1)
   parts = ctx.past.layers(ctx.positions)
-  x, (new, kept, loads) = walk(remat(layer, remat_policy), x, params.blocks, *parts)
+  run = remat(layer, remat_policy)
+  x, kept, (new, loads) = walk_keeping(run, ctx.keep, depth, before('embed', x), params.blocks, *parts)
   if params.norm is not None:
     x = rms_norm(x, params.norm, ctx.config.norm_eps)
+  x = after('final', x)
   return Hidden(
     hidden=x,
     cache=ctx.past.append(new, ctx.positions),
-    kept={site: stack(a) for site, a in kept.items()},
+    kept=first | kept | last,
     balance=experts.balance(stack(loads)),
   )
 

@@ -55,11 +55,13 @@ class DecoderStep:
   params: decoder.Params
   config: decoder.Config = struct.field(pytree_node=False)
   rules: tuple = struct.field(pytree_node=False, default=tuple(RULES.items()))
+  edit: Callable | None = struct.field(pytree_node=False, default=None)  # as in `core.tap`
 
   def __call__(self, cache, token, position):
     """(logits, cache) after one token a row."""
     x = decoder.embed(self.params, token)
-    out = decoder.forward(self.params, self.config, x, positions=position, cache=cache, rules=dict(self.rules))
+    options = {'positions': position, 'cache': cache, 'rules': dict(self.rules), 'edit': self.edit}
+    out = decoder.forward(self.params, self.config, x, **options)
     return decoder.logits(self.params, self.config, out.hidden)[:, 0], out.cache
 
 
@@ -118,10 +120,10 @@ def _start(logits, cache, position, sampling, ends: Ends, hook, *, new: int) -> 
   return _next(empty, logits, sampling, ends, hook)
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'new', 'rules'), donate_argnames='past')
-def _prefill(params, config, x, positions, past, sampling, ends, hook, *, new, rules) -> State:
+@functools.partial(jax.jit, static_argnames=('config', 'new', 'rules', 'edit'), donate_argnames='past')
+def _prefill(params, config, x, positions, past, sampling, ends, hook, *, new, rules, edit) -> State:
   """`_start` of a decoder, after its prompt's embeddings x [B, T, D] behind `past`, a `Start` or a `Cache`."""
-  out = decoder.forward(params, config, x, positions=positions, cache=past, rules=dict(rules))
+  out = decoder.forward(params, config, x, positions=positions, cache=past, rules=dict(rules), edit=edit)
   last = jnp.argmax(positions, -1)
   hidden = jnp.take_along_axis(out.hidden, last[:, None, None], 1)
   logits = decoder.logits(params, config, hidden)[:, 0]
@@ -232,12 +234,14 @@ def prompted(
   hook: Callable | None = None,
   past: Cache | None = None,
   rules=RULES,
+  edit: Callable | None = None,
 ) -> Generation:
   """The generation of a decoder after a prompt.
 
   x: embeddings [B, T, D] or tokens int32 [B, T]; positions: int32 [B, T], -1 at padding on either side. max_new: a
   number, or one a row. T and max_new are rounded up to buckets, so lengths in one bucket compile once.
   past: a cache of earlier tokens with `slots_for` slots left, after which x and its positions come; it is donated.
+  edit: as in `core.tap`, of prompt and response; each function compiles once.
   Raises ValueError if a row has no token, or prompt and response exceed the model's context.
   """
   positions = np.asarray(positions, np.int32)
@@ -261,8 +265,9 @@ def prompted(
     _traceable(hook),
     new=new,
     rules=rules,
+    edit=edit,
   )
-  return Generation(DecoderStep(params, config, rules), state, sampling, ends, hook)
+  return Generation(DecoderStep(params, config, rules, edit), state, sampling, ends, hook)
 
 
 def _check_lengths(positions: np.ndarray, limit: np.ndarray, context: int) -> None:

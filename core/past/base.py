@@ -38,8 +38,8 @@ class Past(Protocol):
   def attend(self, layer: Any, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Any]:
     """Attention of q [B, T, N, H] to the past and to `new`, the keys of the same tokens.
 
-    layer: one layer's part of `layers` (None where that is empty). options: window, sinks, implementation and rules,
-    as in `core.attention.attention`. Returns (output [B, T, N, H], this layer's part of what `append` takes).
+    layer: one layer's part of `layers` (None where that is empty). options: window, sinks, implementation, rules and
+    tap, as in `core.attention.attention`. Returns (output [B, T, N, H], this layer's part of what `append` takes).
     """
 
   def append(self, kept: Any, positions: jax.Array) -> 'Past | None':

@@ -12,6 +12,7 @@ from flax import struct
 from core.attention import Keys
 from core.mesh import RULES, constrain, sharding
 from core.past.base import Call
+from core.tap import Tap
 from kernels import tree_attention
 from kernels.tree.plan import Plan
 
@@ -89,13 +90,17 @@ class Pages:
     sinks=None,
     implementation=None,
     rules=RULES,
+    tap: Tap | None = None,
   ) -> tuple[jax.Array, tuple]:
     """As `Past.attend`: writes the new keys, then attends; keeps the pools as written.
 
     The write comes first because XLA copies a buffer that is read before it is written again. implementation: as in
-    `kernels.tree_attention`.
+    `kernels.tree_attention`. Raises ValueError if `tap` asks for scores or pattern, which it does not give.
     """
     pool_k, pool_v = layer
+    slots = pool_v.shape[0] * pool_v.shape[2]
+    if tap is not None and tap.asks_attention((q.shape[0], q.shape[2], 1, slots)):
+      raise ValueError('scores and pattern: attention over pages does not give them; use a contiguous cache')
     k = new.k[:, :, 0].astype(pool_k.dtype)
     v = new.v[:, :, 0].astype(pool_v.dtype)
     arrays = (pool_k, pool_v, k, v, self.page, self.offset)

@@ -14,7 +14,7 @@ from core import decoder, moe, params
 from core.layers import Yarn
 from core.past import Prefix
 from core.past import cache as kv
-from core.tap import SITES
+from core.tap import MODEL_SITES, SITES
 
 TINY = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=50, width=32, mlp_width=48, head_dim=12)
 CONFIGS = {
@@ -268,10 +268,14 @@ def test_int8_stays_within_its_bound():
 
 def test_taps_keep_every_site(case):
   config, weights, want = case
-  out = apply(weights, config, TOKENS, keep=SITES)
-  assert out.kept.keys() == set(SITES)
-  assert all(a.shape == (config.depth, 2, 14, config.width) for a in out.kept.values())
+  out = apply(weights, config, TOKENS, keep=MODEL_SITES)
   k = out.kept
+  assert k.keys() == set(MODEL_SITES)
+  assert k['embed'].shape == k['final'].shape == (2, 14, config.width)
+  assert all(k[s].shape == (config.depth, 2, 14, config.width) for s in SITES if s.startswith(('resid', 'attn', 'mlp')))
+  assert k['z'].shape == k['q'].shape == (config.depth, 2, 14, config.heads, config.head_dim)
+  assert k['pattern'].shape == k['scores'].shape == (config.depth, 2, config.heads, 14, 14)
+  np.testing.assert_array_equal(k['embed'], k['resid_in'][0])
   close(k['resid_in'] + k['attn_out'] + k['mlp_out'], k['resid_out'])
   np.testing.assert_array_equal(k['resid_in'][1:], k['resid_out'][:-1])
   close(out.logits, want)
