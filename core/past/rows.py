@@ -45,6 +45,36 @@ def reset(cache: Cache, rows: jax.Array) -> Cache:
   return cache.replace(positions=positions, length=length)
 
 
+def take(cache: Cache, row: jax.Array) -> Cache:
+  """The cache of one row, int32 [], alone: B is 1 then."""
+
+  def one(axis):
+    return lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
+
+  row_axis = 0 if isinstance(cache.k, tuple) else 1
+  return Cache(
+    k=jax.tree.map(one(row_axis), cache.k),
+    v=jax.tree.map(one(row_axis), cache.v),
+    positions=one(0)(cache.positions),
+    length=one(0)(cache.length),
+  )
+
+
+def put(cache: Cache, row: jax.Array, one: Cache) -> Cache:
+  """The cache with one row, int32 [], replaced by that of `one`, as `take` gives it."""
+
+  def into(axis):
+    return lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, axis)
+
+  row_axis = 0 if isinstance(cache.k, tuple) else 1
+  return Cache(
+    k=jax.tree.map(into(row_axis), cache.k, one.k),
+    v=jax.tree.map(into(row_axis), cache.v, one.v),
+    positions=into(0)(cache.positions, one.positions),
+    length=into(0)(cache.length, one.length),
+  )
+
+
 def grown(cache: Cache, slots: int) -> Cache:
   """The cache with `slots` slots for each row. Raises ValueError for fewer than it has."""
   unstacked = isinstance(cache.k, tuple)

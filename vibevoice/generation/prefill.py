@@ -23,24 +23,36 @@ from vibevoice.tokenizer import encoder as semantic
 VOICE = 2**31 - 2  # folded into a row's key for the noise of its voices' latents
 
 
-def voice_latents(
-  params: model.Params, config: Config, voices: Sequence[np.ndarray], *, seed: int, sample: bool = True
+def voice_means(params: model.Params, config: Config, clip: np.ndarray) -> jax.Array:
+  """What the acoustic encoder makes of a voice clip float32 [n]: means [1, F, C], which need no seed."""
+  count = tokenizer.frames(config.acoustic, len(clip))
+  # Clips are padded to few lengths; layers are causal, so the frames before the padding do not change.
+  padded = padding.pad(clip, padding.bucket(count, 8) * config.acoustic.hop)
+  return tokenizer.encode(params.acoustic, config.acoustic, jnp.asarray(padded)[None])[:, :count]
+
+
+def latents_of(
+  params: model.Params, config: Config, means: Sequence[jax.Array], *, seed: int, sample: bool = True
 ) -> np.ndarray:
-  """Scaled latents float32 [F, C] of voice clips float32 [n], one after the other.
+  """Scaled latents float32 [F, C] of voices whose means [1, F, C] are given, one after the other.
 
   sample: with the noise of the σ-VAE, as the model is trained, one scale a clip; False takes the means.
   """
   stream = jax.random.fold_in(jax.random.key(seed), VOICE)
   parts = [np.zeros((0, config.acoustic.latent), np.float32)]
-  for number, clip in enumerate(voices):
-    count = tokenizer.frames(config.acoustic, len(clip))
-    # Clips are padded to few lengths; layers are causal, so the frames before the padding do not change.
-    padded = padding.pad(clip, padding.bucket(count, 8) * config.acoustic.hop)
-    means = tokenizer.encode(params.acoustic, config.acoustic, jnp.asarray(padded)[None])[:, :count]
+  for number, mean in enumerate(means):
     if sample:
-      means = tokenizer.sample(config.acoustic, means, jax.random.fold_in(stream, number))
-    parts.append(np.asarray(scaling.to_model(params.scaling, means))[0])
+      mean = tokenizer.sample(config.acoustic, mean, jax.random.fold_in(stream, number))
+    parts.append(np.asarray(scaling.to_model(params.scaling, mean))[0])
   return np.concatenate(parts)
+
+
+def voice_latents(
+  params: model.Params, config: Config, voices: Sequence[np.ndarray], *, seed: int, sample: bool = True
+) -> np.ndarray:
+  """`latents_of` voice clips float32 [n]."""
+  means = [voice_means(params, config, clip) for clip in voices]
+  return latents_of(params, config, means, seed=seed, sample=sample)
 
 
 def prefill(
@@ -77,7 +89,7 @@ def _prefill(params, config: Config, tokens, positions, latents, *, slots: int, 
   out = decoder.forward(params.language, config.language, x, positions=positions, cache=slots)
   cache = rows_lib.separate(out.cache)
   if guided:
-    cache = rows_lib.joined(cache, _empty(params, config, rows, slots, x.dtype))
+    cache = rows_lib.joined(cache, empty(params, config, rows, slots, x.dtype))
   start = jnp.full((rows, 1), config.start)
   zero = jnp.zeros(rows, jnp.int32)
   no = jnp.zeros(rows, bool)
@@ -94,7 +106,8 @@ def _prefill(params, config: Config, tokens, positions, latents, *, slots: int, 
   )
 
 
-def _empty(params, config: Config, rows: int, slots: int, dtype) -> caches.Cache:
+def empty(params: model.Params, config: Config, rows: int, slots: int, dtype) -> caches.Cache:
+  """The cache of rows that have read nothing, each with its own length."""
   unstacked = isinstance(params.language.blocks, tuple)
   cache = caches.new(config.language, rows, slots, dtype, unstacked=unstacked)
   return rows_lib.separate(cache)
