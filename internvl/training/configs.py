@@ -193,7 +193,7 @@ CONFIGS = {
     PANELS,
     objective='consistency',
     averaging='sample',
-    steps=300,
+    steps=600,
     optim=Optim('adamw', lr=2e-3, warmup_steps=10, weight_decay=0.01),
   ),
   'panels_routing': dataclasses.replace(

@@ -34,7 +34,7 @@ def test_speech_starts_from_a_published_preset(real_folder):
   params = tiny.draw(realtime.spec(config))
   never = params.stop.replace(out=params.stop.out * 0, out_bias=jnp.full(1, -3.0))
   params = params.replace(stop=never)
-  preset = presets.load(real_folder('en-Mike_man.pt'), config, dtype=jnp.float32)
+  preset = presets.load(real_folder('real/en-Mike_man.pt'), config, dtype=jnp.float32)
   voice = generation.voice_of(preset)
   text = [5, 6, 7, 8, 9, 10, 11]
   frames = list(itertools.islice(generation.speech(params, config, voice, text, steps=2), 8))

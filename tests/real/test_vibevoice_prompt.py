@@ -74,7 +74,7 @@ def literal(ids, lines, frames) -> list[int]:
   [('2p_short.txt', [1, 1], (70, 181)), ('4p_climate_100min.txt', [90, 163, 47, 63], (70, 181, 184, 70))],
 )
 def test_prompts_of_real_scripts(tokenizer, ids, real_folder, name, turns, frames):
-  lines = script.numbered(script.load(real_folder(name)), voices=len(frames))
+  lines = script.numbered(script.load(real_folder(f'real/{name}')), voices=len(frames))
   assert [sum(line.speaker == s for line in lines) for s in range(len(frames))] == turns
   got = prompt.build(lines, frames, TextEncoder(tokenizer), CONFIG)
   assert got.tokens.tolist() == literal(ids, lines, frames)
@@ -82,7 +82,7 @@ def test_prompts_of_real_scripts(tokenizer, ids, real_folder, name, turns, frame
 
 @pytest.mark.parametrize('size', [1, 7, 64])
 def test_text_that_arrives_in_pieces_has_the_same_ids(tokenizer, real_folder, size):
-  text = real_folder('4p_climate_100min.txt').read_text()[:6000]
+  text = real_folder('real/4p_climate_100min.txt').read_text()[:6000]
   pieces = [text[i : i + size] for i in range(0, len(text), size)]
   encode = TextEncoder(tokenizer)
   whole = text.strip().translate(words.ASCII_QUOTES) + '\n'

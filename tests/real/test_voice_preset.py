@@ -17,7 +17,7 @@ from core.past.rows import grown
 from vibevoice import presets, realtime
 
 CONFIG = vibevoice.CONFIGS['Realtime-0.5B']
-PRESET = 'en-Mike_man.pt'
+PRESET = 'real/en-Mike_man.pt'
 
 
 @pytest.fixture(scope='module')

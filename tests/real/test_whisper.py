@@ -51,7 +51,7 @@ def test_the_file_and_its_lists(tiny_en, folder):
 
 def test_human_speech(tiny_en, real_folder):
   r = recogniser(tiny_en)
-  samples = audio.load(real_folder('jfk.flac'), 16_000)
+  samples = audio.load(real_folder('real/jfk.flac'), 16_000)
   mel = frontend.log_mel(samples, 80, length=WINDOW)
   (result,) = r(r.keys(mel[None]), [r.processor.prompt(timestamps=False)], [0])
   assert result.text == JFK
@@ -64,7 +64,7 @@ def test_greedy_text_is_that_of_ctranslate2(tiny_en, folder, real_folder):
 
   windows = []
   for name in ('toy_0.mp3', 'toy_1.mp3'):
-    samples = audio.load(real_folder(name), 16_000)
+    samples = audio.load(real_folder(f'real/{name}'), 16_000)
     windows += [samples[at : at + WINDOW] for at in range(0, len(samples), WINDOW)]
   windows += [window[::-1] for window in windows[:8]]
   assert len(windows) >= 30
