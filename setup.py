@@ -44,6 +44,9 @@ AGENTS = [
 # Recordings in and out (libsndfile), and resampling.
 AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
 
+# Speech over HTTP.
+VIBEVOICE = [*AUDIO, 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
+
 EXTRAS = {
   'cuda': ['jax[cuda13]'],
   'tpu': ['jax[tpu]'],
@@ -60,6 +63,8 @@ EXTRAS = {
   'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
   # Recordings of any format, and other sample rates.
   'audio': AUDIO,
+  # VibeVoice's server, with its recordings.
+  'vibevoice': VIBEVOICE,
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [
@@ -96,7 +101,7 @@ setup(
   license_files=['LICENSE'],
   python_requires='>=3.11',
   packages=find_packages(include=[p for name in PACKAGES for p in (name, f'{name}.*')]),
-  package_data={name: ['py.typed'] for name in PACKAGES},
+  package_data={name: ['py.typed', 'serving/*.html'] for name in PACKAGES},
   install_requires=[
     'jax>=0.10,<0.12',
     'flax>=0.12',

@@ -42,6 +42,7 @@ PROGRAMS = (
   'interp.transcribe',
   'rl.mpo',
   'rl.train',
+  'vibevoice.serve',
   'vibevoice.synthesize',
   'vibevoice.train',
 )

@@ -20,7 +20,7 @@ def speak(options) -> None:
   lines = script.load(options.script)
   clips = [voices.prepare(path, processor.config) for path in options.voices]
   prompt = processor(lines, clips)
-  config, params = _load(options)
+  config, params = load(options)
   import vibevoice
   from core import audio
   from vibevoice.config import SAMPLE_RATE
@@ -42,7 +42,7 @@ def speak(options) -> None:
   audio.save_wav(options.out, np.concatenate([np.zeros(0, np.float32), *reported]), SAMPLE_RATE)
 
 
-def _load(options) -> tuple[Any, Any]:
+def load(options) -> tuple[Any, Any]:
   """(config, params) as the options ask."""
   import jax
 

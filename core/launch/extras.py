@@ -19,13 +19,13 @@ MODULES = {
   'pypdf': ('agents',),
   'rapidfuzz': ('bench',),
   'ray': ('ray',),
-  'soundfile': ('audio',),
-  'soxr': ('audio',),
-  'starlette': ('agents', 'sandbox', 'ray'),
+  'soundfile': ('audio', 'vibevoice'),
+  'soxr': ('audio', 'vibevoice'),
+  'starlette': ('agents', 'sandbox', 'ray', 'vibevoice'),
   'sympy': ('bench',),
   'system_calls': ('agents', 'sandbox', 'ray'),
   'torch': ('parity',),
-  'uvicorn': ('agents', 'sandbox', 'ray'),
+  'uvicorn': ('agents', 'sandbox', 'ray', 'vibevoice'),
   'whisper_normalizer': ('bench',),
 }
 

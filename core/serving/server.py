@@ -41,8 +41,12 @@ def guarded(
   hosts: Iterable[str] | None,
   types: Iterable[str] = ('application/json',),
   bounds: Bounds = Bounds(),
+  open_paths: Iterable[str] = (),
 ) -> asgi.App:
-  """The application behind every check, cheapest first; without a token or hosts (a unix socket) those are left out."""
+  """The application behind every check, cheapest first; without a token or hosts (a unix socket) those are left out.
+
+  open_paths: served without a token, such as a page on which the token is entered.
+  """
   app = bodies.WholeBody(
     app,
     max_bytes=bounds.body_bytes,
@@ -53,7 +57,7 @@ def guarded(
   app = Admitted(app, Admission(running=bounds.requests), open_paths=frozenset({HEALTH}))
   app = access.ContentType(app, types)
   if token is not None:
-    app = access.BearerToken(app, token, open_paths=(HEALTH,))
+    app = access.BearerToken(app, token, open_paths=(HEALTH, *open_paths))
   if hosts is not None:
     app = access.KnownHost(app, hosts)
   return _Health(app)
