@@ -7,6 +7,7 @@ import threading
 import types
 
 import httpx
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -263,12 +264,25 @@ def test_folders_of_voices(tmp_path):
     library.clips(str(tmp_path), tiny.CONFIG)
 
 
+@pytest.fixture
+def compiled(caplog):
+  """The programs that are compiled from now on, in any thread."""
+  jax.config.update('jax_log_compiles', True)
+  yield lambda: [record.getMessage()[:60] for record in caplog.records if 'Compiling' in record.getMessage()]
+  jax.config.update('jax_log_compiles', False)
+
+
 @pytest.mark.slow
-def test_the_model_speaks_over_http_as_by_itself():
+def test_the_model_speaks_over_http_and_compiles_nothing(compiled):
   rows = Rows(tiny.params(), tiny.CONFIG, 2, steps=2, smallest_cache=512)
   spoken = library.Library(tiny.params(), tiny.CONFIG, {'ann': CLIP, 'bob': CLIP[::-1]})
   with service(rows, spoken) as made:
     asked = ASKED | {'response_format': 'pcm', 'seed': 4}
+    assert compiled()  # what was compiled at the start is seen
+    before = len(compiled())
     once, again = (ask(made, json=asked) for _ in range(2))
-  assert once.status_code == 200 and len(once.content) % (2 * tiny.HOP) == 0 and len(once.content) > 0
+    other = ask(made, json=asked | {'input': 'Speaker 1: A longer one.\nSpeaker 2: No.', 'voice': 'bob,ann', 'seed': 5})
+    assert compiled()[before:] == []
+  assert other.status_code == once.status_code == 200 and other.content != once.content
+  assert len(once.content) % (2 * tiny.HOP) == 0 and len(once.content) > 0
   assert once.content == again.content

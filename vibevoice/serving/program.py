@@ -34,6 +34,8 @@ def run(options: Any, *, token: str, variable: str) -> int:
     if is_new:
       print(f'{variable}={token}', flush=True)
     _announce(sock, token)
+    # uvicorn raises the signal that ended it again, which would end the process before it can say why it ends.
+    signal.signal(signal.SIGTERM, _noted)
     asyncio.run(serve(service, sock, options, token))
   if worker.error is not None:
     raise worker.error
@@ -78,6 +80,10 @@ def _announce(sock: socket.socket, token: str | None) -> None:
   where = f'[{host}]' if ':' in host else host
   # What follows # stays in the browser.
   print(f'listening on http://{where}:{port}/{f"#{token}" if token else ""}', flush=True)
+
+
+def _noted(*_) -> None:
+  """What a second SIGTERM does: nothing, because the server is ending."""
 
 
 def _stop() -> None:
