@@ -267,5 +267,5 @@ def apply(
     tap, kept = taps(edit, keep, i, prefix)
     return _block(x, i, block, tap, ctx), (kept, ())
 
-  x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, config.depth, x, blocks)
+  x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, config.depth, x, blocks, prefix=prefix)
   return x, kept

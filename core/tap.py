@@ -11,6 +11,7 @@ Models add `embed` (layer 0, what enters the first block) and `final` (the last 
 without a layer axis when kept. A model that has several stacks puts a prefix before the names.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -23,24 +24,26 @@ SITES = ('resid_in', 'attn_in', 'q', 'k', 'v', *ATTENTION, 'z', 'attn_out', 'mlp
 MODEL_SITES = ('embed', *SITES, 'final')
 
 
-class Keep(str):
-  """The name of a site, with the layers and positions to keep of it; None keeps all of them.
+@dataclasses.dataclass(frozen=True)
+class Keep:
+  """A site with the layers and positions to keep of it; None keeps all of them.
 
   layers: 0-based, in the order to return. positions: indices of tokens (of queries in `scores` and `pattern`).
   Raises ValueError for positions of keys and values, which belong to no query.
   """
 
-  layers: tuple[int, ...] | None
-  positions: tuple[int, ...] | None
+  site: str
+  layers: tuple[int, ...] | None = None
+  positions: tuple[int, ...] | None = None
 
-  def __new__(cls, site: str, *, layers: Sequence[int] | None = None, positions: Sequence[int] | None = None):
-    """A name that equals, and hashes as, the plain site."""
-    self = super().__new__(cls, site)
-    self.layers = None if layers is None else tuple(layers)
-    self.positions = None if positions is None else tuple(positions)
-    if self.positions is not None and _base(site) in ('k', 'v'):
-      raise ValueError(f'keep {site!r}: positions={self.positions} choose queries; keys and values are kept whole')
-    return self
+  def __post_init__(self):
+    if self.positions is not None and _base(self.site) in ('k', 'v'):
+      raise ValueError(f'keep {self.site!r}: positions={self.positions} choose queries; keys and values are kept whole')
+
+
+def site_of(keep: str | Keep) -> str:
+  """The name of the site that one entry of `keep` asks for."""
+  return keep.site if isinstance(keep, Keep) else keep
 
 
 def _base(site: str) -> str:
@@ -48,9 +51,14 @@ def _base(site: str) -> str:
   return site.rpartition('.')[2].removeprefix('cross_')
 
 
+def _is_in_stack(site: str, prefix: str) -> bool:
+  """Whether a site with a layer axis is one of the stack with this prefix."""
+  return site.rpartition('.')[0] == prefix.rstrip('.') and _base(site) in SITES
+
+
 def check(keep, sites=SITES) -> None:
   """Raises ValueError when `keep` names a site the model does not have."""
-  unknown = [str(s) for s in keep if s not in sites]
+  unknown = [site_of(k) for k in keep if site_of(k) not in sites]
   if unknown:
     raise ValueError(f'keep={unknown}: unknown site; expected some of {list(sites)}')
 
@@ -58,9 +66,9 @@ def check(keep, sites=SITES) -> None:
 class Tap:
   """The taps of one layer: `tap(site, x)` edits x, and puts it in `kept` if it is asked for."""
 
-  def __init__(self, edit: Callable | None, keep: Sequence[str], layer, prefix: str = ''):
+  def __init__(self, edit: Callable | None, keep: Sequence[str | Keep], layer, prefix: str = ''):
     self._edit, self._layer, self._prefix = edit, layer, prefix
-    self._keep = {str(site): site for site in keep}
+    self._keep = {site_of(k): k for k in keep}
     self.kept: dict[str, jax.Array] = {}
 
   def __call__(self, site: str, x: jax.Array) -> jax.Array:
@@ -92,14 +100,14 @@ class Tap:
     return not all(returned)
 
 
-def _at_positions(keep: str, x: jax.Array) -> jax.Array:
-  positions = getattr(keep, 'positions', None)
-  if positions is None:
+def _at_positions(keep: str | Keep, x: jax.Array) -> jax.Array:
+  if isinstance(keep, str) or keep.positions is None:
     return x
-  axis = 2 if _base(keep) in ATTENTION else 1
+  positions = keep.positions
+  axis = 2 if _base(keep.site) in ATTENTION else 1
   outside = [p for p in positions if not 0 <= p < x.shape[axis]]
   if outside:
-    raise ValueError(f'keep {str(keep)!r}: positions {outside} are outside 0..{x.shape[axis] - 1}')
+    raise ValueError(f'keep {keep.site!r}: positions {outside} are outside 0..{x.shape[axis] - 1}')
   return jnp.take(x, jnp.asarray(positions, jnp.int32), axis)
 
 
@@ -109,12 +117,14 @@ def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Tap, dic
   return tap, tap.kept
 
 
-def walk_keeping(layer: Callable, keep, depth: int, x, blocks, *per_layer) -> tuple:
+def walk_keeping(layer: Callable, keep, depth: int, x, blocks, *per_layer, prefix: str = '') -> tuple:
   """`core.params.walk` of a layer that returns (x, (kept, out)): (x, kept [L, …] by site, out).
 
-  Only the chosen layers of a `Keep` are stored. Raises ValueError for a layer that the model does not have.
+  Only the chosen layers of a `Keep` are stored. prefix: of this stack's sites; `keep` may name others' too. Raises
+  ValueError for a layer that the model does not have.
   """
-  chosen = {str(k): k.layers for k in keep if getattr(k, 'layers', None) is not None and _base(k) in SITES}
+  choices = [k for k in keep if isinstance(k, Keep) and k.layers is not None]
+  chosen = {k.site: k.layers for k in choices if _is_in_stack(k.site, prefix)}
   for site, layers in chosen.items():
     outside = [i for i in layers if not 0 <= i < depth]
     if outside:

@@ -18,7 +18,7 @@ from flax import struct
 from core import decoder
 from core import params as params_lib
 from core.mesh import RULES
-from core.tap import MODEL_SITES, check
+from core.tap import MODEL_SITES, check, site_of
 from internvl import projector, vision
 from internvl.flash import compact, router, slots
 
@@ -225,7 +225,7 @@ def forward(
       drop_key=drop_key,
     )
   x = embed(params, config, tokens, images, rules, places=places, tile_tokens=tile_tokens)
-  own = tuple(s for s in keep if s in MODEL_SITES)
+  own = tuple(k for k in keep if site_of(k) in MODEL_SITES)
   out = decoder.forward(
     params.language, config.language, x, edit=edit, keep=own, rules=rules, remat_policy=remat_policy, **options
   )

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-PACKAGES = 'agents|bench|core|internvl|kernels|rl|vibevoice'
+PACKAGES = 'agents|bench|core|internvl|interp|kernels|rl|vibevoice'
 OTHERS = 'tests|docs'
 PATH = re.compile(rf'`((?:{PACKAGES}|{OTHERS})/[\w./-]*?)/?`')
 DOTTED = re.compile(rf'`((?:{PACKAGES})(?:\.\w+)+)\b')

@@ -15,7 +15,7 @@ from core import tap
 from core.attention import MASKED
 from core.encoder import Norm, norm_spec, normalise
 from core.layers import gelu
-from core.params import Spec, einsum, stack, stacked, unstack, walk, zeros
+from core.params import Spec, einsum, stacked, unstack, walk, zeros
 from interp.whisper.config import NORM_EPS, Config
 
 ATTENTION_SITES = ('q', 'k', 'v', 'scores', 'pattern', 'z', 'attn_out')
@@ -162,8 +162,8 @@ def _attend(p: Attention, q, k, v, mask, note, name: Callable[[str], str]):
   """Attention of q [R, T, N, H] over k, v [B, N, S, H], projected to [R, T, D]; mask: bool [R, 1, T, S] or None."""
   rows, time, heads, size = q.shape
   q = note(name('q'), q)
-  k = note(name('k'), k)
-  v = note(name('v'), v)
+  k = _note_keys(note, name('k'), k)
+  v = _note_keys(note, name('v'), v)
   # All rows of one audio share its keys: they are read once for all of them.
   grouped = q.reshape(k.shape[0], -1, heads, size)
   scores = jnp.einsum('btnh,bnsh->bnts', grouped, k, preferred_element_type=jnp.float32) * size**-0.5
@@ -177,6 +177,11 @@ def _attend(p: Attention, q, k, v, mask, note, name: Callable[[str], str]):
   z = jnp.einsum('bgnts,bnsh->bgtnh', shared, v).reshape(rows, time, heads, size)
   z = note(name('z'), z)
   return note(name('attn_out'), einsum('rtnh,nhd->rtd', z, p.o) + p.o_bias)
+
+
+def _note_keys(note, site: str, x: jax.Array) -> jax.Array:
+  """Keys or values [B, N, S, H] through the tap, which sees them as [B, S, N, H], as in every model."""
+  return jnp.swapaxes(note(site, jnp.swapaxes(x, 1, 2)), 1, 2)
 
 
 def _write(old: jax.Array, new: jax.Array, at: jax.Array, axis: int) -> jax.Array:
@@ -224,7 +229,7 @@ def forward(
   positions: int32 [R, T], -1 at padding; by default 0, 1, …. With a cache of C slots the tokens come after those in
   it, and T more must fit. edit, keep: as in `core.tap`; an edit sees the new tokens, at every step that is run.
   """
-  tap.check([site for site in keep if not site.startswith('encoder.')], SITES)
+  tap.check([k for k in keep if not tap.site_of(k).startswith('encoder.')], SITES)
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
   slots, length, cached = positions, jnp.int32(0), ()
@@ -240,14 +245,13 @@ def forward(
     x, written = _block(x, block, (k, v), past or None, sees[:, None], length, note)
     return x, (seen, written if past else ())
 
-  x, (seen, written) = walk(layer, x, params.blocks, *keys, *cached)
+  x, seen, written = tap.walk_keeping(layer, keep, config.decoder_depth, x, params.blocks, *keys, *cached)
   if cache is not None:
     k, v = written
     cache = Cache(k=k, v=v, positions=slots, length=length + tokens.shape[1])
   note, last = tap.taps(edit, keep, config.decoder_depth - 1)
   hidden = note('final', normalise(x, params.norm, NORM_EPS))
-  blocks = {site: stack(a) for site, a in seen.items()}
-  return Output(hidden=hidden, cache=cache, kept=kept | blocks | last)
+  return Output(hidden=hidden, cache=cache, kept=kept | seen | last)
 
 
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
