@@ -26,7 +26,7 @@ parity: .venv/parity ## numerics against torch, live
 	$(PYTEST) -m parity
 
 real: .venv/test .real/ready ## real weights and vocabularies; ESPALIER_REAL names a folder with more
-	$(BIN)/python -m pytest -rs -m real
+	$(BIN)/python -m pytest -rs -m "real and not long"
 
 long: .venv/test ## tests of several minutes each
 	$(PYTEST) -m long
