@@ -2,8 +2,8 @@
 
 from vibevoice.config import CONFIGS, Config, HeadConfig, RealtimeConfig, TokenizerConfig
 from vibevoice.files.checkpoint import load, save, save_adapter
+from vibevoice.inputs.processor import Inputs, Processor, RealtimeProcessor
 from vibevoice.model import Output, Params, apply, init, spec
-from vibevoice.processor import Inputs, Processor, RealtimeProcessor
 from vibevoice.synthesis import synthesize
 
 __all__ = [

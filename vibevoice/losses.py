@@ -1,6 +1,6 @@
 """What a TTS model learns: each frame's latent by diffusion, and text and control tokens by cross-entropy.
 
-The sequence is a prompt, a slot for each frame of speech, END and EOS (`vibevoice.prompt`). The hidden state one
+The sequence is a prompt, a slot for each frame of speech, END and EOS (`vibevoice.inputs.prompt`). The hidden state one
 position before a frame's slot conditions the head: the slot's own would hold the answer.
 
 B batch   T time   F frames   C acoustic latent   S semantic width   D language width   M draws of noise a frame
@@ -123,17 +123,10 @@ def tts(
   dtype: of the computation; parameters keep their own, and both losses are float32.
   """
   params = cast(params, dtype)
-  out = model.forward(
-    params,
-    config,
-    batch.tokens,
-    latents=batch.latents,
-    semantic=batch.semantic,
-    spoken=None if prompt_semantic else batch.target,
-    positions=batch.positions,
-    remat_policy=remat_policy,
-    rules=rules,
-  )
+  spoken = None if prompt_semantic else batch.target
+  frames = model.Frames(batch.latents, semantic=batch.semantic, spoken=spoken)
+  options = {'positions': batch.positions, 'remat_policy': remat_policy, 'rules': rules}
+  out = model.forward(params, config, batch.tokens, frames, **options)
   ce = weights.ce * _cross_entropy(params, config, out.hidden, batch, rules)
   condition = conditions(out.hidden, batch.tokens == config.slot, batch.latents.shape[1])
   errors = diffusion_errors(params.head, config, batch.latents, condition, draws)

@@ -31,6 +31,20 @@ class Params:
 
 
 @struct.dataclass
+class Frames:
+  """What slots take.
+
+  latents [B, F, C]: scaled acoustic latents (`vibevoice.scaling.to_model`) of voice prompts and speech. semantic
+  [B, F, S]: features that are added where bool `spoken` [B, F] is true, that is in speech and not in voice prompts;
+  without `spoken` everywhere.
+  """
+
+  latents: Any
+  semantic: Any = None
+  spoken: Any = None
+
+
+@struct.dataclass
 class Output:
   """hidden [B, T, D], which conditions the head at the next frame; logits float32 [B, T, V]; cache and kept as given
   by `core.decoder.forward`."""
@@ -69,53 +83,36 @@ def embed_frames(params: Params, latents: jax.Array, semantic: jax.Array | None 
   return x if semantic is None else x + connector.apply(params.semantic_connector, semantic)
 
 
-def embed(
-  params: Params,
-  config: Config,
-  tokens: jax.Array,
-  *,
-  latents: jax.Array | None = None,
-  semantic: jax.Array | None = None,
-  spoken: jax.Array | None = None,
-  rules=RULES,
-) -> jax.Array:
-  """Embeddings [B, T, D] of int32 tokens [B, T], whose slots take the row's frames in order.
+def embed(params: Params, config: Config, tokens: jax.Array, frames: Frames | None = None, rules=RULES) -> jax.Array:
+  """Embeddings [B, T, D] of int32 tokens [B, T], whose slots take the row's `frames` in order.
 
-  latents [B, F, C]: scaled acoustic latents (`vibevoice.scaling.to_model`) of prompts and targets; None leaves slots as
-  they are. semantic [B, F, S]: added where bool `spoken` [B, F] is true, that is at targets and not at voice prompts;
-  without `spoken` everywhere. A slot beyond the last frame takes the last.
+  Without frames slots stay as they are. A slot beyond the last frame takes the last.
   """
   x = decoder.embed(params.language, tokens, rules)
-  if latents is None:
+  if frames is None:
     return x
-  frames = connector.apply(params.acoustic_connector, latents)
-  if semantic is not None:
-    said = connector.apply(params.semantic_connector, semantic)
-    frames = frames + (said if spoken is None else jnp.where(spoken[..., None], said, 0))
+  at_frames = connector.apply(params.acoustic_connector, frames.latents)
+  if frames.semantic is not None:
+    said = connector.apply(params.semantic_connector, frames.semantic)
+    if frames.spoken is not None:
+      said = jnp.where(frames.spoken[..., None], said, 0)
+    at_frames = at_frames + said
   slots = tokens == config.slot
   index = jnp.maximum(jnp.cumsum(slots, 1) - 1, 0)
-  at_slots = jnp.take_along_axis(frames, index[..., None], 1, mode='clip')
+  at_slots = jnp.take_along_axis(at_frames, index[..., None], 1, mode='clip')
   return jnp.where(slots[..., None], at_slots.astype(x.dtype), x)
 
 
 def forward(
-  params: Params,
-  config: Config,
-  tokens: jax.Array,
-  *,
-  latents: jax.Array | None = None,
-  semantic: jax.Array | None = None,
-  spoken: jax.Array | None = None,
-  rules=RULES,
-  **options: Any,
+  params: Params, config: Config, tokens: jax.Array, frames: Frames | None = None, *, rules=RULES, **options: Any
 ) -> decoder.Hidden:
-  """Hidden states of int32 tokens [B, T]; frames as in `embed`, `options` as in `core.decoder.forward`."""
-  x = embed(params, config, tokens, latents=latents, semantic=semantic, spoken=spoken, rules=rules)
+  """Hidden states of int32 tokens [B, T] and their frames; `options` as in `core.decoder.forward`."""
+  x = embed(params, config, tokens, frames, rules)
   return decoder.forward(params.language, config.language, x, rules=rules, **options)
 
 
-def apply(params: Params, config: Config, tokens: jax.Array, **options: Any) -> Output:
-  """Hidden states and logits of int32 tokens [B, T]; `options` as in `forward`."""
-  out = forward(params, config, tokens, **options)
+def apply(params: Params, config: Config, tokens: jax.Array, frames: Frames | None = None, **options: Any) -> Output:
+  """Hidden states and logits of int32 tokens [B, T] and their frames; `options` as in `forward`."""
+  out = forward(params, config, tokens, frames, **options)
   logits = decoder.logits(params.language, config.language, out.hidden)
   return Output(hidden=out.hidden, logits=logits, cache=out.cache, kept=out.kept)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from vibevoice import generation
-from vibevoice import script as scripts
-from vibevoice import voices as voice_prompts
 from vibevoice.config import Config, RealtimeConfig
 from vibevoice.generation import realtime, words
-from vibevoice.presets import Preset
+from vibevoice.inputs import script as scripts
+from vibevoice.inputs import voices as voice_prompts
+from vibevoice.inputs.presets import Preset
 
 # (guidance, solver steps) of the published demonstrations.
 TTS_DEFAULTS = (1.3, 10)

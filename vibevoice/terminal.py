@@ -13,8 +13,8 @@ EVERY = 1.0  # seconds between two reports on a terminal, 10 times that elsewher
 
 def speak(options) -> None:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
-  from vibevoice import script, voices
-  from vibevoice.processor import Processor
+  from vibevoice.inputs import script, voices
+  from vibevoice.inputs.processor import Processor
 
   processor = Processor.load(options.model)
   lines = script.load(options.script)
@@ -55,7 +55,7 @@ def load(options) -> tuple[Any, Any]:
 def progress(
   frames: Iterable[Any], *, seconds: float, expected: int, out: TextIO, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Any]:
-  """Passes frames of so many `seconds` on, and reports how many, their rate, and about how long the rest takes.
+  """Passes on frames of `seconds` each, and reports their number, their rate, and an estimate of the time left.
 
   expected: frames in all, an estimate. The rate counts from the first frame, whose time is that of compilation and
   prompt.

@@ -28,7 +28,7 @@ from core.training.run import Run, loop
 from vibevoice import losses, model
 from vibevoice.config import Config as ModelConfig
 from vibevoice.files import checkpoint
-from vibevoice.processor import Processor
+from vibevoice.inputs.processor import Processor
 from vibevoice.training.configs import CONFIGS, Config
 from vibevoice.training.recordings import Rows, listed
 

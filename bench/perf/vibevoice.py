@@ -127,7 +127,7 @@ def arms(options: Options, net, config, params) -> dict:
 
   from vibevoice import generation
   from vibevoice.generation import Given
-  from vibevoice.processor import Inputs
+  from vibevoice.inputs.processor import Inputs
 
   tokens = np.random.default_rng(0).integers(20, 2048, options.prompt).astype(np.int32)
   tokens[-1] = config.start

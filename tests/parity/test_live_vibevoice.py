@@ -130,7 +130,7 @@ def test_hidden_states_and_logits_after_a_voice_prompt(pair):
       output_hidden_states=True,
     )
   means = tokenizer.encode(params.acoustic, config.acoustic, WAV)
-  ours = model.apply(params, config, tokens, latents=scaling.to_model(params.scaling, means))
+  ours = model.apply(params, config, tokens, model.Frames(scaling.to_model(params.scaling, means)))
   close(ours.hidden, out.hidden_states[-1])
   close(ours.logits, out.logits)
 

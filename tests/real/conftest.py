@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from core.files import byte_pairs
+from core.files.tokenizers import load_tokenizer
+
 UNPACKED = pathlib.Path(__file__).parents[2] / '.real'
 if UNPACKED.is_dir() and str(UNPACKED) not in sys.path:
   sys.path.append(str(UNPACKED))
@@ -43,6 +46,20 @@ def real_folder():
 def qwen_ranks() -> pathlib.Path:
   """The byte-pair ranks of Qwen2, 2.5 and 3."""
   return package('dashscope') / 'resources' / 'qwen.tiktoken'
+
+
+@pytest.fixture(scope='session')
+def ranked(qwen_ranks):
+  """Qwen's tokens, bytes, in the order of their ranks."""
+  return byte_pairs.read_ranks(qwen_ranks)
+
+
+@pytest.fixture(scope='session')
+def qwen_tokenizer(ranked, tmp_path_factory):
+  """The tokenizer of those ranks, written and loaded as a checkpoint's."""
+  folder = tmp_path_factory.mktemp('qwen')
+  byte_pairs.qwen_tokenizer(ranked).save_pretrained(folder)
+  return load_tokenizer(folder)
 
 
 @pytest.fixture(scope='session')

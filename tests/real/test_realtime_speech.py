@@ -10,8 +10,9 @@ import pytest
 
 import vibevoice
 from tests.vibevoice import tiny
-from vibevoice import presets, realtime
+from vibevoice import realtime
 from vibevoice.generation import realtime as generation
+from vibevoice.inputs import presets
 
 pytestmark = pytest.mark.real
 

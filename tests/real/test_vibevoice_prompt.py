@@ -4,29 +4,16 @@ import itertools
 
 import pytest
 
-from core.files import byte_pairs
-from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
-from vibevoice import prompt, script
+from core.files.tokenizers import TextEncoder, token_id
 from vibevoice.config import CONFIGS
 from vibevoice.generation import words
+from vibevoice.inputs import prompt, script
 
 pytestmark = pytest.mark.real
 CONFIG = CONFIGS['1.5B']
 WORDS = (
   r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-@pytest.fixture(scope='module')
-def ranked(qwen_ranks):
-  return byte_pairs.read_ranks(qwen_ranks)
-
-
-@pytest.fixture(scope='module')
-def tokenizer(ranked, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('qwen')
-  byte_pairs.qwen_tokenizer(ranked).save_pretrained(folder)
-  return load_tokenizer(folder)
 
 
 def merge(word: bytes, rank: dict[bytes, int]) -> list[int]:
@@ -41,10 +28,10 @@ def merge(word: bytes, rank: dict[bytes, int]) -> list[int]:
   return [rank[part] for part in parts]
 
 
-def test_special_ids(tokenizer):
+def test_special_ids(qwen_tokenizer):
   names = {'<|vision_start|>': 'start', '<|vision_end|>': 'end', '<|vision_pad|>': 'slot', '<|endoftext|>': 'eos'}
   for token, role in names.items():
-    assert token_id(tokenizer, token) == getattr(CONFIG, role)
+    assert token_id(qwen_tokenizer, token) == getattr(CONFIG, role)
 
 
 @pytest.fixture(scope='module')
@@ -73,17 +60,17 @@ def literal(ids, lines, frames) -> list[int]:
   ('name', 'turns', 'frames'),
   [('2p_short.txt', [1, 1], (70, 181)), ('4p_climate_100min.txt', [90, 163, 47, 63], (70, 181, 184, 70))],
 )
-def test_prompts_of_real_scripts(tokenizer, ids, real_folder, name, turns, frames):
+def test_prompts_of_real_scripts(qwen_tokenizer, ids, real_folder, name, turns, frames):
   lines = script.numbered(script.load(real_folder(f'real/{name}')), voices=len(frames))
   assert [sum(line.speaker == s for line in lines) for s in range(len(frames))] == turns
-  got = prompt.build(lines, frames, TextEncoder(tokenizer), CONFIG)
+  got = prompt.build(lines, frames, TextEncoder(qwen_tokenizer), CONFIG)
   assert got.tokens.tolist() == literal(ids, lines, frames)
 
 
 @pytest.mark.parametrize('size', [1, 7, 64])
-def test_text_that_arrives_in_pieces_has_the_same_ids(tokenizer, real_folder, size):
+def test_text_that_arrives_in_pieces_has_the_same_ids(qwen_tokenizer, real_folder, size):
   text = real_folder('real/4p_climate_100min.txt').read_text()[:6000]
   pieces = [text[i : i + size] for i in range(0, len(text), size)]
-  encode = TextEncoder(tokenizer)
+  encode = TextEncoder(qwen_tokenizer)
   whole = text.strip().translate(words.ASCII_QUOTES) + '\n'
   assert list(words.tokens_of(pieces, encode)) == encode(whole)

@@ -14,7 +14,8 @@ import vibevoice
 from core.files.store import CheckpointError
 from core.layers import rope_tables, rotate
 from core.past.rows import grown
-from vibevoice import presets, realtime
+from vibevoice import realtime
+from vibevoice.inputs import presets
 
 CONFIG = vibevoice.CONFIGS['Realtime-0.5B']
 PRESET = 'real/en-Mike_man.pt'

@@ -60,8 +60,8 @@ def loss(params, batch, draws, **options):
 @pytest.fixture(scope='module')
 def outputs(params, batch):
   """Hidden states and logits of the sequences, as float64."""
-  frames = {'latents': batch.latents, 'semantic': batch.semantic, 'spoken': batch.target}
-  out = model.apply(params, CONFIG, batch.tokens, positions=batch.positions, **frames)
+  frames = model.Frames(batch.latents, semantic=batch.semantic, spoken=batch.target)
+  out = model.apply(params, CONFIG, batch.tokens, frames, positions=batch.positions)
   return np.asarray(out.hidden, np.float64), np.asarray(out.logits, np.float64)
 
 
@@ -130,8 +130,8 @@ def test_no_condition_sees_its_own_frame(params, batch):
   @jax.jit
   @jax.grad
   def by_latents(latents):
-    frames = {'latents': latents, 'semantic': batch.semantic, 'spoken': batch.target}
-    hidden = model.forward(params, CONFIG, batch.tokens, positions=batch.positions, **frames).hidden
+    frames = model.Frames(latents, semantic=batch.semantic, spoken=batch.target)
+    hidden = model.forward(params, CONFIG, batch.tokens, frames, positions=batch.positions).hidden
     return losses.conditions(hidden, batch.tokens == SLOT, 5)[0, 3].sum()
 
   seen = np.abs(by_latents(batch.latents)).max(-1) > 0

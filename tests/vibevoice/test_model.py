@@ -40,7 +40,7 @@ def test_a_connector_is_two_projections_and_a_norm(params):
 
 
 def test_slots_take_the_frames_of_their_row_in_order(params):
-  x = model.embed(params, TTS, TOKENS, latents=LATENTS, semantic=SEMANTIC, spoken=SPOKEN)
+  x = model.embed(params, TTS, TOKENS, model.Frames(LATENTS, semantic=SEMANTIC, spoken=SPOKEN))
   prompt = model.embed_frames(params, LATENTS)
   said = model.embed_frames(params, LATENTS, SEMANTIC)
   table = params.language.embed
@@ -55,10 +55,10 @@ def test_slots_take_the_frames_of_their_row_in_order(params):
 
 def test_teacher_forcing_is_generation_in_one_call(params):
   """Prefill, then frame by frame with a cache, gives the hidden states of one call over the whole sequence."""
-  options = {'latents': LATENTS, 'semantic': SEMANTIC, 'spoken': SPOKEN}
-  whole = model.apply(params, TTS, TOKENS, **options)
+  frames = model.Frames(LATENTS, semantic=SEMANTIC, spoken=SPOKEN)
+  whole = model.apply(params, TTS, TOKENS, frames)
   assert whole.logits.shape == (2, 8, TTS.language.vocab)
-  x = model.embed(params, TTS, TOKENS, **options)
+  x = model.embed(params, TTS, TOKENS, frames)
   forward = functools.partial(vibevoice.model.decoder.forward, params.language, TTS.language)
   out = forward(x[:, :6], cache=16)
   assert isinstance(out.cache, Cache)

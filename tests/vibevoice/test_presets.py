@@ -7,7 +7,8 @@ import pytest
 import vibevoice
 from core.files.store import CheckpointError
 from core.past.rows import grown
-from vibevoice import presets, realtime
+from vibevoice import realtime
+from vibevoice.inputs import presets
 
 CONFIG = vibevoice.CONFIGS['tiny-realtime']
 RNG = np.random.default_rng(0)

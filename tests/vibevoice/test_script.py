@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from core.files.tokenizers import TextEncoder, byte_tokenizer
-from vibevoice import prompt, script
 from vibevoice.config import CONFIGS
-from vibevoice.script import Line
+from vibevoice.inputs import prompt, script
+from vibevoice.inputs.script import Line
 
 TINY = CONFIGS['tiny']
 SPECIAL = ('<|endoftext|>', '<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>')

@@ -16,9 +16,9 @@ from core.serving import server
 from core.serving.admission import Admission
 from tests.vibevoice import tiny
 from tests.vibevoice.ledger import SPEECH, Ledger
-from vibevoice import voices
 from vibevoice.generation.rows import Rows
 from vibevoice.generation.scheduler import Scheduler
+from vibevoice.inputs import voices
 from vibevoice.serving import fields, http, library, sound
 from vibevoice.serving.service import Service
 from vibevoice.serving.worker import Worker
@@ -219,12 +219,12 @@ async def leave_and_queue(rows: Gated, made: Service, worker):
     refused, _ = await send(port, ASKED)
     assert b' 503 ' in await asyncio.wait_for(refused.readline(), 20)
     writer.transport.abort()
+    await until(lambda: made.admission.queued == 0)  # its place is given away, and the thread is told
     rows.permits.release()
     await until(lambda: worker.counts['cancelled'] == 1)
-    await until(lambda: made.admission.queued == 0)
-    for _, other in others:  # those that have no byte yet
+    for _, other in others:  # none of them has a byte yet
       other.transport.abort()
-    rows.permits.release(SPEECH)
+    rows.permits.release(100)
     await until(lambda: worker.running == 0 and made.admission.held == 0)
 
 

@@ -10,9 +10,10 @@ import soundfile
 import vibevoice
 from core.files.store import CheckpointError
 from tests.vibevoice import tiny
-from vibevoice import realtime, terminal, voices
+from vibevoice import realtime, terminal
 from vibevoice import synthesize as synthesize_function
 from vibevoice.config import CONFIGS
+from vibevoice.inputs import voices
 
 # A context that the byte-level prompt nearly fills: random weights never end their speech.
 SHORT = dataclasses.replace(tiny.CONFIG, language=dataclasses.replace(tiny.CONFIG.language, max_length=256))

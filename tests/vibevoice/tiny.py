@@ -11,7 +11,7 @@ from core.files.tokenizers import byte_tokenizer
 from core.params import path_name
 from vibevoice import model
 from vibevoice.config import CONFIGS
-from vibevoice.processor import SPECIAL, Inputs, Processor
+from vibevoice.inputs.processor import SPECIAL, Inputs, Processor
 
 CONFIG = CONFIGS['tiny']
 HOP = CONFIG.acoustic.hop

@@ -7,6 +7,7 @@ import functools
 import operator
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from vibevoice.diffusion import Schedule
 from vibevoice.generation import prefill
 from vibevoice.generation.state import Frame, Given, Settings, State
 from vibevoice.generation.step import frame_step
-from vibevoice.processor import Inputs
+from vibevoice.inputs.processor import Inputs
 
 SMALLEST_CACHE = 4096  # slots; caches double when they are full
 AT_ONCE = 16  # frames of one program, unless they are streamed
@@ -34,8 +35,14 @@ def decodes_unstacked(language: decoder.Params) -> bool:
   return device.platform != 'tpu'
 
 
+def in_float32(params: Any) -> Any:
+  """Weights of a tokenizer in the dtype that it computes in, so that not every step converts them."""
+  return jax.tree.map(lambda w: w if w.dtype == jnp.float32 else w.astype(jnp.float32), params)
+
+
 def for_decoding(params: model.Params) -> model.Params:
   """The weights as the steps want them; do it once, after loading."""
+  params = params.replace(acoustic=in_float32(params.acoustic), semantic=in_float32(params.semantic))
   language = params.language
   if isinstance(language.blocks, tuple) or not decodes_unstacked(language):
     return params
@@ -69,7 +76,7 @@ def _grow(state: State, *, slots: int) -> State:
 
 
 def slots_for(tokens: int, longest: int, smallest: int) -> int:
-  """Slots of the cache that holds so many tokens: `smallest` doubled as often as needed, up to a context `longest`."""
+  """Slots of the smallest cache that holds `tokens`: `smallest` doubled as needed, at most the context `longest`."""
   slots = smallest
   while slots < tokens:
     slots *= 2
@@ -119,7 +126,7 @@ class Generation:
     return tuple(made)
 
   def _following(self, tokens: int) -> int:
-    """Slots of the cache after this one, for at least so many tokens."""
+    """Slots of the next larger cache that holds `tokens`."""
     return slots_for(tokens, self._config.language.max_length, smallest=2 * self.state.cache.capacity)
 
   def _warm(self) -> None:

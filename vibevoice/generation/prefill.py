@@ -16,7 +16,7 @@ from core.past import rows as rows_lib
 from vibevoice import model, scaling, tokenizer
 from vibevoice.config import Config
 from vibevoice.generation.state import State
-from vibevoice.processor import Inputs
+from vibevoice.inputs.processor import Inputs
 from vibevoice.tokenizer import decoder as acoustic
 from vibevoice.tokenizer import encoder as semantic
 
@@ -85,7 +85,7 @@ def prefill(
 @functools.partial(jax.jit, static_argnames=('config', 'slots', 'guided'))
 def _prefill(params, config: Config, tokens, positions, latents, *, slots: int, guided: bool) -> State:
   rows = tokens.shape[0]
-  x = model.embed(params, config, tokens, latents=latents)
+  x = model.embed(params, config, tokens, model.Frames(latents))
   out = decoder.forward(params.language, config.language, x, positions=positions, cache=slots)
   cache = rows_lib.separate(out.cache)
   if guided:

@@ -20,9 +20,9 @@ from core.past.cache import Cache
 from vibevoice import realtime, scaling
 from vibevoice.config import RealtimeConfig
 from vibevoice.diffusion import Guidance, Schedule, diffusion_head
-from vibevoice.generation.host import decodes_unstacked, slots_for
+from vibevoice.generation.host import decodes_unstacked, in_float32, slots_for
 from vibevoice.generation.noise import frame_noise
-from vibevoice.presets import Preset
+from vibevoice.inputs.presets import Preset
 from vibevoice.tokenizer import decoder as acoustic
 
 TEXT_WINDOW = 5  # tokens
@@ -122,6 +122,7 @@ def voice_of(preset: Preset) -> Voice:
 
 def for_decoding(params: realtime.Params, voice: Voice) -> tuple[realtime.Params, Voice]:
   """Weights and voice as the windows want them: layers as a tuple, except on TPU."""
+  params = params.replace(acoustic=in_float32(params.acoustic))
   if not decodes_unstacked(params.upper):
     return params, voice
 

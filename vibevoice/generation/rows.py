@@ -66,7 +66,7 @@ def _read(params, config: Config, cache: Cache, row, tokens, count, latents, fir
   one = rows_lib.take(cache, row)
   offset = jnp.arange(tokens.shape[0])
   positions = jnp.where(offset < count, one.length[0] + offset, -1)
-  x = model.embed(params, config, tokens[None], latents=latents[None])
+  x = model.embed(params, config, tokens[None], model.Frames(latents[None]))
   out = decoder.forward(params.language, config.language, x, positions=positions[None], cache=one)
   return rows_lib.put(cache, row, out.cache)
 

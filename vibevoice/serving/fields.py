@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vibevoice import script
+from vibevoice.inputs import script
 
 FORMATS = ('wav', 'pcm')
 STREAM_FORMATS = ('audio', 'sse')

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from vibevoice import model, voices
+from vibevoice import model
 from vibevoice.config import Config
 from vibevoice.generation import prefill
+from vibevoice.inputs import voices
 
 SUFFIXES = ('.wav', '.flac', '.mp3', '.ogg')
 

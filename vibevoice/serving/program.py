@@ -14,7 +14,7 @@ from typing import Any
 from core.serving import server
 from core.serving.admission import Admission
 from vibevoice.config import SAMPLE_RATE
-from vibevoice.processor import Processor
+from vibevoice.inputs.processor import Processor
 from vibevoice.serving import fields, http
 from vibevoice.serving.library import Library, clips
 from vibevoice.serving.service import Service
@@ -46,10 +46,12 @@ def run(options: Any, *, token: str, variable: str) -> int:
 def speaking(options: Any, processor: Processor, recordings: dict) -> Iterator[tuple[Service, Worker]]:
   """The service, loaded and compiled, while its thread runs."""
   from vibevoice import terminal
+  from vibevoice.generation import for_decoding
   from vibevoice.generation.rows import Rows
   from vibevoice.generation.scheduler import Scheduler
 
   config, params = terminal.load(options)
+  params = for_decoding(params)  # for the library too: one copy of the weights
   library = Library(params, config, recordings)
   print(f'{len(recordings)} voices; compiling for {options.rows} rows', flush=True)
   scheduler = Scheduler(Rows(params, config, options.rows, steps=options.steps))

@@ -7,7 +7,7 @@ from typing import Any
 from core.serving import metrics
 from core.serving.admission import Admission
 from vibevoice.generation.scheduler import Request
-from vibevoice.processor import Processor
+from vibevoice.inputs.processor import Processor
 from vibevoice.serving import fields, sound
 from vibevoice.serving.library import Library
 from vibevoice.serving.worker import Worker

@@ -13,10 +13,11 @@ import numpy as np
 
 from core.audio import loudness, read
 from core.training.data import DataError, JsonLines
-from vibevoice import losses, model, scaling, script, tokenizer
+from vibevoice import losses, model, scaling, tokenizer
 from vibevoice.config import SAMPLE_RATE, TokenizerConfig
-from vibevoice.processor import Processor
-from vibevoice.prompt import Prompt
+from vibevoice.inputs import script
+from vibevoice.inputs.processor import Processor
+from vibevoice.inputs.prompt import Prompt
 from vibevoice.training import rows
 from vibevoice.training.configs import Config
 

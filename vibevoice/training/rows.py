@@ -10,7 +10,7 @@ import numpy as np
 
 from vibevoice import losses
 from vibevoice.config import Config
-from vibevoice.prompt import Prompt
+from vibevoice.inputs.prompt import Prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 import vibevoice
 from core.training import steps
 from vibevoice import losses, model
-from vibevoice.prompt import Prompt
+from vibevoice.inputs.prompt import Prompt
 from vibevoice.training import rows
 
 CONFIG = vibevoice.CONFIGS['tiny']

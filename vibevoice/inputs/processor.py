@@ -10,9 +10,10 @@ from core.files import store
 from core.files.config import read_json
 from core.files.store import CheckpointError, FolderPath
 from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
-from vibevoice import prompt, script, tokenizer
+from vibevoice import tokenizer
 from vibevoice.config import Config, RealtimeConfig
 from vibevoice.files.config_in import config_from
+from vibevoice.inputs import prompt, script
 
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vibevoice.config import Config
-from vibevoice.script import Line
+from vibevoice.inputs.script import Line
 
 SYSTEM = (
   ' Transform the text provided by various speakers into speech output, '

@@ -1,0 +1,1 @@
+"""What the models read: scripts, voices and text."""
