@@ -159,12 +159,20 @@ class Scheduler:
     """What a step made of one row; frees it if it ended."""
     row = self._taken[number]
     row.spoken += 1
-    end = ''
-    if ended.finished[number]:
-      end = 'failed' if ended.failed[number] else 'truncated' if ended.truncated[number] else 'complete'
+    end = _end(ended, number)
+    if end:
       del self._taken[number]
     samples = frame.samples[number] if frame.spoken[number] else None
     return Made(row.ticket, samples, end)
+
+
+def _end(ended: Any, number: int) -> Literal['', 'complete', 'truncated', 'failed']:
+  """How a row ended after a step, '' if it did not."""
+  if not ended.finished[number]:
+    return ''
+  if ended.failed[number]:
+    return 'failed'
+  return 'truncated' if ended.truncated[number] else 'complete'
 
 
 def _limit(request: Request, longest: int) -> int:
