@@ -5,7 +5,7 @@ from core.audio.read import Recording, load, open_recording
 from core.audio.resample import Resampler, to_rate
 from core.audio.spectra import mel_filters, power_spectrum
 from core.audio.subtitles import WRITERS, Segment, Word
-from core.audio.write import save_wav
+from core.audio.write import save_wav, wav_bytes
 
 __all__ = [
   'WRITERS',
@@ -20,4 +20,5 @@ __all__ = [
   'power_spectrum',
   'save_wav',
   'to_rate',
+  'wav_bytes',
 ]
