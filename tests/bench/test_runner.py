@@ -190,6 +190,7 @@ def cli(*args):
   return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_line(problems, tmp_path):
   with serve(right_half_of_the_time) as (url, _):
     code, text = cli(

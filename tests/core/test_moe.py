@@ -49,6 +49,7 @@ def test_grouped_experts_equal_a_loop(activation, bias, top_k):
   assert chosen.shape == (2, 5, top_k)
 
 
+@pytest.mark.slow
 def test_unused_experts_get_no_gradient_and_change_nothing():
   config = moe.Config(experts=6, top_k=2, width=6)
   p = drawn(config)
@@ -87,6 +88,7 @@ def test_bad_sizes_are_refused():
     moe.Config(experts=4, top_k=2, width=3, activation='relu')
 
 
+@pytest.mark.slow
 def test_pieces_of_the_tokens_change_nothing(monkeypatch):
   config = moe.Config(experts=6, top_k=2, width=6)
   p, x = drawn(config), np.random.default_rng(1).standard_normal((2, 5, 10)).astype(np.float32)

@@ -172,6 +172,7 @@ def test_splash_equals_reference_at_any_length(length, window, grouped, monkeypa
   np.testing.assert_allclose(run('splash')[:, :-5], run('reference')[:, :-5], atol=2e-5)
 
 
+@pytest.mark.slow
 def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(monkeypatch):
   """Interpreted on the host: two answers to each prompt, one prompt padded on its left, one answer on its right."""
   from jax.experimental.pallas.ops.tpu import splash_attention as splash

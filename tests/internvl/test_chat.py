@@ -135,6 +135,7 @@ def say(capsys, *flags) -> tuple[int, str, str]:
   return status, wrote.out, wrote.err
 
 
+@pytest.mark.slow
 def test_the_program_answers_as_the_function(folder, capsys):
   config, params = internvl.load(folder / 'model', dtype='float32')
   want = answer(

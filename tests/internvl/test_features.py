@@ -73,6 +73,7 @@ def test_tokens_equal_the_simple_samplers_and_tiles_are_encoded_once():
   assert e.stats.prefilled == sum(lengths) - 3 - (2 + PER_TILE)
 
 
+@pytest.mark.slow
 def test_new_weights_see_anew():
   e = engine()
   other = internvl.init(jax.random.key(1), CONFIG)

@@ -103,6 +103,7 @@ def test_long_samples_end_before_the_image_they_would_cut():
     packing.features(x, image_id, dataclasses.replace(c, too_long='refuse'))
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_number_of_processes():
   parts = [Given(SAMPLES * 5)]
   c = dataclasses.replace(TINY, batch=4)

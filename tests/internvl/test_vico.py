@@ -117,6 +117,7 @@ def test_images_are_compressed_whole_and_one_by_one(case):
   assert np.unique(few, axis=0).shape == few.shape  # no two images share their draws
 
 
+@pytest.mark.slow
 def test_consistency_is_the_divergence_of_unpacked_samples(case):
   config, student, teacher, batch = case
   one = jax.tree.map(lambda x: x[:1], batch)

@@ -129,6 +129,7 @@ def test_an_encoder_shows_heads_and_patterns():
   assert (kept['z'][1] == 0).all() and (kept['z'][0] != 0).all()
 
 
+@pytest.mark.slow
 def test_an_edit_holds_while_a_model_generates():
   double = functools.partial(jnp.multiply, -2.0)
   edit = edits({('z', 0): double, ('v', 1): double, ('pattern', 2): double, ('resid_out', 1): double})

@@ -111,6 +111,7 @@ def write_many(path, name, count):
       bank.add(f'task {name} {i}', PLAN, 1, run=name)
 
 
+@pytest.mark.slow
 def test_processes_share_one_file_and_see_each_other_s_writes(tmp_path):
   path = tmp_path / 'bank.sqlite'
   with CaseBank(path) as bank:

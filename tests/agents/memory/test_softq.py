@@ -85,6 +85,7 @@ def test_value_iteration_is_the_value_of_its_own_policy_by_linear_algebra(alpha)
       assert (v <= value + 1e-8).all()
 
 
+@pytest.mark.slow
 def test_td_learning_from_samples_reaches_the_fixed_point():
   w, gamma, alpha = world(2, leak=0.3), 0.8, 0.3
   want = softq.value_iteration(w, gamma=gamma, alpha=alpha)
@@ -231,6 +232,7 @@ def test_kernel_control_learns_which_case_suits_which_state():
   assert rewards[:30].mean() < 0.75 and rewards[-100:].mean() > 0.85
 
 
+@pytest.mark.slow
 def test_kernel_targets_bootstrap_from_every_case_of_the_bank():
   params, episodes, states, _, rewards = memory()
   last = jnp.array([False, False, True, False, True])

@@ -170,6 +170,7 @@ def test_too_large_unless_identical():
   assert score(REFERENCE, HUGE['megabyte'], 'Expression').status == 'too_large'
 
 
+@pytest.mark.slow
 def test_the_pool_loses_nothing_else():
   ordinary = [(reference, prediction, kind) for kind, reference, prediction, *_ in own_pairs()][::12]
   hostile = [(REFERENCE, text, 'Expression') for text in HUGE.values()]

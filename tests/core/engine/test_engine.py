@@ -63,7 +63,7 @@ def engine(slots, pages):
   return Engine(PARAMS, CONFIG, slots=slots, pages=pages, page_size=4, segment=5, chunk=8)
 
 
-@pytest.mark.parametrize('slots,pages', [(3, 200), (5, 16)])  # ample, and scarce
+@pytest.mark.parametrize('slots,pages', [pytest.param(3, 200, marks=pytest.mark.slow), (5, 16)])  # ample, and scarce
 def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
   """200 schedules of requests, samples, forks, cancellations and restarts of the cache."""
   e, want = engine(slots, pages), expected()
@@ -224,6 +224,7 @@ def test_the_content_of_unused_pages_has_no_effect():
   assert [c.tokens.tolist() for c in e.run()] == [expected()[4, 1, s] for s in range(4)]
 
 
+@pytest.mark.slow
 def test_sinks_and_windows():
   config = dataclasses.replace(CONFIG, sinks=True, windows=(6, None))
   params = jax.tree.map(lambda w: w * 8, decoder.init(jax.random.key(3), config))

@@ -148,6 +148,7 @@ def test_logits_that_are_nan_end_a_row_with_an_error():
     g.rows()
 
 
+@pytest.mark.slow
 def test_the_repetition_penalty_hook_equals_penalising_a_full_forward_pass():
   prompt, penalty = PROMPTS[1], 3.0
   hook = loop.RepetitionPenalty(jnp.asarray([prompt]), jnp.full(1, penalty))

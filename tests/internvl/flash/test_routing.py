@@ -154,6 +154,7 @@ def test_the_picture_shows_the_page_as_it_was_cut():
     overlay.draw(P([{'role': 'user', 'content': 'hi'}]), routing.Routing(compressed[:0], None, 4, 1), P.config)
 
 
+@pytest.mark.slow
 def test_the_program_says_what_is_compressed_and_draws_it(flash, tmp_path, capsys):
   config, params = flash
   internvl.save(tmp_path / 'model', config, params)

@@ -66,6 +66,7 @@ def test_engine_and_trainer_expand_the_same_image_tokens(made, layout):
     images.release(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', [pytest.param('shared', marks=pytest.mark.slow), 'rows'])
 def test_training_scores_what_the_engine_sampled(made, layout):
   p, weights = made
