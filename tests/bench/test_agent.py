@@ -94,6 +94,7 @@ def test_the_stand_ins_know_nothing_without_cases():
     study.run('other', 'cosine', seed=0)
 
 
+@pytest.mark.slow
 def test_memory_beats_none_and_random_where_similarity_leads():
   held = lambda name: np.array(
     [study.run('aligned', name, seed=s, stream=100, heldout=100).heldout.mean() for s in range(3)]

@@ -152,6 +152,7 @@ def test_a_cut_off_sample_counts_only_with_a_whole_box():
   assert scores['accuracy'] == (0.5, 1.0)
 
 
+@pytest.mark.slow
 def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
   texts = [
     r'\boxed{\frac{1}{\sqrt2}}',

@@ -39,6 +39,7 @@ def run(url, path, out, reply_model=None, **kwargs):
   return runner.run(task, task.load(path), str(out), model=client, sampling=SAMPLING, resamples=500, **kwargs)
 
 
+@pytest.mark.slow
 def test_equal_runs_write_equal_results_and_files_score_the_same_without_a_model(problems, tmp_path):
   with serve(right_half_of_the_time) as (url, requests):
     report = run(url, problems, tmp_path / 'a', workers=8)

@@ -223,6 +223,7 @@ def test_kl_in_chunks_equals_float64_and_has_its_gradient(tied):
   assert abs(same) < 1e-6
 
 
+@pytest.mark.slow
 def test_lora_starts_as_its_base_and_trains_alone():
   config = TINY
   weights = drawn(config)
@@ -319,6 +320,7 @@ def test_a_new_weight_redraws_no_other():
   assert not (one.blocks.mlp.gate == one.blocks.mlp.up).all()
 
 
+@pytest.mark.slow
 def test_a_decoder_cut_in_two_computes_the_same():
   config = CONFIGS['dense']
   whole = drawn(config)

@@ -29,6 +29,7 @@ def talk():
   return functools.partial(answer, params, config, p, max_new_tokens=24)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sampling', [{}, {'temperature': 1.0, 'top_p': 0.9, 'seed': [7, 8, 9]}])
 def test_each_of_several_gets_what_it_gets_alone(talk, sampling):
   talks, images = [HI, TWICE, LOOK], [None, IMAGES[:2], IMAGES[2:3]]

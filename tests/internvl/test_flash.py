@@ -136,6 +136,7 @@ def test_none_compressed_is_the_base_model_bit_for_bit(weights):
   np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.slow
 def test_all_compressed_equals_a_base_run_that_is_fed_the_few_features(weights):
   full, few = (np.array([row([count] * 3, np.random.default_rng(5))], np.int32) for count in (FULL, FEW))
   assert full.size - few.size == 3 * (FULL - FEW)

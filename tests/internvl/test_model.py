@@ -66,6 +66,7 @@ def test_published_parameter_counts(size):
   assert counts == SIZES[size]
 
 
+@pytest.mark.slow
 def test_an_image_in_a_second_turn_equals_the_full_pass(weights):
   first = np.array([text(3) + [IMAGE] * N + text(4)], np.int32)
   second = np.array([text(2) + [IMAGE] * N * 2 + text(3)], np.int32)

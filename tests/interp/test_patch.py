@@ -51,6 +51,7 @@ def test_patching_by_itself_does_nothing_and_the_whole_stream_gives_the_other_ru
   np.testing.assert_allclose(got, jnp.mean(want[:, 0] - want[:, 1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_attribution_is_patching_to_first_order():
   names = ('z', 'mlp_out')
   scores = patch.attribution(forward, names, kept(True), kept(False))

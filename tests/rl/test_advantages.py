@@ -183,6 +183,7 @@ def test_sums_of_components_are_weighted_and_lost_samples_stay_out():
   assert got[0, 1, 0] == 0
 
 
+@pytest.mark.slow
 def test_a_penalty_in_the_reward_lowers_returns_token_by_token_or_in_sum():
   rewards = np.random.default_rng(3).random((2, 3, 1)).astype(np.float32)
   penalty = np.random.default_rng(4).random((2, 3, 5)).astype(np.float32)

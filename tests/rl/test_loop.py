@@ -90,6 +90,7 @@ def moved(a, b):
   return {n for n, x, y in zip(names, jax.tree.leaves(a), jax.tree.leaves(b)) if (np.asarray(x) != np.asarray(y)).any()}
 
 
+@pytest.mark.slow
 def test_reward_trains_the_weights_that_it_is_to_train(made, tmp_path):
   config = dataclasses.replace(SMALL, updates=2, trainable=r'blocks\..*')
   rollout = rollout_of(groups_of(made[0], 4))
@@ -116,6 +117,7 @@ def test_the_number_of_groups_is_data_and_makes_no_new_programs(made, tmp_path):
     np.testing.assert_allclose(alone[0][key], unpadded[0][key], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_groups_than_asked_for_make_more_updates(made, tmp_path):
   lines = reinforced(made, [rollout_of(groups_of(made[0], 9))], tmp_path)[3]
   assert lines[0]['updates'] == 3
@@ -160,6 +162,7 @@ def test_an_advantage_of_ones_own_is_what_the_update_follows(made, tmp_path):
     settings(None, {}, 7, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('where', ['loss', 'reward'])
 def test_a_reference_policy_holds_the_policy_back(made, where, tmp_path):
   rollout = rollout_of(groups_of(made[0], 4))

@@ -145,6 +145,7 @@ def text_pairs(path: pathlib.Path, n: int) -> pathlib.Path:
   return path
 
 
+@pytest.mark.slow
 def test_a_text_only_folder_learns_from_text_only_pairs(tmp_path):
   config = Config(
     model=str(text_folder(tmp_path / 'start')),

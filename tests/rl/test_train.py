@@ -32,6 +32,7 @@ SMOKE = CONFIGS['smoke']
 ONE = mesh.make(devices=jax.devices()[:1])
 
 
+@pytest.mark.slow
 def test_pass_at_k_counts_the_drawn_responses():
   p, weights = policies.load('tiny', ONE)
   sampler = Sampler(p, weights, SMOKE.engine, mesh.Share(ONE, ONE))

@@ -77,6 +77,7 @@ def check_equal(alone, workdir):
     np.testing.assert_allclose(many[name], one[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one(alone, tmp_path):
   join(spawn(PROGRAM, str(tmp_path), STEPS, '0', devices=8))
   check_equal(alone, tmp_path)

@@ -65,6 +65,7 @@ def outputs(params, batch):
   return np.asarray(out.hidden, np.float64), np.asarray(out.logits, np.float64)
 
 
+@pytest.mark.slow
 def test_the_loss_is_its_formula(params, batch, draws, outputs):
   hidden, logits = outputs
   logp = log_softmax(logits, -1)

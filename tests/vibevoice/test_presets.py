@@ -48,6 +48,7 @@ def tree(params):
   return {'lm': lower, 'tts_lm': upper, 'neg_lm': negative[0], 'neg_tts_lm': negative[1]}
 
 
+@pytest.mark.slow
 def test_reading_continues_where_the_voice_ends(params, tree):
   preset = presets.from_tree(tree, CONFIG)
   assert preset.upper.cache.capacity == 11 and preset.negative_upper.cache.capacity == 1

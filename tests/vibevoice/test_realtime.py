@@ -112,6 +112,7 @@ def test_text_is_taken_only_when_its_window_is_due(params):
   assert taken == TEXT
 
 
+@pytest.mark.slow
 def test_the_classifier_ends_the_speech(params):
   voice = generation.build_voice(params, C, TRANSCRIPT, FRAMES)
   always = params.replace(stop=params.stop.replace(out_bias=jnp.full(1, 3.0)))

@@ -104,7 +104,7 @@ def test_precomputed_features_of_any_length_enter_where_their_placeholders_are()
   first, second = (r.standard_normal((count, WIDTH)).astype(ml_dtypes.bfloat16) for count in (3, 5))
   prompt = [1, *[PLACEHOLDER] * 3, 2, *[PLACEHOLDER] * 5, 3]
   e.submit(Request(prompt, 2, media=[first, second]))
-  e._prefill()
+  e._prefill(last=8)
   assert sorted(device.given) == [1, 2, 3, 5, 6, 7, 8, 9]
   got = np.stack([device.given[at] for at in sorted(device.given)])
   assert got.dtype == ml_dtypes.bfloat16
@@ -117,7 +117,7 @@ def test_precomputed_features_stay_under_new_weights_and_encoded_ones_do_not():
   precomputed = np.full((1, WIDTH), 7, np.float32)
   e.submit(Request([PLACEHOLDER] * 3 + [1], 2, media=[np.array([5.0]), precomputed]))
   e.update(100.0)
-  e._prefill()
+  e._prefill(last=8)
   assert [float(device.given[at][0]) for at in range(3)] == [105, 105, 7]
 
 

@@ -30,6 +30,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', FAMILIES)
 def test_prompt_tokens_and_next_tokens_equal_the_full_pass(family):
   """Two prompts with a common first page are filled in at once, then both decode a token."""

@@ -160,6 +160,7 @@ def stream(workers=0):
   return data.batches(packed, 2, workers=workers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stop, workers', [(1, 0), (2, 0), (11, 0), (2, 1)])
 def test_an_iterator_resumes_exactly_from_json(stop, workers):
   want = list(itertools.islice(stream(), stop + 6))

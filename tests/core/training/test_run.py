@@ -133,6 +133,7 @@ def test_a_signal_saves_the_step_and_leaves(whole, tmp_path):
   same(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_metrics_are_deterministic_numbers(whole):
   rows = [json.loads(line) for line in (whole / 'metrics.jsonl').read_text().splitlines()]
   assert [row['step'] for row in rows] == list(range(1, 41))

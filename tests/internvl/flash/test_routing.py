@@ -101,6 +101,7 @@ def engine_answers(config, params, images: list, compression: str) -> list:
   return [(x.tile_tokens.tolist(), c.tokens.tolist()) for x, c in zip(routed, engine.run(), strict=True)]
 
 
+@pytest.mark.slow
 def test_engine_answers_by_absolute_routing_do_not_depend_on_the_batch(flash):
   together = engine_answers(*flash, IMAGES, 'absolute')
   assert len({n for tiles, _ in together for n in tiles}) == 2

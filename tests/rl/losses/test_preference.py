@@ -202,6 +202,7 @@ def test_the_shift_is_restored_on_resume(tmp_path):
     assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_micro_batches_update_the_shift_one_by_one_and_generation_stays_exact(tmp_path):
   one, four = (mpo_run(tmp_path / str(k), 1, accumulate=k) for k in (1, 4))
   # Equal shares: after each update the shift is the same mean, whatever the split.

@@ -45,6 +45,7 @@ def answer(p, rng) -> np.ndarray:
   return np.array(said, np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['shared', 'rows'])
 def test_engine_and_trainer_expand_the_same_image_tokens(made, layout):
   p, weights = made

@@ -212,6 +212,7 @@ def test_a_text_policy_of_a_published_family_has_no_tie_to_the_tiny_one(tmp_path
     policy.load(tmp_path / 'bare', ONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['shared', 'rows'])
 def test_an_image_token_in_a_response_is_text_as_it_is_to_the_engine(layout):
   """A response that says it, behind a prompt with an image: learning must score what was sampled."""

@@ -27,6 +27,7 @@ def rows_of(policy, source, slots, sums=None):
   return BucketRows(policy, source, Bucket(slots, np.arange(len(source))), sums)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_sum_of_each_responses_log_probabilities(made):
   policy, weights = made
   pairs = [*digits_pairs(3), TEXT_PAIR]  # text alone fits too
