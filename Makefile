@@ -64,7 +64,7 @@ clean:
 # A CPU build where one is offered: a plain `torch` is gigabytes of CUDA.
 .venv/parity: .venv/test
 	$(BIN)/pip install -q 'torch==2.13.0' || $(BIN)/pip install -q 'torch>=2.9'
-	$(BIN)/pip install -q 'peft>=0.17,<1'
+	$(BIN)/pip install -q 'peft>=0.17,<1' 'diffusers>=0.35,<1'
 	touch $@
 
 # Without a package index the tests still run, and skip what is missing.

@@ -88,7 +88,7 @@ EXTRAS = {
     'nbformat>=5.10,<6',
   ],
   # Reference implementations for the numerics tests only; never imported by the packages.
-  'parity': ['peft>=0.17,<1', 'torch>=2.9'],
+  'parity': ['diffusers>=0.35,<1', 'peft>=0.17,<1', 'torch>=2.9'],
 }
 
 setup(
