@@ -4,6 +4,7 @@
 MODULES = {
   'av': ('video',),
   'bs4': ('agents',),
+  'diffusers': ('parity',),
   'docx': ('agents',),
   'httpx': ('agents', 'bench', 'sandbox', 'ray'),
   'jiwer': ('bench',),
