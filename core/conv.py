@@ -7,6 +7,8 @@ twice its stride, so each output block sees two input blocks and the layer is tw
 B batch   T time   I, O channels in and out   K kernel   S stride
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,26 +59,23 @@ def _spec(shape: tuple[int, ...], init, summed: int) -> Conv:
 
 def causal(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
   """Convolution [B, T, I] to [B, T, O] of stride 1; the state is the last K - 1 inputs [B, K - 1, I]."""
-  kernel = w.weight.shape[0]
-  seen = _after(x, state, kernel - 1)
-  time = x.shape[1]
-  y = w.bias
-  for k in range(kernel):
-    shifted = seen[:, k : k + time]
-    y = y + jnp.einsum('bti,io->bto', shifted, w.weight[k])
-  rest = seen[:, time:]
-  return y, rest
+  return _over_taps(x, w, state, functools.partial(jnp.einsum, 'bti,io->bto'))
 
 
 def depthwise(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
   """Convolution of each channel with itself, [B, T, C] to [B, T, C]; the state is the last K - 1 inputs."""
+  return _over_taps(x, w, state, jnp.multiply)
+
+
+def _over_taps(x: jax.Array, w: Conv, state: jax.Array | None, product: Callable) -> tuple[jax.Array, jax.Array]:
+  """The sum of `product(inputs k steps later, weight k)` over the K taps, and the state after x."""
   kernel = w.weight.shape[0]
   seen = _after(x, state, kernel - 1)
   time = x.shape[1]
   y = w.bias
   for k in range(kernel):
     shifted = seen[:, k : k + time]
-    y = y + shifted * w.weight[k]
+    y = y + product(shifted, w.weight[k])
   rest = seen[:, time:]
   return y, rest
 

@@ -19,7 +19,7 @@ JOBS = {
   'internvl.train': 'tiny',
   'vibevoice.train': 'finetune',
 }
-# Flags that a value of a field needs beside it.
+# Further flags that a value of a field needs.
 NEEDED = {
   'data': ('heldout=b',),
   'heldout': ('data=a',),

@@ -84,7 +84,7 @@ def load(
 
   adapter: the folder of a PEFT adapter; its weights come as `core.params.Lora` (`core.params.fold` merges them).
 
-  A stored head is used whatever the tie flag says. Raises core.files.config.CheckpointError naming what is missing,
+  A stored head is used even if the tie flag is set. Raises core.files.config.CheckpointError naming what is missing,
   unexpected, misshapen or unreadable.
   """
   folder = store.folder(path)

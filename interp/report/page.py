@@ -56,7 +56,7 @@ document.querySelectorAll('.lens td').forEach(cell => cell.addEventListener('cli
 
 
 def write(path: str | os.PathLike, study: Study, *, title: str) -> None:
-  """Writes the page of a study; the file appears when it is complete, and needs nothing beside it."""
+  """Writes the page of a study; the file appears when it is complete, and needs no other file."""
   target = pathlib.Path(path)
   store.folder(target.parent).write(target.name, [html(study, title=title).encode()])
 

@@ -72,7 +72,7 @@ def test_balance_is_one_when_even_and_grows_when_not():
   logits = jnp.zeros((1, 8, 4)).at[..., 0].set(10.0)
   assert balance(logits, jnp.zeros((1, 8, 1), int), jnp.ones((1, 8))) > 3.9
   half = balance(logits.at[:, 4:].set(-1e4), jnp.zeros((1, 8, 1), int), jnp.arange(8)[None] < 4)
-  assert half == pytest.approx(4, abs=0.01), 'padding counts for nothing, whatever it holds'
+  assert half == pytest.approx(4, abs=0.01), 'padding must not count'
 
 
 def test_layers_that_lean_on_different_experts_are_balanced_together():

@@ -1,4 +1,4 @@
-"""The noise that each frame starts from: a row's own, whatever else is in its batch."""
+"""The noise that each frame starts from: a row's own, independent of its batch."""
 
 import jax
 

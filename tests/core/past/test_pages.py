@@ -74,7 +74,7 @@ def test_impossible_calls_are_refused():
 
 
 def test_writing_whole_pages_equals_writing_tokens():
-  """Tokens beside each other on one page, alone on another, and nowhere."""
+  """Adjacent tokens on one page, alone on another, and nowhere."""
   r = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
   args = draw(6, 2, 8, SIZE), draw(6, 2, SIZE, 8), draw(6, 2, 8), draw(6, 2, 8)

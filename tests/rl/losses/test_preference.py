@@ -205,7 +205,7 @@ def test_the_shift_is_restored_on_resume(tmp_path):
 @pytest.mark.slow
 def test_micro_batches_update_the_shift_one_by_one_and_generation_stays_exact(tmp_path):
   one, four = (mpo_run(tmp_path / str(k), 1, accumulate=k) for k in (1, 4))
-  # Equal shares: after each update the shift is the same mean, whatever the split.
+  # Equal shares: after each update the shift is the same mean for every split.
   assert float(one.carry.mean) == pytest.approx(float(four.carry.mean), abs=1e-6)
   logp, mask, reference = draw(3)
   parts = lambda x: [x[i::4] for i in range(4)]

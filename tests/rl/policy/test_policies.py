@@ -178,7 +178,7 @@ def test_end_tokens_come_from_the_tokenizer_and_the_generation_config(tmp_path):
 
 @pytest.mark.slow
 def test_tokens_of_others_get_no_gradient_and_images_do():
-  """Of the embedding table, only what a row reads has a gradient; a prompt without tiles runs beside one with them."""
+  """Of the embedding table, only what a row reads has a gradient; prompts with and without tiles share a batch."""
   p, weights = policy.load('tiny', ONE)
   image = Image.new('RGB', (32, 32), 'red')
   prompts = [p.prompt([{'role': 'user', 'content': '<image>\nWhat?'}], [image]), _prompts(p)[0]]
