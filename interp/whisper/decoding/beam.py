@@ -8,7 +8,7 @@ before the rules, and its length counts the end token.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -61,17 +61,53 @@ def beam(
   penalty: exponent of length; by default 1, and 'openai' takes another one as that of ((5 + length) / 6).
   """
   logits, start, cache = prefill(params, config, keys, prompt, new=new, edit=edit)
-  rows = logits.shape[0]
   openai = style == 'openai'
   kept = round(beams * patience) if openai else beams
+  state = _begin(logits, _repeated(cache, beams), rules.eot, beams=beams, kept=kept, new=new)
+  score_of = functools.partial(_score, penalty=penalty, openai=openai)
   lengths = jnp.repeat(prompt.length, beams)
-  at = jnp.arange(rows)[:, None]
-  state = _State(
-    tokens=jnp.full((rows, beams, new), rules.eot, jnp.int32),
-    logp=jnp.full((rows, beams), WORST).at[:, 0].set(0.0),  # equal beams would stay equal
+
+  def advance(s: _State) -> _State:
+    s, choice = _choose(s, rules, score_of, openai=openai)
+    positions = (lengths + s.step)[:, None]
+    cache = _reordered(s.cache, choice.row)
+    out = decoder.forward(params, config, choice.token, keys, positions=positions, cache=cache, edit=edit)
+    best = score_of(choice.logp[:, 0], s.step)
+    full = s.filled >= kept
+    closes = full if openai else full & (best <= s.score.min(-1))
+    return s.replace(
+      tokens=choice.tokens,
+      logp=choice.logp,
+      logits=decoder.logits(params, out.hidden)[:, 0],
+      cache=out.cache,
+      closed=s.closed | closes,
+      step=s.step + 1,
+    )
+
+  last = config.text_length - prompt.length.max()  # rows of one batch have prompts of one length
+  end = jax.lax.while_loop(lambda s: ~s.closed.all() & (s.step < new) & (s.step <= last), advance, state)
+  end = _unfinished(end, score_of, kept=kept, always=openai)
+  return _best(end, no_speech=jax.nn.softmax(start)[:, no_speech], new=new)
+
+
+class _Choice(NamedTuple):
+  """The beams that go on: tokens [B, G, N], logp [B, G], their last token [B G, 1] and the row [B G] each continues."""
+
+  tokens: jax.Array
+  logp: jax.Array
+  token: jax.Array
+  row: jax.Array
+
+
+def _begin(logits: jax.Array, cache, eot: int, *, beams: int, kept: int, new: int) -> _State:
+  """Before the first token: only the first beam counts, since equal beams would stay equal."""
+  rows = logits.shape[0]
+  return _State(
+    tokens=jnp.full((rows, beams, new), eot, jnp.int32),
+    logp=jnp.full((rows, beams), WORST).at[:, 0].set(0.0),
     logits=jnp.repeat(logits, beams, 0),
-    cache=_repeated(cache, beams),
-    done_tokens=jnp.full((rows, kept, new), rules.eot, jnp.int32),
+    cache=cache,
+    done_tokens=jnp.full((rows, kept, new), eot, jnp.int32),
     done_logp=jnp.full((rows, kept), WORST),
     done_count=jnp.zeros((rows, kept), jnp.int32),
     score=jnp.full((rows, kept), WORST),
@@ -80,60 +116,58 @@ def beam(
     step=jnp.int32(0),
   )
 
-  def score_of(logp, length):
-    """length: tokens without the end."""
-    if not openai:
-      return logp / (length + 1) ** (1.0 if penalty is None else penalty)
-    if penalty is None:
-      return logp / jnp.maximum(length, 1)
-    return logp / ((5 + length) / 6) ** penalty
 
-  def advance(s: _State) -> _State:
-    flat = s.tokens.reshape(rows * beams, new)
-    count = jnp.full(rows * beams, s.step)
-    if openai:
-      logp = jax.nn.log_softmax(rules(s.logits, flat, count))
-    else:
-      logp = rules(jax.nn.log_softmax(s.logits), flat, count)
-    vocab = logp.shape[-1]
-    total = s.logp[:, :, None] + logp.reshape(rows, beams, vocab)
-    # One end a beam at most, so 2 G candidates hold G that go on.
-    top, index = jax.lax.top_k(total.reshape(rows, -1), 2 * beams)
-    parent, token = index // vocab, index % vocab
-    ends = token == rules.eot
-    running_before = jnp.cumsum(~ends, -1) - ~ends
-    counted = running_before < beams if openai else jnp.arange(2 * beams) < beams
-    finishes = ends & counted & ~s.closed[:, None] & (top > WORST / 2)
-    s = _finish(s, finishes, top, parent, score_of(top, s.step), first_come=openai)
-    order = jnp.argsort(jnp.where(ends, 1, 0), -1, stable=True)[:, :beams]
-    parent, token, logp = (x[at, order] for x in (parent, token, top))
-    tokens = s.tokens[at, parent].at[:, :, s.step].set(token)
-    chosen = (at * beams + parent).reshape(-1)
-    positions = (lengths + s.step)[:, None]
-    cache = _reordered(s.cache, chosen)
-    out = decoder.forward(params, config, token.reshape(-1, 1), keys, positions=positions, cache=cache, edit=edit)
-    best = score_of(logp[:, 0], s.step)
-    full = s.filled >= kept
-    closed = s.closed | (full if openai else full & (best <= s.score.min(-1)))
-    return s.replace(
-      tokens=tokens,
-      logp=logp,
-      logits=decoder.logits(params, out.hidden)[:, 0],
-      cache=out.cache,
-      closed=closed,
-      step=s.step + 1,
-    )
+def _score(logp, length, *, penalty: float | None, openai: bool):
+  """By which responses are ranked; length: tokens without the end."""
+  if not openai:
+    return logp / (length + 1) ** (1.0 if penalty is None else penalty)
+  if penalty is None:
+    return logp / jnp.maximum(length, 1)
+  return logp / ((5 + length) / 6) ** penalty
 
-  last = config.text_length - prompt.length.max()  # rows of one batch have prompts of one length
-  end = jax.lax.while_loop(lambda s: ~s.closed.all() & (s.step < new) & (s.step <= last), advance, state)
-  end = _unfinished(end, score_of, kept=kept, always=openai)
-  best = jnp.argmax(end.score, -1)[:, None]
-  count = end.done_count[at, best][:, 0]
+
+def _next_logp(s: _State, rules: Rules, *, openai: bool) -> jax.Array:
+  """Log-probabilities [B G, V] of each beam's next token: of the logits under the rules, or rules on those of all."""
+  rows, beams, new = s.tokens.shape
+  flat = s.tokens.reshape(rows * beams, new)
+  count = jnp.full(rows * beams, s.step)
+  if openai:
+    return jax.nn.log_softmax(rules(s.logits, flat, count))
+  return rules(jax.nn.log_softmax(s.logits), flat, count)
+
+
+def _choose(s: _State, rules: Rules, score_of, *, openai: bool) -> tuple[_State, _Choice]:
+  """The state with the responses that end here, and the beams that go on."""
+  rows, beams, _ = s.tokens.shape
+  at = jnp.arange(rows)[:, None]
+  logp = _next_logp(s, rules, openai=openai)
+  vocab = logp.shape[-1]
+  total = s.logp[:, :, None] + logp.reshape(rows, beams, vocab)
+  # One end a beam at most, so 2 G candidates hold G that go on.
+  top, index = jax.lax.top_k(total.reshape(rows, -1), 2 * beams)
+  parent, token = index // vocab, index % vocab
+  ends = token == rules.eot
+  running_before = jnp.cumsum(~ends, -1) - ~ends
+  counted = running_before < beams if openai else jnp.arange(2 * beams) < beams
+  finishes = ends & counted & ~s.closed[:, None] & (top > WORST / 2)
+  s = _finish(s, finishes, top, parent, score_of(top, s.step), first_come=openai)
+  order = jnp.argsort(jnp.where(ends, 1, 0), -1, stable=True)[:, :beams]
+  parent, token, logp = (x[at, order] for x in (parent, token, top))
+  tokens = s.tokens[at, parent].at[:, :, s.step].set(token)
+  row = (at * beams + parent).reshape(-1)
+  return s, _Choice(tokens=tokens, logp=logp, token=token.reshape(-1, 1), row=row)
+
+
+def _best(s: _State, *, no_speech: jax.Array, new: int) -> Decoded:
+  """The finished response of the highest score of each audio."""
+  at = jnp.arange(s.score.shape[0])
+  best = jnp.argmax(s.score, -1)
+  count = s.done_count[at, best]
   return Decoded(
-    tokens=end.done_tokens[at, best][:, 0],
+    tokens=s.done_tokens[at, best],
     count=count,
-    logp=end.done_logp[at, best][:, 0],
-    no_speech=jax.nn.softmax(start)[:, no_speech],
+    logp=s.done_logp[at, best],
+    no_speech=no_speech,
     ended=count < new,
   )
 
