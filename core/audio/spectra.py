@@ -13,15 +13,20 @@ LOG_STEP = np.log(6.4) / 27
 def hz_to_mel(hz):
   """Slaney's mel scale: linear below 1 kHz, then logarithmic."""
   hz = np.asarray(hz, np.float64)
-  above = BREAK / LINEAR_STEP + np.log(np.maximum(hz, BREAK) / BREAK) / LOG_STEP
-  return np.where(hz < BREAK, hz / LINEAR_STEP, above)
+  linear = hz / LINEAR_STEP
+  ratio = np.log(np.maximum(hz, BREAK) / BREAK)
+  logarithmic = BREAK / LINEAR_STEP + ratio / LOG_STEP
+  return np.where(hz < BREAK, linear, logarithmic)
 
 
 def mel_to_hz(mel):
   """The inverse of `hz_to_mel`."""
   mel = np.asarray(mel, np.float64)
   edge = BREAK / LINEAR_STEP
-  return np.where(mel < edge, mel * LINEAR_STEP, BREAK * np.exp(LOG_STEP * (np.maximum(mel, edge) - edge)))
+  linear = mel * LINEAR_STEP
+  steps = np.maximum(mel, edge) - edge
+  logarithmic = BREAK * np.exp(LOG_STEP * steps)
+  return np.where(mel < edge, linear, logarithmic)
 
 
 @functools.lru_cache
@@ -44,7 +49,8 @@ def mel_filters(mels: int, *, rate: int, size: int) -> np.ndarray:
 @functools.lru_cache
 def hann(size: int) -> np.ndarray:
   """The periodic Hann window, float64 [size]."""
-  return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+  angles = 2 * np.pi * np.arange(size) / size
+  return 0.5 - 0.5 * np.cos(angles)
 
 
 def power_spectrum(samples, *, size: int, hop: int):
@@ -55,7 +61,9 @@ def power_spectrum(samples, *, size: int, hop: int):
   lead = [(0, 0)] * (samples.ndim - 1)
   padded = jnp.pad(samples, (*lead, (size // 2, size // 2)), mode='reflect')
   count = 1 + samples.shape[-1] // hop
-  at = np.arange(count)[:, None] * hop + np.arange(size)
+  starts = hop * np.arange(count)
+  at = starts[:, None] + np.arange(size)
   window = jnp.asarray(hann(size), padded.dtype)
-  spectrum = jnp.fft.rfft(padded[..., at] * window)
+  frames = padded[..., at] * window
+  spectrum = jnp.fft.rfft(frames)
   return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
