@@ -96,8 +96,9 @@ def cell_edit(components: Sequence[str], values: Mapping[str, jax.Array], cell: 
 def _inside(x: jax.Array, index, axis: int) -> jax.Array:
   """Bool, broadcasting to x: the entries along `axis` that `index` covers."""
   at = jnp.arange(x.shape[axis])
-  shape = [-1 if a == axis else 1 for a in range(x.ndim)]
-  return ((at == index) | (index == ALL)).reshape(shape)
+  inside = (at == index) | (index == ALL)
+  others = [a for a in range(x.ndim) if a != axis]
+  return jnp.expand_dims(inside, others)
 
 
 def sweep(

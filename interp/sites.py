@@ -96,5 +96,8 @@ def _chosen(x: jax.Array, indices: Sequence[int] | None, axis: int) -> jax.Array
   outside = [i for i in indices if not 0 <= i < x.shape[axis]]
   if outside:
     raise ValueError(f'indices {outside} are outside 0..{x.shape[axis] - 1}, axis {axis} of {x.shape}')
-  mask = jnp.zeros(x.shape[axis], bool).at[jnp.asarray(indices, jnp.int32)].set(True)
-  return mask.reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+  wanted = jnp.asarray(indices, jnp.int32)
+  nothing = jnp.zeros(x.shape[axis], bool)
+  mask = nothing.at[wanted].set(True)
+  others = [a for a in range(x.ndim) if a != axis]
+  return jnp.expand_dims(mask, others)
