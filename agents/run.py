@@ -39,6 +39,11 @@ class Options:
   executor_name: str = field('', 'the model to ask for there')
   key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
   timeout: float = field(600.0, 'seconds for one reply of a model', low=0.1)
+  max_tokens: int = field(15_000, 'longest reply; the context of the model holds it as well', low=1)
+  context: int = field(175_000, 'most tokens of the turns that a model is sent, by estimate', low=1)
+  limit_field: Literal['max_tokens', 'max_completion_tokens'] = field(
+    'max_tokens', 'field of a request that bounds the reply'
+  )
   tools: tuple[str, ...] = field((), f'servers of ours to start: {", ".join(SERVERS)}')
   mcp: str | None = field(None, 'file of further MCP servers, {"mcpServers": {name: {"command", "args"} or {"url"}}}')
   searx: str | None = field(None, 'address of a SearxNG instance, for --tools=search')
@@ -134,13 +139,14 @@ def open_memory(options: Options, stack: contextlib.ExitStack):
 
 def endpoints(options: Options) -> tuple:
   """(planner, executor): the models that the flags name."""
-  from core.serving.client import Endpoint
+  from core.serving.client import Dialect, Endpoint
 
+  dialect = Dialect(limit=options.limit_field)
   key = os.environ.get(options.key_env, '')
-  planner = Endpoint(options.model, options.model_name, key=key, timeout=options.timeout)
+  planner = Endpoint(options.model, options.model_name, key=key, dialect=dialect, timeout=options.timeout)
   if not options.executor:
     return planner, planner
-  return planner, Endpoint(options.executor, options.executor_name, key=key, timeout=options.timeout)
+  return planner, Endpoint(options.executor, options.executor_name, key=key, dialect=dialect, timeout=options.timeout)
 
 
 def open_tools(options: Options, folder: Path, stack: contextlib.ExitStack):
@@ -176,8 +182,8 @@ def ask(options: Options) -> int:
     memory = open_memory(options, stack)
     planner, executor = endpoints(options)
     tools = open_tools(options, folder, stack)
-    limits = Limits(cycles=options.cycles, steps=options.steps, seconds=options.seconds)
-    sampling = Sampling(temperature=options.temperature, max_tokens=15_000)
+    limits = Limits(cycles=options.cycles, steps=options.steps, seconds=options.seconds, context_tokens=options.context)
+    sampling = Sampling(temperature=options.temperature, max_tokens=options.max_tokens)
     agent = Agent(planner, executor, tools, memory, limits, sampling)
     episode = agent.answer(
       options.questions[0],

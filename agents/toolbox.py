@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from core.serving.client import Call
-from core.text import parse_json
+from core.text import clean, clean_json, parse_json
 
 MAX_CHARACTERS = 40_000  # of one observation
 
@@ -49,17 +49,19 @@ def schema(name: str, description: str, parameters: Mapping[str, Any]) -> dict:
 
 def carry_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
   """Runs a call as the model wrote it; unknown names and arguments that are no JSON object are observations."""
+  if not call.name:
+    return Observation(f'the call could not be read: {call.arguments[:300]}', True)
   known = [s['function']['name'] for s in tools.schemas()]
   if call.name not in known:
     return Observation(f'there is no tool called {call.name[:100]!r}; the tools are {", ".join(known) or "none"}', True)
   try:
-    arguments = parse_json(call.arguments)
+    arguments = clean_json(parse_json(call.arguments))
   except ValueError as error:
     return Observation(f'the arguments are not JSON ({error})', True)
   if not isinstance(arguments, dict):
     return Observation(f'the arguments are {type(arguments).__name__}, expected a JSON object', True)
   got = tools.call(call.name, arguments, timeout)
-  return dataclasses.replace(got, text=shortened(got.text))
+  return dataclasses.replace(got, text=shortened(clean(got.text)))
 
 
 def shortened(text: str, most: int = MAX_CHARACTERS) -> str:

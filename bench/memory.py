@@ -78,7 +78,7 @@ class Planner:
 
   name = 'stand-in'
 
-  def chat(self, messages, sampling, seed, tools=()) -> Reply:
+  def chat(self, messages, sampling, seed, tools=(), *, seconds=float('inf')) -> Reply:
     results = [m['content'] for m in messages if m['content'].startswith('Task 1 result: ')]
     if results:
       return Reply(f'{FINAL} {results[-1].removeprefix("Task 1 result: ")}')
@@ -97,7 +97,7 @@ class Executor:
   def __init__(self, solutions: Sequence[Task]):
     self._by_question = {task.question: task for task in solutions}
 
-  def chat(self, messages, sampling, seed, tools=()) -> Reply:
+  def chat(self, messages, sampling, seed, tools=(), *, seconds=float('inf')) -> Reply:
     task = self._by_question[messages[1]['content'].splitlines()[0]]
     procedure = re.fullmatch('Task 1: (.*)', messages[-1]['content'])[1]
     return Reply(task.gold if procedure in task.solved_by else 'nothing found')

@@ -6,6 +6,7 @@ Everything asynchronous lives in one thread with its own event loop; `schemas` a
 import asyncio
 import concurrent.futures
 import dataclasses
+import json
 import logging
 import os
 import sys
@@ -233,16 +234,31 @@ async def _list_tools(client: Client) -> dict[str, dict]:
 
 
 def _observation(result) -> Observation:
-  """Text parts joined; other parts are named, their data left out; failure as the server flags it."""
-  parts = []
-  for part in result.content:
-    if part.type == 'text':
-      parts.append(clean(part.text))
-    elif part.type in ('image', 'audio'):
-      parts.append(f'[{part.type}: {part.mime_type}, {len(part.data) * 3 // 4} bytes]')
-    else:
-      parts.append(f'[{part.type}]')
-  return Observation('\n'.join(parts), bool(result.is_error))
+  """The parts as text, one below the other, or the structured content where there is no part; `failed` as flagged."""
+  parts = [_part(part) for part in result.content]
+  structured = getattr(result, 'structured_content', None)
+  if not parts and structured is not None:
+    parts = [json.dumps(structured, ensure_ascii=False)]
+  return Observation(clean('\n'.join(parts)), bool(result.is_error))
+
+
+def _part(part) -> str:
+  """A content part: its text, also of an embedded resource; type and size of other data; the URI of a link."""
+  if part.type == 'text':
+    return part.text
+  if part.type in ('image', 'audio'):
+    return f'[{part.type}: {part.mime_type}, {_bytes(part.data)} bytes]'
+  if part.type == 'resource_link':
+    return f'[resource {part.name}: {part.uri}]'
+  if part.type != 'resource':
+    return f'[{part.type}]'
+  held = part.resource
+  text = getattr(held, 'text', None)
+  return f'[resource {held.uri}]\n{text}' if text is not None else f'[resource {held.uri}: {_bytes(held.blob)} bytes]'
+
+
+def _bytes(base64: str) -> int:
+  return len(base64) * 3 // 4
 
 
 def _reason(error: BaseException) -> str:

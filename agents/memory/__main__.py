@@ -82,7 +82,8 @@ def apply(bank: CaseBank, options: Options) -> str:
   if name == 'import':
     result = import_jsonl(bank, path)
     skipped = [f'line {n} is skipped: {reason}' for n, reason in result.skipped]
-    return '\n'.join([f'{result.cases} cases', *skipped])
+    repeated = [f'{result.repeats} of them repeat the task and the plan of an earlier one'] if result.repeats else []
+    return '\n'.join([f'{result.cases} cases', *repeated, *skipped])
   if name == 'export':
     count = export_jsonl(bank, path, form=options.form or 'plain')
     return f'{count} cases'

@@ -21,9 +21,10 @@ LABELS = {'positive': 1.0, 'negative': 0.0}
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-  """How many lines became cases, and what was wrong with the others: (line number, reason)."""
+  """How many lines became cases, how many of them repeat an earlier task and plan; (line, reason) of other lines."""
 
   cases: int
+  repeats: int
   skipped: tuple[tuple[int, str], ...]
 
 
@@ -53,6 +54,7 @@ def import_jsonl(bank: CaseBank, path: str | os.PathLike, *, run: str = '') -> I
   and plan, which counts as a success. Of lines that repeat a task, all are kept.
   """
   name, seen = run or Path(path).name, {}
+  plans: set[tuple[str, str]] = set()
   count, skipped = 0, []
   for number, raw in enumerate(Path(path).read_bytes().split(b'\n'), 1):
     text = raw.decode('utf-8-sig', 'replace').strip()
@@ -65,9 +67,10 @@ def import_jsonl(bank: CaseBank, path: str | os.PathLike, *, run: str = '') -> I
         origin = f'{name}#{repeat}' if repeat else name
       bank.add(task, plan, reward, key=key, run=origin)
       count += 1
+      plans.add((task, plan))
     except ValueError as error:
       skipped.append((number, str(error)))
-  return Imported(count, tuple(skipped))
+  return Imported(count, count - len(plans), tuple(skipped))
 
 
 def _read(row) -> tuple[str, str, float, str, str | None]:

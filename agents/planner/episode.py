@@ -104,9 +104,14 @@ class Watch:
   def seconds(self) -> float:
     return time.monotonic() - self._start
 
+  @property
+  def remaining(self) -> float:
+    """Seconds until the episode has to end."""
+    return max(0.001, self.limits.seconds - self.seconds)
+
   def left(self) -> float:
     """Seconds for one tool call."""
-    return max(0.001, min(self.limits.call_seconds, self.limits.seconds - self.seconds))
+    return min(self.limits.call_seconds, self.remaining)
 
   def stop(self) -> str:
     """Why nothing more may begin, or ''."""

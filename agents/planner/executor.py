@@ -5,13 +5,16 @@ import time
 from collections.abc import Mapping, Sequence
 
 from agents.planner import prompts
-from agents.planner.context import Group, trim
+from agents.planner.ask import ask
+from agents.planner.context import Group
 from agents.planner.episode import Subtask, ToolCall, Watch
 from agents.planner.plans import Step
-from agents.toolbox import Toolbox, carry_out
+from agents.rollout.protocol import END_RESPONSE, RESPONSE, parse
+from agents.toolbox import Toolbox, arguments_text, carry_out
 from core.serving.client import Call, RequestFailed, Sampling
 
 MAX_EMPTY = 3  # replies without words or calls, in a row
+MAX_WRITTEN = 64  # calls that are read from a text
 
 
 def execute(
@@ -31,17 +34,17 @@ def execute(
   for number in range(watch.limits.steps):
     if reason := watch.stop():
       return end(f'Not finished: out of {reason}.', reason)
-    turns = trim(groups, watch.limits.context_tokens)
     try:
-      reply = model.chat(turns, sampling, seed + number, schemas)
+      reply = ask(model, groups, watch, sampling, seed + number, schemas)
     except RequestFailed as error:
-      return end(f'Not finished: {error}', 'request_failed')
-    watch.spend(turns, reply)
-    if reply.calls:
-      asked = reply.calls[: watch.limits.calls]
+      return end(f'Not finished: {error}', watch.stop() or 'request_failed')
+    wanted = reply.calls or written_calls(reply.text)
+    if wanted:
+      asked = wanted[: watch.limits.calls]
       done = _call_all(tools, asked, watch)
       calls += done
-      groups.append(_exchange(reply.text, asked, done, len(reply.calls) - len(asked)))
+      turns = _exchange(reply.text, asked, done) if reply.calls else _written_exchange(reply.text, done)
+      groups.append(Group((*turns, *_left_out(len(wanted) - len(asked)))))
       empty = 0
     elif reply.text.strip():
       return end(reply.text.strip(), 'done')
@@ -76,15 +79,34 @@ def _call_all(tools: Toolbox, calls: Sequence[Call], watch: Watch) -> list[ToolC
   return done
 
 
-def _exchange(text: str, calls: Sequence[Call], done: Sequence[ToolCall], left_out: int) -> Group:
+def written_calls(text: str) -> tuple[Call, ...]:
+  """The calls that a model wrote in its text, between tags, because its server does not read them.
+
+  One that cannot be read has no name, and what is wrong with it in place of arguments.
+  """
+  read = parse(text, MAX_WRITTEN)
+  return tuple(Call('', call.name, call.error or arguments_text(call.arguments)) for call in read)
+
+
+def _exchange(text: str, calls: Sequence[Call], done: Sequence[ToolCall]) -> list[Mapping]:
   """One assistant turn with all calls, and a tool turn for each."""
   ids = [call.id or f'call_{n}' for n, call in enumerate(calls)]
   asked = [{**call.as_turn(), 'id': key} for call, key in zip(calls, ids)]
-  turns: list[Mapping] = [{'role': 'assistant', 'content': text, 'tool_calls': asked}]
-  turns += [
-    {'role': 'tool', 'tool_call_id': key, 'content': f'Error: {c.result}' if c.failed else c.result}
-    for key, c in zip(ids, done)
-  ]
-  if left_out:
-    turns.append({'role': 'user', 'content': f'{left_out} more calls of that reply were not made: too many at once.'})
-  return Group(tuple(turns))
+  results = [{'role': 'tool', 'tool_call_id': key, 'content': _told(c)} for key, c in zip(ids, done)]
+  return [{'role': 'assistant', 'content': text, 'tool_calls': asked}, *results]
+
+
+def _written_exchange(text: str, done: Sequence[ToolCall]) -> list[Mapping]:
+  """The assistant turn as it was written, and one user turn with the results between tags."""
+  results = '\n'.join(f'{RESPONSE}\n{_told(call)}\n{END_RESPONSE}' for call in done)
+  return [{'role': 'assistant', 'content': text}, {'role': 'user', 'content': results}]
+
+
+def _told(call: ToolCall) -> str:
+  return f'Error: {call.result}' if call.failed else call.result
+
+
+def _left_out(count: int) -> list[Mapping]:
+  if not count:
+    return []
+  return [{'role': 'user', 'content': f'{count} more calls of that reply were not made: too many at once.'}]

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 
 from agents.memory import Found, Memory
 from agents.planner import prompts
-from agents.planner.context import Group, trim
+from agents.planner.ask import ask
+from agents.planner.context import Group
 from agents.planner.episode import Episode, Event, Limits, Subtask, Watch
 from agents.planner.executor import execute
 from agents.planner.plans import PlanError, final_answer, parse_plan
 from agents.toolbox import Functions, Toolbox
 from core.serving.client import RequestFailed, Sampling
+from core.text import clean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Agent:
     on_event: Callable[[Event], None] = lambda event: None,
   ) -> Episode:
     """Answers a question; the episode records all errors. Memory is read, not written."""
+    question, task_id = clean(question), clean(task_id)
     watch = Watch(self.limits, on_event)
     found = self.memory.read(question, key=task_id) if self.memory else []
     for f in found:
@@ -109,7 +112,7 @@ class _Run:
         text = self._ask(cycle)
       except RequestFailed as error:
         self.watch.say('failure', 'planner', str(error))
-        return '', 'request_failed'
+        return '', self.watch.stop() or 'request_failed'
       answer = final_answer(text)
       if answer is not None:
         return answer, 'answered'
@@ -119,9 +122,8 @@ class _Run:
 
   def _ask(self, cycle: int) -> str:
     system = Group(({'role': 'system', 'content': prompts.PLANNER},), pinned=True)
-    turns = trim([system, *self.history], self.watch.limits.context_tokens)
-    reply = self.agent.planner.chat(turns, self.agent.sampling, self.seed + 1000 * cycle)
-    self.watch.spend(turns, reply)
+    groups = [system, *self.history]
+    reply = ask(self.agent.planner, groups, self.watch, self.agent.sampling, self.seed + 1000 * cycle)
     self.watch.say('planner', f'Planner, round {cycle}', reply.text)
     self.replies.append(reply.text)
     self._add({'role': 'assistant', 'content': reply.text})

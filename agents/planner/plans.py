@@ -3,13 +3,15 @@
 import dataclasses
 import json
 
-from core.text import parse_json
+from core.text import clean, parse_json
 
 MAX_STEPS = 20
 MAX_DESCRIPTION = 4000  # characters of one step
 MAX_TEXT = 200_000  # characters that are searched for a plan
 MAX_STARTS = 64  # braces at which JSON may begin
 FINAL = 'FINAL ANSWER:'
+DECORATION = ' \t*#>_-`"\'“‘'  # what may precede the mark in its line
+CLOSING = {'“': '”', '‘': '’'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +38,33 @@ class PlanError(ValueError):
 
 
 def final_answer(text: str) -> str | None:
-  """What follows the final-answer mark at the start of a reply, or None."""
-  text = text.strip().lstrip('*# ')
-  return text[len(FINAL) :].strip(' *\n') if text.upper().startswith(FINAL) else None
+  """What the last line with the final-answer mark gives; None without one, or where it gives nothing.
+
+  The mark must begin its line, after Markdown and quotes at most: a sentence that speaks of a final answer is none. The
+  answer is the rest of the line, or else the next line that is not blank.
+  """
+  lines = text.splitlines()
+  for number in reversed(range(len(lines))):
+    line = lines[number].strip()
+    words = line.lstrip(DECORATION)
+    if words[: len(FINAL)].upper() == FINAL:
+      opening = line[: len(line) - len(words)]
+      rest = [words[len(FINAL) :], *lines[number + 1 :]]
+      answers = (_undecorated(part, opening) for part in rest)
+      return next(filter(None, answers), None)
+  return None
+
+
+def _undecorated(line: str, opening: str) -> str:
+  """An answer without what was opened before its mark, and without emphasis, code marks or a fence of its own."""
+  line = line.strip()
+  if '**' in opening:
+    line = line.removeprefix('**').partition('**')[0] or line
+  for mark in ('**', '`'):
+    if line.startswith(mark):
+      line = line.removeprefix(mark).partition(mark)[0]
+  closing = ''.join(CLOSING.get(mark, mark) for mark in opening)
+  return line.strip().strip('*' + closing).strip()
 
 
 def parse_plan(text: str) -> Plan:
@@ -76,7 +102,7 @@ def _plan(value) -> Plan:
     if len(description) > MAX_DESCRIPTION:
       raise PlanError(f'task {number} has a description of more than {MAX_DESCRIPTION} characters')
     given = item.get('id', number)
-    steps.append(Step(given if isinstance(given, int) and abs(given) < 10**6 else number, description.strip()))
+    steps.append(Step(given if isinstance(given, int) and abs(given) < 10**6 else number, clean(description).strip()))
   return Plan(tuple(steps))
 
 

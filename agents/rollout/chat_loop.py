@@ -8,7 +8,7 @@ from agents.rollout.protocol import CALL, END_RESPONSE, RESPONSE, Call, parse
 from agents.rollout.tools import Runner
 from agents.rollout.trajectory import Bounds, Trace, Turn
 from core.serving.client import Endpoint, Reply, RequestFailed, Sampling
-from core.text import parse_json
+from core.text import clean_json, parse_json
 
 
 @dataclasses.dataclass
@@ -82,7 +82,7 @@ def _hear(c: Conversation, reply: Reply, bounds: Bounds, spent: int) -> list[tup
 
 def _read(name: str, arguments: str) -> Call:
   try:
-    return Call(name, parse_json(arguments))
+    return Call(name, clean_json(parse_json(arguments)))
   except ValueError as error:
     return Call(name, error=str(error))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.toolbox import schema
 from core.files.tokenizers import TextEncoder, token_id
-from core.text import clean, parse_json
+from core.text import clean, clean_json, parse_json
 
 START, END = '<|im_start|>', '<|im_end|>'
 CALL, END_CALL = '<tool_call>', '</tool_call>'
@@ -93,7 +93,7 @@ def _read(body: str) -> Call:
   if len(body) > MAX_BODY:
     return Call(error=f'{len(body)} characters, expected at most {MAX_BODY}')
   try:
-    call = parse_json(body)
+    call = clean_json(parse_json(body))
     name, arguments = call['name'], call['arguments']
   except KeyError as error:
     return Call(error=f'{error} is missing')
@@ -103,7 +103,7 @@ def _read(body: str) -> Call:
     return Call(error='expected a JSON object with "name" and "arguments"')
   if not isinstance(name, str):
     return Call(error=f'"name" is {type(name).__name__}, expected a string')
-  return Call(clean(name), arguments)
+  return Call(name, arguments)
 
 
 def call_text(name: str, arguments: dict) -> str:

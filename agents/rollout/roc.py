@@ -13,47 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from agents.rollout.protocol import ANSWER, END_ANSWER
+from agents.rollout import penalties as scores
+from agents.rollout.protocol import ANSWER
 from agents.rollout.trajectory import Trace
 
 Mode = Literal['sorted', 'paper', 'reference', 'off']
 EPSILON = 0.1  # ε of the weight 1/(p_total + ε); the paper's weight is undefined for a penalty of zero
-
-
-def error_penalty(trace: Trace) -> float:
-  """p_err: the share of failed calls among those attempted; 0.5 without any."""
-  responses = trace.responses
-  if not responses:
-    return 0.5
-  failed = sum(response.failed for response in responses)
-  return failed / len(responses)
-
-
-def form_penalty(trace: Trace) -> float:
-  """p_format: min(1, (answers − 1)/turns) for balanced answer tags in the model's text, else 1."""
-  text = '\n'.join(turn.text for turn in trace.turns)
-  opened = text.count(ANSWER)
-  is_balanced = opened == text.count(END_ANSWER) == _pairs(text)
-  if not opened or not is_balanced:
-    return 1.0
-  return min(1.0, (opened - 1) / len(trace.turns))
-
-
-def _pairs(text: str) -> int:
-  """The number of opening tags with a closing tag after them, without overlap."""
-  count = 0
-  rest = text
-  while True:
-    _, opening, rest = rest.partition(ANSWER)
-    _, closing, rest = rest.partition(END_ANSWER)
-    if not opening or not closing:
-      return count
-    count += 1
-
-
-def penalty(trace: Trace) -> float:
-  """p_total = p_err + p_format, from 0 (best) to 2."""
-  return error_penalty(trace) + form_penalty(trace)
 
 
 def counts(right: int, wrong: int, keep: int, *, at_least: int = 2, reference: bool = False) -> tuple[int, int]:
@@ -89,7 +54,8 @@ def select(
 
   'sorted'     `counts`; the right ones by ascending penalty, ties at random; the wrong ones at random
   'paper'      half of the wrong ones, rounded down, at random; right ones drawn with weight 1/(p_total + ε)
-  'reference'  `counts(reference=True)`; the right ones by ascending penalty, ties and the wrong ones by arrival
+  'reference'  `counts(reference=True)`; the right ones by ascending penalty, ties and the wrong ones by arrival, as in
+               the released code, whose penalties `resample` takes then
   'off'        all
   seed: numbers that identify the group, so that the choice depends on nothing else.
   """
@@ -152,8 +118,9 @@ def resample(
   processes.
   """
   right = rewards > 0.5
-  errors = np.array([[error_penalty(trace) for trace in group] for group in groups])
-  form = np.array([[form_penalty(trace) for trace in group] for group in groups])
+  of_errors, of_form = scores.RELEASED if mode == 'reference' else scores.PAPER
+  errors = np.array([[of_errors(trace) for trace in group] for group in groups])
+  form = np.array([[of_form(trace) for trace in group] for group in groups])
   kept = [[] for _ in groups]
   is_kept = np.zeros(right.shape, bool)
   for g in np.flatnonzero(right.any(-1) & ~right.all(-1)):

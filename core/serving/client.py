@@ -1,21 +1,21 @@
 """A client of chat-completions servers (OpenAI's interface): every failure is bounded, every reply checked.
 
-Messages are chat turns whose content is a text or a list of parts {'type': 'text', 'text': …}, {'type': 'image',
-'image': path or PIL image}, {'type': 'audio', 'audio': path}.
+Messages are chat turns as of `core.serving.turns`.
 """
 
-import base64
 import dataclasses
-import io
-import mimetypes
+import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from core.serving.turns import openai_turn
 from core.text import clean, parse_json
 
 MAX_REPLY_BYTES = 8 << 20
+SEARCHED = 4000  # characters of a refusal
+TOO_LONG = re.compile(r'context_length_exceeded|(maximum|max) (context|model) len|context (length|window|size)', re.I)
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
@@ -83,6 +83,10 @@ class Reply:
   reasoning: str = ''
 
 
+class ContextTooLong(RequestFailed):
+  """The server refuses a request because its turns and the reply asked for exceed the model's context."""
+
+
 class _TryAgain(Exception):
   """An attempt failed that may succeed when repeated; `wait` is the pause that the server asks for, in seconds."""
 
@@ -134,11 +138,22 @@ class Endpoint:
     )
     self.name = name or self._first_model()
 
-  def chat(self, messages: Sequence[Mapping], sampling: Sampling, seed: int, tools: Sequence[Mapping] = ()) -> Reply:
-    """The model's next turn; `tools` are the schemas of the functions that it may call."""
+  def chat(
+    self,
+    messages: Sequence[Mapping],
+    sampling: Sampling,
+    seed: int,
+    tools: Sequence[Mapping] = (),
+    *,
+    seconds: float = float('inf'),
+  ) -> Reply:
+    """The model's next turn; `tools` are the schemas of the functions that it may call.
+
+    seconds: bounds all attempts together. Raises RequestFailed, ContextTooLong where the turns are too many.
+    """
     body = {
       'model': self.name,
-      'messages': [_openai_turn(turn) for turn in messages],
+      'messages': [openai_turn(turn) for turn in messages],
       self.dialect.limit: sampling.max_tokens,
       'temperature': sampling.temperature,
       'top_p': sampling.top_p,
@@ -149,27 +164,33 @@ class Endpoint:
     if tools:
       body['tools'] = list(tools)
     body |= self.dialect.extra
-    return self._retrying('POST', '/chat/completions', body, _read_completion)
+    return self._retrying('POST', '/chat/completions', body, _read_completion, time.monotonic() + seconds)
 
   def _first_model(self) -> str:
     return self._retrying('GET', '/models', None, lambda reply: reply['data'][0]['id'])
 
-  def _retrying(self, method: str, path: str, body: dict | None, read: Callable[[Any], Any]):
+  def _retrying(
+    self, method: str, path: str, body: dict | None, read: Callable[[Any], Any], deadline: float = float('inf')
+  ):
     for attempt in range(self._retry.attempts):
       try:
-        return self._once(method, path, body, read)
+        return self._once(method, path, body, read, deadline)
       except _TryAgain as failure:
         reason = failure
-        if attempt + 1 < self._retry.attempts:
-          self._sleep(self._retry.pause(attempt, failure.wait))
-    raise RequestFailed(f'{self.url}{path}: {reason} ({self._retry.attempts} attempts)')
+      pause = self._retry.pause(attempt, reason.wait)
+      if attempt + 1 == self._retry.attempts or time.monotonic() + pause >= deadline:
+        break
+      self._sleep(pause)
+    raise RequestFailed(f'{self.url}{path}: {reason} ({attempt + 1} attempts)')
 
-  def _once(self, method: str, path: str, body: dict | None, read: Callable[[Any], Any]):
+  def _once(self, method: str, path: str, body: dict | None, read: Callable[[Any], Any], deadline: float):
     import httpx
 
+    seconds = max(0.001, min(self._timeout, deadline - time.monotonic()))
+    limits = httpx.Timeout(seconds, connect=min(seconds, 10.0))
     try:
-      with self._client.stream(method, self.url + path, json=body) as response:
-        raw = self._body(response)
+      with self._client.stream(method, self.url + path, **_content(body), timeout=limits) as response:
+        raw = self._body(response, seconds)
         status, headers = response.status_code, response.headers
     except httpx.InvalidURL as error:
       raise RequestFailed(f'{self.url}: {error}') from None
@@ -177,25 +198,54 @@ class Endpoint:
       raise _TryAgain(f'{type(error).__name__}: {error}') from None
     if status in RETRIED:
       raise _TryAgain(f'status {status}', _seconds(headers.get('retry-after')))
+    text = raw.decode('utf-8', 'replace')
     if status != 200:
-      raise RequestFailed(f'{self.url}{path}: status {status}: {raw[:300].decode("utf-8", "replace")}', status)
+      raise _refusal(f'{self.url}{path}: status {status}', text, status)
     try:
-      return read(parse_json(raw.decode('utf-8', 'replace')))
+      reply = parse_json(text)
+      _check_error(reply, f'{self.url}{path}: status 200 with an error')
+      return read(reply)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
       raise _TryAgain(f'not a usable reply ({type(error).__name__}: {error})') from None
 
-  def _body(self, response) -> bytes:
+  def _body(self, response, seconds: float) -> bytes:
     # The deadline covers the whole reply: a server that sends a byte a minute never trips a read timeout.
-    deadline = time.monotonic() + self._timeout
+    deadline = time.monotonic() + seconds
     parts, size = [], 0
     for part in response.iter_bytes():
       size += len(part)
       if size > self._max_bytes:
         raise _TryAgain(f'a reply of more than {self._max_bytes} bytes')
       if time.monotonic() > deadline:
-        raise _TryAgain(f'no whole reply within {self._timeout:g} s')
+        raise _TryAgain(f'no whole reply within {seconds:g} s')
       parts.append(part)
     return b''.join(parts)
+
+
+def _content(body: dict | None) -> dict[str, Any]:
+  """A request's body for httpx. Lone surrogates, which no server can read, are replaced."""
+  if body is None:
+    return {}
+  text = json.dumps(body, ensure_ascii=False)
+  return {'content': text.encode('utf-8', 'replace'), 'headers': {'Content-Type': 'application/json'}}
+
+
+def _refusal(what: str, text: str, status: int) -> RequestFailed:
+  """The error for a refusal that another attempt would not change."""
+  kind = ContextTooLong if TOO_LONG.search(text[:SEARCHED]) else RequestFailed
+  return kind(f'{what}: {text[:300]}', status)
+
+
+def _check_error(reply: Any, what: str) -> None:
+  """Raises for a reply that reports an error in its body alone, as some gateways do; `code` is a status then."""
+  error = reply.get('error') if isinstance(reply, dict) and 'choices' not in reply else None
+  if not error:
+    return
+  code = error.get('code') if isinstance(error, dict) else None
+  text = json.dumps(error, ensure_ascii=False)
+  if code in RETRIED:
+    raise _TryAgain(f'{what}: {text[:300]}')
+  raise _refusal(what, text, code if isinstance(code, int) else 200)
 
 
 def _seconds(text: str | None) -> float:
@@ -232,32 +282,3 @@ def _read_call(call: Mapping) -> Call:
   if not all(isinstance(text, str) for text in (key, name, arguments)):
     raise TypeError('a tool call whose id, name and arguments are not all text')
   return Call(clean(key), clean(name), clean(arguments))
-
-
-def _openai_turn(turn: Mapping) -> dict:
-  content = turn['content']
-  if not isinstance(content, str):
-    content = [_openai_part(part) for part in content]
-  return {**turn, 'content': content}
-
-
-def _openai_part(part: Mapping) -> dict:
-  if part['type'] == 'image':
-    return {'type': 'image_url', 'image_url': {'url': image_url(part['image'])}}
-  if part['type'] == 'audio':
-    path = Path(part['audio'])
-    data = base64.b64encode(path.read_bytes()).decode()
-    return {'type': 'input_audio', 'input_audio': {'data': data, 'format': path.suffix.lstrip('.').lower() or 'wav'}}
-  return dict(part)
-
-
-def image_url(image) -> str:
-  """A data URL of a file (as it is) or of a PIL image (as PNG)."""
-  if isinstance(image, (str, Path)):
-    kind = mimetypes.guess_type(str(image))[0] or 'image/png'
-    raw = Path(image).read_bytes()
-  else:
-    buffer = io.BytesIO()
-    image.convert('RGB').save(buffer, 'PNG')
-    kind, raw = 'image/png', buffer.getvalue()
-  return f'data:{kind};base64,{base64.b64encode(raw).decode()}'

@@ -48,7 +48,18 @@ PICTURE = {
     {'type': 'text', 'text': 'end'},
   ]
 }
+PAGE = {'uri': 'file:///page', 'mimeType': 'text/plain', 'text': 'the page'}
+DATA = {'uri': 'file:///data', 'mimeType': 'x/y', 'blob': 'AAAA'}
+RESOURCES = {
+  'content': [
+    {'type': 'resource', 'resource': PAGE},
+    {'type': 'resource', 'resource': DATA},
+    {'type': 'resource_link', 'name': 'more', 'uri': 'file:///more'},
+  ]
+}
 TOOLS = {
+  'resources': lambda: RESOURCES,
+  'structured': lambda: {'content': [], 'structuredContent': {'sum': 5}},
   'echo': lambda text_: text(text_),
   'junk': junk,
   'binary': binary,

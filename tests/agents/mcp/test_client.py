@@ -79,6 +79,9 @@ def test_what_is_no_answer_is_an_observation_in_time(raw, name):
 
 def test_parts_that_are_no_text_are_named_and_their_data_left_out(raw):
   assert raw.call('picture', {}, 10.0).text == 'seen\n[image: image/png, 3 bytes]\nend'
+  held = '[resource file:///page]\nthe page\n[resource file:///data: 3 bytes]\n[resource more: file:///more]'
+  assert raw.call('resources', {}, 10.0).text == held
+  assert raw.call('structured', {}, 10.0).text == '{"sum": 5}'
 
 
 def test_ten_megabytes_arrive_and_are_shortened_for_the_model(tools):

@@ -189,13 +189,21 @@ def test_lines_of_others_are_read_tolerantly_and_reported(tmp_path):
   (tmp_path / 'b.jsonl').write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(lines).encode())
   bank = CaseBank(':memory:')
   got = import_jsonl(bank, tmp_path / 'b.jsonl')
-  assert got.cases == 4 and [number for number, _ in got.skipped] == [3, 4, 7, 8, 9, 11, 12]
+  assert (got.cases, got.repeats) == (4, 0) and [number for number, _ in got.skipped] == [3, 4, 7, 8, 9, 11, 12]
   assert [(c.task, c.reward, c.plan) for c in bank.cases()] == [
     ('a', 1, PLAN),
     ('b', 0, ''),
     ('c', 1, 'do it'),
     ('a', 0, '{"plan": []}'),
   ]
+
+
+def test_repeated_cases_are_kept_and_counted(tmp_path):
+  rows = [{'question': 'a', 'plan': PLAN, 'reward': reward} for reward in (1, 0, 1)]
+  (tmp_path / 'b.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  bank = CaseBank(':memory:')
+  got = import_jsonl(bank, tmp_path / 'b.jsonl')
+  assert (got.cases, got.repeats, len(bank)) == (3, 2, 3)
 
 
 @settings(max_examples=40, deadline=None)

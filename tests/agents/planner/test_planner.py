@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.memory import CaseBank, Memory, Reading
-from agents.planner import context, plans
+from agents.planner import context, plans, trace
 from agents.planner.context import Group
 from agents.planner.episode import Limits
 from agents.planner.planner import Agent
 from agents.toolbox import Functions, Observation, shortened
-from core.serving.client import Call, Reply, RequestFailed
+from core.serving.client import Call, ContextTooLong, Reply, RequestFailed
+from core.text import clean
 
 PLAN = '{"plan": [{"id": 1, "description": "add two numbers"}]}'
 
@@ -24,7 +25,7 @@ class Script:
   def __init__(self, replies):
     self.replies, self.seen = replies, []
 
-  def chat(self, messages, sampling, seed, tools=()):
+  def chat(self, messages, sampling, seed, tools=(), *, seconds=float('inf')):
     self.seen.append([dict(m) for m in messages])
     reply = self.replies[min(len(self.seen), len(self.replies)) - 1]  # the last one for ever
     if isinstance(reply, Exception):
@@ -179,10 +180,88 @@ def test_any_text_gives_a_plan_or_a_plan_error_and_plans_survive_wrapping(noise,
   assert plans.parse_plan('{not this} ' + plan.to_json() + '}') == plan
 
 
-def test_final_answers_are_read_at_the_start_only():
-  assert plans.final_answer('  **FINAL ANSWER: 42**') == '42'
-  assert plans.final_answer('final answer:   a, b') == 'a, b'
-  assert plans.final_answer('The FINAL ANSWER: 42') is None
+@pytest.mark.parametrize(
+  ('text', 'answer'),
+  [
+    ('  **FINAL ANSWER: 42**', '42'),
+    ('final answer:   a, b', 'a, b'),
+    ('The results agree.\n\nFINAL ANSWER: 42', '42'),
+    ('```\nFINAL ANSWER: 42\n```', '42'),
+    ('"FINAL ANSWER: 42"', '42'),
+    ('**FINAL ANSWER:** 42', '42'),
+    ('**FINAL ANSWER: 42**, since 6 times 7 is 42', '42'),
+    ('FINAL ANSWER: **42** as computed', '42'),
+    ('**FINAL ANSWER:**\n\n**42**', '42'),
+    ('FINAL ANSWER:\n```\n42\n```', '42'),
+    ('FINAL ANSWER: 3\nNo, I slipped.\nFINAL ANSWER: 4', '4'),
+    ('FINAL ANSWER: 3 * 4', '3 * 4'),
+    ('FINAL ANSWER: "Ulysses"', '"Ulysses"'),
+    ('The FINAL ANSWER: 42', None),
+    ('FINAL ANSWER:', None),
+    ('FINAL ANSWER: **', None),
+  ],
+)
+def test_a_final_answer_is_read_from_the_last_line_that_begins_with_the_mark(text, answer):
+  assert plans.final_answer(text) == answer
+
+
+# Any character, lone surrogates included, and JSON that escapes them.
+TEXTS = st.text(st.characters(), max_size=40) | st.sampled_from(['\ud800', '"\\ud800"', PLAN, 'FINAL ANSWER: \udfff'])
+SAID = TEXTS.map(clean)  # by `Endpoint`, which leaves only escapes in JSON
+PLANS = TEXTS.map(lambda text: json.dumps({'plan': [{'id': 1, 'description': text}]}))
+CALLS = st.builds(Call, SAID, st.just('echo') | SAID, TEXTS.map(lambda text: json.dumps({'text': text})) | SAID)
+WRITTEN = CALLS.map(lambda c: Reply(f'<tool_call>{{"name": "echo", "arguments": {c.arguments}}}</tool_call>'))
+
+
+class Echo:
+  """A tool that returns what it is given, as it is."""
+
+  def schemas(self):
+    return [{'function': {'name': 'echo'}}]
+
+  def call(self, name, arguments, timeout):
+    return Observation(str(arguments.get('text')) + '\udc00')
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+  st.lists(SAID | PLANS, min_size=1, max_size=4),
+  st.lists(SAID | WRITTEN | st.lists(CALLS, min_size=1, max_size=3).map(lambda c: calls(*c)), min_size=1, max_size=4),
+  TEXTS,
+)
+def test_every_episode_ends_with_a_trace_whatever_a_model_or_a_tool_sends(planned, executed, question):
+  planner, executor = Script(planned), Script(executed)
+  episode = Agent(planner, executor, Echo(), limits=Limits(steps=4)).answer(question)
+  json.dumps(episode.to_json(), ensure_ascii=False).encode()
+  trace.html(episode).encode()
+  json.dumps(planner.seen, ensure_ascii=False).encode()
+
+
+def test_calls_in_the_text_are_carried_out_and_answered_in_the_text():
+  good = '<tool_call>{"name": "add", "arguments": {"a": 2, "b": 3}}</tool_call>'
+  executor = Script([f'Let me add.\n{good}\n<tool_call>{{"name": </tool_call>', 'It is 5.'])
+  episode = Agent(Script([PLAN, 'FINAL ANSWER: 5']), executor, TOOLS).answer('q')
+  added, unread = episode.subtasks[0].calls
+  assert (added.result, added.failed) == ('5', False)
+  assert unread.failed and 'could not be read' in unread.result
+  said, told = executor.seen[1][-2:]
+  assert said == {'role': 'assistant', 'content': executor.replies[0]} and told['role'] == 'user'
+  assert told['content'].startswith('<tool_response>\n5\n</tool_response>\n<tool_response>\nError: ')
+
+
+def test_turns_that_a_server_finds_too_long_are_trimmed_until_they_fit():
+  class Small(Script):
+    def chat(self, messages, sampling, seed, tools=(), *, seconds=float('inf')):
+      if sum(len(m['content']) for m in messages) > 6000:
+        raise ContextTooLong('too long', 400)
+      return super().chat(messages, sampling, seed, tools)
+
+  long = Functions({'read': ({'type': 'object'}, lambda: 'x' * 3000)})
+  executor = Small([calls(call('read', '{}')), calls(call('read', '{}')), calls(call('read', '{}')), 'done'])
+  episode = Agent(Script([PLAN, 'FINAL ANSWER: 5']), executor, long).answer('q')
+  assert episode.stop == 'answered' and episode.subtasks[0].stop == 'done'
+  pinned = Agent(Script([PLAN]), Small(['done']), long, limits=Limits(cycles=1)).answer('q' * 10_000)
+  assert pinned.subtasks[0].stop == 'request_failed'
 
 
 def test_trimming_keeps_pins_and_pairs_and_drops_the_oldest():

@@ -20,7 +20,7 @@ class Scripted:
   def __init__(self, *replies):
     self.replies, self.asked = replies, []
 
-  def chat(self, messages, sampling, seed, tools=()):
+  def chat(self, messages, sampling, seed, tools=(), *, seconds=float('inf')):
     self.asked.append((list(messages), sampling, seed))
     reply = self.replies[sum(m['role'] == 'assistant' for m in messages)]
     if isinstance(reply, Exception):

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.rollout.roc import counts, error_penalty, form_penalty, penalty, resample, select
+from agents.rollout.penalties import (
+  error_penalty,
+  form_penalty,
+  penalty,
+  released_error_penalty,
+  released_form_penalty,
+)
+from agents.rollout.roc import counts, resample, select
 from agents.rollout.tools import Response
 from agents.rollout.trajectory import Trace, Turn
 
@@ -151,3 +158,24 @@ def test_flat_groups_leave_and_rewards_stay():
   alone = choose(groups[1:2], rewards[1:2], [1])  # as the process that has only this group
   assert alone.kept[0] == chosen.kept[1]
   assert len(choose(groups, rewards, range(3), mode='off').kept[1]) == 4
+
+
+def test_the_released_penalties_are_counted_on_the_text():
+  said = trace('a', statuses=['ok', 'timeout'])  # texts: "error" and "fine"
+  assert released_error_penalty(said) == 0.5 and released_error_penalty(trace('a')) == 0.5
+  assert released_error_penalty(trace('a', statuses=['timeout'])) == 0.0  # a failure that does not say "error"
+  answered = '<answer>1</answer>'
+  assert released_form_penalty(trace(answered)) == 1.0  # the only header is in the prompt: no turn
+  assert released_form_penalty(trace('a', answered)) == 0.0
+  assert released_form_penalty(trace(answered, 'a', answered)) == 0.5
+  cut = Trace([Turn('a'), Turn(answered)], 'length')
+  assert released_form_penalty(cut) == 1.0  # the last turn has no end mark
+  printed = Trace([Turn('a', (Response(answered, 'ok'),)), Turn('b'), Turn(answered)], 'final')
+  assert released_form_penalty(printed) == 0.5 and form_penalty(printed) == 0.0  # tool output counts
+
+
+def test_reference_resamples_by_the_released_penalties():
+  loud = trace('<answer>1</answer>', statuses=['ok'])  # its text says "error"
+  single = [[loud, trace('x'), trace('x'), trace('x')]]
+  errors = lambda mode: resample(single, np.array([[1.0, 0, 0, 0]]), 2, seed=0, step=0, places=[0], mode=mode).metrics
+  assert errors('reference')['roc_errors_before'] == (1.0, 1) and errors('sorted')['roc_errors_before'] == (0.0, 1)
