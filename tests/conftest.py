@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 
+import hypothesis
 import psutil
 import pytest
 
@@ -17,6 +18,12 @@ os.environ.setdefault('XLA_FLAGS', quick())
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(pathlib.Path(__file__).parent.parent / '.jax_cache'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.update(HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1')
+
+# No property depends on how fast the machine is.
+hypothesis.settings.register_profile(
+  'any machine', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('any machine')
 
 # Compiled programs pile up: a worker that keeps them all passes 3 GB in the middle of the suite.
 DROP_ABOVE = 1.5 * 2**30  # bytes resident
