@@ -13,6 +13,7 @@ without a layer axis when kept. A model that has several stacks puts a prefix be
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,16 @@ def check(keep, sites=SITES) -> None:
   unknown = [site_of(k) for k in keep if site_of(k) not in sites]
   if unknown:
     raise ValueError(f'keep={unknown}: unknown site; expected some of {list(sites)}')
+
+
+def as_argument(edit: Callable | None) -> Any:
+  """The edit as an argument of a jitted function.
+
+  An edit that is a pytree (a `flax.struct` with `__call__`) enters as its arrays, so that other values of them compile
+  nothing. A plain function is compiled in, once a function.
+  """
+  is_function = jax.tree_util.all_leaves([edit])
+  return jax.tree_util.Partial(edit) if is_function else edit
 
 
 class Tap:

@@ -39,6 +39,7 @@ PROGRAMS = (
   'core.plan',
   'internvl.chat',
   'internvl.train',
+  'interp.loops',
   'interp.report',
   'interp.transcribe',
   'rl.mpo',

@@ -38,9 +38,7 @@ class _State:
   step: Any
 
 
-@functools.partial(
-  jax.jit, static_argnames=('config', 'new', 'no_speech', 'beams', 'patience', 'penalty', 'style', 'edit')
-)
+@functools.partial(jax.jit, static_argnames=('config', 'new', 'no_speech', 'beams', 'patience', 'penalty', 'style'))
 def beam(
   params: decoder.Params,
   config: Config,

@@ -43,7 +43,7 @@ class _State:
   step: Any
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'new', 'no_speech', 'edit'))
+@functools.partial(jax.jit, static_argnames=('config', 'new', 'no_speech'))
 def sample(
   params: decoder.Params,
   config: Config,

@@ -3,6 +3,7 @@
 B windows   T mel frames
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import tap
 from core.engine.sampling import Sampling
 from interp.whisper import decoder, model
 from interp.whisper.config import Config
@@ -41,7 +43,7 @@ class Result:
     return options.logp is None or self.avg_logp <= options.logp
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'edit'))
+@functools.partial(jax.jit, static_argnames='config')
 def audio_keys(params: model.Params, config: Config, mel: jax.Array, edit: Callable | None = None) -> tuple:
   """The decoder's `cross_keys` of log-mel windows [B, T, mels]."""
   encoded, _ = model.encode(params, config, mel, edit=edit)
@@ -60,11 +62,18 @@ class Recogniser:
     edit: Callable | None = None,
   ):
     self.params = params.replace(decoder=decoder.for_decoding(params.decoder))
-    self.config, self.processor, self.options, self.edit = config, processor, options, edit
+    self.config, self.processor, self.options = config, processor, options
+    self.edit = tap.as_argument(edit)
     self.rules: Rules = rules_lib.of(processor, config.vocab, name=options.rules, timestamps=options.timestamps)
     self.limit = config.text_length // 2 if options.tokens is None else options.tokens
     if self.limit >= config.text_length:
       raise ValueError(f'tokens={self.limit}: the text context is {config.text_length}')
+
+  def edited(self, edit: Callable | None) -> 'Recogniser':
+    """The same with another edit; one that is a pytree compiles nothing if its shapes have been seen."""
+    other = copy.copy(self)
+    other.edit = tap.as_argument(edit)
+    return other
 
   def keys(self, mels: np.ndarray) -> tuple:
     """The `decoder.cross_keys` of windows [B, T, mels]: the encoder runs here, once for a window."""
@@ -146,7 +155,7 @@ class Recogniser:
     )
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'edit'))
+@functools.partial(jax.jit, static_argnames='config')
 def _language(params, config: Config, keys, prompt: Prompt, ids, edit) -> jax.Array:
   logits, _, _ = prefill(params, config, keys, prompt, new=1, edit=edit)
   return jnp.argmax(logits[:, ids], -1)

@@ -1,0 +1,111 @@
+"""The results of a study of loops: numbers, a chart, a page and a few lines."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from core.report import charts, pages
+from core.report.intervals import wilson
+from interp.loops.study import Study
+
+MOST_BARS = 24
+MOST_TEXT = 160  # characters
+
+BODY = """
+<p>{% for line in lines %}{{ line }}<br>{% endfor %}</p>
+<h2>Single components</h2>{{ chart }}
+<p>Of the half on which components are chosen; the damage is edits a word in speech that does not loop.</p>{{ ranking }}
+<h2>Sets on the held-out half</h2>{{ sets }}
+<h2>Clips that loop</h2>{{ clips }}
+"""
+
+
+def name(parts) -> str:
+  """Of a set."""
+  return ' + '.join(map(str, parts))
+
+
+def summary(study: Study, errors: dict[str, dict[str, float]]) -> list[str]:
+  """The findings in a few lines."""
+  chosen, held = len(study.chosen), len(study.held)
+  lines = [f'{len(study.loops)} of {study.clips} clips loop; {chosen} to choose on, {held} held out']
+  for one in study.sets:
+    low, high = wilson(round(one.ended * held), held)
+    interval = f'95 % interval {low:.0%} to {high:.0%}'
+    lines.append(f'without {name(one.parts)}: {one.ended:.0%} of held-out loops end ({interval})')
+  shares = [control.ended for control in study.controls]
+  lines.append(f'without random sets of the same kind: {np.mean(shares):.0%} on average, {max(shares):.0%} at most')
+  lines.append(f'some single component ends {study.by_clip.any(0).mean():.0%} of the loops of the other half')
+  for recording, rates in errors.items():
+    lines.append(f'{recording}: word error rate {rates["with"]:.1%}, {rates["without"]:.1%} without the set')
+  return lines
+
+
+def numbers(study: Study, errors: dict[str, dict[str, float]]) -> dict[str, Any]:
+  """The findings as JSON."""
+  return {
+    'clips': study.clips,
+    'loops': [{'clip': clip.name, **dataclasses.asdict(outcome)} for clip, outcome in study.loops],
+    'chosen': study.chosen,
+    'held': study.held,
+    'unlooped': [clip.name for clip in study.unlooped],
+    'rounds': [[{'set': name(one.parts), **dataclasses.asdict(one.score)} for one in found] for found in study.rounds],
+    'sets': [
+      {'set': name(one.parts), 'ended': one.ended, 'texts': [outcome.text for outcome in one.outcomes]}
+      for one in study.sets
+    ],
+    'controls': [{'set': name(one.parts), 'ended': one.ended} for one in study.controls],
+    'by_clip': {str(part): row.tolist() for part, row in zip(study.candidates, study.by_clip)},
+    'word_errors': errors,
+  }
+
+
+def chart(study: Study):
+  """Bars: the share of loops that each single component's absence ends, and its damage."""
+  found = sorted(study.rounds[0], key=lambda one: -one.score.ended)[:MOST_BARS]
+  fig, (above, below) = charts.stacked(8, 5, 2, ratios=(2, 1))
+  places = range(len(found))
+  above.bar(places, [one.score.ended for one in found], color=charts.STRONG)
+  above.set_ylabel('loops ended')
+  above.set_ylim(0, 1)
+  below.bar(places, [one.score.damage for one in found], color=charts.GREY)
+  below.set_yscale('log')
+  below.set_ylabel('damage')
+  below.set_xticks(places, [name(one.parts) for one in found], rotation=90, fontsize=7)
+  return fig
+
+
+def write(out: pathlib.Path, study: Study, errors: dict[str, dict[str, float]]) -> None:
+  """Writes loops.html and loops.png into the folder."""
+  fig = chart(study)
+  charts.save(fig, out / 'loops.png')
+  ranking = [(name(one.parts), f'{one.score.ended:.0%}', f'{one.score.damage:.1%}') for one in study.rounds[0]]
+  sets = [(name(one.parts), f'{one.ended:.0%}') for one in (*study.sets, *study.controls)]
+  clips = _clips(study)
+  body = pages.page(
+    'What makes Whisper repeat itself',
+    BODY,
+    lines=summary(study, errors),
+    chart=_image(fig),
+    ranking=pages.table(('component', 'loops ended', 'damage'), ranking),
+    sets=pages.table(('set, then random ones', 'loops ended'), sets),
+    clips=pages.table(('clip', 'ratio', 'says', 'says without the set'), clips, text=(0, 2, 3)),
+  )
+  (out / 'loops.html').write_text(body, encoding='utf-8')
+
+
+def _image(fig) -> Markup:
+  return pages.chart(charts.data_uri(charts.png(fig)), 'Share of loops ended by component')
+
+
+def _clips(study: Study) -> list[tuple]:
+  """Rows of the table of clips, the held-out ones with what is said without the largest set."""
+  without = dict(zip(study.held, study.sets[-1].outcomes))
+  rows = []
+  for i, (clip, outcome) in enumerate(study.loops):
+    after = without[i].text if i in without else ''
+    rows.append((clip.name, f'{outcome.compression:.1f}', outcome.text[:MOST_TEXT], after[:MOST_TEXT]))
+  return rows
