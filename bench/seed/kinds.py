@@ -10,10 +10,12 @@ from bench.seed.algebra.relations import relation_verdict
 from bench.seed.nodes import Budget, Node, ParseError, SeedError, subtract
 from bench.seed.pairs import Pair, branches, pair, settle
 from bench.seed.reading.parser import Reading
-from bench.seed.reading.splitting import EQUALS, relation, split_at, trim
+from bench.seed.reading.splitting import EQUALS, relation, split_at, top_level, trim
 from bench.seed.reading.statement import member, side, statement, statements, tokens_of, unwrap
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
+
+UNDER = Token('_', '_')
 
 
 @dataclasses.dataclass
@@ -51,9 +53,45 @@ def unit_reading(reading: Reading) -> Reading:
 
 
 def expression(reference: str, prediction: str, job: Job) -> Mark:
-  """A bare right side and `name = right side` are equivalent; of a chain the last member counts."""
+  """A bare right side and `name = right side` are equivalent; of a chain the last member counts.
+
+  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations.
+  """
+  lefts = [_unsolved(text, job.reading) for text in (reference, prediction)]
+  if all(lefts) and any(map(_is_sum, lefts)):
+    return equation(reference, prediction, job)
   wanted = read_reference(read_expression, reference, job)
   return trees(wanted, read_expression(prediction, job), job)
+
+
+def _unsolved(text: str, reading: Reading) -> list[Token] | None:
+  """The left side of an answer that equates symbols, but not a name, with a number; None for any other answer."""
+  try:
+    parts = statements(tokens_of(text, reading))
+  except SeedError:
+    return None
+  if len(parts) != 1 or parts[0].signs != ['=']:
+    return None
+  left, right = parts[0].members
+  is_value = _is_name(left) or not _has_letter(left) or _has_letter(right)
+  return None if is_value else left
+
+
+def _is_name(tokens: list[Token]) -> bool:
+  """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
+  outside = [tokens[k] for k in top_level(tokens)]
+  main = [token for token, before in zip(outside, [None, *outside]) if before != UNDER]
+  symbols = [token for token in main if token.kind in ('letter', 'command')]
+  return len(symbols) <= 1 and all(token.kind not in ('number', '^', '+', '-') for token in main)
+
+
+def _is_sum(tokens: list[Token]) -> bool:
+  terms, _ = split_at(tokens, {'+', '-'})
+  return len(terms) > 1
+
+
+def _has_letter(tokens: list[Token]) -> bool:
+  return any(token.kind == 'letter' for token in tokens)
 
 
 def read_expression(text: str, job: Job) -> Node:
