@@ -47,6 +47,9 @@ AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
 # Speech over HTTP.
 VIBEVOICE = [*AUDIO, 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
+# Reads GGUF files and dequantises.
+GGUF = ['gguf>=0.17,<1']
+
 EXTRAS = {
   'cuda': ['jax[cuda13]'],
   'tpu': ['jax[tpu]'],
@@ -61,6 +64,8 @@ EXTRAS = {
   'ray': ['ray>=2.40,<3', *SANDBOX],
   # The published SEED scorer's parser, for `mode='compat'` only.
   'compat': ['latex2sympy2_extended[antlr4_13_2]>=1.10.2,<1.12'],
+  # Models in GGUF files, for `python -m core.files.convert`.
+  'gguf': GGUF,
   # Recordings of any format, and other sample rates.
   'audio': AUDIO,
   # VibeVoice's server, with its recordings.
@@ -79,6 +84,7 @@ EXTRAS = {
     *AUDIO,
     *SANDBOX,
     *BENCH,
+    *GGUF,
   ],
   # Notebooks of docs/notebooks: paired files, executed without a browser.
   'notebooks': [

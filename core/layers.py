@@ -5,6 +5,7 @@ B batch   T time   D width   F feed-forward   N heads   H head size
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -87,17 +88,52 @@ class Yarn:
       return 1.0
     return 0.1 * slope * math.log(factor) + 1.0
 
+  def interpolated(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+    """The share of each frequency, 0 to 1 [H/2], that is divided by `factor`."""
+    pairs = len(frequencies)
+    low, high = _yarn_bounds(2 * pairs, theta, self)
+    # Pairs below `low` keep their frequency, pairs above `high` are interpolated, and a ramp connects them.
+    return np.clip((np.arange(pairs) - low) / max(high - low, 1e-3), 0, 1)
 
-def rope_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> np.ndarray:
+
+@dataclasses.dataclass(frozen=True)
+class Llama3Rope:
+  """The context extension of Llama 3.1 (arXiv 2407.21783 §3.4.2; the formula is in the released `apply_scaling`).
+
+  Pairs that turn more than `high_freq_factor` times in the original length keep their frequency, those that turn less
+  than `low_freq_factor` times are interpolated, and a ramp over the number of turns connects them.
+  """
+
+  factor: float
+  original_length: int
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  attention_factor: ClassVar[float] = 1.0
+
+  def __post_init__(self):
+    if not 0 < self.low_freq_factor < self.high_freq_factor:
+      raise ValueError(
+        f'low_freq_factor={self.low_freq_factor}, high_freq_factor={self.high_freq_factor}: expected 0 < low < high'
+      )
+
+  def interpolated(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
+    """As of `Yarn`."""
+    turns = self.original_length * frequencies / (2 * math.pi)
+    kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+    return 1 - np.clip(kept, 0, 1)
+
+
+RopeScaling = Yarn | Llama3Rope
+
+
+def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> np.ndarray:
   """Radians per position of each rotated pair, float64 [H/2]."""
   pairs = np.arange(0, head_dim, 2, dtype=np.float64)
   frequencies = theta ** (-pairs / head_dim)
-  if yarn is None:
+  if scaling is None:
     return frequencies
-  low, high = _yarn_bounds(head_dim, theta, yarn)
-  # Pairs below `low` keep their frequency, pairs above `high` are interpolated, and a ramp connects them.
-  ramp = np.clip((np.arange(head_dim // 2) - low) / max(high - low, 1e-3), 0, 1)
-  return frequencies * (1 - ramp) + frequencies / yarn.factor * ramp
+  share = scaling.interpolated(frequencies, theta)
+  return frequencies * (1 - share) + frequencies / scaling.factor * share
 
 
 def _yarn_bounds(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]:
@@ -114,14 +150,14 @@ def _yarn_bounds(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]
   return max(low, 0), min(high, head_dim - 1)
 
 
-def rope_tables(positions: jax.Array, head_dim: int, theta: float, yarn: Yarn | None = None):
+def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None = None):
   """cos and sin, float32 [B, T, H/2], of integer positions [B, T].
 
   Angles are float32: bfloat16 rounds position 257 to 256, which has a different sine.
   """
-  frequencies = jnp.asarray(rope_frequencies(head_dim, theta, yarn), jnp.float32)
+  frequencies = jnp.asarray(rope_frequencies(head_dim, theta, scaling), jnp.float32)
   angles = positions[..., None].astype(jnp.float32) * frequencies
-  scale = yarn.attention_factor if yarn else 1.0
+  scale = scaling.attention_factor if scaling else 1.0
   return jnp.cos(angles) * scale, jnp.sin(angles) * scale
 
 

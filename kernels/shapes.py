@@ -32,4 +32,7 @@ ATTENTION = {
   'qwen3-30b-a3b': Shape(query_heads=32, key_heads=4, head_size=128),
   'qwen3-235b-a22b': Shape(query_heads=64, key_heads=4, head_size=128),
   'gpt-oss-20b': Shape(query_heads=64, key_heads=8, head_size=64, window=128, sinks=True),
+  'llama3.1-8b': Shape(query_heads=32, key_heads=8, head_size=128),
+  'llama3.2-1b': Shape(query_heads=32, key_heads=8, head_size=64),
+  'smollm2-135m': Shape(query_heads=9, key_heads=3, head_size=64),
 }

@@ -36,6 +36,7 @@ PROGRAMS = (
   'bench.run',
   'bench.table',
   'bench.vico.run',
+  'core.files.convert',
   'core.plan',
   'internvl.chat',
   'internvl.train',

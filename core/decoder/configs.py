@@ -2,7 +2,7 @@
 
 from core import moe
 from core.decoder.params import Config
-from core.layers import Yarn
+from core.layers import Llama3Rope, Yarn
 
 
 def _qwen3(width, mlp_width, depth, heads, *, kv_heads=8, experts=None, tied=False) -> Config:
@@ -45,6 +45,24 @@ def _qwen3_moe(width, mlp_width, depth, heads, expert_width) -> Config:
   return _qwen3(width, mlp_width, depth, heads, kv_heads=4, experts=experts)
 
 
+def _llama3(width, mlp_width, depth, heads, *, head_dim, factor, tied=False) -> Config:
+  """Llama 3.1 and 3.2, whose context of 8,192 tokens was extended by `factor`."""
+  return Config(
+    vocab=128256,
+    width=width,
+    depth=depth,
+    heads=heads,
+    kv_heads=8,
+    head_dim=head_dim,
+    mlp_width=mlp_width,
+    norm_eps=1e-5,
+    rope_theta=500000.0,
+    rope_scaling=Llama3Rope(factor=factor, original_length=8192),
+    tied=tied,
+    max_length=131072,
+  )
+
+
 CONFIGS = {
   'qwen3-0.6b': _qwen3(1024, 3072, 28, 16, tied=True),
   'qwen3-1.7b': _qwen3(2048, 6144, 28, 16, tied=True),
@@ -66,13 +84,28 @@ CONFIGS = {
     mlp_width=2880,
     norm_eps=1e-5,
     rope_theta=150000.0,
-    yarn=Yarn(32.0, 4096, truncate=False),
+    rope_scaling=Yarn(32.0, 4096, truncate=False),
     qkv_bias=True,
     out_bias=True,
     sinks=True,
     windows=(128, None),
     max_length=131072,
     moe=moe.Config(experts=32, top_k=4, width=2880, activation='clamped', bias=True, aux_coef=0.9),
+  ),
+  'llama3.1-8b': _llama3(4096, 14336, 32, 32, head_dim=128, factor=8.0),
+  'llama3.2-1b': _llama3(2048, 8192, 16, 32, head_dim=64, factor=32.0, tied=True),
+  'smollm2-135m': Config(
+    vocab=49152,
+    width=576,
+    depth=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    mlp_width=1536,
+    norm_eps=1e-5,
+    rope_theta=100000.0,
+    tied=True,
+    max_length=8192,
   ),
   # Two layers wide enough to be wrong in: heads x head_dim is not the width.
   'tiny': Config(

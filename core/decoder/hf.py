@@ -1,4 +1,4 @@
-"""A decoder's published files: tensor names of Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS, and folders in and out."""
+"""A decoder's published files: tensor names of every family, and folders in and out."""
 
 import dataclasses
 from typing import Any

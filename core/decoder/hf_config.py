@@ -1,4 +1,4 @@
-"""The `config.json` of published decoders: Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS.
+"""The `config.json` of published decoders: Qwen2/2.5, Qwen3, Qwen3-MoE, GPT-OSS and Llama.
 
 Families differ by data only: FAMILIES says what each implies for `core.decoder.Config`, KEYS which keys its config has.
 """
@@ -6,15 +6,16 @@ Families differ by data only: FAMILIES says what each implies for `core.decoder.
 from typing import Any
 
 from core import moe
+from core.decoder import hf_rope
 from core.decoder import params as decoder
 from core.files.config import CheckpointError, Keys, check, naming, require
-from core.layers import Yarn
 
 FAMILIES = {
   'qwen2': {'qkv_bias': True, 'architecture': 'Qwen2ForCausalLM'},
   'qwen3': {'qk_norm': True, 'architecture': 'Qwen3ForCausalLM'},
   'qwen3_moe': {'qk_norm': True, 'moe': True, 'architecture': 'Qwen3MoeForCausalLM'},
   'gpt_oss': {'qkv_bias': True, 'out_bias': True, 'sinks': True, 'moe': True, 'architecture': 'GptOssForCausalLM'},
+  'llama': {'architecture': 'LlamaForCausalLM'},
 }
 _STRUCTURE = ('qkv_bias', 'out_bias', 'qk_norm', 'sinks')
 
@@ -41,6 +42,7 @@ _EXPERTS = ('moe_intermediate_size', 'num_experts', 'num_experts_per_tok', 'num_
 _PLAIN = {'hidden_act': ('silu',), 'use_mrope': (False,)}
 _QWEN3 = _PLAIN | {'attention_bias': (False,)}
 _QWEN3_MOE = _QWEN3 | {'norm_topk_prob': (True,), 'decoder_sparse_step': (1,), 'mlp_only_layers': ([],)}
+_LLAMA = _QWEN3 | {'mlp_bias': (False,), 'rope_interleaved': (False,)}
 _GPT_OSS = _PLAIN | {
   'attention_bias': (True,),
   'swiglu_limit': (moe.GPT_OSS_LIMIT,),
@@ -53,23 +55,7 @@ KEYS = {
   'qwen3_moe': Keys(read=(*_READ, *_EXPERTS), fixed=_QWEN3_MOE),
   # Both ignored keys repeat others: num_experts_per_tok and rope_scaling's original length.
   'gpt_oss': Keys(read=(*_READ, *_EXPERTS), fixed=_GPT_OSS, ignored=('experts_per_token', 'initial_context_length')),
-}
-_YARN = (
-  'attention_factor',
-  'beta_fast',
-  'beta_slow',
-  'factor',
-  'mscale',
-  'mscale_all_dim',
-  'original_max_position_embeddings',
-  'rope_theta',
-  'rope_type',
-  'truncate',
-  'type',
-)
-ROPE_KEYS = {
-  'default': Keys(read=('rope_theta', 'rope_type', 'type'), fixed={'partial_rotary_factor': (1, 1.0)}),
-  'yarn': Keys(read=_YARN, fixed={'partial_rotary_factor': (1, 1.0)}),
+  'llama': Keys(read=_READ, fixed=_LLAMA, ignored=('transformers.js_config',)),
 }
 GPT_OSS_WINDOW = 128
 LAYERS = ('full_attention', 'sliding_attention')
@@ -94,7 +80,6 @@ def config_from(h: dict, where: str = 'config') -> decoder.Config:
     check(h, KEYS[kind])
     heads, width = require(h, 'num_attention_heads', kind=int), require(h, 'hidden_size', kind=int)
     rope = h.get('rope_parameters') or h.get('rope_scaling') or {}
-    yarn = _yarn(rope, h)
     theta = rope.get('rope_theta') or require(h, 'rope_theta')
     return decoder.Config(
       vocab=require(h, 'vocab_size', kind=int),
@@ -106,7 +91,7 @@ def config_from(h: dict, where: str = 'config') -> decoder.Config:
       mlp_width=require(h, 'intermediate_size', kind=int),
       norm_eps=require(h, 'rms_norm_eps'),
       rope_theta=float(theta),
-      yarn=yarn,
+      rope_scaling=hf_rope.scaling(rope, h),
       windows=_windows(h, kind),
       moe=_experts(h, kind) if FAMILIES[kind].get('moe') else None,
       tied=bool(h.get('tie_word_embeddings', False)),
@@ -141,40 +126,6 @@ def _experts(h: dict, kind: str) -> moe.Config:
     bias=clamped,
     aux_coef=h.get('router_aux_loss_coef', 0.0),
   )
-
-
-def _yarn(rope: dict, h: dict) -> Yarn | None:
-  kind = rope.get('rope_type', rope.get('type', 'default'))
-  if kind not in ROPE_KEYS:
-    raise CheckpointError(f'rope_type {kind!r}; expected {" or ".join(ROPE_KEYS)}')
-  with naming('rope parameters'):
-    check(rope, ROPE_KEYS[kind])
-  if kind == 'default':
-    return None
-  original = rope.get('original_max_position_embeddings') or require(h, 'max_position_embeddings', kind=int)
-  return Yarn(
-    factor=require(rope, 'factor'),
-    original_length=original,
-    beta_fast=_or(rope.get('beta_fast'), 32.0),
-    beta_slow=_or(rope.get('beta_slow'), 1.0),
-    truncate=_or(rope.get('truncate'), True),
-    scale=_yarn_scale(rope),
-  )
-
-
-def _yarn_scale(rope: dict) -> float | None:
-  """What cos and sin are multiplied by, where the file says something else than 0.1 ln(factor) + 1."""
-  if rope.get('attention_factor') is not None:
-    return float(rope['attention_factor'])
-  above, below = rope.get('mscale'), rope.get('mscale_all_dim')
-  # Like transformers: only the two together count, and 0 counts as absent.
-  if not (above and below):
-    return None
-  return Yarn.temperature(rope['factor'], above) / Yarn.temperature(rope['factor'], below)
-
-
-def _or(value: Any, default: Any) -> Any:
-  return default if value is None else value
 
 
 def _windows(h: dict, kind: str) -> tuple[int | None, ...]:
@@ -220,7 +171,7 @@ def config_to(c: decoder.Config) -> dict:
     'intermediate_size': c.mlp_width,
     'rms_norm_eps': c.norm_eps,
     'rope_theta': c.rope_theta,
-    'rope_parameters': _rope_to(c),
+    'rope_parameters': hf_rope.written(c.rope_scaling, c.rope_theta),
     # transformers refuses a GPT-OSS config without a window, even where no layer uses it.
     'sliding_window': GPT_OSS_WINDOW if window is None and kind == 'gpt_oss' else window,
     'use_sliding_window': window is not None,
@@ -231,21 +182,6 @@ def config_to(c: decoder.Config) -> dict:
     'max_position_embeddings': c.max_length,
   }
   return h | _experts_to(c.moe) if c.moe else h
-
-
-def _rope_to(c: decoder.Config) -> dict:
-  if c.yarn is None:
-    return {'rope_type': 'default', 'rope_theta': c.rope_theta}
-  rope = {
-    'rope_type': 'yarn',
-    'rope_theta': c.rope_theta,
-    'factor': c.yarn.factor,
-    'beta_fast': c.yarn.beta_fast,
-    'beta_slow': c.yarn.beta_slow,
-    'truncate': c.yarn.truncate,
-    'original_max_position_embeddings': c.yarn.original_length,
-  }
-  return rope if c.yarn.scale is None else rope | {'attention_factor': c.yarn.scale}
 
 
 def _experts_to(c: moe.Config) -> dict:

@@ -1,4 +1,4 @@
-"""The causal language model: Qwen2/2.5, Qwen3, Qwen3-MoE and GPT-OSS, by configuration data.
+"""The causal language model: Qwen2/2.5, Qwen3, Qwen3-MoE, GPT-OSS and Llama, by configuration data.
 
 B batch   T time   D width   N heads   K key heads   H head size   F feed-forward   V vocabulary
 """
@@ -167,7 +167,7 @@ def forward(
   ctx = _Context(
     config=config,
     past=past,
-    rope=rope_tables(positions, config.head_dim, config.rope_theta, config.yarn),
+    rope=rope_tables(positions, config.head_dim, config.rope_theta, config.rope_scaling),
     positions=positions,
     segments=segments,
     rules=rules,

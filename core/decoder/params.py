@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import moe as experts
-from core.layers import Yarn
+from core.layers import RopeScaling
 from core.params import Spec, ones, stacked, zeros
 from core.params import init as draw
 
@@ -29,7 +29,7 @@ class Config:
   mlp_width: int
   norm_eps: float
   rope_theta: float
-  yarn: Yarn | None = None
+  rope_scaling: RopeScaling | None = None
   qkv_bias: bool = False
   out_bias: bool = False
   qk_norm: bool = False  # RMSNorm of each head's q and k before rope

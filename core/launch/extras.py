@@ -6,6 +6,7 @@ MODULES = {
   'bs4': ('agents',),
   'diffusers': ('parity',),
   'docx': ('agents',),
+  'gguf': ('gguf',),
   'httpx': ('agents', 'bench', 'sandbox', 'ray'),
   'jiwer': ('bench',),
   'langdetect': ('bench',),

@@ -26,7 +26,7 @@ CONFIGS = {
     out_bias=True,
     sinks=True,
     windows=(4, None),
-    yarn=Yarn(4.0, 16),
+    rope_scaling=Yarn(4.0, 16),
     moe=moe.Config(experts=4, top_k=2, width=20, activation='clamped', bias=True),
   ),
 }

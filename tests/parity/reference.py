@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, InternVLConfig, Inter
 
 TEXTS = ('qwen2', 'qwen3', 'qwen3_moe', 'gpt_oss')
 TOWERS = ('300m', '6b')
-CASES = (*(f'{tower}-{text}' for tower in TOWERS for text in TEXTS), *(f'lm-{text}' for text in TEXTS))
+CASES = (*(f'{tower}-{text}' for tower in TOWERS for text in TEXTS), *(f'lm-{text}' for text in TEXTS), 'lm-llama')
 IMAGE_TOKEN, VOCAB, NEW = 100, 101, 6
 TILE, PATCH = 12, 2  # 6x6 patches, 3x3 image tokens
 
@@ -42,6 +42,16 @@ def text_config(kind: str) -> dict:
     h.update(hidden_size=72, num_hidden_layers=2)
   if kind == 'qwen3_moe':
     h.update(experts, num_experts=6, moe_intermediate_size=20, norm_topk_prob=True)
+  if kind == 'llama':
+    llama3 = {
+      'rope_type': 'llama3',
+      'rope_theta': 1500.0,
+      'factor': 4.0,
+      'low_freq_factor': 1.0,
+      'high_freq_factor': 3.0,
+      'original_max_position_embeddings': 32,
+    }
+    h.update(rope_parameters=llama3, num_hidden_layers=2)
   if kind == 'gpt_oss':
     yarn = {
       'rope_type': 'yarn',

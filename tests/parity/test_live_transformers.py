@@ -33,9 +33,9 @@ def test_equals_transformers(case, seed, tmp_path):
   np.testing.assert_array_equal(ours.greedy(params, config, x, reference.NEW), reference.greedy(net, x))
 
 
-@pytest.mark.parametrize('case', ['lm-gpt_oss', 'lm-qwen3'])
+@pytest.mark.parametrize('case', ['lm-gpt_oss', 'lm-qwen3', 'lm-llama'])
 def test_long_positions_equal_transformers(case, tmp_path):
-  """Past the length YaRN extends (32), and past any row seen in training."""
+  """Past the length that YaRN and Llama 3 extend (32), and past any row seen in training."""
   net, x = reference.model(case, 5), reference.inputs(case, 5, length=120)
   reference.save(net, tmp_path)
   config, params = ours.load(tmp_path)
@@ -66,6 +66,18 @@ def test_yarn_frequencies_equal_transformers():
     yarn = layers.Yarn(32.0, 4096, truncate=truncate)
     np.testing.assert_allclose(layers.rope_frequencies(64, 150000.0, yarn), theirs.inv_freq.numpy(), rtol=1e-6)
     assert theirs.attention_scaling == pytest.approx(yarn.attention_factor, abs=1e-7)
+
+
+@pytest.mark.parametrize('name', ['llama3.1-8b', 'llama3.2-1b'])
+def test_llama_3_frequencies_equal_transformers(name):
+  from transformers import LlamaConfig
+  from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+  config = decoder.CONFIGS[name]
+  theirs = LlamaRotaryEmbedding(LlamaConfig(**hf_config.config_to(config)))
+  ours_ = layers.rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+  np.testing.assert_allclose(ours_, theirs.inv_freq.numpy(), rtol=1e-6)
+  assert theirs.attention_scaling == config.rope_scaling.attention_factor
 
 
 @pytest.mark.parametrize('size', [8, 12, 16, 22])
@@ -122,6 +134,6 @@ def test_yarn_scale_equals_transformers(keys):
   frequencies, scale = ROPE_INIT_FUNCTIONS['yarn'](
     Qwen3Config(**{k: v for k, v in h.items() if k != 'model_type'}), 'cpu'
   )
-  np.testing.assert_allclose(ours_.yarn.attention_factor, scale, rtol=1e-6)
-  own = layers.rope_frequencies(config.head_dim, ours_.rope_theta, ours_.yarn)
+  np.testing.assert_allclose(ours_.rope_scaling.attention_factor, scale, rtol=1e-6)
+  own = layers.rope_frequencies(config.head_dim, ours_.rope_theta, ours_.rope_scaling)
   np.testing.assert_allclose(own, frequencies.numpy(), rtol=1e-6)

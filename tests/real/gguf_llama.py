@@ -1,13 +1,10 @@
-"""Llama weights from a GGUF file under the names of the published Hugging Face folders, and a numpy forward pass."""
+"""A reader of Llama weights in GGUF and a numpy forward pass, both independent of `core.files.gguf` and the decoder."""
 
 import pathlib
 
 import numpy as np
 
 from core import decoder
-from core.decoder import hf
-from core.files import weights
-from core.files.tensors import Files
 
 NAMES = {
   'attn_q': 'self_attn.q_proj',
@@ -24,7 +21,7 @@ TOP = {'token_embd.weight': 'model.embed_tokens.weight', 'output_norm.weight': '
 
 
 def read(path: pathlib.Path):
-  """(config, fields, tensors) of a GGUF file: the decoder's configuration, the metadata, float32 arrays by name."""
+  """(config, tensors) of a GGUF file: the decoder's configuration, float32 arrays by published name."""
   import gguf
 
   reader = gguf.GGUFReader(path)
@@ -37,7 +34,7 @@ def read(path: pathlib.Path):
   for name in tensors:
     if name.endswith(('q_proj.weight', 'k_proj.weight')):
       tensors[name] = half_split(tensors[name], config.head_dim)
-  return config, fields, tensors
+  return config, tensors
 
 
 def config_of(fields: dict) -> decoder.Config:
@@ -70,32 +67,6 @@ def half_split(rows: np.ndarray, head_dim: int) -> np.ndarray:
   """Rows [heads · head_dim, in] from adjacent-pair rotary order (GGUF) to half-split order."""
   pairs = rows.reshape(-1, head_dim // 2, 2, rows.shape[1])
   return pairs.swapaxes(1, 2).reshape(rows.shape)
-
-
-def params_of(config: decoder.Config, tensors: dict, folder: pathlib.Path):
-  """The decoder's float32 parameters, by way of a safetensors file in `folder`."""
-  from safetensors.numpy import save_file
-
-  contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-  save_file(contiguous, str(folder / 'model.safetensors'))
-  names = hf.names(config)
-  return weights.load(Files(folder), names, decoder.spec(config), dtype=np.float32)
-
-
-def tokenizer_of(fields: dict):
-  """Byte-level BPE of the file: digits apart, then GPT-2's split."""
-  from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-  tokens = fields['tokenizer.ggml.tokens']
-  merges = [tuple(line.split(' ')) for line in fields['tokenizer.ggml.merges']]
-  vocab = {token: i for i, token in enumerate(tokens)}
-  tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
-  digits = pre_tokenizers.Digits(individual_digits=True)
-  tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-  tokenizer.decoder = decoders.ByteLevel()
-  special = [token for token, kind in zip(tokens, fields['tokenizer.ggml.token_type']) if kind == 3]
-  tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
-  return tokenizer
 
 
 def numpy_logits(config: decoder.Config, tensors: dict, tokens: list[int]) -> np.ndarray:

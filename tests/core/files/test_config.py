@@ -12,13 +12,14 @@ from safetensors.numpy import load_file, save_file
 from core import decoder
 from core.decoder import hf_config
 from core.files.config import GENERIC, CheckpointError, read_json
-from core.layers import Yarn
+from core.layers import Yarn, rope_frequencies
 
 TINY = decoder.CONFIGS['tiny']
 QWEN3 = hf_config.config_to(TINY)
 QWEN2 = hf_config.config_to(dataclasses.replace(TINY, qk_norm=False, qkv_bias=True))
 QWEN3_MOE = hf_config.config_to(decoder.CONFIGS['qwen3-30b-a3b'])
 GPT_OSS = hf_config.config_to(decoder.CONFIGS['gpt-oss-20b'])
+LLAMA = hf_config.config_to(decoder.CONFIGS['llama3.2-1b'])
 YARN = {'rope_type': 'yarn', 'rope_theta': 1e4, 'factor': 4.0, 'original_max_position_embeddings': 256}
 
 
@@ -37,10 +38,21 @@ REFUSED = {
   'quantised': (GPT_OSS, {'quantization_config': {'quant_method': 'mxfp4'}}, 'mxfp4'),
   'layer kind': (GPT_OSS, {'layer_types': ['full_attention', 'linear_attention'] * 12}, 'linear_attention'),
   'layer count': (GPT_OSS, {'layer_types': ['full_attention'] * 3}, 'layer_types has 3 layers'),
-  'rope kind': (QWEN3, rope(rope_type='dynamic'), "rope_type 'dynamic'; expected default or yarn"),
+  'rope kind': (QWEN3, rope(rope_type='dynamic'), "rope_type 'dynamic'; expected default or yarn or llama3"),
   'rope key': (QWEN3, rope(long_factor=[1.0]), 'long_factor'),
   'rope part': (QWEN3, rope(partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
   'rope factor': (QWEN3, {'rope_parameters': {'rope_type': 'yarn', 'rope_theta': 1e4}}, "'factor' is missing"),
+  'MLP biases': (LLAMA, {'mlp_bias': True}, 'mlp_bias=True is not supported; expected False'),
+  'llama3 factors': (
+    LLAMA,
+    {'rope_parameters': LLAMA['rope_parameters'] | {'low_freq_factor': 4.0}},
+    'llama3 rope parameters: low_freq_factor=4.0, high_freq_factor=4.0',
+  ),
+  'llama3 length': (
+    LLAMA,
+    {'rope_parameters': LLAMA['rope_parameters'] | {'original_max_position_embeddings': None}},
+    "'original_max_position_embeddings' is missing",
+  ),
   'a size in quotes': (QWEN3, {'hidden_size': '64'}, "hidden_size='64'; expected a value of type int"),
   'a size of the wrong kind': (QWEN3, {'num_hidden_layers': True}, 'num_hidden_layers=True'),
   'a rope that is a list': (QWEN3, {'rope_parameters': [1]}, 'config'),
@@ -55,7 +67,7 @@ def test_a_key_that_changes_the_function_is_refused_by_name(fault):
   assert message in str(error.value)
 
 
-@pytest.mark.parametrize('base', [QWEN2, QWEN3, QWEN3_MOE, GPT_OSS], ids=lambda h: h['model_type'])
+@pytest.mark.parametrize('base', [QWEN2, QWEN3, QWEN3_MOE, GPT_OSS, LLAMA], ids=lambda h: h['model_type'])
 def test_keys_without_effect_are_skipped(base):
   noise = dict.fromkeys(GENERIC - {'model_type'}, 7) | {'anything': None}
   assert hf_config.config_from(base | noise) == hf_config.config_from(base)
@@ -79,12 +91,27 @@ def test_a_config_that_is_no_object_is_refused(value):
 )
 def test_yarn_scales_as_transformers_does(keys, scale):
   config = hf_config.config_from(QWEN3 | rope(**keys))
-  np.testing.assert_allclose(config.yarn.attention_factor, scale, rtol=1e-12)
+  np.testing.assert_allclose(config.rope_scaling.attention_factor, scale, rtol=1e-12)
   assert hf_config.config_from(hf_config.config_to(config)) == config
 
 
 def test_yarn_does_not_scale_what_is_not_extended():
   assert Yarn(factor=1.0, original_length=8).attention_factor == 1.0
+
+
+def test_llama_3_keeps_fast_pairs_and_interpolates_slow_ones():
+  """Turns in 8,192 positions: more than 4, as they were; fewer than 1, a thirty-second; the rest between."""
+  config = hf_config.config_from(LLAMA)
+  assert config == decoder.CONFIGS['llama3.2-1b']
+  plain = rope_frequencies(config.head_dim, config.rope_theta)
+  scaled = rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
+  turns = 8192 * plain / (2 * np.pi)
+  np.testing.assert_array_equal(scaled[turns > 4], plain[turns > 4])
+  np.testing.assert_allclose(scaled[turns < 1], plain[turns < 1] / 32, rtol=1e-12)
+  between = (turns > 1) & (turns < 4)
+  kept = (turns[between] - 1) / 3
+  np.testing.assert_allclose(scaled[between] / plain[between], kept + (1 - kept) / 32, rtol=1e-12)
+  assert between.any()
 
 
 def test_sliding_layers_are_read_without_a_list_of_them():
