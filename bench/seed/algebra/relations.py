@@ -31,7 +31,8 @@ def gap(relation: Node) -> Node:
 def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   """The verdict on two relations: equal if the signs are the same and left - right agrees up to a factor.
 
-  The factor is nonzero for equalities, positive for inequalities. Chains are compared member by member.
+  The factor is nonzero for equalities, positive for inequalities. Chains are compared member by member, and so are
+  relations such as 1 + 1 = 2 whose members do not differ: left - right would make all of them alike.
   """
   if a.value != b.value:
     return Verdict.DIFFERENT
@@ -39,6 +40,8 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
     return _chain_verdict(a, b, context)
   f = canonical(gap(a), context)
   g = canonical(gap(b), context)
+  if ZERO in (f, g):
+    return _members_verdict(a, b, context)
   verdict = proportional(f, g, context)
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
@@ -47,6 +50,14 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context), context):
     return Verdict.EQUAL
   return verdict
+
+
+def _members_verdict(a: Node, b: Node, context: Context) -> Verdict:
+  """As `_chain_verdict`; an equality may also be read from its other side."""
+  verdict = _chain_verdict(a, b, context)
+  if verdict is Verdict.EQUAL or a.value != ('=',):
+    return verdict
+  return _chain_verdict(a._replace(args=a.args[::-1]), b, context)
 
 
 def _chain_verdict(a: Node, b: Node, context: Context) -> Verdict:
@@ -62,15 +73,22 @@ def proportional(f: Node, g: Node, context: Context) -> Verdict:
   """Whether g is a constant times f, neither being zero: f(x) g(y) = f(y) g(x) at all x, y."""
   if f == g or f == canonical(negative(g), context):
     return Verdict.EQUAL
-  zeros = [compare(t, ZERO, context) is Verdict.EQUAL for t in (f, g)]
+  zeros = [_vanishes(t, context) for t in (f, g)]
   if any(zeros):
-    return Verdict.EQUAL if all(zeros) else Verdict.DIFFERENT
+    # Identities: their differences are equal as written, or nothing says that they are.
+    return Verdict.UNDECIDED if all(zeros) else Verdict.DIFFERENT
   for name in list(context.rank):
     if isinstance(name, Name):
       context.rank.setdefault(_twin(name), float(len(context.rank)))
   left = canonical(mul(f, rewrite(g, _to_twin)), context)
   right = canonical(mul(rewrite(f, _to_twin), g), context)
   return compare(left, right, context)
+
+
+def _vanishes(node: Node, context: Context) -> bool:
+  """Whether a tree is 0 everywhere; a matrix of zeros, which no number equals, is twice itself."""
+  twice = canonical(add(node, node), context)
+  return any(compare(node, other, context) is Verdict.EQUAL for other in (ZERO, twice))
 
 
 def _twin(name: Name) -> Name:
