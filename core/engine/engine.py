@@ -118,11 +118,13 @@ class Engine:
 
     They share the pages up to there. changes: fields of the request; `n` is 1, `max_new` what is left from `at`, and
     `seed` one of the fork's own, so that it does not repeat its parent. Returns their ids. Raises KeyError for an id
-    that is not being worked on, ValueError for an `at` outside its response or a request that can never be served,
-    QueueFull as `submit`.
+    that is not being worked on, ValueError for an `at` outside its response, a sample with a constraint or a request
+    that can never be served, QueueFull as `submit`.
     """
     with self._lock:
       parent = self._samples[id]
+      if parent.constraint:
+        raise ValueError(f'sample {id} has a constraint; expected none in a fork')
       length, prompt = self._scheduler.rows.length(parent), parent.prompt.length
       at = length if at is None else at
       if not prompt <= at <= length:
@@ -231,7 +233,10 @@ class Engine:
     """Queues the samples of a request, each of which is a user of its media."""
     strings = StopStrings(self._text, request.stop_strings, request.prompt) if request.stop_strings else None
     first, self._next = self._next, self._next + request.n
-    samples = [Sample(first + i, request, i, prompt, strings and strings.copy()) for i in range(request.n)]
+    samples = []
+    for i in range(request.n):
+      constraint = request.constraint() if request.constraint else None
+      samples.append(Sample(first + i, request, i, prompt, strings and strings.copy(), constraint))
     self._scheduler.add(*samples)
     for sample in samples:
       self._samples[sample.id] = sample

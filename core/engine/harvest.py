@@ -50,12 +50,19 @@ def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, sto
       if reason:
         ended[i] = reason
   s.rows.append(slots, tokens, out.logp[slots], kept, count, version)
+  _tell_constraints(samples, tokens, kept)
   full = s.rows.new[slots] == s.rows.wanted[slots]
   for i in np.flatnonzero(out.failed[slots]).tolist():
     ended.setdefault(i, 'error')
   for i in np.flatnonzero(full).tolist():
     ended.setdefault(i, 'length')
   return News(samples, slots, kept, ended)
+
+
+def _tell_constraints(samples: list[Sequence], tokens: np.ndarray, kept: np.ndarray) -> None:
+  for i, sample in enumerate(samples):
+    if sample.constraint:
+      sample.constraint.push(tokens[i, : kept[i]].tolist())
 
 
 def _end(sample: Sequence, tokens: list[int]) -> tuple[int, str | None]:

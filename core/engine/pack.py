@@ -58,15 +58,20 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
   return tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
 
 
-def segment(s: Scheduler, ready: np.ndarray, stops: np.ndarray, sampling: Sampling) -> tuple[tree.Plan, Slots]:
-  """What a segment of the slots that are ready (bool [R]) reads. stops, sampling: of the sequences in the slots."""
+def segment(
+  s: Scheduler, ready: np.ndarray, stops: np.ndarray, sampling: Sampling, most: np.ndarray
+) -> tuple[tree.Plan, Slots]:
+  """What a segment of the slots that are ready (bool [R]) reads.
+
+  stops, sampling, most: of the sequences in the slots, as `SlotRequests.arrays` gives them.
+  """
   rows = s.rows
   position = np.where(ready, rows.target, 0)
   counts = np.where(ready, rows.pages, 0)
   inputs = Slots(
     token=_last_tokens(s, ready),
     position=position,
-    limit=np.where(ready, rows.wanted - rows.new, 0),
+    limit=np.where(ready, np.minimum(rows.wanted - rows.new, most), 0),
     stops=stops,
     sampling=sampling,
     pages=_pages_ahead(s, position, counts),

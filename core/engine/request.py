@@ -2,8 +2,8 @@
 
 import dataclasses
 import operator
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ class QueueFull(RuntimeError):
   """The engine's queue has as many sequences as `max_queued` allows; submit again later."""
 
 
+class Constraint(Protocol):
+  """Which tokens one sample may choose next, given those that it has: a grammar, for instance."""
+
+  def allowed(self) -> np.ndarray:
+    """The tokens that may follow, bool [vocab]; at least one."""
+
+  def push(self, tokens: Sequence[int]) -> None:
+    """The sample has these further tokens."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
   """A prompt to be continued `n` times.
@@ -21,7 +31,8 @@ class Request:
   prompt: token ids. Sample i draws with `seed + i`, at each position with a key of its own (`core.engine.sampling`).
   stops: end tokens, any number. stop_strings: texts that end a sample with the token that completes one; a string may
   begin in the prompt, and a plain str is one string. repetition_penalty: as in transformers, over prompt and response.
-  allowed: bool [vocab], tokens that may be chosen; copied. media: images and other features, in the order of the
+  allowed: bool [vocab], tokens that may be chosen; copied. constraint: makes the `Constraint` of one sample, which
+  replaces `allowed` and is asked before each token, so the sample gets one token a segment. media: images and other features, in the order of the
   prompt's placeholders, as the engine's features source takes them; with one, the last token of a prompt must be text.
   priority: higher ones enter first, and preempt running sequences of lower priority.
 
@@ -41,6 +52,7 @@ class Request:
   seed: int = 0
   priority: int = 0
   allowed: np.ndarray | None = None
+  constraint: Callable[[], Constraint] | None = None
   media: Sequence[Any] = ()
 
   def __post_init__(self):

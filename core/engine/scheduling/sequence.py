@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from core.engine.request import Request
+from core.engine.request import Constraint, Request
 from core.engine.scheduling.prefix_cache import Node
 from core.engine.stops import StopStrings
 
@@ -45,6 +45,7 @@ class Sequence:
   sample: int
   prompt: Prompt
   stop_strings: StopStrings | None = None
+  constraint: Constraint | None = None
   response: Response = NOTHING  # up to where it last left a slot
   slot: int | None = None
   node: Node | None = None  # of the last page that it shares with the prefix cache; held

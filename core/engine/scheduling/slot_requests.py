@@ -9,6 +9,7 @@ from core.engine.sampling import Sampling
 from core.engine.scheduling.scheduler import Scheduler
 from core.engine.scheduling.sequence import Sequence
 
+NO_LIMIT = 2**31 - 1
 SetTables = Callable[[int, np.ndarray, np.ndarray], None]  # of `core.engine.programs.Programs`
 
 
@@ -20,27 +21,33 @@ class SlotRequests:
     self._samples: list[Sequence | None] = [None] * slots
     self._owners: list[object] = [None] * slots  # what each slot's rows of the tables were set for
     self._stops = np.full((slots, STOPS), -1, np.int32)
+    self._most = np.full(slots, NO_LIMIT, np.int32)
     self._sampling = {name: value.copy() for name, value in vars(Sampling.of(slots)).items()}
     self._idle = {name: value[0] for name, value in vars(Sampling.of(1)).items()}
 
   def update(self, s: Scheduler, set_tables: SetTables) -> None:
-    """Takes over the samples that entered slots since the last call."""
+    """Takes over the samples that entered slots since the last call, and what constraints allow next."""
     for slot, (sample, known) in enumerate(zip(s.slots, self._samples)):
-      if sample is not known:
+      entered = sample is not known
+      if entered:
         self._set(slot, sample)
-        if sample:
-          self._set_tables(slot, sample, s.rows.response(sample).tokens, set_tables)
+      if sample and (entered or sample.constraint):
+        self._set_tables(slot, sample, s.rows.response(sample).tokens, set_tables)
 
-  def arrays(self) -> tuple[np.ndarray, Sampling]:
-    """(stop tokens int32 [R, STOPS], sampling) of the slots; copies, which later calls leave as they are."""
+  def arrays(self) -> tuple[np.ndarray, Sampling, np.ndarray]:
+    """(stop tokens int32 [R, STOPS], sampling, tokens of a segment at most int32 [R]) of the slots.
+
+    Copies, which later calls leave as they are.
+    """
     copied = {name: value.copy() for name, value in self._sampling.items()}
-    return self._stops.copy(), Sampling(**copied)
+    return self._stops.copy(), Sampling(**copied), self._most.copy()
 
   def _set(self, slot: int, sample: Sequence | None) -> None:
     stops = sample.request.stops[:STOPS] if sample else ()
     values = sample.request.sampling(sample.sample) if sample else self._idle
     self._stops[slot] = -1
     self._stops[slot, : len(stops)] = stops
+    self._most[slot] = 1 if sample and sample.constraint else NO_LIMIT
     for name, value in values.items():
       self._sampling[name][slot] = value
     self._samples[slot] = sample
@@ -49,10 +56,12 @@ class SlotRequests:
     """Sets allowed and seen tokens of a slot, unless it has them; the device adds new tokens to the seen ones."""
     request = sample.request
     penalised = request.repetition_penalty != 1
-    owner = sample if penalised else request.allowed
-    if self._owners[slot] is owner:
+    owner = sample if penalised or sample.constraint else request.allowed
+    if self._owners[slot] is owner and not sample.constraint:
       return
-    allowed = np.ones(self._vocab, bool) if request.allowed is None else request.allowed
+    allowed = sample.constraint.allowed() if sample.constraint else request.allowed
+    if allowed is None:
+      allowed = np.ones(self._vocab, bool)
     seen = np.zeros(self._vocab, bool)
     if penalised:
       seen[list(request.prompt)] = seen[said] = True

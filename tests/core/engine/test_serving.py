@@ -171,3 +171,44 @@ def test_logits_that_are_nan_end_a_sample_with_an_error():
   (id,) = e.submit(Request(PROMPT, 5, temperature=1.0))
   (done,) = e.run()
   assert done.id == id and done.reason == 'length' and np.isfinite(done.logp).all()
+
+
+class Climbing:
+  """Each token is above the last, and the last of all ends the sample; log: every mask that was asked for."""
+
+  def __init__(self):
+    self.last, self.asked = 4, 0
+
+  def allowed(self):
+    self.asked += 1
+    return np.arange(40) > self.last
+
+  def push(self, tokens):
+    assert len(tokens) == 1 and tokens[0] > self.last
+    self.last = tokens[0]
+
+
+def test_a_constraint_is_asked_for_each_token_and_disturbs_no_other_request():
+  e, made = engine(), []
+  free = Request(PROMPT, 12, temperature=1.0, seed=3)
+  want = tokens_of(free)
+  constraint = lambda: made.append(Climbing()) or made[-1]
+  climbers = e.submit(Request(PROMPT, 9, n=2, temperature=1.0, stops=[39], constraint=constraint))
+  (plain,) = e.submit(free)
+  e.step()
+  e.scheduler.clear()  # all enter a slot a second time
+  done = {c.id: c for c in e.run()}
+  assert done[plain].tokens.tolist() == want
+  for id in climbers:
+    tokens = done[id].tokens
+    assert (np.diff(tokens) > 0).all() and tokens[0] > 4
+    assert done[id].reason == ('stop' if tokens[-1] == 39 else 'length')
+  assert len(made) == 2 and all(m.asked > 1 for m in made)
+  assert tokens_of(free) == want  # the mask left the slot with the sample
+
+
+def test_a_sample_with_a_constraint_has_no_forks():
+  (id,) = engine().submit(Request(PROMPT, 9, constraint=Climbing))
+  with pytest.raises(ValueError, match='has a constraint'):
+    engine().fork(id)
+  engine().cancel(id)
