@@ -44,6 +44,9 @@ AGENTS = [
 # Recordings in and out (libsndfile), and resampling.
 AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
 
+# Models over HTTP; grammars for JSON and tool calls.
+SERVE = ['llguidance>=1.3,<2', 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
+
 # Speech over HTTP.
 VIBEVOICE = [*AUDIO, 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
@@ -68,12 +71,15 @@ EXTRAS = {
   'gguf': GGUF,
   # Recordings of any format, and other sample rates.
   'audio': AUDIO,
+  # Servers of language models in OpenAI's interface.
+  'serve': SERVE,
   # VibeVoice's server, with its recordings.
   'vibevoice': VIBEVOICE,
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [
     'av>=15,<19',
+    'openai>=2,<4',
     'pint>=0.24,<1',
     'pytest>=8',
     'pytest-xdist>=3.6',
@@ -83,6 +89,7 @@ EXTRAS = {
     *AGENTS,
     *AUDIO,
     *SANDBOX,
+    *SERVE,
     *BENCH,
     *GGUF,
   ],

@@ -15,16 +15,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from core.launch import command
+from core.launch.devices import Mesh
 from core.launch.fields import field
-
-
-@dataclasses.dataclass(frozen=True)
-class Mesh:
-  """Devices of the model."""
-
-  data: int = field(1, 'devices to spread weights over', low=1)
-  expert: int = field(1, 'devices to spread experts over', low=1)
-  model: int = field(1, 'devices to split matrices over', low=1)
 
 
 @dataclasses.dataclass(frozen=True)

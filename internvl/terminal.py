@@ -1,9 +1,7 @@
 """A conversation on the terminal, or over lines of standard input: what `python -m internvl.chat` runs."""
 
 import contextlib
-import dataclasses
 import functools
-import math
 import sys
 
 from core.files import generation, store, tensors
@@ -85,10 +83,10 @@ def load(options, path: Folder):
   import jax
 
   import internvl
-  from core import mesh, params
+  from core import params
+  from core.launch.devices import mesh_of
 
-  sizes = dataclasses.asdict(options.mesh)
-  place = mesh.make(**sizes, devices=jax.devices()[: math.prod(sizes.values())])
+  place = mesh_of(options.mesh)
   place = place if place.size > 1 else None
   dtype = options.dtype or ('float32' if jax.default_backend() == 'cpu' else 'bfloat16')
   config, weights = internvl.load(path, mesh=place, dtype=dtype, adapter=options.adapter)

@@ -4,9 +4,9 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from agents.rollout.protocol import CALL, END_RESPONSE, RESPONSE, Call, parse
 from agents.rollout.tools import Runner
 from agents.rollout.trajectory import Bounds, Trace, Turn
+from core.conversations.tool_calls import CALL, END_RESPONSE, RESPONSE, Call, parse
 from core.serving.client import Endpoint, Reply, RequestFailed, Sampling
 from core.text import clean_json, parse_json
 

@@ -4,25 +4,21 @@ Qwen/Hermes-style chat markup with calls as JSON between tags, as rStar2-Agent u
 users and tools say is encoded as plain text: it can forge no turn, no call and no end of a response.
 """
 
-import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from agents.toolbox import schema
+from core.conversations.tool_calls import CALL, END_CALL, END_RESPONSE, RESPONSE
 from core.files.tokenizers import TextEncoder, token_id
-from core.text import clean, clean_json, parse_json
+from core.text import clean
 
 START, END = '<|im_start|>', '<|im_end|>'
-CALL, END_CALL = '<tool_call>', '</tool_call>'
-RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 REASON, END_REASON = '<reason>', '</reason>'
 ANSWER, END_ANSWER = '<answer>', '</answer>'
 WRITTEN = (CALL, END_CALL, REASON, END_REASON, ANSWER, END_ANSWER)  # by the model
 TAGS = (START, END, CALL, END_CALL, RESPONSE, END_RESPONSE, REASON, END_REASON, ANSWER, END_ANSWER)
 
 PYTHON = 'execute_python_code_with_standard_io'  # the tool's name in the paper
-MAX_BODY = 1 << 16  # characters of one call
 
 SYSTEM = f"""A user asks a question and you, the assistant, solve it. First think it through, inside {REASON} and \
 {END_REASON}; then give the answer, inside {ANSWER} and {END_ANSWER}.
@@ -61,49 +57,6 @@ def python_schema(name: str = PYTHON) -> dict:
 def system_text(tools: Sequence[dict]) -> str:
   """The system turn that explains the format and lists the tools."""
   return SYSTEM.format(tools='\n'.join(json.dumps(tool, ensure_ascii=False) for tool in tools))
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-  """A call as parsed: `error` says why it could not be, and is empty if it could."""
-
-  name: str = ''
-  arguments: Any = None
-  error: str = ''
-
-
-def parse(text: str, most: int = 1) -> list[Call]:
-  """The first `most` tool calls of an assistant turn; later ones are dropped, an unclosed one is none.
-
-  A body that is no JSON object with "name" and "arguments" is a Call with `error`, to be answered so that the model
-  sees its mistake. Takes time linear in any text.
-  """
-  calls, at = [], 0
-  while len(calls) < most:
-    start = text.find(CALL, at)
-    end = text.find(END_CALL, start + len(CALL)) if start >= 0 else -1
-    if end < 0:
-      return calls
-    calls.append(_read(text[start + len(CALL) : end]))
-    at = end + len(END_CALL)
-  return calls
-
-
-def _read(body: str) -> Call:
-  if len(body) > MAX_BODY:
-    return Call(error=f'{len(body)} characters, expected at most {MAX_BODY}')
-  try:
-    call = clean_json(parse_json(body))
-    name, arguments = call['name'], call['arguments']
-  except KeyError as error:
-    return Call(error=f'{error} is missing')
-  except ValueError as error:
-    return Call(error=str(error))
-  except TypeError:
-    return Call(error='expected a JSON object with "name" and "arguments"')
-  if not isinstance(name, str):
-    return Call(error=f'"name" is {type(name).__name__}, expected a string')
-  return Call(name, arguments)
 
 
 def call_text(name: str, arguments: dict) -> str:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from agents.rollout.protocol import Call
 from agents.sandbox import Result
+from core.conversations.tool_calls import Call
 
 # In addition to `agents.sandbox.STATUSES`: the call was no JSON, named no tool, or raised.
 STATUSES = ('undecodable', 'unknown_tool', 'exception')

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from agents.rollout.protocol import Call, Protocol, parse
+from agents.rollout.protocol import Protocol
 from agents.rollout.tools import Response
+from core.conversations.tool_calls import Call, parse
 from core.launch.fields import field
 
 # Why a trajectory ended. 'final': a turn without calls. 'length': the response budget. 'turns', 'user_turns': their

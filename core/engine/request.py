@@ -32,8 +32,9 @@ class Request:
   stops: end tokens, any number. stop_strings: texts that end a sample with the token that completes one; a string may
   begin in the prompt, and a plain str is one string. repetition_penalty: as in transformers, over prompt and response.
   allowed: bool [vocab], tokens that may be chosen; copied. constraint: makes the `Constraint` of one sample, which
-  replaces `allowed` and is asked before each token, so the sample gets one token a segment. media: images and other features, in the order of the
-  prompt's placeholders, as the engine's features source takes them; with one, the last token of a prompt must be text.
+  replaces `allowed` and is asked before each token: the sample gets one a segment. media: images and other features, in
+  the order of the prompt's placeholders, as the engine's features source takes them; with one, the last token of a
+  prompt must be text.
   priority: higher ones enter first, and preempt running sequences of lower priority.
 
   Raises ValueError for values out of range.

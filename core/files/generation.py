@@ -74,6 +74,17 @@ def read(path: FolderPath) -> Generation:
   return generation
 
 
+def ends(path: FolderPath, own: int | None) -> tuple[int, ...]:
+  """The tokens that end a response, each once: the tokenizer's `own`, then those of the folder's file."""
+  first = [] if own is None else [own]
+  return tuple(dict.fromkeys([*first, *read(path).stops]))
+
+
+def sampling(path: FolderPath) -> Generation:
+  """How a server samples for clients that do not say: as the folder's file, without one as OpenAI's interface."""
+  return read(path) if store.folder(path).has(NAME) else Generation(temperature=1.0)
+
+
 def write(path: FolderPath, stops: Sequence[int]) -> None:
   """States the end tokens of a checkpoint that its tokenizer does not state; writes nothing where there are none."""
   if stops:

@@ -11,6 +11,7 @@ MODULES = {
   'jiwer': ('bench',),
   'langdetect': ('bench',),
   'latex2sympy2_extended': ('compat',),
+  'llguidance': ('serve',),
   'markdownify': ('agents',),
   'math_verify': ('bench', 'rl'),
   'mcp': ('agents',),
@@ -23,11 +24,11 @@ MODULES = {
   'ray': ('ray',),
   'soundfile': ('audio', 'vibevoice'),
   'soxr': ('audio', 'vibevoice'),
-  'starlette': ('agents', 'sandbox', 'ray', 'vibevoice'),
+  'starlette': ('serve', 'agents', 'sandbox', 'ray', 'vibevoice'),
   'sympy': ('bench',),
   'system_calls': ('agents', 'sandbox', 'ray'),
   'torch': ('parity',),
-  'uvicorn': ('agents', 'sandbox', 'ray', 'vibevoice'),
+  'uvicorn': ('serve', 'agents', 'sandbox', 'ray', 'vibevoice'),
   'whisper_normalizer': ('bench',),
 }
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from core.serving import asgi
 
@@ -37,6 +37,28 @@ class Admission:
     finally:
       self.held -= 1
       self._places.release()
+
+
+class Capacity:
+  """A bound on what is in flight; nothing waits."""
+
+  def __init__(self, most: int):
+    if most < 1:
+      raise ValueError(f'most={most}: expected 1 or more')
+    self.most, self.held = most, 0
+
+  @contextlib.contextmanager
+  def hold(self, count: int) -> Iterator[None]:
+    """Holds `count` places. Raises Full when they are not free, ValueError if they never can be."""
+    if count > self.most:
+      raise ValueError(f'{count} samples asked for; this server has places for {self.most}')
+    if self.held + count > self.most:
+      raise Full(f'{self.held} samples are running or waiting, and {self.most} may')
+    self.held += count
+    try:
+      yield
+    finally:
+      self.held -= count
 
 
 class Admitted:

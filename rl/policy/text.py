@@ -14,9 +14,10 @@ import numpy as np
 
 from core import decoder
 from core import mesh as mesh_lib
+from core.conversations.template import ChatTemplate
 from core.engine import Engine, EngineSize, Request
 from core.files import generation, store
-from core.files.store import Folder, FolderPath
+from core.files.store import FolderPath
 from core.files.tokenizers import TextEncoder, byte_tokenizer, load_tokenizer
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
@@ -31,7 +32,6 @@ CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-MARK = '\ue000{}\ue001'  # in place of a turn's text while a template is rendered; private-use characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,31 +61,19 @@ class TextPolicy:
     return decoder.spec(self.config)
 
   @functools.cached_property
+  def _template(self) -> ChatTemplate:
+    return ChatTemplate(self.tokenizer)
+
+  @functools.cached_property
   def _encode(self) -> TextEncoder:
-    """Encodes what users and the policy say: special tokens written out are plain text."""
-    return TextEncoder(self.tokenizer)
+    """Encodes what the policy says: special tokens written out are plain text."""
+    return self._template.encode
 
   def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> TextPrompt:
     """As of `rl.policy.Policy`. Special tokens in what users say are read as plain text: they can forge no turn."""
     check_text_only(images, reading)
-    texts = [_text(m) for m in messages]
-    if not any(self._encode.forges(text) for text in texts):
-      return TextPrompt(self._ids(self._render(messages, texts)))
-    marks = [MARK.format(n) for n in range(len(texts))]
-    rest = self._render(messages, marks)
-    ids = []
-    for mark, text in zip(marks, texts):
-      before, _, rest = rest.partition(mark)
-      ids += [*self._ids(before), *self._encode(text)]
-    ids += [*self._ids(rest)]
-    return TextPrompt(np.array(ids, np.int32))
-
-  def _render(self, messages: Sequence[dict], texts: Sequence[str]) -> str:
-    turns = [{'role': m['role'], 'content': text} for m, text in zip(messages, texts)]
-    return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-  def _ids(self, text: str) -> np.ndarray:
-    return np.array(self.tokenizer.encode(text, add_special_tokens=False), np.int32)
+    turns = [{'role': m['role'], 'content': _text(m)} for m in messages]
+    return TextPrompt(self._template(turns))
 
   def response(self, text: str) -> np.ndarray:
     """As of `rl.policy.Policy`."""
@@ -194,13 +182,6 @@ def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, de
   return TextPolicy(config, tokenizer, (tokenizer.eos_token_id,)), weights
 
 
-def _stops(folder: Folder, own: int | None) -> tuple[int, ...]:
-  """The tokenizer's end token and those of generation_config.json, each once."""
-  ends = generation.read(folder).stops
-  first = [] if own is None else [own]
-  return tuple(dict.fromkeys([*first, *ends]))
-
-
 def load(path: FolderPath, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
   """(policy, float32 weights on the mesh `place`) of a checkpoint folder.
 
@@ -209,7 +190,7 @@ def load(path: FolderPath, place: Mesh) -> tuple[TextPolicy, decoder.Params]:
   """
   folder = store.folder(path)
   tokenizer = load_tokenizer(folder)
-  stops = _stops(folder, tokenizer.eos_token_id)
+  stops = generation.ends(folder, tokenizer.eos_token_id)
   if not stops or tokenizer.chat_template is None:
     template = 'no' if tokenizer.chat_template is None else 'a'
     raise ValueError(f'{folder}: the tokenizer has {len(stops)} end tokens and {template} chat template; expected both')

@@ -19,11 +19,12 @@ from agents.policy import ToolPolicy
 from agents.rollout import grade
 from agents.rollout.plan import as_trajectory
 from agents.rollout.problems import PHRASES, TOOL, demonstrations, product, query_of, read
-from agents.rollout.protocol import END, TAGS, Protocol, parse
+from agents.rollout.protocol import END, TAGS, Protocol
 from agents.rollout.sft import example
 from agents.rollout.tools import Response
 from agents.rollout.trajectory import Bounds, Conversation, Trace, Turn
 from core import decoder
+from core.conversations.tool_calls import parse
 from core.files.tokenizers import byte_tokenizer
 from rl import advantages, losses, report
 from rl.evaluate import Result

@@ -16,7 +16,7 @@ PROGRAM = textwrap.dedent("""
     mesh.start(os.environ['COORDINATOR'], many, int(os.environ['PROCESS']))
   from agents import train
   from agents.rollout import trajectory
-  from agents.rollout.protocol import Call
+  from core.conversations.tool_calls import Call
   from rl.learning import reinforce, supervised
   from rl.rewards import Reward
   # An untrained policy writes no calls and no right answers: its turns are read as calls, some of its ends as right.

@@ -10,36 +10,26 @@
 
 import asyncio
 import base64
-import contextlib
-import json
 import pathlib
 from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from core.serving import metrics, sse
 from core.serving.admission import Full
 from core.serving.bodies import unless_disconnected
+from core.serving.responses import CLIENT_LEFT, PAGE_HEADERS, Closing, refusal
+from core.serving.stepping import Failed
 from core.text import parse_json
 from vibevoice.config import SAMPLE_RATE
 from vibevoice.serving import sound
 from vibevoice.serving.service import Service
-from vibevoice.serving.worker import Failed
 
 PAGE = pathlib.Path(__file__).with_name('page.html')
-PAGE_HEADERS = {
-  'content-security-policy': (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-  ),
-  'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
-}
 TYPES = {'wav': 'audio/wav', 'pcm': 'audio/pcm'}
-CLIENT_LEFT = 499
 
 
 def application(service: Service) -> Starlette:
@@ -53,22 +43,22 @@ def _speech(service: Service) -> list[Route]:
       body = parse_json((await request.body()).decode('utf-8'))
       understood, asked = await asyncio.to_thread(service.understand, body)
     except ValueError as error:
-      return _refusal(400, str(error))
+      return refusal(400, str(error))
     frames = service.frames(asked)
     try:
       # The response starts with its first frame, so that what fails before has a status of its own.
       first = await unless_disconnected(request.receive, _first(frames))
     except Full as error:
-      return _refusal(503, str(error), {'retry-after': '1'})
+      return refusal(503, str(error), {'retry-after': '1'})
     except Failed as error:
-      return _refusal(500, str(error))
+      return refusal(500, str(error))
     if first is None:
       await frames.aclose()
       return Response(status_code=CLIENT_LEFT)
     if understood.stream == 'sse':
-      return _Closing(_events(first, frames), frames, headers=sse.HEADERS)
+      return Closing(_events(first, frames), frames, headers=sse.HEADERS)
     header = sound.wav_header(SAMPLE_RATE) if understood.form == 'wav' else b''
-    return _Closing(_bytes(header + first, frames), frames, media_type=TYPES[understood.form])
+    return Closing(_bytes(header + first, frames), frames, media_type=TYPES[understood.form])
 
   return [Route('/v1/audio/speech', speech, methods=['POST'])]
 
@@ -91,18 +81,6 @@ def _reports(service: Service) -> list[Route]:
   return [Route(path, handler) for path, handler in handlers.items()]
 
 
-class _Closing(StreamingResponse):
-  """A response that closes its source when it ends, also when the client leaves while a chunk is being sent."""
-
-  def __init__(self, content: AsyncIterator[bytes], source, **options):
-    super().__init__(content, **options)
-    self._source = source
-
-  async def __call__(self, scope, receive, send) -> None:
-    async with contextlib.aclosing(self._source), contextlib.aclosing(self.body_iterator):
-      await super().__call__(scope, receive, send)
-
-
 async def _first(frames: AsyncIterator[bytes]) -> bytes:
   """The first frame; nothing if the speech has none."""
   return await anext(frames, b'')
@@ -120,10 +98,3 @@ async def _events(first: bytes, frames: AsyncIterator[bytes]) -> AsyncIterator[b
     sound_text = base64.b64encode(frame).decode()
     yield sse.event({'type': 'speech.audio.delta', 'audio': sound_text})
   yield sse.event({'type': 'speech.audio.done'})
-
-
-def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-  """An error in OpenAI's shape."""
-  kind = 'invalid_request_error' if status < 500 else 'server_error'
-  body = {'error': {'message': ' '.join(message.split()), 'type': kind, 'param': None, 'code': None}}
-  return Response(json.dumps(body), status, headers=headers, media_type='application/json')

@@ -1,17 +1,12 @@
 """What `python -m vibevoice.serve` runs: all input is checked before weights are loaded and programs are compiled."""
 
-import asyncio
 import contextlib
-import functools
 import math
-import os
 import pathlib
-import signal
-import socket
 from collections.abc import Iterator
 from typing import Any
 
-from core.serving import server
+from core.serving import process, server
 from core.serving.admission import Admission
 from vibevoice.config import SAMPLE_RATE
 from vibevoice.inputs.processor import Processor
@@ -26,17 +21,27 @@ MARGIN = 64  # tokens of a speech that are not frames
 
 def run(options: Any, *, token: str, variable: str) -> int:
   """Serves as the options say; the exit status. variable: the name of the token's variable, printed with a new one."""
-  token, is_new = server.choose_token(token, required=options.token == 'required', host=options.host)
+  listening = process.listening(
+    host=options.host, port=options.port, token=token, required=options.token == 'required', variable=variable
+  )
+  bounds = server.Bounds(
+    connections=options.connections,
+    requests=options.connections,
+    body_bytes=BODY_BYTES,
+    drain_seconds=options.drain,
+  )
   processor = Processor.load(options.model)
   recordings = clips(options.voices, processor.config)
-  sock = server.listen(options.host, options.port)
-  with sock, speaking(options, processor, recordings) as (service, worker):
-    if is_new:
-      print(f'{variable}={token}', flush=True)
-    _announce(sock, token)
-    # uvicorn raises the signal that ended it again, which would end the process before it can say why it ends.
-    signal.signal(signal.SIGTERM, _noted)
-    asyncio.run(serve(service, sock, options, token))
+  with listening as (sock, chosen), speaking(options, processor, recordings) as (service, worker):
+    process.run(
+      http.application(service),
+      sock,
+      token=chosen,
+      host=options.host,
+      names=options.names,
+      bounds=bounds,
+      open_paths=('/',),
+    )
   if worker.error is not None:
     raise worker.error
   return 0
@@ -59,35 +64,6 @@ def speaking(options: Any, processor: Processor, recordings: dict) -> Iterator[t
   offer = fields.Offer(name, tuple(recordings), steps=options.steps, cfg_scale=options.cfg_scale)
   frames = math.ceil(options.minutes * 60 * SAMPLE_RATE / config.acoustic.hop)
   admission = Admission(running=options.rows, waiting=options.queue)
-  with Worker(scheduler, stopped=_stop) as worker:
+  with Worker(scheduler, stopped=process.stop) as worker:
     service = Service(processor, library, worker, offer=offer, admission=admission, limit=frames + MARGIN)
     yield service, worker
-
-
-async def serve(service: Service, sock: socket.socket, options: Any, token: str | None) -> None:
-  """Serves until SIGTERM or SIGINT."""
-  bounds = server.Bounds(
-    connections=options.connections,
-    requests=options.connections,
-    body_bytes=BODY_BYTES,
-    drain_seconds=options.drain,
-  )
-  hosts = server.served_hosts(options.host, options.names)
-  guard = functools.partial(server.guarded, token=token, hosts=hosts, bounds=bounds, open_paths=('/',))
-  await server.serve(guard(http.application(service)), sock, bounds)
-
-
-def _announce(sock: socket.socket, token: str | None) -> None:
-  host, port = sock.getsockname()[:2]
-  where = f'[{host}]' if ':' in host else host
-  # What follows # stays in the browser.
-  print(f'listening on http://{where}:{port}/{f"#{token}" if token else ""}', flush=True)
-
-
-def _noted(*_) -> None:
-  """What a second SIGTERM does: nothing, because the server is ending."""
-
-
-def _stop() -> None:
-  """Ends the server: the rows' state is lost, so a supervisor should start another."""
-  os.kill(os.getpid(), signal.SIGTERM)

@@ -10,24 +10,13 @@ import pytest
 from agents.rollout import loop
 from agents.rollout.loop import rollout
 from agents.rollout.placement import Placement
-from agents.rollout.protocol import (
-  CALL,
-  END,
-  END_CALL,
-  MAX_BODY,
-  TAGS,
-  Call,
-  Protocol,
-  call_text,
-  parse,
-  python_schema,
-  system_text,
-)
+from agents.rollout.protocol import END, TAGS, Protocol, call_text, python_schema, system_text
 from agents.rollout.tools import VIEWS, Response, Runner, View, python_tool, show
 from agents.rollout.trajectory import Bounds, figures
 from agents.sandbox import Pool, Result
 from agents.service.dispatcher import Dispatcher
 from core import decoder
+from core.conversations.tool_calls import CALL, END_CALL, MAX_BODY, Call, parse
 from core.engine import Engine
 from core.files.tokenizers import byte_tokenizer
 from rl.policy import Draw

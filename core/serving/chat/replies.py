@@ -1,0 +1,109 @@
+"""The objects of OpenAI's interface: whole replies and the chunks of streams, of chat and text completions."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.serving.chat.asked import Asked, Chat
+from core.serving.chat.model import Prepared
+from core.serving.chat.writing import Piece, Writer, logprob
+
+
+class Replies:
+  """Objects for one request. writers: of its samples, in order."""
+
+  def __init__(self, asked: Asked, prepared: Sequence[Prepared], writers: Sequence[Writer]):
+    self.asked, self._prepared, self._writers = asked, prepared, writers
+    self.is_chat = isinstance(asked, Chat)
+    self._tokenizer = writers[0].model.tokenizer
+    kind = 'chatcmpl' if self.is_chat else 'cmpl'
+    self._head = {'id': f'{kind}-{secrets.token_hex(12)}', 'created': int(time.time()), 'model': asked.model}
+
+  def usage(self) -> dict[str, Any]:
+    """Token counts; those of a prompt with several samples count once."""
+    prompt = sum(len(p.request.prompt) for p in self._prepared)
+    said = sum(writer.counted for writer in self._writers)
+    details: dict[str, Any] = {}
+    for prepared in self._prepared:
+      for name, value in prepared.details.items():
+        details[name] = details[name] + value if isinstance(value, int) and name in details else value
+    counts = {'prompt_tokens': prompt, 'completion_tokens': said, 'total_tokens': prompt + said}
+    return counts | ({'prompt_tokens_details': details} if details else {})
+
+  def whole(self, samples: Sequence[Sequence[Piece]]) -> dict[str, Any]:
+    """The reply of all samples, each given by its pieces."""
+    choice = self._chat_choice if self.is_chat else self._text_choice
+    choices = [choice(index, pieces) for index, pieces in enumerate(samples)]
+    kind = 'chat.completion' if self.is_chat else 'text_completion'
+    return {**self._head, 'object': kind, 'choices': choices, 'usage': self.usage()}
+
+  def opening(self) -> list[dict[str, Any]]:
+    """The chunks that begin a stream."""
+    if not self.is_chat:
+      return []
+    delta = {'role': 'assistant', 'content': ''}
+    return [self._chunk([_choice(index, delta=delta)]) for index in range(len(self._writers))]
+
+  def chunks(self, index: int, piece: Piece) -> list[dict[str, Any]]:
+    """The chunks that a piece makes of a sample; none if it has nothing to say yet."""
+    logprobs = self._logprobs(piece.tokens)
+    if not self.is_chat:
+      if not (piece.text or piece.finish or logprobs):
+        return []
+      choice = _choice(index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
+      return [self._chunk([choice])]
+    deltas = [{'content': piece.text}] if piece.text or logprobs else []
+    deltas += [{'tool_calls': [call]} for call in piece.calls]
+    choices = [_choice(index, delta=delta) for delta in deltas]
+    if choices:
+      choices[0]['logprobs'] = logprobs
+    if piece.finish:
+      choices.append(_choice(index, delta={}, finish_reason=piece.finish))
+    return [self._chunk([choice]) for choice in choices]
+
+  def ending(self) -> list[dict[str, Any]]:
+    """The chunk with token counts, where it was asked for."""
+    return [{**self._chunk([]), 'usage': self.usage()}] if self.asked.usage else []
+
+  def _chunk(self, choices: list[dict]) -> dict[str, Any]:
+    kind = 'chat.completion.chunk' if self.is_chat else 'text_completion'
+    usage = {'usage': None} if self.asked.usage else {}
+    return {**self._head, 'object': kind, 'choices': choices, **usage}
+
+  def _chat_choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+    calls = [{name: call[name] for name in ('id', 'type', 'function')} for piece in pieces for call in piece.calls]
+    text = ''.join(piece.text for piece in pieces)
+    message = {'role': 'assistant', 'content': text or (None if calls else ''), 'refusal': None}
+    if calls:
+      message['tool_calls'] = calls
+    return _choice(index, message=message, logprobs=self._all_logprobs(pieces), finish_reason=pieces[-1].finish)
+
+  def _text_choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
+    text = ''.join(piece.text for piece in pieces)
+    return _choice(index, text=text, logprobs=self._all_logprobs(pieces), finish_reason=pieces[-1].finish)
+
+  def _all_logprobs(self, pieces: Sequence[Piece]) -> Mapping | None:
+    tokens = [token for piece in pieces for token in piece.tokens]
+    return self._logprobs(tokens) or (self._empty_logprobs() if self.asked.logprobs else None)
+
+  def _logprobs(self, tokens: Sequence[tuple[int, float]]) -> Mapping | None:
+    """Log-probabilities of tokens in the form of the endpoint; None where none were asked for, or without tokens."""
+    if not self.asked.logprobs or not tokens:
+      return None
+    made = [logprob(self._tokenizer, token, value) for token, value in tokens]
+    if self.is_chat:
+      return {'content': made, 'refusal': None}
+    return {
+      'tokens': [entry['token'] for entry in made],
+      'token_logprobs': [entry['logprob'] for entry in made],
+      'top_logprobs': None,
+      'text_offset': [],
+    }
+
+  def _empty_logprobs(self) -> Mapping:
+    return {'content': [], 'refusal': None} if self.is_chat else {'tokens': [], 'token_logprobs': []}
+
+
+def _choice(index: int, *, logprobs: Any = None, finish_reason: str | None = None, **said: Any) -> dict[str, Any]:
+  return {'index': index, **said, 'logprobs': logprobs, 'finish_reason': finish_reason}

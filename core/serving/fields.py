@@ -1,0 +1,67 @@
+"""Reading the fields of a request's JSON: each refusal is one ValueError that names the field and its value."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+MAX_SEED = 2**31 - 1
+
+
+def present(body: Any, known: Collection[str]) -> dict[str, Any]:
+  """The fields that are not null. Raises ValueError for what is no object and for a field that is not `known`."""
+  if not isinstance(body, Mapping):
+    raise ValueError(f'a request of type {type(body).__name__}; expected a JSON object')
+  given = {name: value for name, value in body.items() if value is not None}
+  unknown = sorted(set(given) - set(known))
+  if unknown:
+    raise ValueError(f'{unknown[0]:.60}: unknown field; expected some of {", ".join(sorted(known))}')
+  return given
+
+
+def fixed(body: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+  """Raises ValueError for a field whose value is not the only one that is served."""
+  for name, value in values.items():
+    given = body.get(name, value)
+    if isinstance(given, bool) is not isinstance(value, bool) or given != value:
+      raise ValueError(f'{name}={short(given)}: this server has {name}={value!r} only')
+
+
+def choice(body: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
+  """One of some texts; the first by default."""
+  given = body.get(name, choices[0])
+  if given not in choices:
+    raise ValueError(f'{name}={short(given)}: expected {" or ".join(choices)}')
+  return given
+
+
+def flag(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
+  """true or false."""
+  given = body.get(name, default)
+  if not isinstance(given, bool):
+    raise ValueError(f'{name}={short(given)}: expected true or false')
+  return given
+
+
+def number(body: Mapping[str, Any], name: str, default: float, *, low: float, high: float) -> float:
+  """A finite number in a range."""
+  given = body.get(name, default)
+  is_number = isinstance(given, int | float) and not isinstance(given, bool)
+  if not is_number or not math.isfinite(given) or not low <= given <= high:
+    raise ValueError(f'{name}={short(given)}: expected a number from {low} to {high}')
+  return float(given)
+
+
+def whole(body: Mapping[str, Any], name: str, default: Any, *, low: int = 0, high: int) -> Any:
+  """A whole number in a range, or the default."""
+  if name not in body:
+    return default
+  given = body[name]
+  if not isinstance(given, int) or isinstance(given, bool) or not low <= given <= high:
+    raise ValueError(f'{name}={short(given)}: expected a whole number from {low} to {high}')
+  return given
+
+
+def short(value: Any) -> str:
+  """A value in an error message."""
+  text = repr(value)
+  return text if len(text) <= 60 else text[:57] + '...'

@@ -1,0 +1,58 @@
+"""What every serving program does around its application: a token, an address that it says, a quiet end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+
+from core.serving import asgi, server
+
+
+@contextlib.contextmanager
+def listening(*, host: str, port: int, token: str, required: bool, variable: str) -> Iterator[tuple]:
+  """(socket, token or None) of a program; what it prints when it is ready follows in `run`.
+
+  token: that of the environment variable `variable`, '' without one. Raises ValueError and OSError before long work.
+  """
+  chosen, is_new = server.choose_token(token, required=required, host=host)
+  with server.listen(host, port) as sock:
+    if is_new:
+      print(f'{variable}={chosen}', flush=True)
+    yield sock, chosen
+
+
+def run(
+  app: asgi.App,
+  sock: socket.socket,
+  *,
+  token: str | None,
+  host: str,
+  names: Sequence[str],
+  bounds: server.Bounds,
+  open_paths: Sequence[str] = (),
+) -> None:
+  """Says where it listens and serves until SIGTERM or SIGINT."""
+  announce(sock, token)
+  # uvicorn raises the signal that ended it again, which would end the process before it can say why it ends.
+  signal.signal(signal.SIGTERM, _ignored)
+  hosts = server.served_hosts(host, names)
+  guarded = server.guarded(app, token=token, hosts=hosts, bounds=bounds, open_paths=open_paths)
+  asyncio.run(server.serve(guarded, sock, bounds))
+
+
+def announce(sock: socket.socket, token: str | None) -> None:
+  """Prints the address; the token after # stays in the browser."""
+  host, port = sock.getsockname()[:2]
+  where = f'[{host}]' if ':' in host else host
+  print(f'listening on http://{where}:{port}/{f"#{token}" if token else ""}', flush=True)
+
+
+def stop() -> None:
+  """Ends the server, so that a supervisor starts another: the state of the device is lost."""
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ignored(*_) -> None:
+  """What a second SIGTERM does: nothing, because the server is ending."""

@@ -1,0 +1,146 @@
+"""A language model over bytes that says what a script tells it, behind a real engine and a real server."""
+
+import asyncio
+import contextlib
+import dataclasses
+import threading
+import time
+
+import numpy as np
+
+from core import decoder
+from core.engine import Engine, device
+from core.files.generation import Generation
+from core.files.tokenizers import byte_tokenizer
+from core.serving import server
+from core.serving.admission import Capacity
+from core.serving.chat import http
+from core.serving.chat.model import TextModel, Words
+from core.serving.chat.service import Service
+from core.serving.chat.worker import Worker
+
+BLANK, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
+# ChatML with tools and calls, as Qwen's template writes them.
+TEMPLATE = (
+  "{% if tools %}{{ '<|im_start|>system\n' }}{% for t in tools %}{{ t | tojson }}{% endfor %}{{ '<|im_end|>\n' }}"
+  "{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content }}"
+  "{% for c in m.tool_calls or [] %}{{ '<tool_call>\n' }}{{ c.function | tojson }}{{ '\n</tool_call>' }}{% endfor %}"
+  "{{ '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n' }}"
+)
+VOCAB = 260
+BOUNDS = server.Bounds()
+
+
+def tokenizer():
+  made = byte_tokenizer([BLANK, START, END], eos=END, pad=BLANK)
+  made.chat_template = TEMPLATE
+  return made
+
+
+STOP = 258
+
+
+class Scripted:
+  """`core.engine.programs.Programs` without a device.
+
+  script: the prompt's text and the sample's number -> what is said, as text or bytes; an end token follows. pause:
+  seconds of a segment. A token that a mask forbids is replaced by the lowest that it allows.
+  """
+
+  dtype = np.dtype(np.float32)
+
+  def __init__(self, script, segment: int, pause: float = 0.0):
+    self.script, self._segment, self.pause = script, segment, pause
+    self.engine, self.masks = None, {}
+
+  def update(self, params):
+    pass
+
+  def copy(self, pairs):
+    pass
+
+  def prefill(self, prompts, features):
+    pass
+
+  def set_tables(self, slot, allowed, seen):
+    self.masks[slot] = allowed
+
+  def decode(self, plan, slots):
+    time.sleep(self.pause)
+    shape = len(slots.limit), self._segment
+    out = device.Segment(np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape[0], np.int32), None)
+    out = dataclasses.replace(out, failed=np.zeros(shape[0], bool))
+    for slot in np.flatnonzero(slots.limit):
+      tokens = self._said(slot)[: min(slots.limit[slot], self._segment)]
+      ends = [i + 1 for i, token in enumerate(tokens) if token in slots.stops[slot]]
+      tokens = tokens[: ends[0]] if ends else tokens
+      out.tokens[slot, : len(tokens)] = tokens
+      out.logp[slot, : len(tokens)] = -0.5
+      out.count[slot] = len(tokens)
+    return out
+
+  def _said(self, slot):
+    if self.engine is None:  # while it is compiled
+      return [STOP]
+    sample = self.engine.scheduler.slots[slot]
+    prompt = bytes(token for token in sample.request.prompt if token < 256).decode('utf-8', 'replace')
+    said = self.script(prompt, sample.sample)
+    said = [*(said.encode() if isinstance(said, str) else said), STOP]
+    rest = said[self.engine.scheduler.rows.count(sample) :] + [STOP] * self._segment
+    allowed = self.masks.get(slot, np.ones(VOCAB, bool))
+    return [token if allowed[token] else int(np.flatnonzero(allowed)[0]) for token in rest[: self._segment]]
+
+
+def engine(script, *, slots=4, segment=3, pause=0.0, pages=400):
+  """An idle engine that says the script."""
+  config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=VOCAB, max_length=2048)
+  programs = Scripted(script, segment, pause)
+  text = lambda ids: tokenizer_of_all.decode(ids, skip_special_tokens=False)
+  sizes = {'slots': slots, 'pages': pages, 'page_size': 8, 'segment': segment}
+  made = Engine(None, config, **sizes, programs=programs, text=text)
+  programs.engine = made
+  return made
+
+
+tokenizer_of_all = tokenizer()
+
+
+@contextlib.contextmanager
+def service(made: Engine, *, places=16, seconds=60.0):
+  """A service on an engine, while its thread runs."""
+  words = Words(tokenizer_of_all, vocab=VOCAB, stops=[STOP, 256], tokens=2048)
+  with Worker(made) as worker:
+    yield Service(
+      TextModel('tiny', words, Generation(temperature=1.0)), worker, capacity=Capacity(places), seconds=seconds
+    )
+
+
+@contextlib.contextmanager
+def running(app, *, token='secret', bounds=BOUNDS, open_paths=()):
+  """The address of an application behind its guards, on a real socket, up to /v1."""
+  sock = server.listen('127.0.0.1', 0)
+  guarded = server.guarded(app, token=token, hosts=['127.0.0.1'], bounds=bounds, open_paths=open_paths)
+  loop = asyncio.new_event_loop()
+  task = loop.create_task(server.serve(guarded, sock, bounds))
+  thread = threading.Thread(target=_run, args=(loop, task), daemon=True)
+  thread.start()
+  try:
+    yield f'http://127.0.0.1:{sock.getsockname()[1]}/v1'
+  finally:
+    loop.call_soon_threadsafe(task.cancel)
+    thread.join()
+    sock.close()
+
+
+def _run(loop, task):
+  with contextlib.suppress(asyncio.CancelledError):
+    loop.run_until_complete(task)
+  loop.close()
+
+
+@contextlib.contextmanager
+def serving(script, *, places=16, seconds=60.0, **options):
+  """(address, service) of a server that says the script."""
+  with contextlib.ExitStack() as stack:
+    made = stack.enter_context(service(engine(script, **options), places=places, seconds=seconds))
+    yield stack.enter_context(running(http.application(made))), made
