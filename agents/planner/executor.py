@@ -9,8 +9,8 @@ from agents.planner.ask import ask
 from agents.planner.context import Group
 from agents.planner.episode import Subtask, ToolCall, Watch
 from agents.planner.plans import Step
-from agents.rollout.protocol import END_RESPONSE, RESPONSE, parse
 from agents.toolbox import Toolbox, arguments_text, carry_out
+from core.conversations.tool_calls import END_RESPONSE, RESPONSE, parse
 from core.serving.client import Call, RequestFailed, Sampling
 
 MAX_EMPTY = 3  # replies without words or calls, in a row
