@@ -166,3 +166,24 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   a, b = jnp.split(x.astype(jnp.float32), 2, -1)
   rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
   return rotated.astype(x.dtype)
+
+
+def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Rotates neighbouring pairs of the last axis of x by tables that broadcast against [..., H/2] (interleaved rope)."""
+  pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+  a, b = pairs[..., 0], pairs[..., 1]
+  rotated = jnp.stack([a * cos - b * sin, a * sin + b * cos], -1)
+  return rotated.reshape(x.shape).astype(x.dtype)
+
+
+def sinusoids(values: jax.Array, width: int, period: float = 10_000.0) -> jax.Array:
+  """Cosines, then sines, float32 [R, width] of values [R]: the embedding of a diffusion time.
+
+  The angular frequencies fall geometrically from 1 to almost 1/period.
+  """
+  half = width // 2
+  # The exponents are float32, as the published models have them: angles near 1000 amplify the last bit of a frequency.
+  exponents = np.float32(-math.log(period)) * np.arange(half, dtype=np.float32) / np.float32(half)
+  frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+  angles = values.astype(jnp.float32)[:, None] * frequencies
+  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)

@@ -53,8 +53,10 @@ def _base(site: str) -> str:
 
 
 def _is_in_stack(site: str, prefix: str) -> bool:
-  """Whether a site with a layer axis is one of the stack with this prefix."""
-  return site.rpartition('.')[0] == prefix.rstrip('.') and _base(site) in SITES
+  """Whether a site with a layer axis is one of the stack with this prefix; the stack may have parts of its own."""
+  if not prefix and '.' in site:
+    return False
+  return site.startswith(prefix) and _base(site) in SITES
 
 
 def check(keep, sites=SITES) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from core.files import gguf, store
 from core.files.config import CheckpointError, write_json
-from core.files.tensors import SINGLE, header
+from core.files.tensors import header, single_name
 from core.launch import command
 from core.launch.fields import field
 
@@ -48,7 +48,7 @@ def convert(source: str | os.PathLike, target: store.FolderPath, *, dtype: str =
   file = gguf.read(source)
   config, tokenizer, names = gguf.config(file), gguf.tokenizer(file), file.published()
   folder = store.folder(target)
-  folder.write(SINGLE, _safetensors(file, names, jnp.dtype(dtype)))
+  folder.write(single_name(), _safetensors(file, names, jnp.dtype(dtype)))
   # The library writes local files only.
   tokenizer.save_pretrained(os.fspath(folder.local))
   write_json(folder, 'config.json', config)  # last: its presence says that the folder is complete

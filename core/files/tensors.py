@@ -17,10 +17,19 @@ from core.files.store import CheckpointError, Folder, FolderPath
 # In the order in which the safetensors library lays tensors out, last first.
 DTYPES = {'F16': np.dtype(np.float16), 'BF16': np.dtype(ml_dtypes.bfloat16), 'F32': np.dtype(np.float32)}
 SUFFIX = '.safetensors'
-SINGLE = 'model.safetensors'
-INDEX = 'model.safetensors.index.json'
+STEM = 'model'  # of the names of weight files, as transformers writes them
 HEADER_BYTES = 10**8  # the library's own limit
 GAP = 1 << 16  # shorter gaps are read through: a request costs more than these bytes
+
+
+def single_name(stem: str = STEM) -> str:
+  """The file of a checkpoint in one piece."""
+  return f'{stem}{SUFFIX}'
+
+
+def index_name(stem: str = STEM) -> str:
+  """The file that says in which shard each tensor is."""
+  return f'{stem}{SUFFIX}.index.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +58,14 @@ class Block:
 class Files:
   """The tensors of a checkpoint folder, by name; what they hold stays in the files until it is asked for."""
 
-  def __init__(self, path: FolderPath, files: Sequence[str] = ()):
-    """files: the names of the safetensors files; by default those of the index, or all but adapters."""
+  def __init__(self, path: FolderPath, files: Sequence[str] = (), *, stem: str = STEM):
+    """files: the names of the safetensors files; by default those of the index, or all but adapters.
+
+    stem: of the names of index and single file.
+    """
     self.folder = store.folder(path)
+    self._single = single_name(stem)
+    self._index_name = index_name(stem)
     local = self.folder.local
     if local is not None and not local.is_dir():
       found = 'is a file' if local.exists() else 'no such folder'
@@ -66,26 +80,26 @@ class Files:
     held = {name: stored.file for name, stored in self.tensors.items()}
     absent = [f'{name} in {file}' for name, file in promised.items() if held.get(name) != file]
     if absent:
-      raise CheckpointError(f'{self.folder}/{INDEX} promises {absent[:5]}, which the files do not hold')
+      raise CheckpointError(f'{self.folder}/{self._index_name} promises {absent[:5]}, which the files do not hold')
 
   def _index(self) -> dict[str, str]:
     """Tensor name → file name, of a folder in several shards; else empty."""
-    if not self.folder.has(INDEX):
+    if not self.folder.has(self._index_name):
       return {}
     try:
-      return dict(read_json(self.folder, INDEX)['weight_map'])
+      return dict(read_json(self.folder, self._index_name)['weight_map'])
     except (KeyError, TypeError, ValueError) as e:
-      raise CheckpointError(f'{self.folder}/{INDEX}: not a weight index ({e!r})') from e
+      raise CheckpointError(f'{self.folder}/{self._index_name}: not a weight index ({e!r})') from e
 
   def _shards(self, promised: Mapping[str, str]) -> Sequence[str]:
     if promised:
       names = sorted(set(promised.values()))
       missing = [name for name in names if not self.folder.has(name)]
       if missing:
-        raise CheckpointError(f'{self.folder}/{INDEX} names {missing}, which are not in the folder')
+        raise CheckpointError(f'{self.folder}/{self._index_name} names {missing}, which are not in the folder')
       return names
-    if self.folder.has(SINGLE):
-      return [SINGLE]
+    if self.folder.has(self._single):
+      return [self._single]
     names = self.folder.names()
     files = [name for name in names if name.endswith(SUFFIX) and not name.startswith('adapter_')]
     if not files:

@@ -23,10 +23,9 @@ from core import params as params_lib
 from core.files import store
 from core.files.config import write_json
 from core.files.store import CheckpointError, Folder, FolderPath
-from core.files.tensors import DTYPES, INDEX, SINGLE, Files, header
+from core.files.tensors import DTYPES, STEM, SUFFIX, Files, header, index_name, single_name
 
 SHARD_BYTES = 5 * 10**9
-SHARD_NAME = re.compile(r'model(-\d{5}-of-\d{5})?\.safetensors')
 # Computed from the config by every reader; older exports store them.
 DERIVED = ('rotary_emb.inv_freq',)
 
@@ -38,12 +37,14 @@ class From:
   name: may hold `{layer}` and `{expert}`, which run over the weight's leading dimensions in that order.
   pattern: einops, 'stored -> ours', of what one name holds; read backwards to save. With `parts`, the pattern's
   right side starts with an axis `part` and this weight is number `part` of it: a fused tensor shared by several.
+  first: the number that names call the first layer.
   """
 
   name: str
   pattern: str = ''
   part: int = 0
   parts: int = 1
+  first: int = 0
 
   @property
   def stack(self) -> int:
@@ -54,7 +55,10 @@ class From:
     """(index, name) of each stored tensor that makes up a weight of `shape`."""
     keys = [k for k in ('layer', 'expert') if f'{{{k}}}' in self.name]
     for index in np.ndindex(shape[: self.stack]):
-      yield index, self.name.format(**dict(zip(keys, index)))
+      numbers = dict(zip(keys, index))
+      if 'layer' in numbers:
+        numbers['layer'] += self.first
+      yield index, self.name.format(**numbers)
 
   def _sizes(self, shape):
     ours = self.pattern.split('->')[1].split()
@@ -195,28 +199,30 @@ class _Entry:
     return math.prod(self.shape) * self.dtype.itemsize
 
 
-def save(path: FolderPath, params: Any, names: Any, spec: Any) -> None:
+def save(path: FolderPath, params: Any, names: Any, spec: Any, *, stem: str = STEM) -> None:
   """Writes safetensors shards and, when there are several, their index, with the names, shapes and dtypes given.
 
   Each file appears under its name only when complete, the index last; an older save in the folder is replaced. On
-  several processes the first one writes. Raises ValueError for weights that are not floating-point numbers.
+  several processes the first one writes. stem: of the files' names. Raises ValueError for weights that are not
+  floating-point numbers.
   """
   folder = store.folder(path)
+  index = index_name(stem)
   entries = _entries(params, names, spec)
   shards = _shard({name: entry.nbytes for name, entry in entries.items()})
   first = jax.process_index() == 0
-  files = [_shard_name(i, len(shards)) for i in range(len(shards))]
+  files = [_shard_name(stem, i, len(shards)) for i in range(len(shards))]
   if first:
-    folder.delete(INDEX)  # the old one would vouch for a mixture of old and new files
+    folder.delete(index)  # the old one would vouch for a mixture of old and new files
   for file, shard in zip(files, shards):
     _write(folder, file, {name: entries[name] for name in shard})
   if first:
-    for stale in set(filter(SHARD_NAME.fullmatch, folder.names())) - set(files):
+    for stale in set(filter(_shard_pattern(stem).fullmatch, folder.names())) - set(files):
       folder.delete(stale)
     if len(shards) > 1:
       total = sum(entry.nbytes for entry in entries.values())
       weight_map = {name: file for file, shard in zip(files, shards) for name in shard}
-      write_json(folder, INDEX, {'metadata': {'total_size': total}, 'weight_map': weight_map})
+      write_json(folder, index, {'metadata': {'total_size': total}, 'weight_map': weight_map})
 
 
 def save_one(path: FolderPath, file: str, params: Any, names: Any, spec: Any) -> None:
@@ -296,5 +302,10 @@ def _shard(sizes: dict[str, int]) -> list[list[str]]:
   return shards
 
 
-def _shard_name(i: int, n: int) -> str:
-  return SINGLE if n == 1 else f'model-{i + 1:05d}-of-{n:05d}.safetensors'
+def _shard_name(stem: str, i: int, n: int) -> str:
+  return single_name(stem) if n == 1 else f'{stem}-{i + 1:05d}-of-{n:05d}{SUFFIX}'
+
+
+def _shard_pattern(stem: str) -> re.Pattern:
+  """The names that `_shard_name` gives."""
+  return re.compile(rf'{re.escape(stem)}(-\d{{5}}-of-\d{{5}})?{re.escape(SUFFIX)}')

@@ -3,14 +3,13 @@
 R rows   C latent   D width   F feed-forward   S sinusoids. No row sees another; every projection is without bias.
 """
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.layers import rms_norm
+from core.layers import rms_norm, sinusoids
 from core.params import Spec, einsum, ones, stacked, walk, zeros
 from core.params import init as draw
 from vibevoice.config import HeadConfig
@@ -77,12 +76,9 @@ def init(key: jax.Array, config: HeadConfig, dtype=jnp.float32) -> Params:
 def embed_time(params: Params, timesteps: jax.Array) -> jax.Array:
   """Embeddings [R, D] of timesteps [R], real numbers from 0 to 999."""
   dtype = params.time_in.dtype
-  half = params.time_in.shape[0] // 2
-  frequencies = jnp.exp(-math.log(MAX_PERIOD) * jnp.arange(half) / half)
   # The published code rounds t to the weights' dtype before the sinusoids; bfloat16 makes 1000 of 999.
-  rounded = timesteps.astype(dtype).astype(jnp.float32)
-  angles = rounded[:, None] * frequencies
-  waves = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1).astype(dtype)
+  rounded = timesteps.astype(dtype)
+  waves = sinusoids(rounded, params.time_in.shape[0], MAX_PERIOD).astype(dtype)
   hidden = jax.nn.silu(einsum('rs,sd->rd', waves, params.time_in))
   return einsum('rd,de->re', hidden, params.time_out)
 

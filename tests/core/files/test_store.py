@@ -58,7 +58,7 @@ def test_a_decoder_comes_back_from_every_store_and_each_byte_is_read_once(driver
   where = url(driver, tmp_path)
   params = draw(decoder.spec(TINY))
   decoder.save(where, TINY, params)
-  assert tensors.INDEX in Folder(where).names()
+  assert tensors.index_name() in Folder(where).names()
   read.clear()
   config, loaded = decoder.load(where)
   assert config == TINY and equal(params, loaded)
@@ -142,7 +142,7 @@ def test_an_interrupted_save_is_no_checkpoint(driver, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk full'):
       decoder.save(where, TINY, draw(decoder.spec(TINY), 1))
   names = Folder(where).names()
-  assert tensors.INDEX not in names and not any(name.endswith('.part') for name in names)
+  assert tensors.index_name() not in names and not any(name.endswith('.part') for name in names)
   monkeypatch.setattr(weights, 'SHARD_BYTES', 10**9)
   params = draw(decoder.spec(TINY), 2)
   decoder.save(where, TINY, params)  # a whole one, over what the others left

@@ -1,0 +1,1 @@
+"""Text-to-image flow models: transformers, autoencoder, text encoders, sampling."""

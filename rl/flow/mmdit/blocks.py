@@ -1,0 +1,158 @@
+"""The blocks: text and image with weights of their own, or as one sequence.
+
+B batch   T text tokens   S patches   D width   N heads   H head size. Text comes before the image in every sequence.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from core.attention import Keys, attention
+from core.layers import layer_norm, rms_norm, rotate_pairs, tanh_gelu
+from core.mesh import constrain
+from core.params import einsum
+from core.tap import Tap
+from rl.flow.mmdit.config import Config
+from rl.flow.mmdit.params import Attention, Joint, Linear, Single, Stream, TwoLayers
+
+ATTN_AND_MLP = ('attn_shift', 'attn_scale', 'attn_gate', 'mlp_shift', 'mlp_scale', 'mlp_gate')
+# What the chunks of a modulation are, by their number. A lone norm has its scale first, all others their shift.
+PARTS = {
+  2: ('attn_scale', 'attn_shift'),
+  3: ('attn_shift', 'attn_scale', 'attn_gate'),
+  6: ATTN_AND_MLP,
+  9: (*ATTN_AND_MLP, 'own_shift', 'own_scale', 'own_gate'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What all blocks of one call share: active [B, D], SiLU of the condition; rope tables, or None."""
+
+  config: Config
+  active: jax.Array
+  rope: tuple[jax.Array, jax.Array] | None
+  rules: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+  """The taps of a joint block: of each stream, of the attention over both, and of the image's own."""
+
+  text: Tap
+  image: Tap
+  both: Tap
+  own: Tap
+
+
+def linear(x: jax.Array, p: Linear) -> jax.Array:
+  """[B, T, inputs] to [B, T, outputs]."""
+  return einsum('btd,df->btf', x, p.weight) + p.bias
+
+
+def two_layers(x: jax.Array, p: TwoLayers) -> jax.Array:
+  """[B, inputs] to [B, D]."""
+  hidden = jax.nn.silu(einsum('bd,df->bf', x, p.up.weight) + p.up.bias)
+  return einsum('bf,fd->bd', hidden, p.down.weight) + p.down.bias
+
+
+def modulation(active: jax.Array, p: Linear) -> dict[str, jax.Array]:
+  """The vectors [B, 1, D] that shift, scale and gate a block, by the names in PARTS."""
+  vectors = einsum('bd,dpe->bpe', active, p.weight) + p.bias
+  names = PARTS[vectors.shape[1]]
+  return {name: vectors[:, i : i + 1] for i, name in enumerate(names)}
+
+
+def modulated(x: jax.Array, by: dict[str, jax.Array], name: str, eps: float) -> jax.Array:
+  """LayerNorm without weights of its own, scaled and shifted by the vectors of `name`."""
+  return layer_norm(x, 1 + by[f'{name}_scale'], by[f'{name}_shift'], eps)
+
+
+def _heads(x: jax.Array, p: Linear) -> jax.Array:
+  return einsum('btd,dnh->btnh', x, p.weight) + p.bias
+
+
+def _queries_keys_values(x: jax.Array, p: Attention, eps: float) -> tuple[jax.Array, ...]:
+  """Each [B, T, N, H]."""
+  q = _heads(x, p.q)
+  k = _heads(x, p.k)
+  if p.q_norm is not None:
+    q = rms_norm(q, p.q_norm, eps)
+    k = rms_norm(k, p.k_norm, eps)
+  return q, k, _heads(x, p.v)
+
+
+def _attend(q: jax.Array, k: jax.Array, v: jax.Array, rope: Any, tap: Tap, ctx: Context) -> jax.Array:
+  """Every token attends to every token: [B, T, N, H] of queries, keys and values likewise."""
+  if rope is not None:
+    q = rotate_pairs(q, *rope)
+    k = rotate_pairs(k, *rope)
+  heads = ('batch', None, 'attn_heads', None)
+  q = constrain(tap('q', q), heads, ctx.rules)
+  keys = Keys(jnp.swapaxes(tap('k', k), 1, 2), jnp.swapaxes(tap('v', v), 1, 2))
+  return tap('z', attention(q, [keys], causal=False, rules=ctx.rules, tap=tap))
+
+
+def _merge_heads(z: jax.Array, p: Linear) -> jax.Array:
+  return einsum('btnh,nhd->btd', z, p.weight) + p.bias
+
+
+def _feed_forward(x: jax.Array, p: Stream) -> jax.Array:
+  return linear(tanh_gelu(linear(x, p.up)), p.down)
+
+
+def _own_attention(x: jax.Array, p: Attention, tap: Tap, ctx: Context) -> jax.Array:
+  """The second attention of a dual block, over the image alone."""
+  q, k, v = _queries_keys_values(x, p, ctx.config.eps)
+  z = _attend(q, k, v, None, tap, ctx)
+  return _merge_heads(z, p.o)
+
+
+def _after_attention(x: jax.Array, z: jax.Array, p: Stream, by: dict, tap: Tap, own: Tap, ctx: Context) -> jax.Array:
+  """A stream [B, T, D] with its share z [B, T, N, H] of the joint attention, and its feed-forward layer, added."""
+  eps = ctx.config.eps
+  before = x
+  x = x + tap('attn_out', by['attn_gate'] * _merge_heads(z, p.attn.o))
+  if p.own is not None:
+    # Not of the sum above: both attentions read the block's input.
+    own_in = modulated(before, by, 'own', eps)
+    x = x + by['own_gate'] * _own_attention(own_in, p.own, own, ctx)
+  h = tap('mlp_in', modulated(x, by, 'mlp', eps))
+  x = x + tap('mlp_out', by['mlp_gate'] * _feed_forward(h, p))
+  return tap('resid_out', x)
+
+
+def joint_block(text: jax.Array, image: jax.Array, p: Joint, taps: Taps, ctx: Context) -> tuple[jax.Array, jax.Array]:
+  """(text [B, T, D], image [B, S, D]) after one joint block; text unchanged where the block has no text output."""
+  eps = ctx.config.eps
+  text = taps.text('resid_in', constrain(text, ('batch', None, None), ctx.rules))
+  image = taps.image('resid_in', constrain(image, ('batch', None, None), ctx.rules))
+  text_by = modulation(ctx.active, p.text.modulation)
+  image_by = modulation(ctx.active, p.image.modulation)
+  text_in = taps.text('attn_in', modulated(text, text_by, 'attn', eps))
+  image_in = taps.image('attn_in', modulated(image, image_by, 'attn', eps))
+  of_text = _queries_keys_values(text_in, p.text.attn, eps)
+  of_image = _queries_keys_values(image_in, p.image.attn, eps)
+  q, k, v = (jnp.concatenate(pair, 1) for pair in zip(of_text, of_image))
+  z = _attend(q, k, v, ctx.rope, taps.both, ctx)
+  length = text.shape[1]
+  image = _after_attention(image, z[:, length:], p.image, image_by, taps.image, taps.own, ctx)
+  if p.text.attn.o is not None:
+    text = _after_attention(text, z[:, :length], p.text, text_by, taps.text, taps.own, ctx)
+  return text, image
+
+
+def single_block(x: jax.Array, p: Single, tap: Tap, ctx: Context) -> jax.Array:
+  """Text and image [B, T + S, D] after one block whose attention and feed-forward layer read the same input."""
+  eps = ctx.config.eps
+  x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
+  by = modulation(ctx.active, p.modulation)
+  h = tap('attn_in', modulated(x, by, 'attn', eps))
+  q, k, v = _queries_keys_values(h, p.attn, eps)
+  z = _attend(q, k, v, ctx.rope, tap, ctx)
+  hidden = tanh_gelu(linear(h, p.up))
+  joined = jnp.concatenate([z.reshape(*z.shape[:2], -1), hidden], -1)
+  x = x + tap('mlp_out', by['attn_gate'] * linear(joined, p.out))
+  return tap('resid_out', x)
