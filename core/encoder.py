@@ -269,3 +269,30 @@ def apply(
 
   x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, config.depth, x, blocks, prefix=prefix)
   return x, kept
+
+
+def resume(
+  blocks: Block,
+  config: Config,
+  stream: jax.Array,
+  start: jax.Array,
+  *,
+  edit: Callable | None = None,
+  prefix: str = '',
+  rules=RULES,
+) -> jax.Array:
+  """Features [B, T, D] of a run that enters layer `start`, int32 [], with what an earlier run had there.
+
+  stream: `resid_in` of the earlier run, [L, B, T, D]. blocks: stacked. Every token attends to all.
+  Raises ValueError for a causal configuration.
+  """
+  if config.causal:
+    raise ValueError('encoder: resume is for attention to all tokens; the configuration is causal')
+  ctx = _Context(config=config, positions=None, bias=None, rules=rules, drop_key=None)
+
+  def layer(i, x):
+    block = jax.tree.map(lambda leaf: leaf[i], blocks)
+    tap, _ = taps(edit, (), i, prefix)
+    return _block(x, i, block, tap, ctx)
+
+  return jax.lax.fori_loop(start, config.depth, layer, stream[start])

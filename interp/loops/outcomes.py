@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from core import padding
 from interp.loops import repetition
 from interp.loops.ablation import Component, without
 from interp.loops.clips import Clip
 from interp.whisper import frontend
 from interp.whisper.decoding.window import Recogniser, Result
 
-ROWS = 20  # sets decoded at once
+ROWS = 64  # sets decoded at once, at most; fewer are padded to a bucket
 Parts = tuple[Component, ...]
 
 
@@ -50,22 +51,23 @@ class Outcomes:
   folder: pathlib.Path
   settings: str
 
-  def __call__(self, clip: Clip, sets: Sequence[Parts], *, rows: int = ROWS) -> list[Outcome]:
+  def __call__(self, clip: Clip, sets: Sequence[Parts]) -> list[Outcome]:
     """The outcome without each of the sets of components."""
     kept = self._read(clip)
     names = ['+'.join(map(str, sorted(parts))) for parts in sets]
     missing = {name: parts for name, parts in zip(names, sets) if name not in kept}
     if missing:
-      kept |= self._decoded(clip, missing, rows)
+      kept |= self._decoded(clip, missing)
       self._write(clip, kept)
     return [kept[name] for name in names]
 
-  def _decoded(self, clip: Clip, sets: dict[str, Parts], rows: int) -> dict[str, Outcome]:
+  def _decoded(self, clip: Clip, sets: dict[str, Parts]) -> dict[str, Outcome]:
     r = self.recogniser
     mel = frontend.log_mel(clip.samples, r.config.mels, length=r.config.samples)
     keys = r.keys(mel[None])
     prompt = r.processor.prompt(language='en', timestamps=False)
     names = list(sets)
+    rows = min(padding.bucket(len(names), 1), ROWS)
     found = {}
     for first in range(0, len(names), rows):
       batch = names[first : first + rows]
@@ -97,7 +99,7 @@ class Outcomes:
 
 def unedited(outcomes: Outcomes, clips: Sequence[Clip]) -> list[Outcome]:
   """What the model says of each clip."""
-  return [outcomes(clip, [()], rows=1)[0] for clip in clips]
+  return [outcomes(clip, [()])[0] for clip in clips]
 
 
 def ended(outcomes: Outcomes, clips: Sequence[Clip], sets: Sequence[Parts]) -> np.ndarray:

@@ -254,6 +254,33 @@ def forward(
   return Output(hidden=hidden, cache=cache, kept=kept | seen | last)
 
 
+def resume(
+  params: Params,
+  config: Config,
+  stream: jax.Array,
+  keys: tuple,
+  start: jax.Array,
+  *,
+  edit: Callable | None = None,
+) -> jax.Array:
+  """Hidden states [R, T, D] of a run that enters layer `start`, int32 [], with what an earlier run had there.
+
+  stream: `resid_in` of the earlier run, [L, R, T, D], whose rows have no padding. keys: `cross_keys`, stacked.
+  """
+  rows, time = stream.shape[1:3]
+  positions = jnp.broadcast_to(jnp.arange(time, dtype=jnp.int32), (rows, time))
+  sees = positions[:, None, None] <= positions[:, None, :, None]
+
+  def layer(i, x):
+    block, cross = jax.tree.map(lambda leaf: leaf[i], (params.blocks, keys))
+    note, _ = tap.taps(edit, (), i)
+    return _block(x, block, cross, None, sees, jnp.int32(0), note)[0]
+
+  x = jax.lax.fori_loop(start, config.decoder_depth, layer, stream[start])
+  note, _ = tap.taps(edit, (), config.decoder_depth - 1)
+  return note('final', normalise(x, params.norm, NORM_EPS))
+
+
 def logits(params: Params, hidden: jax.Array) -> jax.Array:
   """float32 [..., V] of states [..., D] after the final norm."""
   return jnp.einsum('...d,vd->...v', hidden, params.embed, preferred_element_type=jnp.float32)

@@ -7,16 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from core import mesh
 from core.encoder import normalise
 from core.tap import Keep
 from interp import lens, patch
 from interp.sites import at, edits, replace, zero
 from interp.whisper import decoder, model
 from interp.whisper.config import NORM_EPS
-from tests.interp.whisper.tiny import CONFIG, mel, params
+from interp.whisper.patching import DecoderLogits, EncoderLogits
+from tests.interp.whisper import tiny
+from tests.interp.whisper.tiny import CONFIG, params
 
 WEIGHTS = params()
-MEL = mel(rows=1)
+MEL = tiny.mel(rows=1)
 TOKENS = np.array([[257, 258, 261, 40, 41]], np.int32)
 COMPONENTS = ('cross_z', 'v', 'cross_k')
 
@@ -44,6 +47,39 @@ def test_a_sweep_of_the_decoder_is_its_loop():
     index = (COMPONENTS.index(name), axes.layers.index(layer), axes.heads.index(head), axes.positions.index(position))
     np.testing.assert_allclose(grid[index], alone, atol=1e-5)
   np.testing.assert_allclose(grid[2], jax.jit(lambda: forward(None))(), atol=1e-5)  # keys of the same audio
+
+
+def test_a_resumed_sweep_is_the_whole_one_and_compiles_once():
+  run = jax.jit(lambda tokens: decode(tokens, keep=('resid_in', 'cross_z')).kept)
+  here, there = run(TOKENS), run(TOKENS[:, ::-1])
+  keys = decoder.cross_keys(WEIGHTS.decoder, ENCODED)
+  answers = jnp.asarray([40, 7])
+  compiled = []
+  for layers, heads in (((0, 1, 2), (0, 3)), ((2,), (1, 2))):
+    axes = patch.Axes(components=('cross_z',), layers=layers, heads=heads)
+    inputs = (WEIGHTS.decoder, keys, here['resid_in'], answers)
+    before = patch._block._cache_size()
+    grid = patch.sweep(DecoderLogits(CONFIG), axes, there, *inputs, block=2, resume=True)
+    compiled.append(patch._block._cache_size() - before)
+    assert grid.shape == (*axes.shape, 1, 2)
+    np.testing.assert_allclose(grid[0, :, :, 0, 0, 0], patch.sweep(forward, axes, there)[0, :, :, 0], atol=1e-5)
+  assert compiled == [1, 0]
+
+
+def test_an_encoder_is_resumed_at_any_layer():
+  kept = jax.jit(lambda: model.encode(WEIGHTS, CONFIG, MEL, keep=('encoder.resid_in', 'encoder.mlp_out'))[1])()
+  axes = patch.Axes(components=('encoder.mlp_out',), layers=(0, 1), positions=(2, 9))
+  off = patch.zeros(kept)
+  inputs = (WEIGHTS, kept['encoder.resid_in'], TOKENS, jnp.asarray([40]))
+  one = mesh.make(data=1, devices=jax.devices()[:1])
+  grid = patch.sweep(EncoderLogits(CONFIG), axes, off, *inputs, resume=True, mesh=one)
+
+  def whole(edit):
+    encoded, _ = model.encode(WEIGHTS, CONFIG, MEL, edit=edit)
+    return decoder.logits(WEIGHTS.decoder, decode(states=encoded).hidden)[:, -1, 40]
+
+  np.testing.assert_allclose(grid[..., 0], patch.sweep(whole, axes, off), atol=1e-5)
+  assert np.ptp(grid) > 1e-4
 
 
 def test_layers_are_chosen_in_each_stack():

@@ -24,7 +24,7 @@ class Planted:
 
   recogniser = types.SimpleNamespace(config=tiny.CONFIG)
 
-  def __call__(self, clip, sets, rows=1):
+  def __call__(self, clip, sets):
     return [self._one(clip, parts) for parts in sets]
 
   def _one(self, clip, parts):
