@@ -73,6 +73,20 @@ def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   return centred * jnp.where(n > 1, n / jnp.maximum(n - 1, 1), 1)
 
 
+def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """`grpo` of win rates: the share of a group's other samples that a reward exceeds, ties by half: [P, G] to [P, G].
+
+  Rewards count by their order alone (Pref-GRPO, arXiv 2508.20751, its ablation with scores as win rates). A judge that
+  compares samples itself is a reward, `rl.rewards.pairwise.Pairwise`, with `grpo`.
+  """
+  valid = _all(rewards, valid)
+  own, other = rewards[..., :, None], rewards[..., None, :]
+  points = jnp.where(own > other, 1.0, jnp.where(own == other, 0.5, 0.0))
+  against = valid[..., None, :] & ~jnp.eye(rewards.shape[-1], dtype=bool)
+  rates = jnp.where(against, points, 0.0).sum(-1) / jnp.maximum(against.sum(-1), 1)
+  return grpo(rates, valid)
+
+
 def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
   """Values minus their mean, over their unbiased standard deviation; both over all of `mask`, 0 outside it.
 
@@ -242,6 +256,7 @@ ADVANTAGES = {
   'grpo': Advantage(_of_totals(grpo), '(r − mean)/(std + 1e-6) in the group, unbiased std'),
   'dr_grpo': Advantage(_of_totals(dr_grpo), 'r − mean of the group'),
   'rloo': Advantage(_of_totals(rloo), 'r − mean of the other samples of the group'),
+  'win_rate': Advantage(_of_totals(win_rate), 'grpo of the share of the group that a reward exceeds'),
   'reinforce_pp': Advantage(
     _reinforce_pp, 'returns of token rewards, whitened over the tokens of the batch', per_token=True, whole_batch=True
   ),

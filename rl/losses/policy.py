@@ -74,6 +74,8 @@ RULES = {
   # arXiv 2507.18071 eq. 5 and its bounds. The scripts of InternVL3.5 keep 0.2 on both sides, which never binds.
   'gspo': _GSPO,
   'gspo_token': dataclasses.replace(_GSPO, surrogate='gspo_token'),
+  # Flow policies (arXiv 2505.05470, 2508.20751): log-probabilities are means over a latent's entries, hence the bounds.
+  'pref_grpo': Rule(clip_low=1e-4, clip_high=1e-4, dual_clip=None),
   # arXiv 2506.13585 eq. 4: no lower bound; it does not print the upper one, here DAPO's.
   'cispo': Rule('cispo', clip_low=1.0, clip_high=0.28, dual_clip=None),
 }

@@ -32,7 +32,8 @@ class Reward:
   function: of (query, response), a number or named components {name: number}; with `group`, of (query, responses), a
   sequence of those, one per response. weights: of the reward in the sum, a number or one per component. right: 1 for a
   right response, of (query, response): what accuracy counts; with None, reports show the mean reward. modules: what it
-  imports beyond the requirements. meaning: one line, for `--help` and the docs.
+  imports beyond the requirements. direct: it is called in the run's own process, without a time limit, because it holds
+  a connection or a model. meaning: one line, for `--help` and the docs.
   """
 
   function: Callable
@@ -40,6 +41,7 @@ class Reward:
   group: bool = False
   right: Callable[[Query, Any], float] | None = None
   modules: tuple[str, ...] = ()
+  direct: bool = False
   meaning: str = ''
 
   def weigh(self, weights: float | Mapping[str, float]) -> 'Reward':

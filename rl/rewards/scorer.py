@@ -11,6 +11,7 @@ import numpy as np
 
 from rl.query import Query
 from rl.rewards.bundle import Bundle, Values
+from rl.rewards.direct import Direct
 from rl.rewards.guard import Guard
 from rl.rewards.registry import Reward, resolve
 
@@ -53,7 +54,8 @@ class Scorer:
   a broken one stops the run before it starts, and to learn the components' names. seconds: limit of the rewards of a
   response, and of a group's reward. otherwise: each component of a response whose reward fails or is late; None leaves
   the response out. A policy can learn to write text that makes a checker fail, so such a response should count as
-  wrong; leave out only what is no fault of the response, such as a judge that is down.
+  wrong; leave out only what is no fault of the response, such as a judge that is down. Where a reward is `direct`, all
+  are called in this process, without a limit.
   Raises ValueError for a reward that cannot be used, ModuleNotFoundError for a missing package.
   """
 
@@ -63,7 +65,9 @@ class Scorer:
     self._rewards = resolve(rewards)
     self._otherwise = otherwise
     self._right = _accuracy(self._rewards)
-    self._guard = Guard(Bundle(self._rewards, self._right), seconds=seconds, workers=workers)
+    bundle = Bundle(self._rewards, self._right)
+    direct = any(reward.direct for reward in self._rewards.values())
+    self._guard = Direct(bundle) if direct else Guard(bundle, seconds=seconds, workers=workers)
     try:
       self.weights = self._rehearse(example)
     except BaseException:
