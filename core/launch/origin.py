@@ -4,7 +4,7 @@ import importlib.util
 import pathlib
 from collections.abc import Iterable
 
-PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'rl', 'agents', 'bench')
+PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
