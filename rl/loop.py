@@ -99,6 +99,7 @@ def run(
     extra = dataclasses.replace(extra, claim=claim)
   schedule = schedule_of(rollout, config, extra)
   updating = updating_of(config, policy, schedule.steps, extra.layout, extra.response_slots)
+  updating = dataclasses.replace(updating, kinds=schedule.kinds)
   weights = _imitate(weights, source, config, extra, workdir, place)
   sampler = Sampler(policy, weights, config.engine, home, config.dtype)
   with Scorer(rewards, source.query(0), seconds=config.reward_seconds) as scorer:

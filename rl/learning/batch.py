@@ -28,7 +28,8 @@ class Batch:
   inputs: of the policy's forward pass. mask: bool […], tokens that the loss is a mean over. sampled: float32 […],
   log-probabilities as the engine sampled. old_logp: float32 […], under the weights that sampled; not looked at where
   `fresh`, bool [U]: there the update starts from those weights, and the ratio is exactly 1. advantages: float32
-  [U, G, 1 or N] or [U, 1 or T]. ref_logp: float32 […] under the reference policy, or None.
+  [U, G, 1 or N] or [U, 1 or T]. ref_logp: float32 […] under the reference policy, or None. kind: int32 [U, G, 1] or
+  [U, 1], as in `rl.advantages.Lineage`, or None where all trajectories are of one kind.
   """
 
   inputs: Any
@@ -38,6 +39,7 @@ class Batch:
   fresh: Any
   advantages: Any
   ref_logp: Any = None
+  kind: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +95,8 @@ def scores_of(groups: Sequence[Group], shape: tuple[int, int, int], *, drop_cut:
 
 
 def _lineage(groups: Sequence[Sequence[Trajectory]], samples: int) -> Lineage | None:
-  """Who was forked from whom; None where nobody was."""
-  if all(t.parent < 0 for group in groups for t in group):
+  """Who was forked from whom, and of which kind; None where all were sampled independently and alike."""
+  if all(t.parent < 0 and t.kind == 0 for group in groups for t in group):
     return None
   rows = [[(t.parent, t.segment, t.kind) for t in group] for group in groups]
   columns = padding.batch(rows, dtype=np.int32, length=samples, fill=-1)
@@ -109,11 +111,12 @@ def pack(
   fresh: bool = True,
   given: Slots | None = None,
   drop_cut: bool = False,
+  kinds: bool = False,
 ) -> Packed:
   """A rollout as arrays of shapes that all processes agree on. given: sizes in place of buckets, where not 0.
 
-  fresh: as in `Batch`. drop_cut: responses that were cut at a limit of length leave the loss. A process without groups
-  gets a unit whose mask is empty.
+  fresh: as in `Batch`. drop_cut: responses that were cut at a limit of length leave the loss. kinds: whether the batch
+  says of which kind each trajectory is. A process without groups gets a unit whose mask is empty.
   """
   groups = collected.groups or [collected.spare]
   trajectories = [group.trajectories for group in groups]
@@ -134,8 +137,16 @@ def pack(
     old_logp=sampled,
     fresh=np.full(len(sampled), fresh),
     advantages=None,
+    kind=_kinds(trajectories, layout, slots) if kinds else None,
   )
   return Packed(batch, scores, trajectories, layout, slots, _most(len(sampled)))
+
+
+def _kinds(groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots) -> np.ndarray:
+  """Int32 [U, G, 1] or [U, 1]: the kind of each trajectory."""
+  rows = [[t.kind for t in group] for group in groups]
+  kinds = padding.batch(rows, dtype=np.int32, length=slots.samples)
+  return layouts.place(kinds[..., None], groups, layout, slots)
 
 
 def slots_of(

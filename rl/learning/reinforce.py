@@ -56,6 +56,12 @@ class Schedule:
     """The stage of a rollout, from 0."""
     return int(np.searchsorted(self._starts, step, 'right')) - 1
 
+  @property
+  def kinds(self) -> tuple[str, ...]:
+    """Names of the kinds of trajectories, from the first plan that has several; see `rl.rollout.Plan`."""
+    named = (getattr(stage.plan, 'kinds', ()) for stage in self._stages)
+    return next(filter(None, named), ())
+
   def stage(self, step: int) -> Stage:
     """The stage of a rollout."""
     return self._stages[self.number(step)]
@@ -70,7 +76,8 @@ class Updating:
   """How a rollout becomes updates.
 
   size: units of an update, groups or (in the 'rows' layout) trajectories. slots: sizes that are fixed, where not 0.
-  ema: decay of averaged weights, 0 for none; show_average: they are what is evaluated.
+  ema: decay of averaged weights, 0 for none; show_average: they are what is evaluated. kinds: names of the kinds of
+  trajectories, for metrics.
   """
 
   score: Pass
@@ -85,6 +92,7 @@ class Updating:
   trainable: str = ''
   ema: float = 0.0
   show_average: bool = False
+  kinds: tuple[str, ...] = ()
 
 
 class Progress:
@@ -110,7 +118,7 @@ class Updater:
     trained, self.frozen = adapt(weights, u.trainable, u.score.dtype)
     self.first = init_state(trained, u.tx)
     places = jax.tree.map(lambda x: x.sharding, self.first)
-    self._step = make_step(u.score, u.rule, u.tx, accumulate=u.accumulate, places=places)
+    self._step = make_step(u.score, u.rule, u.tx, accumulate=u.accumulate, places=places, kinds=u.kinds)
     self._logp = jax.jit(functools.partial(_log_probs, score=u.score))
     self._averaged = jax.jit(functools.partial(_moving_average, decay=u.ema))
     # Copies: the first step donates the weights.
@@ -137,7 +145,8 @@ class Updater:
     """As many updates as the rollout fills; the metrics are those of the last one."""
     u = self._u
     own = collected.lag == 0 or u.rule.proximal  # ratios start from the present weights, not from older ones
-    packed = pack(u.score.policy, collected, u.layout, fresh=own, given=u.slots, drop_cut=u.drop_cut)
+    options = {'given': u.slots, 'drop_cut': u.drop_cut, 'kinds': bool(u.kinds)}
+    packed = pack(u.score.policy, collected, u.layout, fresh=own, **options)
     updates = spans(packed.units * jax.process_count(), u.size, u.accumulate)
     parts = self._with_advantages(packed, updates)
     if own:  # only the first update starts from them

@@ -32,28 +32,42 @@ class Pass:
     return self.policy.log_probs(weights, inputs, temperature=self.temperature, remat=self.remat)
 
 
-def reward_loss(logp: jax.Array, entropy: jax.Array | None, batch: Batch, rule: losses.Rule) -> Loss:
+def reward_loss(
+  logp: jax.Array, entropy: jax.Array | None, batch: Batch, rule: losses.Rule, kinds: tuple[str, ...] = ()
+) -> Loss:
   """`rl.losses.policy_loss` of tokens float32 […], with their entropy and the engine's gap as metrics.
 
-  In rows of `batch.fresh` the old log-probabilities are the present ones: those of another program would differ in the
-  last bits, and the ratio there is exactly 1.
+  kinds: names of the kinds of `batch.kind`, for each of which entropy and clipping are given as well. In rows of
+  `batch.fresh` the old log-probabilities are the present ones: those of another program would differ in the last bits,
+  and the ratio there is exactly 1.
   """
   fresh = batch.fresh.reshape(-1, *(1,) * (logp.ndim - 1))
   old = jnp.where(fresh, jax.lax.stop_gradient(logp), batch.old_logp)
   rollout_logp = batch.sampled if rule.importance_cap else None
-  out = losses.policy_loss(
-    logp, old, batch.advantages, batch.mask, rule=rule, ref_logp=batch.ref_logp, rollout_logp=rollout_logp
-  )
-  notes = {'sampler_gap': jnp.abs(jax.lax.stop_gradient(logp) - batch.sampled)}
+
+  def loss_over(mask: jax.Array) -> Loss:
+    return losses.policy_loss(
+      logp, old, batch.advantages, mask, rule=rule, ref_logp=batch.ref_logp, rollout_logp=rollout_logp
+    )
+
+  out = loss_over(batch.mask)
+  gap = jnp.abs(jax.lax.stop_gradient(logp) - batch.sampled)
+  metrics = out.metrics | {'sampler_gap': losses.aggregate(gap, batch.mask, 'token')}
   if entropy is not None:
-    notes['entropy'] = entropy
-  averaged = {name: losses.aggregate(values, batch.mask, 'token') for name, values in notes.items()}
-  return out.replace(metrics=out.metrics | averaged)
+    metrics['entropy'] = losses.aggregate(entropy, batch.mask, 'token')
+  for number, name in enumerate(kinds):
+    mask = batch.mask & (batch.kind == number)
+    metrics[f'clipped/{name}'] = loss_over(mask).metrics['clipped']
+    if entropy is not None:
+      metrics[f'entropy/{name}'] = losses.aggregate(entropy, mask, 'token')
+  return out.replace(metrics=metrics)
 
 
-def update_loss(weights: Any, batch: Batch, key: Any, *, score: Pass, rule: losses.Rule) -> Loss:
+def update_loss(
+  weights: Any, batch: Batch, key: Any, *, score: Pass, rule: losses.Rule, kinds: tuple[str, ...] = ()
+) -> Loss:
   """`reward_loss` of a batch."""
-  return reward_loss(*score(weights, batch.inputs), batch, rule)
+  return reward_loss(*score(weights, batch.inputs), batch, rule, kinds)
 
 
 def adapt(weights: Any, trainable: str, dtype: str) -> tuple[Any, Any]:
@@ -62,11 +76,18 @@ def adapt(weights: Any, trainable: str, dtype: str) -> tuple[Any, Any]:
   return trained, params_lib.cast(frozen, dtype)
 
 
-def make_step(score: Pass, rule: losses.Rule, tx: Any, *, accumulate: int = 1, places: Any = None) -> Callable:
+def make_step(
+  score: Pass,
+  rule: losses.Rule,
+  tx: Any,
+  *,
+  accumulate: int = 1,
+  places: Any = None,
+  kinds: tuple[str, ...] = (),
+) -> Callable:
   """The jitted `step(state, frozen, batch, key) -> (state, metrics)` of `core.training.steps.make_step`."""
-  return steps.make_step(
-    functools.partial(update_loss, score=score, rule=rule), tx, accumulate=accumulate, places=places
-  )
+  loss = functools.partial(update_loss, score=score, rule=rule, kinds=kinds)
+  return steps.make_step(loss, tx, accumulate=accumulate, places=places)
 
 
 def optimizer(policy: Policy, config: Optim, updates: int) -> Any:

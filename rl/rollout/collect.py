@@ -1,6 +1,7 @@
 """From queries to groups that are worth an update: prompts, a plan's trajectories, rewards, selection."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,11 @@ from rl.policy import Policy, Prompt, Trajectory
 from rl.query import Query
 from rl.rewards import Length, Scored, Scorer, overlong
 from rl.rollout.dynamic import Cursor, mixed
-from rl.rollout.groups import Ask, Group, Plan, Select, everything
+from rl.rollout.groups import Ask, Group, Plan, Rollout, Select, Totals, everything
 from rl.rollout.sampler import Sampler
 from rl.tasks import HELDOUT_SEED, ROLLOUT_SEED, Task
 
 DRAWS = 64  # prompts examined for each one needed, before a stream of prompts that are all too long is an error
-Totals = dict[str, tuple[float, float]]  # metrics as (sum, divisor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,24 +124,28 @@ class Collector:
     share = self.prompts // home.count
     kept = []
     sampled = []
+    further = []
     notes = []
     too_long = 0
     for _ in range(self.rounds):
       fitting, skipped = source.fitting(cursor, share, home)
-      ask = Ask(step, start * home.count, *zip(*fitting))
-      groups, names = self._scored(sampler, ask, plan(sampler, ask))
-      selection = self.select(ask, groups)
-      kept += _selected(groups, selection.kept)
-      sampled += groups
+      grade = functools.partial(self._scored, home.mesh)
+      ask = Ask(step, start * home.count, *zip(*fitting), grade=grade)
+      rollout = self._rewarded(ask, plan(sampler, ask))
+      kept += rollout.kept
+      sampled += rollout.asked
+      further += rollout.further
       too_long += skipped
-      notes.append(selection.metrics)
+      notes.append(rollout.metrics)
       if len(kept) >= share:
         break
-    counts = _counts(sampled, too_long, len(mesh.processes(home.mesh)))
+    if self.rounds > 1:
+      kept = kept[:share]
+    counts = _counts([*sampled, *further], too_long, len(mesh.processes(home.mesh)))
     if self.rounds > 1:
       counts |= {'dynamic_rounds': (len(notes), 1), 'dynamic_kept': (len(kept), len(sampled))}
-    metrics = means(figures(sampled) | components(names, sampled) | _added(notes) | counts)
-    local = _process_local(kept[:share], home)
+    metrics = means(figures(sampled) | components(sampled) | _added(notes) | counts)
+    local = _process_local(kept, home)
     total = int(mesh.sum_over_processes(len(local)))
     return Collected(
       groups=local,
@@ -152,32 +156,49 @@ class Collector:
       exhausted=self.rounds > 1 and total == 0,
     )
 
+  def _rewarded(self, ask: Ask, planned: Sequence[list[Trajectory]] | Rollout) -> Rollout:
+    """What a plan returned, with rewards and the selection of what is trained on."""
+    if isinstance(planned, Rollout):
+      return planned
+    groups = ask.grade(ask.queries, planned, ask.numbers)
+    selection = self.select(ask, groups)
+    return Rollout(groups, [], _selected(groups, selection.kept), selection.metrics)
+
   def _scored(
-    self, sampler: Sampler, ask: Ask, trajectories: Sequence[list[Trajectory]]
-  ) -> tuple[list[Group], tuple[str, ...]]:
-    """(groups with their rewards, names of the components).
+    self,
+    home: mesh.Mesh,
+    queries: Sequence[Query],
+    trajectories: Sequence[list[Trajectory]],
+    numbers: Sequence[int],
+  ) -> list[Group]:
+    """The groups with their rewards, as of `rl.rollout.groups.Grade`.
 
     Each reward is computed by one process and shared by all processes of the engine.
     """
-    home = sampler.home.mesh
-    scored = self._local_scores(home, ask, trajectories)
+    if not trajectories:
+      return []
+    # The last ones again, so that every process of the engine has as many to score.
+    missing = -len(trajectories) % len(mesh.processes(home))
+    padded = [*zip(queries, trajectories), *[(queries[-1], trajectories[-1])] * missing]
+    scored = self._local_scores(home, *zip(*padded))
     lost = np.zeros(scored.valid.shape, bool)
     for place in scored.lost:
       lost[place] = True
     right = scored.totals if scored.right is None else scored.right
     columns = mesh.gather((scored.rewards, scored.totals, right, scored.valid, lost), home)
     groups = []
-    for number, query, group, *values in zip(ask.numbers, ask.queries, trajectories, *columns):
-      groups.append(Group(number, query, list(group), scored.weights, *values))
-    return groups, scored.names
+    for number, query, group, *values in zip(numbers, queries, trajectories, *columns):
+      groups.append(Group(number, query, list(group), scored.weights, *values, names=scored.names))
+    return groups
 
-  def _local_scores(self, home: mesh.Mesh, ask: Ask, trajectories: Sequence[list[Trajectory]]) -> Scored:
+  def _local_scores(
+    self, home: mesh.Mesh, queries: Sequence[Query], trajectories: Sequence[list[Trajectory]]
+  ) -> Scored:
     """The rewards of this process's share of the groups."""
-    numbers = mesh.process_local(range(len(trajectories)), home)
-    local = [trajectories[n] for n in numbers]
-    queries = [ask.queries[n] for n in numbers]
+    places = mesh.process_local(range(len(trajectories)), home)
+    local = [trajectories[n] for n in places]
     responses = [[t.response for t in group] for group in local]
-    scored = self.scorer(queries, responses)
+    scored = self.scorer([queries[n] for n in places], responses)
     if self.length is None or not self.length.buffer:
       return scored
     lengths = np.array([[t.mask.sum() for t in group] for group in local])
@@ -226,8 +247,9 @@ def figures(groups: Sequence[Group]) -> Totals:
   }
 
 
-def components(names: Sequence[str], groups: Sequence[Group]) -> Totals:
+def components(groups: Sequence[Group]) -> Totals:
   """The unweighted mean of each reward component; nothing if there is only one."""
+  names = groups[0].names
   if len(names) == 1:
     return {}
   rewards = np.concatenate([group.rewards[group.valid] for group in groups])
