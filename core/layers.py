@@ -31,6 +31,15 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
   return (normed * scale + bias).astype(x.dtype)
 
 
+def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int, eps: float) -> jax.Array:
+  """GroupNorm (arXiv 1803.08494) of images [B, Y, X, C] over pixels and the channels of a group, in float32."""
+  grouped = x.astype(jnp.float32).reshape(*x.shape[:3], groups, -1)
+  centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
+  variance = jnp.mean(centred * centred, (1, 2, 4), keepdims=True)
+  normed = (centred * jax.lax.rsqrt(variance + eps)).reshape(x.shape)
+  return (normed * scale + bias).astype(x.dtype)
+
+
 def gelu(x: jax.Array) -> jax.Array:
   """Exact (erf) GELU."""
   return jax.nn.gelu(x, approximate=False)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from rl.flow import mmdit
+from rl.flow import mmdit, vae
+from rl.flow.files import text as text_files
 from rl.flow.files import transformer
+from rl.flow.files import vae as vae_files
+from rl.flow.text import clip, t5
 
 pytestmark = [
   pytest.mark.parity,
@@ -238,3 +241,140 @@ def test_flux_files_out_are_theirs_byte_by_byte(flux, tmp_path):
   name = 'diffusion_pytorch_model.safetensors'
   assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
   assert transformer.load(tmp_path)[0] == config
+
+
+@pytest.fixture(scope='module')
+def autoencoder(tmp_path_factory):
+  """(their model, our config, our params, the folder that they wrote)."""
+  from diffusers import AutoencoderKL
+
+  net = AutoencoderKL(
+    down_block_types=('DownEncoderBlock2D',) * 3,
+    up_block_types=('UpDecoderBlock2D',) * 3,
+    block_out_channels=(8, 12, 16),
+    layers_per_block=2,
+    latent_channels=4,
+    norm_num_groups=4,
+    scaling_factor=0.3611,
+    shift_factor=0.1159,
+    use_quant_conv=False,
+    use_post_quant_conv=False,
+  )
+  redraw(net)
+  folder = tmp_path_factory.mktemp('vae')
+  net.save_pretrained(folder)
+  return net, *vae_files.load(folder), folder
+
+
+def test_vae(autoencoder):
+  net, config, params, _ = autoencoder
+  rng = np.random.default_rng(0)
+  images = np.tanh(rng.standard_normal((2, 16, 24, 3))).astype(np.float32)
+  with torch.no_grad():
+    theirs = net.encode(torch.tensor(images).permute(0, 3, 1, 2)).latent_dist
+  mean, logvar = jax.jit(lambda p, x: vae.moments(p, config, x))(params, images)
+  near(mean, theirs.mean.permute(0, 2, 3, 1))
+  near(logvar, theirs.logvar.permute(0, 2, 3, 1))
+  latents = vae.encode(params, config, images)
+  np.testing.assert_allclose(latents, (mean - 0.1159) * 0.3611, atol=1e-5)
+  encoded = latents / 0.3611 + 0.1159
+  with torch.no_grad():
+    decoded = net.decode(torch.tensor(np.asarray(encoded)).permute(0, 3, 1, 2)).sample.permute(0, 2, 3, 1)
+  near(jax.jit(lambda p, x: vae.decode(p, config, x))(params, latents), decoded)
+
+
+def test_vae_files_out_are_theirs_byte_by_byte(autoencoder, tmp_path):
+  _, config, params, folder = autoencoder
+  vae_files.save(tmp_path, config, params)
+  name = 'diffusion_pytorch_model.safetensors'
+  assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+  assert vae_files.load(tmp_path)[0] == config
+
+
+def clip_net(eos, *, projection=None, activation='quick_gelu'):
+  from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+  config = CLIPTextConfig(
+    vocab_size=99,
+    hidden_size=16,
+    intermediate_size=40,
+    projection_dim=projection or 16,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    max_position_embeddings=12,
+    hidden_act=activation,
+    bos_token_id=96,
+    eos_token_id=eos,
+    pad_token_id=0,
+    attn_implementation='eager',
+  )
+  kind = CLIPTextModel if projection is None else CLIPTextModelWithProjection
+  return redraw(kind(config))
+
+
+# The end is at 5 and 9; of the second row by the first occurrence of 97, after which it is padded with the same.
+CLIP_TOKENS = np.array([[96, 3, 50, 4, 5, 98, 0, 0, 0, 0, 0, 0], [96, 30, 20, 31, 1, 2, 3, 8, 9, 98, 98, 98]], np.int32)
+
+
+@pytest.mark.parametrize(
+  ('eos', 'projection', 'activation'), [(2, None, 'quick_gelu'), (98, 24, 'gelu'), (98, None, 'quick_gelu')]
+)
+def test_clip(tmp_path, eos, projection, activation):
+  net = clip_net(eos, projection=projection, activation=activation)
+  net.save_pretrained(tmp_path / 'theirs')
+  config, params = text_files.load_clip(tmp_path / 'theirs')
+  assert (config.eos, config.projection) == (eos, projection)
+  with torch.no_grad():
+    theirs = net(torch.tensor(CLIP_TOKENS, dtype=torch.long), output_hidden_states=True)
+  out = jax.jit(lambda p, t: clip.apply(p, config, t))(params, CLIP_TOKENS)
+  near(out.penultimate, theirs.hidden_states[-2])
+  pooled = theirs.pooler_output if projection is None else theirs.text_embeds
+  near(out.pooled, pooled)
+  if projection == 24:
+    unprojected = clip.apply(params.replace(projection=None), config, CLIP_TOKENS).pooled
+    far(unprojected, pooled[:, :16])
+  prefix = text_files.PREFIX if projection else ''
+  text_files.save_clip(tmp_path / 'ours', config, params, prefix=prefix)
+  written = [(tmp_path / who / 'model.safetensors').read_bytes() for who in ('ours', 'theirs')]
+  assert written[0] == written[1]
+  assert text_files.load_clip(tmp_path / 'ours')[0] == config
+
+
+@pytest.fixture(scope='module')
+def t5_pair(tmp_path_factory):
+  """(their model, our config, our params, the folder that they wrote)."""
+  from transformers import T5Config, T5EncoderModel
+
+  config = T5Config(
+    vocab_size=99,
+    d_model=16,
+    d_kv=6,
+    d_ff=40,
+    num_layers=3,
+    num_heads=2,
+    feed_forward_proj='gated-gelu',
+    tie_word_embeddings=False,
+  )
+  net = redraw(T5EncoderModel(config))
+  folder = tmp_path_factory.mktemp('t5')
+  net.save_pretrained(folder)
+  return net, *text_files.load_t5(folder), folder
+
+
+def test_t5(t5_pair):
+  net, config, params, _ = t5_pair
+  tokens = np.random.default_rng(0).integers(3, 99, (2, 300)).astype(np.int32)
+  tokens[0, 7:] = 0
+  with torch.no_grad():
+    theirs = net(torch.tensor(tokens, dtype=torch.long)).last_hidden_state
+    masked = net(torch.tensor(tokens, dtype=torch.long), attention_mask=torch.tensor(tokens != 0)).last_hidden_state
+  run = jax.jit(lambda p, t: t5.apply(p, config, t))
+  near(run(params, tokens), theirs)
+  far(run(params, tokens)[0, :7], masked[0, :7])
+
+
+def test_t5_files_out_are_theirs_byte_by_byte(t5_pair, tmp_path):
+  _, config, params, folder = t5_pair
+  text_files.save_t5(tmp_path, config, params)
+  assert (tmp_path / 'model.safetensors').read_bytes() == (folder / 'model.safetensors').read_bytes()
+  assert text_files.load_t5(tmp_path)[0] == config

@@ -1,27 +1,31 @@
 """Tiny flow models with weights that do something: published initial values are 0 in every modulation."""
 
 import dataclasses
+import io
+import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import sentencepiece
 
-from core.params import Spec
-from core.params import init as draw
+from core.files.tokenizers import byte_characters
+from core.params import ones
 from rl.flow import mmdit
+from rl.flow.text.tokenizers import END, START
 
 
 def redrawn(spec, seed=0):
-  """Weights of a spec, all drawn from normals; those that start at constants too."""
+  """Weights of a spec, all drawn from normals; vectors that start at ones are near 1. Drawn on the host: no program."""
+  rng = np.random.default_rng(seed)
 
-  def plain(s):
-    constant = s.init is not None and len(s.shape) - s.stack > 1
-    return Spec(s.shape, s.axes, inputs=s.inputs) if constant else s
+  def draw(s):
+    noise = rng.standard_normal(s.shape)
+    if len(s.shape) - s.stack <= 1:
+      return jnp.asarray(0.2 * noise + (s.init is ones), jnp.float32)
+    return jnp.asarray(noise / np.sqrt(s.fan_in), jnp.float32)
 
-  key = jax.random.key(seed)
-  params = draw(key, jax.tree.map(plain, spec))
-  leaves, tree = jax.tree.flatten(params)
-  noise = [w + 0.2 * jax.random.normal(jax.random.fold_in(key, i), w.shape) for i, w in enumerate(leaves)]
-  return jax.tree.unflatten(tree, noise)
+  return jax.tree.map(draw, spec)
 
 
 def transformer(name='tiny', **changes):
@@ -41,3 +45,42 @@ def inputs(config, *, batch=2, rows=4, columns=6, tokens=3, seed=0):
     'pooled': draw(batch, config.pooled),
   }
   return arrays | ({'guidance': np.full(batch, 3.5, np.float32)} if config.guidance else {})
+
+
+CLIP_MERGES = ('c a', 'ca t</w>', 'r e', 're d</w>')
+
+
+def clip_vocabulary():
+  """Token → id: the letters of all bytes, inside and at the end of a word, a few merges, start and end."""
+  letters = byte_characters()
+  merged = [line.replace(' ', '') for line in CLIP_MERGES]
+  tokens = [*letters, *(f'{letter}</w>' for letter in letters), *merged, START, END]
+  return {token: i for i, token in enumerate(tokens)}
+
+
+def write_clip_tokenizer(folder, pad='!'):
+  """The files of a CLIP tokenizer."""
+  (folder / 'vocab.json').write_text(json.dumps(clip_vocabulary()), encoding='utf-8')
+  (folder / 'merges.txt').write_text('\n'.join(('#version: 0.2', *CLIP_MERGES)) + '\n', encoding='utf-8')
+  (folder / 'special_tokens_map.json').write_text(json.dumps({'pad_token': pad}), encoding='utf-8')
+
+
+def write_t5_tokenizer(folder, size=64):
+  """A SentencePiece model with T5's ids of padding, end and unknown text, trained on a few words."""
+  model = io.BytesIO()
+  words = ('red', 'green', 'blue', 'square', 'circle', 'small', 'large', 'a', 'the', 'left', 'right', 'above')
+  lines = [' '.join(words[i:] + words[:i]) for i in range(len(words))]
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(lines * 4),
+    model_writer=model,
+    vocab_size=size,
+    model_type='unigram',
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    character_coverage=1.0,
+    hard_vocab_limit=False,
+    minloglevel=2,
+  )
+  (folder / 'spiece.model').write_bytes(model.getvalue())
