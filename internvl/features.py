@@ -42,6 +42,30 @@ def media_of(x: Any) -> list[Tiles]:
   return [Tiles(x.pixels, x.tile_tokens)] if len(x.pixels) else []
 
 
+def named(
+  prompt: Sequence[int], image_token: int, pieces: Sequence[tuple[np.ndarray, int]], store: FeatureStore
+) -> np.ndarray:
+  """The prompt, int64, with each image token named after its content in `store`, which has one user more.
+
+  pieces: (pixels [S, S, 3] or features [M, D], image tokens M) of each tile. Raises ValueError if tiles and image
+  tokens do not match, or the prompt ends in an image.
+  """
+  names = np.array(prompt, np.int64)
+  at = np.flatnonzero(names == image_token)
+  total = sum(count for _, count in pieces)
+  if len(at) != total:
+    raise ValueError(
+      f'a prompt with {len(at)} image tokens and {len(pieces)} tiles of {total} tokens; expected as many'
+    )
+  if at.size and at[-1] == len(names) - 1:
+    raise ValueError('the last token of a prompt must be text, not an image')
+  stop = 0
+  for tile, count in pieces:
+    start, stop = stop, stop + count
+    names[at[start:stop]] = store.use(tile, count, precomputed=tile.ndim == 2)
+  return names
+
+
 @functools.partial(jax.jit, static_argnames=('config', 'compressed'))
 def _encode(params, config, pixels, compressed):
   features = model.project(params, config, model.patches(params, config, pixels)[0], compressed=compressed)
@@ -80,7 +104,7 @@ class Images:
     self._place = place if isinstance(place, mesh.Share) else mesh.Share(place, place)
     self._config = config
     self._params = self._lay(params)
-    self._store = FeatureStore(self._features, spare)
+    self._store = FeatureStore(self.features, spare)
     self._routed: collections.OrderedDict[bytes, np.ndarray] = collections.OrderedDict()  # digest -> patches
 
   @property
@@ -98,21 +122,7 @@ class Images:
 
     Raises ValueError if tiles and image tokens do not match, or the prompt ends in an image.
     """
-    names = np.array(prompt, np.int64)
-    at = np.flatnonzero(names == self._config.image_token)
-    pieces = list(self._pieces(media))
-    counts = [count for _, count in pieces]
-    if len(at) != sum(counts):
-      raise ValueError(
-        f'a prompt with {len(at)} image tokens and {len(pieces)} tiles of {sum(counts)} tokens; expected as many'
-      )
-    if at.size and at[-1] == len(names) - 1:
-      raise ValueError('the last token of a prompt must be text, not an image')
-    stop = 0
-    for tile, count in pieces:
-      start, stop = stop, stop + count
-      names[at[start:stop]] = self._store.use(tile, count, precomputed=tile.ndim == 2)
-    return names
+    return named(prompt, self._config.image_token, list(self._pieces(media)), self._store)
 
   def route(self, x: Inputs, compression: Compression | None = None) -> tuple[Inputs, Routing]:
     """The prompt `x`, laid out in full, with the image tokens that the router leaves; and what it decided.
@@ -120,8 +130,7 @@ class Images:
     compression: as of `internvl.chat`. Raises ValueError for one that the model cannot do.
     """
     mode = routing.resolve(self._config, compression)
-    with self._store.encoder:
-      scores = self._score(x.pixels) if routing.needs_scores(mode) else None
+    scores = self.score(x.pixels) if routing.needs_scores(mode) else None
     decided = routing.decide(self._config, scores, len(x.pixels), mode)
     return routing.shorten(x, decided, self._config.image_token), decided
 
@@ -197,19 +206,20 @@ class Images:
       raise ValueError(f'an image of {image.shape}; expected tiles (n, {size}, {size}, 3) or features (m, {width})')
     return image.astype(np.float32)
 
-  def _score(self, pixels: np.ndarray) -> np.ndarray:
-    """Scores float32 [n] of tiles [n, S, S, 3], whose patch features wait for the request."""
+  def score(self, pixels: np.ndarray) -> np.ndarray:
+    """The router's scores float32 [n] of tiles [n, S, S, 3], whose patch features wait for `features`."""
     tiles = list(self._pixels(pixels))
     scores = [np.zeros(0, np.float32)]
-    for some in _batches(tiles):
-      patches, found = self._run(_route, _stacked(some))
-      self._routed.update(zip(map(digest, some), patches))
-      scores.append(found[: len(some)])
-    while len(self._routed) > ROUTED:
-      self._routed.popitem(last=False)
+    with self._store.encoder:
+      for some in _batches(tiles):
+        patches, found = self._run(_route, _stacked(some))
+        self._routed.update(zip(map(digest, some), patches))
+        scores.append(found[: len(some)])
+      while len(self._routed) > ROUTED:
+        self._routed.popitem(last=False)
     return np.concatenate(scores)
 
-  def _features(self, tiles: list[np.ndarray], counts: list[int]) -> list[np.ndarray]:
+  def features(self, tiles: list[np.ndarray], counts: list[int]) -> list[np.ndarray]:
     """Features [M, D] of each tile of pixels, for its number M of image tokens."""
     out: list[Any] = [None] * len(tiles)
     for count in sorted(set(counts)):

@@ -4,11 +4,10 @@ Qwen/Hermes-style chat markup with calls as JSON between tags, as rStar2-Agent u
 users and tools say is encoded as plain text: it can forge no turn, no call and no end of a response.
 """
 
-import json
 from collections.abc import Sequence
 
 from agents.toolbox import schema
-from core.conversations.tool_calls import CALL, END_CALL, END_RESPONSE, RESPONSE
+from core.conversations.tool_calls import CALL, END_CALL, END_RESPONSE, RESPONSE, described, written
 from core.files.tokenizers import TextEncoder, token_id
 from core.text import clean
 
@@ -20,20 +19,10 @@ TAGS = (START, END, CALL, END_CALL, RESPONSE, END_RESPONSE, REASON, END_REASON, 
 
 PYTHON = 'execute_python_code_with_standard_io'  # the tool's name in the paper
 
-SYSTEM = f"""A user asks a question and you, the assistant, solve it. First think it through, inside {REASON} and \
-{END_REASON}; then give the answer, inside {ANSWER} and {END_ANSWER}.
-
-# Tools
-
-You may call functions on the way. Their signatures, one a line:
-<tools>
-{{tools}}
-</tools>
-
-To call one, write a JSON object with its name and its arguments:
-{CALL}
-{{{{"name": "…", "arguments": {{{{…}}}}}}}}
-{END_CALL}"""
+SYSTEM = (
+  f'A user asks a question and you, the assistant, solve it. First think it through, inside {REASON} and {END_REASON}; '
+  f'then give the answer, inside {ANSWER} and {END_ANSWER}.'
+)
 PREAMBLE = f'Put the answer inside {ANSWER} and {END_ANSWER}, its value as \\boxed{{}}.\n\n'
 
 
@@ -56,12 +45,12 @@ def python_schema(name: str = PYTHON) -> dict:
 
 def system_text(tools: Sequence[dict]) -> str:
   """The system turn that explains the format and lists the tools."""
-  return SYSTEM.format(tools='\n'.join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+  return f'{SYSTEM}\n\n{described(tools)}'
 
 
 def call_text(name: str, arguments: dict) -> str:
   """A call as the model is to write it."""
-  return f'{CALL}\n{json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)}\n{END_CALL}'
+  return written(name, arguments)
 
 
 class Protocol:

@@ -1,6 +1,8 @@
 """Tool calls as models write them: JSON between tags, in the style of Qwen and Hermes."""
 
 import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.text import clean_json, parse_json
@@ -8,6 +10,29 @@ from core.text import clean_json, parse_json
 CALL, END_CALL = '<tool_call>', '</tool_call>'
 RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
 MAX_BODY = 1 << 16  # characters of one call
+
+
+DESCRIPTION = f"""# Tools
+
+You may call functions on the way. Their signatures, one a line:
+<tools>
+{{tools}}
+</tools>
+
+To call one, write a JSON object with its name and its arguments:
+{CALL}
+{{{{"name": "…", "arguments": {{{{…}}}}}}}}
+{END_CALL}"""
+
+
+def described(tools: Sequence[Mapping]) -> str:
+  """The text that lists tools and explains how to call one, for a system turn."""
+  return DESCRIPTION.format(tools='\n'.join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+
+
+def written(name: str, arguments: Any) -> str:
+  """A call as the model is to write it."""
+  return f'{CALL}\n{json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)}\n{END_CALL}'
 
 
 @dataclasses.dataclass(frozen=True)

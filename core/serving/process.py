@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 
 from core.serving import asgi, server
 
@@ -40,6 +40,19 @@ def run(
   hosts = server.served_hosts(host, names)
   guarded = server.guarded(app, token=token, hosts=hosts, bounds=bounds, open_paths=open_paths)
   asyncio.run(server.serve(guarded, sock, bounds))
+
+
+def until_told(work: Coroutine) -> None:
+  """Runs what would never end until SIGTERM or SIGINT."""
+
+  async def both() -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+      loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+      await task
+
+  asyncio.run(both())
 
 
 def announce(sock: socket.socket, token: str | None) -> None:

@@ -71,7 +71,7 @@ def load(source: Any, *, transparency: Transparency = 'white') -> Image.Image:
   name = os.fspath(source)
   scheme = name.split(':', 1)[0].lower() if ':' in name[:8] else ''
   if scheme == 'data':
-    return _from_bytes(_data_uri(name), 'the data URI', transparency)
+    return _from_bytes(data_uri(name), 'the data URI', transparency)
   if scheme in ('http', 'https'):
     raise ValueError(f'{name:.80}: images are not fetched from the web; download it and give its path')
   if scheme == 'file':
@@ -152,7 +152,8 @@ def _read(file: Any) -> bytes:
   return data
 
 
-def _data_uri(uri: str) -> bytes:
+def data_uri(uri: str) -> bytes:
+  """The bytes of a base64 data URI. Raises ValueError for another form of it."""
   head, comma, data = uri.partition(',')
   if not comma or not head.lower().endswith(';base64'):
     raise ValueError(f'{uri:.40}…: expected a data URI such as data:image/png;base64,…')

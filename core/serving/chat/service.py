@@ -1,5 +1,6 @@
 """From a request's JSON to its reply, whole or as a stream."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -77,7 +78,8 @@ class Service:
     started = time.monotonic()
     prompts = len(asked.prompts) if isinstance(asked, Completion) else 1
     with self.capacity.hold(asked.n * prompts):
-      prepared = await self.model.prepare(asked)
+      async with asyncio.timeout(self._seconds):
+        prepared = await self.model.prepare(asked)
       writers = self._writers(asked, prepared)
       yield Replies(asked, prepared, writers)
       yield len(writers)
