@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from core import tap
-from core.attention import MASKED
 from core.encoder import Norm, norm_spec, normalise
 from core.layers import gelu
 from core.params import Spec, einsum, stacked, unstack, walk, zeros
+from interp.whisper.attention import Attention, attend
 from interp.whisper.config import NORM_EPS, Config
 
 ATTENTION_SITES = ('q', 'k', 'v', 'scores', 'pattern', 'z', 'attn_out')
@@ -31,19 +31,6 @@ SITES = (
   'resid_out',
   'final',
 )
-
-
-@struct.dataclass
-class Attention:
-  """q, k, v [D, N, H] and o [N, H, D]; keys have no bias."""
-
-  q: Any
-  q_bias: Any
-  k: Any
-  v: Any
-  v_bias: Any
-  o: Any
-  o_bias: Any
 
 
 @struct.dataclass
@@ -158,32 +145,6 @@ def cross_keys(params: Params, encoded: jax.Array) -> tuple:
   return walk(layer, encoded, params.blocks)[1]
 
 
-def _attend(p: Attention, q, k, v, mask, note, name: Callable[[str], str]):
-  """Attention of q [R, T, N, H] over k, v [B, N, S, H], projected to [R, T, D]; mask: bool [R, 1, T, S] or None."""
-  rows, time, heads, size = q.shape
-  q = note(name('q'), q)
-  k = _note_keys(note, name('k'), k)
-  v = _note_keys(note, name('v'), v)
-  # All rows of one audio share its keys: they are read once for all of them.
-  grouped = q.reshape(k.shape[0], -1, heads, size)
-  scores = jnp.einsum('btnh,bnsh->bnts', grouped, k, preferred_element_type=jnp.float32) * size**-0.5
-  by_row = scores.reshape(k.shape[0], heads, -1, time, k.shape[2]).swapaxes(1, 2)
-  scores = by_row.reshape(rows, heads, time, -1)
-  if mask is not None:
-    scores = jnp.where(mask, scores, MASKED)
-  scores = note(name('scores'), scores)
-  pattern = note(name('pattern'), jax.nn.softmax(scores, -1)).astype(v.dtype)
-  shared = pattern.reshape(k.shape[0], -1, heads, time, k.shape[2])
-  z = jnp.einsum('bgnts,bnsh->bgtnh', shared, v).reshape(rows, time, heads, size)
-  z = note(name('z'), z)
-  return note(name('attn_out'), einsum('rtnh,nhd->rtd', z, p.o) + p.o_bias)
-
-
-def _note_keys(note, site: str, x: jax.Array) -> jax.Array:
-  """Keys or values [B, N, S, H] through the tap, which sees them as [B, S, N, H], as in every model."""
-  return jnp.swapaxes(note(site, jnp.swapaxes(x, 1, 2)), 1, 2)
-
-
 def _write(old: jax.Array, new: jax.Array, at: jax.Array, axis: int) -> jax.Array:
   return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), at, axis)
 
@@ -198,10 +159,10 @@ def _block(x, p: Block, cross: tuple, cached: tuple | None, mask, length, note):
   if cached is not None:
     k = _write(cached[0], k, length, 2)
     v = _write(cached[1], v, length, 2)
-  x = x + _attend(p.attn, q, k, v, mask, note, str)
+  x = x + attend(p.attn, q, k, v, mask, note, str)
   h = note('cross_attn_in', normalise(x, p.cross_norm, NORM_EPS))
   q = einsum('rtd,dnh->rtnh', h, p.cross.q) + p.cross.q_bias
-  x = x + _attend(p.cross, q, *cross, None, note, 'cross_{}'.format)
+  x = x + attend(p.cross, q, *cross, None, note, 'cross_{}'.format)
   h = note('mlp_in', normalise(x, p.mlp_norm, NORM_EPS))
   hidden = gelu(einsum('rtd,df->rtf', h, p.up) + p.up_bias)
   x = x + note('mlp_out', einsum('rtf,fd->rtd', hidden, p.down) + p.down_bias)
