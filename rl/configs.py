@@ -15,6 +15,7 @@ from rl.losses import RULES, Rule
 from rl.policy import Draw
 from rl.preference import Limits, MpoPhase, Offline
 from rl.rewards import Length
+from rl.rollout.svs.settings import Synthesis
 from rl.tasks import TASKS
 
 
@@ -113,6 +114,7 @@ class Config(Training):
   tiles: int = field(0, 'image tiles of a prompt, padded to as many; 0: a bucket of the most in a rollout')
   warmup: Supervision = field(Supervision(), 'supervised start')
   offline: Offline = field(Offline(), 'the offline phase of a cascade')
+  svs: Synthesis = field(Synthesis(), 'variants of half-solved problems, written and solved by the policy (SvS)')
   steps: int = field(160, 'rollouts')
   max_new: int = field(4, 'longest response in tokens, the stop token included')
   eval_queries: int = field(1024, 'held-out questions before and after')
@@ -131,6 +133,10 @@ class Config(Training):
     if self.prompts // self.updates % self.accumulate:
       share = self.prompts // self.updates
       raise ValueError(f'accumulate={self.accumulate} does not divide the {share} prompts of an update')
+    if self.svs.variants and self.dynamic:
+      raise ValueError(
+        f'svs.variants={self.svs.variants}, dynamic=True: expected one of them; SvS drops flat groups itself'
+      )
     objective.check(self.rule, self.advantage, length=self.length, max_new=self.max_new)
 
 
@@ -184,6 +190,22 @@ CONFIGS = {
         optim=Optim('muon', lr=2e-4, schedule='constant', warmup_steps=5),
       ),
     ),
+  ),
+  # SvS from scratch on sums of 2 to 6 digits; a short prompt for variants, since the policy reads bytes.
+  'svs': Config(
+    model='tiny-text',
+    task='sums',
+    warmup=Supervision(steps=300, batch=64),
+    steps=30,
+    prompts=32,
+    group=8,
+    max_new=32,
+    svs=Synthesis(variants=8, template='Vary {response}'),
+    optim=Optim('muon', lr=5e-4, schedule='constant', warmup_steps=2),
+    eval_queries=256,
+    eval_samples=16,
+    eval_every=10,
+    engine=EngineSize(slots=256, pages=2048, segment=8),
   ),
   # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
   '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),

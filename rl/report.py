@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,7 +97,7 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
   fig, axes = charts.stacked(9, 6.5 if page.panel else 4.5, 1 + bool(page.panel), ratios=(3, 2) if page.panel else None)
   _rewards(axes[0], lines, before, after)
   for key, label in page.panel:
-    charts.curve(axes[-1], steps, [m[key] for m in lines], label=label, lw=1)
+    charts.curve(axes[-1], steps, [m.get(key, math.nan) for m in lines], label=label, lw=1)
   if page.panel:
     axes[-1].set(ylabel=page.panel_label, ylim=(0, None))
   for axis in axes:

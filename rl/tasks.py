@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.conversations.rows import Rows
-from core.toy import digits, expressions
+from core.toy import digits, expressions, sums
 from core.training.concatenated import Concatenated
 from rl.query import Query
 
@@ -28,20 +28,37 @@ def expressions_query(split: str, seed: int, index: int) -> Query:
   return Query(messages, [item.image], item.answer, item.solution)
 
 
+def sums_query(split: str, seed: int, index: int) -> Query:
+  """Query `index` of the sums task: text alone, 2 to 6 numbers of one digit (`core.toy.sums`)."""
+  item = sums.example(split, seed, index)
+  return Query([{'role': 'user', 'content': item.question}], [], item.answer, item.solution)
+
+
+def sums_variant(query: Query, seed: int) -> str:
+  """Another sum with the same answer."""
+  return sums.variant(int(query.answer), seed)
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
   """Queries, and the rewards of responses to them.
 
   query(split, seed, index), of split 'train' or 'heldout', is one of an endless stream. rewards: as
-  `rl.rewards.resolve` takes them. heldout: the number of different held-out queries.
+  `rl.rewards.resolve` takes them. heldout: the number of different held-out queries. vary(query, seed): another
+  problem with the same answer, for demonstrations of problem synthesis; None where the task cannot write one.
   """
 
   query: Callable[[str, int, int], Query]
   rewards: Any = None
   heldout: int = 2**30
+  vary: Callable[[Query, int], str] | None = None
 
 
-TASKS = {'digits': Task(digits_query, 'exact_match'), 'expressions': Task(expressions_query, 'boxed_and_format')}
+TASKS = {
+  'digits': Task(digits_query, 'exact_match'),
+  'expressions': Task(expressions_query, 'boxed_and_format'),
+  'sums': Task(sums_query, 'boxed', vary=sums_variant),
+}
 
 
 def task_of(task: Task | str | Sequence) -> Task:

@@ -1,0 +1,31 @@
+"""Demonstrations for a policy from scratch that is to write variants as well as to solve problems."""
+
+from collections.abc import Callable, Sequence
+
+from rl.learning.supervised import solutions
+from rl.policy import Trajectory
+from rl.rollout.collect import QuerySource
+from rl.rollout.svs import prompts
+from rl.tasks import WARMUP_SEED
+
+
+def demonstrations(source: QuerySource, template: str, max_new: int) -> Callable[[Sequence[int]], list[Trajectory]]:
+  """Even numbers show a solution, odd ones a variant that `Task.vary` writes from a solution.
+
+  Raises ValueError for a task that cannot vary its queries.
+  """
+  if source.task.vary is None:
+    raise ValueError('the task has no `vary`: expected one that writes other problems with the same answer')
+  solved = solutions(source, max_new)
+
+  def written(number: int) -> Trajectory:
+    query = source.query(number, WARMUP_SEED)
+    prompt = source.policy.prompt(prompts.messages(query.solution, template))
+    text = f'```text\n{source.task.vary(query, number)}\n```'
+    return Trajectory.given(prompt, source.policy.response(text)[:max_new])
+
+  def examples(numbers: Sequence[int]) -> list[Trajectory]:
+    shown = solved(numbers)
+    return [written(n) if n % 2 else t for n, t in zip(numbers, shown)]
+
+  return examples
