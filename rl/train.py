@@ -77,8 +77,8 @@ def plan_of(config: Config) -> Plan | None:
 
 
 def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations | None:
-  """What the supervised phase imitates, where a recipe needs more than the task's solutions."""
-  if not (config.svs.variants and task.vary and config.warmup.steps):
+  """What the supervised phase imitates, where the task can vary its queries: runs without synthesis start alike."""
+  if not (task.vary and config.warmup.steps):
     return None
   limit = prompt_limit(policy, config, config.max_new, config.prompt_length)
   source = QuerySource(task, policy, config.seed, limit)

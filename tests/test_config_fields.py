@@ -71,7 +71,7 @@ def others(leaf: fields.Leaf) -> Iterator[str]:
     elif kind is bool:
       candidates = ('True', 'False')
     elif kind is str:
-      candidates = ('expressions', 'x')
+      candidates = ('expressions', 'x', '{response}')
     elif kind is types.NoneType:
       candidates = ('none',)
     else:
