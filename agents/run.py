@@ -20,10 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from agents import tool_servers
 from core.launch import command
 from core.launch.fields import field
-
-SERVERS = ('python', 'documents', 'crawl', 'search')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Options:
   limit_field: Literal['max_tokens', 'max_completion_tokens'] = field(
     'max_tokens', 'field of a request that bounds the reply'
   )
-  tools: tuple[str, ...] = field((), f'servers of ours to start: {", ".join(SERVERS)}')
+  tools: tuple[str, ...] = field((), f'servers of ours to start: {", ".join(tool_servers.SERVERS)}')
   mcp: str | None = field(None, 'file of further MCP servers, {"mcpServers": {name: {"command", "args"} or {"url"}}}')
   searx: str | None = field(None, 'address of a SearxNG instance, for --tools=search')
   corpus: str | None = field(None, 'JSON-lines file to search instead, {"title", "text", "url"} a line')
@@ -87,36 +86,9 @@ def _check_models(options: Options) -> None:
 
 
 def _check_tools(options: Options) -> None:
-  if unknown := set(options.tools) - set(SERVERS):
-    raise ValueError(f'--tools={",".join(sorted(unknown))}: expected some of {", ".join(SERVERS)}')
-  if 'search' in options.tools and bool(options.searx) == bool(options.corpus):
-    raise ValueError('--tools=search needs one of --searx and --corpus')
+  tool_servers.check(options.tools, searx=options.searx, corpus=options.corpus)
   if options.attach and 'documents' not in options.tools:
     raise ValueError('--attach: add documents to --tools, or nothing can read the file')
-
-
-def servers(options: Options, folder: Path) -> dict:
-  """The MCP servers that the flags ask for; `folder` holds the attached files."""
-  from mcp import StdioServerParameters
-
-  from agents.mcp import read_config
-
-  source = (
-    f'--searx={options.searx}' if options.searx else f'--corpus={options.corpus and os.path.abspath(options.corpus)}'
-  )
-  arguments = {'documents': [f'--root={folder}'], 'search': [source]}
-  # A server imports what this process imports, and is told nothing else of its environment.
-  env = {'PYTHONPATH': os.pathsep.join(filter(None, [str(Path(__file__).resolve().parents[1])]))}
-  found = {
-    name: StdioServerParameters(
-      command=sys.executable, env=env, args=['-m', f'agents.mcp.servers.{name}', *arguments.get(name, [])]
-    )
-    for name in options.tools
-  }
-  others = read_config(options.mcp) if options.mcp else {}
-  if both := found.keys() & others.keys():
-    raise ValueError(f'{options.mcp}: the servers {sorted(both)} are named like those of --tools')
-  return found | others
 
 
 def open_memory(options: Options, stack: contextlib.ExitStack):
@@ -153,7 +125,8 @@ def open_tools(options: Options, folder: Path, stack: contextlib.ExitStack):
   """The toolbox over the servers that the flags ask for, ended with the stack."""
   from agents.toolbox import Functions
 
-  wanted = servers(options, folder)
+  own = tool_servers.servers(options.tools, folder, searx=options.searx, corpus=options.corpus) if options.tools else {}
+  wanted = tool_servers.with_others(own, options.mcp) if options.mcp else own
   if not wanted:
     return Functions()
   from agents.mcp import McpTools

@@ -3,15 +3,20 @@
     python -m bench.agent --data=train.jsonl --model=http://host:8000/v1 --bank=cases.sqlite --learn --out=runs/fill
     python -m bench.agent --data=test.jsonl --model=http://host:8000/v1 --bank=cases.sqlite --out=runs/test
 
+    python -m bench.agent --task=gaia --data=gaia/metadata.jsonl --model=http://host:8000/v1 --tools=documents,python
+
 Data as DeepResearcher's: `question`, `ground_truth` (several answers split by <|answer_split|>), `data_source`. Answers
-are scored by `bench.qa`: F1, EM and, with --judge, PM. With --learn each judged task is written to the bank, its
-reward being PM with a judge and EM without; otherwise the bank is only read, and no question sees its own case.
+are scored by `bench.qa`: F1, EM and, with --judge, PM. --task=gaia takes GAIA's files (`Question`, `Final answer`,
+`Level`, `file_name`) and its scorer; the documents tool reads the folder of the data. With --learn each judged task is
+written to the bank, its reward being PM with a judge and EM without; otherwise the bank is only read, and no question
+sees its own case.
 
 An interrupted run continues where it was; what failed for want of a model or a judge is asked again. With --iterations
 above 1, every pass over the data is reported by itself (one attempt a question) and together with those before it
 (solved in any so far).
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -24,11 +29,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from agents.mcp import McpTools, read_config
+from agents import tool_servers
+from agents.mcp import McpTools
 from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
 from agents.planner.planner import Agent
 from agents.toolbox import Functions, Toolbox
-from bench import qa
+from bench import gaia, qa
 from bench.harness import judge as judging
 from bench.harness import model as models
 from bench.harness.store import Log, write_text
@@ -38,6 +44,7 @@ from core.launch import command
 from core.launch.fields import field
 from core.serving.client import Endpoint, RequestFailed
 
+REWARDS = ('pm', 'em', 'accuracy')  # what a case is worth: the first of these that the task has
 STOPPED = 'stopped; finished answers are kept, run the same command to continue'
 
 
@@ -56,48 +63,56 @@ class Attempt:
 
 def ask(agent: Agent, task, example: Example, seed: int) -> tuple[object, Attempt]:
   """(episode, attempt) of one question; iteration is filled in by the caller."""
-  episode = agent.answer(example.fields['question'], task_id=example.id, seed=seed)
+  files = example.fields.get('files', ())
+  episode = agent.answer(example.fields['question'], task_id=example.id, attachments=files, seed=seed)
   (outcome,) = task.score([(example, Answer(episode.answer))])
   scores = {name: num for name, (num, _) in outcome.scores.items()}
   return episode, Attempt(example.id, 0, episode.answer, episode.stop, outcome.status, scores, episode.selector)
 
 
 def run_pass(
-  agent: Agent, task, examples: Sequence[Example], log: Log, iteration: int, *, seed: int, learn: bool, metric: str
+  agent: Agent,
+  task,
+  examples: Sequence[Example],
+  log: Log,
+  iteration: int,
+  *,
+  seed: int,
+  learn: bool,
+  metric: str,
+  parallel: int,
 ) -> list[Attempt]:
-  """One attempt at every question in order; those in the log already are not asked again, nor written again.
+  """One attempt at every question, in order; those in the log already are not asked again, nor written again.
 
   A question whose judge failed, or whose model was not reached, is not remembered: its reward is unknown.
   """
   done = {
     (e['id'], e['iteration']): Attempt(**{f.name: e[f.name] for f in dataclasses.fields(Attempt)}) for e in log.entries
   }
-  attempts = []
-  for example in tqdm(examples, desc=f'iteration {iteration}', unit='question'):
-    attempt = done.get((example.id, iteration))
-    if attempt is None:
-      episode, attempt = ask(agent, task, example, seed + iteration)
-      attempt = dataclasses.replace(attempt, iteration=iteration)
+  left = [example for example in examples if (example.id, iteration) not in done]
+  new = {}
+  with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+    asked = pool.map(lambda example: ask(agent, task, example, seed + iteration), left)
+    for episode, attempt in tqdm(asked, desc=f'iteration {iteration}', unit='question', total=len(left)):
+      attempt = new[attempt.id] = dataclasses.replace(attempt, iteration=iteration)
       known = attempt.status not in (judging.FAILED, judging.MISSING) and attempt.stop != 'request_failed'
       if learn and known:
         agent.remember(episode, attempt.scores[metric])
       if known:
         log.append(dataclasses.asdict(attempt) | {'episode': episode.to_json()})
-    attempts.append(attempt)
-  return attempts
+  return [done.get((example.id, iteration)) or new[example.id] for example in examples]
 
 
 def report(passes: Sequence[Sequence[Attempt]], examples: Sequence[Example], *, resamples: int, seed: int) -> dict:
-  """Metrics of each pass with intervals, also by source, the share solved by any pass so far, and every stop reason."""
-  sources = sorted({e.groups['source'] for e in examples})
+  """Metrics of each pass with intervals, also by source or level; the share solved by any pass so far; the stops."""
+  of = [next(iter(example.groups.values()), 'all') for example in examples]
+  sources = sorted(set(of))
   out = []
   for number, attempts in enumerate(passes, 1):
     metrics = {name: _estimate([a.scores[name] for a in attempts], resamples, seed) for name in attempts[0].scores}
     best = {name: [max(p[i].scores[name] for p in passes[:number]) for i in range(len(attempts))] for name in metrics}
     by_source = {
-      s: {
-        name: _mean([a.scores[name] for a, e in zip(attempts, examples) if e.groups['source'] == s]) for name in metrics
-      }
+      s: {name: _mean([a.scores[name] for a, source in zip(attempts, of) if source == s]) for name in metrics}
       for s in sources
     }
     macro = {name: _mean([by_source[s][name] for s in sources]) for name in metrics}
@@ -128,7 +143,16 @@ def _estimate(values: Sequence[float], resamples: int, seed: int) -> dict:
 
 
 def measure(
-  agent: Agent, data: Data, out: Path, *, task, iterations: int, learn: bool, seed: int, resamples: int
+  agent: Agent,
+  data: Data,
+  out: Path,
+  *,
+  task,
+  iterations: int,
+  learn: bool,
+  seed: int,
+  resamples: int,
+  parallel: int = 1,
 ) -> dict:
   """Runs every pass and writes attempts.jsonl (with whole episodes) and report.json; returns the report.
 
@@ -138,9 +162,9 @@ def measure(
     raise ValueError(f'no usable example in {data.read} rows')
   memory = agent.memory
   reading = dataclasses.asdict(memory.reading) if memory else None
-  metric = 'pm' if 'pm' in task.group_metrics else 'em'
+  metric = next(name for name in REWARDS if name in task.group_metrics)
   header = {
-    'task': 'agent',
+    'task': 'agent' if task.name == 'qa' else f'agent {task.name}',
     'data': sorted(data.files.values()),
     'planner': agent.planner.name,
     'executor': agent.executor.name,
@@ -159,7 +183,19 @@ def measure(
     for iteration in range(1, iterations + 1):
       if memory:
         memory.run = f'{out.name}/{iteration}'
-      passes.append(run_pass(agent, task, data.examples, log, iteration, seed=seed, learn=learn, metric=metric))
+      passes.append(
+        run_pass(
+          agent,
+          task,
+          data.examples,
+          log,
+          iteration,
+          seed=seed,
+          learn=learn,
+          metric=metric,
+          parallel=parallel,
+        )
+      )
       if learn and memory and memory.reading.kind == 'q' and memory.bank.uses():
         memory.refit()
         selector.save(out / 'selector', memory.config, memory.state)
@@ -177,6 +213,7 @@ class Options:
   """The program's flags."""
 
   data: str | None = field(None, 'questions: a file (.json, .jsonl, .csv, .tsv, .parquet) or a folder')
+  task: Literal['qa', 'gaia'] = field('qa', 'kind of data, and its scorer')
   model: str | None = field(None, 'URL of the planner and, without --executor, of the executor')
   model_name: str = field('', 'the model to ask for there; by default the first it lists')
   executor: str | None = field(None, 'URL of another model to carry out tasks')
@@ -184,7 +221,11 @@ class Options:
   judge: str | None = field(None, 'URL of a judge, for PM')
   judge_name: str = field('', 'the model to ask for there')
   key_env: str = field('OPENAI_API_KEY', 'environment variable with the key of the servers')
-  mcp: str | None = field(None, 'file of MCP servers, {"mcpServers": {…}}')
+  tools: tuple[str, ...] = field((), f'servers of ours to start: {", ".join(tool_servers.SERVERS)}')
+  searx: str | None = field(None, 'address of a SearxNG instance, for --tools=search')
+  corpus: str | None = field(None, 'JSON-lines file to search instead, {"title", "text", "url"} a line')
+  mcp: str | None = field(None, 'file of further MCP servers, {"mcpServers": {…}}')
+  parallel: int = field(1, 'questions at a time; 1 with --learn, where each is to see the cases before it', low=1)
   bank: str | None = field(None, 'case bank; without one the agent has no memory')
   encoder: str | None = field(None, 'folder of a sentence encoder; by default words are hashed')
   selector: str | None = field(None, 'folder of a trained selector, for --read=q')
@@ -209,6 +250,11 @@ class Options:
       url = getattr(self, name)
       if url and not url.startswith(('http://', 'https://')):
         raise ValueError(f'--{name}={url}: expected a URL (http://… or https://…)')
+    tool_servers.check(self.tools, searx=self.searx, corpus=self.corpus)
+    if self.learn and self.parallel > 1:
+      raise ValueError(f'--parallel={self.parallel}: expected 1 with --learn, where each question sees earlier cases')
+    if self.judge and self.task != 'qa':
+      raise ValueError(f'--judge: --task={self.task} has a scorer of its own')
     if self.own and not self.learn:
       raise ValueError('--own needs --learn: a measured question never sees its own case')
 
@@ -231,12 +277,16 @@ def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
   key, out = os.environ.get(options.key_env, ''), Path(options.out)
   judge = models.Endpoint(options.judge, options.judge_name, key=key) if options.judge else None
   out.mkdir(parents=True, exist_ok=True)
-  task = qa.qa(judge=judge, judgements=os.path.join(out, 'judgements.jsonl') if judge else '', plain=True)
+  judgements = os.path.join(out, 'judgements.jsonl') if judge else ''
+  task = gaia.gaia(plain=True) if options.task == 'gaia' else qa.qa(judge=judge, judgements=judgements, plain=True)
   data = task.load(options.data)
   data = dataclasses.replace(data, examples=data.examples[: options.limit or None])
   planner = Endpoint(options.model, options.model_name, key=key)
   executor = Endpoint(options.executor, options.executor_name, key=key) if options.executor else planner
-  tools: Toolbox = stack.enter_context(McpTools(read_config(options.mcp))) if options.mcp else Functions()
+  root = Path(options.data) if Path(options.data).is_dir() else Path(options.data).parent
+  own = tool_servers.servers(options.tools, root, searx=options.searx, corpus=options.corpus)
+  wanted = tool_servers.with_others(own, options.mcp)
+  tools: Toolbox = stack.enter_context(McpTools(wanted)) if wanted else Functions()
   return measure(
     Agent(planner, executor, tools, _memory(options, stack)),
     data,
@@ -246,6 +296,7 @@ def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
     learn=options.learn,
     seed=options.seed,
     resamples=options.resamples,
+    parallel=options.parallel,
   )
 
 

@@ -5,6 +5,7 @@ import typing
 from collections.abc import Callable, Sequence
 
 from bench.cmphysbench import cmphysbench
+from bench.gaia import gaia
 from bench.gpqa import gpqa
 from bench.harness.task import Task
 from bench.ifeval import ifeval
@@ -34,6 +35,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     docvqa,
     dynamath,
     erqa,
+    gaia,
     gpqa,
     grounding,
     hallusionbench,

@@ -1,17 +1,15 @@
 """The command line: one question from flags to trace, and lines that say what is wrong."""
 
-import dataclasses
 import io
 import json
 import sys
 
 import pytest
 
-from agents import run
+from agents import run, tool_servers
 from agents.memory import CaseBank
 from agents.planner import trace
 from agents.planner.episode import Episode, Event
-from core.launch import command
 from tests.bench.chat_server import serve
 
 PLAN = json.dumps({'plan': [{'id': 1, 'description': 'read total.csv'}]})
@@ -120,8 +118,7 @@ def test_what_others_wrote_can_neither_script_the_page_nor_rewrite_the_terminal(
 def test_servers_are_modules_of_ours_and_names_do_not_clash(tmp_path):
   config = tmp_path / 'mcp.json'
   config.write_text('{"mcpServers": {"python": {"command": "x"}}}')
-  options = command.parse(['run', 'q', '--model=http://x', '--tools=python', f'--mcp={config}'], run.Options)
+  ours = tool_servers.servers(('python',), tmp_path)
   with pytest.raises(ValueError, match=r"\['python'\] are named like"):
-    run.servers(options, tmp_path)
-  ours = run.servers(dataclasses.replace(options, mcp=None), tmp_path)['python']
-  assert ours.args == ['-m', 'agents.mcp.servers.python'] and ours.command == sys.executable
+    tool_servers.with_others(ours, str(config))
+  assert ours['python'].args == ['-m', 'agents.mcp.servers.python'] and ours['python'].command == sys.executable
