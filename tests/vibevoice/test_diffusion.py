@@ -150,7 +150,8 @@ def test_head_and_guided_sampling_equal_their_formulas():
   want = transcription(guided, noise, 4)
   f32 = lambda x: jnp.asarray(x, jnp.float32)
   guidance = diffusion.Guidance(f32(scales), f32(negative))
-  got = diffusion.diffusion_head(params, f32(noise), f32(condition), Schedule.of(4), guidance=guidance)
+  steps = diffusion.solver_steps(params, 4)
+  got = diffusion.diffusion_head(params, f32(noise), f32(condition), steps, guidance=guidance)
   np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
   v = diffusion.velocity(params, HEAD, f32(noise), f32([3.0, 700.0]), f32(condition))
   formula = [head_formula(params, x, t, h) for x, t, h in zip(noise, (3.0, 700.0), condition)]
@@ -161,13 +162,11 @@ def test_scale_one_is_no_guidance_and_rows_do_not_mix():
   params = redrawn(2)
   noise = drawn(5, HEAD.latent)
   condition, negative = drawn(2, 5, HEAD.width, seed=1)
-  schedule = Schedule.of(5)
-  alone = diffusion.diffusion_head(params, noise, condition, schedule)
-  one = diffusion.diffusion_head(
-    params, noise, condition, schedule, guidance=diffusion.Guidance(jnp.float32(1), negative)
-  )
+  steps = diffusion.solver_steps(params, 5)
+  alone = diffusion.diffusion_head(params, noise, condition, steps)
+  one = diffusion.diffusion_head(params, noise, condition, steps, guidance=diffusion.Guidance(jnp.float32(1), negative))
   np.testing.assert_allclose(one, alone, atol=2e-5)
-  row = diffusion.diffusion_head(params, noise[2:3], condition[2:3], schedule)
+  row = diffusion.diffusion_head(params, noise[2:3], condition[2:3], steps)
   np.testing.assert_allclose(row[0], alone[2], atol=1e-5)
 
 

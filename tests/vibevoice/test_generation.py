@@ -10,7 +10,7 @@ import pytest
 from core import decoder
 from tests.vibevoice import tiny
 from vibevoice import connector, generation, scaling, tokenizer
-from vibevoice.diffusion import Guidance, Schedule, diffusion_head
+from vibevoice.diffusion import Guidance, diffusion_head, solver_steps
 from vibevoice.generation import Given, host, prefill
 
 C = tiny.CONFIG
@@ -40,7 +40,7 @@ def sound(p, segment, count):
 @jax.jit
 def latent(head, noise, condition, negative, scale):
   guidance = Guidance(scale, negative[None])
-  return diffusion_head(head, noise[None], condition[None], Schedule.of(STEPS), guidance=guidance)[0]
+  return diffusion_head(head, noise[None], condition[None], solver_steps(head, STEPS), guidance=guidance)[0]
 
 
 @jax.jit

@@ -12,7 +12,7 @@ from core.files.tokenizers import TextEncoder, byte_tokenizer
 from tests.vibevoice import tiny
 from vibevoice import connector, realtime, scaling, tokenizer
 from vibevoice.config import CONFIGS
-from vibevoice.diffusion import Guidance, Schedule, diffusion_head
+from vibevoice.diffusion import Guidance, diffusion_head, solver_steps
 from vibevoice.generation import realtime as generation
 from vibevoice.generation import words
 
@@ -44,7 +44,7 @@ def high(p, x, length):
 @jax.jit
 def latent(head, noise, positive, negative):
   guidance = Guidance(jnp.float32(SCALE), negative[None])
-  return diffusion_head(head, noise[None], positive[None], Schedule.of(STEPS), guidance=guidance)[0]
+  return diffusion_head(head, noise[None], positive[None], solver_steps(head, STEPS), guidance=guidance)[0]
 
 
 def padded(vectors):

@@ -7,38 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from core.layers import rms_norm, sinusoids
 from core.params import Spec, einsum, ones, stacked, walk, zeros
 from core.params import init as draw
+from kernels.head.arguments import Block, Params
 from vibevoice.config import HeadConfig
 
 MAX_PERIOD = 10_000.0  # of the timestep's sinusoids
-
-
-@struct.dataclass(kw_only=True)
-class Block:
-  """Weights of one layer."""
-
-  norm: Any  # [D]
-  modulation: Any  # [D, 3, D]: to shift, scale and gate
-  gate: Any  # [D, F]
-  up: Any
-  down: Any  # [F, D]
-
-
-@struct.dataclass(kw_only=True)
-class Params:
-  """Weights of the head."""
-
-  noise: Any  # [C, D]
-  condition: Any  # [D, D]
-  time_in: Any  # [S, D]
-  time_out: Any  # [D, D]
-  blocks: Any  # Block, leaves stacked on a layer axis, or a tuple of Blocks
-  modulation: Any  # [D, 2, D]: to the final shift and scale
-  out: Any  # [D, C]
 
 
 def _narrow(key, shape, dtype):

@@ -1,51 +1,38 @@
-"""Latents from noise: the head inside the solver, with classifier-free guidance (arXiv 2207.12598)."""
+"""Latents from noise: `kernels.diffusion_head` with the weights of a model."""
+
+import dataclasses
 
 import jax
-import jax.numpy as jnp
-from flax import struct
 
+import kernels
+from core.params import fold
+from kernels.head.arguments import Guidance, Params, Steps
 from vibevoice.diffusion import head
 from vibevoice.diffusion.schedule import Schedule
-from vibevoice.diffusion.solver import solve
 
 
-@struct.dataclass
-class Guidance:
-  """v = v_negative + scale (v - v_negative).
+def solver_steps(weights: Params, count: int) -> Steps:
+  """`count` solver steps with these weights' embeddings of their timesteps: compute it once, not once a frame.
 
-  scale: float32, one number or one a row [R]. negative: hidden states [R, D] of the context without script and voices.
+  Raises ValueError unless 1 <= count <= 999.
   """
-
-  scale: jax.Array
-  negative: jax.Array
+  schedule = Schedule.of(count)
+  coefficients = {field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}
+  timesteps = coefficients.pop('timesteps')
+  return Steps(time=head.embed_time(weights, timesteps), **coefficients)
 
 
 def diffusion_head(
-  weights: head.Params,
+  weights: Params,
   noise: jax.Array,
   condition: jax.Array,
-  schedule: Schedule,
+  steps: Steps,
   *,
   guidance: Guidance | None = None,
   eps: float = 1e-5,
 ) -> jax.Array:
-  """Latents [R, C] from noise [R, C] of variance 1, given hidden states [R, D].
+  """Latents [R, C] from noise [R, C] of variance 1, given hidden states [R, D]; int8 and LoRA weights are folded.
 
   guidance=None skips the negative branch: half the work. Both branches see the same noisy latents.
   """
-  # What does not change from step to step is computed once: the projected conditions and the embedded timesteps.
-  conditions = condition
-  if guidance is not None:
-    conditions = jnp.concatenate([condition, guidance.negative])
-  projected = head.project_condition(weights, conditions)
-  times = head.embed_time(weights, schedule.timesteps)
-
-  def velocity(x: jax.Array, time: jax.Array) -> jax.Array:
-    if guidance is None:
-      return head.denoise(weights, x, projected + time, eps)
-    both = head.denoise(weights, jnp.concatenate([x, x]), projected + time, eps)
-    guided, negative = jnp.split(both, 2)
-    scale = jnp.asarray(guidance.scale, both.dtype).reshape(-1, 1)
-    return negative + scale * (guided - negative)
-
-  return solve(velocity, noise, schedule, times)
+  return kernels.diffusion_head(fold(weights), noise, condition, steps, guidance=guidance, eps=eps)

@@ -19,7 +19,7 @@ from core.params import unstack
 from core.past import rows as rows_lib
 from vibevoice import model
 from vibevoice.config import Config
-from vibevoice.diffusion import Schedule
+from vibevoice.diffusion import solver_steps
 from vibevoice.generation import prefill
 from vibevoice.generation.state import Frame, Given, Settings, State
 from vibevoice.generation.step import frame_step
@@ -183,7 +183,7 @@ def begin(
   prompts = np.array([len(x.tokens) - 1 for x in inputs], np.int32)  # START belongs to the first step
   limits = _limits(config, prompts, limit)
   settings = Settings(
-    schedule=Schedule.of(steps),
+    solver=solver_steps(params.head, steps),
     sampling=Sampling.of(rows, temperature=temperature, seed=seed),
     limit=limits,
     scale=None if scale == 1 else np.full(rows, scale, np.float32),

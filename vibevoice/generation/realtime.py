@@ -19,7 +19,7 @@ from core.past import rows as rows_lib
 from core.past.cache import Cache
 from vibevoice import realtime, scaling
 from vibevoice.config import RealtimeConfig
-from vibevoice.diffusion import Guidance, Schedule, diffusion_head
+from vibevoice.diffusion import Guidance, Steps, diffusion_head, solver_steps
 from vibevoice.generation.host import decodes_unstacked, in_float32, slots_for
 from vibevoice.generation.noise import frame_noise
 from vibevoice.inputs.presets import Preset
@@ -69,13 +69,13 @@ def read(params: realtime.Params, config: RealtimeConfig, state: State, tokens: 
 
 
 @functools.partial(jax.jit, static_argnames='config')
-def speak(params: realtime.Params, config: RealtimeConfig, state: State, schedule: Schedule, scale, seed):
+def speak(params: realtime.Params, config: RealtimeConfig, state: State, solver: Steps, scale, seed):
   """(state, samples float32 [N], whether the speech ends after them) of one more frame."""
   noise = frame_noise(seed[None], state.frames[None], config.head.latent)
   positive, negative = state.hidden[:1], state.hidden[1:]
   guidance = Guidance(scale=scale, negative=negative)
   noise = noise.astype(positive.dtype)
-  latents = diffusion_head(params.head, noise, positive, schedule, guidance=guidance, eps=config.head.eps)
+  latents = diffusion_head(params.head, noise, positive, solver, guidance=guidance, eps=config.head.eps)
   z = scaling.to_tokenizer(params.scaling, latents[:, None])
   samples, stream = acoustic.apply(params.acoustic.decoder, config.acoustic, z, state.decoder)
   both = jnp.tile(latents[:, None], (2, 1, 1))
@@ -142,7 +142,7 @@ class Speech:
   ):
     self._params, voice = for_decoding(params, voice)
     self._config = config
-    self._options = (Schedule.of(steps), jnp.float32(scale), jnp.uint32(seed))
+    self._options = (solver_steps(self._params.head, steps), jnp.float32(scale), jnp.uint32(seed))
     self.state = State(
       lower=voice.lower,
       upper=voice.upper,

@@ -19,7 +19,7 @@ from core.past import rows as rows_lib
 from core.past.cache import Cache
 from vibevoice import model
 from vibevoice.config import Config
-from vibevoice.diffusion import Schedule
+from vibevoice.diffusion import solver_steps
 from vibevoice.generation.host import SMALLEST_CACHE, for_decoding, slots_for
 from vibevoice.generation.prefill import empty
 from vibevoice.generation.state import Frame, Settings, State
@@ -107,7 +107,7 @@ class Rows:
     self.piece = min(PIECE, self.longest)
     self._params, self._config = for_decoding(params), config
     self._settings = Settings(
-      schedule=Schedule.of(steps),
+      solver=solver_steps(self._params.head, steps),
       sampling=Sampling.of(count),
       limit=np.ones(count, np.int32),
       scale=np.ones(count, np.float32),

@@ -10,7 +10,7 @@ from flax import struct
 
 from core.engine.sampling import Sampling
 from core.past.cache import Cache
-from vibevoice.diffusion import Schedule
+from vibevoice.diffusion import Steps
 
 
 @struct.dataclass
@@ -50,7 +50,7 @@ class Settings:
   `sampling` gives a row its noise too, so a row speaks the same in any batch.
   """
 
-  schedule: Schedule
+  solver: Steps
   sampling: Sampling
   limit: jax.Array
   scale: Any = None

@@ -109,7 +109,7 @@ def _latents(params: model.Params, config: Config, positive, negative, state: St
     noise = frame_noise(settings.sampling.seed, state.frames, config.head.latent)
   guidance = None if negative is None else Guidance(scale=settings.scale, negative=negative)
   noise = noise.astype(positive.dtype)
-  return diffusion_head(params.head, noise, positive, settings.schedule, guidance=guidance, eps=config.head.eps)
+  return diffusion_head(params.head, noise, positive, settings.solver, guidance=guidance, eps=config.head.eps)
 
 
 def _hear(params: model.Params, config: Config, latents: jax.Array, state: State, *, speaks, ends):

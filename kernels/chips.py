@@ -1,0 +1,24 @@
+"""What kernels must know of the TPU that a program is traced for."""
+
+import jax
+
+MIB = 2**20
+
+# VMEM of one core in bytes, by device kind; v5p and tpu7x report 63.94 MiB usable.
+VMEM = {
+  'TPU v5 lite': 128 * MIB,
+  'TPU v5': 63 * MIB,
+  'TPU v5p': 63 * MIB,
+  'TPU v6 lite': 128 * MIB,
+  'TPU7x': 63 * MIB,
+}
+SMALLEST_VMEM = 63 * MIB  # of the generations above: what fits is right for all of them
+
+
+def vmem() -> int:
+  """VMEM in bytes of a core of the mesh's devices; without a mesh that names its devices, the smallest known.
+
+  Asking the mesh, and not this host, keeps programs right that are compiled for another machine.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return SMALLEST_VMEM if device is None else VMEM.get(device.device_kind, SMALLEST_VMEM)

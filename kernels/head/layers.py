@@ -1,0 +1,52 @@
+"""The arithmetic that all forms of the head share: one layer and the last projection, given modulating vectors.
+
+R rows   D width   F feed-forward   C latent
+"""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from kernels.head.arguments import Block, Params
+
+
+def blocks(weights: Params) -> tuple[Block, ...]:
+  """The layers one by one. Slicing stacked ones copies them once a call, so decoding on CPU and GPU holds a tuple."""
+  if isinstance(weights.blocks, tuple):
+    return weights.blocks
+  depth = weights.blocks.norm.shape[0]
+  return tuple(jax.tree.map(operator.itemgetter(i), weights.blocks) for i in range(depth))
+
+
+def normed(u: jax.Array, eps: float) -> jax.Array:
+  """RMSNorm without weight, [R, D]; mean square in float32 or wider, rounded back before any scale."""
+  wide = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+  mean_square = jnp.mean(wide * wide, -1, keepdims=True)
+  return (wide * jax.lax.rsqrt(mean_square + eps)).astype(u.dtype)
+
+
+def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Array:
+  """u [R, D] after one layer; vectors: its shift, scale and gate, [3, R, D]."""
+  shift, scale, gate = vectors
+  m = normed(u, eps) * block.norm * (1 + scale) + shift
+  hidden = jax.nn.silu(m @ block.gate) * (m @ block.up)
+  return u + gate * (hidden @ block.down)
+
+
+def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> jax.Array:
+  """The velocity [R, C] from the last hidden state [R, D]; vectors: the final shift and scale, [2, R, D]."""
+  shift, scale = vectors
+  return (normed(u, eps) * (1 + scale) + shift) @ weights.out
+
+
+def modulate(active: jax.Array, weight: jax.Array) -> jax.Array:
+  """Modulating vectors [..., P, R, D] of SiLU'd modulators [..., R, D]; weight [D, P, D]."""
+  return jnp.einsum('...rd,dpe->...pre', active, weight)
+
+
+def guided(velocity: jax.Array, scale: jax.Array) -> jax.Array:
+  """v_negative + scale (v - v_negative) of both branches' velocities [2R, C]; scale: one number, or one a row."""
+  positive, negative = jnp.split(velocity, 2)
+  per_row = jnp.asarray(scale, velocity.dtype).reshape(-1, 1)
+  return negative + per_row * (positive - negative)

@@ -1,0 +1,277 @@
+"""One TPU kernel for the whole solver loop: a frame's latents never leave VMEM, and part of the weights stays there.
+
+Grid: solver steps × layers × tiles of the feed-forward. The products of a tile need [R, D] and [D, tile] only, so
+weights stream across layer and step boundaries without a gap.
+
+N solver steps   L layers   B padded rows   R those of both branches   C latent   D width   F feed-forward
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from kernels import chips
+from kernels.head import layers, xla
+from kernels.head.arguments import Guidance, Params, Steps
+from kernels.head.solver import advance
+from kernels.head.tiles import Tiles, choose
+
+MOST_ROWS = 256  # more make the products compute-bound, where residency gains nothing
+ROWS = {2: 16, 4: 8}  # rows of a register tile, by bytes of an element
+BRANCH_ROWS = 8  # of float32, so that the two branches' velocities are split at a whole register tile
+
+
+def refuse(
+  weights: Params,
+  noise: jax.Array,
+  condition: jax.Array,
+  steps: Steps,
+  guidance: Guidance | None,
+  *,
+  eps: float,
+  tiles: Tiles | None = None,
+) -> str | None:
+  """Why this kernel cannot compute these arguments, or None."""
+  if isinstance(weights.blocks, tuple):
+    return 'the TPU kernel takes stacked layers, got a tuple'
+  dtype = weights.blocks.gate.dtype
+  if dtype not in (jnp.bfloat16, jnp.float32):
+    return f'the TPU kernel takes bfloat16 and float32 weights, got {dtype}'
+  rows = noise.shape[0] * (1 if guidance is None else 2)
+  if rows > MOST_ROWS:
+    return f'the TPU kernel takes at most {MOST_ROWS} rows of both branches, got {rows}'
+  if tiles is None and _tiles(weights) is None:
+    return f'no tile of weights {weights.blocks.gate.shape} fits into VMEM'
+  return None
+
+
+def _tiles(weights: Params) -> Tiles | None:
+  depth, width, mlp = weights.blocks.gate.shape
+  return choose(depth, width, mlp, weights.blocks.gate.dtype.itemsize, chips.vmem())
+
+
+class Fixed(NamedTuple):
+  """References that stay in place: noise [B, C], scale [B, C] or None, into [C, D], norm [L, 1, D], out [D, C]."""
+
+  noise: Any
+  scale: Any
+  into: Any
+  norm: Any
+  out: Any
+
+
+class Carried(NamedTuple):
+  """Scratch that lives across grid steps: x, x0 [B, C]; u and acc [R, D] in float32; m [R, D]."""
+
+  x: Any
+  x0: Any
+  u: Any
+  acc: Any
+  m: Any
+
+
+def run(
+  weights: Params,
+  noise: jax.Array,
+  condition: jax.Array,
+  steps: Steps,
+  guidance: Guidance | None,
+  *,
+  eps: float,
+  tiles: Tiles | None = None,
+  interpret: Any = False,
+) -> jax.Array:
+  """As `kernels.diffusion_head`; weights bfloat16 or float32, layers stacked.
+
+  tiles: how the weights are cut, by default as many resident as the VMEM of the mesh's chip holds. The hidden state is
+  float32 throughout, where the published order rounds it to the weights' dtype.
+  """
+  tiles = tiles or _tiles(weights)
+  rows = noise.shape[0]
+  noise, condition, guidance = _padded(noise, condition, guidance, weights.blocks.gate.dtype)
+  active = xla.modulators(weights, condition, steps, guidance)
+  of_layers = jnp.einsum('nrd,ldpe->nlpre', active, weights.blocks.modulation)
+  of_output = layers.modulate(active, weights.modulation)
+  fixed = Fixed(
+    noise=noise.astype(jnp.float32),
+    scale=None if guidance is None else jnp.broadcast_to(guidance.scale[:, None], noise.shape),
+    into=weights.noise,
+    norm=weights.blocks.norm[:, None],
+    out=weights.out,
+  )
+  matrices = (weights.blocks.gate, weights.blocks.up, weights.blocks.down)
+  coefficients = jnp.stack([steps.alpha, steps.sigma, steps.decay, steps.gain, steps.slope])
+  call = _call(matrices[0].shape, of_output.shape, fixed, tiles, noise.dtype, eps, interpret)
+  streamed = matrices if tiles.streamed else ()
+  resident = matrices if tiles.resident else ()
+  latents = call(coefficients, fixed, of_layers, of_output, streamed, resident)
+  return latents[:rows].astype(noise.dtype)
+
+
+def _padded(noise: jax.Array, condition: jax.Array, guidance: Guidance | None, dtype):
+  """Rows of zeros at the end, so that all rows fill register tiles; the scale as float32 [B]."""
+  unit = ROWS[dtype.itemsize] if guidance is None else BRANCH_ROWS
+  rows = noise.shape[0]
+  more = -rows % unit
+  noise, condition = (jnp.pad(x, ((0, more), (0, 0))) for x in (noise, condition))
+  if guidance is not None:
+    scale = jnp.broadcast_to(jnp.asarray(guidance.scale, jnp.float32).reshape(-1), rows)
+    negative = jnp.pad(guidance.negative, ((0, more), (0, 0)))
+    guidance = Guidance(scale=jnp.pad(scale, (0, more)), negative=negative)
+  return noise, condition, guidance
+
+
+def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, eps: float, interpret: Any):
+  """The `pallas_call` for feed-forward matrices of `shape` [L, D, F] and a final modulation of [N, 2, R, D]."""
+  depth, width, mlp = shape
+  count, _, rows, _ = modulation
+  branch = fixed.noise.shape
+  weight = fixed.into.dtype
+  whole = functools.partial(pl.BlockSpec, memory_space=pltpu.VMEM)
+  per_layer = pl.BlockSpec((1, 1, 3, rows, width), lambda n, l, s: (n, l, 0, 0, 0))
+  per_step = pl.BlockSpec((1, 2, rows, width), lambda n, l, s: (n, 0, 0, 0))
+  streamed, resident = _matrix_specs(depth, width, tiles)
+  wide = pltpu.VMEM((rows, width), jnp.float32)
+  narrow = pltpu.VMEM(branch, jnp.float32)
+  scratch = Carried(x=narrow, x0=narrow, u=wide, acc=wide, m=pltpu.VMEM((rows, width), weight))
+  products = 2 * count * rows * depth * 3 * width * mlp
+  return pl.pallas_call(
+    functools.partial(_kernel, tiles=tiles, dtype=dtype, eps=eps),
+    grid=(count, depth, tiles.count),
+    in_specs=[
+      pl.BlockSpec(memory_space=pltpu.SMEM),
+      jax.tree.map(lambda _: whole(), fixed),
+      per_layer,
+      per_step,
+      streamed,
+      resident,
+    ],
+    out_specs=whole(),
+    out_shape=jax.ShapeDtypeStruct(branch, jnp.float32),
+    scratch_shapes=[scratch],
+    compiler_params=pltpu.CompilerParams(
+      dimension_semantics=('arbitrary',) * 3,
+      vmem_limit_bytes=chips.vmem(),
+    ),
+    cost_estimate=pl.CostEstimate(
+      flops=products,
+      transcendentals=count * rows * depth * mlp,
+      bytes_accessed=tiles.traffic(depth, width, weight.itemsize, count),
+    ),
+    name='diffusion_head',
+    interpret=interpret,
+  )
+
+
+def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
+  """Block specs of (gate, up, down), streamed and resident; the resident columns come first in each layer."""
+  before = tiles.count * tiles.resident
+  streamed, resident = (), ()
+  if tiles.streamed:
+    first = before // tiles.streamed
+    columns = pl.BlockSpec((1, width, tiles.streamed), lambda n, l, s: (l, 0, first + s))
+    lines = pl.BlockSpec((1, tiles.streamed, width), lambda n, l, s: (l, first + s, 0))
+    streamed = columns, columns, lines
+  if tiles.resident:
+    once = pl.Buffered(1)  # one copy: the block never changes
+    columns = pl.BlockSpec((depth, width, before), lambda n, l, s: (0, 0, 0), pipeline_mode=once)
+    lines = pl.BlockSpec((depth, before, width), lambda n, l, s: (0, 0, 0), pipeline_mode=once)
+    resident = columns, columns, lines
+  return streamed, resident
+
+
+@dataclasses.dataclass(frozen=True)
+class _At:
+  """A step's coefficients, read from the table [5, N]."""
+
+  table: Any
+  step: Any
+
+  alpha = property(lambda self: self.table[0, self.step])
+  sigma = property(lambda self: self.table[1, self.step])
+  decay = property(lambda self: self.table[2, self.step])
+  gain = property(lambda self: self.table[3, self.step])
+  slope = property(lambda self: self.table[4, self.step])
+
+
+def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
+  precision = jax.lax.Precision.HIGHEST if weight.dtype == jnp.float32 else None
+  return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
+
+
+def _kernel(
+  table,
+  fixed: Fixed,
+  of_layer,
+  of_output,
+  streamed: tuple,
+  resident: tuple,
+  latents,
+  carried: Carried,
+  *,
+  tiles: Tiles,
+  dtype,
+  eps: float,
+):
+  step, layer, tile = (pl.program_id(axis) for axis in range(3))
+  last_step, last_layer, last_tile = (pl.num_programs(axis) - 1 for axis in range(3))
+  starts_layer, ends_layer = tile == 0, tile == last_tile
+
+  @pl.when((step == 0) & (layer == 0) & starts_layer)
+  def _():
+    carried.x[...] = fixed.noise[...]
+    carried.x0[...] = jnp.zeros_like(carried.x0)
+
+  @pl.when((layer == 0) & starts_layer)
+  def _():
+    x = carried.x[...]
+    both = x if fixed.scale is None else jnp.concatenate([x, x])
+    carried.u[...] = _dot(both, fixed.into[...])
+
+  @pl.when(starts_layer)
+  def _():
+    vectors = of_layer[0, 0].astype(jnp.float32)
+    scaled = layers.normed(carried.u[...], eps) * fixed.norm[layer].astype(jnp.float32)
+    carried.m[...] = (scaled * (1 + vectors[1]) + vectors[0]).astype(carried.m.dtype)
+    carried.acc[...] = jnp.zeros_like(carried.acc)
+
+  for gate, up, down in _parts(streamed, resident, layer, tile, tiles):
+    hidden = jax.nn.silu(_dot(carried.m[...], gate)) * _dot(carried.m[...], up)
+    carried.acc[...] += _dot(hidden, down)
+
+  @pl.when(ends_layer)
+  def _():
+    carried.u[...] += of_layer[0, 0, 2].astype(jnp.float32) * carried.acc[...]
+
+  @pl.when(ends_layer & (layer == last_layer))
+  def _():
+    vectors = of_output[0].astype(jnp.float32)
+    final = layers.normed(carried.u[...], eps) * (1 + vectors[1]) + vectors[0]
+    velocity = _dot(final, fixed.out[...])
+    if fixed.scale is not None:
+      positive, negative = jnp.split(velocity, 2)
+      velocity = negative + fixed.scale[...] * (positive - negative)
+    x, x0 = advance(_At(table, step), carried.x[...].astype(dtype), carried.x0[...], velocity)
+    carried.x[...] = x.astype(jnp.float32)
+    carried.x0[...] = x0
+
+  @pl.when(ends_layer & (layer == last_layer) & (step == last_step))
+  def _():
+    latents[...] = carried.x[...]
+
+
+def _parts(streamed: tuple, resident: tuple, layer, tile, tiles: Tiles) -> list[tuple]:
+  """(gate, up, down) of the tiles that a grid step multiplies."""
+  parts = []
+  if streamed:
+    parts.append(tuple(ref[0] for ref in streamed))
+  if resident:
+    gate, up, down = resident
+    here = pl.ds(pl.multiple_of(tile * tiles.resident, tiles.resident), tiles.resident)
+    parts.append((gate[layer, :, here], up[layer, :, here], down[layer, here, :]))
+  return parts
