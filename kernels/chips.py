@@ -22,3 +22,11 @@ def vmem() -> int:
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
   return SMALLEST_VMEM if device is None else VMEM.get(device.device_kind, SMALLEST_VMEM)
+
+
+def refuse_partitioning() -> str | None:
+  """Why a kernel cannot run under the present mesh: XLA does not partition kernels; None where it need not."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+    return None
+  return f'kernels are not partitioned over the {mesh.size} devices of the mesh; call it inside shard_map'

@@ -6,9 +6,12 @@ that the program is lowered for, which need not be this host's (compiling ahead 
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 
 import jax
+
+SWITCH = 'ESPALIER_KERNELS'  # environment variable; 'xla' makes the default implementation that of every platform
 
 
 def _refuse_nothing(*args, **static) -> None:
@@ -49,9 +52,21 @@ class Table:
       for entry in self.implementations.values()
       if entry.platform is not None and entry.refuse(*arrays, **static) is None
     }
-    if not kernels:
+    if not kernels or _kernels_are_off():
       return run_default(*arrays)
     return jax.lax.platform_dependent(*arrays, **kernels, default=run_default)
+
+  def choices(self, *arrays, default: str, **static) -> dict[str, str]:
+    """What each platform takes when no implementation is named: a name, with the reason where its own refuses."""
+    found = {'default': default}
+    for name, entry in self.implementations.items():
+      if entry.platform is None:
+        continue
+      reason = entry.refuse(*arrays, **static)
+      if reason is None and _kernels_are_off():
+        reason = f'{SWITCH}=xla'
+      found[entry.platform] = name if reason is None else f'{default}: {reason}'
+    return found
 
   def _named(self, name: str, arrays: tuple, static: dict):
     if name not in self.implementations:
@@ -62,3 +77,11 @@ class Table:
     if reason is not None:
       raise NotImplementedError(f'{self.operation}: {reason}')
     return entry.run(*arrays, **static)
+
+
+def _kernels_are_off() -> bool:
+  """Whether the user asks for no kernel. Raises ValueError for a value other than 'xla'."""
+  value = os.environ.get(SWITCH, '')
+  if value not in ('', 'xla'):
+    raise ValueError(f"{SWITCH}={value!r}: expected 'xla', or unset")
+  return value == 'xla'

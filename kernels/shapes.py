@@ -36,3 +36,5 @@ ATTENTION = {
   'llama3.2-1b': Shape(query_heads=32, key_heads=8, head_size=64),
   'smollm2-135m': Shape(query_heads=9, key_heads=3, head_size=64),
 }
+
+HEAD = {'realtime-0.5b': 896, '1.5b': 1536, '7b': 3584}  # width of VibeVoice's diffusion head; its MLP has 3 times that

@@ -53,8 +53,7 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
   if spare:
     table = np.pad(table, ((0, 1), (0, 0)))
     counts, runs = np.append(counts, 0), np.append(runs, spare)
-  limit = min(most, len(s.pool.references))
-  capacity = (limit,) * len(tree.capacities(len(lengths), 1, 1))
+  capacity = min(most, len(s.pool.references))
   return tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
 
 
@@ -77,7 +76,7 @@ def segment(
     pages=_pages_ahead(s, position, counts),
   )
   table = rows.table[:, : counts.max()]
-  capacity = tree.capacities(len(counts), s.longest, len(s.pool.references))
+  capacity = min(len(counts) * s.longest, len(s.pool.references))
   runs, lengths = np.ones_like(counts), np.zeros(len(counts))
   plan = tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
   return plan, inputs

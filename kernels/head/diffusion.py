@@ -7,7 +7,7 @@ import jax
 
 from kernels import dispatch
 from kernels.dispatch import Implementation
-from kernels.head import reference, xla
+from kernels.head import pallas_tpu, reference, xla
 from kernels.head.arguments import Guidance, Params, Steps
 
 TABLE = dispatch.Table(
@@ -15,6 +15,7 @@ TABLE = dispatch.Table(
   {
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
+    'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse),
   },
 )
 

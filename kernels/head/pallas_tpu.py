@@ -47,7 +47,7 @@ def refuse(
     return f'the TPU kernel takes at most {MOST_ROWS} rows of both branches, got {rows}'
   if tiles is None and _tiles(weights) is None:
     return f'no tile of weights {weights.blocks.gate.shape} fits into VMEM'
-  return None
+  return chips.refuse_partitioning()
 
 
 def _tiles(weights: Params) -> Tiles | None:

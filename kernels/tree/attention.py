@@ -5,13 +5,14 @@ R rows   N query heads   K key heads   H head size
 
 from kernels import dispatch
 from kernels.dispatch import Implementation
-from kernels.tree import reference, xla
+from kernels.tree import pallas_tpu, reference, xla
 
 TABLE = dispatch.Table(
   'tree_attention',
   {
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
+    'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse),
   },
 )
 
@@ -26,7 +27,8 @@ def tree_attention(q, k_pages, v_pages, plan, *, window=None, sinks=None, implem
   or a name in `TABLE`.
   Returns ([R, N, H] in q's dtype, log-sum-exp of the scores [R, N] in float32 or wider); a row without tokens gives 0
   and -inf. Scores and sums are float32, or float64 for float64 input.
-  Raises ValueError for an unknown implementation or shapes that do not fit.
+  Raises ValueError for an unknown implementation or shapes that do not fit, NotImplementedError for a named
+  implementation that cannot compute these arguments.
   """
   _check_shapes(q, k_pages, v_pages, plan)
   return TABLE.call(q, k_pages, v_pages, plan, sinks, implementation=implementation, default='xla', window=window)

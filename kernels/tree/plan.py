@@ -1,6 +1,6 @@
 """Which pages are read for which rows: pure NumPy on the host, once a segment.
 
-R rows   G sequences   N spans of pages   W items   C rows of an item
+R rows   G sequences   N spans of pages   W items
 """
 
 import dataclasses
@@ -9,34 +9,30 @@ from collections.abc import Sequence
 import numpy as np
 from flax import struct
 
-BLOCK = 16  # items a step of the XLA loop; lists are padded to its multiples
-FEW = 16  # rows of an item between "one" and "all"
-
-
-@struct.dataclass
-class Items:
-  """Work of one width C: each item is a page, read by up to C rows.
-
-  page: int32 [W]. start: int32 [W], position of the page's first token in the sequences that read it. rows: int32
-  [W, C], R where an item has fewer readers; the widest list (C = R) has row r in column r. count: int32 [], the number
-  of items. Entries beyond it are padding: `rows` is R up to the end of the last item's block, and undefined after that.
-  """
-
-  page: np.ndarray
-  start: np.ndarray
-  rows: np.ndarray
-  count: np.ndarray
+BLOCK = 16  # items a step of the XLA loop; the items of one class are padded to its multiple
+FEW = 16  # readers of an item between "one" and "all"
 
 
 @struct.dataclass
 class Plan:
-  """What `tree_attention` reads. `items`: lists of growing width, the last of all R rows.
+  """What `tree_attention` reads: W items, each a page and the rows that read it.
 
+  Rows have an `order`, int32 [R], in which those that share a page are neighbours; `place`, int32 [R], is its inverse:
+  row r is at place[r]. page: int32 [W]. start: int32 [W], position of the page's first token in the sequences that read
+  it. first, readers: int32 [W]; the rows at places first to first + readers - 1 read the item, none if it is padding.
+  ends: int32, for each class of `widths(R)` the item after its last; a class begins where the one before it ends, and
+  has a multiple of BLOCK items. Items beyond the last class are undefined.
   lengths: int32 [R], tokens that each row reads. Pages do not change within a segment but lengths do: a decoding loop
   replaces them at every step.
   """
 
-  items: tuple[Items, ...]
+  page: np.ndarray
+  start: np.ndarray
+  first: np.ndarray
+  readers: np.ndarray
+  ends: np.ndarray
+  order: np.ndarray
+  place: np.ndarray
   lengths: np.ndarray
 
 
@@ -45,7 +41,7 @@ def plan(
 ) -> Plan:
   """The plan of rows whose pages `tables` lists in order; every page is one item, however many rows read it.
 
-  Rows share a page only with all pages before it, as the paths of a tree do. capacity: items in each list, for a fixed
+  Rows share a page only with all pages before it, as the paths of a tree do. capacity: the most items, for a fixed
   shape; by default the least power of two. Raises ValueError if a page follows different pages, or the items exceed the
   capacity.
   """
@@ -53,9 +49,8 @@ def plan(
   table = np.zeros((len(tables), counts.max(initial=0)), np.int32)
   listed = np.arange(table.shape[1]) < counts[:, None]
   table[listed] = [page for t in tables for page in t]
-  limits = (capacity,) * len(_widths(len(tables)))
-  made = from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=limits)
-  _check_places(np.concatenate([items.page[: items.count] for items in made.items]))
+  made = from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=capacity)
+  _check_places(made.page[made.readers > 0])
   return made
 
 
@@ -69,14 +64,6 @@ def _check_places(page: np.ndarray) -> None:
     raise ValueError(f'page {page[twice][0]} follows different pages; a page holds one place of a sequence')
 
 
-def capacities(rows: int, longest: int, pages: int) -> tuple[int, ...]:
-  """The most items that each list can have if `rows` rows list at most `longest` of `pages` pages each."""
-  narrower = _widths(rows)[:-1]
-  fewest_readers = [1, *(width + 1 for width in narrower)]
-  listings = rows * longest
-  return tuple(min(pages, listings // readers) for readers in fewest_readers)
-
-
 def from_table(
   table: np.ndarray,
   counts: np.ndarray,
@@ -84,26 +71,55 @@ def from_table(
   lengths: Sequence[int],
   *,
   page_size: int,
-  capacity: Sequence[int | None],
+  capacity: int | None,
 ) -> Plan:
   """As `plan`, for G block tables each read by a run of neighbouring rows.
 
   table: int32 [G, T], of which sequence g has the first `counts[g]`. runs: int [G] >= 1, rows that read each; they sum
-  to R, the number of `lengths`. capacity: of each list. A page that follows different pages is not noticed: it is then
-  read more than once.
+  to R, the number of `lengths`. A page that follows different pages is not noticed: it is then read more than once.
   """
-  rows = len(lengths)
   spans = _spans(table, counts, runs)
-  lists = []
-  narrower = 0
-  for most, limit in zip(_widths(rows), capacity, strict=True):
-    of_this_width = (spans.readers > narrower) & (spans.readers <= most)
-    lists.append(_list(spans.where(of_this_width), most, rows, page_size, limit))
-    narrower = most
-  return Plan(tuple(lists), np.asarray(lengths, np.int32))
+  classes = np.array(widths(len(lengths)))
+  level = np.searchsorted(classes, spans.readers)
+  spans = spans.take(np.argsort(level, kind='stable'))
+  level = np.sort(level)
+  size = spans.stop - spans.start
+  held = np.bincount(level, size, len(classes)).astype(np.int64)
+  padded = -(-held // BLOCK) * BLOCK
+  items = _blank(int(held.sum()), len(classes), capacity)
+  # Item i of all is item i - (those of the classes before) of its class, which begins at a multiple of BLOCK.
+  shift = (padded.cumsum() - padded) - (held.cumsum() - held)
+  span = np.arange(len(size)).repeat(size)
+  at = np.arange(len(span)) + shift[level[span]]
+  depth = np.arange(len(span)) - (size.cumsum() - size - spans.start)[span]
+  items['page'][at] = spans.table[spans.sequence[span], depth]
+  items['start'][at] = depth * page_size
+  items['first'][at] = spans.first[span]
+  items['readers'][at] = spans.readers[span]
+  ends = padded.cumsum().astype(np.int32)
+  _repeat_last_page(items['page'], ends - padded + held, ends)
+  place = np.argsort(spans.rows).astype(np.int32)
+  return Plan(ends=ends, order=spans.rows, place=place, lengths=np.asarray(lengths, np.int32), **items)
 
 
-def _widths(rows: int) -> tuple[int, ...]:
+def _blank(count: int, classes: int, capacity: int | None) -> dict[str, np.ndarray]:
+  """`count` items without readers. Raises ValueError if they exceed the capacity."""
+  if capacity is not None and count > capacity:
+    raise ValueError(f'{count} items exceed the capacity of {capacity}')
+  smallest = 1 << max(count - 1, 0).bit_length()
+  most = (capacity or smallest) + classes * (BLOCK - 1)
+  size = -(-most // BLOCK) * BLOCK
+  return {name: np.zeros(size, np.int32) for name in ('page', 'start', 'first', 'readers')}
+
+
+def _repeat_last_page(page: np.ndarray, used: np.ndarray, ends: np.ndarray) -> None:
+  """Padding of a class names the page before it: a kernel then fetches nothing for it."""
+  for last, end in zip(used.tolist(), ends.tolist()):
+    page[last:end] = page[last - 1]
+
+
+def widths(rows: int) -> tuple[int, ...]:
+  """The classes of items, by the most readers that an item of each has: one, a few, all `rows`."""
   narrower = [width for width in (1, FEW) if width < rows]
   return *narrower, rows
 
@@ -125,14 +141,10 @@ class _Spans:
   first: np.ndarray
   readers: np.ndarray
 
-  def where(self, mask: np.ndarray) -> '_Spans':
-    kept = (x[mask] for x in (self.sequence, self.start, self.stop, self.first, self.readers))
+  def take(self, index: np.ndarray) -> '_Spans':
+    """The spans at `index`."""
+    kept = (x[index] for x in (self.sequence, self.start, self.stop, self.first, self.readers))
     return _Spans(self.table, self.rows, *kept)
-
-  def pages(self) -> list[np.ndarray]:
-    """The pages of each span."""
-    bounds = zip(self.sequence.tolist(), self.start.tolist(), self.stop.tolist())
-    return [self.table[sequence, start:stop] for sequence, start, stop in bounds]
 
 
 def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
@@ -141,7 +153,8 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   Sorted by their bytes, tables with a common beginning are neighbours, so comparing neighbours finds all that is
   shared. The cost is a few passes over contiguous memory and a few Python operations a sequence.
   """
-  content = [row[:count].tobytes() for row, count in zip(table, counts.tolist())]
+  names = _page_names(table, counts)
+  content = [row[:count].tobytes() for row, count in zip(names, counts.tolist())]
   order = np.array(sorted(range(len(content)), key=content.__getitem__), np.int64)
   table, counts, run = table[order], counts[order], runs[order]
   shared = _shared_with_previous(table, counts)
@@ -156,6 +169,22 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   order = _order(rows, first, after, start)
   spans = (x[order] for x in (sequence, start, stop, first, after - first))
   return _Spans(table, rows, *spans)
+
+
+def _page_names(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """For each listed page the first sequence that lists it, int32 [G, T].
+
+  Two tables have equal names as far as they have equal pages, so the order of rows depends on who shares what, and not
+  on the numbers of the pages.
+  """
+  listed = np.arange(table.shape[1]) < counts[:, None]
+  pages = table[listed]
+  sequence = np.arange(len(table), dtype=np.int32).repeat(counts)
+  owner = np.zeros(pages.max(initial=-1) + 1, np.int32)
+  owner[pages[::-1]] = sequence[::-1]  # of several assignments the last counts: that of the first sequence
+  names = np.zeros_like(table)
+  names[listed] = owner[pages]
+  return names
 
 
 def _order(rows: np.ndarray, first: np.ndarray, after: np.ndarray, start: np.ndarray) -> np.ndarray:
@@ -198,54 +227,3 @@ def _tree(shared: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, 
     if count > common:
       path.append((sequence, common, count))
   return spans
-
-
-def _list(spans: _Spans, width: int, rows: int, page_size: int, capacity: int | None) -> Items:
-  """The items of all these spans, each with up to `width` readers."""
-  size = spans.stop - spans.start
-  end = size.cumsum()
-  count = int(size.sum())
-  table = _blank(count, width, rows, capacity)
-  page, start = np.zeros((2, len(table)), np.int32)
-  items = Items(page, start, table, np.int32(count))
-  if not count:
-    return items
-  if width == rows:
-    _fill_by_row(table, spans, end)
-  else:
-    table[:count] = _readers(spans, width, rows).repeat(size, axis=0)
-  np.concatenate(spans.pages(), out=page[:count])
-  before = (end - size - spans.start).astype(np.int32)
-  depth = np.arange(count, dtype=np.int32) - before.repeat(size)
-  np.multiply(depth, page_size, out=start[:count])
-  return items
-
-
-def _blank(count: int, width: int, rows: int, capacity: int | None) -> np.ndarray:
-  """Readers of `count` items, none of them set. Raises ValueError if they exceed the capacity."""
-  if capacity is not None and count > capacity:
-    raise ValueError(f'{count} items exceed the capacity of {capacity}')
-  smallest = 1 << max(count - 1, 0).bit_length()
-  size = -(-(capacity or smallest) // BLOCK) * BLOCK
-  table = np.empty((size, width), np.int32)  # megabytes, of which a block loop reads only those filled here
-  table[count : -(-count // BLOCK) * BLOCK] = rows
-  return table
-
-
-def _readers(spans: _Spans, width: int, rows: int) -> np.ndarray:
-  """The readers of each span in its first columns, lowest first, `rows` in the others: [N, width]."""
-  column = np.arange(width)
-  known = column < spans.readers[:, None]
-  at = np.where(known, spans.first[:, None] + column, 0)
-  return np.sort(np.where(known, spans.rows[at], np.int32(rows)), axis=1)
-
-
-def _fill_by_row(table: np.ndarray, spans: _Spans, end: np.ndarray) -> None:
-  """Row r in column r of the items of each span."""
-  begin = 0
-  for first, readers, stop in zip(spans.first.tolist(), spans.readers.tolist(), end.tolist()):
-    reading = spans.rows[first : first + readers]
-    line = np.full(table.shape[1], table.shape[1], np.int32)
-    line[reading] = reading
-    table[begin:stop] = line
-    begin = stop

@@ -11,34 +11,34 @@ import jax.numpy as jnp
 def run(q, k_pages, v_pages, plan, sinks, *, window):
   """As `kernels.tree_attention`, every row by every item, masked."""
   r, n, h = q.shape
-  heads, page_size = v_pages.shape[1:3]
+  heads = v_pages.shape[1]
   dtype = jnp.promote_types(q.dtype, jnp.float32)
   grouped = q.reshape(r, heads, n // heads, h).astype(dtype)
-  length = jnp.asarray(plan.lengths)[:, None, None]
-  scores, values, seen = [], [], []
-  for items in plan.items:
-    k, v = (x[items.page].astype(dtype) for x in (k_pages, v_pages))
-    token = items.start[:, None] + jnp.arange(page_size)  # [W, S]
-    there = jnp.arange(k.shape[0]) < items.count
-    reads = there & (jnp.asarray(items.rows) == jnp.arange(r)[:, None, None]).any(-1)  # [R, W]
-    see = reads[:, :, None] & (token < length)
-    if window is not None:
-      see &= token >= length - window
-    s = jnp.einsum('rkgh,wkhs->rkgws', grouped, k) / math.sqrt(h)
-    scores.append(jnp.where(see[:, None, None], s, -jnp.inf).reshape(*s.shape[:3], -1))
-    values.append(jnp.where(see.any(0)[:, None, :, None], v, 0))
-    seen.append(see)
+  see = _sees(plan, v_pages.shape[2], window)  # [R, W, S]
+  k, v = (pages[plan.page].astype(dtype) for pages in (k_pages, v_pages))
+  scores = jnp.einsum('rkgh,wkhs->rkgws', grouped, k) / math.sqrt(h)
+  scores = jnp.where(see[:, None, None], scores, -jnp.inf).reshape(*grouped.shape[:3], -1)
+  v = jnp.where(see.any(0)[:, None, :, None], v, 0)  # 0 · NaN of an unused token is NaN
+  tokens = scores.shape[-1]
   if sinks is not None:
-    scores.append(jnp.broadcast_to(sinks.reshape(heads, -1, 1).astype(dtype), (*scores[0].shape[:3], 1)))
-  scores = jnp.concatenate(scores, -1)
+    sunk = jnp.broadcast_to(sinks.reshape(heads, -1, 1).astype(dtype), (*scores.shape[:3], 1))
+    scores = jnp.concatenate([scores, sunk], -1)
   top = scores.max(-1, keepdims=True)
   p = jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0))
   total = p.sum(-1, keepdims=True)
-  p = p / jnp.where(total == 0, 1, total)
-  out, at = 0, 0
-  for v in values:
-    w, _, s, _ = v.shape
-    out = out + jnp.einsum('rkgws,wksh->rkgh', p[..., at : at + w * s].reshape(*p.shape[:3], w, s), v)
-    at += w * s
-  lse = jnp.where(total == 0, -jnp.inf, top + jnp.log(jnp.where(total == 0, 1, total)))
+  divisor = jnp.where(total == 0, 1, total)
+  weights = (p / divisor)[..., :tokens].reshape(*scores.shape[:3], *see.shape[1:])
+  out = jnp.einsum('rkgws,wksh->rkgh', weights, v)
+  lse = jnp.where(total == 0, -jnp.inf, top + jnp.log(divisor))
   return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)
+
+
+def _sees(plan, page_size: int, window: int | None):
+  """Whether row r sees token s of item w, bool [R, W, S]."""
+  place, length = (jnp.asarray(x)[:, None] for x in (plan.place, plan.lengths))
+  item = jnp.arange(plan.page.shape[0])
+  last = jnp.asarray(plan.first) + plan.readers
+  reads = (place >= plan.first) & (place < last) & (item < jnp.asarray(plan.ends)[-1])  # [R, W]
+  token = jnp.asarray(plan.start)[:, None] + jnp.arange(page_size)
+  see = reads[:, :, None] & (token < length[:, :, None])
+  return see if window is None else see & (token >= length[:, :, None] - window)

@@ -3,14 +3,35 @@
 R rows   B items of a block   C rows of an item   N query heads   K key heads   G = N/K   H head size   S page size
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from kernels.tree.plan import BLOCK, Items
+from kernels.tree.plan import BLOCK, Plan, widths
 
 MASKED = -1e30  # finite: the difference of two of them is 0, not NaN
+
+
+@struct.dataclass
+class _Inputs:
+  """What every block reads. q: [R, K, G, H], scaled; k, v: the pools."""
+
+  q: jax.Array
+  k: jax.Array
+  v: jax.Array
+  plan: Plan
+
+
+@struct.dataclass
+class _State:
+  """The running softmax of each row: top, total [R, K, G] and out [R, K, G, H], in float32 or wider."""
+
+  top: jax.Array
+  total: jax.Array
+  out: jax.Array
 
 
 def run(q, k_pages, v_pages, plan, sinks, *, window):
@@ -18,78 +39,106 @@ def run(q, k_pages, v_pages, plan, sinks, *, window):
   r, n, h = q.shape
   heads = k_pages.shape[1]
   dtype = jnp.promote_types(q.dtype, jnp.float32)
-  grouped = (q.astype(dtype) / math.sqrt(h)).astype(q.dtype).reshape(r, heads, n // heads, h)
-  top = jnp.full(grouped.shape[:3], MASKED, dtype)
-  total = jnp.zeros_like(top)
-  if sinks is not None:
-    top, total = jnp.broadcast_to(sinks.astype(dtype).reshape(heads, -1), top.shape), jnp.ones_like(top)
-  state = top, total, jnp.zeros(grouped.shape, dtype)
-  lengths = jnp.asarray(plan.lengths)
-  for items in plan.items:
-    part = _all if items.rows.shape[1] == r else _few
-
-    def block(i, state, items=items, part=part):
-      cut = lambda x: jax.lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK)
-      piece = Items(cut(items.page), cut(items.start), cut(items.rows), items.count)
-      return part(state, grouped, k_pages, v_pages, piece, lengths, window)
-
-    items = jax.tree.map(jnp.asarray, items)
-    state = jax.lax.fori_loop(0, (items.count + BLOCK - 1) // BLOCK, block, state)
-  top, total, out = state
-  lse = jnp.where(total > 0, top + jnp.log(jnp.where(total > 0, total, 1)), -jnp.inf)
-  out = out / jnp.where(total > 0, total, 1)[..., None]
+  scaled = (q.astype(dtype) / math.sqrt(h)).astype(q.dtype)
+  inputs = _Inputs(scaled.reshape(r, heads, n // heads, h), k_pages, v_pages, jax.tree.map(jnp.asarray, plan))
+  state = _start(inputs.q.shape, sinks, dtype)
+  begin = 0
+  for level, width in enumerate(widths(r)):
+    end = inputs.plan.ends[level] // BLOCK
+    part = _all if width == r else functools.partial(_few, width=width)
+    step = functools.partial(_block, inputs=inputs, window=window, part=part)
+    state = jax.lax.fori_loop(begin, end, step, state)
+    begin = end
+  some = state.total > 0
+  divisor = jnp.where(some, state.total, 1)
+  lse = jnp.where(some, state.top + jnp.log(divisor), -jnp.inf)
+  out = state.out / divisor[..., None]
   return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)
 
 
-def _sees(items: Items, page_size, length, window):
+def _start(shape: tuple[int, ...], sinks, dtype) -> _State:
+  """The state before any item: a sink is a token of value 0 that every row reads."""
+  top = jnp.full(shape[:3], MASKED, dtype)
+  total = jnp.zeros_like(top)
+  if sinks is not None:
+    top = jnp.broadcast_to(sinks.astype(dtype).reshape(shape[1:3]), shape[:3])
+    total = jnp.ones_like(top)
+  return _State(top, total, jnp.zeros(shape, dtype))
+
+
+@struct.dataclass
+class _Items:
+  """The items of a block, int32 [B] each, and the keys [B, K, H, S] and values [B, K, S, H] of their pages."""
+
+  start: jax.Array
+  first: jax.Array
+  readers: jax.Array
+  k: jax.Array
+  v: jax.Array
+
+
+def _block(i, state: _State, *, inputs: _Inputs, window, part) -> _State:
+  plan = inputs.plan
+  lists = (plan.page, plan.start, plan.first, plan.readers)
+  page, start, first, readers = (jax.lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK) for x in lists)
+  items = _Items(start, first, readers, inputs.k[page], inputs.v[page])
+  return part(state, inputs, items, window)
+
+
+def _sees(items: _Items, length, window):
   """Which tokens of each page a row sees, bool [..., B, S]; it reads `length` [..., B or 1, 1] tokens."""
-  token = items.start[:, None] + jnp.arange(page_size)
+  token = items.start[:, None] + jnp.arange(items.v.shape[2])
   see = token < length
   return see if window is None else see & (token >= length - window)
 
 
-def _few(state, q, k_pages, v_pages, items: Items, lengths, window):
+def _few(state: _State, inputs: _Inputs, items: _Items, window, *, width: int) -> _State:
   """Each item with its own rows; the parts are summed into rows by a product with a 0/1 matrix."""
-  r = q.shape[0]
-  rows = jnp.minimum(items.rows, r - 1)
-  length = jnp.where(items.rows < r, lengths[rows], 0).T[..., None]  # [C, B, 1]
-  see = jnp.moveaxis(_sees(items, v_pages.shape[2], length, window), 0, 1)  # [B, C, S]
-  s = jnp.einsum('bckgh,bkhs->bkcgs', q[rows], k_pages[items.page], preferred_element_type=state[0].dtype)
+  r = inputs.q.shape[0]
+  column = jnp.arange(width)
+  place = jnp.minimum(items.first[:, None] + column, r - 1)
+  row = inputs.plan.order[place]  # [B, C]
+  reads = column < items.readers[:, None]
+  length = jnp.where(reads, inputs.plan.lengths[row], 0).T[..., None]  # [C, B, 1]
+  see = jnp.moveaxis(_sees(items, length, window), 0, 1)  # [B, C, S]
+  s = jnp.einsum('bckgh,bkhs->bkcgs', inputs.q[row], items.k, preferred_element_type=state.top.dtype)
   mask = see[:, None, :, None]
   s = jnp.where(mask, s, MASKED)
   top = s.max(-1)
   p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
-  v = jnp.where(see.any(1)[:, None, :, None], v_pages[items.page], 0)  # 0 · NaN of an unused token is NaN
-  out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=state[0].dtype)
-  flat = lambda x: jnp.moveaxis(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:])  # [B * C, K, G, ...]
-  return _merge(state, flat(top), flat(p.sum(-1)), flat(out), items.rows.reshape(-1))
+  v = jnp.where(see.any(1)[:, None, :, None], items.v, 0)  # 0 · NaN of an unused token is NaN
+  out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=state.top.dtype)
+  parts = _State(top, p.sum(-1), out)
+  flat = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:]), parts)
+  return _merge(state, flat, jnp.where(reads, row, r).reshape(-1))
 
 
-def _merge(state, top, total, out, rows):
-  was, sums, acc = state
-  mine = rows == jnp.arange(was.shape[0])[:, None]  # [R, B * C]
-  now = jnp.maximum(was, jnp.where(mine[..., None, None], top, MASKED).max(1))
-  scale = jnp.exp(top - jnp.maximum(now[jnp.minimum(rows, was.shape[0] - 1)], top))
-  keep = jnp.exp(was - now)
-  mine = mine.astype(was.dtype)
-  return (
-    now,
-    sums * keep + jnp.einsum('rx,xkg->rkg', mine, total * scale),
-    acc * keep[..., None] + jnp.einsum('rx,xkgh->rkgh', mine, out * scale[..., None]),
-  )
+def _merge(state: _State, parts: _State, rows: jax.Array) -> _State:
+  """Adds parts [B * C, K, G, ...] to the state of `rows`; R adds to none."""
+  r = state.top.shape[0]
+  is_row = rows == jnp.arange(r)[:, None]  # [R, B * C]
+  top = jnp.maximum(state.top, jnp.where(is_row[..., None, None], parts.top, MASKED).max(1))
+  scale = jnp.exp(parts.top - jnp.maximum(top[jnp.minimum(rows, r - 1)], parts.top))
+  keep = jnp.exp(state.top - top)
+  one = is_row.astype(top.dtype)
+  total = jnp.einsum('rx,xkg->rkg', one, parts.total * scale)
+  out = jnp.einsum('rx,xkgh->rkgh', one, parts.out * scale[..., None])
+  return _State(top, state.total * keep + total, state.out * keep[..., None] + out)
 
 
-def _all(state, q, k_pages, v_pages, items: Items, lengths, window):
+def _all(state: _State, inputs: _Inputs, items: _Items, window) -> _State:
   """All rows by all tokens of the block in one product."""
-  was, sums, acc = state
-  see = _sees(items, v_pages.shape[2], lengths[:, None, None], window) & (items.rows < q.shape[0]).T[..., None]
+  q, plan = inputs.q, inputs.plan
+  place = plan.place[:, None]
+  reads = (place >= items.first) & (place < items.first + items.readers)  # [R, B]
+  see = _sees(items, plan.lengths[:, None, None], window) & reads[..., None]
   see = see.reshape(q.shape[0], -1)  # [R, B * S]
-  s = jnp.einsum('rkgh,bkhs->rkgbs', q, k_pages[items.page], preferred_element_type=was.dtype)
+  s = jnp.einsum('rkgh,bkhs->rkgbs', q, items.k, preferred_element_type=state.top.dtype)
   s = jnp.where(see[:, None, None], s.reshape(*s.shape[:3], -1), MASKED)
-  now = jnp.maximum(was, s.max(-1))
-  p = jnp.where(see[:, None, None], jnp.exp(s - now[..., None]), 0)
-  v = jnp.where(see.any(0).reshape(BLOCK, 1, -1, 1), v_pages[items.page], 0)
-  keep = jnp.exp(was - now)
+  top = jnp.maximum(state.top, s.max(-1))
+  p = jnp.where(see[:, None, None], jnp.exp(s - top[..., None]), 0)
+  v = jnp.where(see.any(0).reshape(BLOCK, 1, -1, 1), items.v, 0)
+  keep = jnp.exp(state.top - top)
   weights = p.astype(v.dtype).reshape(*p.shape[:3], BLOCK, -1)
-  part = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=was.dtype)
-  return now, sums * keep + p.sum(-1), acc * keep[..., None] + part
+  out = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=state.top.dtype)
+  return _State(top, state.total * keep + p.sum(-1), state.out * keep[..., None] + out)

@@ -39,6 +39,17 @@ def test_a_name_is_never_replaced():
     call(2, 'best')
 
 
+def test_one_variable_turns_kernels_off(monkeypatch):
+  sizes = (jnp.zeros(2), jnp.zeros(3))
+  assert [TABLE.choices(x, default='plain', by=2)['cpu'] for x in sizes] == ['even', 'plain: odd sizes']
+  monkeypatch.setenv('ESPALIER_KERNELS', 'xla')
+  assert call(4) == 2
+  assert TABLE.choices(jnp.zeros(2), default='plain', by=2)['cpu'] == 'plain: ESPALIER_KERNELS=xla'
+  monkeypatch.setenv('ESPALIER_KERNELS', 'off')
+  with pytest.raises(ValueError, match="ESPALIER_KERNELS='off': expected 'xla'"):
+    call(6)
+
+
 def test_no_function_hides_a_package():
   assert isinstance(importlib.import_module('kernels').tree, types.ModuleType)
   assert isinstance(importlib.import_module('kernels.tree').plan, types.ModuleType)

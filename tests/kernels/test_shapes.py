@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vibevoice
 from core import decoder
 from core.engine import EngineSize
 from kernels import shapes, tree_attention
@@ -42,3 +43,9 @@ def test_xla_equals_the_reference(shape):
   )
   for a, b in zip(got, want):
     np.testing.assert_allclose(a, b, atol=2e-5, rtol=2e-5)
+
+
+def test_the_catalogue_is_what_the_speech_models_use():
+  heads = {name: c.head for name, c in vibevoice.CONFIGS.items() if not name.startswith('tiny')}
+  assert {head.width for head in heads.values()} == set(shapes.HEAD.values())
+  assert all(head.mlp_width == 3 * head.width and (head.depth, head.latent) == (4, 64) for head in heads.values())

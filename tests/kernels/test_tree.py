@@ -112,13 +112,10 @@ def test_every_page_is_read_once():
   for _ in range(20):
     tables, lengths = tree(r, int(r.integers(1, 40)))
     p = plan(tables, lengths, page_size=PAGE)
-    listed = np.concatenate([x.page[: x.count] for x in p.items])
-    assert sorted(listed) == sorted({page for t in tables for page in t})
-    for x in p.items:
-      for page, start, rows in zip(x.page[: x.count], x.start, x.rows):
-        readers = [row for row in range(len(tables)) if page in tables[row]]
-        assert sorted(rows[rows < len(tables)]) == readers
-        assert all(tables[row][start // PAGE] == page for row in readers)
+    assert sorted(p.page[used(p)]) == sorted({page for t in tables for page in t})
+    for (page, start), rows in readers(p).items():
+      assert rows == [row for row in range(len(tables)) if page in tables[row]]
+      assert all(tables[row][start // PAGE] == page for row in rows)
 
 
 def test_the_numbers_of_pages_change_no_bit():
@@ -130,11 +127,9 @@ def test_the_numbers_of_pages_change_no_bit():
     p, again = (
       plan(pages, lengths, page_size=PAGE) for pages in (tables, [[int(moved[page]) for page in t] for t in tables])
     )
-    for x, y in zip(p.items, again.items, strict=True):
-      n = int(x.count)
-      np.testing.assert_array_equal(moved[x.page[:n]], y.page[:n])
-      np.testing.assert_array_equal(x.start[:n], y.start[:n])
-      np.testing.assert_array_equal(x.rows[:n], y.rows[:n])
+    np.testing.assert_array_equal(moved[p.page[used(p)]], again.page[used(again)])
+    for name in ('start', 'first', 'readers', 'ends', 'order', 'place'):
+      np.testing.assert_array_equal(getattr(p, name), getattr(again, name))
 
 
 def test_plans_of_one_capacity_share_a_program():
@@ -162,13 +157,15 @@ def test_impossible_calls_are_refused():
     tree_attention(np.concatenate([q, q]), k, v, p)
 
 
-def readers(p, rows):
-  """(page, start) → the rows that read it, in order, over all lists of a plan."""
-  return {
-    (int(page), int(start)): sorted(read[read < rows].tolist())
-    for x in p.items
-    for page, start, read in zip(x.page[: x.count], x.start, x.rows)
-  }
+def used(p):
+  """Which items of a plan are not padding."""
+  return (p.readers > 0) & (np.arange(len(p.page)) < p.ends[-1])
+
+
+def readers(p):
+  """(page, start) → the rows that read it, in order."""
+  lists = (x[used(p)].tolist() for x in (p.page, p.start, p.first, p.readers))
+  return {(page, start): sorted(p.order[first : first + count].tolist()) for page, start, first, count in zip(*lists)}
 
 
 def test_tables_of_runs_give_the_plan_of_each_row():
@@ -182,9 +179,8 @@ def test_tables_of_runs_give_the_plan_of_each_row():
     for row, pages in zip(table, tables):
       row[: len(pages)] = pages
     rows = int(runs.sum())
-    limits = (None,) * len(plan([[]] * rows, [0] * rows, page_size=PAGE).items)
-    got = from_table(table, counts, runs, np.zeros(rows), page_size=PAGE, capacity=limits)
+    got = from_table(table, counts, runs, np.zeros(rows), page_size=PAGE, capacity=None)
     repeated = [pages for pages, run in zip(tables, runs) for _ in range(run)]
     want = plan(repeated, [0] * rows, page_size=PAGE)
-    assert readers(got, rows) == readers(want, rows)
-    assert [x.rows.shape[1] for x in got.items] == [x.rows.shape[1] for x in want.items]
+    assert readers(got) == readers(want)
+    np.testing.assert_array_equal(got.ends, want.ends)

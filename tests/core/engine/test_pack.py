@@ -21,10 +21,10 @@ def scheduler(*prompts):
 def read(plan, rows):
   """For each row the pages that it reads, in order."""
   found = {row: [] for row in range(rows)}
-  for items in plan.items:
-    for page, start, readers in zip(items.page, items.start, items.rows[: items.count]):
-      for row in readers[readers < rows]:
-        found[int(row)].append((int(start), int(page)))
+  lists = (x[: plan.ends[-1]].tolist() for x in (plan.page, plan.start, plan.first, plan.readers))
+  for page, start, first, readers in zip(*lists):
+    for row in plan.order[first : first + readers].tolist():
+      found[row].append((start, page))
   return [[page for _, page in sorted(found[row])] for row in range(rows)]
 
 

@@ -1,0 +1,86 @@
+"""The TPU kernels compiled for each generation at the shapes of the shipped models."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kernels import diffusion_head, shapes, tree_attention
+from kernels.head.arguments import Block, Guidance, Params, Steps
+from kernels.tree.plan import plan
+from tests.kernels.compiled import TOPOLOGIES, compile_for
+
+pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'")
+pytestmark = pytest.mark.slow
+
+PAGE, PAGES, ROWS = 256, 64, 32
+CALL = 'custom_call_target="tpu_custom_call"'
+
+
+def array(*shape, dtype=jnp.bfloat16):
+  return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def on_pages(shape: shapes.Shape):
+  """(function, abstract arguments) of tree attention in its default implementation."""
+  made = plan([[0, 1 + row] for row in range(ROWS)], [2 * PAGE] * ROWS, page_size=PAGE, capacity=PAGES)
+  abstract = jax.tree.map(lambda x: array(*x.shape, dtype=jnp.int32), made)
+  q = array(ROWS, shape.query_heads, shape.head_size)
+  k = array(PAGES, shape.key_heads, shape.head_size, PAGE)
+  v = array(PAGES, shape.key_heads, PAGE, shape.head_size)
+  sinks = array(shape.query_heads) if shape.sinks else None
+
+  def call(q, k, v, plan, sinks):
+    return tree_attention(q, k, v, plan, window=shape.window, sinks=sinks)
+
+  return call, (q, k, v, abstract, sinks)
+
+
+KERNEL_SHAPES = sorted({s for s in shapes.ATTENTION.values() if s.head_size == 128}, key=repr)
+
+
+@pytest.mark.parametrize('topology', TOPOLOGIES)
+def test_tree_attention_compiles(topology):
+  """Without a name the TPU takes its kernel, at every catalogue shape whose heads fill lanes."""
+  for shape in KERNEL_SHAPES:
+    call, arguments = on_pages(shape)
+    compiled = compile_for(topology, call, *arguments)
+    assert compiled.as_text().count(CALL) == 1, shape
+    pools = 2 * np.prod(arguments[1].shape) * 2
+    assert compiled.memory_analysis().temp_size_in_bytes < pools / 2, shape  # no copy of a pool
+
+
+def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, rows: int = 1):
+  """Abstract arguments of the diffusion head: weights, noise, condition, steps, guidance."""
+  mlp = 3 * width
+  block = Block(
+    norm=array(depth, width),
+    modulation=array(depth, width, 3, width),
+    gate=array(depth, width, mlp),
+    up=array(depth, width, mlp),
+    down=array(depth, mlp, width),
+  )
+  weights = Params(
+    noise=array(latent, width),
+    condition=array(width, width),
+    time_in=array(256, width),
+    time_out=array(width, width),
+    blocks=block,
+    modulation=array(width, 2, width),
+    out=array(width, latent),
+  )
+  coefficients = {name: array(steps, dtype=jnp.float32) for name in ('alpha', 'sigma', 'decay', 'gain', 'slope')}
+  solver = Steps(time=array(steps, width), **coefficients)
+  guidance = Guidance(scale=array(rows, dtype=jnp.float32), negative=array(rows, width))
+  return weights, array(rows, latent), array(rows, width), solver, guidance
+
+
+@pytest.mark.parametrize('topology', TOPOLOGIES)
+def test_diffusion_head_compiles(topology):
+  """At the widths of Realtime, 1.5B and 7B; temporaries hold modulation, never a copy of a layer."""
+  for name, width in shapes.HEAD.items():
+    arguments = head_shapes(width)
+    compiled = compile_for(topology, lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g), *arguments)
+    assert compiled.as_text().count(CALL) == 1, name
+    layer = 2 * 9 * width**2
+    assert compiled.memory_analysis().temp_size_in_bytes < layer, name
