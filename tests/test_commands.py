@@ -43,6 +43,7 @@ PROGRAMS = (
   'interp.loops',
   'interp.report',
   'interp.transcribe',
+  'rl.flow.generate',
   'rl.mpo',
   'rl.train',
   'vibevoice.serve',

@@ -26,6 +26,7 @@ from core.files.store import CheckpointError, Folder, FolderPath
 from core.files.tensors import DTYPES, STEM, SUFFIX, Files, header, index_name, single_name
 
 SHARD_BYTES = 5 * 10**9
+MOST_NAMES = 100_000  # that one weight may have: a config that asks for more layers is damaged, or hostile
 # Computed from the config by every reader; older exports store them.
 DERIVED = ('rotary_emb.inv_freq',)
 
@@ -105,6 +106,10 @@ def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) 
   faults, used = [], {}
   for _, source, s in leaves(names, spec):
     want = source.stored_shape(s.shape[source.stack :])
+    count = math.prod(s.shape[: source.stack])
+    if count > MOST_NAMES:
+      faults.append(f'{source.name}: the config asks for {count} of them; the files hold {len(files.tensors)} tensors')
+      continue
     for _, name in source.names(s.shape):
       used.setdefault(name, set()).add(source.part)
       if name not in files:

@@ -11,7 +11,10 @@ import sentencepiece
 
 from core.files.tokenizers import byte_characters
 from core.params import ones
-from rl.flow import mmdit
+from rl.flow import mmdit, vae
+from rl.flow.files import pipeline as files
+from rl.flow.files.scheduler import Scheduler
+from rl.flow.text import clip, t5, tokenizers
 from rl.flow.text.tokenizers import END, START
 
 
@@ -84,3 +87,35 @@ def write_t5_tokenizer(folder, size=64):
     minloglevel=2,
   )
   (folder / 'spiece.model').write_bytes(model.getvalue())
+
+
+TEXT = {'flux': (None,), 'sd3': (24, 8)}  # projections of the CLIP encoders
+WIDTHS = {'flux': 20, 'sd3': 12}
+
+
+def pipeline(family, folder, *, with_t5=True):
+  """(texts, generator) of a tiny folder with random weights; tokenizer files are written beneath `folder`."""
+  tokenizer = folder / 'tokenizers'
+  for name, write in (('clip', write_clip_tokenizer), ('t5', write_t5_tokenizer)):
+    (tokenizer / name).mkdir(parents=True)
+    write(tokenizer / name)
+  vocab = clip_vocabulary()
+  options = {'depth': 2, 'heads': 2, 'hidden': 32, 'vocab': len(vocab), 'length': 12, 'eos': vocab[END]}
+  clips = []
+  for projection in TEXT[family]:
+    config = clip.Config(width=WIDTHS[family], projection=projection, **options)
+    clips.append(files.TextPart(config, redrawn(clip.spec(config)), tokenizer=tokenizers.load_clip(tokenizer / 'clip')))
+  config = t5.Config(width=32, depth=2, heads=2, head_dim=6, hidden=24, vocab=80)
+  reader = tokenizers.load_t5(tokenizer / 't5')
+  spoken = files.TextPart(config, redrawn(t5.spec(config)), tokenizer=reader)
+  pooled = sum(projection or WIDTHS[family] for projection in TEXT[family])
+  name = 'tiny-flux' if family == 'flux' else 'tiny'
+  config, params = transformer(name, text=32, pooled=pooled)
+  coder = vae.CONFIGS['tiny']
+  generator = files.Generator(
+    family=family,
+    transformer=files.Part(config, params),
+    vae=files.Part(coder, redrawn(vae.spec(coder))),
+    scheduler=Scheduler(shift=3.0, dynamic=family == 'flux'),
+  )
+  return files.Texts(family=family, clips=tuple(clips), t5=spoken if with_t5 else None), generator
