@@ -141,6 +141,8 @@ async def serve(app: asgi.App, sock: socket.socket, bounds: Bounds = Bounds()) -
     http=made,
     ws='none',
     lifespan='off',
+    # uvicorn's own configuration would close the streams of handlers that other libraries have set up.
+    log_config=None,
     log_level='warning',
     server_header=False,
     h11_max_incomplete_event_size=bounds.header_bytes,

@@ -1,11 +1,9 @@
 """A tiny Flash model behind a server, its vision tower coupled, in a thread, or behind a socket."""
 
-import asyncio
 import base64
 import contextlib
 import functools
 import io
-import threading
 
 import jax
 import jax.numpy as jnp
@@ -76,16 +74,8 @@ def remote(port: int, dtype: str = 'float32', key: bytes = KEY) -> Remote:
 @contextlib.contextmanager
 def listening(made: VisionServer, port: int = 0):
   """The port of a vision service that serves in a thread until the context ends, as if it were killed."""
-  sock = server.listen('127.0.0.1', port)
-  loop = asyncio.new_event_loop()
-  task = loop.create_task(made.serve(sock))
-  thread = threading.Thread(target=scripted._run, args=(loop, task), daemon=True)
-  thread.start()
-  try:
+  with server.listen('127.0.0.1', port) as sock, scripted.in_thread(made.serve(sock)):
     yield sock.getsockname()[1]
-  finally:
-    loop.call_soon_threadsafe(task.cancel)
-    thread.join()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 
@@ -16,6 +17,7 @@ from core.serving import server
 from core.serving.admission import Capacity
 from core.serving.chat import http
 from core.serving.chat.model import TextModel, Words
+from core.serving.chat.program import text_of
 from core.serving.chat.service import Service
 from core.serving.chat.worker import Worker
 
@@ -31,6 +33,7 @@ VOCAB = 260
 BOUNDS = server.Bounds()
 
 
+@functools.cache
 def tokenizer():
   made = byte_tokenizer([BLANK, START, END], eos=END, pad=BLANK)
   made.chat_template = TEMPLATE
@@ -91,28 +94,24 @@ class Scripted:
     return [token if allowed[token] else int(np.flatnonzero(allowed)[0]) for token in rest[: self._segment]]
 
 
-def engine(script, *, slots=4, segment=3, pause=0.0, pages=400):
+def engine(script, *, slots=4, segment=3, pause=0.0, pages=400, context=2048):
   """An idle engine that says the script."""
-  config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=VOCAB, max_length=2048)
+  config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=VOCAB, max_length=context)
   programs = Scripted(script, segment, pause)
-  text = lambda ids: tokenizer_of_all.decode(ids, skip_special_tokens=False)
   sizes = {'slots': slots, 'pages': pages, 'page_size': 8, 'segment': segment}
-  made = Engine(None, config, **sizes, programs=programs, text=text)
+  made = Engine(None, config, **sizes, programs=programs, text=text_of(tokenizer()))
   programs.engine = made
   return made
-
-
-tokenizer_of_all = tokenizer()
 
 
 @contextlib.contextmanager
 def service(made: Engine, *, places=16, seconds=60.0):
   """A service on an engine, while its thread runs."""
-  words = Words(tokenizer_of_all, vocab=VOCAB, stops=[STOP, 256], tokens=2048)
+  context = made._config.max_length
+  words = Words(tokenizer(), vocab=VOCAB, stops=[STOP, 256], tokens=context)
+  model = TextModel('tiny', words, Generation(temperature=1.0))
   with Worker(made) as worker:
-    yield Service(
-      TextModel('tiny', words, Generation(temperature=1.0)), worker, capacity=Capacity(places), seconds=seconds
-    )
+    yield Service(model, worker, capacity=Capacity(places), seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -120,27 +119,38 @@ def running(app, *, token='secret', bounds=BOUNDS, open_paths=()):
   """The address of an application behind its guards, on a real socket, up to /v1."""
   sock = server.listen('127.0.0.1', 0)
   guarded = server.guarded(app, token=token, hosts=['127.0.0.1'], bounds=bounds, open_paths=open_paths)
+  with in_thread(server.serve(guarded, sock, bounds)), sock:
+    yield f'http://127.0.0.1:{sock.getsockname()[1]}/v1'
+
+
+@contextlib.contextmanager
+def in_thread(work):
+  """Runs a coroutine in a loop of its own until the context ends, which cancels it and all that it began."""
   loop = asyncio.new_event_loop()
-  task = loop.create_task(server.serve(guarded, sock, bounds))
+  task = loop.create_task(work)
   thread = threading.Thread(target=_run, args=(loop, task), daemon=True)
   thread.start()
   try:
-    yield f'http://127.0.0.1:{sock.getsockname()[1]}/v1'
+    yield
   finally:
     loop.call_soon_threadsafe(task.cancel)
     thread.join()
-    sock.close()
 
 
 def _run(loop, task):
+  asyncio.set_event_loop(loop)
   with contextlib.suppress(asyncio.CancelledError):
     loop.run_until_complete(task)
+  rest = asyncio.all_tasks(loop)
+  for other in rest:
+    other.cancel()
+  loop.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
   loop.close()
 
 
 @contextlib.contextmanager
-def serving(script, *, places=16, seconds=60.0, **options):
+def serving(script, *, places=16, seconds=60.0, token='secret', bounds=BOUNDS, **options):
   """(address, service) of a server that says the script."""
   with contextlib.ExitStack() as stack:
     made = stack.enter_context(service(engine(script, **options), places=places, seconds=seconds))
-    yield stack.enter_context(running(http.application(made))), made
+    yield stack.enter_context(running(http.application(made), token=token, bounds=bounds)), made
