@@ -23,6 +23,7 @@ from core.mesh import RULES
 from core.padding import bucket, pad
 from core.params import unstack
 from core.past.cache import Cache, Start
+from core.tap import as_argument
 
 STOPS = 8  # the list of end tokens is padded to a multiple of this
 
@@ -152,12 +153,6 @@ def for_decoding(params: decoder.Params) -> decoder.Params:
   return params.replace(blocks=unstack(params.blocks))
 
 
-def _traceable(f: Callable | None) -> Any:
-  """A function as a pytree."""
-  is_pytree = f is None or not jax.tree_util.all_leaves([f])
-  return f if is_pytree else jax.tree_util.Partial(f)
-
-
 def _ends(stops: Sequence[int], limit: np.ndarray) -> Ends:
   padding = [-1] * (-len(stops) % STOPS or STOPS * (not stops))
   return Ends(jnp.asarray([*stops, *padding], jnp.int32), jnp.asarray(limit))
@@ -167,7 +162,7 @@ class Generation:
   """Rows being generated: `advance(until)` decodes further, `rows()` reads the tokens so far."""
 
   def __init__(self, step: Callable, state: State, sampling: Sampling, ends: Ends, hook: Callable | None = None):
-    self._step, self._hook = _traceable(step), _traceable(hook)
+    self._step, self._hook = as_argument(step), as_argument(hook)
     self._sampling, self._ends = sampling, ends
     self.state = state
 
@@ -213,7 +208,7 @@ def begin(
   limit = np.broadcast_to(np.asarray(max_new, np.int32), position.shape)
   ends = _ends(stops, limit)
   new = bucket(max(int(limit.max()), 1))
-  state = _start(logits, cache, jnp.asarray(position), sampling, ends, _traceable(hook), new=new)
+  state = _start(logits, cache, jnp.asarray(position), sampling, ends, as_argument(hook), new=new)
   return Generation(step, state, sampling, ends, hook)
 
 
@@ -262,7 +257,7 @@ def prompted(
     Start(length + new) if past is None else past,
     sampling,
     ends,
-    _traceable(hook),
+    as_argument(hook),
     new=new,
     rules=rules,
     edit=edit,

@@ -10,19 +10,16 @@ RATE = 16_000  # samples a second
 STRIDE = 2  # mel frames a position of the encoder
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """One size. audio_length: positions of the encoder, 50 a second; text_length: of the decoder."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+  """The encoder of one size. audio_length: its positions, 50 a second."""
 
   width: int
   heads: int
   encoder_depth: int
-  decoder_depth: int
-  vocab: int
   mels: int = 80
   mlp_width: int | None = None  # four times the width
   audio_length: int = 1500
-  text_length: int = 448
 
   def __post_init__(self):
     if self.width % self.heads or self.width % 2:
@@ -59,6 +56,15 @@ class Config:
       norm_eps=NORM_EPS,
       biases=('q', 'v', 'o', 'up', 'down'),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(EncoderConfig):
+  """One size. text_length: positions of the decoder."""
+
+  decoder_depth: int
+  vocab: int
+  text_length: int = 448
 
 
 ENGLISH, MULTILINGUAL, CANTONESE = 51864, 51865, 51866  # sizes of the published vocabularies

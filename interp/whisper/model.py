@@ -17,7 +17,7 @@ from core.mesh import RULES
 from core.params import Spec
 from core.tap import SITES as BLOCK_SITES
 from interp.whisper import decoder
-from interp.whisper.config import NORM_EPS, STRIDE, Config
+from interp.whisper.config import NORM_EPS, STRIDE, Config, EncoderConfig
 
 ENCODER = 'encoder.'  # before the names of the encoder's sites
 ENCODER_SITES = tuple(f'{ENCODER}{site}' for site in ('embed', *BLOCK_SITES, 'final'))
@@ -61,8 +61,8 @@ def sinusoids(length: int, width: int) -> np.ndarray:
   return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)
 
 
-def spec(c: Config) -> Params:
-  """Every weight, once."""
+def encoder_spec(c: EncoderConfig) -> dict[str, Any]:
+  """Every weight of the encoder, by field of `Params`."""
   d = c.width
 
   def conv(inputs):
@@ -72,14 +72,18 @@ def spec(c: Config) -> Params:
   def table(key, shape, dtype):
     return jnp.asarray(sinusoids(*shape), dtype)
 
-  return Params(
-    conv1=conv(c.mels),
-    conv2=conv(d),
-    positions=Spec((c.audio_length, d), (None, 'embed'), table, inputs=0),
-    blocks=encoder.spec(c.encoder),
-    norm=encoder.norm_spec(d, 'layer'),
-    decoder=decoder.spec(c),
-  )
+  return {
+    'conv1': conv(c.mels),
+    'conv2': conv(d),
+    'positions': Spec((c.audio_length, d), (None, 'embed'), table, inputs=0),
+    'blocks': encoder.spec(c.encoder),
+    'norm': encoder.norm_spec(d, 'layer'),
+  }
+
+
+def spec(c: Config) -> Params:
+  """Every weight, once."""
+  return Params(**encoder_spec(c), decoder=decoder.spec(c))
 
 
 def init(key: jax.Array, config: Config, dtype=jnp.float32) -> Params:
@@ -94,8 +98,11 @@ def _conv(x: jax.Array, p: Conv, stride: int) -> jax.Array:
   return y + p.bias
 
 
-def embed(params: Params, config: Config, mel: jax.Array) -> jax.Array:
-  """[B, S, D] of log-mel frames [B, T, mels], T = 2 S up to a window's; raises ValueError for another shape."""
+def embed(params: Any, config: EncoderConfig, mel: jax.Array) -> jax.Array:
+  """[B, S, D] of log-mel frames [B, T, mels], T = 2 S up to a window's.
+
+  params: any that have `conv1`, `conv2` and `positions`. Raises ValueError for another shape.
+  """
   if mel.ndim != 3 or mel.shape[2] != config.mels or mel.shape[1] % STRIDE or mel.shape[1] > config.frames:
     raise ValueError(f'mel {mel.shape}: expected [rows, at most {config.frames} frames (even), {config.mels}]')
   x = mel.astype(params.conv1.weight.dtype)

@@ -1,6 +1,7 @@
 """Whisper's tensors by the names of Hugging Face, and how the other layouts' names map to them."""
 
 import re
+from typing import Any
 
 from core import encoder
 from core.files.weights import From
@@ -12,7 +13,11 @@ OUTPUT = 'proj_out.weight'  # tied to the embedding, and stored by some
 
 def names() -> Params:
   """The tree of names."""
-  at = 'model.encoder.'
+  return Params(**encoder_names('model.encoder.'), decoder=_decoder())
+
+
+def encoder_names(at: str) -> dict[str, Any]:
+  """The names of the encoder's tensors, which begin with `at`, by field of `Params`."""
   layer = at + 'layers.{layer}.'
   attn = _attention(f'{layer}self_attn.')
   block = encoder.Block(
@@ -21,14 +26,13 @@ def names() -> Params:
     mlp_norm=_norm(f'{layer}final_layer_norm'),
     **_mlp(layer),
   )
-  return Params(
-    conv1=_conv(f'{at}conv1'),
-    conv2=_conv(f'{at}conv2'),
-    positions=From(f'{at}embed_positions.weight'),
-    blocks=block,
-    norm=_norm(f'{at}layer_norm'),
-    decoder=_decoder(),
-  )
+  return {
+    'conv1': _conv(f'{at}conv1'),
+    'conv2': _conv(f'{at}conv2'),
+    'positions': From(f'{at}embed_positions.weight'),
+    'blocks': block,
+    'norm': _norm(f'{at}layer_norm'),
+  }
 
 
 def _decoder() -> decoder.Params:
