@@ -19,6 +19,7 @@ above 1, every pass over the data is reported by itself (one attempt a question)
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from tqdm import tqdm
 from agents import tool_servers
 from agents.mcp import McpTools
 from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
+from agents.planner import prompts
 from agents.planner.planner import Agent
 from agents.toolbox import Functions, Toolbox
 from bench import gaia, qa
@@ -166,6 +168,7 @@ def measure(
   header = {
     'task': 'agent' if task.name == 'qa' else f'agent {task.name}',
     'data': sorted(data.files.values()),
+    'prompt_hash': hashlib.sha256(f'{prompts.PLANNER}{prompts.EXECUTOR}'.encode()).hexdigest(),
     'planner': agent.planner.name,
     'executor': agent.executor.name,
     'limits': dataclasses.asdict(agent.limits),

@@ -35,7 +35,7 @@ def cmphysbench(*, tiers: str = '2025-11', compat: bool = False, processes: int 
     name='cmphysbench',
     primary='seed',
     template=f'{SYSTEM}\n{SYMBOLS}',
-    load=functools.partial(load_examples, make=_example),
+    load=functools.partial(load_examples, make=functools.partial(_example, settings=settings)),
     prompt=_prompt,
     score=functools.partial(_score, settings=settings, processes=processes),
     combine=combine,
@@ -46,7 +46,9 @@ def cmphysbench(*, tiers: str = '2025-11', compat: bool = False, processes: int 
   )
 
 
-def _example(where: str, row: Mapping) -> Example:
+def _example(where: str, row: Mapping, *, settings) -> Example:
+  from bench import seed
+
   kind = need(row, 'answer_type')
   if kind not in TYPES:
     raise RowError(f'answer_type is {kind[:40]!r}')
@@ -63,6 +65,9 @@ def _example(where: str, row: Mapping) -> Example:
     'kind': kind,
   }
   fields = {name: value if isinstance(value, str) else str(value) for name, value in fields.items()}
+  # Before any model is asked: no answer could be right, and the model is not to blame.
+  if settings.mode == 'strict' and not seed.readable(fields['gold'], kind, symbols=fields['symbol']):
+    raise RowError(f'unreadable reference {fields["gold"][:60]!r}')
   return Example(row_id(row, where), fields, {'topic': str(row.get('topic') or 'none'), 'answer type': kind})
 
 

@@ -2,6 +2,6 @@
 
 from bench.seed.pool import Pool, score_many
 from bench.seed.result import KINDS, TIERS, VERSION, Score, Settings
-from bench.seed.scoring import score
+from bench.seed.scoring import readable, score
 
-__all__ = ['KINDS', 'TIERS', 'VERSION', 'Pool', 'Score', 'Settings', 'score', 'score_many']
+__all__ = ['KINDS', 'TIERS', 'VERSION', 'Pool', 'Score', 'Settings', 'readable', 'score', 'score_many']

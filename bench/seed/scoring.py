@@ -32,11 +32,9 @@ def score(
   """SEED points of a prediction against a reference, both LaTeX.
 
   kind is one of `KINDS`; options are the fields of `Settings`. The call never raises for what a prediction
-  contains: see `Score.status`. symbolic: ask sympy where numbers cannot decide, here and without a time
-  limit;
-  `score_many` does so in a process it can kill. Raises ValueError for an unknown kind or setting, TypeError
-  for a reference that
-  is not text. CMPhysBench, arXiv 2508.18124.
+  contains: see `Score.status`. symbolic: ask sympy where numbers cannot decide, here and without a time limit;
+  `score_many` does so in a process it can kill. Raises ValueError for an unknown kind or setting, TypeError for a
+  reference that is not text. CMPhysBench, arXiv 2508.18124.
   """
   settings = settings or Settings(**options)
   if kind not in KINDS:
@@ -50,6 +48,11 @@ def score(
   return Score(
     mark.points, mark.status, mark.test, time.perf_counter() - start, settings.mode, settings.tiers, flags=mark.flags
   )
+
+
+def readable(reference: str, kind: str, **options) -> bool:
+  """Whether a reference can be read at all; only an equal text earns points against one that cannot."""
+  return 'reference' not in score(reference, '1', kind, **options).flags
 
 
 def _mark(reference: str, prediction: str | None, kind: str, settings: Settings, symbolic: bool) -> Mark:

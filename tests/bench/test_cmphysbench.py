@@ -83,3 +83,11 @@ def test_the_marked_answer_counts_and_a_cut_off_one_needs_its_box(path, text, fi
   example = task.load(path).examples[0]
   (outcome,) = task.score([(example, Answer(text, finish))])
   assert outcome.scores['seed'][0] == points
+
+
+def test_a_reference_that_cannot_be_read_is_named_before_any_model_is_asked(tmp_path):
+  path = tmp_path / 'rows.json'
+  path.write_text(json.dumps([ROWS[0] | {'id': 'x', 'final_answer': ['\\frac{1']}]))
+  data = tasks.make('cmphysbench', []).load(str(path))
+  assert not data.examples and data.skipped[0].reason.startswith('unreadable reference')
+  assert len(tasks.make('cmphysbench', ['compat=true']).load(str(path)).examples) == 1  # the published rules score it
