@@ -24,7 +24,9 @@ BODY = """
 {% for i in range([shown, r.right | length] | min) %}
 <details class="{{ 'yes' if r.right[i] == 1 else 'no' }}" {{ 'open' if i < 2 }}><summary>
 {% for uri in images(r.queries[i]) %}<img src="{{ uri }}" alt="an image of the question" height="56"> {% endfor %}
-{{ question(r.queries[i]) }} <b>{{ answer(r.responses[i]) or 'no answer' }}</b>
+{{ question(r.queries[i]) }}
+{% for uri in drawn(r.responses[i]) %}<img src="{{ uri }}" alt="an image of the response" height="56"> {% endfor %}
+<b>{{ answer(r.responses[i]) or 'no answer' }}</b>
 {%- if r.queries[i].answer %}, expected {{ r.queries[i].answer }}{% endif %}</summary>
 {% for title, text in sections(r.responses[i]) %}<h3>{{ title }}</h3><pre>{{ text }}</pre>{% endfor %}
 </details>{% endfor %}{% endfor %}
@@ -35,6 +37,10 @@ def _itself(response: Any) -> str:
   return str(response)
 
 
+def _no_pictures(response: Any) -> Sequence[Any]:
+  return ()
+
+
 def _one_section(response: Any) -> list[tuple[str, str]]:
   return [('response', str(response))]
 
@@ -43,12 +49,13 @@ def _one_section(response: Any) -> list[tuple[str, str]]:
 class Page:
   """How the page shows responses.
 
-  answer(response): the short text of one. sections(response): its titled parts. panel: metrics drawn below the reward,
-  by name. shown: responses before and after.
+  answer(response): the short text of one. pictures(response): its images. sections(response): its titled parts. panel:
+  metrics drawn below the reward, by name. shown: responses before and after.
   """
 
   title: str = 'A policy that learned from reward'
   answer: Callable[[Any], str] = _itself
+  pictures: Callable[[Any], Sequence[Any]] = _no_pictures
   sections: Callable[[Any], Sequence[tuple[str, str]]] = _one_section
   panel: tuple[tuple[str, str], ...] = ()
   panel_label: str = ''
@@ -177,6 +184,7 @@ def write(workdir: pathlib.Path, before: Result, after: Result, page: Page = Pag
     question=_question,
     answer=page.answer,
     sections=page.sections,
+    drawn=lambda response: [charts.picture_uri(image) for image in page.pictures(response)],
     images=_data_uris,
   )
   path = workdir / 'report.html'

@@ -1,4 +1,4 @@
-"""Reinforcement learning by reward, of a language model or of a vision-language model.
+"""Reinforcement learning by reward: of a language model, a vision-language model or a text-to-image model.
 
   python -m rl.train --workdir=runs/digits [--config=digits --config.steps=200 …]
 
@@ -6,6 +6,8 @@ A tiny InternVL learns from scratch, on real handwritten digits, to answer quest
 supervised warm-up, then exact-match reward with GRPO's advantage and DAPO's loss. The workdir ends with metrics.jsonl,
 TensorBoard events, the reward curve, a report with sample responses, and a checkpoint folder in the format of the
 model's family. The same command continues a run that was stopped.
+
+`--config=pref_grpo` trains a small text-to-image flow model instead, by comparisons of its images (docs/pref_grpo.md).
 """
 
 import dataclasses
@@ -14,10 +16,13 @@ import pathlib
 from collections.abc import Callable
 
 from core.launch import job as launch
+from rl import configs
 from rl import policy as policies
-from rl.configs import CONFIGS, Config
+from rl.configs import Config
 from rl.devices import meshes
 from rl.evaluate import Evaluation
+from rl.flow import configs as flow_configs
+from rl.flow.train import train as train_flow
 from rl.learning import varied
 from rl.learning.supervised import Demonstrations
 from rl.loop import prompt_limit, run
@@ -31,9 +36,13 @@ from rl.tasks import TASKS, Task, from_files
 
 __all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
+CONFIGS = {**configs.CONFIGS, **flow_configs.CONFIGS}
 
-def main(config: Config, workdir: pathlib.Path) -> dict:
+
+def main(config: Config | flow_configs.FlowConfig, workdir: pathlib.Path) -> dict:
   """Trains, evaluates and reports; returns the contents of results.json."""
+  if isinstance(config, flow_configs.FlowConfig):
+    return train_flow(config, workdir).results
   place, _ = meshes(config)
   policy, weights = policies.load(config.model, place, seed=config.seed)
   task = task_of(config)

@@ -28,8 +28,9 @@ class Batch:
   inputs: of the policy's forward pass. mask: bool […], tokens that the loss is a mean over. sampled: float32 […],
   log-probabilities as the engine sampled. old_logp: float32 […], under the weights that sampled; not looked at where
   `fresh`, bool [U]: there the update starts from those weights, and the ratio is exactly 1. advantages: float32
-  [U, G, 1 or N] or [U, 1 or T]. ref_logp: float32 […] under the reference policy, or None. kind: int32 [U, G, 1] or
-  [U, 1], as in `rl.advantages.Lineage`, or None where all trajectories are of one kind.
+  [U, G, 1 or N] or [U, 1 or T]. ref_logp: float32 […] under the reference policy, or None; of a policy with an exact
+  divergence, what its `reference` returned. weight: float32 […], factors of the loss of each token, or None for 1.
+  kind: int32 [U, G, 1] or [U, 1], as in `rl.advantages.Lineage`, or None where all trajectories are of one kind.
   """
 
   inputs: Any
@@ -40,6 +41,7 @@ class Batch:
   advantages: Any
   ref_logp: Any = None
   kind: Any = None
+  weight: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,7 @@ def pack(
     fresh=np.full(len(sampled), fresh),
     advantages=None,
     kind=_kinds(trajectories, layout, slots) if kinds else None,
+    weight=_weights(trajectories, layout, slots, length),
   )
   return Packed(batch, scores, trajectories, layout, slots, _most(len(sampled)))
 
@@ -147,6 +150,15 @@ def _kinds(groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots)
   rows = [[t.kind for t in group] for group in groups]
   kinds = padding.batch(rows, dtype=np.int32, length=slots.samples)
   return layouts.place(kinds[..., None], groups, layout, slots)
+
+
+def _weights(groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots, length: int) -> np.ndarray | None:
+  """The trajectories' weights; None where none has any."""
+  if all(t.weight is None for group in groups for t in group):
+    return None
+  weight = lambda t: np.ones(len(t.tokens)) if t.weight is None else t.weight
+  spread = layouts.spread(groups, weight, samples=slots.samples, length=length, dtype=np.float32)
+  return layouts.place(spread, groups, layout, slots)
 
 
 def slots_of(

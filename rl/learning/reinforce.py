@@ -120,6 +120,7 @@ class Updater:
     places = jax.tree.map(lambda x: x.sharding, self.first)
     self._step = make_step(u.score, u.rule, u.tx, accumulate=u.accumulate, places=places, kinds=u.kinds)
     self._logp = jax.jit(functools.partial(_log_probs, score=u.score))
+    self._refer = jax.jit(u.score.reference)
     self._averaged = jax.jit(functools.partial(_moving_average, decay=u.ema))
     # Copies: the first step donates the weights.
     self._reference = _copy(params_lib.cast(weights, u.score.dtype)) if u.rule.kl.coef else None
@@ -163,7 +164,7 @@ class Updater:
     references, penalty = None, None
     if self._reference is not None:
       bare = split(packed.batch, updates, self._place)
-      references = [self._logp(self._reference, part.inputs) for part in bare]
+      references = [self._refer(self._reference, part.inputs) for part in bare]
     if divergence.in_reward:
       penalty = self._penalty(packed, references)
     gain = packed.advantages(self._u.advantage, penalty)

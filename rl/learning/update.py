@@ -31,9 +31,31 @@ class Pass:
     weights = params_lib.cast(weights, self.dtype)
     return self.policy.log_probs(weights, inputs, temperature=self.temperature, remat=self.remat)
 
+  @property
+  def exact(self) -> bool:
+    """Whether the policy's divergence from a reference is known, not estimated from log-probabilities."""
+    return hasattr(self.policy, 'divergent_log_probs')
+
+  def reference(self, weights: Any, inputs: Any) -> Any:
+    """What a divergence from these weights compares with: log-probabilities, or what the policy needs."""
+    if not self.exact:
+      return self(weights, inputs)[0]
+    return self.policy.reference(params_lib.cast(weights, self.dtype), inputs)
+
+  def divergent(self, weights: Any, inputs: Any, reference: Any) -> tuple[jax.Array, jax.Array]:
+    """(log-probabilities, exact divergence from the reference)."""
+    weights = params_lib.cast(weights, self.dtype)
+    return self.policy.divergent_log_probs(weights, inputs, reference, remat=self.remat)
+
 
 def reward_loss(
-  logp: jax.Array, entropy: jax.Array | None, batch: Batch, rule: losses.Rule, kinds: tuple[str, ...] = ()
+  logp: jax.Array,
+  entropy: jax.Array | None,
+  batch: Batch,
+  rule: losses.Rule,
+  *,
+  kinds: tuple[str, ...] = (),
+  divergence: jax.Array | None = None,
 ) -> Loss:
   """`rl.losses.policy_loss` of tokens float32 […], with their entropy and the engine's gap as metrics.
 
@@ -47,7 +69,15 @@ def reward_loss(
 
   def loss_over(mask: jax.Array) -> Loss:
     return losses.policy_loss(
-      logp, old, batch.advantages, mask, rule=rule, ref_logp=batch.ref_logp, rollout_logp=rollout_logp
+      logp,
+      old,
+      batch.advantages,
+      mask,
+      rule=rule,
+      ref_logp=batch.ref_logp,
+      rollout_logp=rollout_logp,
+      divergence=divergence,
+      weight=batch.weight,
     )
 
   out = loss_over(batch.mask)
@@ -67,7 +97,10 @@ def update_loss(
   weights: Any, batch: Batch, key: Any, *, score: Pass, rule: losses.Rule, kinds: tuple[str, ...] = ()
 ) -> Loss:
   """`reward_loss` of a batch."""
-  return reward_loss(*score(weights, batch.inputs), batch, rule, kinds)
+  if rule.kl.in_loss and score.exact:
+    logp, divergence = score.divergent(weights, batch.inputs, batch.ref_logp)
+    return reward_loss(logp, None, batch.replace(ref_logp=None), rule, kinds=kinds, divergence=divergence)
+  return reward_loss(*score(weights, batch.inputs), batch, rule, kinds=kinds)
 
 
 def adapt(weights: Any, trainable: str, dtype: str) -> tuple[Any, Any]:

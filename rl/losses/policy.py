@@ -100,16 +100,20 @@ def policy_loss(
   rule: Rule,
   ref_logp: jax.Array | None = None,
   rollout_logp: jax.Array | None = None,
+  divergence: jax.Array | None = None,
+  weight: jax.Array | None = None,
 ) -> Loss:
   """The loss of tokens sampled by an older policy.
 
   logp, old_logp, ref_logp, rollout_logp: float32 [B, T] log-probabilities of the sampled tokens under the policy
   being trained, the policy before the update (None while they are the same: the ratio is exactly 1, its gradient is
   not 0), the reference (needed when rule.kl is in the loss), and the sampler (needed with rule.importance_cap).
-  advantages: [B, 1] or [B, T]. mask: bool [B, T], true where the policy chose the token.
+  advantages: [B, 1] or [B, T]. mask: bool [B, T], true where the policy chose the token. divergence: [B, T] from the
+  reference, where it is known exactly, in place of an estimate from ref_logp. weight: [B, T], factors of the clipped
+  loss.
   Raises ValueError when the rule needs log-probabilities that are missing.
   """
-  if rule.kl.in_loss and ref_logp is None:
+  if rule.kl.in_loss and ref_logp is None and divergence is None:
     raise ValueError(f'kl.coef={rule.kl.coef} in the loss needs ref_logp')
   if rule.importance_cap is not None and rollout_logp is None:
     raise ValueError(f'importance_cap={rule.importance_cap} needs rollout_logp')
@@ -123,11 +127,15 @@ def policy_loss(
   if rule.dual_clip is not None:
     metrics['dual_clipped'] = loss < plain
   if rule.importance_cap is not None:
-    metrics['importance'] = weight = truncated_importance(old_logp, rollout_logp, rule.importance_cap)
+    metrics['importance'] = correction = truncated_importance(old_logp, rollout_logp, rule.importance_cap)
+    loss = loss * correction
+  if weight is not None:
     loss = loss * weight
   if ref_logp is not None:
-    metrics['kl'] = divergence = kl(logp, ref_logp, rule.kl.estimator)
+    divergence = kl(logp, ref_logp, rule.kl.estimator)
+  if divergence is not None:
+    metrics['kl'] = divergence
     if rule.kl.in_loss:
       loss = loss + rule.kl.coef * divergence
-  total, weight = aggregate(loss, mask, rule.aggregation, length=rule.length)
-  return Loss(total, weight, {k: aggregate(jax.lax.stop_gradient(v), mask, 'token') for k, v in metrics.items()})
+  total, count = aggregate(loss, mask, rule.aggregation, length=rule.length)
+  return Loss(total, count, {k: aggregate(jax.lax.stop_gradient(v), mask, 'token') for k, v in metrics.items()})

@@ -59,7 +59,10 @@ class Trajectory:
 
   tokens: int32 [N], what follows the prompt. mask: bool [N], true for the policy's own. logp: float32 [N], their
   log-probabilities as sampled. ended: whether the policy stopped by itself, not at a limit of length. response: what a
-  reward is given, the text or a conversation. parent, segment, kind: as in `rl.advantages.Lineage`.
+  reward is given, the text or a conversation. parent, segment, kind: as in `rl.advantages.Lineage`. weight: float32
+  [N], what the loss of each token is multiplied by; None: 1.
+
+  Of a policy that is no language model a token is whatever it decides on at once, such as a denoising step.
   """
 
   prompt: Any
@@ -71,6 +74,7 @@ class Trajectory:
   parent: int = -1
   segment: int = 0
   kind: int = 0
+  weight: np.ndarray | None = None
 
   @classmethod
   def given(cls, prompt: Any, tokens: np.ndarray) -> 'Trajectory':
@@ -80,7 +84,11 @@ class Trajectory:
 
 
 class Policy(Protocol):
-  """A model as learning sees it. Weights are passed, never held: every method is a function of its arguments."""
+  """A model as learning sees it. Weights are passed, never held: every method is a function of its arguments.
+
+  A policy whose divergence from a reference is known exactly has two methods more: `reference(weights, inputs)`, and
+  `divergent_log_probs(weights, inputs, reference, remat=…) -> (logp, divergence)`, both float32 of each token.
+  """
 
   stops: tuple[int, ...]  # token ids that end a response
   max_length: int  # tokens of a prompt with its response

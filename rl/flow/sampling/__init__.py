@@ -2,7 +2,7 @@
 
 from rl.flow.sampling.paths import Path, sample
 from rl.flow.sampling.schedule import Schedule, dynamic_shift, shifted, window
-from rl.flow.sampling.steps import Noise, Step, deviations, euler, log_prob, moments, normalised_log_ratio
+from rl.flow.sampling.steps import Noise, Step, deviations, divergence, euler, log_prob, moments, normalised_log_ratio
 
 __all__ = [
   'Noise',
@@ -10,6 +10,7 @@ __all__ = [
   'Schedule',
   'Step',
   'deviations',
+  'divergence',
   'dynamic_shift',
   'euler',
   'log_prob',

@@ -1,0 +1,113 @@
+"""Scripted judges of the digits: a score that can be hacked, a comparison by it, and a held-out judge.
+
+The score stands in for a learned reward model: a linear classifier of few scans, which saturates, a small bias towards
+ink at the edges that no caption asks for, and noise. The held-out judge is of another kind and sees all training scans.
+"""
+
+import dataclasses
+import functools
+import zlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from rl.flow.toy import digits
+from rl.query import Query
+from rl.rewards.pairwise import prompt_of
+
+FEW = 300  # scans that the score's classifier has seen
+EDGES = 0.2  # the score's bias for each unit of mean ink at the left and right edge
+ATTRIBUTES = 0.1  # weight of each attribute in the score
+ZONE = 0.1  # of the comparison: closer scores are a tie
+
+
+@functools.cache
+def _linear() -> Any:
+  from sklearn.linear_model import LogisticRegression
+
+  scans = digits.scans('train')
+  pixels = scans.pixels[:FEW].reshape(FEW, -1)
+  return LogisticRegression(C=0.1, max_iter=500).fit(pixels, scans.digit[:FEW])
+
+
+@functools.cache
+def _kernel() -> Any:
+  from sklearn.svm import SVC
+
+  scans = digits.scans('train')
+  return SVC(C=10.0, gamma=0.02).fit(scans.pixels.reshape(len(scans.digit), -1), scans.digit)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+  """float64 [1, 64] from −1 to 1."""
+  return 2 * digits.levels_of([image]).reshape(1, -1) - 1
+
+
+def _share(value: float, middle: float, scale: float, wanted: int) -> float:
+  """From 0 to 1: how far a measure is on the side of its median that a caption asks for."""
+  sign = 1 if wanted else -1
+  return float(1 / (1 + np.exp(-sign * (value - middle) / scale)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A pointwise score of about 0 to 1.2. noise: standard deviation, drawn from prompt and image alone."""
+
+  noise: float = 0.02
+
+  def __call__(self, query: Query, image: Image.Image) -> float:
+    return self.of(prompt_of(query), image)
+
+  def of(self, prompt: str, image: Image.Image) -> float:
+    """The score of an image for a prompt."""
+    asked = digits.read(prompt)
+    levels = digits.levels_of([image])
+    middle = digits.medians()
+    known = float(_linear().predict_proba(_pixels(image))[0, asked.digit])
+    ink = _share(digits.ink(levels)[0], middle.ink[asked.digit], 0.03, asked.ink)
+    slant = _share(digits.slant(levels)[0], middle.slant[asked.digit], 0.1, asked.slant)
+    edges = float(levels[0][:, [0, -1]].mean())
+    seed = zlib.crc32(prompt.encode() + image.tobytes())
+    noise = self.noise * float(np.random.default_rng(seed).normal())
+    return known + ATTRIBUTES * (ink + slant) + EDGES * edges + noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+  """A judge that compares two images by `score`; closer than `zone` is a tie."""
+
+  score: Score = Score()
+  zone: float = ZONE
+
+  def __call__(self, prompt: str, first: Image.Image, second: Image.Image) -> str:
+    """'first', 'second' or 'tie'."""
+    difference = self.score.of(prompt, first) - self.score.of(prompt, second)
+    if abs(difference) < self.zone:
+      return 'tie'
+    return 'first' if difference > 0 else 'second'
+
+
+def right(query: Query, image: Image.Image) -> float:
+  """1 if the held-out judge reads the digit that was asked for and both attributes are measured as asked, else 0."""
+  asked = digits.read(prompt_of(query))
+  levels = digits.levels_of([image])
+  middle = digits.medians()
+  seen = digits.Asked(
+    digit=int(_kernel().predict(_pixels(image))[0]),
+    ink=int(digits.ink(levels)[0] > middle.ink[asked.digit]),
+    slant=int(digits.slant(levels)[0] > middle.slant[asked.digit]),
+  )
+  return float(seen == asked)
+
+
+def edges(image: Image.Image) -> float:
+  """Mean ink, 0 to 1, at the left and right edge, where scans have almost none: the hack that `Score` pays for."""
+  return float(digits.levels_of([image])[0][:, [0, -1]].mean())
+
+
+def distance(image: Image.Image) -> float:
+  """Root mean square distance, in units of full ink, to the nearest training scan: how unlike real scans it is."""
+  scans = digits.scans('train').pixels.reshape(-1, digits.SIDE**2)
+  gaps = np.square(scans - _pixels(image)).mean(1)
+  return float(np.sqrt(gaps.min())) / 2
