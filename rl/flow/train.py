@@ -14,6 +14,7 @@ from rl.flow import mmdit
 from rl.flow.configs import FlowConfig
 from rl.flow.files import transformer
 from rl.flow.gallery import Gallery
+from rl.flow.judges.similarity import ScoreJudge
 from rl.flow.policy import FlowPolicy, Paths
 from rl.flow.pretrain import pretrain
 from rl.flow.toy import digits, judges
@@ -69,7 +70,7 @@ def rewards_of(config: FlowConfig) -> dict[str, Reward]:
     return rewards
   c = config.compare
   compared = Pairwise(
-    judges.Compare(score, c.zone),
+    ScoreJudge(score.of, c.zone),
     opponents=c.opponents or None,
     order=c.order,
     decimals=c.decimals,

@@ -1,4 +1,4 @@
-"""Scripted judges of the digits: a score that can be hacked, a comparison by it, and a held-out judge.
+"""Scripted judges of the digits: a score that can be hacked, and a held-out judge.
 
 The score stands in for a learned reward model: a linear classifier of few scans, which saturates, a small bias towards
 ink at the edges that no caption asks for, and noise. The held-out judge is of another kind and sees all training scans.
@@ -19,7 +19,6 @@ from rl.rewards.pairwise import prompt_of
 FEW = 300  # scans that the score's classifier has seen
 EDGES = 0.2  # the score's bias for each unit of mean ink at the left and right edge
 ATTRIBUTES = 0.1  # weight of each attribute in the score
-ZONE = 0.1  # of the comparison: closer scores are a tie
 
 
 @functools.cache
@@ -71,21 +70,6 @@ class Score:
     seed = zlib.crc32(prompt.encode() + image.tobytes())
     noise = self.noise * float(np.random.default_rng(seed).normal())
     return known + ATTRIBUTES * (ink + slant) + EDGES * edges + noise
-
-
-@dataclasses.dataclass(frozen=True)
-class Compare:
-  """A judge that compares two images by `score`; closer than `zone` is a tie."""
-
-  score: Score = Score()
-  zone: float = ZONE
-
-  def __call__(self, prompt: str, first: Image.Image, second: Image.Image) -> str:
-    """'first', 'second' or 'tie'."""
-    difference = self.score.of(prompt, first) - self.score.of(prompt, second)
-    if abs(difference) < self.zone:
-      return 'tie'
-    return 'first' if difference > 0 else 'second'
 
 
 def right(query: Query, image: Image.Image) -> float:

@@ -1,0 +1,1 @@
+"""Judges of two images: a chat server, CLIP's similarity; each a function (prompt, first, second) -> verdict."""
