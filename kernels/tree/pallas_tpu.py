@@ -20,7 +20,7 @@ from kernels import chips
 MASKED = -1e30  # finite: the difference of two of them is 0, not NaN
 LANES = 128
 FEW = 16  # query rows of the narrow path: a page of one row, or of a few
-WIDE = 128  # query rows of one iteration of the wide path
+WIDE = 64  # query rows of one iteration of the wide path: 16 leaves of 4 heads
 PHASE = 4  # heads whose products run together, then their softmax: the MXU does not wait for each
 MOST_ITEMS = 48 * 1024  # four int32 lists of them fit into 1 MiB of SMEM
 RESERVE = 8 * 2**20  # bytes of VMEM for the compiler's temporaries
@@ -201,32 +201,58 @@ def _attend(inputs: _Inputs, state: _State, start, begin, end, base, size: int, 
   row = base + jax.lax.broadcasted_iota(jnp.int32, (size, 1), 0)
   is_reader = (row >= begin) & (row < end)
   length = jnp.where(is_reader, inputs.lengths[here], 0)
-  token = start + jax.lax.broadcasted_iota(jnp.int32, (size, page_size), 1)
-  see = token < length
-  if window is not None:
-    see &= token >= length - window
-  # A token that no row sees may hold NaN, and 0 · NaN is NaN.
-  is_used = start + jax.lax.broadcasted_iota(jnp.int32, (page_size, 1), 0) < jnp.max(length)
+  shortest = jnp.min(jnp.where(is_reader, length, jnp.iinfo(jnp.int32).max))
+  # Masks of [rows, tokens] cost more than the products; most pages are full, and need none.
+  is_whole = (window is None) & (shortest >= start + page_size)
+
+  @pl.when(is_whole)
+  def _():
+    _add(inputs, state, here, is_reader)
+
+  @pl.when(~is_whole)
+  def _():
+    token = start + jax.lax.broadcasted_iota(jnp.int32, (size, page_size), 1)
+    see = token < length
+    if window is not None:
+      see &= token >= length - window
+    line = start + jax.lax.broadcasted_iota(jnp.int32, (page_size, 1), 0)
+    _add(inputs, state, here, is_reader, see, is_used=line < jnp.max(length))
+
+
+def _add(inputs: _Inputs, state: _State, here, is_reader, see=None, is_used=None) -> None:
+  """Adds a page to the rows of `here` that read it, bool [M, 1].
+
+  see: bool [M, S], the tokens that each row sees, None where it sees all. is_used: bool [S, 1], tokens that any sees.
+  """
   heads = inputs.queries.shape[0]
-  for group in range(0, heads, PHASE):
-    some = range(group, min(group + PHASE, heads))
+  for first in range(0, heads, PHASE):
+    some = range(first, min(first + PHASE, heads))
     scores = [_dot(inputs.queries[head, here], inputs.keys[0, head]) for head in some]
-    weights = [_softmax(state, head, here, s, see) for head, s in zip(some, scores)]
+    weights = [_softmax(state, head, here, is_reader, see, s) for head, s in zip(some, scores)]
     for head, (p, keep) in zip(some, weights):
       values = inputs.values[0, head]
-      values = jnp.where(is_used, values, jnp.zeros_like(values))
-      state.out[head, here] = state.out[head, here] * keep + _dot(p.astype(values.dtype), values)
+      if is_used is not None:  # another token may hold NaN, and 0 · NaN is NaN
+        values = jnp.where(is_used, values, jnp.zeros_like(values))
+      part = jnp.where(is_reader, _dot(p.astype(values.dtype), values), 0)
+      state.out[head, here] = state.out[head, here] * keep + part
 
 
-def _softmax(state: _State, head: int, here, scores: jax.Array, see: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(weights [M, S] of the page's tokens, factor [M, 1] for what was summed before); updates top and total."""
-  scores = jnp.where(see, scores, MASKED)
+def _softmax(state: _State, head: int, here, is_reader, see, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(weights [M, S] of the page's tokens, factor [M, 1] for what was summed before); updates top and total.
+
+  Weights of rows that do not read the page are meaningless.
+  """
+  if see is not None:
+    scores = jnp.where(see, scores, MASKED)
   before = state.top[head, here]
-  top = jnp.maximum(before, scores.max(-1, keepdims=True))
+  top = jnp.where(is_reader, jnp.maximum(before, scores.max(-1, keepdims=True)), before)
   keep = jnp.exp(before - top)
-  p = jnp.where(see, jnp.exp(scores - top[:, :1]), 0)
+  p = jnp.exp(scores - top[:, :1])
+  if see is not None:
+    p = jnp.where(see, p, 0)
+  total = jnp.where(is_reader, p.sum(-1, keepdims=True), 0)
   state.top[head, here] = top
-  state.total[head, here] = state.total[head, here] * keep + p.sum(-1, keepdims=True)
+  state.total[head, here] = state.total[head, here] * keep + total
   return p, keep[:, :1]
 
 

@@ -1,0 +1,243 @@
+"""Kernels on this machine's CPU: tree attention against a gather for each row, the diffusion head against torch.
+
+  python -m bench.perf.kernels [--operation=tree --leaves=8 --shared=1024 --own=192]
+  python -m bench.perf.kernels --operation=head --width=1536
+
+One pinned thread, CPU seconds, the arms interleaved in one run, minimum of the repeats after a warm-up; the results
+must agree. The floor is the bytes by formula at the bandwidth of a large sum in the same process. The sharing ratio is
+the bytes of keys that a gather for each row reads over those of the unique pages: no kernel can gain more.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from bench.perf import pinned
+from bench.perf.generate import bandwidth, fastest
+from core.launch import command
+from core.launch.fields import field
+
+# jax is imported by the functions that need it: `pin` must come before its first import.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  operation: Literal['tree', 'head'] = field('tree', 'what is timed')
+  model: str = field('qwen3-0.6b', 'tree: the decoder whose shape it has, a name in `kernels.shapes.ATTENTION`')
+  trees: int = field(2, 'tree: prompts', low=1)
+  leaves: int = field(8, 'tree: rows that share each prompt', low=1)
+  shared: int = field(1024, 'tree: tokens of a prompt', low=0)
+  own: int = field(192, 'tree: tokens of each row alone', low=1)
+  page_size: int = field(16, 'tree: tokens of a page', low=1)
+  width: int = field(1536, 'head: width; its feed-forward is three times as wide', low=64)
+  steps: int = field(10, 'head: solver steps of a frame', low=1)
+  rows: int = field(1, 'head: frames at once, each with guidance', low=1)
+  repeats: int = field(4, 'timed runs of each arm', low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Arms that compute the same, ours first; bytes that ours must read, and its FLOPs."""
+
+  title: str
+  arms: dict[str, Callable[[], Any]]
+  bytes: int
+  flops: int
+  tolerance: float
+
+
+def tables(options: Options) -> list[list[int]]:
+  """The pages of each row, in order: those of its prompt, then its own."""
+  shared, own = (tokens // options.page_size for tokens in (options.shared, options.own))
+  rows = []
+  for tree in range(options.trees):
+    first = tree * (shared + options.leaves * own)
+    prompt = list(range(first, first + shared))
+    for leaf in range(options.leaves):
+      begin = first + shared + leaf * own
+      rows.append([*prompt, *range(begin, begin + own)])
+  return rows
+
+
+def gathered(q, k_pages, v_pages, table):
+  """Attention of rows [R, N, H] that each gather their own pages, table int32 [R, T]: what is done without sharing."""
+  import jax
+  import jax.numpy as jnp
+
+  rows, query_heads, size = q.shape
+  heads = k_pages.shape[1]
+  grouped = q.reshape(rows, heads, query_heads // heads, size) / size**0.5
+  scores = jnp.einsum('rkgh,rtkhs->rkgts', grouped, k_pages[table])
+  weights = jax.nn.softmax(scores, axis=(-2, -1))
+  return jnp.einsum('rkgts,rtksh->rkgh', weights, v_pages[table]).reshape(q.shape)
+
+
+def tree_case(options: Options) -> Case:
+  """Tree attention of `xla` against a gather for each row; every row reads whole pages."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from kernels import shapes, tree_attention
+  from kernels.tree.plan import plan
+
+  shape = shapes.ATTENTION[options.model]
+  rows = tables(options)
+  size, length = options.page_size, len(rows[0]) * options.page_size
+  made = jax.tree.map(jnp.asarray, plan(rows, [length] * len(rows), page_size=size))
+  pages = max(row[-1] for row in rows) + 1
+  rng = np.random.default_rng(0)
+
+  def draw(*dims):
+    return jnp.asarray(rng.standard_normal(dims, np.float32))
+
+  q = draw(len(rows), shape.query_heads, shape.head_size)
+  k = draw(pages, shape.key_heads, shape.head_size, size)
+  v = draw(pages, shape.key_heads, size, shape.head_size)
+  table = jnp.asarray(rows, jnp.int32)
+  ours = jax.jit(lambda q, k, v, plan: tree_attention(q, k, v, plan, implementation='xla')[0])
+  theirs = jax.jit(gathered)
+  ratio = len(rows) * length / (pages * size)
+  token = 2 * shape.key_heads * shape.head_size * k.dtype.itemsize
+  return Case(
+    title=f'{options.model}, float32, {len(rows)} rows of {length} tokens, sharing ratio {ratio:.2f}',
+    arms={
+      'tree (xla)': lambda: np.asarray(ours(q, k, v, made)),
+      'gather a row': lambda: np.asarray(theirs(q, k, v, table)),
+    },
+    bytes=pages * size * token,
+    flops=4 * shape.query_heads * shape.head_size * len(rows) * length,
+    tolerance=1e-4,
+  )
+
+
+def torch_head(weights, noise, condition, steps, guidance):
+  """The head of torch in the published order: modulation anew at every step, both branches in one batch."""
+  import numpy as np
+  import torch
+  from torch.nn import functional
+
+  def tensor(x):
+    return torch.from_numpy(np.array(x, np.float32))
+
+  def linear(x):  # as torch.nn.Linear stores it
+    return tensor(x).reshape(x.shape[0], -1).T.contiguous()
+
+  def norm(x):
+    return functional.rms_norm(x, x.shape[-1:], eps=1e-5)
+
+  layers = []
+  for block in weights.blocks:
+    matrices = [linear(x) for x in (block.modulation, block.gate, block.up, block.down)]
+    layers.append((tensor(block.norm), *matrices))
+  into, project, last, out = (linear(x) for x in (weights.noise, weights.condition, weights.modulation, weights.out))
+  hidden = torch.cat([tensor(condition), tensor(guidance.negative)])
+  times, start, scale = tensor(steps.time), tensor(noise), float(guidance.scale)
+  names = ('alpha', 'sigma', 'decay', 'gain', 'slope')
+  table = list(zip(*(np.asarray(getattr(steps, name)).tolist() for name in names)))
+
+  def velocity(x, time):
+    active = functional.silu(functional.linear(hidden, project) + time)
+    u = functional.linear(x, into)
+    for weight, modulation, gate, up, down in layers:
+      shift, factor, gated = functional.linear(active, modulation).chunk(3, -1)
+      m = norm(u) * weight * (1 + factor) + shift
+      u = u + gated * functional.linear(functional.silu(functional.linear(m, gate)) * functional.linear(m, up), down)
+    shift, factor = functional.linear(active, last).chunk(2, -1)
+    return functional.linear(norm(u) * (1 + factor) + shift, out)
+
+  def run():
+    x, previous = start, torch.zeros_like(start)
+    with torch.inference_mode():
+      for time_at, (alpha, sigma, decay, gain, slope) in zip(times, table):
+        positive, negative = velocity(torch.cat([x, x]), time_at).chunk(2)
+        x0 = alpha * x - sigma * (negative + scale * (positive - negative))
+        x = decay * x + gain * (x0 + slope * (x0 - previous))
+        previous = x0
+    return x.numpy()
+
+  return run
+
+
+def random_head(options: Options):
+  """(weights, noise, condition, steps, guidance) of a random head, float32, layers as a tuple."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from core import params as params_lib
+  from vibevoice import diffusion
+  from vibevoice.config import HeadConfig
+
+  rng = np.random.default_rng(0)
+  spec = diffusion.spec(HeadConfig(width=options.width))
+  weights = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / np.float32(s.fan_in**0.5), spec)
+  weights = weights.replace(blocks=params_lib.unstack(weights.blocks))
+  weights = jax.tree.map(jnp.asarray, weights)
+  noise = jnp.asarray(rng.standard_normal((options.rows, 64), np.float32))
+  condition, negative = jnp.asarray(rng.standard_normal((2, options.rows, options.width), np.float32))
+  guidance = diffusion.Guidance(scale=jnp.float32(1.3), negative=negative)
+  return weights, noise, condition, diffusion.solver_steps(weights, options.steps), guidance
+
+
+def head_case(options: Options) -> Case:
+  """A frame of the diffusion head, float32 and bfloat16 weights, against torch in float32."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+  import torch
+
+  from core import params as params_lib
+  from kernels import diffusion_head
+
+  torch.set_num_threads(1)
+  wide = random_head(options)
+  theirs = torch_head(*wide)
+  narrow = params_lib.cast(wide[:3], jnp.bfloat16)
+  steps = wide[3].replace(time=wide[3].time.astype(jnp.bfloat16))
+  narrow = (*narrow, steps, wide[4].replace(negative=wide[4].negative.astype(jnp.bfloat16)))
+  run = jax.jit(lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation='xla'))
+  width, count = options.width, options.steps
+  return Case(
+    title=f'width {width}, {options.rows} frames of {count} steps with guidance',
+    arms={
+      'head (xla), float32': lambda: np.asarray(run(*wide)),
+      'torch, published order, float32': theirs,
+      'head (xla), bfloat16': lambda: np.asarray(run(*narrow), np.float32),
+    },
+    bytes=4 * (count * 36 + 15) * width**2,
+    flops=4 * options.rows * (count * 36 + count * 14) * width**2,
+    tolerance=0.1,
+  )
+
+
+def work(options: Options) -> None:
+  """Times one operation and prints its figures. Raises ValueError when the arms disagree."""
+  pinned.pin()
+  import numpy as np
+
+  case = {'tree': tree_case, 'head': head_case}[options.operation](options)
+  results = {name: arm() for name, arm in case.arms.items()}
+  ours, *_ = results.values()
+  for name, result in results.items():
+    gap = np.abs(result - ours).max() / np.abs(ours).max()
+    if not gap <= case.tolerance:
+      raise ValueError(f'{name} differs by {gap:.1e} of the largest value')
+  seconds = fastest(case.arms, repeats=options.repeats)
+  floor = case.bytes / bandwidth(repeats=options.repeats)
+  print(f'{case.title}: {case.bytes / 1e6:.0f} MB, {case.flops / 1e9:.2f} GFLOP, floor {1e3 * floor:.1f} ms')
+  first = seconds[next(iter(seconds))]
+  for name, least in seconds.items():
+    print(f'{name}: {1e3 * least:.1f} ms, {least / first:.2f} of the first; floor is {floor / least:.0%} of it')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
