@@ -24,12 +24,20 @@ class Implementation:
 
   run: called as run(*arrays, **static). platform: the platform ('tpu', 'cuda') that takes this implementation when
   none is named; None for those used only by name or as the default. refuse: same arguments as `run`; returns why this
-  implementation cannot compute them, or None.
+  implementation cannot compute them, or None. decline: likewise why it is not faster than the default, so that it is
+  taken by name only.
   """
 
   run: Callable
   platform: str | None = None
   refuse: Callable[..., str | None] = _refuse_nothing
+  decline: Callable[..., str | None] = _refuse_nothing
+
+  def against(self, arrays: tuple, static: dict) -> str | None:
+    """Why this implementation is not the one of its platform for these arguments, or None."""
+    if _kernels_are_off():
+      return f'{SWITCH}=xla'
+    return self.refuse(*arrays, **static) or self.decline(*arrays, **static)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +58,9 @@ class Table:
     kernels = {
       entry.platform: functools.partial(entry.run, **static)
       for entry in self.implementations.values()
-      if entry.platform is not None and entry.refuse(*arrays, **static) is None
+      if entry.platform is not None and entry.against(arrays, static) is None
     }
-    if not kernels or _kernels_are_off():
+    if not kernels:
       return run_default(*arrays)
     return jax.lax.platform_dependent(*arrays, **kernels, default=run_default)
 
@@ -62,9 +70,7 @@ class Table:
     for name, entry in self.implementations.items():
       if entry.platform is None:
         continue
-      reason = entry.refuse(*arrays, **static)
-      if reason is None and _kernels_are_off():
-        reason = f'{SWITCH}=xla'
+      reason = entry.against(arrays, static)
       found[entry.platform] = name if reason is None else f'{default}: {reason}'
     return found
 

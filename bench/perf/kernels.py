@@ -70,9 +70,10 @@ def gathered(q, k_pages, v_pages, table):
   rows, query_heads, size = q.shape
   heads = k_pages.shape[1]
   grouped = q.reshape(rows, heads, query_heads // heads, size) / size**0.5
-  scores = jnp.einsum('rkgh,rtkhs->rkgts', grouped, k_pages[table])
-  weights = jax.nn.softmax(scores, axis=(-2, -1))
-  return jnp.einsum('rkgts,rtksh->rkgh', weights, v_pages[table]).reshape(q.shape)
+  k = jnp.moveaxis(k_pages[table], 1, 3).reshape(rows, heads, size, -1)
+  v = jnp.moveaxis(v_pages[table], 1, 2).reshape(rows, heads, -1, size)
+  weights = jax.nn.softmax(jnp.einsum('rkgh,rkht->rkgt', grouped, k), axis=-1)
+  return jnp.einsum('rkgt,rkth->rkgh', weights, v).reshape(q.shape)
 
 
 def tree_case(options: Options) -> Case:

@@ -15,7 +15,7 @@ TABLE = dispatch.Table(
   {
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
-    'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse),
+    'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse, decline=pallas_tpu.decline),
   },
 )
 

@@ -50,6 +50,12 @@ def refuse(
   return chips.refuse_partitioning()
 
 
+def decline(weights: Params, *others, eps: float) -> str | None:
+  """Why XLA's form is expected to be as fast, or None."""
+  tiles = _tiles(weights)
+  return None if tiles.resident else 'no weight stays in VMEM, so this kernel reads as much as XLA'
+
+
 def _tiles(weights: Params) -> Tiles | None:
   depth, width, mlp = weights.blocks.gate.shape
   return choose(depth, width, mlp, weights.blocks.gate.dtype.itemsize, chips.vmem())
@@ -204,65 +210,83 @@ def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
   return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
 
 
-def _kernel(
-  table,
-  fixed: Fixed,
-  of_layer,
-  of_output,
-  streamed: tuple,
-  resident: tuple,
-  latents,
-  carried: Carried,
-  *,
-  tiles: Tiles,
-  dtype,
-  eps: float,
-):
+class _Refs(NamedTuple):
+  """All references of a grid step; of_layer: [1, 1, 3, R, D]; of_output: [1, 2, R, D]."""
+
+  table: Any
+  fixed: Fixed
+  of_layer: Any
+  of_output: Any
+  streamed: tuple
+  resident: tuple
+  latents: Any
+  carried: Carried
+
+
+def _kernel(*refs, tiles: Tiles, dtype, eps: float):
+  refs = _Refs(*refs)
   step, layer, tile = (pl.program_id(axis) for axis in range(3))
   last_step, last_layer, last_tile = (pl.num_programs(axis) - 1 for axis in range(3))
-  starts_layer, ends_layer = tile == 0, tile == last_tile
+  starts_step = (layer == 0) & (tile == 0)
+  ends_step = (layer == last_layer) & (tile == last_tile)
+  pl.when(starts_step & (step == 0))(functools.partial(_start_run, refs))
+  pl.when(starts_step)(functools.partial(_start_step, refs))
+  pl.when(tile == 0)(functools.partial(_start_layer, refs, layer, eps))
+  _multiply(refs, layer, tile, tiles)
+  pl.when(tile == last_tile)(functools.partial(_end_layer, refs))
+  pl.when(ends_step)(functools.partial(_end_step, refs, step, dtype, eps))
+  pl.when(ends_step & (step == last_step))(functools.partial(_end_run, refs))
 
-  @pl.when((step == 0) & (layer == 0) & starts_layer)
-  def _():
-    carried.x[...] = fixed.noise[...]
-    carried.x0[...] = jnp.zeros_like(carried.x0)
 
-  @pl.when((layer == 0) & starts_layer)
-  def _():
-    x = carried.x[...]
-    both = x if fixed.scale is None else jnp.concatenate([x, x])
-    carried.u[...] = _dot(both, fixed.into[...])
+def _start_run(refs: _Refs) -> None:
+  refs.carried.x[...] = refs.fixed.noise[...]
+  refs.carried.x0[...] = jnp.zeros_like(refs.carried.x0)
 
-  @pl.when(starts_layer)
-  def _():
-    vectors = of_layer[0, 0].astype(jnp.float32)
-    scaled = layers.normed(carried.u[...], eps) * fixed.norm[layer].astype(jnp.float32)
-    carried.m[...] = (scaled * (1 + vectors[1]) + vectors[0]).astype(carried.m.dtype)
-    carried.acc[...] = jnp.zeros_like(carried.acc)
 
-  for gate, up, down in _parts(streamed, resident, layer, tile, tiles):
+def _start_step(refs: _Refs) -> None:
+  """The noisy latents become the hidden state of both branches."""
+  x = refs.carried.x[...]
+  both = x if refs.fixed.scale is None else jnp.concatenate([x, x])
+  refs.carried.u[...] = _dot(both, refs.fixed.into[...])
+
+
+def _start_layer(refs: _Refs, layer, eps: float) -> None:
+  """The layer's modulated input."""
+  carried = refs.carried
+  vectors = refs.of_layer[0, 0].astype(jnp.float32)
+  scaled = layers.normed(carried.u[...], eps) * refs.fixed.norm[layer].astype(jnp.float32)
+  carried.m[...] = (scaled * (1 + vectors[1]) + vectors[0]).astype(carried.m.dtype)
+  carried.acc[...] = jnp.zeros_like(carried.acc)
+
+
+def _multiply(refs: _Refs, layer, tile, tiles: Tiles) -> None:
+  """Adds the feed-forward of this grid step's columns."""
+  carried = refs.carried
+  for gate, up, down in _parts(refs.streamed, refs.resident, layer, tile, tiles):
     hidden = jax.nn.silu(_dot(carried.m[...], gate)) * _dot(carried.m[...], up)
     carried.acc[...] += _dot(hidden, down)
 
-  @pl.when(ends_layer)
-  def _():
-    carried.u[...] += of_layer[0, 0, 2].astype(jnp.float32) * carried.acc[...]
 
-  @pl.when(ends_layer & (layer == last_layer))
-  def _():
-    vectors = of_output[0].astype(jnp.float32)
-    final = layers.normed(carried.u[...], eps) * (1 + vectors[1]) + vectors[0]
-    velocity = _dot(final, fixed.out[...])
-    if fixed.scale is not None:
-      positive, negative = jnp.split(velocity, 2)
-      velocity = negative + fixed.scale[...] * (positive - negative)
-    x, x0 = advance(_At(table, step), carried.x[...].astype(dtype), carried.x0[...], velocity)
-    carried.x[...] = x.astype(jnp.float32)
-    carried.x0[...] = x0
+def _end_layer(refs: _Refs) -> None:
+  refs.carried.u[...] += refs.of_layer[0, 0, 2].astype(jnp.float32) * refs.carried.acc[...]
 
-  @pl.when(ends_layer & (layer == last_layer) & (step == last_step))
-  def _():
-    latents[...] = carried.x[...]
+
+def _end_step(refs: _Refs, step, dtype, eps: float) -> None:
+  """The velocity of both branches, guided, and the solver's step."""
+  carried = refs.carried
+  vectors = refs.of_output[0].astype(jnp.float32)
+  final = layers.normed(carried.u[...], eps) * (1 + vectors[1]) + vectors[0]
+  velocity = _dot(final, refs.fixed.out[...])
+  if refs.fixed.scale is not None:
+    positive, negative = jnp.split(velocity, 2)
+    velocity = negative + refs.fixed.scale[...] * (positive - negative)
+  x, x0 = advance(_At(refs.table, step), carried.x[...].astype(dtype), carried.x0[...], velocity)
+  carried.x[...] = x.astype(jnp.float32)
+  carried.x0[...] = x0
+
+
+def _end_run(refs: _Refs) -> None:
+  refs.latents[...] = refs.carried.x[...]
 
 
 def _parts(streamed: tuple, resident: tuple, layer, tile, tiles: Tiles) -> list[tuple]:

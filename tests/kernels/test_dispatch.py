@@ -39,6 +39,15 @@ def test_a_name_is_never_replaced():
     call(2, 'best')
 
 
+def test_what_declines_is_taken_by_name_only():
+  slower = Implementation(lambda x: x + 1, platform='cpu', decline=lambda x: 'too small' if x.size < 3 else None)
+  table = dispatch.Table('sum', {'plain': Implementation(lambda x: x), 'wide': slower})
+  small, large = jnp.zeros(2), jnp.zeros(3)
+  assert [table.call(x, implementation=None, default='plain')[0] for x in (small, large)] == [0, 1]
+  assert table.call(small, implementation='wide', default='plain')[0] == 1
+  assert table.choices(small, default='plain') == {'default': 'plain', 'cpu': 'plain: too small'}
+
+
 def test_one_variable_turns_kernels_off(monkeypatch):
   sizes = (jnp.zeros(2), jnp.zeros(3))
   assert [TABLE.choices(x, default='plain', by=2)['cpu'] for x in sizes] == ['even', 'plain: odd sizes']

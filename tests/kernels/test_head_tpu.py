@@ -9,6 +9,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels.head import pallas_tpu
+from kernels.head.arguments import Block, Params
 from kernels.head.tiles import Tiles, choose, options
 from tests.kernels import heads
 
@@ -110,3 +111,17 @@ def test_refusals_say_why():
   assert 'float16' in refuse(half, noise, condition, steps, guidance)
   many = jnp.zeros((200, SIZE.latent))
   assert '400' in refuse(weights, many, condition, steps, guidance)
+
+
+def test_a_kernel_without_resident_weights_is_not_the_default():
+  wide = heads.Size(width=3584, mlp=10752, latent=64, depth=4)
+  narrow = heads.Size(width=1536, mlp=4608, latent=64, depth=4)
+
+  def reason(size):
+    gate = jax.ShapeDtypeStruct((size.depth, size.width, size.mlp), jnp.bfloat16)
+    block = Block(norm=None, modulation=None, gate=gate, up=gate, down=None)
+    weights = Params(noise=None, condition=None, time_in=None, time_out=None, blocks=block, modulation=None, out=None)
+    return pallas_tpu.decline(weights, eps=heads.EPS)
+
+  assert 'no weight stays' in reason(wide)
+  assert reason(narrow) is None

@@ -4,16 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from core.plan import chips
 from kernels import diffusion_head, shapes, tree_attention
 from kernels.head.arguments import Block, Guidance, Params, Steps
+from kernels.tree.attention import TABLE
 from kernels.tree.plan import plan
 from tests.kernels.compiled import TOPOLOGIES, compile_for
 
 pytest.importorskip('libtpu', reason="compiling for a TPU needs the extra 'plan'")
 pytestmark = pytest.mark.slow
 
-PAGE, PAGES, ROWS = 256, 64, 32
+PAGE, PAGES, ROWS = 256, 288, 256  # queries and state of these rows nearly fill 64 MiB of VMEM
 CALL = 'custom_call_target="tpu_custom_call"'
 
 
@@ -50,6 +53,30 @@ def test_tree_attention_compiles(topology):
     assert compiled.memory_analysis().temp_size_in_bytes < pools / 2, shape  # no copy of a pool
 
 
+def test_tree_attention_is_split_by_heads_without_collectives():
+  """Inside `shard_map` each device takes the kernel for its key heads; outside, XLA's form is partitioned."""
+  devices = np.array(chips.devices('v6e:2x2'))
+  mesh = jax.sharding.Mesh(devices, ('model',))
+  call, (q, k, v, made, _) = on_pages(shapes.ATTENTION['qwen3-8b'])
+  heads, whole = PartitionSpec(None, 'model'), PartitionSpec()
+  places = (heads, heads, heads, jax.tree.map(lambda _: whole, made))
+
+  def placed(x, spec):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+  arguments = jax.tree.map(placed, (q, k, v, made), places)
+
+  def alone(q, k, v, plan):
+    return call(q, k, v, plan, None)[0]
+
+  with jax.set_mesh(mesh):
+    by_heads = jax.shard_map(alone, in_specs=places, out_specs=heads, check_vma=False)
+    text = jax.jit(by_heads).lower(*arguments).compile().as_text()
+    assert 'over the 4 devices' in TABLE.choices(q, k, v, made, None, default='xla', window=None)['tpu']
+  assert text.count(CALL) == 1
+  assert not any(name in text for name in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute'))
+
+
 def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, rows: int = 1):
   """Abstract arguments of the diffusion head: weights, noise, condition, steps, guidance."""
   mlp = 3 * width
@@ -77,10 +104,17 @@ def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, r
 
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_diffusion_head_compiles(topology):
-  """At the widths of Realtime, 1.5B and 7B; temporaries hold modulation, never a copy of a layer."""
+  """At the widths of Realtime, 1.5B and 7B; temporaries hold modulation, never a copy of a layer.
+
+  Without a name the TPU takes the kernel where part of the weights stays in VMEM, which at 7B is not so.
+  """
+
+  def call(implementation):
+    return lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation=implementation)
+
   for name, width in shapes.HEAD.items():
     arguments = head_shapes(width)
-    compiled = compile_for(topology, lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g), *arguments)
+    compiled = compile_for(topology, call('pallas_tpu' if name == '7b' else None), *arguments)
     assert compiled.as_text().count(CALL) == 1, name
     layer = 2 * 9 * width**2
     assert compiled.memory_analysis().temp_size_in_bytes < layer, name
