@@ -33,6 +33,7 @@ PROGRAMS = (
   'bench.perf.sandbox',
   'bench.perf.seed',
   'bench.perf.seed_answers',
+  'bench.perf.serve',
   'bench.perf.vibevoice',
   'bench.perf.whisper',
   'bench.run',
