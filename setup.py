@@ -47,6 +47,9 @@ AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
 # Models over HTTP; grammars for JSON and tool calls.
 SERVE = ['llguidance>=1.3,<2', 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
+# Spoken digits to train a small VibeVoice on: espeak-ng's library and data, under the GPL.
+ESPEAK = ['espeakng-loader>=0.2.4,<0.3', *AUDIO]
+
 # Speech over HTTP.
 VIBEVOICE = [*AUDIO, 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
@@ -75,6 +78,8 @@ EXTRAS = {
   'serve': SERVE,
   # VibeVoice's server, with its recordings.
   'vibevoice': VIBEVOICE,
+  # Training VibeVoice from scratch on speech made on the spot.
+  'espeak': ESPEAK,
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [
@@ -88,6 +93,7 @@ EXTRAS = {
     'psutil>=6',
     *AGENTS,
     *AUDIO,
+    *ESPEAK,
     *SANDBOX,
     *SERVE,
     *BENCH,

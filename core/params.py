@@ -8,6 +8,7 @@ A leaf may also be an `Int8`, a `Lora` or a `Flat` weight: model code multiplies
 """
 
 import dataclasses
+import functools
 import math
 import operator
 import re
@@ -76,13 +77,18 @@ def path_name(path: Sequence) -> str:
 def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
   """Draws every weight. A weight's key depends on its own name only, so adding one changes no other."""
 
-  def draw(path, s):
+  def draw(key, path, s):
     own = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
     if s.init is not None:
       return s.init(own, s.shape, dtype)
     return (jax.random.normal(own, s.shape) / math.sqrt(s.fan_in)).astype(dtype)
 
-  return jax.jit(lambda: jax.tree.map_with_path(draw, spec))()
+  # The key is an argument: draws from a constant one would be folded by the compiler, slowly.
+  @jax.jit
+  def draw_all(key):
+    return jax.tree.map_with_path(functools.partial(draw, key), spec)
+
+  return draw_all(key)
 
 
 def abstract(spec: Any, dtype=jnp.float32) -> Any:

@@ -52,11 +52,13 @@ PROGRAMS = (
   'rl.flow.generate',
   'rl.mpo',
   'rl.train',
+  'vibevoice.compare',
   'vibevoice.serve',
   'vibevoice.synthesize',
   'vibevoice.train',
+  'vibevoice.train_tokenizer',
 )
-JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train', 'vibevoice.train')
+JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train', 'vibevoice.train', 'vibevoice.train_tokenizer')
 # Programs that are not ours, and a package whose programs are walked one by one.
 ELSEWHERE = {'pytest', 'venv', 'pip', 'http.server', 'virtualenv', 'agents.mcp.servers'}
 

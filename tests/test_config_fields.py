@@ -18,6 +18,7 @@ JOBS = {
   'agents.train': 'tiny',
   'internvl.train': 'tiny',
   'vibevoice.train': 'finetune',
+  'vibevoice.train_tokenizer': 'tiny',
 }
 # Further flags that a value of a field needs.
 NEEDED = {
@@ -83,7 +84,7 @@ def needed(job: str, leaf: fields.Leaf, text: str) -> tuple[str, ...]:
   """The other changes that a change of a field needs."""
   if job == 'internvl.train':
     return NEEDED['weights'] if leaf.name == 'weights' else ()
-  if job in ('rl.mpo', 'vibevoice.train'):
+  if job in ('rl.mpo', 'vibevoice.train', 'vibevoice.train_tokenizer'):
     return ()
   if job == 'agents.train' and leaf.name in AGENTS_SHARES:
     partner = every(job)[AGENTS_SHARES[leaf.name]]

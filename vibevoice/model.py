@@ -97,7 +97,11 @@ def embed(params: Params, config: Config, tokens: jax.Array, frames: Frames | No
     if frames.spoken is not None:
       said = jnp.where(frames.spoken[..., None], said, 0)
     at_frames = at_frames + said
-  slots = tokens == config.slot
+  return place_frames(x, tokens == config.slot, at_frames)
+
+
+def place_frames(x: jax.Array, slots: jax.Array, at_frames: jax.Array) -> jax.Array:
+  """x [B, T, D] whose slots, bool [B, T], take the embeddings [B, F, D] of the row's frames in order."""
   index = jnp.maximum(jnp.cumsum(slots, 1) - 1, 0)
   at_slots = jnp.take_along_axis(at_frames, index[..., None], 1, mode='clip')
   return jnp.where(slots[..., None], at_slots.astype(x.dtype), x)

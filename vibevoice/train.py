@@ -1,6 +1,7 @@
 """Fine-tuning of a TTS model on recordings and their scripts.
 
     python -m vibevoice.train --config.model=FOLDER --config.data=talks.jsonl --workdir=runs/voice
+    python -m vibevoice.train --config=tiny --config.model=runs/words/model    # digits, after vibevoice.train_tokenizer
 
 A line of the data is {"script": "Speaker 1: Hello.", "audio": "hello.wav", "voices": ["prompt.wav"]}; without voices a
 piece of the recording is the voice prompt, where one speaker speaks. The workdir gets metrics.jsonl, TensorBoard
@@ -11,10 +12,8 @@ run. Clone a voice only with its owner's consent, and say where speech is genera
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import re
-import shutil
 from typing import Any
 
 import jax
@@ -28,15 +27,20 @@ from core.training.run import Run, loop
 from vibevoice import losses, model
 from vibevoice.config import Config as ModelConfig
 from vibevoice.files import checkpoint
+from vibevoice.files.export import export
 from vibevoice.inputs.processor import Processor
+from vibevoice.toy import digits
 from vibevoice.training.configs import CONFIGS, Config
 from vibevoice.training.recordings import Rows, listed
 
 
 def check(c: Config) -> None:
   """Raises ValueError for a run that cannot start."""
-  if not c.model or not c.data:
-    raise ValueError(f'model={c.model!r}, data={c.data}: expected the folder of a TTS checkpoint and JSONL files')
+  if not c.model or not (c.data or c.clips):
+    raise ValueError(
+      f'model={c.model!r}, data={c.data}: expected the folder of a TTS checkpoint and JSONL files; '
+      'python -m vibevoice.train_tokenizer makes a small checkpoint'
+    )
   if jax.process_count() > 1:
     raise ValueError(f'{jax.process_count()} processes; expected one, which may hold several devices')
 
@@ -77,20 +81,10 @@ def optimizer(c: Config, config: ModelConfig):
   return optim.optimizer(c.optim, c.steps, model.spec(config))
 
 
-def export(folder: pathlib.Path, config: ModelConfig, params: model.Params, processor: Processor) -> None:
-  """Writes weights (adapters folded in), configuration and tokenizer; the folder appears whole or not at all."""
-  draft = folder.with_name(folder.name + '.new')
-  shutil.rmtree(draft, ignore_errors=True)
-  checkpoint.save(draft, config, params)
-  processor.tokenizer.save_pretrained(draft)
-  shutil.rmtree(folder, ignore_errors=True)
-  os.replace(draft, folder)
-
-
 def main(c: Config, workdir: pathlib.Path) -> None:
   """Trains and exports."""
   check(c)
-  recordings = listed(c.data)
+  recordings = listed(digits.files(c.data, workdir, clips=c.clips, seed=c.seed))
   processor = Processor.load(c.model)
   place = mesh.make(**dataclasses.asdict(c.mesh))
   key = jax.random.key(c.seed)

@@ -61,9 +61,21 @@ def power_spectrum(samples, *, size: int, hop: int):
   lead = [(0, 0)] * (samples.ndim - 1)
   padded = jnp.pad(samples, (*lead, (size // 2, size // 2)), mode='reflect')
   count = 1 + samples.shape[-1] // hop
-  starts = hop * np.arange(count)
-  at = starts[:, None] + np.arange(size)
   window = jnp.asarray(hann(size), padded.dtype)
-  frames = padded[..., at] * window
+  frames = _framed(padded, count, size=size, hop=hop) * window
   spectrum = jnp.fft.rfft(frames)
   return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
+
+
+def _framed(samples, count: int, *, size: int, hop: int):
+  """Frames [..., count, size] that begin every `hop` samples of samples [..., n]."""
+  if size % hop:
+    starts = hop * np.arange(count)
+    at = starts[:, None] + np.arange(size)
+    return samples[..., at]
+  # The gradient of a gather is a slow scatter; frames that overlap by whole hops are shifted blocks.
+  overlap = size // hop
+  used = samples[..., : (count + overlap - 1) * hop]
+  blocks = used.reshape(*used.shape[:-1], -1, hop)
+  shifted = [blocks[..., i : i + count, :] for i in range(overlap)]
+  return jnp.concatenate(shifted, -1)

@@ -106,6 +106,23 @@ def byte_tokenizer(
   return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=pad)
 
 
+def word_tokenizer(corpus: Sequence[str], special_tokens: Sequence[str], *, size: int) -> PreTrainedTokenizerFast:
+  """A byte-level BPE learned from `corpus`, with at most `size` ids; the special tokens are the last ones, in order."""
+  from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+  from transformers import PreTrainedTokenizerFast
+
+  tokenizer = Tokenizer(models.BPE())
+  tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer.decoder = decoders.ByteLevel()
+  learned = size - len(special_tokens)
+  trainer = trainers.BpeTrainer(
+    vocab_size=learned, initial_alphabet=byte_characters(), min_frequency=1, show_progress=False
+  )
+  tokenizer.train_from_iterator(corpus, trainer)
+  tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special_tokens])
+  return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
 def byte_characters() -> list[str]:
   """The printable stand-in of each byte in the byte-level alphabet that GPT-2 introduced."""
   printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]

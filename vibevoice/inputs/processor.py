@@ -41,7 +41,7 @@ class Processor:
       _check_token(tokenizer, token, getattr(config, role), role)
     self.config = config
     self.tokenizer = tokenizer
-    self._encode = TextEncoder(tokenizer)
+    self.encode = TextEncoder(tokenizer)
 
   @classmethod
   def load(cls, path: FolderPath) -> 'Processor':
@@ -65,7 +65,7 @@ class Processor:
     speakers = len({line.speaker for line in numbered})
     clips = tuple(voices[:speakers])
     frames = [tokenizer.frames(self.config.acoustic, len(clip)) for clip in clips]
-    built = prompt.build(numbered, frames, self._encode, self.config)
+    built = prompt.build(numbered, frames, self.encode, self.config)
     excess = len(built.tokens) + 1 - self.config.language.max_length
     if excess > 0:
       raise ValueError(

@@ -31,6 +31,9 @@ class Config:
   batch: int = field(8, 'rows a step, over all processes', low=1)
   length: int = field(4096, 'tokens a row, frames of speech among them', low=8)
   frames: int = field(2048, 'frames of voices and speech a row', low=1)
+  clips: int = field(0, 'clips of digits that espeak-ng speaks (extra espeak), where no data is named', low=0)
+  silence: float = field(1.0, 'times 0.25 s before, 0.75 s after a recording and 0.25 s fades', low=0.0)
+  cached: int = field(1024, 'recordings whose vectors are kept in memory', low=1)
   max_prompt_seconds: float = field(15.0, 'longest voice prompt cut from a recording that names no voices')
   drop_voices: float = field(0.2, 'share of rows without voice prompts', low=0.0, high=1.0)
   bare: float = field(0.0, 'share of rows of speech alone, which is what guidance compares with', low=0.0, high=1.0)
@@ -57,4 +60,23 @@ class Config:
       raise ValueError(f'drop_voices={self.drop_voices} and bare={self.bare}: shares of rows that add up to over 1')
 
 
-CONFIGS = {'finetune': Config()}
+TINY = Config(
+  clips=600,
+  batch=8,
+  length=128,
+  frames=96,
+  silence=0.2,
+  drop_voices=0.0,
+  bare=0.1,
+  slot_labels=True,
+  ce_weight=0.2,
+  diffusion_weight=1.0,
+  lora=Lora(rank=0),
+  trainable=r'(language|head|acoustic_connector|semantic_connector)\..*',
+  optim=Optim(lr=1e-3, warmup_steps=100, end=0.1),
+  steps=3000,
+  remat='none',
+  dtype='float32',
+  save_every=250,
+)
+CONFIGS = {'finetune': Config(), 'tiny': TINY}

@@ -4,6 +4,7 @@ F frames   n samples
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -55,14 +56,14 @@ def _recording(source: JsonLines, index: int) -> Recording:
   return Recording(spoken, folder / audio, tuple(folder / voice for voice in voices), place)
 
 
-def wrapped(samples: np.ndarray) -> np.ndarray:
-  """Samples [n] at 24 kHz faded in and out between two silences, as the public trainer has them."""
-  fade = min(round(FADE * SAMPLE_RATE), len(samples) // 2)
+def wrapped(samples: np.ndarray, silence: float = 1.0) -> np.ndarray:
+  """Samples [n] at 24 kHz faded in and out between two silences; 1 is as long as the public trainer has them."""
+  fade = min(round(silence * FADE * SAMPLE_RATE), len(samples) // 2)
   ramp = np.arange(fade, dtype=np.float32) / max(fade, 1)
   faded = samples.copy()
   faded[:fade] *= ramp
   faded[len(faded) - fade :] *= ramp[::-1]
-  return np.pad(faded, (round(BEFORE * SAMPLE_RATE), round(AFTER * SAMPLE_RATE)))
+  return np.pad(faded, (round(silence * BEFORE * SAMPLE_RATE), round(silence * AFTER * SAMPLE_RATE)))
 
 
 def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
@@ -87,6 +88,8 @@ class Rows:
     self.processor = processor
     self.config = processor.config
     self.params = params
+    # The sampled noise differs each time; the means do not, and they are what takes time.
+    self._speech_means = functools.lru_cache(c.cached)(self._speech_means)
 
   def batch(self, step: int) -> losses.Batch:
     """The batch of a step, which depends on the config's seed and the step alone."""
@@ -110,18 +113,17 @@ class Rows:
   def _row(self, recording: Recording, n: int) -> rows.Row:
     c = self.c
     rng = np.random.default_rng((c.seed, n, 1))
-    speech = read.load(recording.audio, SAMPLE_RATE)
     lines = script.parse(recording.script)
     kind = rng.uniform()
     bare = kind < c.bare
     voices = []
     if kind >= c.bare + c.drop_voices:
-      voices = self._voices(recording, lines, speech, rng)
+      voices = self._voices(recording, lines, rng)
     inputs = self.processor(lines, voices)
     key = jax.random.fold_in(jax.random.key(c.seed), n)
     speech_key, *voice_keys = jax.random.split(key, len(inputs.voices) + 1)
-    encoded = [self._encoded(clip, k) for clip, k in zip(inputs.voices, voice_keys)]
-    latents, semantic = self._encoded(wrapped(speech), speech_key)
+    encoded = [self._noised(self._means(clip), k) for clip, k in zip(inputs.voices, voice_keys)]
+    latents, semantic = self._noised(self._speech_means(recording.audio), speech_key)
     example = rows.Example(
       prompt=Prompt(inputs.tokens, inputs.slots),
       voices=_joined([pair[0] for pair in encoded], self.config.acoustic.latent),
@@ -131,20 +133,30 @@ class Rows:
     )
     return rows.row(self.config, example, bare=bare)
 
-  def _voices(self, recording: Recording, lines, speech: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+  def _voices(self, recording: Recording, lines, rng: np.random.Generator) -> list[np.ndarray]:
     """The named voices; or, where one speaker speaks, a piece of the recording itself."""
     if recording.voices:
       clips = [read.load(path, SAMPLE_RATE) for path in recording.voices]
     elif len({line.speaker for line in lines}) == 1:
+      speech = read.load(recording.audio, SAMPLE_RATE)
       clips = [cropped(speech, rng, self.c.max_prompt_seconds)]
     else:
       clips = []
     return [loudness.at_loudness(clip) for clip in clips]
 
-  def _encoded(self, samples: np.ndarray, key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(scaled latents with noise [F, C], semantic features [F, S]) of samples [n]."""
+  def _speech_means(self, path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """`_means` of a recording between its silences."""
+    speech = read.load(path, SAMPLE_RATE)
+    return self._means(wrapped(speech, self.c.silence))
+
+  def _means(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(acoustic means [F, C], semantic features [F, S]) of samples [n]."""
     acoustic = vectors(self.params.acoustic, self.config.acoustic, samples)
-    semantic = vectors(self.params.semantic, self.config.semantic, samples)
+    return acoustic, vectors(self.params.semantic, self.config.semantic, samples)
+
+  def _noised(self, means: tuple[np.ndarray, np.ndarray], key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(scaled latents with noise [F, C], semantic features [F, S]) of `_means`."""
+    acoustic, semantic = means
     latents = tokenizer.sample(self.config.acoustic, jnp.asarray(acoustic)[None], key)[0]
     return np.asarray(scaling.to_model(self.params.scaling, latents)), semantic
 

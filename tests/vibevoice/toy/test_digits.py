@@ -1,0 +1,65 @@
+"""Digits spoken by espeak-ng."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core import audio
+from vibevoice.config import SAMPLE_RATE
+from vibevoice.inputs.processor import Processor
+from vibevoice.toy import base, digits, espeak
+from vibevoice.training.recordings import listed
+
+
+def pitch(samples: np.ndarray) -> float:
+  """The strongest period between 70 and 350 Hz, as a frequency."""
+  spectrum = np.abs(np.fft.rfft(samples, 2 * len(samples))) ** 2
+  correlation = np.fft.irfft(spectrum)
+  shortest, longest = SAMPLE_RATE // 350, SAMPLE_RATE // 70
+  return SAMPLE_RATE / (shortest + np.argmax(correlation[shortest:longest]))
+
+
+def test_more_words_are_longer_and_voices_differ_in_pitch():
+  low, high = (digits.clip('one two three', voice) for voice in digits.VOICES)
+  more = digits.clip('one two three four five six', 'low')
+  assert len(more) > 1.5 * len(low)
+  assert pitch(high) > 1.3 * pitch(low)
+  assert np.sqrt(np.mean(low**2)) == pytest.approx(10 ** (-25 / 20), rel=1e-3)
+
+
+def test_what_cannot_be_spoken_is_refused():
+  with pytest.raises(espeak.EspeakError, match="voice 'nobody' is unknown"):
+    espeak.speak('one', 'nobody')
+  with pytest.raises(espeak.EspeakError, match='no sound'):
+    espeak.speak('')
+
+
+def test_heldout_sequences_are_none_of_the_training_ones():
+  train, heldout = (set(digits.sequences(500, heldout=side)) for side in (False, True))
+  assert len(train) == len(heldout) == 500 and not train & heldout
+  assert {len(s) for s in heldout} == {3, 4, 5, 6}
+  assert digits.sequences(9, heldout=True) == digits.sequences(9, heldout=True)
+
+
+def test_a_folder_of_clips_is_what_training_reads(tmp_path):
+  digits.write(tmp_path, train=2, heldout=1)
+  before = (tmp_path / 'train.jsonl').stat().st_mtime_ns
+  digits.write(tmp_path, train=5, heldout=5)  # cached
+  assert (tmp_path / 'train.jsonl').stat().st_mtime_ns == before
+  recordings = listed([str(tmp_path / 'train.jsonl')])
+  assert [r.voices[0].name for r in recordings] == ['low.wav', 'high.wav']
+  for recording in recordings:
+    assert len(audio.load(recording.audio, SAMPLE_RATE)) > 0.5 * SAMPLE_RATE
+  words = json.loads((tmp_path / 'heldout.jsonl').read_text())['script'].removeprefix('Speaker 1: ').split()
+  assert set(words) <= set(digits.WORDS)
+  assert digits.files([], tmp_path.parent / 'none', clips=1, seed=0)[0].endswith('data/train.jsonl')
+  assert digits.files(['a.jsonl'], tmp_path, clips=1, seed=0) == ('a.jsonl',)
+
+
+def test_a_word_is_one_token():
+  tokenizer = base.vocabulary()
+  processor = Processor(tokenizer, base.config(tokenizer))
+  for word in digits.WORDS:
+    assert len(processor.encode(f' {word}')) == 1
+  assert max(tokenizer.get_vocab().values()) < base.VOCAB

@@ -1,0 +1,95 @@
+"""Speaks the scripts of a list of recordings, and prints how far the codec and the speech are from each recording.
+
+    python -m vibevoice.compare --model=FOLDER --data=heldout.jsonl --out=spoken --clips=20
+
+The list is that of `vibevoice.train`. The folder gets three wav files a clip (recording, codec, speech) and
+results.json. mel: mean difference of log10 mel amplitudes over several windows, on the shorter of the two lengths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from core.launch import command
+from core.launch.fields import field
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  model: str | None = field(None, 'folder of a TTS checkpoint')
+  data: str | None = field(None, 'JSONL file of {"script", "audio", "voices"}')
+  out: str | None = field(None, 'folder for the wav files and results.json')
+  clips: int = field(20, 'how many of the first recordings to speak', low=1)
+  silence: float = field(0.2, 'as `silence` of vibevoice.train: the recording is wrapped alike', low=0.0)
+  cfg_scale: float | None = field(None, "guidance, 1 for none; by default the model family's own", low=0)
+  steps: int | None = field(None, "solver steps a frame; by default the model family's own", low=1, high=999)
+  seed: int = field(0, 'of all noise', low=0)
+
+  def __post_init__(self):
+    for name in ('model', 'data', 'out'):
+      if not getattr(self, name):
+        raise ValueError(f'--{name} is needed')
+
+
+def distance(recording: Any, made: Any) -> float:
+  """Mel distance of two clips float32 [n] and [m], over the shorter length."""
+  from vibevoice.training import reconstruction
+
+  count = min(len(recording), len(made))
+  return float(reconstruction.mel_distance(recording[None, :count], made[None, :count])[0])
+
+
+def compare(options: Options) -> None:
+  """Everything after the flags. Raises ValueError or OSError with one clear line."""
+  import jax.numpy as jnp
+
+  import vibevoice
+  from core import audio
+  from vibevoice.config import SAMPLE_RATE
+  from vibevoice.training import reconstruction, recordings
+
+  listed = recordings.listed([options.data])[: options.clips]
+  processor = vibevoice.Processor.load(options.model)
+  config, params = vibevoice.load(options.model, dtype=jnp.float32)
+  folder = pathlib.Path(options.out)
+  folder.mkdir(parents=True, exist_ok=True)
+  sampling = {'cfg_scale': options.cfg_scale, 'steps': options.steps, 'seed': options.seed}
+  rows = []
+  for i, item in enumerate(listed):
+    recording = recordings.wrapped(audio.load(item.audio, SAMPLE_RATE), options.silence)
+    means = vibevoice.tokenizer.encode(params.acoustic, config.acoustic, recording[None])
+    codec = vibevoice.tokenizer.decode(params.acoustic, config.acoustic, means)[0, : len(recording)]
+    started = time.monotonic()
+    speech = vibevoice.synthesize(params, config, processor, item.script, item.voices, **sampling)
+    seconds = time.monotonic() - started
+    for kind, samples in (('recording', recording), ('codec', codec), ('speech', speech)):
+      audio.save_wav(folder / f'{i:04d}-{kind}.wav', samples, SAMPLE_RATE)
+    row = {
+      'script': item.script,
+      'recording_seconds': len(recording) / SAMPLE_RATE,
+      'speech_seconds': len(speech) / SAMPLE_RATE,
+      'codec_mel': distance(recording, codec),
+      'codec_snr': reconstruction.noise_ratio(recording, codec),
+      'speech_mel': distance(recording, speech) if len(speech) >= 2048 else None,
+      'real_time_factor': seconds * SAMPLE_RATE / max(len(speech), 1),
+    }
+    print(json.dumps(row), flush=True)
+    rows.append(row)
+  (folder / 'results.json').write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status: 0, 1 for an error or 2 for bad flags."""
+  return command.run(argv, __doc__, Options, compare)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

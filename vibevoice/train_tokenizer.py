@@ -1,0 +1,144 @@
+"""Training of a tokenizer of a TTS model: from a folder to a folder.
+
+    python -m vibevoice.train_tokenizer --workdir=runs/acoustic
+    python -m vibevoice.train_tokenizer --config=tiny-semantic --config.model=runs/acoustic/model --workdir=runs/words
+
+Without a model and data, a small model with random weights learns from digits spoken by espeak-ng (extra `espeak`).
+The workdir gets metrics.jsonl, checkpoints, and at the end model/, the whole TTS checkpoint with the new tokenizer.
+After the acoustic tokenizer the scale and bias of latents are measured anew. The same command resumes a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from core import audio, mesh
+from core import params as params_lib
+from core.launch import job as launch
+from core.training import optim, steps
+from core.training.run import Run, loop
+from vibevoice import model, scaling, tokenizer
+from vibevoice.config import SAMPLE_RATE
+from vibevoice.config import Config as ModelConfig
+from vibevoice.files import checkpoint
+from vibevoice.files.export import export
+from vibevoice.inputs import script
+from vibevoice.inputs.processor import Processor
+from vibevoice.toy import base, digits
+from vibevoice.training import reconstruction, transcript
+from vibevoice.training.recordings import Recording, listed, wrapped
+from vibevoice.training.tokenizer_configs import CONFIGS, Config
+
+MEASURED = 64  # recordings that scale and bias are measured on
+
+
+class Clips:
+  """Recordings in memory; which ones a step takes depends on the seed and the step alone."""
+
+  def __init__(self, recordings: list[Recording], *, batch: int, seed: int):
+    self.samples = [wrapped(audio.load(r.audio, SAMPLE_RATE)) for r in recordings]
+    self.said = [' '.join(line.text for line in script.parse(r.script)) for r in recordings]
+    self.size, self.seed = batch, seed
+
+  def pieces(self, step: int, length: int) -> reconstruction.Batch:
+    """Random pieces of `length` samples; shorter recordings are padded."""
+    rng, chosen = self._chosen(step)
+    wav = np.zeros((self.size, length), np.float32)
+    for row, index in enumerate(chosen):
+      clip = self.samples[index]
+      start = rng.integers(max(0, len(clip) - length) + 1)
+      piece = clip[start : start + length]
+      wav[row, : len(piece)] = piece
+    return reconstruction.Batch(wav, np.full(self.size, 1 / self.size, np.float32))
+
+  def transcribed(self, step: int, processor: Processor) -> transcript.Batch:
+    """Whole recordings and what is said."""
+    _, chosen = self._chosen(step)
+    said = [processor.encode(' ' + self.said[i]) for i in chosen]
+    return transcript.batch(processor.config, [self.samples[i] for i in chosen], said)
+
+  def _chosen(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
+    rng = np.random.default_rng((self.seed, step))
+    return rng, rng.integers(len(self.samples), size=self.size)
+
+
+def start_from(c: Config, workdir: pathlib.Path) -> pathlib.Path:
+  """The folder of the model; without one, a small untrained one is written."""
+  if c.model:
+    return pathlib.Path(c.model)
+  base.write(workdir / 'base', seed=c.seed)
+  return workdir / 'base'
+
+
+def task(c: Config, config: ModelConfig, params: model.Params, clips: Clips, processor: Processor):
+  """(weights to train, their Specs, loss of (weights, batch, key), batch of a step)."""
+  if c.part == 'acoustic':
+    weights = reconstruction.Weights(mel=c.mel_weight, wave=c.wave_weight, latent=c.latent_weight)
+
+    def loss(trained, batch, key):
+      return reconstruction.loss(trained, config.acoustic, batch, key, weights=weights)
+
+    length = c.frames * config.acoustic.hop
+    return params.acoustic, tokenizer.spec(config.acoustic), loss, lambda step: clips.pieces(step, length)
+  spec = transcript.spec(config)
+  start = params_lib.init(jax.random.key(c.seed), spec).replace(semantic=params.semantic)
+
+  def loss(trained, batch, key):
+    del key  # nothing is drawn
+    return transcript.loss(trained, config, batch)
+
+  return start, spec, loss, lambda step: clips.transcribed(step, processor)
+
+
+def measured(config: ModelConfig, acoustic: tokenizer.Params, clips: Clips, key: jax.Array) -> scaling.Params:
+  """Scale and bias of the latents of some recordings, noise included."""
+  chosen = clips.samples[:MEASURED]
+  longest = max(map(len, chosen))
+  wav = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in chosen])
+  means = tokenizer.encode(acoustic, config.acoustic, wav)
+  counts = [tokenizer.frames(config.acoustic, len(clip)) for clip in chosen]
+  mask = np.arange(means.shape[1]) < np.asarray(counts)[:, None]
+  return scaling.measure(tokenizer.sample(config.acoustic, means, key), mask)
+
+
+def trained_model(c: Config, config: ModelConfig, params: model.Params, state: Any, clips: Clips) -> model.Params:
+  """The model with its new tokenizer."""
+  if c.part == 'semantic':
+    return params.replace(semantic=state.params.semantic)
+  constants = measured(config, state.params, clips, jax.random.key(c.seed))
+  return params.replace(acoustic=state.params, scaling=constants)
+
+
+def main(c: Config, workdir: pathlib.Path) -> None:
+  """Trains and exports."""
+  if jax.process_count() > 1:
+    raise ValueError(f'{jax.process_count()} processes; expected one, which may hold several devices')
+  place = mesh.make(**dataclasses.asdict(c.mesh))
+  key = jax.random.key(c.seed)
+  with jax.set_mesh(place), Run(workdir, c, every=c.save_every, show=('loss', 'mel', 'right')) as run:
+    folder = start_from(c, run.workdir)
+    recordings = listed(digits.files(c.data, run.workdir, clips=c.clips, seed=c.seed))
+    processor = Processor.load(folder)
+    config, params = checkpoint.load(folder, mesh=place, dtype=jnp.float32)
+    clips = Clips(recordings, batch=c.batch, seed=c.seed)
+    start, spec, loss, batch = task(c, config, params, clips, processor)
+    tx = optim.optimizer(c.optim, c.steps, spec)
+    step = steps.make_step(loss, tx)
+
+    def advance(state, i):
+      return step(state, None, mesh.to_global(batch(i), place), jax.random.fold_in(key, i))
+
+    copied = jax.tree.map(jnp.copy, start)  # the step donates it, and `params` is exported at the end
+    state = loop(run, steps.init_state(copied, tx), advance, c.steps)
+    export(run.workdir / 'model', config, trained_model(c, config, params, state, clips), processor)
+  print(f'{workdir}/model holds the model with its trained {c.part} tokenizer')
+
+
+if __name__ == '__main__':
+  launch.run(main, CONFIGS, default='tiny')

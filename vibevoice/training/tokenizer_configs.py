@@ -1,0 +1,31 @@
+"""What training of a tokenizer can be asked for."""
+
+import dataclasses
+from typing import Literal
+
+from core.launch.fields import field
+from core.mesh import Shape
+from core.training.optim import Optim
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One of the two tokenizers of a TTS model, on recordings."""
+
+  model: str = field('', 'folder of a TTS checkpoint; empty: a small one with random weights')
+  data: tuple[str, ...] = field((), 'JSONL files of {"script", "audio"}; empty: spoken digits made by espeak-ng')
+  clips: int = field(600, 'clips to make by espeak-ng where no data is named', low=1)
+  part: Literal['acoustic', 'semantic'] = field('acoustic', 'the tokenizer to train')
+  batch: int = field(8, 'recordings a step', low=1)
+  frames: int = field(12, 'frames of the piece of a recording that the acoustic tokenizer sees', low=1)
+  mel_weight: float = field(15.0, 'weight of the mel distance', low=0.0)
+  wave_weight: float = field(1.0, 'weight of the L1 distance of waveforms', low=0.0)
+  latent_weight: float = field(0.01, 'weight of the mean square of latents', low=0.0)
+  optim: Optim = Optim(lr=2e-3, warmup_steps=50, end=0.1)
+  steps: int = field(1500, 'updates', low=1)
+  mesh: Shape = Shape()
+  seed: int = field(0, 'of weights, order of the data, pieces and noise')
+  save_every: int = field(250, 'steps between checkpoints', low=1)
+
+
+CONFIGS = {'tiny': Config(), 'tiny-semantic': Config(part='semantic', steps=600)}
