@@ -6,7 +6,7 @@ B groups   P prompt slots   n tiles a prompt   S pixels a side
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from internvl.training.export import export
 from rl.policy import layouts
 from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
+from rl.rewards.pairwise import JudgeFailed
 
 MODEL_TYPES = hf_config.MODEL_TYPES
 NO_LIMIT = 2**31 - 1  # of tokens
@@ -173,6 +174,23 @@ class VisionLanguagePolicy:
   def save(self, path: str | os.PathLike, weights: internvl.Params) -> None:
     """As of `rl.policy.Policy`."""
     export(path, self.config, weights, self.processor, layout=self.file_layout)
+
+
+def asking(policy: VisionLanguagePolicy, weights: internvl.Params, *, max_new_tokens: int = 1024) -> Callable:
+  """A function of a conversation, whose content may have {'type': 'image', 'image': …} parts, to the greedy answer.
+
+  It makes a judge of a model in this process, `rl.flow.judges.chat.ChatJudge(asking(…), name)`. A conversation
+  that does not fit the model's context has no answer: JudgeFailed.
+  """
+  decoding = internvl.for_decoding(weights)
+
+  def ask(messages: Sequence[dict]) -> str:
+    try:
+      return internvl.chat(decoding, policy.config, policy.processor, messages, max_new_tokens=max_new_tokens)
+    except ValueError as error:
+      raise JudgeFailed(str(error)) from error
+
+  return ask
 
 
 def planned(name: str) -> VisionLanguagePolicy:

@@ -3,14 +3,17 @@
 import json
 
 import httpx
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from core import mesh
 from core.serving.client import Endpoint, Retry
 from rl.flow.judges import template
 from rl.flow.judges.chat import ChatJudge, endpoint
 from rl.flow.judges.similarity import ScoreJudge, Similarity
+from rl.policy import vision_language
 from rl.query import Query
 from rl.rewards.pairwise import JudgeFailed, Pairwise, rates
 
@@ -123,3 +126,16 @@ def test_similarity_with_a_dead_zone():
     ScoreJudge(len, zone=-1)
   with pytest.raises(ValueError, match='zeros'):
     Similarity(text, lambda picture: np.zeros(2))('a', 0)
+
+
+@pytest.mark.slow
+def test_an_internvl_of_this_process_is_asked_about_both_images(tmp_path):
+  """Random weights name no image, so its verdict is a tie; the reply is kept and depends on the images."""
+  policy, weights = vision_language.tiny(0, mesh.make(devices=jax.devices()[:1]))
+  judge = ChatJudge(
+    vision_language.asking(policy, weights, max_new_tokens=4), 'tiny', template='$caption?', cache=tmp_path / 'r.jsonl'
+  )
+  assert judge('a cat', grey(0), grey(255)) == 'tie'
+  assert judge.reply('a cat', grey(0), grey(255)) == json.loads((tmp_path / 'r.jsonl').read_text())['reply']
+  with pytest.raises(JudgeFailed, match='the limit is 1024'):
+    judge('a cat ' * 2000, grey(0), grey(255))
