@@ -83,7 +83,7 @@ class FlowPolicy:
     self, weights: mmdit.Params, x: jax.Array, time: jax.Array, context: jax.Array, pooled: jax.Array, **options: Any
   ) -> jax.Array:
     """float32 [R, Y, X, C] of latents [R, Y, X, C] at times [R], with the guidance of `options`."""
-    empty = self.encode('') if self._two_passes else None
+    empty = self.encode('') if self.two_passes else None
     nothing = None if empty is None else (empty.context[None], empty.pooled[None])
     condition = Condition(context=context, pooled=pooled, nothing=nothing)
     return velocity(weights, self.config, x, time, condition, guidance=self.options.guidance, **options)
@@ -97,7 +97,8 @@ class FlowPolicy:
     return velocity(weights, self.config, x, time, condition, guidance=scale, **options)
 
   @property
-  def _two_passes(self) -> bool:
+  def two_passes(self) -> bool:
+    """Whether guidance takes a second pass, over an empty prompt."""
     return self.options.guidance != 1 and not self.config.guidance
 
   def moments(
