@@ -25,6 +25,7 @@ class Options:
   script: str | None = field(None, 'the script: a .txt or .json file')
   voices: tuple[str, ...] = field((), 'recording of a speaker, one flag for each in order', repeated=True)
   out: str | None = field(None, 'wav file to write; it appears when the speech is complete')
+  plan: bool = field(False, 'only say what the script takes of the context and what to cut; reads no weights')
   cfg_scale: float | None = field(None, "guidance, 1 for none; by default the model family's own", low=0)
   steps: int | None = field(None, "solver steps a frame; by default the model family's own", low=1, high=999)
   seed: int = field(0, 'of all noise', low=0)
@@ -33,9 +34,11 @@ class Options:
   )
 
   def __post_init__(self):
-    for name in ('model', 'script', 'out'):
+    for name in ('model', 'script') if self.plan else ('model', 'script', 'out'):
       if not getattr(self, name):
         raise ValueError(f'--{name} is needed')
+    if self.plan:
+      return
     out = pathlib.Path(self.out)
     if out.suffix.lower() != '.wav' or not out.parent.is_dir():
       raise ValueError(f'--out={self.out}: expected a .wav file in a folder that exists')

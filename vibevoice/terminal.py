@@ -7,19 +7,24 @@ from typing import Any, TextIO
 
 import numpy as np
 
-FRAMES_PER_TOKEN = 2  # of speech for a token of text, as the paper estimates
 EVERY = 1.0  # seconds between two reports on a terminal, 10 times that elsewhere
 
 
 def speak(options) -> None:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
-  from vibevoice.inputs import script, voices
+  from vibevoice.inputs import budget, script, voices
   from vibevoice.inputs.processor import Processor
 
   processor = Processor.load(options.model)
   lines = script.load(options.script)
   clips = [voices.prepare(path, processor.config) for path in options.voices]
-  prompt = processor(lines, clips)
+  planned = processor.plan(lines, clips)
+  if options.plan:
+    print(budget.described(planned))
+    return
+  processor(lines, clips)
+  if planned.excess:
+    print(budget.described(planned).splitlines()[-1], file=sys.stderr)
   config, params = load(options)
   import vibevoice
   from core import audio
@@ -36,9 +41,7 @@ def speak(options) -> None:
     seed=options.seed,
     stream=True,
   )
-  text_tokens = len(prompt.tokens) - int(prompt.slots.sum())
-  seconds = config.acoustic.hop / SAMPLE_RATE
-  reported = progress(chunks, seconds=seconds, expected=FRAMES_PER_TOKEN * text_tokens, out=sys.stderr)
+  reported = progress(chunks, seconds=planned.frame_seconds, expected=planned.expected, out=sys.stderr)
   audio.save_wav(options.out, np.concatenate([np.zeros(0, np.float32), *reported]), SAMPLE_RATE)
 
 

@@ -13,7 +13,7 @@ from core.files.tokenizers import TextEncoder, load_tokenizer, token_id
 from vibevoice import tokenizer
 from vibevoice.config import Config, RealtimeConfig
 from vibevoice.files.config_in import config_from
-from vibevoice.inputs import prompt, script
+from vibevoice.inputs import budget, prompt, script
 
 if TYPE_CHECKING:
   from transformers import PreTrainedTokenizerFast
@@ -73,6 +73,12 @@ class Processor:
         f'context of {self.config.language.max_length}, which holds the speech too'
       )
     return Inputs(tokens=built.tokens, slots=built.slots, voices=clips)
+
+  def plan(self, lines: Sequence[script.Line], voices: Sequence[np.ndarray] = ()) -> budget.Budget:
+    """What utterances in voices, clips float32 [n], take of the context. Raises ValueError as `script.numbered`."""
+    speakers = len({line.speaker for line in lines})
+    frames = [tokenizer.frames(self.config.acoustic, len(clip)) for clip in voices[:speakers]]
+    return budget.plan(lines, frames, self.encode, self.config)
 
 
 class RealtimeProcessor:

@@ -43,8 +43,13 @@ def build(lines: Sequence[Line], frames: Sequence[int], encode: Callable[[str], 
     tokens += encode('\n')
   tokens += encode(SCRIPT)
   for line in lines:
-    tokens += encode(f' Speaker {line.speaker}: {line.text}\n')
+    tokens += encode(utterance(line))
   tokens += [*encode(OUTPUT), config.start]
   is_slot = np.zeros(len(tokens), bool)
   is_slot[slots] = True
   return Prompt(np.asarray(tokens, np.int32), is_slot)
+
+
+def utterance(line: Line) -> str:
+  """One line of the script as the prompt has it."""
+  return f' Speaker {line.speaker}: {line.text}\n'
