@@ -151,6 +151,19 @@ def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = 
   return jnp.sum(parts * jnp.asarray(weights), -1)
 
 
+MOST_KINDS = 4  # of trajectories in a group
+
+
+def by_kind(rewards: jax.Array, kind: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """`grpo` of each kind of trajectory in a group separately: [P, G] to [P, G]; kind: int32 [P, G], below `MOST_KINDS`.
+
+  (Vision-SR1's two rollouts, arXiv 2508.19652 version 2.)
+  """
+  valid = _all(rewards, valid)
+  parts = [grpo(rewards, valid & (kind == k)) for k in range(MOST_KINDS)]
+  return sum(parts)
+
+
 def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """`decoupled`, whitened over all samples of the batch (GDPO, arXiv 2601.05242): [P, G, R] to [P, G]."""
   return whiten(decoupled(rewards, weights, valid), _all(rewards[..., 0], valid))
@@ -243,6 +256,12 @@ def _of_components(rule):
   return compute
 
 
+def _by_kind(scores: Scores) -> jax.Array:
+  valid = jnp.asarray(scores.valid)
+  kind = jnp.zeros(valid.shape, jnp.int32) if scores.lineage is None else jnp.asarray(scores.lineage.kind)
+  return by_kind(scores.totals, kind, valid)
+
+
 def _reinforce_pp(scores: Scores) -> jax.Array:
   placed = token_rewards(scores.sums, scores.counted, scores.penalty, kl_coef=1.0)
   return reinforce_pp(placed, scores.counted)
@@ -267,6 +286,7 @@ ADVANTAGES = {
     whole_batch=True,
   ),
   'decoupled': Advantage(_of_components(decoupled), 'Σ w·grpo of each reward component separately', by_component=True),
+  'grpo_by_kind': Advantage(_by_kind, 'grpo among the trajectories of each kind in a group'),
   'gdpo': Advantage(
     _of_components(gdpo), 'decoupled, whitened over the samples of the batch', whole_batch=True, by_component=True
   ),

@@ -16,6 +16,7 @@ from rl.policy import Draw
 from rl.preference import Limits, MpoPhase, Offline
 from rl.rewards import Length
 from rl.rollout.svs.settings import Synthesis
+from rl.rollout.vision_sr1.settings import Sr1
 from rl.tasks import TASKS
 
 
@@ -115,6 +116,7 @@ class Config(Training):
   warmup: Supervision = field(Supervision(), 'supervised start')
   offline: Offline = field(Offline(), 'the offline phase of a cascade')
   svs: Synthesis = field(Synthesis(), 'variants of half-solved problems, written and solved by the policy (SvS)')
+  sr1: Sr1 = field(Sr1(), 'descriptions rewarded by answers from them alone (Vision-SR1)')
   steps: int = field(160, 'rollouts')
   max_new: int = field(4, 'longest response in tokens, the stop token included')
   eval_queries: int = field(1024, 'held-out questions before and after')
@@ -133,6 +135,10 @@ class Config(Training):
     if self.prompts // self.updates % self.accumulate:
       share = self.prompts // self.updates
       raise ValueError(f'accumulate={self.accumulate} does not divide the {share} prompts of an update')
+    if self.svs.variants and self.sr1.generation != 'off':
+      raise ValueError(
+        f'svs.variants={self.svs.variants}, sr1.generation={self.sr1.generation!r}: expected one of the two recipes'
+      )
     if self.svs.variants and self.dynamic:
       raise ValueError(
         f'svs.variants={self.svs.variants}, dynamic=True: expected one of them; SvS drops flat groups itself'
@@ -206,6 +212,21 @@ CONFIGS = {
     eval_samples=16,
     eval_every=10,
     engine=EngineSize(slots=256, pages=2048, segment=8),
+  ),
+  # Vision-SR1 from scratch: two handwritten digits, and a question that often tells the answer. The prompts are short,
+  # since the policy reads bytes.
+  'vision_sr1': Config(
+    task='shortcut',
+    warmup=Supervision(steps=300, batch=64),
+    steps=40,
+    prompts=32,
+    group=8,
+    max_new=64,
+    sr1=Sr1('c2', first='Describe.', second='{description} {question}'),
+    optim=Optim('muon', lr=5e-4, schedule='constant', warmup_steps=2),
+    eval_queries=256,
+    eval_every=10,
+    engine=EngineSize(slots=256, pages=3072, segment=8),
   ),
   # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
   '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),

@@ -40,7 +40,8 @@ class RunOptions:
   """What a run has besides the numbers of `Training`; each field is an argument of `run`.
 
   steps: rollouts, unless stages are given. max_new: tokens of a response, at most. layout, slots: see
-  `rl.policy.layouts`; slots that are not 0 are fixed. select: which trajectories of a rollout are trained on.
+  `rl.policy.layouts`; slots that are not 0 are fixed. rows: trajectories of an update in rows; 0: as many as are asked
+  for. select: which trajectories of a rollout are trained on.
   evaluation: how held-out queries are answered; None: greedily. supervision, demonstrations: a phase of imitation
   first, and what it imitates, by default the task's solutions. offline: a phase between imitation and reward, called
   with (weights, sampler, source, scorer, workdir, place), such as `rl.preference.offline.offline`. page: how the report
@@ -52,6 +53,7 @@ class RunOptions:
   max_new: int = 16
   layout: Layout = 'shared'
   slots: Slots = ANY_SLOTS
+  rows: int = 0
   select: Select | None = None
   evaluation: Evaluation | None = None
   supervision: Supervision | None = None
@@ -99,7 +101,7 @@ def run(
     extra = dataclasses.replace(extra, claim=claim)
   schedule = schedule_of(rollout, config, extra)
   updating = updating_of(config, policy, schedule.steps, extra.layout, extra.response_slots)
-  updating = dataclasses.replace(updating, kinds=schedule.kinds)
+  updating = dataclasses.replace(updating, kinds=schedule.kinds, size=extra.rows or updating.size)
   weights = _imitate(weights, source, config, extra, workdir, place)
   sampler = Sampler(policy, weights, config.engine, home, config.dtype)
   with Scorer(rewards, source.query(0), seconds=config.reward_seconds) as scorer:

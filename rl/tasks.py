@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.conversations.rows import Rows
-from core.toy import digits, expressions, sums
+from core.toy import digits, expressions, shortcut, sums
 from core.training.concatenated import Concatenated
 from rl.query import Query
 
@@ -26,6 +26,12 @@ def expressions_query(split: str, seed: int, index: int) -> Query:
   item = expressions.example(split, seed, index)
   messages = [{'role': 'user', 'content': f'<image>\n{item.question}'}]
   return Query(messages, [item.image], item.answer, item.solution)
+
+
+def shortcut_query(split: str, seed: int, index: int) -> Query:
+  """Query `index` of the shortcut task: the sum of two handwritten digits, often told by the question."""
+  item = shortcut.example(split, seed, index)
+  return Query([{'role': 'user', 'content': f'<image>\n{item.question}'}], [item.image], item.answer, item.solution)
 
 
 def sums_query(split: str, seed: int, index: int) -> Query:
@@ -57,6 +63,7 @@ class Task:
 TASKS = {
   'digits': Task(digits_query, 'exact_match'),
   'expressions': Task(expressions_query, 'boxed_and_format'),
+  'shortcut': Task(shortcut_query, 'boxed'),
   'sums': Task(sums_query, 'boxed', vary=sums_variant),
 }
 

@@ -12,10 +12,12 @@ model's family. The same command continues a run that was stopped.
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable
 
 from core.launch import job as launch
+from core.training.record import replace
 from rl import configs
 from rl import policy as policies
 from rl.configs import Config
@@ -29,8 +31,8 @@ from rl.loop import prompt_limit, run
 from rl.plan import plan_step
 from rl.policy import ANY_SLOTS, Draw, Policy, Slots
 from rl.preference.offline import offline
-from rl.report import Page
-from rl.rollout import Flat, Plan, svs
+from rl.report import Outcome, Page
+from rl.rollout import Flat, Plan, svs, vision_sr1
 from rl.rollout.collect import QuerySource
 from rl.tasks import TASKS, Task, from_files
 
@@ -46,17 +48,21 @@ def main(config: Config | flow_configs.FlowConfig, workdir: pathlib.Path) -> dic
   place, _ = meshes(config)
   policy, weights = policies.load(config.model, place, seed=config.seed)
   task = task_of(config)
-  greedy = Flat(Draw(config.max_new, temperature=0.0), 1)
+  sr1 = config.sr1.generation != 'off'
+  separate = sr1 and config.sr1.published.targets == 'y2'  # each second pass has a prompt of its own
   drawn = Flat(Draw(config.max_new), config.eval_samples) if config.eval_samples else None
   outcome = run(
     (policy, weights),
     task,
-    rewards=config.reward,
+    rewards=config.sr1.published.reward if sr1 else config.reward,
+    advantage=config.sr1.published.advantage if sr1 else None,
     workdir=workdir,
     steps=config.steps,
     max_new=config.max_new,
     slots=Slots(config.prompt_length, 0, 0, config.tiles),
-    evaluation=Evaluation(greedy, drawn, config.eval_queries),
+    layout='rows' if separate else 'shared',
+    rows=2 * config.prompts // config.updates * config.group if separate else 0,
+    evaluation=Evaluation(greedy_plan(config), drawn, config.eval_queries),
     rollout=plan_of(config),
     supervision=config.warmup,
     demonstrations=demonstrations_of(config, policy, task),
@@ -65,33 +71,64 @@ def main(config: Config | flow_configs.FlowConfig, workdir: pathlib.Path) -> dic
     claim=config,
     config=config,
   )
-  return outcome.results
+  return outcome.results | (shortcuts(outcome, workdir) if sr1 else {})
 
 
 def task_of(config: Config) -> Task:
   """The queries of a config, with the answer instruction of its recipe."""
   task = from_files(config.data, config.heldout, 'boxed_and_format') if config.data else TASKS[config.task]
-  if not config.svs.instruction:
-    return task
   asked = task.query
-  instructed = lambda split, seed, index: svs.instructed(asked(split, seed, index), config.svs.instruction)
-  return dataclasses.replace(task, query=instructed)
+  if config.sr1.generation != 'off':
+    last = config.sr1.published.image_last
+    change = functools.partial(vision_sr1.instructed, instruction=config.sr1.instruction, image_last=last)
+  elif config.svs.instruction:
+    change = functools.partial(svs.instructed, instruction=config.svs.instruction)
+  else:
+    return task
+  return dataclasses.replace(task, query=lambda split, seed, index: change(asked(split, seed, index)))
+
+
+def greedy_plan(config: Config) -> Plan:
+  """How held-out queries are answered; with the second pass, if there is one."""
+  draw = Draw(config.max_new, temperature=0.0)
+  if config.sr1.generation == 'off':
+    return Flat(draw, 1)
+  settings = dataclasses.replace(config.sr1, generation='c2', targets='own', first=config.sr1.instruction)
+  return vision_sr1.VisionSr1(draw, settings, 1)
+
+
+def shortcuts(outcome: Outcome, workdir: pathlib.Path) -> dict:
+  """Self-judged shortcut rates, and how often a description has the answer in it; also written to shortcuts.json."""
+  found = {}
+  for name, result in (('before', outcome.before), ('after', outcome.after)):
+    found[name] = vision_sr1.self_judged(result.queries, result.responses)
+  replace(workdir / 'shortcuts.json', json.dumps(found, indent=2) + '\n')
+  return {'shortcuts': found}
 
 
 def plan_of(config: Config) -> Plan | None:
   """The rollout plan of a config; None for flat groups."""
+  if config.sr1.generation != 'off':
+    return vision_sr1.VisionSr1(config.draw(config.max_new), config.sr1, config.group, config.seed)
   if config.svs.variants:
     return svs.Svs(config.draw(config.max_new), config.svs, config.group, config.seed)
   return None
 
 
 def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations | None:
-  """What the supervised phase imitates, where the task can vary its queries: runs without synthesis start alike."""
-  if not (task.vary and config.warmup.steps):
+  """What the supervised phase imitates besides solutions; None for those alone.
+
+  Variants, wherever the task can write them, so that runs with and without synthesis start alike; or second passes.
+  """
+  second_pass = config.sr1.generation != 'off' and not config.data
+  if not (second_pass or task.vary) or not config.warmup.steps:
     return None
   limit = prompt_limit(policy, config, config.max_new, config.prompt_length)
   source = QuerySource(task, policy, config.seed, limit)
-  examples = varied.demonstrations(source, config.svs.template, config.max_new)
+  if second_pass:
+    examples = varied.second_passes(source, config.sr1, config.max_new)
+  else:
+    examples = varied.demonstrations(source, config.svs.template, config.max_new)
   slots = ANY_SLOTS._replace(prompt=config.prompt_length, response=config.max_new)
   return Demonstrations(examples, slots=slots, save_every=config.save_every)
 

@@ -72,7 +72,7 @@ def others(leaf: fields.Leaf) -> Iterator[str]:
     elif kind is bool:
       candidates = ('True', 'False')
     elif kind is str:
-      candidates = ('expressions', 'x', '{response}')
+      candidates = ('expressions', 'x', '{response}{description}{question}')
     elif kind is types.NoneType:
       candidates = ('none',)
     else:

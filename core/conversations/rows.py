@@ -2,7 +2,8 @@
 
 A row is `{"image": str | [str], "video": str | [str], "conversations": [{"from": "human" | "gpt" | "system",
 "value": "<image>\\n…"}]}`, or the same with `"messages": [{"role": …, "content": …}]` instead of `"conversations"`.
-Media are optional, their paths relative to a root folder. Other keys are ignored. Access is by row number.
+Media are optional, their paths relative to a root folder; `"images"` is another name of `"image"`. Other keys are
+ignored. Access is by row number.
 """
 
 from __future__ import annotations
@@ -126,7 +127,9 @@ def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
   last = messages[-1]
   if not isinstance(last, dict) or last.get('role') != 'assistant':
     raise ValueError(f'"{key}" must end with a turn of the {speaker}')
-  return messages, _paths(row, 'image'), _paths(row, 'video')
+  if 'image' in row and 'images' in row:
+    raise ValueError('a row has either "image" or "images"')
+  return messages, _paths(row, 'images' if 'images' in row else 'image'), _paths(row, 'video')
 
 
 def _message(n: int, turn: dict) -> dict:

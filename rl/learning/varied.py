@@ -1,11 +1,13 @@
-"""Demonstrations for a policy from scratch that is to write variants as well as to solve problems."""
+"""Demonstrations for a policy from scratch that is to do more than to solve problems: variants, and second passes."""
 
 from collections.abc import Callable, Sequence
 
 from rl.learning.supervised import solutions
 from rl.policy import Trajectory
+from rl.rollout import vision_sr1
 from rl.rollout.collect import QuerySource
 from rl.rollout.svs import prompts
+from rl.rollout.vision_sr1 import prompts as sr1_prompts
 from rl.tasks import WARMUP_SEED
 
 
@@ -27,5 +29,26 @@ def demonstrations(source: QuerySource, template: str, max_new: int) -> Callable
   def examples(numbers: Sequence[int]) -> list[Trajectory]:
     shown = solved(numbers)
     return [written(n) if n % 2 else t for n, t in zip(numbers, shown)]
+
+  return examples
+
+
+def second_passes(
+  source: QuerySource, settings: vision_sr1.Sr1, max_new: int
+) -> Callable[[Sequence[int]], list[Trajectory]]:
+  """Even numbers show a solution, odd ones its reasoning as the answer to its own description, as text alone."""
+  solved = solutions(source, max_new)
+
+  def from_text(number: int) -> Trajectory:
+    query = source.query(number, WARMUP_SEED)
+    described = sr1_prompts.description(query.solution)
+    question = sr1_prompts.question(query, settings.instruction)
+    prompt = source.policy.prompt(sr1_prompts.second(described, question, settings.second))
+    _, _, reasoning = query.solution.rpartition('</description>')
+    return Trajectory.given(prompt, source.policy.response(reasoning)[:max_new])
+
+  def examples(numbers: Sequence[int]) -> list[Trajectory]:
+    shown = solved(numbers)
+    return [from_text(n) if n % 2 else t for n, t in zip(numbers, shown)]
 
   return examples
