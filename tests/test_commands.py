@@ -38,6 +38,7 @@ PROGRAMS = (
   'bench.perf.whisper',
   'bench.run',
   'bench.table',
+  'bench.unigenbench.images',
   'bench.vico.run',
   'core.files.convert',
   'core.plan',

@@ -72,13 +72,18 @@ class Score:
     return known + ATTRIBUTES * (ink + slant) + EDGES * edges + noise
 
 
+def digit_of(image: Image.Image) -> int:
+  """The digit that the held-out judge reads."""
+  return int(_kernel().predict(_pixels(image))[0])
+
+
 def right(query: Query, image: Image.Image) -> float:
   """1 if the held-out judge reads the digit that was asked for and both attributes are measured as asked, else 0."""
   asked = digits.read(prompt_of(query))
   levels = digits.levels_of([image])
   middle = digits.medians()
   seen = digits.Asked(
-    digit=int(_kernel().predict(_pixels(image))[0]),
+    digit=digit_of(image),
     ink=int(digits.ink(levels)[0] > middle.ink[asked.digit]),
     slant=int(digits.slant(levels)[0] > middle.slant[asked.digit]),
   )
