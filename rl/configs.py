@@ -213,6 +213,20 @@ CONFIGS = {
     eval_every=10,
     engine=EngineSize(slots=256, pages=2048, segment=8),
   ),
+  # SmolLM2-135M-Instruct, as `make demo-real` converts it, on sums that it half knows: reward alone, no demonstrations.
+  'smollm2': Config(
+    model='runs/smollm2/base',
+    task='pairs',
+    warmup=Supervision(steps=0),
+    steps=75,
+    prompts=8,
+    group=8,
+    max_new=16,
+    optim=Optim('adamw', lr=1e-5, schedule='constant', warmup_steps=5),
+    eval_queries=400,
+    eval_every=25,
+    engine=EngineSize(slots=64, pages=640, segment=8),
+  ),
   # Vision-SR1 from scratch: two handwritten digits, and a question that often tells the answer. The prompts are short,
   # since the policy reads bytes.
   'vision_sr1': Config(

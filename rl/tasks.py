@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.conversations.rows import Rows
-from core.toy import digits, expressions, shortcut, sums
+from core.toy import digits, expressions, pairs, shortcut, sums
 from core.training.concatenated import Concatenated
 from rl.query import Query
 
@@ -40,6 +40,12 @@ def sums_query(split: str, seed: int, index: int) -> Query:
   return Query([{'role': 'user', 'content': item.question}], [], item.answer, item.solution)
 
 
+def pairs_query(split: str, seed: int, index: int) -> Query:
+  """Query `index` of the pairs task: text alone, the sum of two numbers below 50 (`core.toy.pairs`)."""
+  item = pairs.example(split, seed, index)
+  return Query([{'role': 'user', 'content': item.question}], [], item.answer)
+
+
 def sums_variant(query: Query, seed: int) -> str:
   """Another sum with the same answer."""
   return sums.variant(int(query.answer), seed)
@@ -63,6 +69,7 @@ class Task:
 TASKS = {
   'digits': Task(digits_query, 'exact_match'),
   'expressions': Task(expressions_query, 'boxed_and_format'),
+  'pairs': Task(pairs_query, 'last_number', heldout=len(pairs.pairs('heldout'))),
   'shortcut': Task(shortcut_query, 'boxed'),
   'sums': Task(sums_query, 'boxed', vary=sums_variant),
 }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rl.query import Query
 from rl.rewards.symbolic import boxed_symbolic
-from rl.rewards.verify import answer_and_format, boxed, exact_match
+from rl.rewards.verify import answer_and_format, boxed, exact_match, last_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,9 @@ REWARDS = {
     Check(exact_match),
     right=Check(exact_match),
     meaning='1 when the response is the answer, outer blanks and letter case aside',
+  ),
+  'last_number': Reward(
+    Check(last_number), right=Check(last_number), meaning='1 when the last whole number is the answer'
   ),
   'boxed': Reward(
     Check(boxed), right=Check(boxed), meaning='1 when the last box equals the answer, as a number or as text'

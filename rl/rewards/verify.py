@@ -1,16 +1,24 @@
 """Whether an answer is right, and whether it has the requested form; each a number from 0 to 1."""
 
+import re
 from collections.abc import Callable
 
 from rl.rewards.answers import compare
 from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
 
+_WHOLE = re.compile(r'-?[0-9]{1,18}')
 THINK, END_THINK = '<think>', '</think>'
 
 
 def exact_match(answer: str, reference: str) -> float:
   """1 if the answer equals the reference up to outer blanks and letter case; else 0."""
   return float(answer.strip().casefold() == reference.strip().casefold())
+
+
+def last_number(answer: str, reference: str) -> float:
+  """1 if the last whole number of the answer is the reference; an answer without a number is wrong."""
+  numbers = _WHOLE.findall(answer)
+  return float(bool(numbers) and int(numbers[-1]) == int(reference))
 
 
 def boxed(answer: str, reference: str, symbolic: Callable[[str, str], bool] | None = None) -> float:

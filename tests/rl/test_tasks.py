@@ -5,8 +5,9 @@ import pathlib
 
 import pytest
 
-from core.toy import digits
+from core.toy import digits, pairs
 from rl.rewards import Scorer
+from rl.rewards.verify import last_number
 from rl.tasks import TASKS, from_files, questions, task_of
 
 
@@ -67,3 +68,21 @@ def test_questions_are_a_task_of_their_own():
     task_of('chess')
   with pytest.raises(ValueError, match='no questions'):
     task_of([])
+
+
+def test_held_out_pairs_are_never_trained_in_either_order():
+  train, heldout = set(pairs.pairs('train')), set(pairs.pairs('heldout'))
+  assert len(heldout) >= 400 and len(train) + len(heldout) == pairs.LARGEST**2
+  assert not {frozenset(pair) for pair in train} & {frozenset(pair) for pair in heldout}
+  assert {pairs.example('heldout', 3, i).terms for i in range(len(heldout))} == heldout
+  query = TASKS['pairs'].query('train', 1, 5)
+  a, b = (int(word) for word in query.messages[0]['content'].replace('?', '').split() if word.isdecimal())
+  assert query.answer == str(a + b) and TASKS['pairs'].heldout == len(heldout)
+
+
+@pytest.mark.parametrize(
+  'said, want',
+  [('74', 1), ('42 + 32 = 74', 1), ('74 is 42 + 32', 0), ('', 0), ('about seventy', 0), ('-74', 0), ('174', 0)],
+)
+def test_the_last_number_counts(said, want):
+  assert last_number(said, '74') == want
