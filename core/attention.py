@@ -4,8 +4,9 @@ B batch   T queries   S keys   N query heads   K key heads   G = N/K   H head si
 
 Keys come as one or more runs (a cache, then the new tokens), so decoding never concatenates to a cache. A query sees
 a key if the key is not padding (position >= 0), is of the same segment and, when causal, is not later than the query
-and inside the window. Implementations: 'reference' (plain jnp: the definition), 'chunked' (the same in blocks of
-queries, linear memory), 'cudnn' (jax.nn on GPU), 'splash' (Pallas on TPU).
+and inside the window. In packed trees (`core.subtrees`) it sees the keys of its own path. Implementations: 'reference'
+(plain jnp: the definition), 'chunked' (the same in blocks of queries, linear memory), 'blocked' (packed trees: each
+block of queries reads the blocks of keys that a plan lists), 'cudnn' (jax.nn on GPU), 'splash' (Pallas on TPU).
 """
 
 import dataclasses
@@ -17,8 +18,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from core import subtrees as trees
 from core.mesh import RULES, partition
 from core.padding import pad
+from core.subtrees import Subtrees
 from core.tap import Tap
 from kernels import dispatch
 from kernels.dispatch import Implementation
@@ -32,13 +35,15 @@ LANES = 128  # of a TPU vector register
 class Keys:
   """A run of keys and values, [B, K, S, H]; `positions` int32 [B, S], negative at padding, None without padding.
 
-  `segments` int32 [B, S] separates packed samples (0 is padding). `columns`: k is [B, K, H, S].
+  `segments` int32 [B, S] separates packed samples (0 is padding). `subtrees`: the run is packed trees, and the queries
+  are its own tokens. `columns`: k is [B, K, H, S].
   """
 
   k: jax.Array
   v: jax.Array
   positions: jax.Array | None = None
   segments: jax.Array | None = None
+  subtrees: Subtrees | None = None
   columns: bool = struct.field(pytree_node=False, default=False)
 
   def repeat(self, times: int) -> 'Keys':
@@ -88,13 +93,20 @@ def attention(
   _check(runs, positions, segments, causal=causal, window=window, bias=bias)
   divisor = math.sqrt(q.shape[-1]) if scale is None else 1 / scale
   how = _How(causal=causal, window=window, divisor=divisor, rules=rules)
-  default = 'chunked' if q.shape[1] > 2 * QUERY_BLOCK else 'reference'
+  default = _default(q, runs)
   arrays = (q, tuple(runs), positions, segments, sinks, bias)
   if tap is not None and tap.asks_attention(_pattern_shape(q, runs)):
     if implementation not in (None, 'reference'):
       raise ValueError(f"scores and pattern: attention {implementation!r} does not give them; use None or 'reference'")
     return _reference(*arrays, how=how, tap=tap)
   return TABLE.call(*arrays, implementation=implementation, default=default, how=how)
+
+
+def _default(q: jax.Array, runs: Sequence[Keys]) -> str:
+  """The implementation where the platform has none of its own."""
+  if runs[0].subtrees is not None and runs[0].subtrees.blocks is not None:
+    return 'blocked'
+  return 'chunked' if q.shape[1] > 2 * QUERY_BLOCK else 'reference'
 
 
 def _pattern_shape(q: jax.Array, runs: Sequence[Keys]) -> tuple[int, ...]:
@@ -114,10 +126,22 @@ def _check(runs, positions, segments, *, causal, window, bias) -> None:
     raise ValueError('segments of the queries need segments of every run of keys')
   if bias is not None and len(runs) != 1:
     raise ValueError(f'an additive bias needs one run of keys, not {len(runs)}')
+  if any(keys.subtrees is not None for keys in runs):
+    _check_trees(runs, segments, causal=causal, bias=bias)
 
 
-def visible(positions, segments, keys: Keys, how: _How) -> jax.Array | None:
-  """Bool [B, T or 1, S], the keys each query sees; None if it sees all."""
+def _check_trees(runs, segments, *, causal, bias) -> None:
+  if len(runs) != 1 or not causal:
+    raise ValueError(f'packed trees: {len(runs)} runs of keys, causal={causal}; expected one run and causal=True')
+  if segments is not None or bias is not None:
+    raise ValueError('packed trees take neither segments, which are trees of one node, nor an additive bias')
+
+
+def visible(positions, segments, keys: Keys, how: _How, index=None) -> jax.Array | None:
+  """Bool [B, T or 1, S], the keys each query sees; None if it sees all.
+
+  index: int32 [B or 1, T], of the queries among packed trees, where it is not 0..T-1.
+  """
   if keys.positions is None:
     return None
   key_positions = keys.positions[:, None, :]
@@ -129,6 +153,9 @@ def visible(positions, segments, keys: Keys, how: _How) -> jax.Array | None:
     sees = sees & (distance < how.window)
   if segments is not None:
     sees = sees & (segments[:, :, None] == keys.segments[:, None, :])
+  if keys.subtrees is not None:
+    index = jnp.arange(positions.shape[1])[None] if index is None else index
+    sees = sees & keys.subtrees.visible(index)
   return sees
 
 
@@ -156,13 +183,13 @@ def _tapped(tap: Tap, site: str, x: jax.Array) -> jax.Array:
   return tap(site, x.reshape(rows, -1, time, length)).reshape(x.shape)
 
 
-def _reference(q, runs, positions, segments, sinks, bias, *, how: _How, tap: Tap | None = None):
+def _reference(q, runs, positions, segments, sinks, bias, *, how: _How, tap: Tap | None = None, index=None):
   b, t, n, h = q.shape
   key_heads = runs[0].k.shape[1]
   grouped = jnp.moveaxis(q.reshape(b, t, key_heads, n // key_heads, h), 1, 3)
   scores = []
   for keys in runs:
-    mask = visible(positions, segments, keys, how)
+    mask = visible(positions, segments, keys, how, index)
     scores.append(_scores(grouped, keys, mask, bias, how.divisor))
   if tap is not None:
     scores = [_tapped(tap, 'scores', _join(scores, -1))]
@@ -201,13 +228,45 @@ def _chunked(q, runs, positions, segments, sinks, bias, *, how: _How):
 
   @jax.checkpoint
   def block(args):
-    q, positions, segments, bias = args
-    return _reference(q, runs, positions, segments, sinks, bias, how=how)
+    q, positions, segments, bias, index = args
+    return _reference(q, runs, positions, segments, sinks, bias, how=how, index=index)
 
-  out = jax.lax.map(block, (split(q), split(positions, fill=-1), split(segments), split(bias, axis=2)))
+  index = split(jnp.arange(t)[None])
+  out = jax.lax.map(block, (split(q), split(positions, fill=-1), split(segments), split(bias, axis=2), index))
   rows, _, *heads = q.shape
   out = jnp.moveaxis(out, 0, 1).reshape(rows, length, *heads)
   return out[:, :t]
+
+
+def _blocked(q, runs, positions, segments, sinks, bias, *, how: _How):
+  """Packed trees: each block of queries attends densely to the blocks of keys that the plan lists for it.
+
+  A block is recomputed in the backward pass. Scores take O(BLOCK · M · BLOCK) at a time, not O(T²).
+  """
+  (keys,) = runs
+  k, v = trees.in_blocks(keys.k, 2), trees.in_blocks(keys.v, 2)
+  key_positions = trees.in_blocks(keys.positions, 1)
+  until = trees.in_blocks(keys.subtrees.until, 1)
+
+  @jax.checkpoint
+  def block(args):
+    q, positions, number, listed = args
+    within = jnp.arange(trees.BLOCK)
+    index = number * trees.BLOCK + within
+    places = (listed[..., None] * trees.BLOCK + within).reshape(len(listed), -1)
+    seen_until = jnp.where(places < 0, 0, trees.flat(trees.gather(until, listed), 1))
+    near = Keys(
+      trees.flat(trees.gather(k, listed), 2),
+      trees.flat(trees.gather(v, listed), 2),
+      trees.flat(trees.gather(key_positions, listed), 1),
+      subtrees=Subtrees(seen_until, places=places),
+    )
+    return _reference(q, [near], positions, None, sinks, None, how=how, index=index[None])
+
+  listed = jnp.moveaxis(jnp.asarray(keys.subtrees.blocks), 1, 0)
+  numbers = jnp.arange(len(listed))
+  out = jax.lax.map(block, (trees.in_blocks(q, 1), trees.in_blocks(positions, 1), numbers, listed))
+  return trees.flat(out, 1)[:, : q.shape[1]]
 
 
 def _cudnn(q, runs, positions, segments, sinks, bias, *, how: _How):
@@ -325,7 +384,17 @@ def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
   raise ValueError(f'{query_heads} query heads on {key_heads} key heads do not divide over {shards} devices')
 
 
+def _refuse_blocked(q, runs, positions, segments, sinks, bias, *, how: _How) -> str | None:
+  if runs[0].subtrees is None or runs[0].subtrees.blocks is None:
+    return 'blocked needs packed trees with a plan of blocks, `core.subtrees.plan`'
+  if runs[0].columns:
+    return 'blocked needs keys in rows'
+  return None
+
+
 def _refuse_splash(q, runs, positions, segments, sinks, bias, *, how: _How) -> str | None:
+  if runs[0].subtrees is not None:
+    return 'splash has segment ids and no packed trees'
   if bias is not None:
     return 'splash has no additive bias'
   if q.shape[1] != runs[-1].v.shape[2] or any(keys.columns for keys in runs):
@@ -343,6 +412,8 @@ def _refuse_cudnn(q, runs, positions, segments, sinks, bias, *, how: _How) -> st
   plugins = [importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)]
   if not any(plugins):
     return 'tracing asks cudnn for its version, and no CUDA plugin of JAX is installed'
+  if runs[0].subtrees is not None:
+    return 'cudnn would take a dense mask of packed trees'
   if len(runs) != 1 or runs[0].columns:
     return 'cudnn attends to one run of keys in rows, not to a cache'
   if sinks is not None or bias is not None:
@@ -360,6 +431,7 @@ TABLE = dispatch.Table(
   {
     'reference': Implementation(_reference),
     'chunked': Implementation(_chunked),
+    'blocked': Implementation(_blocked, refuse=_refuse_blocked),
     'cudnn': Implementation(_cudnn, platform='cuda', refuse=_refuse_cudnn),
     'splash': Implementation(_splash, platform='tpu', refuse=_refuse_splash),
   },

@@ -13,23 +13,13 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from rl.tree_advantage import common_segments, tree_centred
+from rl.whitening import flat, whiten
+
 STD_EPS = 1e-6
-WHITEN_EPS = 1e-8
-
-
-def flat(values: jax.Array, counted: jax.Array | None = None, axis: int | None = -1) -> jax.Array:
-  """Whether the counted values along `axis` are all equal (or none is counted): bool, without that axis.
-
-  The only test for a group without a signal. It compares max and min, because means round: the float32 mean of 16
-  rewards of 0.7 is not 0.7, and dividing that difference by a tiny deviation would turn it into an advantage.
-  """
-  if counted is None:
-    counted = jnp.ones(values.shape, bool)
-  highest = jnp.max(values, axis, where=counted, initial=-jnp.inf)
-  lowest = jnp.min(values, axis, where=counted, initial=jnp.inf)
-  return highest <= lowest
 
 
 def _all(rewards, valid):
@@ -85,18 +75,6 @@ def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   against = valid[..., None, :] & ~jnp.eye(rewards.shape[-1], dtype=bool)
   rates = jnp.where(against, points, 0.0).sum(-1) / jnp.maximum(against.sum(-1), 1)
   return grpo(rates, valid)
-
-
-def whiten(values: jax.Array, mask: jax.Array) -> jax.Array:
-  """Values minus their mean, over their unbiased standard deviation; both over all of `mask`, 0 outside it.
-
-  values: float32 and mask: bool, of one shape. Pass the whole batch of all devices, before it is split into updates.
-  """
-  n = jnp.maximum(mask.sum(), 1)
-  mean = jnp.where(mask, values, 0).sum() / n
-  centred = jnp.where(mask & ~flat(values, mask, axis=None), values - mean, 0)
-  variance = jnp.sum(centred**2) / jnp.maximum(n - 1, 1)
-  return centred * jax.lax.rsqrt(variance + WHITEN_EPS)
 
 
 def token_rewards(
@@ -271,6 +249,35 @@ def _reinforce_pp_baseline(scores: Scores) -> jax.Array:
   return reinforce_pp_baseline(scores.totals, scores.counted)
 
 
+def treepo(
+  rewards: jax.Array, common: np.ndarray, mask: jax.Array, *, by_size: bool = False, reject: bool = False
+) -> jax.Array:
+  """r − mean, averaged over the groups that share 0, 1, 2, … segments, whitened (TreePO, arXiv 2508.17445 §2.3).
+
+  rewards: [P, G]; common: int32 [P, G, G] of `common_segments`; mask: bool [P, G, T]; returns float32 [P, G, T], the
+  same at every token of a sample. by_size: the mean over groups is weighted by their sizes. reject: groups within the
+  tree whose rewards are all equal are left out. A sample without tokens enters no mean. Without shared segments this is
+  `reinforce_pp_baseline`.
+  """
+  centred = tree_centred(rewards, common, mask.any(-1), by_size=by_size, reject=reject)
+  return whiten(jnp.broadcast_to(centred[..., None], mask.shape), mask)
+
+
+def _treepo(**options):
+  """`treepo` as a rule over `Scores`."""
+
+  def compute(scores: Scores) -> jax.Array:
+    lineage = scores.lineage
+    shape = scores.valid.shape
+    if lineage is None:
+      common = np.zeros((*shape, shape[-1]), np.int32)
+    else:
+      common = common_segments(np.asarray(lineage.parent), np.asarray(lineage.segment))
+    return treepo(scores.totals, common, scores.counted, **options)
+
+  return compute
+
+
 ADVANTAGES = {
   'grpo': Advantage(_of_totals(grpo), '(r − mean)/(std + 1e-6) in the group, unbiased std'),
   'dr_grpo': Advantage(_of_totals(dr_grpo), 'r − mean of the group'),
@@ -284,6 +291,18 @@ ADVANTAGES = {
     'r − mean of the group at every token, whitened over the tokens of the batch',
     per_token=True,
     whole_batch=True,
+  ),
+  'treepo': Advantage(
+    _treepo(),
+    'r − mean, averaged over all subtrees of a sample, whitened over the tokens',
+    per_token=True,
+    whole_batch=True,
+  ),
+  'treepo_size': Advantage(
+    _treepo(by_size=True), 'treepo with subtrees weighted by their leaves', per_token=True, whole_batch=True
+  ),
+  'treepo_reject': Advantage(
+    _treepo(reject=True), 'treepo without subtrees of equal rewards', per_token=True, whole_batch=True
   ),
   'decoupled': Advantage(_of_components(decoupled), 'Σ w·grpo of each reward component separately', by_component=True),
   'grpo_by_kind': Advantage(_by_kind, 'grpo among the trajectories of each kind in a group'),

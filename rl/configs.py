@@ -12,10 +12,11 @@ from core.training.optim import Optim
 from rl import advantages, rewards
 from rl.learning import objective
 from rl.losses import RULES, Rule
-from rl.policy import Draw
+from rl.policy import Draw, Layout
 from rl.preference import Limits, MpoPhase, Offline
 from rl.rewards import Length
 from rl.rollout.svs.settings import Synthesis
+from rl.rollout.tree.settings import Branching
 from rl.rollout.vision_sr1.settings import Sr1
 from rl.tasks import TASKS
 
@@ -117,6 +118,7 @@ class Config(Training):
   offline: Offline = field(Offline(), 'the offline phase of a cascade')
   svs: Synthesis = field(Synthesis(), 'variants of half-solved problems, written and solved by the policy (SvS)')
   sr1: Sr1 = field(Sr1(), 'descriptions rewarded by answers from them alone (Vision-SR1)')
+  tree: Branching = field(Branching(), 'responses that share segments, trained on as packed trees (TreePO)')
   steps: int = field(160, 'rollouts')
   max_new: int = field(4, 'longest response in tokens, the stop token included')
   eval_queries: int = field(1024, 'held-out questions before and after')
@@ -143,7 +145,15 @@ class Config(Training):
       raise ValueError(
         f'svs.variants={self.svs.variants}, dynamic=True: expected one of them; SvS drops flat groups itself'
       )
+    if self.tree.segment and (self.svs.variants or self.sr1.generation != 'off'):
+      others = f'svs.variants={self.svs.variants}, sr1.generation={self.sr1.generation!r}'
+      raise ValueError(f'tree.segment={self.tree.segment} with {others}: expected 0 and off')
     objective.check(self.rule, self.advantage, length=self.length, max_new=self.max_new)
+
+  @property
+  def layout(self) -> Layout:
+    """How trajectories are laid out for an update."""
+    return 'trees' if self.tree.segment else 'shared'
 
 
 # The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K
@@ -241,6 +251,44 @@ CONFIGS = {
     eval_queries=256,
     eval_every=10,
     engine=EngineSize(slots=256, pages=3072, segment=8),
+  ),
+  # TreePO from scratch on sums of 2 to 6 digits: segments of 4 bytes, so that responses branch.
+  'treepo': Config(
+    model='tiny-text',
+    task='sums',
+    warmup=Supervision(steps=300, batch=64),
+    steps=30,
+    prompts=32,
+    group=16,
+    max_new=32,
+    tree=Branching(segment=4),
+    advantage='treepo',
+    rule=RULES['treepo'],
+    optim=Optim('muon', lr=5e-4, schedule='constant', warmup_steps=2),
+    eval_queries=256,
+    eval_samples=16,
+    eval_every=10,
+    engine=EngineSize(slots=256, pages=4096, page_size=4, segment=4),
+  ),
+  # The paper's run: 7B, W = 16, 14 segments of 512 tokens, 16 updates of 32 prompts.
+  '7b_treepo': Config(
+    model='qwen2.5-7b',
+    warmup=Supervision(steps=0),
+    prompts=512,
+    group=16,
+    updates=16,
+    dynamic=True,
+    prompt_length=1024,
+    max_new=7168,
+    tree=Branching(segment=512),
+    length=Length(buffer=512),
+    dtype='bfloat16',
+    remat='full',
+    advantage='treepo',
+    rule=RULES['treepo'],
+    optim=Optim(lr=1e-6, schedule='constant', warmup_steps=10),
+    engine=EngineSize(slots=256, pages=16384, page_size=128, segment=32),
+    mesh=Shape(data=32),
   ),
   # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
   '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),

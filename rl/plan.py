@@ -1,20 +1,26 @@
 """The policy update for `python -m core.plan --program=rl.train`."""
 
+import dataclasses
 import functools
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from core import mesh as mesh_lib
 from core import params, plan
+from core.padding import bucket
 from core.plan.training import training
 from rl import policy as policies
 from rl.advantages import ADVANTAGES
 from rl.configs import Config
 from rl.learning import update
 from rl.learning.batch import Batch
-from rl.policy import Slots
+from rl.policy import Slots, trees
+from rl.rollout.tree import Growth, Segment
 
 
 def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
@@ -24,8 +30,10 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   `config.model` is not the name of a size, or the config leaves the lengths of prompts to the data.
   """
   policy = policies.planned(config.model)
-  if not config.prompt_length or not config.tiles:
-    raise plan.PlanError(f'prompt_length={config.prompt_length}, tiles={config.tiles}: a plan needs 1 or more of both')
+  sees = not isinstance(policy, policies.TextPolicy)
+  if not config.prompt_length or (sees and not config.tiles):
+    wanted = '1 or more of both' if sees else 'the length of prompts'
+    raise plan.PlanError(f'prompt_length={config.prompt_length}, tiles={config.tiles}: a plan needs {wanted}')
   spec = policy.spec()
   adapted = jax.eval_shape(lambda w: update.adapt(w, config.trainable, config.dtype), params.abstract(spec))
   weights = placed(adapted, spec, mesh)
@@ -57,7 +65,27 @@ def placed(weights: Any, spec: Any, mesh: jax.sharding.Mesh) -> Any:
 
 def slots(c: Config) -> Slots:
   """The sizes of a full update."""
-  return Slots(c.prompt_length, c.max_new, c.group, c.tiles)
+  sizes = Slots(c.prompt_length, c.max_new, c.group, c.tiles)
+  return tree_slots(c, sizes) if c.tree.segment else sizes
+
+
+def tree_slots(c: Config, sizes: Slots) -> Slots:
+  """The sizes of trees in which no path ends early and most begin at the prompt: no rollout has more tokens."""
+  widest = dataclasses.replace(c.tree, first_low=c.tree.first_high)
+  grown = Growth(widest, width=c.group, longest=c.max_new, random=np.random.default_rng(0))
+  said = itertools.count()
+  while grown.active:
+    lengths = [grown.limit(path) for path in grown.active]
+    grown.advance([full_segment(n, said) for n in lengths])
+  tree = trees.lay(np.full(c.prompt_length, -1), [leaf.path.tokens for leaf in grown.leaves])
+  row, blocks = trees.sizes([tree])
+  return sizes._replace(row=bucket(row), blocks=bucket(blocks, 1))
+
+
+def full_segment(length: int, said: Iterator[int]) -> Segment:
+  """A segment of tokens that no other has."""
+  tokens = np.array(list(itertools.islice(said, length)), np.int32)
+  return Segment(tokens, np.zeros(length, np.float32), text='', ended=False)
 
 
 def abstract_batch(c: Config, policy: policies.Policy) -> Batch:

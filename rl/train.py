@@ -32,7 +32,7 @@ from rl.plan import plan_step
 from rl.policy import ANY_SLOTS, Draw, Policy, Slots
 from rl.preference.offline import offline
 from rl.report import Outcome, Page
-from rl.rollout import Flat, Plan, svs, vision_sr1
+from rl.rollout import Flat, Plan, svs, tree, vision_sr1
 from rl.rollout.collect import QuerySource
 from rl.tasks import TASKS, Task, from_files
 
@@ -60,7 +60,7 @@ def main(config: Config | flow_configs.FlowConfig, workdir: pathlib.Path) -> dic
     steps=config.steps,
     max_new=config.max_new,
     slots=Slots(config.prompt_length, 0, 0, config.tiles),
-    layout='rows' if separate else 'shared',
+    layout='rows' if separate else config.layout,
     rows=2 * config.prompts // config.updates * config.group if separate else 0,
     evaluation=Evaluation(greedy_plan(config), drawn, config.eval_queries),
     rollout=plan_of(config),
@@ -112,6 +112,8 @@ def plan_of(config: Config) -> Plan | None:
     return vision_sr1.VisionSr1(config.draw(config.max_new), config.sr1, config.group, config.seed)
   if config.svs.variants:
     return svs.Svs(config.draw(config.max_new), config.svs, config.group, config.seed)
+  if config.tree.segment:
+    return tree.Tree(config.draw(config.max_new), config.tree, config.group, config.seed)
   return None
 
 

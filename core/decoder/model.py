@@ -21,6 +21,7 @@ from core.params import einsum, stack
 from core.past import Past
 from core.past.base import Call
 from core.remat import remat
+from core.subtrees import Subtrees
 from core.tap import MODEL_SITES, check, taps, walk_keeping
 
 
@@ -61,6 +62,7 @@ class _Context:
   rope: tuple
   positions: jax.Array
   segments: jax.Array | None
+  subtrees: Subtrees | None
   rules: dict
   attention: str | None
   edit: Any
@@ -83,7 +85,7 @@ def _attend(i, p: Attention, x, past, window, ctx: _Context):
   q, k = rotate(q, cos, sin), rotate(k, cos, sin)
   q = constrain(tap('q', q), ('batch', None, 'attn_heads', None), ctx.rules)
   k, v = tap('k', k), tap('v', v)
-  new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments)
+  new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments, ctx.subtrees)
   options = {'window': window, 'sinks': p.sinks, 'implementation': ctx.attention, 'rules': ctx.rules}
   if ctx.edit is not None or ctx.keep:
     options['tap'] = tap
@@ -137,6 +139,7 @@ def forward(
   *,
   positions=None,
   segments=None,
+  subtrees: Subtrees | None = None,
   cache: Past | int | None = None,
   edit=None,
   keep=(),
@@ -147,9 +150,9 @@ def forward(
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding,
-  with positions: packed samples do not see each other. cache: any `core.past.Past`, returned with the new tokens; a
-  number of slots starts a new one. attention: an implementation by name. Raises ValueError on impossible
-  combinations.
+  with positions: packed samples do not see each other. subtrees: the rows are packed trees. cache: any
+  `core.past.Past`, returned with the new tokens; a number of slots starts a new one. attention: an implementation by
+  name. Raises ValueError on impossible combinations.
   """
   check(keep, MODEL_SITES)
   past = pasts.of(cache)
@@ -159,7 +162,7 @@ def forward(
       tokens=x.shape[1],
       unstacked=isinstance(params.blocks, tuple),
       has_positions=positions is not None,
-      has_segments=segments is not None,
+      has_segments=segments is not None or subtrees is not None,
     )
   )
   if positions is None:
@@ -170,6 +173,7 @@ def forward(
     rope=rope_tables(positions, config.head_dim, config.rope_theta, config.rope_scaling),
     positions=positions,
     segments=segments,
+    subtrees=subtrees,
     rules=rules,
     attention=attention,
     edit=edit,

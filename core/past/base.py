@@ -19,7 +19,7 @@ class Call:
   tokens: int
   unstacked: bool  # blocks are a tuple, not stacked
   has_positions: bool
-  has_segments: bool
+  has_segments: bool  # packed samples or trees
 
 
 class Past(Protocol):

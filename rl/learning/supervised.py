@@ -72,7 +72,7 @@ def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int
   groups, layout = [[t] for t in demonstrations.examples(numbers)], demonstrations.layout
   slots = slots_of(policy, groups, layout, demonstrations.slots)
   inputs = policy.inputs(groups, layout, slots)
-  longest = slots.response if layout == 'shared' else max(len(t.tokens) for (t,) in groups)
+  longest = slots.response if layout != 'rows' else max(len(t.tokens) for (t,) in groups)
   mask = layouts.spread(groups, lambda t: t.mask, samples=1, length=longest, dtype=bool)
   return inputs, layouts.place(mask, groups, layout, slots)
 

@@ -69,6 +69,7 @@ RULES = {
   'ppo': Rule(),  # PPO-clip (arXiv 1707.06347) with the dual clip of arXiv 1912.09729
   'grpo': Rule(dual_clip=None, aggregation='sequence'),  # arXiv 2402.03300 eq. 3
   'dapo': Rule(clip_high=0.28, dual_clip=None),  # arXiv 2503.14476 eq. 8
+  'treepo': Rule(clip_high=0.28, dual_clip=10.0),  # arXiv 2508.17445 and its training script
   # arXiv 2503.20783 §3.2, with `rl.advantages.dr_grpo`; `length` should be the run's longest answer.
   'dr_grpo': Rule(dual_clip=None, aggregation='constant', length=4096),
   # arXiv 2507.18071 eq. 5 and its bounds. The scripts of InternVL3.5 keep 0.2 on both sides, which never binds.

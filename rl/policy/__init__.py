@@ -9,7 +9,8 @@ from core.files.config import read_json
 from core.mesh import Mesh
 from rl.policy import text, vision_language
 from rl.policy.base import PLAIN, Draw, Policy, Prompt, Reading, Trajectory
-from rl.policy.layouts import ANY_SLOTS, Layout, Rows, Shared, Slots
+from rl.policy.layouts import ANY_SLOTS, Layout, Rows, Shared, Slots, Trees
+from rl.policy.text import TextPolicy
 
 __all__ = [
   'ANY_SLOTS',
@@ -22,7 +23,9 @@ __all__ = [
   'Rows',
   'Shared',
   'Slots',
+  'TextPolicy',
   'Trajectory',
+  'Trees',
   'check',
   'load',
   'planned',

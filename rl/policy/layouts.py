@@ -1,7 +1,8 @@
-"""Trajectories as arrays for a forward pass, in one of two layouts.
+"""Trajectories as arrays for a forward pass, in one of three layouts.
 
 'shared'  a prompt passes through the model once, and its responses continue from its keys and values
 'rows'    every trajectory is one row, prompt and response together
+'trees'   a group is one row, in which tokens that its responses share pass through the model once
 
 B groups   G trajectories a group   P prompt slots   N response slots   K rows   T row slots   D width
 """
@@ -18,27 +19,35 @@ from core import decoder, padding
 from core.mesh import RULES
 from core.padding import bucket
 from core.past import Prefix
+from core.subtrees import BLOCK, Subtrees
+from rl.policy import trees
+from rl.policy.trees import Trees
 
-Layout = Literal['shared', 'rows']
+Layout = Literal['shared', 'rows', 'trees']
 
 
 class Slots(NamedTuple):
   """Sizes of the padded arrays.
 
   prompt: tokens of a prompt, 0 in rows. response: of a response, or of a whole row. samples: of a group. tiles: images
-  of a prompt.
+  of a prompt. row: tokens of a group's responses in a tree, each shared one once. blocks: of keys that a block of
+  queries sees in a tree.
   """
 
   prompt: int
   response: int
   samples: int = 1
   tiles: int = 0
+  row: int = 0
+  blocks: int = 0
 
   def bucketed(self) -> 'Slots':
     """Lengths and tiles rounded up to buckets, so that few programs are compiled."""
     prompt = bucket(self.prompt) if self.prompt else 0
     tiles = bucket(self.tiles, 2) if self.tiles > 1 else self.tiles
-    return self._replace(prompt=prompt, response=bucket(self.response), tiles=tiles)
+    row = bucket(self.row) if self.row else 0
+    blocks = bucket(self.blocks, 1) if self.blocks else 0
+    return self._replace(prompt=prompt, response=bucket(self.response), tiles=tiles, row=row, blocks=blocks)
 
 
 ANY_SLOTS = Slots(prompt=0, response=0, samples=0)  # no size is fixed
@@ -67,6 +76,14 @@ class Rows:
   tile_tokens: Any = None  # int32 [K, n]
 
 
+Inputs = Shared | Rows | Trees
+
+
+def read(inputs: Inputs) -> Any:
+  """The tokens that are embedded for `log_probs`: in rows all but the last, which predicts nothing."""
+  return inputs.tokens[:, :-1] if isinstance(inputs, Rows) else inputs.tokens
+
+
 def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   """The slots that trajectories need, images aside."""
   samples = max(map(len, groups), default=1)
@@ -76,7 +93,11 @@ def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   if layout == 'rows':
     whole = max(map(sum, zip(prompts, responses)), default=1)
     return Slots(prompt=0, response=whole, samples=samples)
-  return Slots(prompt=max(prompts, default=1), response=max(responses, default=1), samples=samples)
+  slots = Slots(prompt=max(prompts, default=1), response=max(responses, default=1), samples=samples)
+  if layout == 'trees':
+    row, blocks = trees.sizes(trees.of_groups(groups))
+    return slots._replace(row=row, blocks=blocks)
+  return slots
 
 
 def shared(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Shared:
@@ -119,8 +140,26 @@ def rows(trajectories: Sequence[Any], slots: Slots, *, pad_id: int) -> Rows:
   )
 
 
-def shapes(groups: int, slots: Slots) -> Shared:
-  """The shapes of inputs in the shared layout, without images."""
+def packed(groups: Sequence[Sequence[Any]], slots: Slots, *, pad_id: int) -> Trees:
+  """Each group as one row."""
+  prompts = [len(group[0].prompt.tokens) for group in groups]
+  return trees.batch(trees.of_groups(groups), prompts, **_tree_sizes(slots), pad_id=pad_id)
+
+
+def _tree_sizes(slots: Slots) -> dict[str, int]:
+  return {
+    'length': slots.prompt + slots.row,
+    'scored': slots.row,
+    'samples': slots.samples,
+    'response': slots.response,
+    'blocks': slots.blocks,
+  }
+
+
+def shapes(groups: int, slots: Slots) -> Shared | Trees:
+  """The shapes of inputs, without images: in the layout of trees if `slots` have a row, else in the shared one."""
+  if slots.row:
+    return trees.shapes(groups, **_tree_sizes(slots))
   responses = (groups, slots.samples, slots.response)
   prompt = jax.ShapeDtypeStruct((groups, slots.prompt), jnp.int32)
   said = jax.ShapeDtypeStruct(responses, jnp.int32)
@@ -132,6 +171,9 @@ def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], flo
   """window → visible pairs of query and key in the shared layout; triangle(length, window): the pairs of one row."""
 
   def pairs(window: int | None) -> float:
+    if slots.row:  # at most the pairs of the blocks that attend
+      near = min(slots.blocks * BLOCK, slots.prompt + slots.row)
+      return groups * (slots.prompt + slots.row) * near
     prompt = triangle(slots.prompt, window)
     whole = triangle(slots.prompt + slots.response, window)
     responses = slots.samples * (whole - prompt)
@@ -143,9 +185,9 @@ def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], flo
 def place(values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, slots: Slots) -> np.ndarray:
   """Values of response tokens [B, G, N], or of responses [B, G, 1], in the layout of `log_probs`' output.
 
-  [B, G, N or 1] in the shared layout, [K, T-1 or 1] in rows, 0 at tokens of the prompt.
+  [B, G, N or 1] in the shared layout and in trees, [K, T-1 or 1] in rows, 0 at tokens of the prompt.
   """
-  if layout == 'shared':
+  if layout != 'rows':
     return values
   trajectories = _each(groups)
   if values.shape[-1] == 1:
@@ -160,7 +202,7 @@ def lift(
   values: np.ndarray, groups: Sequence[Sequence[Any]], layout: Layout, shape: tuple[int, int, int]
 ) -> np.ndarray:
   """The inverse of `place`: values of response tokens as an array of `shape` [B, G, N], 0 where there is none."""
-  if layout == 'shared':
+  if layout != 'rows':
     return values
   out = np.zeros(shape, values.dtype)
   for row, (b, g, t) in zip(values, _each(groups)):
@@ -188,7 +230,7 @@ def _in_row(t: Any) -> slice:
 def log_probs(
   params: decoder.Params,
   config: decoder.Config,
-  inputs: Shared | Rows,
+  inputs: Shared | Rows | Trees,
   embedded: jax.Array,
   *,
   temperature: float = 1.0,
@@ -197,9 +239,11 @@ def log_probs(
 ) -> tuple[jax.Array, jax.Array]:
   """(log-probability, entropy) float32 [B, G, N] or [K, T-1] under a decoder.
 
-  embedded: [B, P, D] of the prompts, or [K, T-1, D] of all tokens but the last, media included.
+  embedded: [B, P, D] of the prompts, [B, T, D] of trees, or [K, T-1, D] of all tokens of rows but the last, media
+  included.
   """
-  score = _shared_log_probs if isinstance(inputs, Shared) else _row_log_probs
+  scores = {Shared: _shared_log_probs, Rows: _row_log_probs, Trees: _tree_log_probs}
+  score = scores[type(inputs)]
   return score(params, config, inputs, embedded, temperature=temperature, remat=remat, rules=rules)
 
 
@@ -229,3 +273,15 @@ def _row_log_probs(params, config, inputs: Rows, embedded, *, temperature, remat
   out = decoder.forward(params, config, embedded, positions=positions, remat_policy=remat, rules=rules)
   targets = jnp.asarray(inputs.tokens)[:, 1:]
   return decoder.log_probs(params, config, out.hidden, targets, temperature=temperature, rules=rules)
+
+
+def _tree_log_probs(params, config, inputs: Trees, embedded, *, temperature, remat, rules):
+  packed_trees = Subtrees(inputs.until, inputs.blocks)
+  options = {'remat_policy': remat, 'rules': rules}
+  out = decoder.forward(params, config, embedded, positions=inputs.positions, subtrees=packed_trees, **options)
+  source = jnp.asarray(inputs.source)[..., None]
+  hidden = jnp.take_along_axis(out.hidden, source, 1)
+  pair = decoder.log_probs(params, config, hidden, inputs.target, temperature=temperature, rules=rules)
+  # A token that several leaves share is gathered for each: its gradient is their sum, as in plain rows.
+  leaves = inputs.index.reshape(len(inputs.index), -1)
+  return tuple(jnp.take_along_axis(x, leaves, 1).reshape(inputs.index.shape) for x in pair)

@@ -97,36 +97,35 @@ class TextPolicy:
     """As of `rl.policy.Policy`."""
     return layouts.needs(groups, layout)
 
-  def inputs(
-    self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots
-  ) -> layouts.Shared | layouts.Rows:
+  def inputs(self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots) -> layouts.Inputs:
     """As of `rl.policy.Policy`."""
     if layout == 'rows':
       return layouts.rows([t for group in groups for t in group], slots, pad_id=self.pad_id)
-    return layouts.shared(groups, slots, pad_id=self.pad_id)
+    build = layouts.packed if layout == 'trees' else layouts.shared
+    return build(groups, slots, pad_id=self.pad_id)
 
   def log_probs(
     self,
     weights: decoder.Params,
-    inputs: layouts.Shared | layouts.Rows,
+    inputs: layouts.Inputs,
     *,
     temperature: float = 1.0,
     remat: str = 'none',
     rules: dict = RULES,
   ) -> tuple[jax.Array, jax.Array]:
     """As of `rl.policy.Policy`."""
-    tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
+    tokens = layouts.read(inputs)
     embedded = decoder.embed(weights, tokens, rules)
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights, self.config, inputs, embedded, **options)
 
-  def shapes(self, groups: int, slots: Slots) -> layouts.Shared:
+  def shapes(self, groups: int, slots: Slots) -> layouts.Shared | layouts.Trees:
     """As of `rl.policy.Policy`."""
     return layouts.shapes(groups, slots)
 
   def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
     """As of `rl.policy.Policy`."""
-    said = groups * slots.samples * slots.response
+    said = groups * (slots.row or slots.samples * slots.response)
     pairs = layouts.visible(groups, slots, triangle)
     return decoder_parts(self.config, tokens=groups * slots.prompt + said, scored=said, pairs=pairs)
 

@@ -104,16 +104,15 @@ class VisionLanguagePolicy:
     most = max((len(t.prompt.pixels) for group in groups for t in group), default=0)
     return layouts.needs(groups, layout)._replace(tiles=most)
 
-  def inputs(
-    self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots
-  ) -> layouts.Shared | layouts.Rows:
+  def inputs(self, groups: Sequence[Sequence[Trajectory]], layout: Layout, slots: Slots) -> layouts.Inputs:
     """As of `rl.policy.Policy`."""
     pad_id = self.processor.pad_id
     if layout == 'rows':
       every = [t for group in groups for t in group]
       inputs, prompts = layouts.rows(every, slots, pad_id=pad_id), [t.prompt for t in every]
     else:
-      inputs, prompts = layouts.shared(groups, slots, pad_id=pad_id), [group[0].prompt for group in groups]
+      build = layouts.packed if layout == 'trees' else layouts.shared
+      inputs, prompts = build(groups, slots, pad_id=pad_id), [group[0].prompt for group in groups]
     tiles = {'length': slots.tiles, 'what': 'list of image tiles'}
     pixels = padding.batch([x.pixels for x in prompts], dtype=np.float32, **tiles)
     if self.config.flash is None:
@@ -121,27 +120,27 @@ class VisionLanguagePolicy:
     tile_tokens = padding.batch([x.tile_tokens for x in prompts], dtype=np.int32, **tiles)
     return inputs.replace(pixels=pixels, tile_tokens=tile_tokens)
 
-  def places(self, inputs: layouts.Shared | layouts.Rows) -> jax.Array:
+  def places(self, inputs: layouts.Inputs) -> jax.Array:
     """The tokens that stand for images, bool of the shape of `inputs.tokens`: those of prompts alone.
 
     A policy may say the image token, which then is text, as it is to the engine.
     """
     places = inputs.tokens == self.config.image_token
-    if isinstance(inputs, layouts.Rows):
+    if not isinstance(inputs, layouts.Shared):
       places &= jnp.arange(places.shape[1]) < jnp.asarray(inputs.prompt)[:, None]
     return places
 
   def log_probs(
     self,
     weights: internvl.Params,
-    inputs: layouts.Shared | layouts.Rows,
+    inputs: layouts.Inputs,
     *,
     temperature: float = 1.0,
     remat: str = 'none',
     rules: dict = RULES,
   ) -> tuple[jax.Array, jax.Array]:
     """As of `rl.policy.Policy`."""
-    tokens = inputs.tokens if isinstance(inputs, layouts.Shared) else inputs.tokens[:, :-1]
+    tokens = layouts.read(inputs)
     places = self.places(inputs)[:, : tokens.shape[1]]
     images, tile_tokens = None, inputs.tile_tokens
     if inputs.pixels.shape[1]:
@@ -153,7 +152,7 @@ class VisionLanguagePolicy:
     options = {'temperature': temperature, 'remat': remat, 'rules': rules}
     return layouts.log_probs(weights.language, self.config.language, inputs, embedded, **options)
 
-  def shapes(self, groups: int, slots: Slots) -> layouts.Shared:
+  def shapes(self, groups: int, slots: Slots) -> layouts.Shared | layouts.Trees:
     """As of `rl.policy.Policy`."""
     side = self.config.vision.image_size
     pixels = jax.ShapeDtypeStruct((groups, slots.tiles, side, side, 3), np.float32)
@@ -162,7 +161,7 @@ class VisionLanguagePolicy:
 
   def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:
     """As of `rl.policy.Policy`."""
-    said = groups * slots.samples * slots.response
+    said = groups * (slots.row or slots.samples * slots.response)
     return towers(
       self.config,
       tiles=groups * slots.tiles,

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import attention as lib
+from core import subtrees as trees
 from core.attention import Keys, attention
 
 
@@ -163,3 +164,82 @@ def test_contradictions_are_refused():
   ):
     with pytest.raises(ValueError, match=word):
       attention(x, [keys], **options)
+
+
+def tree_row(r, length):
+  """(until, ancestors bool [length, length]) of a random row of trees with padding at the end."""
+  used = int(r.integers(length // 2, length + 1))
+  path, parents = [], []
+  for i in range(used):
+    keep = int(r.integers(0, len(path) + 1)) if r.random() < 0.3 else len(path)
+    path = path[:keep]
+    parents.append(path[-1] if path else -1)
+    path.append(i)
+  sees = np.zeros((length, length), bool)
+  for i, parent in enumerate(parents):
+    sees[i] = sees[parent] if parent >= 0 else False
+    sees[i, i] = True
+  later = np.where(sees, np.arange(1, length + 1)[:, None], 0)
+  return later.max(0).astype(np.int32), sees
+
+
+@pytest.mark.parametrize('length, window, sinks', [(21, None, False), (150, None, True), (150, 9, False)])
+def test_packed_trees_equal_the_definition(length, window, sinks):
+  r = np.random.default_rng(length)
+  rows = [tree_row(r, length) for _ in range(3)]
+  until, sees = (np.stack(x) for x in zip(*rows))
+  at = sees.sum(-1).astype(np.int32) - 1
+  q, k, v = (r.standard_normal(s) for s in ((3, length, 4, 6), (3, 2, length, 6), (3, 2, length, 6)))
+  sink = r.standard_normal(4) if sinks else None
+  want = np.zeros(q.shape)
+  for b, i, n in np.ndindex(3, length, 4):
+    near = sees[b, i] & (at[b] > at[b, i] - window if window else True)
+    if near.any():
+      e = np.exp(k[b, n // 2, near] @ q[b, i, n] / np.sqrt(6))
+      want[b, i, n] = e @ v[b, n // 2, near] / (e.sum() + (np.exp(sink[n]) if sinks else 0))
+  f32 = lambda x: None if x is None else np.asarray(x, np.float32)
+  blocks = trees.plan(until)
+  for name, plan in (('reference', None), ('chunked', None), ('blocked', blocks), (None, blocks)):
+    keys = Keys(f32(k), f32(v), at, subtrees=trees.Subtrees(until, plan))
+    got = attention(f32(q), [keys], positions=at, window=window, sinks=f32(sink), implementation=name)
+    np.testing.assert_allclose(np.asarray(got)[at >= 0], want[at >= 0], atol=3e-6, err_msg=str(name))
+
+
+def test_packed_samples_are_trees_of_one_node():
+  segments = np.array([[1, 1, 2, 2, 2, 0], [3, 3, 3, 3, 3, 3]])
+  assert trees.of_segments(segments).tolist() == [[2, 2, 5, 5, 5, 0], [6] * 6]
+  at = np.array([[0, 1, 0, 1, 2, -1], [0, 1, 2, 3, 4, 5]])
+  q, k = np.random.default_rng(0).standard_normal((2, 2, 6, 2, 4)).astype(np.float32)
+  k = np.swapaxes(k, 1, 2)
+  packed = attention(q, [Keys(k, k, at, segments)], positions=at, segments=segments)
+  tree = trees.Subtrees(trees.of_segments(segments))
+  got = attention(q, [Keys(k, k, at, subtrees=tree)], positions=at)
+  np.testing.assert_array_equal(np.asarray(got)[at >= 0], np.asarray(packed)[at >= 0])
+
+
+def test_a_plan_lists_the_blocks_that_are_seen_and_no_other():
+  r = np.random.default_rng(3)
+  until, sees = tree_row(r, 500)
+  blocks = trees.plan(until[None])[0]
+  for number, listed in enumerate(blocks):
+    rows = sees[number * trees.BLOCK : (number + 1) * trees.BLOCK]
+    seen = {int(j) // trees.BLOCK for j in np.flatnonzero(rows.any(0))}
+    assert seen <= set(listed.tolist())
+    assert len(set(listed[listed >= 0].tolist())) == (listed >= 0).sum() <= number + 1
+  with pytest.raises(ValueError, match='expected at most 1'):
+    trees.plan(until[None], most=1)
+
+
+def test_packed_trees_refuse_what_cannot_serve_them():
+  x = np.zeros((1, 4, 2, 64), np.float32)
+  keys = Keys(
+    np.swapaxes(x, 1, 2), np.swapaxes(x, 1, 2), np.arange(4)[None], subtrees=trees.Subtrees(np.full((1, 4), 4))
+  )
+  at = np.arange(4)[None]
+  for name in ('splash', 'blocked'):
+    with pytest.raises(NotImplementedError, match='packed trees'):
+      attention(x, [keys], positions=at, implementation=name)
+  with pytest.raises(ValueError, match='expected one run'):
+    attention(x, [keys, keys], positions=at)
+  with pytest.raises(ValueError, match='neither segments'):
+    attention(x, [keys.replace(segments=at)], positions=at, segments=at)

@@ -195,3 +195,69 @@ def test_a_penalty_in_the_reward_lowers_returns_token_by_token_or_in_sum():
   np.testing.assert_allclose(per_token, advantages.reinforce_pp(placed, given.mask), atol=1e-6)
   with pytest.raises(ValueError, match='by component'):
     advantages.ADVANTAGES['gdpo'](given)
+
+
+def brute_force_treepo(rewards, paths, *, by_size=False, reject=False):
+  """The tree advantage of one query before whitening, from segment labels, group by group."""
+  out = []
+  for i, path in enumerate(paths):
+    terms = []
+    for level in range(max(map(len, paths))):
+      group = [k for k, other in enumerate(paths) if other[:level] == path[:level]]
+      values = [rewards[k] for k in group]
+      if level and (len(group) < 2 or (reject and min(values) == max(values))):
+        continue
+      terms.append((len(group) if by_size else 1, rewards[i] - sum(values) / len(values)))
+    out.append(sum(w * a for w, a in terms) / sum(w for w, _ in terms))
+  return out
+
+
+def lineage_of(paths):
+  """Parents and first segments of their own, as a rollout plan gives them."""
+  common = lambda a, b: next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+  parent, segment = [-1], [0]
+  for i in range(1, len(paths)):
+    shared = [common(paths[i], paths[k]) for k in range(i)]
+    parent.append(int(np.argmax(shared)))
+    segment.append(max(shared))
+  return np.array([parent]), np.array([segment])
+
+
+def test_the_worked_tree_of_the_paper_sheet():
+  paths = [(f'{i >> 2}', f'{i >> 1}', f'{i}') for i in range(8)]
+  rewards = jnp.array([[1.0, 1, -1, -1, -1, -1, 1, -1]])
+  common = advantages.common_segments(*lineage_of(paths))
+  got = advantages.treepo(rewards, common, jnp.ones((1, 8, 4), bool))
+  want = [1.00949, 1.00949, -0.78516, -0.78516, -0.56083, -0.56083, 1.68249, -1.00949]
+  np.testing.assert_allclose(got[0, :, 2], want, atol=2e-5)
+
+
+def test_tree_advantage_equals_brute_force_over_labels():
+  r = np.random.default_rng(0)
+  for _ in range(40):
+    paths = [()]
+    for n in range(1, 7):
+      other = paths[r.integers(len(paths))]
+      kept = other[: r.integers(0, len(other) + 1)] if len(other) else ()
+      kept = kept[: max(len(kept) - 1, 0)]
+      paths.append((*kept, *((n, d) for d in range(r.integers(1, 5)))))
+    paths[0] = ((0, 0),)
+    rewards = r.integers(0, 2, len(paths)).astype(np.float32)
+    common = advantages.common_segments(*lineage_of(paths))
+    valid = np.ones((1, len(paths)), bool)
+    for options in ({}, {'by_size': True}, {'reject': True}):
+      got = advantages.tree_centred(rewards[None], common, valid, **{'by_size': False, 'reject': False, **options})
+      np.testing.assert_allclose(got[0], brute_force_treepo(rewards, paths, **options), atol=1e-6)
+
+
+def test_a_tree_of_depth_one_is_the_baseline_and_equal_rewards_are_zero():
+  r = np.random.default_rng(2)
+  rewards = r.normal(size=(3, 4)).astype(np.float32)
+  mask = jnp.asarray(r.random((3, 4, 6)) < 0.7).at[1, 2].set(False)
+  flat = np.zeros((3, 4, 4), np.int32)
+  want = advantages.reinforce_pp_baseline(rewards, mask)
+  np.testing.assert_allclose(advantages.treepo(rewards, flat, mask), want, atol=1e-6)
+  common = advantages.common_segments(np.array([[-1, 0, 1, 0]] * 3), np.array([[0, 2, 1, 3]] * 3))
+  assert common[0].tolist()[2] == [1, 1, common[0, 2, 2], 1] and common[0, 3].tolist()[:3] == [3, 2, 1]
+  for options in ({}, {'by_size': True}, {'reject': True}):
+    assert not advantages.treepo(jnp.full((3, 4), 0.7), common, mask, **options).any()

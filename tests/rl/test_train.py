@@ -14,6 +14,7 @@ import pytest
 
 import internvl
 from core import mesh
+from core.engine import EngineSize
 from core.report.intervals import wilson
 from core.toy import digits
 from rl import policy as policies
@@ -169,3 +170,23 @@ def test_killed_and_started_again_gives_the_same_metrics(tmp_path):
   assert run('cut').wait(timeout=600) == 0
   for name in ('metrics.jsonl', 'warmup/metrics.jsonl', 'results.json', 'model/model.safetensors'):
     assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes(), name
+
+
+def test_a_tiny_treepo_run_trains_on_packed_trees(tmp_path):
+  config = dataclasses.replace(
+    CONFIGS['treepo'],
+    warmup=Supervision(steps=0),
+    steps=1,
+    prompts=2,
+    group=4,
+    max_new=8,
+    eval_queries=2,
+    eval_samples=0,
+    eval_every=1,
+    engine=EngineSize(slots=8, pages=128, page_size=4, segment=4),
+  )
+  train.main(config, tmp_path)
+  (line,) = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
+  assert line['sampler_gap'] < 1e-4 and np.isfinite(line['loss']) and line['response_length'] <= 8
+  with pytest.raises(ValueError, match=r'svs\.variants=2'):
+    dataclasses.replace(config, svs=dataclasses.replace(config.svs, variants=2))

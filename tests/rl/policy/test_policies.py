@@ -50,8 +50,8 @@ def _sampled(p, weights, prompts, samples, draw):
   return [rows[i : i + samples] for i in range(0, len(rows), samples)]
 
 
-@pytest.mark.parametrize('layout', ['shared', 'rows'])
-def test_both_layouts_give_the_log_probabilities_that_the_engine_sampled_with(made, layout):
+@pytest.mark.parametrize('layout', ['shared', 'rows', 'trees'])
+def test_all_layouts_give_the_log_probabilities_that_the_engine_sampled_with(made, layout):
   p, weights = made
   groups = _sampled(p, weights, _prompts(p), 2, Draw(7, temperature=0.8))
   slots = p.slots(groups, layout).bucketed()
@@ -70,13 +70,14 @@ def test_layouts_agree_on_conversations_that_tools_wrote_a_part_of(made):
   )
   groups = [[draw(9), draw(4)], [draw(6)]]
   found = []
-  for layout in ('shared', 'rows'):
+  for layout in ('shared', 'rows', 'trees'):
     slots = p.slots(groups, layout)
     mask, sampled = _placed(groups, layout, slots)
     logp, _ = p.log_probs(weights, p.inputs(groups, layout, slots))
     assert (sampled[mask] == -1).all() and (sampled[~mask] == 0).all()
     found.append(np.asarray(logp)[mask])
-  np.testing.assert_allclose(*found, atol=1e-5)
+  for other in found[1:]:
+    np.testing.assert_allclose(other, found[0], atol=1e-5)
 
 
 def test_slots_that_are_too_few_are_named(made):
@@ -213,7 +214,7 @@ def test_a_text_policy_of_a_published_family_has_no_tie_to_the_tiny_one(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('layout', ['shared', 'rows'])
+@pytest.mark.parametrize('layout', ['shared', 'rows', 'trees'])
 def test_an_image_token_in_a_response_is_text_as_it_is_to_the_engine(layout):
   """A response that says it, behind a prompt with an image: learning must score what was sampled."""
   p, weights = policy.load('tiny', ONE, seed=3)

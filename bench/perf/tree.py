@@ -1,0 +1,183 @@
+"""Tree rollouts against flat ones on the segment engine, at equal width.
+
+  python -m bench.perf.tree [--prompts=64 --width=16 --segments=14 --segment=8 --repeats=3]
+
+One random decoder, prefix cache on in both arms. Responses stop at lengths drawn from a lognormal; on a path that has
+got so far, from the part of it beyond. Printed for each arm: tokens decoded, prefilled and delivered, requests, CPU
+seconds on one pinned thread. The arithmetic bound is the ratio of decoded tokens: the gain if time went into decoding
+alone. Gain in throughput g and time saved s are different numbers: s = 1 - 1/(1 + g).
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+
+from bench.perf.pinned import pin
+from core.launch import command
+from core.launch.fields import field
+
+# jax is imported by the functions that need it: `pin` must come before its first import.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  prompts: int = field(64, 'queries', low=1)
+  prompt: int = field(64, 'tokens of a prompt', low=1)
+  width: int = field(16, 'responses to each query', low=2)
+  segments: int = field(14, 'segments of the longest response', low=1)
+  segment: int = field(8, 'tokens of a segment', low=1)
+  branch: int = field(2, 'continuations of each path after a segment', low=1)
+  first: int = field(2, 'paths that begin at the prompt', low=1)
+  median: float = field(0.5, 'of the lengths, as a share of the longest')
+  spread: float = field(0.5, 'standard deviation of the logarithm of the lengths')
+  model_width: int = field(128, 'width of the decoder', low=32)
+  layers: int = field(4, 'of the decoder', low=1)
+  slots: int = field(64, 'rows decoded together', low=1)
+  repeats: int = field(3, 'timed runs of each arm, with a seed each', low=1)
+
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest response."""
+    return self.segments * self.segment
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One run of one arm."""
+
+  decoded: int
+  prefilled: int
+  delivered: int
+  requests: int
+  seconds: float
+
+
+def drawn(o: Options, key: tuple[int, ...], beyond: int = 0) -> int:
+  """Length of a response that is longer than `beyond` tokens; the longest, if the lognormal says more."""
+  import numpy as np
+
+  r = np.random.default_rng(key)
+  length = 0
+  for _ in range(10_000):
+    length = int(np.ceil(o.median * o.longest * np.exp(o.spread * r.standard_normal())))
+    if length > beyond:
+      return min(length, o.longest)
+  return o.longest
+
+
+def sampler_of(o: Options):
+  """A sampler of a random policy over bytes that never stops by itself."""
+  import jax
+
+  from core import decoder, mesh
+  from core.engine import EngineSize
+  from rl import policy as policies
+  from rl.rollout import Sampler
+
+  place = mesh.make(devices=jax.devices()[:1])
+  policy, _ = policies.load('tiny-text', place)
+  length = o.prompt + o.longest
+  sizes = {'width': o.model_width, 'mlp_width': 3 * o.model_width, 'depth': o.layers, 'max_length': length}
+  config = dataclasses.replace(policy.config, **sizes)
+  policy = dataclasses.replace(policy, config=config, stops=())
+  pages = 2 * o.slots * -(-length // 8)
+  size = EngineSize(slots=o.slots, pages=pages, page_size=8, segment=o.segment)
+  return Sampler(policy, decoder.init(jax.random.key(0), config), size, mesh.Share(place, place))
+
+
+def prompts_of(o: Options, seed: int) -> list:
+  """Random prompts."""
+  import numpy as np
+
+  from rl.policy.text import TextPrompt
+
+  tokens = np.random.default_rng(seed).integers(0, 250, (o.prompts, o.prompt))
+  return [TextPrompt(row.astype(np.int32)) for row in tokens]
+
+
+def flat(o: Options, sampler, prompts, seed: int) -> tuple[int, int]:
+  """(delivered tokens, requests) of responses that are each sampled from the prompt."""
+  from rl.policy import Draw
+
+  for number, prompt in enumerate(prompts):
+    for place in range(o.width):
+      draw = Draw(drawn(o, (seed, number, place)))
+      (request,) = sampler.policy.requests([prompt], draw, samples=1, seeds=[number * o.width + place])
+      sampler.engine.submit(request)
+  done = sampler.engine.run()
+  return sum(len(c.tokens) for c in done), len(done)
+
+
+def tree(o: Options, sampler, prompts, seed: int) -> tuple[int, int]:
+  """(delivered tokens, requests) of responses that share segments."""
+  from rl.policy import Draw
+  from rl.rollout.tree import Branching, Tree
+
+  class Scripted(Tree):
+    """Stops where the lengths say."""
+
+    def request(self, policy, prompt, number, growth, slot):
+      request = super().request(policy, prompt, number, growth, slot)
+      path = growth.active[slot]
+      stop = drawn(o, (seed, number, growth.step, slot), len(path.tokens)) - len(path.tokens)
+      return dataclasses.replace(request, max_new=min(stop, growth.limit(path)))
+
+    def read(self, policy, growth, slot, done):
+      ended = len(done.tokens) < growth.limit(growth.active[slot])
+      return super().read(policy, growth, slot, done)._replace(ended=ended)
+
+  options = Branching(
+    segment=o.segment, branch=o.branch, first_low=o.first, first_high=o.first, box='none', repetition=False
+  )
+  plan = Scripted(Draw(o.longest), options, width=o.width, seed=seed)
+  grown = plan.grow(sampler, prompts, range(len(prompts)))
+  delivered = sum(len(leaf.path.tokens) for growth in grown for leaf in growth.leaves)
+  return delivered, sum(growth.requests for growth in grown)
+
+
+def timed(o: Options, sampler, arm, seed: int) -> Arm:
+  """One run on an empty cache."""
+  prompts = prompts_of(o, seed)
+  sampler.engine.scheduler.cache.clear()
+  stats = dataclasses.replace(sampler.engine.stats)
+  start = time.process_time()
+  delivered, requests = arm(o, sampler, prompts, seed)
+  seconds = time.process_time() - start
+  after = sampler.engine.stats
+  return Arm(after.decoded - stats.decoded, after.prefilled - stats.prefilled, delivered, requests, seconds)
+
+
+def work(o: Options) -> None:
+  """Runs both arms in turn and prints."""
+  pin()
+  sampler = sampler_of(o)
+  small = dataclasses.replace(o, prompts=1)
+  for arm in (flat, tree):
+    timed(small, sampler, arm, 99)  # warms up
+  runs = {'flat': [], 'tree': []}
+  for seed in range(o.repeats):
+    for arm in (flat, tree):
+      runs[arm.__name__].append(timed(o, sampler, arm, seed))
+  print(f'lognormal of median {o.median * o.longest:.0f} tokens, spread {o.spread}, at most {o.longest}')
+  for name, every in runs.items():
+    for run in every:
+      print(f'{name}: {dataclasses.asdict(run)}')
+  total = lambda name, what: sum(getattr(run, what) for run in runs[name])
+  bound = total('flat', 'decoded') / total('tree', 'decoded') - 1
+  gain = total('flat', 'seconds') / total('tree', 'seconds') - 1
+  share = total('tree', 'decoded') / total('tree', 'delivered')
+  print(f'decoded / delivered of the tree: {share:.3f}')
+  print(f'trajectories per CPU second: {100 * gain:+.0f} %, time {-100 * (1 - 1 / (1 + gain)):+.0f} %')
+  print(f'arithmetic bound: {100 * bound:+.0f} %; reached {(1 + gain) / (1 + bound):.2f} of its throughput')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

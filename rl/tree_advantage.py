@@ -1,0 +1,63 @@
+"""Rewards compared within every subtree of a sample.
+
+P prompts   G samples of each, the leaves of its tree
+"""
+
+import jax
+import numpy as np
+
+from rl.whitening import flat
+
+
+def common_segments(parent: np.ndarray, segment: np.ndarray) -> np.ndarray:
+  """Int32 [P, G, G]: how many segments each two leaves share, 0 if only the prompt.
+
+  parent, segment: int [P, G] as in `rl.advantages.Lineage`; parents come before their children. A sample shares with an
+  earlier one what its parent does, up to where it left its parent. On the diagonal: with itself, more than with others.
+  """
+  rows, count = parent.shape
+  common = np.zeros((rows, count, count), np.int32)
+  for row in range(rows):
+    for i in range(count):
+      origin = parent[row, i]
+      if origin >= 0:
+        shared = np.minimum(common[row, origin, :i], segment[row, i])
+        shared[origin] = segment[row, i]
+        common[row, i, :i] = common[row, :i, i] = shared
+  most = common.max(initial=0) + 1
+  common[:, np.arange(count), np.arange(count)] = most
+  return common
+
+
+def tree_centred(
+  rewards: jax.Array, common: np.ndarray, valid: jax.Array, *, by_size: bool, reject: bool
+) -> np.ndarray:
+  """Rewards minus the mean of their group, averaged over the groups of a leaf: float32 [P, G] to [P, G].
+
+  The group of level j is the leaves that share j segments; level 0 is all leaves of the prompt and always counts,
+  deeper ones count if they have several leaves. common: of `common_segments`. by_size: the average is weighted by the
+  sizes of the groups. reject: groups below level 0 with equal rewards are left out. A prompt with one leaf keeps its
+  reward; leaves that are not valid enter no mean and get 0. On the host, since the number of levels is data.
+  (TreePO, arXiv 2508.17445, §2.3.)
+  """
+  rewards, valid = np.asarray(rewards, np.float32), np.asarray(valid)
+  count = rewards.shape[1]
+  apart = ~np.eye(count, dtype=bool)
+  deepest = int(common.max(where=apart, initial=0))
+  total = np.zeros(rewards.shape)
+  weights = np.zeros(rewards.shape)
+  for level in range(deepest + 1):
+    member = (common >= level) & valid[:, None, :]
+    others = np.broadcast_to(rewards[:, None, :], member.shape)
+    size = member.sum(-1)
+    mean = np.where(member, others, 0).sum(-1) / np.maximum(size, 1)
+    equal = np.asarray(flat(others, member))
+    counts = (size > 1) if level else np.ones(size.shape, bool)
+    if reject and level:
+      counts = counts & ~equal
+    weight = np.where(counts, size if by_size else 1, 0)
+    total = total + weight * np.where(equal, 0, rewards - mean)
+    weights = weights + weight
+  alone = valid.sum(-1, keepdims=True) == 1
+  average = total / np.maximum(weights, 1)
+  return np.where(valid, np.where(alone, rewards, average), 0)
