@@ -115,47 +115,65 @@ def tree_case(options: Options) -> Case:
   )
 
 
-def torch_head(weights, noise, condition, steps, guidance):
+class TorchHead:
   """The head of torch in the published order: modulation anew at every step, both branches in one batch."""
+
+  def __init__(self, weights):
+    self.blocks = []
+    for block in weights.blocks:
+      matrices = [_linear(x) for x in (block.modulation, block.gate, block.up, block.down)]
+      self.blocks.append((_tensor(block.norm), *matrices))
+    self.into, self.project = _linear(weights.noise), _linear(weights.condition)
+    self.last, self.out = _linear(weights.modulation), _linear(weights.out)
+
+  def velocity(self, x, hidden, time):
+    """The velocity of noisy latents, given hidden states and one embedded timestep."""
+    from torch.nn import functional
+
+    def norm(x):
+      return functional.rms_norm(x, x.shape[-1:], eps=1e-5)
+
+    linear = functional.linear
+    active = functional.silu(linear(hidden, self.project) + time)
+    u = linear(x, self.into)
+    for weight, modulation, gate, up, down in self.blocks:
+      shift, scale, out_gate = linear(active, modulation).chunk(3, -1)
+      m = norm(u) * weight * (1 + scale) + shift
+      gated = functional.silu(linear(m, gate)) * linear(m, up)
+      u = u + out_gate * linear(gated, down)
+    shift, scale = linear(active, self.last).chunk(2, -1)
+    return linear(norm(u) * (1 + scale) + shift, self.out)
+
+
+def _tensor(x):
   import numpy as np
   import torch
-  from torch.nn import functional
 
-  def tensor(x):
-    return torch.from_numpy(np.array(x, np.float32))
+  return torch.from_numpy(np.array(x, np.float32))
 
-  def linear(x):  # as torch.nn.Linear stores it
-    return tensor(x).reshape(x.shape[0], -1).T.contiguous()
 
-  def norm(x):
-    return functional.rms_norm(x, x.shape[-1:], eps=1e-5)
+def _linear(x):
+  """A matrix as torch.nn.Linear stores it."""
+  return _tensor(x).reshape(x.shape[0], -1).T.contiguous()
 
-  layers = []
-  for block in weights.blocks:
-    matrices = [linear(x) for x in (block.modulation, block.gate, block.up, block.down)]
-    layers.append((tensor(block.norm), *matrices))
-  into, project, last, out = (linear(x) for x in (weights.noise, weights.condition, weights.modulation, weights.out))
-  hidden = torch.cat([tensor(condition), tensor(guidance.negative)])
-  times, start, scale = tensor(steps.time), tensor(noise), float(guidance.scale)
+
+def torch_frame(weights, noise, condition, steps, guidance):
+  """A function that solves for the latents in torch."""
+  import numpy as np
+  import torch
+
+  head = TorchHead(weights)
+  hidden = torch.cat([_tensor(condition), _tensor(guidance.negative)])
+  times, start, guide = _tensor(steps.time), _tensor(noise), float(guidance.scale)
   names = ('alpha', 'sigma', 'decay', 'gain', 'slope')
   table = list(zip(*(np.asarray(getattr(steps, name)).tolist() for name in names)))
-
-  def velocity(x, time):
-    active = functional.silu(functional.linear(hidden, project) + time)
-    u = functional.linear(x, into)
-    for weight, modulation, gate, up, down in layers:
-      shift, factor, gated = functional.linear(active, modulation).chunk(3, -1)
-      m = norm(u) * weight * (1 + factor) + shift
-      u = u + gated * functional.linear(functional.silu(functional.linear(m, gate)) * functional.linear(m, up), down)
-    shift, factor = functional.linear(active, last).chunk(2, -1)
-    return functional.linear(norm(u) * (1 + factor) + shift, out)
 
   def run():
     x, previous = start, torch.zeros_like(start)
     with torch.inference_mode():
-      for time_at, (alpha, sigma, decay, gain, slope) in zip(times, table):
-        positive, negative = velocity(torch.cat([x, x]), time_at).chunk(2)
-        x0 = alpha * x - sigma * (negative + scale * (positive - negative))
+      for time, (alpha, sigma, decay, gain, slope) in zip(times, table):
+        positive, negative = head.velocity(torch.cat([x, x]), hidden, time).chunk(2)
+        x0 = alpha * x - sigma * (negative + guide * (positive - negative))
         x = decay * x + gain * (x0 + slope * (x0 - previous))
         previous = x0
     return x.numpy()
@@ -196,7 +214,7 @@ def head_case(options: Options) -> Case:
 
   torch.set_num_threads(1)
   wide = random_head(options)
-  theirs = torch_head(*wide)
+  theirs = torch_frame(*wide)
   narrow = params_lib.cast(wide[:3], jnp.bfloat16)
   steps = wide[3].replace(time=wide[3].time.astype(jnp.bfloat16))
   narrow = (*narrow, steps, wide[4].replace(negative=wide[4].negative.astype(jnp.bfloat16)))

@@ -6,7 +6,6 @@ weights stream across layer and step boundaries without a gap.
 N solver steps   L layers   B padded rows   R those of both branches   C latent   D width   F feed-forward
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -191,20 +190,6 @@ def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
   return streamed, resident
 
 
-@dataclasses.dataclass(frozen=True)
-class _At:
-  """A step's coefficients, read from the table [5, N]."""
-
-  table: Any
-  step: Any
-
-  alpha = property(lambda self: self.table[0, self.step])
-  sigma = property(lambda self: self.table[1, self.step])
-  decay = property(lambda self: self.table[2, self.step])
-  gain = property(lambda self: self.table[3, self.step])
-  slope = property(lambda self: self.table[4, self.step])
-
-
 def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
   precision = jax.lax.Precision.HIGHEST if weight.dtype == jnp.float32 else None
   return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
@@ -280,7 +265,9 @@ def _end_step(refs: _Refs, step, dtype, eps: float) -> None:
   if refs.fixed.scale is not None:
     positive, negative = jnp.split(velocity, 2)
     velocity = negative + refs.fixed.scale[...] * (positive - negative)
-  x, x0 = advance(_At(refs.table, step), carried.x[...].astype(dtype), carried.x0[...], velocity)
+  alpha, sigma, decay, gain, slope = (refs.table[row, step] for row in range(5))
+  at = Steps(time=None, alpha=alpha, sigma=sigma, decay=decay, gain=gain, slope=slope)
+  x, x0 = advance(at, carried.x[...].astype(dtype), carried.x0[...], velocity)
   carried.x[...] = x.astype(jnp.float32)
   carried.x0[...] = x0
 
