@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from bench.seed.kinds import Job, comma_pieces, edit_points, read_reference, trees
+from bench.seed.comparison import Job, edit_points, read_reference, trees
+from bench.seed.kinds import comma_pieces
 from bench.seed.nodes import INFINITY, Node, ParseError, negative, symbol
 from bench.seed.pairs import pair, settle
 from bench.seed.reading.splitting import ORDER, mirrored, split_at, trim

@@ -1,52 +1,15 @@
-"""Scorers of Expression, Equation and Tuple (Interval is in intervals.py, Numeric in quantity.py)."""
+"""Scorers of Expression and Tuple (Equation is in equations.py, Interval in intervals.py, Numeric in quantity.py)."""
 
-import dataclasses
-import itertools
-
-from bench.seed import tree
-from bench.seed.algebra.canonical import canonical
-from bench.seed.algebra.equivalence import Verdict, compare
-from bench.seed.algebra.relations import relation_verdict
-from bench.seed.nodes import Budget, Node, ParseError, SeedError, subtract
-from bench.seed.pairs import Pair, branches, pair, settle
+from bench.seed.comparison import Job, read_reference, trees
+from bench.seed.equations import equation
+from bench.seed.nodes import Node, ParseError, SeedError
 from bench.seed.reading.parser import Reading
-from bench.seed.reading.splitting import EQUALS, relation, split_at, top_level, trim
-from bench.seed.reading.statement import member, side, statement, statements, tokens_of, unwrap
+from bench.seed.reading.splitting import EQUALS, split_at, top_level, trim
+from bench.seed.reading.statement import side, statement, statements, tokens_of, unwrap
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
 UNDER = Token('_', '_')
-
-
-@dataclasses.dataclass
-class Job:
-  """One pair's reading rules, hat setting and remaining work; symbolic: whether sympy may be used."""
-
-  reading: Reading
-  hats: bool
-  budget: Budget
-  symbolic: bool = False
-
-
-class BadReference(Exception):
-  """The reference, not the prediction, cannot be read; `cause` is the reason."""
-
-  def __init__(self, cause: SeedError):
-    super().__init__(str(cause))
-    self.cause = cause
-
-
-def read_reference(read, text: str, job: Job):
-  """`read(text, job)` for a reference. Raises BadReference."""
-  try:
-    return read(text, job)
-  except SeedError as error:
-    raise BadReference(error) from error
-
-
-def unit_reading(reading: Reading) -> Reading:
-  """The same reading with bare words as units."""
-  return dataclasses.replace(reading, units=True)
 
 
 # Expression.
@@ -101,107 +64,6 @@ def read_expression(text: str, job: Job) -> Node:
   if len(parts) == 1:
     return parts[0]
   return Node('list', tuple(parts), ')')
-
-
-def trees(reference: Node, prediction: Node, job: Job) -> Mark:
-  """The mark for two trees: expressions, inequalities or lists."""
-  reference, prediction, ordered = settle(reference, prediction, hats=job.hats)
-  both = pair(reference, prediction, ordered, job.budget)
-  if both.reference == both.prediction:
-    return Mark(100.0, 'structure')
-  verdict = _verdict(reference, prediction, both.context)
-  if verdict is Verdict.EQUAL:
-    return Mark(100.0, 'numeric')
-  if verdict is Verdict.UNDECIDED and job.symbolic and _symbolically_equal(both):
-    return Mark(100.0, 'symbolic')
-  points = edit_points(both.reference, both.prediction, job.budget)
-  return Mark(points, 'distance', flags=_flags(verdict))
-
-
-def _flags(verdict: Verdict) -> tuple[str, ...]:
-  return ('undecided',) if verdict is Verdict.UNDECIDED else ()
-
-
-def _symbolically_equal(both: Pair) -> bool:
-  from bench.seed.algebra import symbolic
-
-  return symbolic.equal(both.reference, both.prediction, both.context)
-
-
-def _verdict(a: Node, b: Node, context) -> Verdict:
-  """Whether the two are equal, where a ± means the set of its two branches."""
-  if 'relation' in (a.head, b.head):
-    return relation_verdict(a, b, context) if a.head == b.head else Verdict.DIFFERENT
-  left = [canonical(branch, context) for branch in branches(a)]
-  right = [canonical(branch, context) for branch in branches(b)]
-  if len(left) != len(right):
-    return Verdict.DIFFERENT
-  is_different = True
-  for order in itertools.permutations(right):
-    verdicts = [compare(x, y, context) for x, y in zip(left, order)]
-    if all(verdict is Verdict.EQUAL for verdict in verdicts):
-      return Verdict.EQUAL
-    is_different = is_different and Verdict.DIFFERENT in verdicts
-  return Verdict.DIFFERENT if is_different else Verdict.UNDECIDED
-
-
-def edit_points(reference: Node, prediction: Node, budget: Budget) -> float:
-  """Partial credit of two canonical trees that are not equal."""
-  wanted = tree.Flat(reference)
-  given = tree.Flat(prediction)
-  size = len(wanted.labels)
-  # Inserting a surplus costs at least 0.6 a node, so a tree of twice the size earns nothing.
-  if len(given.labels) >= 2 * size + 8:
-    return 0.0
-  gap = tree.distance(given, wanted, budget)
-  return tree.tree_points(max(1.0, gap), size)
-
-
-# Equation.
-
-
-def equation(reference: str, prediction: str, job: Job) -> Mark:
-  """Left minus right, up to a factor; an equation never equals an inequality or an expression."""
-  a = read_reference(_read_equation, reference, job)
-  b = _read_equation(prediction, job)
-  if a.head != 'relation' and b.head != 'relation':
-    return trees(a, b, job)
-  a, b, ordered = settle(a, b, hats=job.hats)
-  context = pair(a, b, ordered, job.budget).context
-  verdict = relation_verdict(a, b, context) if a.head == b.head else Verdict.DIFFERENT
-  if verdict is Verdict.EQUAL:
-    is_same = canonical(a, context) == canonical(b, context)
-    return Mark(100.0, 'structure' if is_same else 'numeric')
-  points = 0.0
-  for x, y in itertools.product(_orientations(a), _orientations(b)):
-    both = pair(x, y, ordered, job.budget)
-    points = max(points, edit_points(both.reference, both.prediction, job.budget))
-  return Mark(points, 'distance', flags=_flags(verdict))
-
-
-def _orientations(node: Node) -> list[Node]:
-  """The differences whose edit distance counts: of an equality both left - right and right - left."""
-  if node.head != 'relation':
-    return [node]
-  first = node.args[0]
-  last = node.args[-1]
-  differences = [subtract(first, last)]
-  if node.value == ('=',):
-    differences.append(subtract(last, first))
-  return differences
-
-
-def _read_equation(text: str, job: Job) -> Node:
-  """A relation of two members (first and last of a chain of equalities), or an expression without a sign."""
-  part = statements(tokens_of(text, job.reading))[0]
-  if not part.signs:
-    return member(part.members[0], job.reading)
-  if part.inequality:
-    members = [member(tokens, job.reading) for tokens in part.members]
-    return relation(members, part.signs)
-  first = member(part.members[0], job.reading)
-  last = member(part.members[-1], job.reading)
-  return relation([first, last], ['='])
 
 
 # Tuple.

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from bench.seed import kinds
+from bench.seed import comparison, kinds
 from bench.seed.algebra.canonical import Context, canonical
 from bench.seed.algebra.equivalence import Verdict
 from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
@@ -26,7 +26,7 @@ class NotANumber(Exception):
 def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
   """Points by relative error after conversion of units; 0 for a different dimension."""
   try:
-    wanted, unit = kinds.read_reference(_quantity, reference, job)
+    wanted, unit = comparison.read_reference(_quantity, reference, job)
   except NotANumber:
     return _formula(reference, prediction, job, settings)
   try:
@@ -46,7 +46,7 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
 
 def _bare(text: str, job) -> bool:
   """Whether an answer is a unit without a number, which must not match the bare number 1."""
-  reading = kinds.unit_reading(job.reading)
+  reading = comparison.unit_reading(job.reading)
   first = statements(tokens_of(text, reading))[0]
   return is_unit(member(first.members[-1], reading))
 
@@ -86,7 +86,7 @@ def _points(wanted, given, settings: Settings) -> float:
 
 def _quantity(text: str, job) -> tuple[object, Unit | None]:
   """The value and the unit of an answer. Raises NotANumber, ParseError or TooLarge."""
-  reading = kinds.unit_reading(job.reading)
+  reading = comparison.unit_reading(job.reading)
   parts = statements(tokens_of(text, reading))
   if len(parts) != 1:
     raise NotANumber('more than one value')
@@ -183,9 +183,9 @@ def _scaled(value: Node, unit: Unit | None) -> Node:
 
 def _formula(reference: str, prediction: str, job, settings: Settings) -> Mark:
   """The mark for a reference with symbols: the answers may differ by a constant factor within the tolerance."""
-  a = kinds.read_reference(kinds.read_expression, reference, job)
+  a = comparison.read_reference(kinds.read_expression, reference, job)
   b = kinds.read_expression(prediction, job)
-  exact = kinds.trees(a, b, job)
+  exact = comparison.trees(a, b, job)
   if exact.points == 100:
     return exact
   if 'relation' in (a.head, b.head):

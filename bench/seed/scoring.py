@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 
-from bench.seed import intervals, kinds, quantity
+from bench.seed import comparison, equations, intervals, kinds, quantity
 from bench.seed.nodes import Budget, SeedError
 from bench.seed.pairs import STEPS
 from bench.seed.reading.parser import Reading
@@ -14,7 +14,7 @@ from bench.seed.result import KINDS, Mark, Score, Settings
 _RECURSION = 12_000
 _SCORERS = {
   'Expression': kinds.expression,
-  'Equation': kinds.equation,
+  'Equation': equations.equation,
   'Tuple': kinds.tuple_,
   'Interval': intervals.interval,
 }
@@ -64,13 +64,13 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
     return compat.mark(reference, prediction, kind, settings)
   if _trimmed(reference) == _trimmed(prediction):
     return Mark(100.0, 'text')
-  job = kinds.Job(_reading(settings), settings.hats, Budget(STEPS), symbolic)
+  job = comparison.Job(_reading(settings), settings.hats, Budget(STEPS), symbolic)
   try:
     with _deep_recursion():
       if kind == 'Numeric':
         return quantity.numeric(reference, prediction, job, settings)
       return _SCORERS[kind](reference, prediction, job)
-  except kinds.BadReference as error:
+  except comparison.BadReference as error:
     return Mark(0.0, status=error.cause.status, flags=('reference',))
   except SeedError as error:
     return Mark(0.0, status=error.status)

@@ -32,7 +32,7 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   """The verdict on two relations: equal if the signs are the same and left - right agrees up to a factor.
 
   The factor is nonzero for equalities, positive for inequalities. Chains are compared member by member, and so are
-  relations such as 1 + 1 = 2 whose members do not differ: left - right would make all of them alike.
+  relations without symbols, such as 1 + 1 = 2: up to a factor all of them are alike.
   """
   if a.value != b.value:
     return Verdict.DIFFERENT
@@ -40,7 +40,7 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
     return _chain_verdict(a, b, context)
   f = canonical(gap(a), context)
   g = canonical(gap(b), context)
-  if ZERO in (f, g):
+  if ZERO in (f, g) or not (any(names(f)) or any(names(g))):
     return _members_verdict(a, b, context)
   verdict = proportional(f, g, context)
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):

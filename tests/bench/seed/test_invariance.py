@@ -75,7 +75,8 @@ def swap(text):
 def test_swapped_sides():
   tried = 0
   for kind, reference, prediction, _, _, why in PAIRS:
-    if kind != 'Equation' or not (swap(reference) and swap(prediction)):
+    is_list = ',' in reference + prediction  # a list has no two sides
+    if kind != 'Equation' or is_list or not (swap(reference) and swap(prediction)):
       continue
     tried += 1
     want = score(reference, prediction, kind).points
