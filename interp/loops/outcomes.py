@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -57,25 +57,25 @@ class Outcomes:
     names = ['+'.join(map(str, sorted(parts))) for parts in sets]
     missing = {name: parts for name, parts in zip(names, sets) if name not in kept}
     if missing:
-      kept |= self._decoded(clip, missing)
-      self._write(clip, kept)
+      for found in self._decoded(clip, missing):
+        kept |= found
+        self._write(clip, kept)
     return [kept[name] for name in names]
 
-  def _decoded(self, clip: Clip, sets: dict[str, Parts]) -> dict[str, Outcome]:
+  def _decoded(self, clip: Clip, sets: dict[str, Parts]) -> Iterator[dict[str, Outcome]]:
+    """The outcomes of one batch of sets after the other."""
     r = self.recogniser
     mel = frontend.log_mel(clip.samples, r.config.mels, length=r.config.samples)
     keys = r.keys(mel[None])
     prompt = r.processor.prompt(language='en', timestamps=False)
     names = list(sets)
     rows = min(padding.bucket(len(names), 1), ROWS)
-    found = {}
     for first in range(0, len(names), rows):
       batch = names[first : first + rows]
       padded = batch + [batch[-1]] * (rows - len(batch))  # one shape for all
       edit = without(r.config, [sets[name] for name in padded], self.values)
       results = r.edited(edit)(keys, [prompt] * rows, [0] * rows)
-      found |= {name: Outcome.of(result) for name, result in zip(batch, results)}
-    return found
+      yield {name: Outcome.of(result) for name, result in zip(batch, results)}
 
   def _file(self, clip: Clip) -> pathlib.Path:
     return self.folder / f'{clip.name}.json'
