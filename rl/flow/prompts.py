@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from core.padding import pad
 from rl.flow.files.pipeline import TextPart, Texts
 from rl.flow.text import clip, t5
 from rl.flow.velocity import Condition
@@ -24,20 +25,25 @@ def encode(texts: Texts, prompts: Sequence[str], *, width: int, tokens: int | No
   encoders that are wider than the transformer's `width`.
   """
   if texts.family == 'flux':
-    return Condition(context=_t5_states(texts, prompts, width, tokens), pooled=_clip(texts.clips[0], prompts).pooled)
+    context = _t5_states(texts, prompts, width, tokens)
+    pooled = _clip(texts.clips[0], prompts).pooled
+    return Condition(context=context, pooled=pooled)
   context, pooled = _sd3(texts, [*prompts, ''], width, tokens)
-  return Condition(context=context[:-1], pooled=pooled[:-1], nothing=(context[-1:], pooled[-1:]))
+  nothing = (context[-1:], pooled[-1:])
+  return Condition(context=context[:-1], pooled=pooled[:-1], nothing=nothing)
 
 
 def _sd3(texts: Texts, prompts: Sequence[str], width: int, tokens: int | None) -> tuple[jax.Array, jax.Array]:
   outputs = [_clip(part, prompts) for part in texts.clips]
   states = jnp.concatenate([out.penultimate for out in outputs], -1)
-  missing = width - states.shape[-1]
-  if missing < 0:
-    raise ValueError(f'the CLIP encoders have {states.shape[-1]} values a token; expected at most {width}')
-  widened = jnp.pad(states, ((0, 0), (0, 0), (0, missing)))
-  context = jnp.concatenate([widened, _t5_states(texts, prompts, width, tokens)], 1)
-  return context, jnp.concatenate([out.pooled for out in outputs], -1)
+  narrow = states.shape[-1]
+  if narrow > width:
+    raise ValueError(f'the CLIP encoders have {narrow} values a token; expected at most {width}')
+  widened = pad(states, width, axis=2)
+  spoken = _t5_states(texts, prompts, width, tokens)
+  context = jnp.concatenate([widened, spoken], 1)
+  pooled = jnp.concatenate([out.pooled for out in outputs], -1)
+  return context, pooled
 
 
 def _clip(part: TextPart, prompts: Sequence[str]) -> clip.Output:
@@ -54,7 +60,9 @@ def _t5_states(texts: Texts, prompts: Sequence[str], width: int, tokens: int | N
   length = T5_TOKENS[texts.family] if tokens is None else tokens
   part = texts.t5
   if part is None:
-    return jnp.zeros((len(prompts), length, width), texts.clips[0].params.norm.scale.dtype)
+    dtype = texts.clips[0].params.norm.scale.dtype
+    return jnp.zeros((len(prompts), length, width), dtype)
   if part.config.width != width:
     raise ValueError(f'T5 has {part.config.width} values a token; the transformer expects {width}')
-  return _run_t5(part.params, part.config, part.tokenizer(prompts, length))
+  ids = part.tokenizer(prompts, length)
+  return _run_t5(part.params, part.config, ids)

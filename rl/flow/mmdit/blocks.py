@@ -91,8 +91,10 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, rope: Any, tap: Tap, ctx: 
     k = rotate_pairs(k, *rope)
   heads = ('batch', None, 'attn_heads', None)
   q = constrain(tap('q', q), heads, ctx.rules)
-  keys = Keys(jnp.swapaxes(tap('k', k), 1, 2), jnp.swapaxes(tap('v', v), 1, 2))
-  return tap('z', attention(q, [keys], causal=False, rules=ctx.rules, tap=tap))
+  by_head = jnp.swapaxes(tap('k', k), 1, 2)
+  values = jnp.swapaxes(tap('v', v), 1, 2)
+  z = attention(q, [Keys(by_head, values)], causal=False, rules=ctx.rules, tap=tap)
+  return tap('z', z)
 
 
 def _merge_heads(z: jax.Array, p: Linear) -> jax.Array:
@@ -100,7 +102,8 @@ def _merge_heads(z: jax.Array, p: Linear) -> jax.Array:
 
 
 def _feed_forward(x: jax.Array, p: Stream) -> jax.Array:
-  return linear(tanh_gelu(linear(x, p.up)), p.down)
+  hidden = tanh_gelu(linear(x, p.up))
+  return linear(hidden, p.down)
 
 
 def _own_attention(x: jax.Array, p: Attention, tap: Tap, ctx: Context) -> jax.Array:
@@ -114,13 +117,16 @@ def _after_attention(x: jax.Array, z: jax.Array, p: Stream, by: dict, tap: Tap, 
   """A stream [B, T, D] with its share z [B, T, N, H] of the joint attention, and its feed-forward layer, added."""
   eps = ctx.config.eps
   before = x
-  x = x + tap('attn_out', by['attn_gate'] * _merge_heads(z, p.attn.o))
+  joint = _merge_heads(z, p.attn.o)
+  x = x + tap('attn_out', by['attn_gate'] * joint)
   if p.own is not None:
     # Not of the sum above: both attentions read the block's input.
     own_in = modulated(before, by, 'own', eps)
-    x = x + by['own_gate'] * _own_attention(own_in, p.own, own, ctx)
+    alone = _own_attention(own_in, p.own, own, ctx)
+    x = x + by['own_gate'] * alone
   h = tap('mlp_in', modulated(x, by, 'mlp', eps))
-  x = x + tap('mlp_out', by['mlp_gate'] * _feed_forward(h, p))
+  y = _feed_forward(h, p)
+  x = x + tap('mlp_out', by['mlp_gate'] * y)
   return tap('resid_out', x)
 
 
@@ -153,6 +159,8 @@ def single_block(x: jax.Array, p: Single, tap: Tap, ctx: Context) -> jax.Array:
   q, k, v = _queries_keys_values(h, p.attn, eps)
   z = _attend(q, k, v, ctx.rope, tap, ctx)
   hidden = tanh_gelu(linear(h, p.up))
-  joined = jnp.concatenate([z.reshape(*z.shape[:2], -1), hidden], -1)
-  x = x + tap('mlp_out', by['attn_gate'] * linear(joined, p.out))
+  merged = z.reshape(*z.shape[:2], -1)
+  joined = jnp.concatenate([merged, hidden], -1)
+  y = linear(joined, p.out)
+  x = x + tap('mlp_out', by['attn_gate'] * y)
   return tap('resid_out', x)

@@ -90,6 +90,15 @@ def _patches(params: Params, config: Config, latents: jax.Array) -> jax.Array:
   return x + positions.crop(table, rows, columns)
 
 
+def _rope(config: Config, text: int, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array] | None:
+  """Rotary tables for `text` tokens and latents of `shape`; None for a model with a table of positions."""
+  if config.axes is None:
+    return None
+  rows = shape[1] // config.patch
+  columns = shape[2] // config.patch
+  return positions.rope(text, rows, columns, config.axes, config.theta)
+
+
 def _joint_stack(name: str, blocks, text, image, ctx: Context, *, edit, keep, remat_policy):
   """(text, image, kept) after one stack of joint blocks."""
 
@@ -153,11 +162,8 @@ def apply(
   """
   tap_lib.check(keep, SITES)
   _check(config, latents, time, context, pooled, guidance)
-  rows, columns = latents.shape[1] // config.patch, latents.shape[2] // config.patch
-  rope = None
-  if config.axes is not None:
-    rope = positions.rope(context.shape[1], rows, columns, config.axes, config.theta)
   active = jax.nn.silu(condition(params, config, time, pooled, guidance))
+  rope = _rope(config, context.shape[1], latents.shape)
   ctx = Context(config=config, active=active, rope=rope, rules=rules)
   image = _patches(params, config, latents)
   text = linear(context.astype(image.dtype), params.context)

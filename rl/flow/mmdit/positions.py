@@ -12,19 +12,24 @@ PERIOD = 10_000.0  # longest of the table's sinusoids, over 2π
 
 
 def _waves(coordinates: np.ndarray, width: int) -> np.ndarray:
-  """Sines, then cosines [..., width] of coordinates [...]."""
+  """Sines, then cosines [size, width] of coordinates [size]."""
   half = width // 2
-  angles = coordinates[..., None] * PERIOD ** (-np.arange(half) / half)
+  exponents = -np.arange(half) / half
+  angles = np.outer(coordinates, PERIOD**exponents)
   return np.concatenate([np.sin(angles), np.cos(angles)], -1)
 
 
 def sinusoid_table(size: int, width: int, extent: int) -> np.ndarray:
   """float32 [size (row), size (column), width]: the first half of the width encodes the column, the second the row."""
+  # The coordinates are float32 as published; what follows is float64.
   at = np.arange(size, dtype=np.float32) / np.float32(size / extent)
-  one_axis = _waves(at.astype(np.float64), width // 2)
-  columns = np.broadcast_to(one_axis[None], (size, size, width // 2))
-  rows = np.broadcast_to(one_axis[:, None], (size, size, width // 2))
-  return np.concatenate([columns, rows], -1).astype(np.float32)
+  half = width // 2
+  one_axis = _waves(at.astype(np.float64), half)
+  shape = (size, size, half)
+  columns = np.broadcast_to(one_axis[None], shape)
+  rows = np.broadcast_to(one_axis[:, None], shape)
+  table = np.concatenate([columns, rows], -1)
+  return table.astype(np.float32)
 
 
 def initialiser(extent: int) -> Callable:
@@ -54,7 +59,13 @@ def rope(text: int, rows: int, columns: int, axes: tuple[int, ...], theta: float
   grid = np.zeros((rows, columns, len(axes)))
   grid[..., 1] = np.arange(rows)[:, None]
   grid[..., 2] = np.arange(columns)
-  ids = np.concatenate([np.zeros((text, len(axes))), grid.reshape(rows * columns, -1)])
-  angles = [ids[:, i, None] * rope_frequencies(size, theta) for i, size in enumerate(axes)]
+  origin = np.zeros((text, len(axes)))
+  places = np.concatenate([origin, grid.reshape(-1, len(axes))])
+  angles = []
+  for axis, size in enumerate(axes):
+    frequencies = rope_frequencies(size, theta)
+    angles.append(np.outer(places[:, axis], frequencies))
   joined = np.concatenate(angles, -1)[:, None]
-  return jnp.asarray(np.cos(joined), jnp.float32), jnp.asarray(np.sin(joined), jnp.float32)
+  cos = jnp.asarray(np.cos(joined), jnp.float32)
+  sin = jnp.asarray(np.sin(joined), jnp.float32)
+  return cos, sin

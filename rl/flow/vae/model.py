@@ -21,23 +21,33 @@ def _norm(x: jax.Array, p: Norm, c: Config) -> jax.Array:
   return group_norm(x, p.scale, p.bias, groups=c.groups, eps=c.eps)
 
 
+def _active(x: jax.Array, p: Norm, c: Config) -> jax.Array:
+  return jax.nn.silu(_norm(x, p, c))
+
+
 def _residual(x: jax.Array, p: Residual, c: Config) -> jax.Array:
-  h = conv2d(jax.nn.silu(_norm(x, p.norm1, c)), p.conv1)
-  h = conv2d(jax.nn.silu(_norm(h, p.norm2, c)), p.conv2)
-  shortcut = x if p.shortcut is None else conv2d(x, p.shortcut)
-  return shortcut + h
+  h = conv2d(_active(x, p.norm1, c), p.conv1)
+  h = conv2d(_active(h, p.norm2, c), p.conv2)
+  if p.shortcut is not None:
+    x = conv2d(x, p.shortcut)
+  return x + h
 
 
 def _attend(x: jax.Array, p: Attention, c: Config) -> jax.Array:
   """x [B, Y, X, C] plus attention of one head over its pixels."""
   batch, _, _, width = x.shape
   h = _norm(x, p.norm, c).reshape(batch, -1, width)
-  q = einsum('btc,cd->btd', h, p.q) + p.q_bias
-  k = einsum('btc,cd->btd', h, p.k) + p.k_bias
-  v = einsum('btc,cd->btd', h, p.v) + p.v_bias
+  q = _product(h, p.q, p.q_bias)
+  k = _product(h, p.k, p.k_bias)
+  v = _product(h, p.v, p.v_bias)
   keys = Keys(k[:, None], v[:, None])
-  z = attention(q[:, :, None], [keys], causal=False)[:, :, 0]
-  return x + (einsum('btc,cd->btd', z, p.o) + p.o_bias).reshape(x.shape)
+  z = attention(q[:, :, None], [keys], causal=False)
+  out = _product(z[:, :, 0], p.o, p.o_bias)
+  return x + out.reshape(x.shape)
+
+
+def _product(x: jax.Array, weight, bias) -> jax.Array:
+  return einsum('btc,cd->btd', x, weight) + bias
 
 
 def _middle(x: jax.Array, p: Middle, c: Config) -> jax.Array:
@@ -47,7 +57,7 @@ def _middle(x: jax.Array, p: Middle, c: Config) -> jax.Array:
 
 
 def _head(x: jax.Array, p: Half, c: Config) -> jax.Array:
-  return conv2d(jax.nn.silu(_norm(x, p.norm, c)), p.out)
+  return conv2d(_active(x, p.norm, c), p.out)
 
 
 def _halve(x: jax.Array, w) -> jax.Array:
@@ -57,7 +67,9 @@ def _halve(x: jax.Array, w) -> jax.Array:
 
 def _double(x: jax.Array, w) -> jax.Array:
   """[B, Y, X, C] to [B, 2 Y, 2 X, C]: nearest neighbours, then a convolution."""
-  return conv2d(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), w)
+  taller = jnp.repeat(x, 2, 1)
+  larger = jnp.repeat(taller, 2, 2)
+  return conv2d(larger, w)
 
 
 def _levels(x: jax.Array, p: Half, c: Config, resample) -> jax.Array:
@@ -81,7 +93,8 @@ def moments(params: Params, config: Config, images: jax.Array) -> tuple[jax.Arra
   p = params.encoder
   x = conv2d(images.astype(p.entry.bias.dtype), p.entry)
   x = _levels(x, p, c, _halve)
-  x = _head(_middle(x, p.middle, c), p, c)
+  x = _middle(x, p.middle, c)
+  x = _head(x, p, c)
   mean, logvar = jnp.split(x, 2, -1)
   return mean, jnp.clip(logvar, *LOGVAR)
 
@@ -107,5 +120,6 @@ def decode(params: Params, config: Config, latents: jax.Array) -> jax.Array:
   p = params.decoder
   encoded = latents / c.scale + c.shift
   x = conv2d(encoded.astype(p.entry.bias.dtype), p.entry)
-  x = _levels(_middle(x, p.middle, c), p, c, _double)
+  x = _middle(x, p.middle, c)
+  x = _levels(x, p, c, _double)
   return _head(x, p, c)
