@@ -7,7 +7,7 @@ import pytest
 from core.files.tokenizers import TextEncoder, token_id
 from vibevoice.config import CONFIGS
 from vibevoice.generation import words
-from vibevoice.inputs import prompt, script
+from vibevoice.inputs import budget, prompt, script
 
 pytestmark = pytest.mark.real
 CONFIG = CONFIGS['1.5B']
@@ -65,6 +65,15 @@ def test_prompts_of_real_scripts(qwen_tokenizer, ids, real_folder, name, turns, 
   assert [sum(line.speaker == s for line in lines) for s in range(len(frames))] == turns
   got = prompt.build(lines, frames, TextEncoder(qwen_tokenizer), CONFIG)
   assert got.tokens.tolist() == literal(ids, lines, frames)
+
+
+def test_the_script_of_100_minutes_is_planned(qwen_tokenizer, real_folder):
+  lines = script.load(real_folder('real/4p_climate_100min.txt'))
+  encode = TextEncoder(qwen_tokenizer)
+  made = budget.plan(lines, (70, 181, 184, 70), encode, CONFIG)
+  assert 95 < made.expected * made.frame_seconds / 60 < 105  # its file's name says 100
+  assert made.excess > 0 and 340 < made.fitting < len(lines) == made.utterances
+  assert budget.plan(lines[: made.fitting], (70, 181, 184, 70), encode, CONFIG).excess == 0
 
 
 @pytest.mark.parametrize('size', [1, 7, 64])
