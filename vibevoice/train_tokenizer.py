@@ -35,6 +35,8 @@ from vibevoice.training import reconstruction, transcript
 from vibevoice.training.recordings import Recording, listed, wrapped
 from vibevoice.training.tokenizer_configs import CONFIGS, Config
 
+# Exact silence stays zero in every layer, and each norm multiplies its gradient by 1 / √eps: it would overflow.
+DITHER = 1e-3  # deviation of the noise under each recording, -60 dBFS
 MEASURED = 64  # recordings that scale and bias are measured on
 
 
@@ -55,17 +57,22 @@ class Clips:
       start = rng.integers(max(0, len(clip) - length) + 1)
       piece = clip[start : start + length]
       wav[row, : len(piece)] = piece
-    return reconstruction.Batch(wav, np.full(self.size, 1 / self.size, np.float32))
+    return reconstruction.Batch(_dithered(wav, rng), np.full(self.size, 1 / self.size, np.float32))
 
   def transcribed(self, step: int, processor: Processor) -> transcript.Batch:
     """Whole recordings and what is said."""
-    _, chosen = self._chosen(step)
+    rng, chosen = self._chosen(step)
     said = [processor.encode(' ' + self.said[i]) for i in chosen]
-    return transcript.batch(processor.config, [self.samples[i] for i in chosen], said)
+    batch = transcript.batch(processor.config, [self.samples[i] for i in chosen], said)
+    return batch.replace(wav=_dithered(batch.wav, rng))
 
   def _chosen(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
     rng = np.random.default_rng((self.seed, step))
     return rng, rng.integers(len(self.samples), size=self.size)
+
+
+def _dithered(wav: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  return wav + DITHER * rng.standard_normal(wav.shape, np.float32)
 
 
 def start_from(c: Config, workdir: pathlib.Path) -> pathlib.Path:

@@ -34,17 +34,18 @@ def test_folders_lead_from_random_weights_to_a_model_that_speaks(tmp_path, monke
   _, semantic = trained('semantic', second, train_tokenizer.main)
   third = dataclasses.replace(configs.CONFIGS['tiny'], model=str(tmp_path / 'semantic' / 'model'), **common)
   _, spoken = trained('speech', third, train.main)
-  stem = 'stages', 0, 'conv', 'weight'
 
-  def weight(tree):
-    for key in stem:
-      tree = tree[key] if isinstance(key, int) else getattr(tree, key)
-    return np.asarray(tree)
+  def weight(tower):
+    return np.asarray(tower.stages[0].conv.weight)
 
   assert (weight(acoustic.acoustic.encoder) == weight(spoken.acoustic.encoder)).all()
   assert (weight(acoustic.semantic.encoder) != weight(semantic.semantic.encoder)).any()
   assert (weight(semantic.semantic.encoder) == weight(spoken.semantic.encoder)).all()
   assert (np.asarray(semantic.language.embed) != np.asarray(spoken.language.embed)).any()
-  metrics = [json.loads(line) for line in (tmp_path / 'speech' / 'metrics.jsonl').read_text().splitlines()]
-  for m in metrics:
+
+  def metrics(name: str) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / name / 'metrics.jsonl').read_text().splitlines()]
+
+  assert not any(m['skipped'] for name in ('acoustic', 'semantic', 'speech') for m in metrics(name))
+  for m in metrics('speech'):
     assert m['loss'] == pytest.approx(m['ce'] + m['diffusion'], rel=1e-6)
