@@ -57,7 +57,7 @@ class Examples:
 
 
 def measure(policy: Policy, source: PairSource) -> np.ndarray:
-  """int32 [pairs, 4]: the `Slots` that each pair needs, in one pass over all of them."""
+  """int32 [pairs, fields]: the `Slots` that each pair needs, in one pass over all of them."""
 
   def needed(i: int) -> np.ndarray:
     return np.array(policy.slots([source[int(i)]], 'shared'), np.int32)

@@ -155,6 +155,7 @@ def inputs(*numbers):
   return parts.processor()(turns, [tiny.IMAGES[n] for n in numbers])
 
 
+@pytest.mark.slow
 def test_bytes_on_the_wire_are_the_kept_tokens_and_a_small_header():
   config, _ = parts.model('bfloat16')
 

@@ -20,6 +20,7 @@ from core.training.optim import Optim
 from rl import configs, mpo, preference
 from rl import policy as policies
 from rl.mpo import CONFIGS, Config
+from rl.policy import Slots
 from tests.rl.preference.pairs import digits_pairs, initial, tiny_policy
 
 
@@ -74,7 +75,7 @@ def test_an_epoch_goes_through_the_pairs_as_the_mixture_says(checkpoint, data):
     'half': (4, 1.0),
   }
   needs = preference.measure(policy, parts['half'][0])
-  assert needs.shape == (4, 4) and (needs[:, 3] == 3).all()
+  assert needs.shape == (4, len(Slots._fields)) and (needs[:, Slots._fields.index('tiles')] == 3).all()
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_killed_and_started_again_gives_the_same_metrics(tmp_path):
     assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'cut' / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_tiny_treepo_run_trains_on_packed_trees(tmp_path):
   config = dataclasses.replace(
     CONFIGS['treepo'],

@@ -32,7 +32,7 @@ def flash():
 
 
 def scores(config, params, image):
-  return Images(params, config)._score(P(LOOK, [image]).pixels)
+  return Images(params, config).score(P(LOOK, [image]).pixels)
 
 
 def chatting(config, params, messages, images, **options):

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from core.engine.sampling import Sampling
 from interp.loops import Component, components, without
@@ -69,6 +70,7 @@ def planted():
   return c, p.replace(decoder=d.replace(blocks=blocks, norm=norm))
 
 
+@pytest.mark.slow
 def test_a_planted_looping_head_is_found(tmp_path):
   c, p = planted()
   options = Options(timestamps=False, previous=False, temperatures=(0.0,), tokens=30)

@@ -39,6 +39,7 @@ def run(path, out, *flags):
   return generate.main(['generate', f'--model={path}', '--prompt=a red cat', f'--out={out}', *shape, *flags])
 
 
+@pytest.mark.slow
 def test_images_from_the_command_line(folder, tmp_path, capsys):
   *_, path = folder
   assert run(path, tmp_path / 'a.png', '--prompt=the blue circle', '--seed=3') == 0

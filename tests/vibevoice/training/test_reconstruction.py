@@ -40,6 +40,7 @@ def test_signal_to_noise_is_in_decibels():
   assert reconstruction.noise_ratio(clip, np.zeros_like(clip)) == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_add_up_and_the_gradient_reaches_both_halves():
   wav = jnp.asarray(tiny.clip(2 * 16 * HOP).reshape(2, -1))
   batch = reconstruction.Batch(wav, jnp.full(2, 0.5))

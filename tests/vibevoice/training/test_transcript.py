@@ -28,6 +28,7 @@ def loss_and_gradient(params, batch):
   return jax.value_and_grad(lambda p: transcript.loss(p, CONFIG, batch).total)(params)
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_of_each_row_alone_and_reaches_the_tokenizer():
   params = tiny.draw(transcript.spec(CONFIG))
 
