@@ -4,8 +4,8 @@
 
 Every window of the recordings is decoded as it is and under manipulations. The windows that loop are split in halves:
 components of the decoder are ranked on one and counted on the other. --clean names recordings with transcripts (a .json
-or .txt file of the same name), whose word errors are compared with and without the components. An interrupted run goes
-on where it stopped.
+or .txt file of the same name), whose word errors are compared with and without the components. An interrupted run
+continues where it stopped.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Training with tools: what is learned from, what the gradient sees, and a run that goes on where it was killed."""
+"""Training with tools: what is learned from, what the gradient sees, and a run that continues where it was killed."""
 
 import dataclasses
 import json
