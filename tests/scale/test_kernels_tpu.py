@@ -24,11 +24,11 @@ def array(*shape, dtype=jnp.bfloat16):
   return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def on_pages(shape: shapes.Shape):
+def on_pages(shape: shapes.Shape, rows: int = ROWS):
   """(function, abstract arguments) of tree attention in its default implementation."""
-  made = plan([[0, 1 + row] for row in range(ROWS)], [2 * PAGE] * ROWS, page_size=PAGE, capacity=PAGES)
+  made = plan([[0, 1 + row] for row in range(rows)], [2 * PAGE] * rows, page_size=PAGE, capacity=PAGES)
   abstract = jax.tree.map(lambda x: array(*x.shape, dtype=jnp.int32), made)
-  q = array(ROWS, shape.query_heads, shape.head_size)
+  q = array(rows, shape.query_heads, shape.head_size)
   k = array(PAGES, shape.key_heads, shape.head_size, PAGE)
   v = array(PAGES, shape.key_heads, PAGE, shape.head_size)
   sinks = array(shape.query_heads) if shape.sinks else None
@@ -43,16 +43,25 @@ KERNEL_SHAPES = sorted({s for s in shapes.ATTENTION.values() if s.head_size == 1
 
 
 @pytest.mark.parametrize('topology', TOPOLOGIES)
-def test_tree_attention_compiles(topology):
+def test_tree_attention_of_few_rows_and_heads_compiles(topology):
+  """The kernel lowers for every generation; `make long` has the shapes of the shipped models."""
+  call, arguments = on_pages(shapes.Shape(query_heads=8, key_heads=2, head_size=128), rows=16)
+  assert compile_for(topology, call, *arguments).as_text().count(CALL) == 1
+
+
+@pytest.mark.long  # minutes a shape
+@pytest.mark.parametrize('shape', KERNEL_SHAPES, ids=str)
+@pytest.mark.parametrize('topology', TOPOLOGIES)
+def test_tree_attention_compiles(topology, shape):
   """Without a name the TPU takes its kernel, at every catalogue shape whose heads fill lanes."""
-  for shape in KERNEL_SHAPES:
-    call, arguments = on_pages(shape)
-    compiled = compile_for(topology, call, *arguments)
-    assert compiled.as_text().count(CALL) == 1, shape
-    pools = 2 * np.prod(arguments[1].shape) * 2
-    assert compiled.memory_analysis().temp_size_in_bytes < pools / 2, shape  # no copy of a pool
+  call, arguments = on_pages(shape)
+  compiled = compile_for(topology, call, *arguments)
+  assert compiled.as_text().count(CALL) == 1
+  pools = 2 * np.prod(arguments[1].shape) * 2
+  assert compiled.memory_analysis().temp_size_in_bytes < pools / 2  # no copy of a pool
 
 
+@pytest.mark.long
 def test_tree_attention_is_split_by_heads_without_collectives():
   """Inside `shard_map` each device takes the kernel for its key heads; outside, XLA's form is partitioned."""
   devices = np.array(chips.devices('v6e:2x2'))
@@ -102,6 +111,18 @@ def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, r
   return weights, array(rows, latent), array(rows, width), solver, guidance
 
 
+@pytest.mark.parametrize('topology', TOPOLOGIES)
+def test_a_narrow_diffusion_head_compiles(topology):
+  """The kernel lowers for every generation; `make long` has the published widths."""
+
+  def call(w, x, h, at, g):
+    return diffusion_head(w, x, h, at, guidance=g)
+
+  text = compile_for(topology, call, *head_shapes(256, depth=2, steps=2)).as_text()
+  assert text.count(CALL) == 1
+
+
+@pytest.mark.long
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_diffusion_head_compiles(topology):
   """At the widths of Realtime, 1.5B and 7B; temporaries hold modulation, never a copy of a layer.
