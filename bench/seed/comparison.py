@@ -60,6 +60,7 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
 
 
 def flags_of(verdict: Verdict) -> tuple[str, ...]:
+  """The flags of a mark that rests on a verdict: whether no test could decide."""
   return ('undecided',) if verdict is Verdict.UNDECIDED else ()
 
 

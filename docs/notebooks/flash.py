@@ -66,6 +66,7 @@ FONT = ImageFont.load_default(9)
 
 
 def page(seed: int) -> Image.Image:
+  """A page of text on tinted paper; about half of its twelve tiles are empty."""
   rng = np.random.default_rng(seed)
   paper = tuple(rng.integers(170, 256, 3).tolist())
   image = Image.new('RGB', (256, 192), paper)
@@ -82,6 +83,7 @@ def page(seed: int) -> Image.Image:
 
 
 def inputs(image: Image.Image) -> internvl.Inputs:
+  """The prompt that shows a page, tokenized, with its tiles."""
   return processor([{'role': 'user', 'content': '<image>\nRead it.'}], [image])
 
 
@@ -108,6 +110,8 @@ optimizer = optax.adam(1e-3)
 
 @jax.jit
 def step(weights, state, batch, targets):
+  """(weights, optimiser state, loss) after one update on a batch of tiles."""
+
   def loss(weights):
     logits = router.logits(weights, batch)
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
