@@ -62,7 +62,7 @@ class Trajectory:
   reward is given, the text or a conversation. parent, segment, kind: as in `rl.advantages.Lineage`. weight: float32
   [N], what the loss of each token is multiplied by; None: 1.
 
-  Of a policy that is no language model a token is whatever it decides on at once, such as a denoising step.
+  Of a policy that is no language model a token is one decision, such as a denoising step.
   """
 
   prompt: Any

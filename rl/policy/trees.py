@@ -51,7 +51,7 @@ class Tree(NamedTuple):
 
 
 def lay(prompt: np.ndarray, responses: Sequence[np.ndarray]) -> Tree:
-  """The prefix tree of a prompt [P] and responses [n], which share whatever tokens they begin with.
+  """The prefix tree of a prompt [P] and responses [n], which share their common first tokens.
 
   Equal prefixes have equal log-probabilities, so no lineage is needed. Raises ValueError for an empty prompt.
   """

@@ -29,7 +29,7 @@ class JudgeFailed(RuntimeError):
 
 
 class OneSidedJudge(RuntimeError):
-  """A judge gives the same verdict whatever it is shown: nothing can be learned from it."""
+  """A judge gives the same verdict for every pair: nothing can be learned from it."""
 
 
 @dataclasses.dataclass(frozen=True)
