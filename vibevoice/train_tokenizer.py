@@ -43,8 +43,8 @@ MEASURED = 64  # recordings that scale and bias are measured on
 class Clips:
   """Recordings in memory; which ones a step takes depends on the seed and the step alone."""
 
-  def __init__(self, recordings: list[Recording], *, batch: int, seed: int):
-    self.samples = [wrapped(audio.load(r.audio, SAMPLE_RATE)) for r in recordings]
+  def __init__(self, recordings: list[Recording], *, silence: float, batch: int, seed: int):
+    self.samples = [wrapped(audio.load(r.audio, SAMPLE_RATE), silence) for r in recordings]
     self.said = [' '.join(line.text for line in script.parse(r.script)) for r in recordings]
     self.size, self.seed = batch, seed
 
@@ -133,7 +133,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     recordings = listed(digits.files(c.data, run.workdir, clips=c.clips, seed=c.seed))
     processor = Processor.load(folder)
     config, params = checkpoint.load(folder, mesh=place, dtype=jnp.float32)
-    clips = Clips(recordings, batch=c.batch, seed=c.seed)
+    clips = Clips(recordings, silence=c.silence, batch=c.batch, seed=c.seed)
     start, spec, loss, batch = task(c, config, params, clips, processor)
     tx = optim.optimizer(c.optim, c.steps, spec)
     step = steps.make_step(loss, tx)

@@ -15,6 +15,7 @@ class Config:
   model: str = field('', 'folder of a TTS checkpoint; empty: a small one with random weights')
   data: tuple[str, ...] = field((), 'JSONL files of {"script", "audio"}; empty: spoken digits made by espeak-ng')
   clips: int = field(600, 'clips to make by espeak-ng where no data is named', low=1)
+  silence: float = field(0.2, 'times 0.25 s before, 0.75 s after a recording and 0.25 s fades', low=0.0)
   part: Literal['acoustic', 'semantic'] = field('acoustic', 'the tokenizer to train')
   batch: int = field(8, 'recordings a step', low=1)
   frames: int = field(12, 'frames of the piece of a recording that the acoustic tokenizer sees', low=1)
