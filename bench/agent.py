@@ -6,10 +6,10 @@
     python -m bench.agent --task=gaia --data=gaia/metadata.jsonl --model=http://host:8000/v1 --tools=documents,python
 
 Data as DeepResearcher's: `question`, `ground_truth` (several answers split by <|answer_split|>), `data_source`. Answers
-are scored by `bench.qa`: F1, EM and, with --judge, PM. --task=gaia takes GAIA's files (`Question`, `Final answer`,
-`Level`, `file_name`) and its scorer; the documents tool reads the folder of the data. With --learn each judged task is
-written to the bank, its reward being PM with a judge and EM without; otherwise the bank is only read, and no question
-sees its own case.
+are scored by `bench.search.qa`: F1, EM and, with --judge, PM. --task=gaia takes GAIA's files (`Question`, `Final
+answer`, `Level`, `file_name`) and its scorer; the documents tool reads the folder of the data. With --learn each judged
+task is written to the bank, its reward being PM with a judge and EM without; otherwise the bank is only read, and no
+question sees its own case.
 
 An interrupted run continues where it was; what failed for want of a model or a judge is asked again. With --iterations
 above 1, every pass over the data is reported by itself (one attempt a question) and together with those before it
@@ -36,12 +36,12 @@ from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
 from agents.planner import prompts
 from agents.planner.planner import Agent
 from agents.toolbox import Functions, Toolbox
-from bench import gaia, qa
 from bench.harness import judge as judging
 from bench.harness import model as models
 from bench.harness.store import Log, write_text
 from bench.harness.task import Answer, Data, Example
 from bench.report import stats
+from bench.search import gaia, qa
 from core.launch import command
 from core.launch.fields import field
 from core.serving.client import Endpoint, RequestFailed

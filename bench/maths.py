@@ -7,7 +7,7 @@ from bench import passk
 from bench.harness.rows import RowError, load_examples, row_id
 from bench.harness.task import CUT_OFF, NO_ANSWER, Answer, Data, Example, Outcome, Problem, Sampling, Scores, Task
 from rl.rewards import answers
-from rl.rewards.limited import Limited
+from rl.rewards.guards.limited import Limited
 
 INSTRUCTION = 'Please reason step by step, and put your final answer within \\boxed{}.'
 SECONDS = 20.0

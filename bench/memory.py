@@ -23,7 +23,7 @@ from agents.memory import CaseBank, HashEncoder, Memory, Reading
 from agents.memory import selector as selection
 from agents.planner.planner import Agent
 from agents.planner.plans import FINAL, Plan, Step
-from bench import qa
+from bench.search import qa
 from core.launch import command
 from core.launch.fields import field
 from core.serving.client import Reply

@@ -5,12 +5,12 @@ import typing
 from collections.abc import Callable, Sequence
 
 from bench.cmphysbench import cmphysbench
-from bench.gaia import gaia
 from bench.gpqa import gpqa
 from bench.harness.task import Task
 from bench.ifeval import ifeval
 from bench.maths import aime, maths
-from bench.qa import qa
+from bench.search.gaia import gaia
+from bench.search.qa import qa
 from bench.speech import asr, tts
 from bench.unigenbench import unigenbench
 from bench.vlm.grounding import grounding

@@ -1,10 +1,10 @@
-"""Causal convolutions over time, channel-last, with the state of a stream as a value.
+"""Channel-last convolutions: causal ones over time, with the state of a stream as a value, and over images.
 
-Each function returns (y, state): given the state that the previous piece of a stream returned, the pieces join to what
-one call on the whole stream computes. Without a state the stream begins, after zeros. A strided layer has a kernel of
-twice its stride, so each output block sees two input blocks and the layer is two matrix products.
+Each causal function returns (y, state): given the state that the previous piece of a stream returned, the pieces join
+to what one call on the whole stream computes. Without a state the stream begins, after zeros. A strided layer has a
+kernel of twice its stride, so each output block sees two input blocks and the layer is two matrix products.
 
-B batch   T time   I, O channels in and out   K kernel   S stride
+B batch   T time   Y, X rows and columns   I, O channels in and out   K kernel   S stride
 """
 
 import functools
@@ -128,3 +128,22 @@ def select(rows: jax.Array, new: Any, old: Any) -> Any:
 def reset(rows: jax.Array, state: Any) -> Any:
   """States with those of bool `rows` [B] at zero: a new stream begins there."""
   return select(rows, jax.tree.map(jnp.zeros_like, state), state)
+
+
+def conv2d_spec(kernel: int, inputs: int, outputs: int) -> Conv:
+  """Weights of `conv2d`: [K, K, I, O] and a bias [O]."""
+  weight = Spec((kernel, kernel, inputs, outputs), (None, None, None, None), inputs=3)
+  return Conv(weight=weight, bias=Spec((outputs,), (None,), zeros))
+
+
+def conv2d(x: jax.Array, w: Conv, *, stride: int = 1, padding: tuple[int, int] | None = None) -> jax.Array:
+  """Convolution [B, Y, X, I] to [B, Y / stride, X / stride, O].
+
+  padding: zeros (before, after) the pixels of both axes; by default what keeps an odd kernel's centre on each pixel.
+  """
+  if padding is None:
+    margin = w.weight.shape[0] // 2
+    padding = (margin, margin)
+  dimensions = ('NHWC', 'HWIO', 'NHWC')
+  y = jax.lax.conv_general_dilated(x, w.weight, (stride, stride), (padding, padding), dimension_numbers=dimensions)
+  return y + w.bias

@@ -1,8 +1,8 @@
 """InternVL3.5: a vision-language model (arXiv 2508.18265)."""
 
-from internvl.checkpoint import load, save, save_adapter
 from internvl.configs import CONFIGS
 from internvl.conversation import chat, for_decoding
+from internvl.files.checkpoint import load, save, save_adapter
 from internvl.inputs.processor import Inputs, Processor
 from internvl.model import Config, Output, Params, apply, init, spec
 from internvl.prefix_cache import PrefixCache

@@ -27,10 +27,10 @@ from core.report.intervals import wilson
 from core.training import steps
 from core.training.run import Run, loop
 from internvl import chat as answer
-from internvl import checkpoint
 from internvl.conversation import for_decoding
 from internvl.data import packing
 from internvl.data.dataset import Examples
+from internvl.files import checkpoint
 from internvl.inputs.processor import Processor
 from internvl.plan.training import plan_step
 from internvl.training import sft

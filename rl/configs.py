@@ -43,7 +43,7 @@ class Training:
   prompts: int = field(128, 'prompts a rollout')
   group: int = field(16, 'samples of each prompt')
   dynamic: bool = field(False, 'sample until all groups are mixed: neither all right nor all wrong (DAPO)')
-  advantage: advantages.Name = field('grpo', 'how rewards are compared (rl/advantages.py)')
+  advantage: advantages.Name = field('grpo', 'how rewards are compared (rl/advantages/registry.py)')
   length: Length = field(Length(), 'what the length of a response costs')
   updates: int = field(1, 'optimiser updates of a full rollout, each on its own share of the prompts')
   accumulate: int = field(1, 'micro-batches an update')

@@ -93,3 +93,12 @@ def test_programs_in_tests_import_what_exists():
         wrong.append(f'{path}: {source or module}: {sorted(wanted - (known or set())) or "no such module"}')
   assert seen > 20
   assert not wrong, '\n'.join(wrong)
+
+
+@pytest.mark.parametrize('package', PRESENT)
+def test_no_folder_holds_too_many_modules(package):
+  """A reader sees what a folder is about at a glance; bench/perf is a list of commands."""
+  for folder in [ROOT / package, *(ROOT / package).rglob('*/')]:
+    modules = sorted(path.name for path in folder.glob('*.py') if path.name != '__init__.py')
+    commands = folder == ROOT / 'bench' / 'perf'
+    assert commands or len(modules) <= 12, f'{folder.relative_to(ROOT)}: {len(modules)} modules: {modules}'

@@ -24,12 +24,13 @@ from core import params as params_lib
 from core.launch import job as launch
 from core.training import optim, steps
 from core.training.run import Run, loop
-from vibevoice import losses, model
+from vibevoice import model
 from vibevoice.config import Config as ModelConfig
 from vibevoice.files import checkpoint
 from vibevoice.files.export import export
 from vibevoice.inputs.processor import Processor
 from vibevoice.toy import digits
+from vibevoice.training import losses
 from vibevoice.training.configs import CONFIGS, Config
 from vibevoice.training.recordings import Rows, listed
 

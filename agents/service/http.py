@@ -24,7 +24,7 @@ from agents.sandbox import Result
 from agents.service.calls import read_call, write_result
 from agents.service.dispatcher import Dispatcher, Full
 from core.serving import metrics
-from core.serving.bodies import unless_disconnected
+from core.serving.http.bodies import unless_disconnected
 from core.text import parse_json
 
 TYPES = ('application/json', 'application/jsonl', 'application/x-ndjson')

@@ -59,7 +59,7 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
   if prediction is None or not prediction.strip():
     return Mark(0.0, status='no_answer')
   if settings.mode == 'compat':
-    from bench.seed import compat
+    from bench.seed.published import scoring as compat
 
     return compat.mark(reference, prediction, kind, settings)
   if _trimmed(reference) == _trimmed(prediction):

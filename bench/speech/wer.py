@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from core.edits import Edits, aligned
+from core.audio.edits import Edits, aligned
 
 MAX_CELLS = 200_000_000
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from core import decoder, padding
 from core.toy import panels
-from internvl import checkpoint, model
+from internvl import model
+from internvl.files import checkpoint
 from internvl.flash import router
 from internvl.inputs.processor import Inputs, Processor
 from internvl.losses import Batch, vico

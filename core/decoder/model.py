@@ -14,6 +14,7 @@ from flax import struct
 from core import moe as experts
 from core import past as pasts
 from core.attention import Keys
+from core.attention.subtrees import Subtrees
 from core.decoder.params import Attention, Block, Config, Params
 from core.layers import gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
@@ -21,7 +22,6 @@ from core.params import einsum, stack
 from core.past import Past
 from core.past.base import Call
 from core.remat import remat
-from core.subtrees import Subtrees
 from core.tap import MODEL_SITES, check, taps, walk_keeping
 
 

@@ -15,8 +15,9 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from core.files import gguf, store
+from core.files import store
 from core.files.config import CheckpointError, write_json
+from core.files.formats import gguf
 from core.files.tensors import header, single_name
 from core.launch import command
 from core.launch.fields import field
@@ -39,7 +40,7 @@ class Options:
 def convert(source: str | os.PathLike, target: store.FolderPath, *, dtype: str = 'float32') -> None:
   """Writes the model of a GGUF file as a published folder, in `dtype`; `core.decoder.load` and `rl.policy` take it.
 
-  Raises CheckpointError for any other format, and as `core.files.gguf`.
+  Raises CheckpointError for any other format, and as `core.files.formats.gguf`.
   """
   with open(source, 'rb') as opened:
     magic = opened.read(len(MAGIC))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 
-from core.serving import asgi
+from core.serving.http import asgi
 
 
 class Full(RuntimeError):

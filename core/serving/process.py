@@ -7,7 +7,8 @@ import signal
 import socket
 from collections.abc import Coroutine, Iterator, Sequence
 
-from core.serving import asgi, server
+from core.serving import server
+from core.serving.http import asgi
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import socket
 import stat
 from collections.abc import Iterable, Sequence
 
-from core.serving import access, asgi, bodies, connections
 from core.serving.admission import Admission, Admitted
+from core.serving.http import access, asgi, bodies, connections
 
 HEALTH = '/healthz'  # says `ok` to anyone, without a token
 

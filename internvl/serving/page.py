@@ -6,7 +6,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from core.serving.chat.service import Service
-from core.serving.responses import PAGE_HEADERS
+from core.serving.http.responses import PAGE_HEADERS
 
 PAGE = pathlib.Path(__file__).with_name('page.html')
 

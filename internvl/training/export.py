@@ -7,7 +7,8 @@ import shutil
 import jax
 
 from core import mesh
-from internvl import checkpoint, model
+from internvl import model
+from internvl.files import checkpoint
 from internvl.inputs.processor import Processor
 
 

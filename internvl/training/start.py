@@ -14,8 +14,9 @@ from core import mesh
 from core import params as params_lib
 from core.files.tensors import Files
 from core.toy import digits, panels
-from internvl import checkpoint, model
+from internvl import model
 from internvl.configs import CONFIGS as SIZES
+from internvl.files import checkpoint
 from internvl.flash import router
 from internvl.inputs.processor import Processor
 from internvl.inputs.processor_config import ProcessorConfig

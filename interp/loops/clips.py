@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from core import audio
-from core.edits import aligned
+from core.audio.edits import aligned
 from interp.loops.manipulations import MANIPULATIONS
 from interp.whisper.config import RATE
 

@@ -16,10 +16,10 @@ import numpy as np
 from flax import struct
 
 from core import decoder, padding
+from core.attention.subtrees import BLOCK, Subtrees
 from core.mesh import RULES
 from core.padding import bucket
 from core.past import Prefix
-from core.subtrees import BLOCK, Subtrees
 from rl.policy import trees
 from rl.policy.trees import Trees
 

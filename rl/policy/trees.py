@@ -11,14 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core import padding, subtrees
+from core import padding
+from core.attention import subtrees
 
 DENSE = 2 * subtrees.BLOCK  # rows of at most so many tokens attend densely
 
 
 @struct.dataclass
 class Trees:
-  """Rows of one or several trees, nodes depth first; see `core.subtrees`."""
+  """Rows of one or several trees, nodes depth first; see `core.attention.subtrees`."""
 
   tokens: Any  # int32 [B, T]
   positions: Any  # int32 [B, T], the place on the token's own path; -1 at padding

@@ -22,8 +22,9 @@ from core.files.tensors import Files
 from core.mesh import RULES, Mesh, Share
 from core.plan import Part
 from core.plan.decoder import triangle
-from internvl import Processor, checkpoint, hf_config
+from internvl import Processor
 from internvl.features import Images, media_of
+from internvl.files import checkpoint, hf_config
 from internvl.inputs.processor_config import ProcessorConfig
 from internvl.plan.training import size, towers
 from internvl.training.export import export

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from rl.rewards.extract import boxed_answer, final_answer, plain, strip_thoughts
-from rl.rewards.limited import Late
+from rl.rewards.guards.limited import Late
 from rl.rewards.numbers import MAX_CHARS, clean_up, rational, unwrapped
 
 _NEXT_SENTENCE = re.compile(r'\.\s+(?=[A-Z])')
@@ -138,7 +138,7 @@ def symbolically_equal(gold: str, answer: str) -> bool:
   """Math-Verify's verdict on two LaTeX answers: the gold decides the kind, floats are compared at 6 digits.
 
   Its digits are decimal places, which makes all tiny numbers equal, so numbers must also agree in relative terms.
-  Only its LaTeX reader is used. Its own time limit is off, so call it through `rl.rewards.limited.Limited`.
+  Only its LaTeX reader is used. Its own time limit is off, so call it through `rl.rewards.guards.limited.Limited`.
   """
   import math_verify
 

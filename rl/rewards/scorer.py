@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from rl.query import Query
-from rl.rewards.bundle import Bundle, Values
-from rl.rewards.direct import Direct
-from rl.rewards.guard import Guard
+from rl.rewards.guards.bundle import Bundle, Values
+from rl.rewards.guards.direct import Direct
+from rl.rewards.guards.guard import Guard
 from rl.rewards.registry import Reward, resolve
 
 ALONE = 'reward'  # the component of a reward without a name that returns a number

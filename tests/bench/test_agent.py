@@ -10,7 +10,7 @@ from agents.planner.episode import Limits
 from agents.planner.planner import Agent
 from bench import agent as agents
 from bench import memory as study
-from bench import qa
+from bench.search import qa
 from core.serving.client import RequestFailed
 
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from agents.planner.planner import Agent
-from bench import agent, gaia
+from bench import agent
+from bench.search import gaia
 from core.serving.client import Reply
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench import maths
 from bench.harness.task import Answer
 from rl.rewards import answers
-from rl.rewards.limited import Late, Limited
+from rl.rewards.guards.limited import Late, Limited
 from tests.watchdog import ends, processor_seconds
 
 

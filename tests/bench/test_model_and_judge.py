@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import qa
 from bench.harness import model as models
 from bench.harness.judge import FAILED, MISSING, OK, Judge, Template
 from bench.harness.task import Sampling
+from bench.search import qa
 from core.serving import client as endpoints
 from tests.bench.chat_server import completion, question, serve
 from tests.watchdog import ends

@@ -11,7 +11,8 @@ READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', '
 
 SCRIPT = r"""
 import re, sys
-from bench import qa, tasks
+from bench import tasks
+from bench.search import qa
 from bench.harness import judge, literals
 from bench.harness.task import Answer, Example
 from bench.speech import speakers

@@ -5,10 +5,11 @@ import json
 import pytest
 
 from agents import run as agent
-from bench import maths, qa
+from bench import maths
 from bench.harness import model, runner
 from bench.harness.judge import OK, Judge
 from bench.harness.task import Sampling
+from bench.search import qa
 from tests.core.serving.chat import scripted
 
 PLAN = json.dumps({'plan': [{'id': 1, 'description': 'read total.csv'}]})

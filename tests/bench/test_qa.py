@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from bench import qa
 from bench.harness import runner
 from bench.harness.judge import Verdict
 from bench.harness.task import Answer
 from bench.report import summary
+from bench.search import qa
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import passk, qa
+from bench import passk
+from bench.search import qa
 from bench.speech.normalize import normaliser
 from bench.vlm.answers import options
 

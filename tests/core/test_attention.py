@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import attention as lib
-from core import subtrees as trees
-from core.attention import Keys, attention
+from core.attention import Keys, attention, sizes
+from core.attention import subtrees as trees
 
 
 def definition(q, k, v, positions, segments, window, sinks):
@@ -76,7 +75,7 @@ def test_reference_and_chunked_equal_the_definition(problem):
 
 @pytest.mark.parametrize('window, sinks, packed', [(None, False, False), (5, True, False), (5, True, True)])
 def test_chunked_equals_reference_with_gradients(window, sinks, packed, monkeypatch):
-  monkeypatch.setattr(lib, 'QUERY_BLOCK', 8)
+  monkeypatch.setattr(sizes, 'QUERY_BLOCK', 8)
   r = np.random.default_rng(0)
   b, t = 2, 21
   q, k, v, g = (
@@ -139,7 +138,7 @@ def test_bfloat16_needs_no_accelerator():
 @pytest.mark.parametrize('implementation', ['reference', 'chunked'])
 def test_bidirectional_attention_never_reads_padded_keys(implementation, monkeypatch):
   """Padding in the middle, holding values that would show; the definition without it, on the keys that remain."""
-  monkeypatch.setattr(lib, 'QUERY_BLOCK', 2)
+  monkeypatch.setattr(sizes, 'QUERY_BLOCK', 2)
   r = np.random.default_rng(0)
   q, k, v = (jnp.asarray(r.standard_normal(s), jnp.float32) for s in ((1, 5, 2, 8), (1, 2, 7, 8), (1, 2, 7, 8)))
   at = np.array([[0, -1, 1, -1, 2, 3, -1]])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core import attention, params
+from core.attention import sizes
 from core.mesh import AXES, sharding
 from core.params import Spec
 from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
@@ -179,7 +180,7 @@ def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(m
 
   make = splash.make_splash_mha_single_device
   monkeypatch.setattr(splash, 'make_splash_mha_single_device', lambda mask, **o: make(mask, **o, interpret=True))
-  monkeypatch.setattr(attention, 'QUERY_BLOCK', 16)
+  monkeypatch.setattr(sizes, 'QUERY_BLOCK', 16)
   r = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(r.normal(size=shape), jnp.float32)
   q, fresh, prompt = draw(2, 70, 2, 64), draw(2, 2, 1, 70, 64), draw(2, 1, 1, 150, 64)

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from core.files.config import CheckpointError
-from internvl import checkpoint, hf_config, model
+from internvl import model
+from internvl.files import checkpoint, hf_config
 from tests.parity import layouts
 
 FIXTURES = pathlib.Path(__file__).parents[1] / 'parity' / 'fixtures'

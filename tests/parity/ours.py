@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-import internvl.checkpoint
+import internvl.files.checkpoint
 import internvl.model
 import internvl.vision
 from core import decoder
@@ -25,7 +25,7 @@ GRADIENT, ROUTER_GRADIENT = 1e-4, 5e-4  # relative L2 of each tensor
 def load(path, dtype=np.float32):
   """(config, params) of a published folder of either kind."""
   kind = read_json(path, 'config.json')['model_type']
-  return (internvl.checkpoint if kind.startswith('internvl') else decoder).load(path, dtype=dtype)
+  return (internvl.files.checkpoint if kind.startswith('internvl') else decoder).load(path, dtype=dtype)
 
 
 def language(config):
@@ -82,7 +82,7 @@ def published(tree, config) -> dict[str, np.ndarray]:
     if language(config) is config:
       weights.save(folder, tree, hf.names(config), decoder.spec(config))
     else:
-      weights.save(folder, tree, internvl.checkpoint.names(config, 'B'), internvl.model.spec(config))
+      weights.save(folder, tree, internvl.files.checkpoint.names(config, 'B'), internvl.model.spec(config))
     return load_file(pathlib.Path(folder) / 'model.safetensors')
 
 

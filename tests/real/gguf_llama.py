@@ -1,4 +1,4 @@
-"""A reader of Llama weights in GGUF and a numpy forward pass, both independent of `core.files.gguf` and the decoder."""
+"""Reads Llama weights in GGUF, with a numpy forward pass; independent of `core.files.formats.gguf` and the decoder."""
 
 import pathlib
 

@@ -10,7 +10,7 @@ from tests.scale.processes import ROOT, join, spawn
 SCRIPT = """
 import dataclasses, functools, json, sys
 import jax, jax.numpy as jnp, numpy as np
-import internvl.checkpoint as checkpoint
+import internvl.files.checkpoint as checkpoint
 from core import decoder, mesh, params as P
 from core.engine import generate
 from core.engine.sampling import Sampling

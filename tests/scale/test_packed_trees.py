@@ -10,7 +10,8 @@ from tests.scale.processes import join, spawn
 PROGRAM = textwrap.dedent("""
   import json
   import jax, jax.numpy as jnp, numpy as np
-  from core import mesh, subtrees
+  from core import mesh
+  from core.attention import subtrees
   from rl import policy
   from rl.losses import RULES, policy_loss
   from rl.policy import layouts, trees

@@ -11,8 +11,9 @@ from scipy.special import log_softmax
 
 import vibevoice
 from core.params import path_name
-from vibevoice import diffusion, losses, model
+from vibevoice import diffusion, model
 from vibevoice.diffusion.schedule import signal_levels
+from vibevoice.training import losses
 
 CONFIG = vibevoice.CONFIGS['tiny']
 RNG = np.random.default_rng(0)

@@ -13,8 +13,8 @@ import numpy as np
 from flax import struct
 
 from core import decoder
-from core.files import archives
 from core.files.config import naming, require
+from core.files.formats import archives
 from core.files.store import CheckpointError
 from core.past import Cache
 from vibevoice.config import RealtimeConfig

@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.serving import metrics, sse
+from core.serving import metrics
 from core.serving.admission import Full
-from core.serving.bodies import unless_disconnected
-from core.serving.responses import CLIENT_LEFT, PAGE_HEADERS, Closing, refusal
+from core.serving.http import sse
+from core.serving.http.bodies import unless_disconnected
+from core.serving.http.responses import CLIENT_LEFT, PAGE_HEADERS, Closing, refusal
 from core.serving.stepping import Failed
 from core.text import parse_json
 from vibevoice.config import SAMPLE_RATE

@@ -14,12 +14,12 @@ import numpy as np
 
 from core.audio import loudness, read
 from core.training.data import DataError, JsonLines
-from vibevoice import losses, model, scaling, tokenizer
+from vibevoice import model, scaling, tokenizer
 from vibevoice.config import SAMPLE_RATE, TokenizerConfig
 from vibevoice.inputs import script
 from vibevoice.inputs.processor import Processor
 from vibevoice.inputs.prompt import Prompt
-from vibevoice.training import rows
+from vibevoice.training import losses, rows
 from vibevoice.training.configs import Config
 
 KEYS = ('script', 'audio', 'voices')

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vibevoice import losses
 from vibevoice.config import Config
 from vibevoice.inputs.prompt import Prompt
+from vibevoice.training import losses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from core.serving import metrics, sse
+from core.serving import metrics
 from core.serving.admission import Full
-from core.serving.bodies import unless_disconnected
 from core.serving.chat.service import Service, UnknownModel
-from core.serving.responses import CLIENT_LEFT, Closing, error, refusal
+from core.serving.http import sse
+from core.serving.http.bodies import unless_disconnected
+from core.serving.http.responses import CLIENT_LEFT, Closing, error, refusal
 from core.serving.stepping import Failed
 from core.text import parse_json
 

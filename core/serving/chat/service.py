@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from core.serving import metrics, sse
+from core.serving import metrics
 from core.serving.admission import Capacity
 from core.serving.chat import asked as asked_lib
 from core.serving.chat.asked import Chat, Completion
@@ -14,6 +14,7 @@ from core.serving.chat.model import Prepared, Served
 from core.serving.chat.replies import Replies
 from core.serving.chat.worker import Worker
 from core.serving.chat.writing import Piece, Writer
+from core.serving.http import sse
 
 MEANINGS = {
   'samples': 'samples that entered the engine',

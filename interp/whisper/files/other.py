@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from core.files import archives, ctranslate2
-from core.files.arrays import Arrays
 from core.files.config import naming
+from core.files.formats import archives, ctranslate2
+from core.files.formats.arrays import Arrays
 from core.files.store import CheckpointError
 from interp.whisper.config import Config
 from interp.whisper.files.names import CTRANSLATE2, OPENAI, rewritten

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from core.attention import Keys, attention
-from core.conv2d import conv2d
+from core.conv import conv2d
 from core.encoder import Norm
 from core.layers import group_norm
 from core.params import einsum

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from core.conv import Conv
-from core.conv2d import conv2d_spec
+from core.conv import Conv, conv2d_spec
 from core.encoder import Norm, norm_spec
 from core.params import Spec, zeros
 from core.params import init as draw

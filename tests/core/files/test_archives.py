@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from core.files import archives
+from core.files.formats import archives
 from core.files.store import CheckpointError
 
 

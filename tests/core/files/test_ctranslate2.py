@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from core.files import ctranslate2
+from core.files.formats import ctranslate2
 from core.files.store import CheckpointError
 
 

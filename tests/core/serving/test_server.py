@@ -13,8 +13,9 @@ import sys
 import httpx
 import pytest
 
-from core.serving import access, bodies, connections, metrics, server, sse
+from core.serving import metrics, server
 from core.serving.admission import Admission, Full
+from core.serving.http import access, bodies, connections, sse
 
 SMALL = server.Bounds(body_bytes=1000, buffered_bytes=1500, requests=2)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core.conv2d import conv2d, conv2d_spec
+from core.conv import conv2d, conv2d_spec
 from core.layers import group_norm
 from core.params import count
 from rl.flow import vae

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from core import mesh, subtrees
+from core import mesh
+from core.attention import subtrees
 from rl import policy
 from rl.losses import RULES, policy_loss
 from rl.policy import Trajectory, layouts, trees

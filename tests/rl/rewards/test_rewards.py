@@ -194,7 +194,7 @@ def test_an_impossible_limit_is_refused(options):
 
 
 def test_a_process_that_computes_rewards_loads_no_jax():
-  code = 'import sys, rl.rewards.worker, rl.rewards; assert "jax" not in sys.modules'
+  code = 'import sys, rl.rewards.guards.worker, rl.rewards; assert "jax" not in sys.modules'
   subprocess.run([sys.executable, '-c', code], check=True)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import vibevoice
 from core.training import steps
-from vibevoice import losses, model
+from vibevoice import model
 from vibevoice.inputs.prompt import Prompt
-from vibevoice.training import rows
+from vibevoice.training import losses, rows
 
 CONFIG = vibevoice.CONFIGS['tiny']
 START, END, SLOT, EOS = CONFIG.start, CONFIG.end, CONFIG.slot, CONFIG.eos

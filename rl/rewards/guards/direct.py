@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable
 
-from rl.rewards.guard import Job
-from rl.rewards.limited import Outcome
+from rl.rewards.guards.guard import Job
+from rl.rewards.guards.limited import Outcome
 
 
 class Direct:
-  """As `rl.rewards.guard.Guard`, for a function that holds what no other process can have: a connection, a model.
+  """A `guard.Guard` for a function that holds what no other process can have: a connection, a model.
 
   Its own time-outs apply, and what it raises ends the run.
   """

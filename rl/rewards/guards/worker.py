@@ -1,4 +1,4 @@
-"""The process behind a `Limited`: python -m rl.rewards.worker FD MEMORY.
+"""The process behind a `Limited`: python -m rl.rewards.guards.worker FD MEMORY.
 
 It reads a pickled function, then batches of calls, and answers each call as soon as it is done.
 """

@@ -12,9 +12,10 @@ import sympy
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
-from bench.seed import compat_numeric, tree
+from bench.seed import tree
 from bench.seed.nodes import Budget, Node, number
 from bench.seed.pairs import STEPS
+from bench.seed.published import numeric as compat_numeric
 from bench.seed.result import Mark, Settings, mean
 
 _NORMALIZATION = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=False, boxed='all')

@@ -9,7 +9,7 @@ import secrets
 import urllib.parse
 from collections.abc import Iterable
 
-from core.serving import asgi
+from core.serving.http import asgi
 
 LOOPBACK = frozenset({'localhost', '127.0.0.1', '::1'})
 

@@ -88,7 +88,7 @@ class Limited:
     # Not multiprocessing's spawn: that would run the user's script again, from its top, in every worker.
     self.close()
     self._pipe, theirs = multiprocessing.Pipe()
-    command = [sys.executable, '-P', '-m', 'rl.rewards.worker', str(theirs.fileno()), str(self._memory)]
+    command = [sys.executable, '-P', '-m', 'rl.rewards.guards.worker', str(theirs.fileno()), str(self._memory)]
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)
     self._process = subprocess.Popen(
       command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=os.environ | {'PYTHONPATH': path}

@@ -6,7 +6,7 @@ P prompts   G samples of each, the leaves of its tree
 import jax
 import numpy as np
 
-from rl.whitening import flat
+from rl.advantages.whitening import flat
 
 
 def common_segments(parent: np.ndarray, segment: np.ndarray) -> np.ndarray:

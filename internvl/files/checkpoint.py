@@ -17,9 +17,9 @@ from core.files.tensors import Files
 from core.files.weights import From
 from core.mesh import RULES
 from internvl import projector, vision
+from internvl.files.hf_config import config_from, config_to
 from internvl.flash import names as flash_names
 from internvl.flash import router
-from internvl.hf_config import config_from, config_to
 from internvl.model import Config, Params, spec
 
 HEADS = {'A': 'language_model.lm_head.weight', 'B': 'language_model.lm_head.weight', 'C': 'lm_head.weight'}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from absl import logging
 
-from rl.rewards.limited import Limited, Outcome
+from rl.rewards.guards.limited import Limited, Outcome
 
 Job = tuple[tuple, Sequence[tuple]]  # arguments that all calls share, and the others of each call
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from core.serving import asgi
+from core.serving.http import asgi
 
 
 class TooLarge(Exception):

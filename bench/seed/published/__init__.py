@@ -1,0 +1,1 @@
+"""The scorer as CMPhysBench published it, for comparison."""

@@ -1,0 +1,51 @@
+"""Attention of packed trees: each block of queries reads the blocks of keys that a plan lists.
+
+B batch   T queries   S keys   N query heads   K key heads   G = N/K   H head size
+"""
+
+import jax
+import jax.numpy as jnp
+
+from core.attention import reference
+from core.attention import subtrees as trees
+from core.attention.keys import How, Keys
+from core.attention.subtrees import Subtrees
+
+
+def attend(q, runs, positions, segments, sinks, bias, *, how: How):
+  """Packed trees: each block of queries attends densely to the blocks of keys that the plan lists for it.
+
+  A block is recomputed in the backward pass. Scores take O(BLOCK · M · BLOCK) at a time, not O(T²).
+  """
+  (keys,) = runs
+  k, v = trees.in_blocks(keys.k, 2), trees.in_blocks(keys.v, 2)
+  key_positions = trees.in_blocks(keys.positions, 1)
+  until = trees.in_blocks(keys.subtrees.until, 1)
+
+  @jax.checkpoint
+  def block(args):
+    q, positions, number, listed = args
+    within = jnp.arange(trees.BLOCK)
+    index = number * trees.BLOCK + within
+    places = (listed[..., None] * trees.BLOCK + within).reshape(len(listed), -1)
+    seen_until = jnp.where(places < 0, 0, trees.flat(trees.gather(until, listed), 1))
+    near = Keys(
+      trees.flat(trees.gather(k, listed), 2),
+      trees.flat(trees.gather(v, listed), 2),
+      trees.flat(trees.gather(key_positions, listed), 1),
+      subtrees=Subtrees(seen_until, places=places),
+    )
+    return reference.attend(q, [near], positions, None, sinks, None, how=how, index=index[None])
+
+  listed = jnp.moveaxis(jnp.asarray(keys.subtrees.blocks), 1, 0)
+  numbers = jnp.arange(len(listed))
+  out = jax.lax.map(block, (trees.in_blocks(q, 1), trees.in_blocks(positions, 1), numbers, listed))
+  return trees.flat(out, 1)[:, : q.shape[1]]
+
+
+def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
+  if runs[0].subtrees is None or runs[0].subtrees.blocks is None:
+    return 'blocked needs packed trees with a plan of blocks, `core.attention.subtrees.plan`'
+  if runs[0].columns:
+    return 'blocked needs keys in rows'
+  return None

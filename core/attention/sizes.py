@@ -1,0 +1,4 @@
+"""Sizes of the blocks that attention works in."""
+
+QUERY_BLOCK = 512  # queries whose scores are in memory at a time
+LANES = 128  # of a TPU vector register

@@ -1,0 +1,1 @@
+"""Model files that are not safetensors, as tensors in memory under the names of a published folder; none runs code."""

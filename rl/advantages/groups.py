@@ -1,0 +1,96 @@
+"""Advantages of a sample, from the rewards of its group.
+
+P prompts   G samples of each   R reward components   T tokens
+
+`valid` bool [P, G] marks the samples that count; the others enter no mean and get advantage 0. None counts all.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from rl.advantages.whitening import flat, whiten
+
+STD_EPS = 1e-6
+
+
+def _all(rewards, valid):
+  return jnp.ones(rewards.shape, bool) if valid is None else valid
+
+
+def _centred(rewards, valid):
+  """(rewards minus their group's mean, number of samples [P, 1]); a group of one keeps its reward, as in verl."""
+  n = valid.sum(-1, keepdims=True)
+  mean = jnp.where(valid, rewards, 0).sum(-1, keepdims=True) / jnp.maximum(n, 1)
+  centred = jnp.where(n == 1, rewards, rewards - mean)
+  no_signal = flat(rewards, valid)[..., None] & (n > 1)
+  return jnp.where(valid & ~no_signal, centred, 0), n
+
+
+def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """Group-normalised rewards (GRPO, arXiv 2402.03300 §4.1): float32 [P, G] to [P, G].
+
+  (r − mean)/(std + 1e-6) with the unbiased standard deviation of the group. A group whose rewards are all equal has
+  advantage 0; a group of one keeps its reward (mean 0, std 1), as in verl.
+  """
+  centred, n = _centred(rewards, _all(rewards, valid))
+  variance = jnp.sum(centred**2, -1, keepdims=True) / jnp.maximum(n - 1, 1)
+  return jnp.where(n == 1, centred, centred / (jnp.sqrt(variance) + STD_EPS))
+
+
+def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """r − mean of the group (Dr. GRPO, arXiv 2503.20783 §3.2): float32 [P, G] to [P, G].
+
+  A group of one keeps its reward.
+  """
+  return _centred(rewards, _all(rewards, valid))[0]
+
+
+def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """r − mean of the other samples of the group (RLOO, arXiv 2402.14740): float32 [P, G] to [P, G].
+
+  A group of one keeps its reward.
+  """
+  centred, n = _centred(rewards, _all(rewards, valid))
+  return centred * jnp.where(n > 1, n / jnp.maximum(n - 1, 1), 1)
+
+
+def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """`grpo` of win rates: the share of a group's other samples that a reward exceeds, ties by half: [P, G] to [P, G].
+
+  Rewards count by their order alone (Pref-GRPO, arXiv 2508.20751, its ablation with scores as win rates). A judge that
+  compares samples itself is a reward, `rl.rewards.pairwise.Pairwise`, with `grpo`.
+  """
+  valid = _all(rewards, valid)
+  own, other = rewards[..., :, None], rewards[..., None, :]
+  points = jnp.where(own > other, 1.0, jnp.where(own == other, 0.5, 0.0))
+  against = valid[..., None, :] & ~jnp.eye(rewards.shape[-1], dtype=bool)
+  rates = jnp.where(against, points, 0.0).sum(-1) / jnp.maximum(against.sum(-1), 1)
+  return grpo(rates, valid)
+
+
+def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """Σ_r w_r · grpo(component r), each component normalised separately so that none dominates: [P, G, R] to [P, G].
+
+  weights: [R]. (Multi-reward optimisation of Vision-SR1, arXiv 2508.19652; the first step of `gdpo`.)
+  """
+  components = range(rewards.shape[-1])
+  parts = jnp.stack([grpo(rewards[..., r], valid) for r in components], -1)
+  return jnp.sum(parts * jnp.asarray(weights), -1)
+
+
+MOST_KINDS = 4  # of trajectories in a group
+
+
+def by_kind(rewards: jax.Array, kind: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """`grpo` of each kind of trajectory in a group separately: [P, G] to [P, G]; kind: int32 [P, G], below `MOST_KINDS`.
+
+  (Vision-SR1's two rollouts, arXiv 2508.19652 version 2.)
+  """
+  valid = _all(rewards, valid)
+  parts = [grpo(rewards, valid & (kind == k)) for k in range(MOST_KINDS)]
+  return sum(parts)
+
+
+def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+  """`decoupled`, whitened over all samples of the batch (GDPO, arXiv 2601.05242): [P, G, R] to [P, G]."""
+  return whiten(decoupled(rewards, weights, valid), _all(rewards[..., 0], valid))
