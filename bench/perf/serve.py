@@ -1,215 +1,47 @@
-"""Decoupled vision and language services against a coupled one, with timers in place of compute.
+"""What serving costs: scheduling with timers, a small InternVL coupled and decoupled, and `transformers` in comparison.
 
-  python -m bench.perf.serve
+  python -m bench.perf.serve --part=timers        # both towers replaced by timers: only the scheduling is measured
+  python -m bench.perf.serve --part=towers        # real towers on two cores, or --towers.places=accelerators
+  python -m bench.perf.serve --part=transformers  # text, against `transformers` behind the simplest server
 
-What is measured is the server's own scheduling: the engine, its thread, the vision service and their queues are real,
-and the device sleeps for fixed times, so the figures do not depend on the machine. Each request has one tile that takes
---vision seconds, and a response that takes --language seconds of the only slot. Throughput is that of a closed loop
-with --in_flight requests; times to the first token are those of Poisson arrivals at --load of what the coupled server
-can do (both servers get the same arrivals).
+Each part prints its figures and what they are compared with; `bench/perf/serving` has a module for each.
 """
 
-import asyncio
-import contextlib
 import dataclasses
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
-
-from bench.perf.engine_host import FakeDevice
+from bench.perf.serving.options import Timers, Towers, Transformers
 from core.launch import command
 from core.launch.fields import field
-
-TOKENS = 8  # of a response
-SEGMENT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
   """The program's flags."""
 
-  vision: float = field(0.04, 'seconds that a tile takes', low=0.001)
-  language: float = field(0.04, 'seconds that a response takes', low=0.001)
-  requests: int = field(150, 'requests of each run', low=20)
-  in_flight: int = field(16, 'requests at a time in the closed loop', low=1)
-  load: float = field(0.8, 'of what the coupled server can do, in the open loop', low=0.01, high=0.99)
-  seed: int = field(0, 'of the arrivals')
-
-
-class TimedDevice(FakeDevice):
-  """A device whose segments take `pause` seconds."""
-
-  def __init__(self, vocab: int, pause: float):
-    super().__init__(vocab, SEGMENT)
-    self.pause = pause
-
-  def decode(self, plan, slots):
-    """As in `Programs`."""
-    if slots.limit.any():
-      time.sleep(self.pause)
-    return super().decode(plan, slots)
-
-
-class TimedImages:
-  """Stands for `internvl.features.Images`: tiles take `seconds` each, one after the other."""
-
-  def __init__(self, config: Any, seconds: float):
-    self._config, self._seconds = config, seconds
-
-  def features(self, tiles: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
-    """Features of each tile, in which only its content matters."""
-    time.sleep(self._seconds * len(tiles))
-    width = self._config.language.width
-    return [np.full((count, width), tile.mean(), np.float32) for tile, count in zip(tiles, counts)]
-
-
-class _Coupled:
-  """Tiles are encoded when a request is submitted, by the engine's thread."""
-
-  def __init__(self, config: Any, images: TimedImages):
-    from internvl.serving.vision import Precomputed
-
-    class Source(Precomputed):
-      def name(self, prompt, media):
-        tiles = [tile for tile in media if tile.ndim == 3]
-        known = images.features(tiles, [config.tokens_per_tile] * len(tiles))
-        return super().name(prompt, known)
-
-    self.source = Source(config)
-
-  async def see(self, x: Any, compression: Any) -> Any:
-    """As in `internvl.serving.vision.Vision`."""
-    from internvl.serving.vision import Seen
-
-    return Seen(x, None, list(x.pixels))
-
-
-@contextlib.contextmanager
-def served(options: Options, kind: str) -> Iterator[tuple]:
-  """(where tiles are encoded, the worker) of a server, 'coupled' or 'decoupled'."""
-  from core.engine import Engine
-  from core.serving.chat.worker import Worker
-  from internvl.serving.vision import Encoder, Precomputed, Separate
-
-  config = model()
-  images = TimedImages(config, options.vision)
-  pause = options.language * SEGMENT / TOKENS
-  with contextlib.ExitStack() as stack:
-    if kind == 'coupled':
-      place = _Coupled(config, images)
-      source = place.source
-    else:
-      place = Separate(stack.enter_context(Encoder(images, config)), config.image_token)
-      source = Precomputed(config)
-    device = TimedDevice(config.language.vocab, pause)
-    sizes = {'slots': 1, 'pages': 4000, 'page_size': 16, 'segment': SEGMENT}
-    engine = Engine(None, config.language, **sizes, programs=device, features=source)
-    yield place, stack.enter_context(Worker(engine))
-
-
-def model() -> Any:
-  """A tiny configuration; its weights are never made."""
-  import internvl
-
-  return internvl.CONFIGS['tiny']
-
-
-def prompts(count: int) -> list[Any]:
-  """Requests with one tile each, all different."""
-  from internvl.inputs.processor import Inputs
-
-  config = model()
-  tokens = np.array([1, *[config.image_token] * config.tokens_per_tile, 2], np.int32)
-  side = config.vision.image_size
-  fixed = {
-    'tokens': tokens,
-    'mask': np.zeros(len(tokens), bool),
-    'tiles': np.ones(1, np.int32),
-    'tile_tokens': np.full(1, config.tokens_per_tile, np.int32),
-    'grids': np.ones((1, 2), np.int32),
-  }
-  return [Inputs(pixels=np.full((1, side, side, 3), number, np.float32), **fixed) for number in range(count)]
-
-
-async def answer(place: Any, worker: Any, x: Any, times: dict[str, list[float]]) -> None:
-  """One request; appends its seconds to the first token, and when it ended."""
-  from core.engine import Request
-
-  began = time.monotonic()
-  found = await place.see(x, 'off')
-  request = Request(found.inputs.tokens.tolist(), TOKENS, media=found.media)
-  is_first = True
-  async for _ in worker.generate([request], seconds=600.0):
-    if is_first:
-      times['first'].append(time.monotonic() - began)
-    is_first = False
-  times['ended'].append(time.monotonic())
-
-
-async def closed_loop(options: Options, place: Any, worker: Any) -> float:
-  """Requests a second of the middle of the run, without its beginning and end."""
-  times: dict[str, list[float]] = {'first': [], 'ended': []}
-  left = iter(prompts(options.requests))
-
-  async def client():
-    for x in left:
-      await answer(place, worker, x, times)
-
-  await asyncio.gather(*(client() for _ in range(options.in_flight)))
-  ended = sorted(times['ended'])
-  first, last = options.in_flight, options.requests - options.in_flight
-  return (last - first) / (ended[last] - ended[first])
-
-
-async def open_loop(options: Options, place: Any, worker: Any) -> list[float]:
-  """Seconds to the first token of each request, from its arrival."""
-  rate = options.load / (options.vision + options.language)
-  gaps = np.random.default_rng(options.seed).exponential(1 / rate, options.requests)
-  times: dict[str, list[float]] = {'first': [], 'ended': []}
-  tasks = []
-  for gap, x in zip(gaps, prompts(options.requests)):
-    await asyncio.sleep(gap)
-    tasks.append(asyncio.ensure_future(answer(place, worker, x, times)))
-  await asyncio.gather(*tasks)
-  return times['first']
-
-
-@dataclasses.dataclass(frozen=True)
-class Figures:
-  """Requests a second in the closed loop; the median and the 99th percentile of seconds to the first token."""
-
-  throughput: float
-  median: float
-  p99: float
-
-
-def measure(options: Options, kind: str) -> Figures:
-  """What one kind of server does."""
-  with served(options, kind) as parts:
-    throughput = asyncio.run(closed_loop(options, *parts))
-    waits = asyncio.run(open_loop(options, *parts))
-  return Figures(throughput, *np.percentile(waits, [50, 99]).tolist())
+  part: Literal['timers', 'towers', 'transformers'] = field('timers', 'what is measured')
+  timers: Timers = field(Timers(), 'runs with timers')
+  towers: Towers = field(Towers(), 'runs with a small InternVL')
+  transformers: Transformers = field(Transformers(), 'runs against transformers')
 
 
 def work(options: Options) -> None:
-  """Measures both and prints them."""
-  stages = options.vision, options.language
-  ideal = {'coupled': 1 / sum(stages), 'decoupled': 1 / max(stages)}
-  print(f'vision {stages[0] * 1e3:.0f} ms, language {stages[1] * 1e3:.0f} ms, {options.requests} requests a run')
-  found = {kind: measure(options, kind) for kind in ideal}
-  for kind, f in found.items():
-    share = f.throughput / ideal[kind]
-    first = f'median {f.median * 1e3:.0f} ms, P99 {f.p99 * 1e3:.0f} ms'
-    print(f'{kind}: {f.throughput:.2f} requests/s, {share:.3f} of the {ideal[kind]:.2f} that the stages allow')
-    print(f'  first token at load {options.load:g}: {first}')
-  coupled, decoupled = found['coupled'], found['decoupled']
-  print(
-    f'decoupled: {decoupled.throughput / coupled.throughput:.2f}x the throughput, '
-    f'P99 of the first token {coupled.p99 / decoupled.p99:.2f}x lower'
-  )
+  """Measures one part and prints it."""
+  # Imported late: processes that measure towers are pinned before jax is imported.
+  if options.part == 'timers':
+    from bench.perf.serving import timers
+
+    timers.run(options.timers)
+  elif options.part == 'towers':
+    from bench.perf.serving import towers
+
+    towers.run(options.towers)
+  else:
+    from bench.perf.serving import peer
+
+    peer.run(options.transformers)
 
 
 def main(argv: Sequence[str]) -> int:

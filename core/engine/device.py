@@ -14,7 +14,7 @@ from flax import struct
 from core import decoder
 from core import mesh as mesh_lib
 from core.engine.layout import RULES
-from core.engine.sampling import Sampling, penalised, pick
+from core.engine.sampling import Sampling, likeliest, penalised, pick
 from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
@@ -43,19 +43,22 @@ class Slots:
   stops: Any  # int32 [R, STOPS], -1 where there is none
   sampling: Sampling
   pages: Any  # int32 [R, T], from the page of `position` on
+  wants_top: Any  # bool [R], whether the likeliest tokens are asked for
 
 
 @struct.dataclass
 class Segment:
   """What a segment sampled: tokens int32 and logp float32 [R, S], count int32 [R] of them, failed bool [R].
 
-  failed: the logits after these tokens were NaN or infinite.
+  failed: the logits after these tokens were NaN or infinite. top: the K likeliest tokens, int32, at each place and
+  their log-probabilities, float32, [R, S, K] each, zeros where no slot wants them; None if K is 0.
   """
 
   tokens: Any
   logp: Any
   count: Any
   failed: Any
+  top: tuple | None = None
 
 
 @struct.dataclass
@@ -84,26 +87,31 @@ def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=
   return out.cache.k, out.cache.v
 
 
-def _choose(*args):
+def _choose(*args, top: int):
   """`_choose_in_groups`; under a mesh each device draws for its own rows."""
   mesh = jax.sharding.get_abstract_mesh()
+  choose = functools.partial(_choose_in_groups, top=top)
   if mesh.empty:
-    return _choose_in_groups(*args)
+    return choose(*args)
   table = mesh_lib.partition(args[0].shape, TABLE, mesh, RULES)
   row = jax.P(table[0])
-  specs = (table, row, row, table, jax.P(table[0], None))
-  return jax.shard_map(_choose_in_groups, in_specs=specs, out_specs=row, check_vma=False)(*args)
+  specs = (table, row, row, table, jax.P(table[0], None), row)
+  return jax.shard_map(choose, in_specs=specs, out_specs=row, check_vma=False)(*args)
 
 
-def _choose_in_groups(*args):
+def _choose_in_groups(*args, top: int):
   """`_choose_rows`, GROUP rows at a time."""
   size = math.gcd(args[0].shape[0], GROUP)
   groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), args)
-  return jax.tree.map(jnp.ravel, jax.lax.map(lambda rows: _choose_rows(*rows), groups))
+  chosen = jax.lax.map(lambda rows: _choose_rows(*rows, top=top), groups)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chosen)
 
 
-def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said):
-  """(token, log-probability) of rows; said: int32 [rows, S], tokens of this segment, V where there is none yet."""
+def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said, wants_top, *, top: int):
+  """(token, log-probability, likeliest tokens as `likeliest`, None if `top` is 0) of rows.
+
+  said: int32 [rows, S], tokens of this segment, V where there is none yet.
+  """
 
   def penalise():
     # The table is read only, or the loop would copy it at every step; the segment's own tokens are added here.
@@ -111,7 +119,11 @@ def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said):
     return penalised(logits, seen, sampling.repetition_penalty)
 
   choices = jax.lax.cond(jnp.any(sampling.repetition_penalty != 1), penalise, lambda: logits)
-  return pick(logits, sampling, position, jnp.where(tables.allowed, choices, -jnp.inf))
+  token, logp = pick(logits, sampling, position, jnp.where(tables.allowed, choices, -jnp.inf))
+  if not top:
+    return token, logp, None
+  nothing = jnp.zeros((len(logits), top), jnp.int32), jnp.zeros((len(logits), top), jnp.float32)
+  return token, logp, jax.lax.cond(wants_top.any(), lambda: likeliest(logits, sampling, top), lambda: nothing)
 
 
 def _said(out: Segment, vocab: int) -> jax.Array:
@@ -119,7 +131,7 @@ def _said(out: Segment, vocab: int) -> jax.Array:
   return jnp.where(jnp.arange(out.tokens.shape[1]) < out.count[:, None], out.tokens, vocab)
 
 
-def _record(out: Segment, step, live, token, logp) -> Segment:
+def _record(out: Segment, step, live, token, logp, top) -> Segment:
   """The segment with one more token for each live row; a row whose log-probability is NaN fails instead."""
   failed = live & jnp.isnan(logp)
   kept = live & ~failed
@@ -128,14 +140,16 @@ def _record(out: Segment, step, live, token, logp) -> Segment:
     logp=out.logp.at[:, step].set(jnp.where(kept, logp, 0)),
     count=out.count + kept,
     failed=out.failed | failed,
+    top=jax.tree.map(lambda all_steps, now: all_steps.at[:, step].set(now), out.top, top),
   )
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'segment'), donate_argnames=('k', 'v', 'tables'))
-def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, segment: int):
+@functools.partial(jax.jit, static_argnames=('config', 'segment', 'top'), donate_argnames=('k', 'v', 'tables'))
+def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, segment: int, top: int = 0):
   """Up to `segment` tokens for each slot, fewer when all have ended: (pools k and v, tables, Segment).
 
-  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step.
+  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. top: how many
+  of the likeliest tokens are recorded at each place.
   """
   rows = jnp.arange(slots.token.shape[0])
   size = v[0].shape[2]
@@ -149,9 +163,11 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
     out = decoder.forward(params, config, x, positions=at[:, None], cache=cache, rules=RULES)
     # Pinned before the rows are spread over all devices, or XLA gathers the head instead.
     logits = _constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
-    drawn = _choose(logits, slots.sampling, s.position + 1, tables, _said(s.out, config.vocab))
-    token, logp = (_constrain(x, (None,)) for x in drawn)  # every process reads them
-    recorded = _record(s.out, s.step, s.live, token, logp)
+    said = _said(s.out, config.vocab)
+    drawn = _choose(logits, slots.sampling, s.position + 1, tables, said, slots.wants_top & s.live, top=top)
+    drawn = jax.tree.map(lambda x: _constrain(x, (None,) * x.ndim), drawn)  # every process reads them
+    token = drawn[0]
+    recorded = _record(s.out, s.step, s.live, *drawn)
     ended = (recorded.count >= slots.limit) | (token[:, None] == slots.stops).any(-1)
     return _State(
       step=s.step + 1,
@@ -163,11 +179,13 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
       out=recorded,
     )
 
+  places = rows.size, segment, top
   blank = Segment(
     tokens=jnp.zeros((rows.size, segment), jnp.int32),
     logp=jnp.zeros((rows.size, segment), jnp.float32),
     count=jnp.zeros(rows.size, jnp.int32),
     failed=jnp.zeros(rows.size, bool),
+    top=(jnp.zeros(places, jnp.int32), jnp.zeros(places, jnp.float32)) if top else None,
   )
   start = _State(
     step=jnp.int32(0),

@@ -45,7 +45,8 @@ class Engine:
   between two looks of the host. chunk: prompt tokens prefilled in one call, so that a long prompt does not block the
   slots. features: the source of images and other features in prompts. text: decodes token ids, for stop strings. mesh:
   the devices it runs on, by default those of the weights; a `core.mesh.Share` if several engines run. max_queued:
-  sequences that may wait. programs: replaces the device. Everything is compiled here.
+  sequences that may wait. top_logprobs: the most likeliest tokens that a request may ask for. programs: replaces the
+  device. Everything is compiled here.
 
   `submit`, `fork`, `so_far`, `cancel` and `encode` may be called from any thread while one thread calls `step`, `run`
   and `update`. A mesh may span processes: each makes the same engine and the same calls in the same order, and reads
@@ -66,12 +67,14 @@ class Engine:
     text: Callable[[Sequence[int]], str] | None = None,
     mesh: Mesh | Share | None = None,
     max_queued: int | None = None,
+    top_logprobs: int = 0,
     programs: Programs | None = None,
   ):
     if min(slots, pages, page_size, segment, chunk) < 1:
       raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
     self.stats, self.version = Stats(), 0
     self._config, self._features, self._text, self._max_queued = config, features, text, max_queued
+    self._top_logprobs = min(top_logprobs, config.vocab)
     self._scheduler = Scheduler(slots, pages, page_size, segment, config.max_length)
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._samples: dict[int, Sample] = {}
@@ -81,7 +84,7 @@ class Engine:
     if programs is None:
       place = mesh or mesh_lib.of(params)
       place = place if isinstance(place, Share) else Share(place, place)
-      programs = DevicePrograms(params, config, place, self._scheduler)
+      programs = DevicePrograms(params, config, place, self._scheduler, self._top_logprobs)
     self._programs = programs
     self._warm()
 
@@ -165,7 +168,8 @@ class Engine:
     """Prefills prompts, decodes one segment, and returns the samples that are finished.
 
     At most `MOST_ADMITTED` samples enter. If more could, nothing is decoded: a segment takes as long with empty slots.
-    on_tokens: called with (id, new tokens, their log-probabilities) of every sample that this step continued.
+    on_tokens: called with (id, new tokens, their log-probabilities, at each place the likeliest tokens with theirs) of
+    every sample that this step continued.
     """
     with self._lock:
       self._scheduler.grow()
@@ -205,6 +209,8 @@ class Engine:
       raise ValueError('stop strings need an engine with `text`, a function that decodes token ids')
     if len(request.media) and self._features is None:
       raise ValueError('a request with media needs an engine with `features`')
+    if request.top_logprobs > self._top_logprobs:
+      raise ValueError(f'top_logprobs={request.top_logprobs}; this engine reports at most {self._top_logprobs}')
     request.check_vocabulary(vocab)
     self._scheduler.check(len(request.prompt), request.max_new)
 

@@ -10,7 +10,8 @@ from core.engine.device import STOPS, Segment
 from core.engine.scheduling.scheduler import Scheduler
 from core.engine.scheduling.sequence import Sequence
 
-OnTokens = Callable[[int, list[int], list[float]], None]  # id, new tokens, their log-probabilities
+Top = list[list[tuple[int, float]]]  # of each new token the likeliest ones in its place with their log-probabilities
+OnTokens = Callable[[int, list[int], list[float], Top], None]  # id, new tokens, their log-probabilities, likeliest ones
 
 
 class News(NamedTuple):
@@ -27,7 +28,8 @@ class News(NamedTuple):
   def report(self, out: Segment, on_tokens: OnTokens) -> None:
     """Tells `on_tokens` what each sample got."""
     for sample, slot, kept in zip(self.samples, self.slots.tolist(), self.kept.tolist()):
-      on_tokens(sample.id, out.tokens[slot, :kept].tolist(), out.logp[slot, :kept].tolist())
+      top = _top(out, slot, kept, sample.request.top_logprobs)
+      on_tokens(sample.id, out.tokens[slot, :kept].tolist(), out.logp[slot, :kept].tolist(), top)
 
 
 def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, stops: np.ndarray, version: int) -> News:
@@ -57,6 +59,14 @@ def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, sto
   for i in np.flatnonzero(full).tolist():
     ended.setdefault(i, 'length')
   return News(samples, slots, kept, ended)
+
+
+def _top(out: Segment, slot: int, kept: int, count: int) -> Top:
+  """The `count` likeliest tokens at each kept place of a slot; an empty list if none were asked for."""
+  if not count:
+    return []
+  tokens, logp = (values[slot, :kept, :count].tolist() for values in out.top)
+  return [list(zip(*place)) for place in zip(tokens, logp)]
 
 
 def _tell_constraints(samples: list[Sequence], tokens: np.ndarray, kept: np.ndarray) -> None:

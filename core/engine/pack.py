@@ -58,11 +58,11 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
 
 
 def segment(
-  s: Scheduler, ready: np.ndarray, stops: np.ndarray, sampling: Sampling, most: np.ndarray
+  s: Scheduler, ready: np.ndarray, stops: np.ndarray, sampling: Sampling, most: np.ndarray, wants_top: np.ndarray
 ) -> tuple[tree.Plan, Slots]:
   """What a segment of the slots that are ready (bool [R]) reads.
 
-  stops, sampling, most: of the sequences in the slots, as `SlotRequests.arrays` gives them.
+  stops, sampling, most, wants_top: of the sequences in the slots, as `SlotRequests.arrays` gives them.
   """
   rows = s.rows
   position = np.where(ready, rows.target, 0)
@@ -74,6 +74,7 @@ def segment(
     stops=stops,
     sampling=sampling,
     pages=_pages_ahead(s, position, counts),
+    wants_top=wants_top,
   )
   table = rows.table[:, : counts.max()]
   capacity = min(len(counts) * s.longest, len(s.pool.references))

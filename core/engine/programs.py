@@ -44,8 +44,8 @@ class Programs(Protocol):
 class DevicePrograms:
   """The programs of a decoder on the devices of a mesh, for the sizes of a scheduler."""
 
-  def __init__(self, params, config: decoder.Config, place: Share, sizes: Scheduler):
-    self._config, self._place, self._segment = config, place, sizes.segment
+  def __init__(self, params, config: decoder.Config, place: Share, sizes: Scheduler, top_logprobs: int = 0):
+    self._config, self._place, self._segment, self._top = config, place, sizes.segment, top_logprobs
     self._slots, self._pages = len(sizes.slots), len(sizes.pool.references)
     self.params = layout.lay(params, config, place)
     self.dtype = np.dtype(params.embed.dtype)
@@ -86,6 +86,14 @@ class DevicePrograms:
     """As in `Programs`."""
     with jax.set_mesh(self._place.mesh):
       self.k, self.v, self._tables, out = device.decode(
-        self.params, self.k, self.v, plan, slots, self._tables, config=self._config, segment=self._segment
+        self.params,
+        self.k,
+        self.v,
+        plan,
+        slots,
+        self._tables,
+        config=self._config,
+        segment=self._segment,
+        top=self._top,
       )
       return jax.tree.map(mesh_lib.to_local, out)

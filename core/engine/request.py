@@ -32,7 +32,8 @@ class Request:
   stops: end tokens, any number. stop_strings: texts that end a sample with the token that completes one; a string may
   begin in the prompt, and a plain str is one string. repetition_penalty: as in transformers, over prompt and response.
   allowed: bool [vocab], tokens that may be chosen; copied. constraint: makes the `Constraint` of one sample, which
-  replaces `allowed` and is asked before each token: the sample gets one a segment. media: images and other features, in
+  replaces `allowed` and is asked before each token: the sample gets one a segment. top_logprobs: how many of the
+  likeliest tokens are reported with each token. media: images and other features, in
   the order of the prompt's placeholders, as the engine's features source takes them; with one, the last token of a
   prompt must be text.
   priority: higher ones enter first, and preempt running sequences of lower priority.
@@ -54,10 +55,13 @@ class Request:
   priority: int = 0
   allowed: np.ndarray | None = None
   constraint: Callable[[], Constraint] | None = None
+  top_logprobs: int = 0
   media: Sequence[Any] = ()
 
   def __post_init__(self):
     Sampling.of(1, **self.sampling(0))
+    if self.top_logprobs < 0:
+      raise ValueError(f'request: top_logprobs={self.top_logprobs}; expected at least 0')
     if len(self.prompt) < 1 or self.max_new < 1 or self.n < 1:
       raise ValueError(
         f'request: need a prompt, max_new >= 1 and n >= 1; got {len(self.prompt)} tokens, '

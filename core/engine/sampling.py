@@ -113,3 +113,13 @@ def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array
   scaled = logits / temperature
   chosen = jnp.take_along_axis(scaled, token[:, None], -1)[:, 0]
   return token, chosen - jax.nn.logsumexp(scaled, -1)
+
+
+def likeliest(logits: jax.Array, s: Sampling, count: int) -> tuple[jax.Array, jax.Array]:
+  """The `count` likeliest tokens, int32 [B, count], and their log-probabilities, float32, of float32 logits [B, V].
+
+  Of the distribution that `pick` takes log-probabilities of, the likeliest token first.
+  """
+  temperature = jnp.where(s.temperature == 0, 1.0, s.temperature)[:, None]
+  logp, token = jax.lax.top_k(jax.nn.log_softmax(logits / temperature), count)
+  return token.astype(jnp.int32), logp

@@ -11,6 +11,7 @@ from core.files import generation
 from core.launch.devices import mesh_of
 from core.serving import process, server
 from core.serving.chat import program
+from core.serving.chat.asked import MOST_TOP
 from core.serving.chat.model import Served, Words
 from internvl import model
 from internvl.inputs.processor import Processor
@@ -60,6 +61,7 @@ def engine_of(options: Options, config: model.Config, params: model.Params, proc
     **dataclasses.asdict(options.engine),
     features=features,
     text=program.text_of(processor.tokenizer),
+    top_logprobs=MOST_TOP,
     mesh=mesh_of(options.mesh),
   )
 

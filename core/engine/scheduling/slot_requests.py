@@ -22,6 +22,7 @@ class SlotRequests:
     self._owners: list[object] = [None] * slots  # what each slot's rows of the tables were set for
     self._stops = np.full((slots, STOPS), -1, np.int32)
     self._most = np.full(slots, NO_LIMIT, np.int32)
+    self._wants_top = np.zeros(slots, bool)
     self._sampling = {name: value.copy() for name, value in vars(Sampling.of(slots)).items()}
     self._idle = {name: value[0] for name, value in vars(Sampling.of(1)).items()}
 
@@ -34,13 +35,13 @@ class SlotRequests:
       if sample and (entered or sample.constraint):
         self._set_tables(slot, sample, s.rows.response(sample).tokens, set_tables)
 
-  def arrays(self) -> tuple[np.ndarray, Sampling, np.ndarray]:
-    """(stop tokens int32 [R, STOPS], sampling, tokens of a segment at most int32 [R]) of the slots.
+  def arrays(self) -> tuple[np.ndarray, Sampling, np.ndarray, np.ndarray]:
+    """(stop tokens int32 [R, STOPS], sampling, tokens of a segment at most int32 [R], wants_top bool [R]) of the slots.
 
     Copies, which later calls leave as they are.
     """
     copied = {name: value.copy() for name, value in self._sampling.items()}
-    return self._stops.copy(), Sampling(**copied), self._most.copy()
+    return self._stops.copy(), Sampling(**copied), self._most.copy(), self._wants_top.copy()
 
   def _set(self, slot: int, sample: Sequence | None) -> None:
     stops = sample.request.stops[:STOPS] if sample else ()
@@ -48,6 +49,7 @@ class SlotRequests:
     self._stops[slot] = -1
     self._stops[slot, : len(stops)] = stops
     self._most[slot] = 1 if sample and sample.constraint else NO_LIMIT
+    self._wants_top[slot] = sample is not None and sample.request.top_logprobs > 0
     for name, value in values.items():
       self._sampling[name][slot] = value
     self._samples[slot] = sample

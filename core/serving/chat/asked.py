@@ -13,6 +13,7 @@ from core.serving.fields import short
 
 MOST_STOPS, MOST_SAMPLES, MOST_PROMPTS = 16, 128, 128
 MOST_TOKENS = 2**31 - 1
+MOST_TOP, MOST_TOP_TEXT = 20, 5  # likeliest tokens that chat and text completions may ask for
 # Fields of OpenAI's interface that have no effect here, whatever their value.
 IGNORED = ('user', 'metadata', 'service_tier', 'safety_identifier', 'prompt_cache_key', 'parallel_tool_calls')
 # Fields with one value that is served: the one without effect.
@@ -36,7 +37,7 @@ class Asked:
 
   draw: fields of `core.engine.Request`. n: samples of each prompt. limit: tokens of a sample, None for as many as the
   context leaves. stop: texts that end a sample and are not part of it. usage: whether a stream ends with token counts.
-  schema: of the JSON that a sample must be, None without one.
+  schema: of the JSON that a sample must be, None without one. top_logprobs: likeliest tokens told with each token.
   """
 
   model: str
@@ -47,6 +48,7 @@ class Asked:
   stream: bool = False
   usage: bool = False
   logprobs: bool = False
+  top_logprobs: int = 0
   schema: Any = None
 
 
@@ -77,11 +79,14 @@ def chat(body: Any, defaults: Generation, extra: Sequence[str] = ()) -> Chat:
   Raises ValueError that names the first field that cannot be served.
   """
   given = fields.present(body, {*CHAT, *extra})
-  fields.fixed(given, {'modalities': ['text'], 'top_logprobs': 0})
+  fields.fixed(given, {'modalities': ['text']})
   tools, choice = _tools(given)
   schema = _schema(given.get('response_format', {'type': 'text'}))
   if schema is not None and tools and choice != 'auto':
     raise ValueError('response_format and a required tool_choice exclude each other')
+  logprobs, top = fields.flag(given, 'logprobs'), fields.whole(given, 'top_logprobs', 0, low=0, high=MOST_TOP)
+  if top and not logprobs:
+    raise ValueError(f'top_logprobs={top}: expected logprobs=true with it')
   options = given.get('chat_template_kwargs', {})
   if not isinstance(options, Mapping) or not all(isinstance(value, str | int | float) for value in options.values()):
     raise ValueError(f'chat_template_kwargs={short(options)}: expected an object of texts, numbers and booleans')
@@ -89,7 +94,8 @@ def chat(body: Any, defaults: Generation, extra: Sequence[str] = ()) -> Chat:
   return Chat(
     **_common(given, defaults),
     limit=fields.whole(given, 'max_completion_tokens', limit, low=1, high=MOST_TOKENS),
-    logprobs=fields.flag(given, 'logprobs'),
+    logprobs=logprobs,
+    top_logprobs=top,
     schema=schema,
     messages=_messages(given.get('messages')),
     tools=tools,
@@ -103,13 +109,12 @@ def completion(body: Any, defaults: Generation) -> Completion:
   """The text completion that JSON asks for. Raises ValueError that names the first field that cannot be served."""
   given = fields.present(body, COMPLETION)
   fields.fixed(given, {'echo': False, 'suffix': '', 'best_of': given.get('n', 1)})
-  logprobs = given.get('logprobs')
-  if logprobs is not None and (isinstance(logprobs, bool) or logprobs != 0):
-    raise ValueError(f'logprobs={short(logprobs)}: expected 0, which gives those of the tokens that were chosen')
+  top = fields.whole(given, 'logprobs', None, low=0, high=MOST_TOP_TEXT)
   return Completion(
     **_common(given, defaults),
     limit=fields.whole(given, 'max_tokens', DEFAULT_COMPLETION, low=1, high=MOST_TOKENS),
-    logprobs=logprobs is not None,
+    logprobs=top is not None,
+    top_logprobs=top or 0,
     prompts=_prompts(given.get('prompt')),
   )
 

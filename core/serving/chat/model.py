@@ -68,6 +68,7 @@ class Words:
       stops=self.stops,
       stop_strings=asked.stop,
       constraint=self._constraint(asked),
+      top_logprobs=asked.top_logprobs,
       media=media,
       **asked.draw,
     )

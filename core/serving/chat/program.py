@@ -11,6 +11,7 @@ from core.launch.devices import mesh_of
 from core.serving import process, server
 from core.serving.admission import Capacity
 from core.serving.chat import http
+from core.serving.chat.asked import MOST_TOP
 from core.serving.chat.model import Served, TextModel, Words
 from core.serving.chat.options import TOKEN, Options
 from core.serving.chat.service import Service
@@ -33,7 +34,7 @@ def run(options: Options) -> int:
     place = mesh_of(options.mesh)
     config, params = decoder.load(folder, mesh=place, dtype=dtype_of(options))
     sizes = dataclasses.asdict(options.engine)
-    engine = Engine(params, config, **sizes, text=text_of(tokenizer), mesh=place)
+    engine = Engine(params, config, **sizes, text=text_of(tokenizer), mesh=place, top_logprobs=MOST_TOP)
     tokens = tokens_of(options, config.max_length)
     words = Words(tokenizer, vocab=config.vocab, stops=stops, tokens=tokens)
     yield TextModel(name_of(options), words, defaults), engine

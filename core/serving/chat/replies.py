@@ -7,7 +7,7 @@ from typing import Any
 
 from core.serving.chat.asked import Asked, Chat
 from core.serving.chat.model import Prepared
-from core.serving.chat.writing import Piece, Writer, logprob
+from core.serving.chat.writing import Piece, Token, Writer, logprob
 
 
 class Replies:
@@ -87,22 +87,27 @@ class Replies:
     tokens = [token for piece in pieces for token in piece.tokens]
     return self._logprobs(tokens) or (self._empty_logprobs() if self.asked.logprobs else None)
 
-  def _logprobs(self, tokens: Sequence[tuple[int, float]]) -> Mapping | None:
+  def _logprobs(self, tokens: Sequence[Token]) -> Mapping | None:
     """Log-probabilities of tokens in the form of the endpoint; None where none were asked for, or without tokens."""
     if not self.asked.logprobs or not tokens:
       return None
-    made = [logprob(self._tokenizer, token, value) for token, value in tokens]
+    made = [logprob(self._tokenizer, token) for token in tokens]
     if self.is_chat:
       return {'content': made, 'refusal': None}
     return {
       'tokens': [entry['token'] for entry in made],
       'token_logprobs': [entry['logprob'] for entry in made],
-      'top_logprobs': None,
+      'top_logprobs': [_by_text(entry['top_logprobs']) for entry in made] if self.asked.top_logprobs else None,
       'text_offset': [],
     }
 
   def _empty_logprobs(self) -> Mapping:
     return {'content': [], 'refusal': None} if self.is_chat else {'tokens': [], 'token_logprobs': []}
+
+
+def _by_text(top: Sequence[Mapping]) -> dict[str, float]:
+  """Likeliest tokens in the form of text completions: of tokens with the same text the likeliest counts."""
+  return {entry['token']: entry['logprob'] for entry in reversed(top)}
 
 
 def _choice(index: int, *, logprobs: Any = None, finish_reason: str | None = None, **said: Any) -> dict[str, Any]:

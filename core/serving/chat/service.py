@@ -89,11 +89,11 @@ class Service:
       left = self._seconds - (time.monotonic() - started)
       is_first = True
       async with contextlib.aclosing(self.worker.generate(requests, seconds=left)) as news:
-        async for number, tokens, logp, reason in news:
+        async for told in news:
           if is_first:
             self._note_first(time.monotonic() - started)
             is_first = False
-          yield number, writers[number].push(tokens, logp, reason)
+          yield told.sample, writers[told.sample].push(told)
 
   def _writers(self, asked: Chat | Completion, prepared: Sequence[Prepared]) -> list[Writer]:
     with_calls = isinstance(asked, Chat) and bool(asked.tools)

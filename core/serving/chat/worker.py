@@ -8,15 +8,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 from core.engine import Engine, Request
+from core.engine.harvest import Top
 from core.serving.stepping import Failed, Stepper, Stream
 
 
 class News(NamedTuple):
-  """What a step adds to a sample: its number among those of the request, tokens, log-probabilities, why it ended."""
+  """What a step adds to a sample: its number among those of the request, tokens, log-probabilities, why it ended.
+
+  top: the likeliest tokens in the place of each token, empty if they were not asked for.
+  """
 
   sample: int
   tokens: list[int]
   logp: list[float]
+  top: Top
   reason: str | None
 
 
@@ -90,20 +95,20 @@ class Worker:
         self.counts['cancelled'] += 1
 
   def _step(self) -> None:
-    pending: dict[int, tuple[list[int], list[float]]] = {}
-    done = self.engine.step(lambda id, tokens, logp: pending.__setitem__(id, (tokens, logp)))
+    pending: dict[int, tuple[list[int], list[float], Top]] = {}
+    done = self.engine.step(lambda id, *told: pending.__setitem__(id, told))
     reasons = {completion.id: completion.reason for completion in done}
     for id in {**pending, **reasons}:
-      self._tell(id, *pending.get(id, ([], [])), reasons.get(id))
+      self._tell(id, *pending.get(id, ([], [], [])), reasons.get(id))
 
-  def _tell(self, id: int, tokens: list[int], logp: list[float], reason: str | None) -> None:
+  def _tell(self, id: int, tokens: list[int], logp: list[float], top: Top, reason: str | None) -> None:
     if id not in self._streams:
       return
     stream, sample = self._streams.pop(id) if reason else self._streams[id]
     self.counts['tokens'] += len(tokens)
     if reason:
       self.counts['ended'] += 1
-    stream.put(News(sample, tokens, logp, reason))
+    stream.put(News(sample, tokens, logp, top, reason))
 
   def _end(self) -> None:
     """Tells all streams that nothing follows."""

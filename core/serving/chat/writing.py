@@ -4,22 +4,31 @@ import dataclasses
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from core.conversations.tool_calls import CALL, END_CALL, read
 from core.files.tokenizers import Detokenizer, byte_characters
+from core.serving.chat.worker import News
 
 LEAST = -9999.0  # the log-probability of a token that has none, as OpenAI's interface writes it
 _BYTES = {character: byte for byte, character in enumerate(byte_characters())}
 
 
+class Token(NamedTuple):
+  """A token, its log-probability, and the likeliest tokens in its place with theirs."""
+
+  id: int
+  logp: float
+  top: Sequence[tuple[int, float]] = ()
+
+
 class Piece(NamedTuple):
-  """What a step adds to a sample. calls: complete ones. finish: why it ended, None before. tokens: [id, logp] pairs."""
+  """What a step adds to a sample. calls: complete ones. finish: why it ended, None before."""
 
   text: str
   calls: list[dict]
-  tokens: list[tuple[int, float]]
+  tokens: list[Token]
   finish: str | None
 
 
@@ -37,11 +46,13 @@ class Writer:
     self._calls = 0
     self.counted = 0
 
-  def push(self, tokens: Sequence[int], logp: Sequence[float], reason: str | None) -> Piece:
-    """The next tokens of the engine; reason: of its completion, None before."""
-    self.counted += len(tokens)
-    said = [(token, value) for token, value in zip(tokens, logp) if token not in self.model.stops]
-    self._raw += self._detokenizer.push(*(token for token, _ in said))
+  def push(self, news: News) -> Piece:
+    """The next tokens of the engine."""
+    reason = news.reason
+    self.counted += len(news.tokens)
+    told = map(Token, news.tokens, news.logp, news.top or [()] * len(news.tokens))
+    said = [token for token in told if token.id not in self.model.stops]
+    self._raw += self._detokenizer.push(*(token.id for token in said))
     if reason:
       self._raw += self._detokenizer.flush()
     text = self.model.said(self._raw)
@@ -111,16 +122,16 @@ def cut(text: str, stop: Sequence[str]) -> str:
   return text[: len(text) - max(shared, default=0)]
 
 
-def logprob(tokenizer: Any, token: int, value: float) -> Mapping[str, Any]:
+def logprob(tokenizer: Any, token: Token) -> dict[str, Any]:
   """A token's log-probability in the form of chat completions."""
+  top = [_entry(tokenizer, *likely) for likely in token.top]
+  return _entry(tokenizer, token.id, token.logp) | {'top_logprobs': top}
+
+
+def _entry(tokenizer: Any, token: int, value: float) -> dict[str, Any]:
   data = token_bytes(tokenizer, token)
   finite = value if math.isfinite(value) else LEAST
-  return {
-    'token': data.decode('utf-8', 'replace'),
-    'logprob': finite,
-    'bytes': list(data),
-    'top_logprobs': [],
-  }
+  return {'token': data.decode('utf-8', 'replace'), 'logprob': finite, 'bytes': list(data)}
 
 
 def token_bytes(tokenizer: Any, token: int) -> bytes:

@@ -42,12 +42,37 @@ def test_steps_report_the_tokens_so_far():
   ids = e.submit(Request(PROMPT, 10, n=2, temperature=1.0, seed=4))
   done = []
   while not e.idle:
-    done += e.step(lambda id, tokens, logp: heard.setdefault(id, []).append((tokens, logp)))
+    done += e.step(lambda id, tokens, logp, top: heard.setdefault(id, []).append((tokens, logp)))
   for c in done:
     pieces = heard[c.id]
     assert [t for tokens, _ in pieces for t in tokens] == c.tokens.tolist() and len(pieces) > 2
     np.testing.assert_array_equal(np.float32([x for _, logp in pieces for x in logp]), c.logp)
   assert sorted(heard) == ids
+
+
+def test_likeliest_tokens_are_those_of_a_forward_pass_and_change_no_sample():
+  sizes = {'slots': 2, 'pages': 80, 'page_size': 4, 'segment': 3, 'chunk': 8}
+  e, heard = Engine(PARAMS, CONFIG, **sizes, top_logprobs=3), {}
+  asked = {'max_new': 7, 'temperature': 0.7, 'seed': 4}
+  (plain,), (id,) = e.submit(Request(PROMPT, **asked)), e.submit(Request(PROMPT, top_logprobs=2, **asked))
+  done = {}
+  while not e.idle:
+    told = lambda id, tokens, logp, top: heard.setdefault(id, []).extend(top)
+    done |= {c.id: c for c in e.step(told)}
+  assert done[plain].tokens.tolist() == done[id].tokens.tolist() and heard[plain] == []
+  row = jnp.array([[*PROMPT, *done[id].tokens.tolist()]])
+  logits = np.float64(decoder.apply(PARAMS, CONFIG, row).logits[0, len(PROMPT) - 1 : -1]) / 0.7
+  want = (
+    logits
+    - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True))
+    - logits.max(-1, keepdims=True)
+  )
+  order = np.argsort(-want, -1)[:, :2]
+  assert [[token for token, _ in top] for top in heard[id]] == order.tolist()
+  got = [[value for _, value in top] for top in heard[id]]
+  np.testing.assert_allclose(got, np.take_along_axis(want, order, -1), atol=1e-4)
+  with pytest.raises(ValueError, match='top_logprobs=4'):
+    e.submit(Request(PROMPT, 1, top_logprobs=4))
 
 
 def test_submitting_and_cancelling_from_other_threads_changes_no_tokens():

@@ -27,7 +27,7 @@ def setup(*requests):
 def test_each_slot_has_the_options_of_its_sample():
   first = Request([1, 2], 4, stops=tuple(range(STOPS + 3)), temperature=0.5, top_k=3, seed=7)
   _, _, slots, _ = setup(first, Request([3], 4, seed=2**31 - 1))
-  stops, sampling, _ = slots.arrays()
+  stops, sampling, *_ = slots.arrays()
   assert stops.tolist() == [list(range(STOPS)), [-1] * STOPS]  # the host checks the others
   assert sampling.seed.tolist() == [7, 0]  # the second sample of its request: a seed past the last begins at 0
   assert sampling.top_k.tolist() == [3, 0] and sampling.temperature.tolist() == [0.5, 0.0]

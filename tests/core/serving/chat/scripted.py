@@ -80,7 +80,10 @@ class Scripted:
       out.tokens[slot, : len(tokens)] = tokens
       out.logp[slot, : len(tokens)] = -0.5
       out.count[slot] = len(tokens)
-    return out
+    # The next token of the alphabet is as likely as half of the chosen one.
+    top = np.stack([out.tokens, (out.tokens + 1) % 256], -1)
+    logp = np.broadcast_to(np.float32([-0.5, -0.5 - np.log(2)]), top.shape)
+    return dataclasses.replace(out, top=(top, logp))
 
   def _said(self, slot):
     if self.engine is None:  # while it is compiled
@@ -99,7 +102,7 @@ def engine(script, *, slots=4, segment=3, pause=0.0, pages=400, context=2048):
   config = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=VOCAB, max_length=context)
   programs = Scripted(script, segment, pause)
   sizes = {'slots': slots, 'pages': pages, 'page_size': 8, 'segment': segment}
-  made = Engine(None, config, **sizes, programs=programs, text=text_of(tokenizer()))
+  made = Engine(None, config, **sizes, programs=programs, text=text_of(tokenizer()), top_logprobs=2)
   programs.engine = made
   return made
 

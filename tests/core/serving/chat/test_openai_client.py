@@ -106,6 +106,24 @@ def test_logprobs_cover_the_text_byte_by_byte(client):
   assert again == entries
 
 
+def test_likeliest_tokens_come_with_each_token(client):
+  asked = {'logprobs': True, 'top_logprobs': 2}
+  entries = ask(client, 'ping', stop='STOP', **asked).choices[0].logprobs.content
+  assert [e.token for e in entries[:4]] == list('pong')
+  for entry in entries:
+    likely, next_one = entry.top_logprobs
+    assert (likely.token, likely.logprob, likely.bytes) == (entry.token, entry.logprob, entry.bytes)
+    assert next_one.bytes == [entry.bytes[0] + 1] and next_one.logprob < likely.logprob
+  assert all(
+    len(e.top_logprobs) == 1 for e in ask(client, 'ping', **asked | {'top_logprobs': 1}).choices[0].logprobs.content
+  )
+  streamed = [c.choices[0] for c in ask(client, 'ping', stop='STOP', stream=True, **asked)]
+  assert [e for choice in streamed if choice.logprobs for e in choice.logprobs.content] == entries
+  text = client.completions.create(model='tiny', prompt='user\nping', max_tokens=2, logprobs=2).choices[0].logprobs
+  assert [sorted(top) for top in text.top_logprobs] == [['p', 'q'], ['o', 'p']]
+  assert text.top_logprobs[0]['p'] == text.token_logprobs[0] > text.top_logprobs[0]['q']
+
+
 def test_tool_calls_are_taken_out_of_the_text(client):
   reply = ask(client, 'tools', tools=TOOLS).choices[0]
   assert reply.finish_reason == 'tool_calls' and reply.message.content == 'I look.\n'
@@ -200,7 +218,9 @@ def test_many_asynchronous_clients(url):
       'zebra',
     ),
     ({'extra_body': {'zzz': 1}}, openai.BadRequestError, 'zzz: unknown field'),
-    ({'top_logprobs': 3, 'logprobs': True}, openai.BadRequestError, 'top_logprobs=3'),
+    ({'top_logprobs': 3}, openai.BadRequestError, 'top_logprobs=3: expected logprobs=true'),
+    ({'top_logprobs': 21, 'logprobs': True}, openai.BadRequestError, 'top_logprobs=21'),
+    ({'top_logprobs': 3, 'logprobs': True}, openai.BadRequestError, 'this engine reports at most 2'),
   ],
 )
 @pytest.mark.parametrize('stream', [False, True])

@@ -1,0 +1,203 @@
+"""One process of an arm of `bench.perf.serving.towers`: `arm` serves and measures, `vision` is its vision service.
+
+  python -m bench.perf.serving.tower_process arm|vision NAME '{"requests": 32, …}'
+
+Prints one line of JSON.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.perf.serving import towers
+from bench.perf.serving.options import ARMS, Arm, Towers
+
+KEY = b'bench'
+SIDE, TILE_TOKENS = 224, 64  # pixels a side and image tokens of a tile
+
+
+class Model:
+  """A small InternVL: configuration, random weights, a processor over bytes, and its tiles."""
+
+  def __init__(self, options: Towers, arm: Arm):
+    import jax
+    import jax.numpy as jnp
+
+    import internvl
+    from core import mesh
+    from internvl.features import Images
+
+    self.processor = _processor(options)
+    self.config = _config(arm, self.processor.image_id)
+    key = jax.random.key(0)
+    self.params = jax.tree.map(
+      lambda s: 0.05 * jax.random.normal(key, s.shape, jnp.float32), internvl.spec(self.config)
+    )
+    self.mesh = mesh.make()
+    self.images = Images(self.params, self.config, self.mesh)
+    self.images.warm()
+    self.prompts = _prompts(options, self.processor)
+
+  @property
+  def normalisation(self) -> tuple:
+    """Mean and standard deviation of pixels."""
+    return self.processor.config.mean, self.processor.config.std
+
+
+def _config(arm: Arm, image_token: int) -> Any:
+  import internvl
+  from core import decoder
+  from internvl import vision
+  from internvl.flash import router
+
+  tower = vision.Config(
+    width=128, mlp_width=512, depth=4, heads=4, norm='layer', qkv_bias=True, qk_norm=False, image_size=SIDE
+  )
+  sizes = {'width': 256, 'mlp_width': 768, 'depth': 4, 'heads': 4, 'kv_heads': 2, 'head_dim': 64, 'max_length': 2048}
+  language = dataclasses.replace(decoder.CONFIGS['tiny'], **sizes)
+  rule = router.Config(relative=0.5, absolute=0.0) if arm.flash else None
+  return internvl.Config(tower, language, image_token=image_token, flash=rule)
+
+
+def _processor(options: Towers) -> Any:
+  import internvl
+  from internvl.inputs.processor_config import ProcessorConfig
+
+  tiles = {'min_tiles': options.tiles, 'max_tiles': options.tiles}
+  constants = ProcessorConfig(image_size=SIDE, tokens_per_tile=TILE_TOKENS, system='', max_length=2048, **tiles)
+  return internvl.Processor.over_bytes(constants)
+
+
+def _prompts(options: Towers, processor: Any) -> list[Any]:
+  """Requests about images of noise, all different."""
+  import numpy as np
+
+  random = np.random.default_rng(0)
+  turn = [{'role': 'user', 'content': '<image>What is it?'}]
+  images = random.integers(0, 256, (options.requests, 2 * SIDE, 2 * SIDE, 3), np.uint8)
+  return [processor(turn, [image]) for image in images]
+
+
+class Known:
+  """Where all requests were encoded before: what the language stage does alone."""
+
+  def __init__(self, seen: Sequence[Any]):
+    self._seen = {id(found.inputs): found for found in seen}
+
+  async def see(self, x: Any, compression: Any) -> Any:
+    """As in `internvl.serving.vision.Vision`; x: a prompt that was seen before."""
+    return self._seen[id(x)]
+
+
+async def serve_vision(options: Towers, arm: Arm) -> None:
+  """The vision service; prints its port and its seconds a request, and serves until it is killed."""
+  from core.serving import server
+  from internvl.serving.vision import Encoder
+  from internvl.serving.vision_server import VisionServer
+
+  model = Model(options, arm)
+  with Encoder(model.images, model.config) as encoder, server.listen('127.0.0.1', 0) as sock:
+    start = time.monotonic()
+    futures = [asyncio.wrap_future(encoder.submit(x.pixels, None)) for x in model.prompts]
+    await asyncio.gather(*futures)
+    seconds = (time.monotonic() - start) / len(futures)
+    service = VisionServer(encoder, model.config, KEY, dtype='float32', normalisation=model.normalisation)
+    print(json.dumps({'port': sock.getsockname()[1], 'seconds': seconds}), flush=True)
+    await service.serve(sock)
+
+
+async def measure(options: Towers, arm: Arm, name: str) -> dict[str, float]:
+  """Requests a second of an arm, the seconds of its stages, and what they predict."""
+  from core.serving.chat.worker import Worker
+  from internvl.serving.vision import Coupled, Encoder, Separate
+
+  model = Model(options, arm)
+  with Encoder(model.images, model.config) as encoder:
+    local = Separate(encoder, model.processor.image_id)
+    seen = [await local.see(x, None) for x in model.prompts]
+  async with contextlib.AsyncExitStack() as stack:
+    engine = _engine(options, arm, model)
+    worker = stack.enter_context(Worker(engine))
+    inputs = [found.inputs for found in seen]
+    await rate(options, Known(seen), worker, inputs[: options.in_flight])  # first calls
+    engine.scheduler.cache.clear()
+    language = 1 / await rate(options, Known(seen), worker, inputs)
+    engine.scheduler.cache.clear()  # no request may find its own pages
+    if arm.coupled:
+      where, vision = Coupled(model.images), _vision_seconds(model)
+    else:
+      where, vision = await _remote(options, name, model, stack)
+    found = await rate(options, where, worker, model.prompts)
+  predicted = 1 / (vision + language if arm.coupled else max(vision, language))
+  return {'rate': found, 'vision': vision, 'language': language, 'predicted': predicted}
+
+
+def _engine(options: Towers, arm: Arm, model: Model) -> Any:
+  from core.engine import Engine
+  from internvl.serving.vision import Precomputed
+
+  features = model.images if arm.coupled else Precomputed(model.config)
+  sizes = {'slots': options.in_flight, 'pages': 4096, 'page_size': 16, 'segment': 4, 'chunk': 256}
+  return Engine(model.params.language, model.config.language, **sizes, features=features, mesh=model.mesh)
+
+
+def _vision_seconds(model: Model) -> float:
+  """Seconds that the tiles of a request take the thread that also decodes: one request after the other."""
+  start = time.monotonic()
+  for x in model.prompts:
+    model.images.features(list(x.pixels), x.tile_tokens.tolist())
+  return (time.monotonic() - start) / len(model.prompts)
+
+
+async def _remote(options: Towers, name: str, model: Model, stack: contextlib.AsyncExitStack) -> tuple[Any, float]:
+  """(a vision service in a process of its own, its seconds a request)."""
+  from internvl.serving.remote import Remote
+
+  process = subprocess.Popen(towers.arguments('vision', name, options), stdout=subprocess.PIPE, text=True)
+  stack.callback(process.wait)
+  stack.callback(process.kill)
+  said = json.loads(await asyncio.to_thread(process.stdout.readline))
+  fixed = {'dtype': 'float32', 'image_id': model.processor.image_id, 'normalisation': model.normalisation}
+  remote = Remote(('127.0.0.1', said['port']), KEY, model.config, **fixed)
+  stack.push_async_callback(remote.close)
+  return remote, said['seconds']
+
+
+async def rate(options: Towers, where: Any, worker: Any, xs: Sequence[Any]) -> float:
+  """Requests a second of a closed loop."""
+  from core.engine import Request
+
+  left = iter(enumerate(xs))
+
+  async def client() -> None:
+    for number, x in left:
+      found = await where.see(x, None)
+      request = Request(found.inputs.tokens.tolist(), options.tokens, seed=number, media=found.media)
+      async for _ in worker.generate([request], seconds=600.0):
+        pass
+
+  start = time.monotonic()
+  await asyncio.gather(*(client() for _ in range(options.in_flight)))
+  return len(xs) / (time.monotonic() - start)
+
+
+def main(role: str, name: str, sizes: str) -> None:
+  """Plays a role of an arm."""
+  given = json.loads(sizes)
+  options = Towers(**given | {'numbers': tuple(given['numbers'])})
+  arm = ARMS[name]
+  towers.place(options, arm, role)
+  if role == 'vision':
+    asyncio.run(serve_vision(options, arm))
+  else:
+    print(json.dumps(asyncio.run(measure(options, arm, name))), flush=True)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

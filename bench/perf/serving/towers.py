@@ -1,0 +1,61 @@
+"""A small InternVL of random weights, served coupled and decoupled, next to what the times of its stages predict.
+
+Four arms, each a process of its own: coupled with both places (cores or accelerators), coupled with one, decoupled with
+one place for each tower (the vision tower in a second process, features over a socket), and decoupled with half of the
+tiles compressed. A closed loop keeps `in_flight` requests going. Stage times are reciprocal throughputs of each tower
+alone, measured in the same processes: V and L seconds a request predict 1 ÷ (V + L) requests a second coupled and
+1 ÷ max(V, L) decoupled. The arms are printed together, since those with one place have half of the machine.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from bench.perf.serving.options import ARMS, Arm, Towers
+
+
+def run(options: Towers) -> None:
+  """Runs the arms one after the other and prints their figures."""
+  print(f'{options.places} {options.numbers}, load average {os.getloadavg()[0]:.1f} at the start')
+  for name in options.arms or ARMS:
+    out = subprocess.run(arguments('arm', name, options), stdout=subprocess.PIPE, text=True, check=True).stdout
+    print(line(name, json.loads(out.splitlines()[-1])), flush=True)
+
+
+def line(name: str, found: dict[str, float]) -> str:
+  """An arm's figures next to the prediction."""
+  share = found['rate'] / found['predicted']
+  stages = f'V = {found["vision"] * 1e3:.0f} ms and L = {found["language"] * 1e3:.0f} ms'
+  return f'{name}: {found["rate"]:.2f} requests/s, {share:.2f} of the {found["predicted"]:.2f} that {stages} predict'
+
+
+def arguments(role: str, name: str, options: Towers) -> list[str]:
+  """The command of a process that plays a role of an arm."""
+  sizes = {key: getattr(options, key) for key in ('requests', 'in_flight', 'tiles', 'tokens', 'places', 'numbers')}
+  return [sys.executable, '-m', 'bench.perf.serving.tower_process', role, name, json.dumps(sizes)]
+
+
+def place(options: Towers, arm: Arm, role: str) -> None:
+  """Restricts this process to its places, before jax is imported."""
+  vision, language = options.numbers
+  numbers = (vision,) if role == 'vision' else (vision, language) if arm.both else (language,)
+  if options.places == 'cores':
+    _pin(numbers)
+  else:
+    _choose_accelerators(numbers)
+
+
+def _pin(cores: Sequence[int]) -> None:
+  os.sched_setaffinity(0, cores)
+  if len(cores) == 1:
+    os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_multi_thread_eigen=false'
+
+
+def _choose_accelerators(numbers: Sequence[int]) -> None:
+  listed = ','.join(map(str, numbers))
+  os.environ['CUDA_VISIBLE_DEVICES'] = listed
+  os.environ['TPU_VISIBLE_CHIPS'] = listed
+  if len(numbers) == 1:
+    os.environ['TPU_CHIPS_PER_PROCESS_BOUNDS'] = os.environ['TPU_PROCESS_BOUNDS'] = '1,1,1'
