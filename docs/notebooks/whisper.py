@@ -143,8 +143,8 @@ plt.show()
 #
 # ## What do layers know of the sound?
 #
-# Tones of four pitches in loud noise. A probe of each encoder layer, cross-validated, with its interval, and next to it the
-# same probe on shuffled labels: without that control a good score of a small set means little.
+# Tones of four pitches in loud noise. A probe of each encoder layer, cross-validated, with its interval, and next to it
+# the same probe on shuffled labels: without that control a good score of a small set means little.
 
 # %%
 rng = np.random.default_rng(1)
