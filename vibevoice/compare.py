@@ -74,6 +74,7 @@ def compare(options: Options) -> None:
       audio.save_wav(folder / f'{i:04d}-{kind}.wav', samples, SAMPLE_RATE)
     row = {
       'script': item.script,
+      'voices': [voice.stem for voice in item.voices],
       'recording_seconds': len(recording) / SAMPLE_RATE,
       'speech_seconds': len(speech) / SAMPLE_RATE,
       'codec_mel': distance(recording, codec),

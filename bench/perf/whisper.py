@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.perf import pinned
+from bench.speech.recognisers import recogniser
 from core.launch import command
 from core.launch.fields import field
 
@@ -57,20 +58,6 @@ class Arm:
     self.seconds, self.texts = [], []
 
 
-def _ours(options: Options, beams: int) -> Callable:
-  """mel → text by `interp.whisper`."""
-  from interp import whisper
-  from interp.whisper.decoding.window import Recogniser
-  from interp.whisper.options import Options as Decoding
-
-  config, params = whisper.load(options.model)
-  processor = whisper.Processor.load(options.model)
-  decoding = Decoding(timestamps=False, previous=False, temperatures=(0.0,), beams=beams, tokens=options.tokens)
-  recogniser = Recogniser(params, config, processor, decoding)
-  prompt = processor.prompt(language='en', timestamps=False)
-  return lambda mel: recogniser(recogniser.keys(mel[None]), [prompt], [0])[0].text
-
-
 def _encoder(options: Options) -> Callable:
   """mel → '' by our encoder alone."""
   import jax
@@ -83,25 +70,6 @@ def _encoder(options: Options) -> Callable:
   def run(mel) -> str:
     jax.block_until_ready(audio_keys(params, config, mel[None]))
     return ''
-
-  return run
-
-
-def _theirs(options: Options, beams: int) -> Callable:
-  """mel → text by CTranslate2."""
-  import ctranslate2
-  import numpy as np
-
-  from interp import whisper
-
-  model = ctranslate2.models.Whisper(options.model, compute_type='float32', inter_threads=1, intra_threads=1)
-  processor = whisper.Processor.load(options.model)
-  prompt = processor.prompt(language='en', timestamps=False)
-
-  def run(mel) -> str:
-    features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel.T[None]))
-    (result,) = model.generate(features, [prompt], beam_size=beams, max_length=2 * options.tokens)
-    return processor.text(result.sequences_ids[0])
 
   return run
 
@@ -136,8 +104,9 @@ def work(options: Options) -> None:
   arms = {'our encoder': Arm(_encoder(options))}
   for beams in (1, options.beams):
     name = 'greedy' if beams == 1 else f'{beams} beams'
-    arms[f'ours, {name}'] = Arm(_ours(options, beams))
-    arms[f'CTranslate2, {name}'] = Arm(_theirs(options, beams))
+    limits = {'beams': beams, 'tokens': options.tokens}
+    arms[f'ours, {name}'] = Arm(recogniser('ours', options.model, **limits))
+    arms[f'CTranslate2, {name}'] = Arm(recogniser('ctranslate2', options.model, **limits))
   for path in options.audio:
     windows = _windows(path, options)
     for name, arm in arms.items():

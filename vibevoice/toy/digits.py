@@ -21,6 +21,8 @@ VOICES = {'low': ('en+m3', 30), 'high': ('en+f2', 70)}
 WORDS_PER_MINUTE = 190
 PROMPT = 'this is my voice'
 QUIET = 1e-3  # amplitude that counts as silence at both ends of a clip
+DUET = 4  # one clip in so many has two speakers
+PAUSE = 0.1  # seconds between them
 
 
 def sequences(count: int, *, heldout: bool, seed: int = 0) -> list[tuple[int, ...]]:
@@ -70,10 +72,20 @@ def files(data: Sequence[str], workdir: pathlib.Path, *, clips: int, seed: int) 
 
 
 def _record(folder: pathlib.Path, split: str, index: int, digits: tuple[int, ...]) -> dict:
-  """Writes one clip; voices take turns. Returns its line."""
-  names = list(VOICES)
-  voice = names[index % len(names)]
-  words = text(digits)
+  """Writes one clip, by one voice or by two that say half of the digits each. Returns its line."""
+  half = len(digits) // 2
+  turns = [digits[:half], digits[half:]] if index % DUET == 0 else [digits]
+  swapped = (index + index // DUET) % 2
+  voices = list(VOICES)[:: -1 if swapped else 1][: len(turns)]
   recording = f'{split}-{index:05d}.wav'
-  audio.save_wav(folder / recording, clip(words, voice), SAMPLE_RATE)
-  return {'script': f'Speaker 1: {words}', 'audio': recording, 'voices': [f'voices/{voice}.wav']}
+  spoken = [clip(text(turn), voice) for turn, voice in zip(turns, voices)]
+  audio.save_wav(folder / recording, _joined(spoken), SAMPLE_RATE)
+  lines = [f'Speaker {number}: {text(turn)}' for number, turn in enumerate(turns, 1)]
+  return {'script': '\n'.join(lines), 'audio': recording, 'voices': [f'voices/{voice}.wav' for voice in voices]}
+
+
+def _joined(spoken: Sequence[np.ndarray]) -> np.ndarray:
+  """Clips one after the other, with pauses between."""
+  pause = np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)
+  pieces = [piece for samples in spoken for piece in (pause, samples)]
+  return np.concatenate(pieces[1:])

@@ -63,8 +63,8 @@ class Config:
 TINY = Config(
   clips=600,
   batch=8,
-  length=128,
-  frames=96,
+  length=192,
+  frames=128,
   silence=0.2,
   drop_voices=0.0,
   bare=0.1,

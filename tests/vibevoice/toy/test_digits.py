@@ -43,18 +43,33 @@ def test_heldout_sequences_are_none_of_the_training_ones():
 
 
 def test_a_folder_of_clips_is_what_training_reads(tmp_path):
-  digits.write(tmp_path, train=2, heldout=1)
+  digits.write(tmp_path, train=9, heldout=2)
   before = (tmp_path / 'train.jsonl').stat().st_mtime_ns
   digits.write(tmp_path, train=5, heldout=5)  # cached
   assert (tmp_path / 'train.jsonl').stat().st_mtime_ns == before
   recordings = listed([str(tmp_path / 'train.jsonl')])
-  assert [r.voices[0].name for r in recordings] == ['low.wav', 'high.wav']
   for recording in recordings:
     assert len(audio.load(recording.audio, SAMPLE_RATE)) > 0.5 * SAMPLE_RATE
-  words = json.loads((tmp_path / 'heldout.jsonl').read_text())['script'].removeprefix('Speaker 1: ').split()
+  single = [r.voices[0].stem for r in recordings if len(r.voices) == 1]
+  assert single == ['high', 'low', 'high', 'low', 'high', 'low']
+  line = json.loads((tmp_path / 'heldout.jsonl').read_text().splitlines()[1])
+  words = line['script'].removeprefix('Speaker 1: ').split()
   assert set(words) <= set(digits.WORDS)
   assert digits.files([], tmp_path.parent / 'none', clips=1, seed=0)[0].endswith('data/train.jsonl')
   assert digits.files(['a.jsonl'], tmp_path, clips=1, seed=0) == ('a.jsonl',)
+
+
+def test_two_speakers_share_the_digits_of_a_clip(tmp_path):
+  digits.write(tmp_path, train=9, heldout=1)
+  duets = listed([str(tmp_path / 'train.jsonl')])[:: digits.DUET]
+  assert [[voice.stem for voice in r.voices] for r in duets] == [['low', 'high'], ['high', 'low'], ['low', 'high']]
+  for recording in duets:
+    first, second = recording.script.split('\n')
+    assert first.startswith('Speaker 1: ') and second.startswith('Speaker 2: ')
+    samples = audio.load(recording.audio, SAMPLE_RATE)
+    third = len(samples) // 3
+    falls = pitch(samples[:third]) > 1.2 * pitch(samples[-third:])
+    assert falls == (recording.voices[0].stem == 'high')
 
 
 def test_a_word_is_one_token():
