@@ -10,7 +10,8 @@ class Limits:
   """The limits of one call. Every limit is hard: the code cannot raise it.
 
   wall: seconds from the fork to the end. cpu: processor seconds of a process, rounded up. memory: bytes beyond the
-  preloaded interpreter, of a process as address space and of the whole family as pages. tasks: processes and threads
+  preloaded interpreter, of a process as address space and of the whole family as pages and as what its pipes and
+  sockets may hold. tasks: processes and threads
   at once. disk, inodes: the private /tmp. descriptors: open files of a process. output: bytes kept of each of stdout
   and stderr (head and tail); flood: bytes of both after which the call is ended.
   """
@@ -47,7 +48,8 @@ class Result:
   that states the bytes left out between, which `omitted` counts (of stdout, of stderr). seconds: wall time of the
   run; queued: wall time before it. cpu: processor seconds, None for a call of a session. code: exit code, None when
   a signal or a limit ended it or a session goes on. reason: why, in words, when status is not ok or error by
-  exception. fresh: the call started without kept state.
+  exception. fresh: the call started without kept state. left: files of the host that the call made and that could not
+  be removed, each with the reason; the pool tries again when it closes.
   """
 
   status: str
@@ -60,6 +62,7 @@ class Result:
   reason: str = ''
   omitted: tuple[int, int] = (0, 0)
   fresh: bool = True
+  left: tuple[str, ...] = ()
 
   ok = property(lambda self: self.status == 'ok')
 

@@ -1,6 +1,7 @@
 """The pool: warm slots for single calls, and sessions that keep their state. Thread-safe."""
 
 import collections
+import logging
 import queue
 import socket
 import threading
@@ -125,7 +126,7 @@ class Pool:
         self._relaunch()
 
   def close(self) -> None:
-    """Ends every slot, the zygote and the seed."""
+    """Ends every slot, the zygote and the seed. Logs what could not be removed of their files."""
     self._closed = True
     while True:
       try:
@@ -133,7 +134,7 @@ class Pool:
       except queue.Empty:
         break
     with self._lock:
-      self._seed.close()
+      self._close_seed()
 
   def __enter__(self):
     return self
@@ -146,8 +147,12 @@ class Pool:
 
   def _relaunch(self) -> None:
     """Replaces a lost seed."""
-    self._seed.close()
+    self._close_seed()
     self._seed = self._launch(self.backend)
+
+  def _close_seed(self) -> None:
+    for problem in self._seed.close():
+      logging.getLogger(__name__).warning('not removed: %s', problem)
 
   def _take(self) -> Slot:
     """An idle slot that is alive, or a new one."""

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import pathlib
-import shutil
+import select
 import signal
 import socket
 import subprocess
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 
 from agents.sandbox import wire
 from agents.sandbox.limits import HarnessError
+from agents.sandbox.watch import trees
 
 _GRACE = 5.0  # seconds for a zygote to answer
 _START = 60.0  # seconds for a seed to import its profile
+_LEAVE = 3.0  # seconds for a slot or a seed to end what is below it and to remove its files
 _THREADS = dict.fromkeys(('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
 _ENVIRONMENT = {
   'PATH': '/usr/bin:/bin',
@@ -44,9 +46,16 @@ class Slot:
     wire.send(self.sock, *parts[1:])
     return wire.receive(self.sock, seconds)
 
+  def cleaned(self, seconds: float) -> list[bytes]:
+    """What the slot says when it has removed the files of the call. Raises OSError as `ask` does."""
+    return wire.receive(self.sock, seconds)
+
   def close(self) -> None:
-    """Ends the slot and everything in it."""
-    self.sock.close()
+    """Ends the slot and everything in it. It leaves by itself, so that it removes its files; a stuck one is killed."""
+    _hang_up(self.sock)
+    ended = select.poll()
+    ended.register(self.pidfd, select.POLLIN)
+    ended.poll(1e3 * _LEAVE)
     with contextlib.suppress(ProcessLookupError):
       signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
     os.close(self.pidfd)
@@ -108,14 +117,23 @@ class Seed:
       other.close()
     return Slot(sock, descriptors[0])
 
-  def close(self) -> None:
-    """Ends the seed, the zygote and all slots."""
-    self.control.close()
+  def close(self) -> list[str]:
+    """Ends the seed, the zygote and all slots; returns what could not be removed of their files and why."""
+    _hang_up(self.control)
     if self.zygote:
-      self.zygote.close()
+      _hang_up(self.zygote)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self.process.wait(_LEAVE)
     self.process.kill()
     self.process.wait()
-    shutil.rmtree(self.folder, ignore_errors=True)
+    return trees.remove(self.folder)
+
+
+def _hang_up(sock: socket.socket) -> None:
+  """Closes a connection, also for processes that have inherited this end of it."""
+  with contextlib.suppress(OSError):
+    sock.shutdown(socket.SHUT_RDWR)
+  sock.close()
 
 
 def _program(control: int, backend: str, profile: str) -> str:

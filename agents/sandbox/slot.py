@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 import traceback
 from typing import NoReturn
@@ -19,9 +20,9 @@ from typing import NoReturn
 from agents.sandbox import call as call_body
 from agents.sandbox import wire
 from agents.sandbox.capture import Capture
-from agents.sandbox.family import Family
 from agents.sandbox.isolation.backends import Plain
 from agents.sandbox.limits import Limits
+from agents.sandbox.watch import quota
 
 _TICK = 0.02  # seconds between two checks of a family
 
@@ -46,11 +47,11 @@ class Call:
 class Slot:
   """The supervisor of one slot; serves requests on `sock` until it is closed."""
 
-  def __init__(self, sock: socket.socket, backend: Plain, family: Family):
+  def __init__(self, sock: socket.socket, backend: Plain):
     self.sock = sock
     self.backend = backend
-    self.family = family
-    self.space = family.space()
+    self.family = backend.family()
+    self.space = self.family.space()
     self.session: Call | None = None
 
   def serve(self) -> None:
@@ -159,12 +160,14 @@ class Slot:
     else:
       if call is self.session:
         self.session = None
-      status, cpu = self._end(call)
-      report.update(_outcome(status, cpu, limits))
+      report.update(_outcome(*self._kill(call), limits))
       if verdict:
         report.update(status=verdict[0], reason=verdict[1], code=None)
     report['omitted'] = [out.omitted, err.omitted]
     wire.send(self.sock, json.dumps(report).encode(), *out.parts(), *err.parts())
+    # After the report, because a large folder on a slow disk takes longer than a report may be late.
+    left = [] if cell else self._clean(call)
+    wire.send(self.sock, json.dumps(left).encode())
 
   def _follow(self, call: Call, limits: Limits, start: float) -> tuple[tuple[str, str] | None, bytes | None]:
     """(verdict of a limit or None, the byte that ends a cell or None), reading output meanwhile."""
@@ -188,7 +191,8 @@ class Slot:
       if sum(capture.total for capture in call.pipes.values()) > limits.flood:
         return ('output', f'more than {limits.flood} bytes of output'), None
       if time.monotonic() > checked + _TICK:
-        verdict = self._over(call, limits)
+        verdict = quota.verdict(self.family, limits, call.scratch if self.backend.watched_scratch else None)
+        _reap_orphans(call)
         checked = time.monotonic()
         if verdict:
           return verdict, None
@@ -220,32 +224,27 @@ class Slot:
       return None, None
     return ('error', 'the session closed its own channel'), None
 
-  def _over(self, call: Call, limits: Limits) -> tuple[str, str] | None:
-    """The verdict on a family that uses more than its limits."""
-    if self.family.memory() > limits.memory and self.family.exact_memory() > limits.memory:
-      return 'memory', f'more than {limits.memory} bytes of memory'
-    if not self.backend.watched_scratch:
-      return None
-    tasks = self.family.tasks()
-    if tasks > limits.tasks:
-      return 'error', f'{tasks} processes and threads, more than {limits.tasks}'
-    size, count = _usage(call.scratch, limits.inodes)
-    if size > limits.disk or count > limits.inodes:
-      return 'error', f'more than {limits.disk} bytes or {limits.inodes} files in the working folder'
-    return None
-
-  def _end(self, call: Call) -> tuple[int, float]:
-    """Kills the rest of a family and cleans up; (exit status, processor seconds) of its first process."""
+  def _kill(self, call: Call) -> tuple[int, float]:
+    """Ends a family; (exit code or minus the signal, processor seconds) of its first process."""
     if not _within(0, call.pidfd):
       signal.pidfd_send_signal(call.pidfd, signal.SIGKILL)
     _, status, usage = os.wait4(call.pid, 0)
-    while self.family.members():  # empty if the call has its own process namespace
-      self.family.signal(signal.SIGKILL)
-      os.waitpid(-1, 0)
+    self.backend.end_family(self.family)
     _drain(call)
     call.close()
-    self.backend.close_scratch(call.scratch)
-    return status, usage.ru_utime + usage.ru_stime
+    return os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+
+  def _clean(self, call: Call) -> list[str]:
+    """Removes the files of a call that has ended; what could not be removed and why."""
+    left = self.backend.close_scratch(call.scratch)
+    for problem in left:
+      print(f'sandbox: not removed: {problem}', file=sys.stderr, flush=True)
+    return left
+
+  def _end(self, call: Call) -> None:
+    """Ends a call whose result nobody waits for."""
+    self._kill(call)
+    self._clean(call)
 
   def _drop_session(self) -> None:
     call = self.session
@@ -254,14 +253,22 @@ class Slot:
       self._end(call)
 
 
-def _outcome(status: int, cpu: float, limits: Limits) -> dict:
+def _outcome(code: int, cpu: float, limits: Limits) -> dict:
   """The report on the exit of a call that no limit of the watch ended."""
-  code = os.waitstatus_to_exitcode(status)
   if code >= 0:
     return {'cpu': cpu, 'code': code, 'status': 'error' if code else 'ok', 'reason': ''}
-  if -code in (signal.SIGXCPU, signal.SIGKILL) and cpu >= 0.9 * limits.cpu:
+  if -code == signal.SIGXCPU or (-code == signal.SIGKILL and cpu >= limits.cpu):
     return {'cpu': cpu, 'code': None, 'status': 'timeout', 'reason': f'processor time over {limits.cpu} s'}
   return {'cpu': cpu, 'code': None, 'status': 'error', 'reason': f'ended by {signal.Signals(-code).name}'}
+
+
+def _reap_orphans(call: Call) -> None:
+  """Reaps processes whose parents have ended, so that they do not count as processes of the call."""
+  while True:
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None or ended.si_pid == call.pid:
+      return
+    os.waitpid(ended.si_pid, 0)
 
 
 def _drain(call: Call) -> None:
@@ -286,20 +293,3 @@ def _within(seconds: float, fd: int) -> bool:
   poll = select.poll()
   poll.register(fd, select.POLLIN)
   return bool(poll.poll(1e3 * seconds))
-
-
-def _usage(folder: str, enough: int) -> tuple[int, int]:
-  """Bytes and entries in a folder and its subfolders; stops counting after `enough` entries."""
-  size = count = 0
-  folders = [folder]
-  while folders and count <= enough:
-    with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:  # may be removed meanwhile
-      for entry in entries:
-        count += 1
-        if count > enough:
-          break
-        with contextlib.suppress(OSError):
-          size += entry.stat(follow_symlinks=False).st_blocks * 512
-        if entry.is_dir(follow_symlinks=False):
-          folders.append(entry.path)
-  return size, count

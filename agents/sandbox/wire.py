@@ -13,6 +13,7 @@ from agents.sandbox.limits import Limits, Result
 
 LARGEST = 256 * 2**20
 GRACE = 5.0  # seconds past the wall limit after which a slot counts as lost
+CLEANING = 60.0  # seconds that the files of a call may take to be removed
 _AT_ONCE = 64  # buffers in one system call
 
 
@@ -103,6 +104,9 @@ class Asked(Protocol):
   def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
     """One request and its answer. Raises OSError if the slot is gone or silent."""
 
+  def cleaned(self, seconds: float) -> list[bytes]:
+    """What follows an answer when the files of the call are removed."""
+
 
 def exchange(slot: Asked, parts: list[bytes], limits: Limits, queued: float) -> tuple[Result, bool]:
   """Asks a slot; returns the result, and whether the slot can be used again."""
@@ -115,9 +119,19 @@ def exchange(slot: Asked, parts: list[bytes], limits: Limits, queued: float) -> 
     return Result(queued=queued, **answer), False
   out_omitted, err_omitted = answer['omitted']
   answer['omitted'] = (out_omitted, err_omitted)
+  answer['left'], alive = _left(slot)
   stdout = _text(streams[:3], out_omitted)
   stderr = _text(streams[3:6], err_omitted)
-  return Result(stdout=stdout, stderr=stderr, queued=queued, **answer), True
+  return Result(stdout=stdout, stderr=stderr, queued=queued, **answer), alive
+
+
+def _left(slot: Asked) -> tuple[tuple[str, ...], bool]:
+  """What could not be removed of a call's files, and whether the slot can be used again."""
+  try:
+    (left,) = slot.cleaned(CLEANING)
+  except OSError as error:
+    return (f'the working folder: {error or "not removed in time"}',), False
+  return tuple(json.loads(left)), True
 
 
 def _text(stream: list[bytes], omitted: int) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -20,10 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from agents.sandbox.family import Family
 from agents.sandbox.isolation.backends import BACKENDS, Plain
 from agents.sandbox.profiles import PROFILES
 from agents.sandbox.slot import Slot
+from agents.sandbox.watch import trees
 
 _LEAVE = 2.0  # seconds a zygote has to end what is below it
 
@@ -34,14 +33,16 @@ class _Zygote:
   def __init__(self, pid: int, folder: str):
     self.pid, self.folder = pid, folder
 
-  def end(self, seconds: float) -> None:
-    """Waits for it to leave, then kills it."""
+  def end(self, seconds: float, jail: Plain) -> None:
+    """Waits for it to leave, then kills it and what it left."""
     pidfd = os.pidfd_open(self.pid)
     if not select.select([pidfd], [], [], seconds)[0]:
       signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     os.close(pidfd)
     os.waitpid(self.pid, 0)
-    shutil.rmtree(self.folder, ignore_errors=True)
+    jail.end_orphans()
+    for problem in trees.remove(self.folder):
+      print(f'sandbox: not removed: {problem}', file=sys.stderr, flush=True)
 
 
 def main(control: int, backend: str, profile: str) -> None:
@@ -52,9 +53,9 @@ def main(control: int, backend: str, profile: str) -> None:
   while True:
     message, descriptors = _next(sock)
     if zygote:
-      zygote.end(0.0 if message else _LEAVE)  # asked for another: this one is dead or as good as dead
+      zygote.end(0.0 if message else _LEAVE, jail)  # asked for another: this one is dead or as good as dead
     if not message:
-      shutil.rmtree(os.environ['TMPDIR'], ignore_errors=True)
+      trees.remove(os.environ['TMPDIR'])  # what it cannot remove, the pool will try, and tell
       os._exit(0)
     zygote = _fork_zygote(sock, jail, descriptors[0])
     os.close(descriptors[0])
@@ -120,7 +121,7 @@ def _serve(sock: socket.socket, jail: Plain) -> NoReturn:
   while True:
     message, descriptors = _next(sock)
     if not message:
-      jail.leave()
+      jail.end_family(jail.family())
       os._exit(0)
     _fork(sock, jail, descriptors[0])
     os.close(descriptors[0])
@@ -146,8 +147,7 @@ def _become_slot(sock: socket.socket, jail, descriptor: int) -> None:
   """Never returns."""
   try:
     sock.close()
-    family = Family(jail.proc)
-    slot = Slot(socket.socket(fileno=descriptor), jail, family)
+    slot = Slot(socket.socket(fileno=descriptor), jail)
     jail.settle()
     slot.serve()
   except SystemExit:

@@ -72,7 +72,7 @@ def write_result(result: Result) -> dict:
 
 def read_result(told: Mapping[str, Any]) -> Result:
   """The result that `write_result` wrote."""
-  return Result(**{**told, 'omitted': tuple(told['omitted'])})
+  return Result(**{**told, 'omitted': tuple(told['omitted']), 'left': tuple(told.get('left', ()))})
 
 
 def _write_content(content: str | bytes) -> str | dict:

@@ -5,17 +5,18 @@ Each runs the same life: the launched process forks the zygote (`fork_zygote`, `
 itself in (`confine`).
 """
 
+import contextlib
 import math
 import os
 import resource
-import shutil
 import signal
 import socket
 import tempfile
 
-from agents.sandbox.family import Family
 from agents.sandbox.isolation import landlock, linux, root, seccomp
 from agents.sandbox.limits import Limits
+from agents.sandbox.watch import trees
+from agents.sandbox.watch.family import Family, socket_bytes
 
 _USER = 1000  # the code's user id, inside
 _IDS = 255  # ids reserved for slots when the launcher may map any
@@ -28,9 +29,11 @@ class Plain:
 
   def __init__(self, proc: int):
     self.proc = proc  # /proc as it was at the launch
+    self.socket_bytes = socket_bytes(proc)
 
   def fork_zygote(self) -> int:
     """Forks the zygote off the launched process, with which it dies: 0 in the zygote."""
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -39,8 +42,13 @@ class Plain:
         os._exit(1)
     return pid
 
+  def family(self) -> Family:
+    """The descendants of the calling process."""
+    return Family(self.proc, self.socket_bytes)
+
   def launch(self) -> None:
     """Readies the zygote."""
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
 
   def fork_slot(self) -> int:
     """Forks a slot off the zygote: 0 in the slot."""
@@ -54,21 +62,27 @@ class Plain:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
 
-  def leave(self) -> None:
-    """Ends what is below the zygote."""
-    Family(self.proc).signal(signal.SIGKILL)
+  def end_family(self, family: Family) -> None:
+    """Ends every process below the calling one, which is a subreaper, and returns when none is left."""
+    while family.members():
+      family.signal(signal.SIGKILL)
+      os.waitpid(-1, 0)
+
+  def end_orphans(self) -> None:
+    """Ends what a dead zygote left below the launched process."""
+    self.end_family(self.family())
 
   def open_scratch(self, limits: Limits) -> str:
     """A new empty folder for one call or one session."""
     del limits  # held to by the slot's watch
     return tempfile.mkdtemp(prefix='sandbox-')
 
-  def close_scratch(self, folder: str) -> None:
-    """Removes what `open_scratch` made."""
-    shutil.rmtree(folder, ignore_errors=True)
+  def close_scratch(self, folder: str) -> list[str]:
+    """Removes what `open_scratch` made; returns what could not be removed and why."""
+    return trees.remove(folder)
 
   def fork_call(self) -> int:
-    """Forks a call off the slot: 0 in the call."""
+    """Forks a call off the slot, which is its parent and that of its orphans: 0 in the call."""
     return os.fork()
 
   def confine(self, limits: Limits, scratch: str, space: int) -> None:
@@ -87,6 +101,7 @@ class Landlock(Plain):
   name = 'landlock'
 
   def launch(self) -> None:
+    super().launch()
     landlock.version()
     self.paths = root.readable()
     linux.bar_privileges()
@@ -182,12 +197,26 @@ class Namespaces(Plain):
     if pid in self.taken:
       self.free.append(self.taken.pop(pid))
 
-  def leave(self) -> None:
-    """The kernel ends what is below."""
+  def end_family(self, family: Family) -> None:
+    """The caller is process 1 of its namespace: one signal reaches all others there, and orphans are its children.
+
+    The kernel sends it to all at once and lets no process fork that it is on its way to.
+    """
+    if os.getpid() != 1:
+      raise RuntimeError('only process 1 of a namespace may signal everything in sight')
+    while True:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+      try:
+        os.waitpid(-1, 0)
+      except ChildProcessError:
+        return
+
+  def end_orphans(self) -> None:
+    """The kernel has ended them with the zygote's namespace."""
 
   def settle(self) -> None:
     mounts = root.build(self.paths)
-    self.pids = os.open('self/ns/pid', os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
     if self.many:
       os.setgroups([])
       os.setresgid(_USER, _USER, _USER)
@@ -207,14 +236,9 @@ class Namespaces(Plain):
     )
     return self.scratch
 
-  def close_scratch(self, folder: str) -> None:
+  def close_scratch(self, folder: str) -> list[str]:
     linux.unmount(folder)
-
-  def fork_call(self) -> int:
-    """The call is process 1 of a new namespace: its end, however it comes, is the end of all it started."""
-    linux.syscall('setns', self.pids, linux.CLONE_NEWPID)  # a second unshare is only allowed from home
-    linux.syscall('unshare', linux.CLONE_NEWPID)
-    return os.fork()
+    return []
 
   def confine(self, limits: Limits, scratch: str, space: int) -> None:
     _limit(limits, space)
@@ -226,22 +250,28 @@ BACKENDS = {b.name: b for b in (Namespaces, Landlock, Plain)}
 
 
 def _limit(limits: Limits, space: int) -> None:
-  """Sets the hard resource limits of this process."""
-  for what, value in (
-    ('AS', space),
-    ('CPU', math.ceil(limits.cpu)),
-    ('NPROC', limits.tasks),
-    ('NOFILE', limits.descriptors),
-    ('FSIZE', limits.disk),
-    ('CORE', 0),
-    ('MEMLOCK', 0),
-    ('MSGQUEUE', 0),
-    ('STACK', 8 * 2**20),
+  """Sets the hard resource limits of this process.
+
+  The signal of the processor's soft limit tells why a process ends; one that ignores it is killed a second later.
+  """
+  seconds = math.ceil(limits.cpu)
+  for what, soft, hard in (
+    ('AS', space, space),
+    ('CPU', seconds, seconds + 1),
+    ('NPROC', limits.tasks, limits.tasks),
+    ('NOFILE', limits.descriptors, limits.descriptors),
+    ('FSIZE', limits.disk, limits.disk),
+    ('CORE', 1, 1),  # 1, because 0 does not keep the kernel from piping a dump to a program of the host; core(5)
+    ('SIGPENDING', limits.tasks, limits.tasks),
+    ('MEMLOCK', 0, 0),
+    ('MSGQUEUE', 0, 0),
+    ('STACK', 8 * 2**20, 8 * 2**20),
   ):
     kind = getattr(resource, f'RLIMIT_{what}')
     _, highest = resource.getrlimit(kind)
-    value = value if highest == resource.RLIM_INFINITY else min(value, highest)
-    resource.setrlimit(kind, (value, value))
+    if highest != resource.RLIM_INFINITY:
+      soft, hard = min(soft, highest), min(hard, highest)
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _write(proc: int, path: str, text: str) -> None:

@@ -95,5 +95,7 @@ def enter(mounts: list[tuple[str, int, bool]], scratch: str) -> None:
     if not os.path.lexists(base + path):
       os.symlink(target, base + path)
   os.mkdir(base + scratch)
+  if not os.path.lexists(f'{base}/dev/shm'):  # it exists only if Python itself is below it
+    os.symlink(scratch, f'{base}/dev/shm')  # semaphores and shared memory have names there; they count as files
   linux.pivot(base)
   linux.mount(None, '/', linux.MS_REMOUNT | linux.MS_BIND | linux.MS_RDONLY | linux.MS_NOSUID | linux.MS_NODEV)

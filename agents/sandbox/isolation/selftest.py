@@ -12,7 +12,7 @@ _LIMITS = Limits(wall=10.0, tasks=8, memory=2**28)
 
 # Each attempt must fail, by what the system says; what succeeds is printed, and any other failure fails the test.
 _ATTEMPTS = """
-import ctypes, os, signal, socket
+import ctypes, fcntl, os, resource, signal, socket
 def attempt(name, what):
   try:
     what()
@@ -33,6 +33,8 @@ attempt('reads a file of the host', lambda: read({canary!r}))
 attempt('writes a file of the host', lambda: read({canary!r} + open({canary!r} + '.new', 'w').name))
 attempt('sees other processes', lambda: read('/proc/1/status'))
 attempt('signals its parent', lambda: os.kill(os.getppid() or 1 << 22, 0))
+attempt('limits its parent', lambda: resource.prlimit(os.getppid() or 1 << 22, resource.RLIMIT_NOFILE))
+attempt('locks a file of all', lambda: fcntl.flock(0, fcntl.LOCK_EX))
 attempt('makes a socket', lambda: socket.socket())
 attempt('makes a namespace', lambda: done(ctypes.CDLL(None).unshare(0x10000000)))
 attempt('keeps a capability', lambda: os.chroot('/'))

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import subprocess
@@ -116,6 +117,58 @@ while True:
   'stops itself': ('import os, signal, time\nos.kill(os.getpid(), signal.SIGSTOP)\ntime.sleep(9)', {'timeout'}),
   'exit that never ends': ('import atexit, time\natexit.register(time.sleep, 60)', {'timeout'}),
   'thread that stays': ('import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()', {'timeout'}),
+  'socket buffers': (
+    """
+import os, socket, time
+for _ in range(12):
+  if os.fork() == 0: break
+kept = []
+while True:
+  try:
+    for end in socket.socketpair():
+      end.setblocking(False)
+      kept.append(end)
+      while True: end.send(b'x' * 65536)
+  except BlockingIOError: continue
+  except OSError: time.sleep(9)
+""",
+    {'memory', 'error'},
+  ),
+  'pipe buffers': (
+    """
+import os, time
+for _ in range(16):
+  if os.fork() == 0: break
+kept = []
+while True:
+  try:
+    kept.append(os.pipe())
+    os.set_blocking(kept[-1][1], False)
+    while True: os.write(kept[-1][1], b'x' * 65536)
+  except BlockingIOError: continue
+  except OSError: time.sleep(9)
+""",
+    {'memory', 'error', 'timeout'},
+  ),
+  'files removed while open': (
+    """
+import os
+kept = []
+while True:
+  kept.append(open('f', 'wb', buffering=0))
+  os.unlink('f')
+  kept[-1].write(b'x' * 2**20)
+""",
+    {'error'},
+  ),
+  'record locks without end': (
+    """
+import fcntl
+with open('f', 'w') as f:
+  for i in range(10**7, 0, -2): fcntl.lockf(f, fcntl.LOCK_EX, 1, i)
+""",
+    {'error'},
+  ),
   'raised limits': (
     TRY.format('import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1)); assert 0').replace(
       'OSError', 'OSError, ValueError'
@@ -160,6 +213,18 @@ REACHES = {
   'user id': TRY.format('assert libc.setuid(0) == 0 or libc.setresuid(0, 0, 0) == 0'),
   'host name': TRY.format('assert libc.sethostname(b"x", 1) == 0'),
   'keyring': TRY.format('assert libc.syscall(250, 0, -3, 1, 0, 0) >= 0'),
+  'a lock on a library': TRY.format('import fcntl; fcntl.flock(open(os.__file__), fcntl.LOCK_EX)'),
+  'a lock on a device': TRY.format('import fcntl; fcntl.lockf(open("/dev/null", "w"), fcntl.LOCK_EX)'),
+  'a look at locks': TRY.format('import fcntl; fcntl.fcntl(open(os.__file__), fcntl.F_GETLK, bytes(64))'),
+  'a lease': TRY.format('import fcntl; fcntl.fcntl(open(os.__file__), fcntl.F_SETLEASE, fcntl.F_RDLCK)'),
+  'news of a folder': TRY.format(
+    'import fcntl; fcntl.fcntl(os.open(os.path.dirname(os.__file__), 0), fcntl.F_NOTIFY, fcntl.DN_ACCESS)'
+  ),
+  'inotify': TRY.format('assert libc.inotify_init() >= 0'),
+  'a larger pipe': TRY.format('import fcntl; fcntl.fcntl(os.pipe()[0], 1031, 2**20)'),
+  'a larger socket': TRY.format('socket.socketpair()[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**24)'),
+  'a sent descriptor': TRY.format('socket.send_fds(socket.socketpair()[0], [b"x"], [0])'),
+  'limits of the parent': TRY.format('import resource; resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE, (0, 0))'),
   'signal owner': TRY.format('import fcntl; fcntl.fcntl(0, fcntl.F_SETOWN, 1)'),
 }
 TRICKS = {
@@ -191,7 +256,6 @@ for fd in range(3, 256):
   ),
   'forged messages': ('import os\nos.write(1, b"\\0\\0\\0\\3{\\"status\\": \\"ok\\"}ready")\nos._exit(7)', {'error'}),
   'invalid text': ('import os\nos.write(1, b"a\\xff\\xfe\\0b")', {'ok', 'error'}),
-  'abort': ('import os\nos.abort()', {'error'}),
   'segmentation fault': ('import ctypes\nctypes.string_at(0)', {'error'}),
   'no stdout': ('import sys\nsys.stdout.close()\nsys.stdout = sys.stderr = None', {'ok', 'error'}),
   'no builtins': ('import builtins\nfor n in list(vars(builtins)): delattr(builtins, n)', {'ok', 'error'}),
@@ -329,6 +393,56 @@ def test_trick_ends_as_a_result(pool, name):
   code, statuses = TRICKS[name]
   result = run_beside_others(pool, code)
   assert result.status in statuses, result
+
+
+@pytest.mark.parametrize(
+  ('code', 'signal'),
+  [
+    ('import os\nos.abort()', 'SIGABRT'),
+    ('import os\nos.kill(os.getpid(), 9)', 'SIGKILL'),
+    ('import os\nos.kill(os.getpid(), 15)', 'SIGTERM'),
+    ('import ctypes\nctypes.string_at(0)', 'SIGSEGV'),
+  ],
+)
+def test_an_end_by_a_signal_is_told_by_its_name(pool, code, signal):
+  result = pool.run(code)
+  assert (result.status, result.reason, result.code) == ('error', f'ended by {signal}', None), result
+
+
+def test_a_crash_is_not_piped_to_a_program_of_the_host(pool):
+  """A limit of 0 stops only dumps to files, 1 stops both (core(5))."""
+  _, highest = resource.getrlimit(resource.RLIMIT_CORE)
+  expected = '(1, 1)\n' if highest or highest == resource.RLIM_INFINITY else '(0, 0)\n'
+  assert pool.run('import resource\nresource.getrlimit(resource.RLIMIT_CORE)').stdout == expected
+
+
+def test_a_pool_of_processes_and_its_shared_memory(pool):
+  code = """
+import multiprocessing, os
+from multiprocessing import shared_memory
+with multiprocessing.Pool(2) as workers: print(workers.map(abs, [-1, 2, -3]))
+block = shared_memory.SharedMemory(create=True, size=8)
+child = multiprocessing.Process(target=lambda: block.buf.__setitem__(0, 7))
+child.start()
+child.join()
+print(block.buf[0])
+block.unlink()
+os.listdir('.')
+"""
+  result = pool.run(code)
+  if pool.backend == 'landlock':  # no other processes
+    assert result.status == 'error', result
+  else:
+    assert result.stdout == '[1, 2, 3]\n7\n[]\n', result
+
+
+def test_databases_work_without_locks_of_the_kernel(pool):
+  code = """
+import sqlite3
+with sqlite3.connect('a.db') as base: base.execute('create table t (x)').execute('insert into t values (42)')
+sqlite3.connect('a.db').execute('select x from t').fetchall()
+"""
+  assert pool.run(code).stdout == '[(42,)]\n', pool.run(code)
 
 
 def test_nul_bytes_and_surrogates_in_the_code(pool):

@@ -401,4 +401,4 @@ def test_result_is_plain_data(pool):
   import dataclasses
 
   told = dataclasses.asdict(pool.run('1'))
-  assert json.loads(json.dumps(told)) == told | {'omitted': [0, 0]}
+  assert json.loads(json.dumps(told)) == told | {'omitted': [0, 0], 'left': []}

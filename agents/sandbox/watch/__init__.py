@@ -1,0 +1,1 @@
+"""What a call uses while it runs: processes, memory, kernel buffers, files; and the removal of its files."""
