@@ -86,6 +86,7 @@ EXTRAS = {
     'av>=15,<19',
     'openai>=2,<4',
     'pint>=0.24,<1',
+    'playwright>=1.50,<2',
     'pytest>=8',
     'pytest-xdist>=3.6',
     'hypothesis>=6.100',

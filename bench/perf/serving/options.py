@@ -22,7 +22,8 @@ class Timers:
 class Towers:
   """Sizes of the runs with a small InternVL of random weights."""
 
-  requests: int = field(32, 'requests of each measurement', low=4)
+  requests: int = field(24, 'requests of each measurement', low=4)
+  repeats: int = field(3, 'measurements of each stage and of both, in turn; the fastest of each counts', low=1)
   in_flight: int = field(8, 'requests at a time', low=1)
   tiles: int = field(7, 'tiles of an image, its thumbnail not counted', low=1)
   tokens: int = field(16, 'tokens of a response', low=1)

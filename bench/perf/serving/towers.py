@@ -3,8 +3,9 @@
 Four arms, each a process of its own: coupled with both places (cores or accelerators), coupled with one, decoupled with
 one place for each tower (the vision tower in a second process, features over a socket), and decoupled with half of the
 tiles compressed. A closed loop keeps `in_flight` requests going. Stage times are reciprocal throughputs of each tower
-alone, measured in the same processes: V and L seconds a request predict 1 ÷ (V + L) requests a second coupled and
-1 ÷ max(V, L) decoupled. The arms are printed together, since those with one place have half of the machine.
+alone, measured in the same processes and in turn with the whole: V and L seconds a request predict 1 ÷ (V + L) requests
+a second coupled and 1 ÷ max(V, L) decoupled. The arms are printed together, since those with one place have half of the
+machine.
 """
 
 import json
@@ -14,6 +15,8 @@ import sys
 from collections.abc import Sequence
 
 from bench.perf.serving.options import ARMS, Arm, Towers
+
+SIZES = ('requests', 'repeats', 'in_flight', 'tiles', 'tokens', 'places', 'numbers')
 
 
 def run(options: Towers) -> None:
@@ -33,7 +36,7 @@ def line(name: str, found: dict[str, float]) -> str:
 
 def arguments(role: str, name: str, options: Towers) -> list[str]:
   """The command of a process that plays a role of an arm."""
-  sizes = {key: getattr(options, key) for key in ('requests', 'in_flight', 'tiles', 'tokens', 'places', 'numbers')}
+  sizes = {key: getattr(options, key) for key in SIZES}
   return [sys.executable, '-m', 'bench.perf.serving.tower_process', role, name, json.dumps(sizes)]
 
 
