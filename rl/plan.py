@@ -4,16 +4,14 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import mesh as mesh_lib
 from core import params, plan
 from core.padding import bucket
-from core.plan.training import training
+from core.plan.training import place, training
 from rl import policy as policies
 from rl.advantages import ADVANTAGES
 from rl.configs import Config
@@ -36,7 +34,7 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
     raise plan.PlanError(f'prompt_length={config.prompt_length}, tiles={config.tiles}: a plan needs {wanted}')
   spec = policy.spec()
   adapted = jax.eval_shape(lambda w: update.adapt(w, config.trainable, config.dtype), params.abstract(spec))
-  weights = placed(adapted, spec, mesh)
+  weights = place(adapted, spec, mesh)
   tx = update.optimizer(policy, config.optim, config.steps * config.updates)
   score = update.Pass(policy, config.temperature, config.dtype, config.remat)
   batch = abstract_batch(config, policy)
@@ -51,16 +49,6 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
     micro_batches=config.accumulate,
     remat=config.remat,
   )
-
-
-def placed(weights: Any, spec: Any, mesh: jax.sharding.Mesh) -> Any:
-  """Abstract weights (trees of them), each where its `Spec` puts it."""
-  places = {params.path_name(path): s for path, s in jax.tree.leaves_with_path(mesh_lib.shardings(spec, mesh))}
-
-  def on(path, x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[params.path_name(path)])
-
-  return tuple(jax.tree.map_with_path(on, part) for part in weights)
 
 
 def slots(c: Config) -> Slots:

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +20,14 @@ import jax.numpy as jnp
 from core import mesh
 from core import params as params_lib
 from core.launch import job as launch
-from core.training import optim, steps
+from core.training import steps
 from core.training.run import Run, loop
-from vibevoice import model
-from vibevoice.config import Config as ModelConfig
 from vibevoice.files import checkpoint
 from vibevoice.files.export import export
 from vibevoice.inputs.processor import Processor
 from vibevoice.toy import digits
-from vibevoice.training import losses
 from vibevoice.training.configs import CONFIGS, Config
+from vibevoice.training.fine_tuning import adapt, make_step, optimizer
 from vibevoice.training.recordings import Rows, listed
 
 
@@ -44,42 +40,6 @@ def check(c: Config) -> None:
     )
   if jax.process_count() > 1:
     raise ValueError(f'{jax.process_count()} processes; expected one, which may hold several devices')
-
-
-def adapt(c: Config, config: ModelConfig, params: model.Params) -> tuple[Any, Any]:
-  """(trainable float32, frozen in `c.dtype`) parts of the parameters, with adapters if asked for.
-
-  Raises ValueError when a pattern matches nothing, and for tokenizers and scaling, which are constants.
-  """
-  pattern = c.trainable
-  if c.lora.rank:
-    key = jax.random.key(c.seed)
-    spec = model.spec(config)
-    params = params_lib.lora(key, params, spec, c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha)
-    pattern = rf'(?:{c.lora.pattern})\.[ab]|(?:{c.trainable})'
-  trained, frozen = steps.partition(params, pattern)
-  names = [params_lib.path_name(path) for path, _ in jax.tree.leaves_with_path(trained)]
-  constant = [name for name in names if not re.fullmatch(losses.TRAINABLE, name)]
-  if constant:
-    raise ValueError(f'trainable={c.trainable!r} matches {constant[0]}; tokenizers and scaling are constants')
-  return params_lib.cast(trained, jnp.float32), params_lib.cast(frozen, c.dtype)
-
-
-def make_step(c: Config, config: ModelConfig):
-  """The jitted step of `core.training.steps.make_step` on a `losses.Batch`."""
-  weights = losses.Weights(ce=c.ce_weight, diffusion=c.diffusion_weight)
-
-  def loss(params, batch, key):
-    draws = losses.draw(key, batch.latents, c.repeats)
-    options = {'prompt_semantic': c.prompt_semantic, 'dtype': jnp.dtype(c.dtype), 'remat_policy': c.remat}
-    return losses.tts(params, config, batch, draws, weights=weights, **options)
-
-  return steps.make_step(loss, optimizer(c, config), accumulate=c.accumulate)
-
-
-def optimizer(c: Config, config: ModelConfig):
-  """The optimiser and its schedule over the whole run."""
-  return optim.optimizer(c.optim, c.steps, model.spec(config))
 
 
 def main(c: Config, workdir: pathlib.Path) -> None:

@@ -181,11 +181,29 @@ def _put(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: in
   if at.ndim == 0:
     return jax.lax.dynamic_update_slice_in_dim(old, fresh, at, axis)
 
+  if at.shape[1] == 1:
+    return _put_one(old, fresh, at[:, 0], axis=axis, rows=rows)
+
   def put_row(old, fresh, at):
     before = (slice(None),) * (axis - 1)  # the axis of rows comes before the slots and is mapped over
     return old.at[(*before, at)].set(fresh, mode='drop')
 
   return jax.vmap(put_row, in_axes=(rows, rows, 0), out_axes=rows)(old, fresh, at)
+
+
+def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
+  """`fresh` of one token a row in `old`, at the slots [B]; S drops it.
+
+  Row by row: of a scatter XLA for TPU makes two copies of the whole cache, into its layout and back.
+  """
+  capacity = old.shape[axis]
+  for row in range(old.shape[rows]):
+    start = [0] * old.ndim
+    start[rows], start[axis] = row, jnp.minimum(at[row], capacity - 1)
+    one = jax.lax.slice_in_dim(fresh, row, row + 1, axis=rows)
+    present = jax.lax.dynamic_slice(old, start, one.shape)
+    old = jax.lax.dynamic_update_slice(old, jnp.where(at[row] < capacity, one, present), start)
+  return old
 
 
 def _write(old: Keys, fresh: Keys, at: jax.Array) -> Keys:

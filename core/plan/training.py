@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from core.mesh import batch_sharding
+from core.mesh import batch_sharding, shardings
+from core.params import path_name
 from core.plan.program import Part, Program
 from core.training import steps
 
@@ -53,6 +54,18 @@ def training(
     remat=remat,
     note=note,
   )
+
+
+def place(weights: Any, spec: Any, mesh: jax.sharding.Mesh) -> Any:
+  """Abstract weights (trees of them), each where its `Spec` puts it; factors of adapters on every device."""
+  places = {path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(spec, mesh))}
+  everywhere = jax.NamedSharding(mesh, jax.P())
+
+  def on(path, x):
+    home = places.get(path_name(path).removesuffix('.base'), everywhere)
+    return _placed(x, home)
+
+  return jax.tree.map_with_path(on, weights)
 
 
 def _placed(x, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:

@@ -9,9 +9,8 @@ import jax
 
 from core import params as params_lib
 from core import plan
-from core.mesh import shardings
 from core.plan.decoder import decoder_parts, triangle
-from core.plan.training import training
+from core.plan.training import place, training
 from internvl import model
 from internvl.configs import CONFIGS as SIZES
 from internvl.flash import router
@@ -39,7 +38,7 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   return training(
     functools.partial(sft.make_step, config, m),
     sft.optimizer(config, m),
-    place(weights, m, mesh),
+    place(weights, model.spec(m), mesh),
     sft.abstract_batch(config, m),
     mesh,
     parts=parts(config, m),
@@ -57,7 +56,7 @@ def _reference(config: Config, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
   if config.objective == 'next_token':
     return None
   base = dataclasses.replace(m, flash=None)
-  return place(params_lib.abstract(model.spec(base), config.dtype), base, mesh)
+  return place(params_lib.abstract(model.spec(base), config.dtype), model.spec(base), mesh)
 
 
 def size(name: str) -> model.Config:
@@ -65,18 +64,6 @@ def size(name: str) -> model.Config:
   if name not in SIZES:
     raise plan.PlanError(f'model={name!r}: a plan needs the name of a size, one of {", ".join(SIZES)}')
   return SIZES[name]
-
-
-def place(weights: Any, m: model.Config, mesh: jax.sharding.Mesh) -> Any:
-  """Abstract weights (trees of them), each where its `Spec` puts it; factors of adapters on every device."""
-  places = {params_lib.path_name(path): s for path, s in jax.tree.leaves_with_path(shardings(model.spec(m), mesh))}
-  everywhere = jax.NamedSharding(mesh, jax.P())
-
-  def on(path, x):
-    home = places.get(params_lib.path_name(path).removesuffix('.base'), everywhere)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=home)
-
-  return jax.tree.map_with_path(on, weights)
 
 
 def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:

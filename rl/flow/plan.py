@@ -11,7 +11,7 @@ import numpy as np
 from core import params, plan
 from core.launch.fields import field
 from core.mesh import Shape
-from core.plan.training import training
+from core.plan.training import place, training
 from core.training.optim import Optim
 from rl.flow import mmdit, vae
 from rl.flow.policy import FlowPolicy
@@ -20,7 +20,6 @@ from rl.flow.policy.trajectory import FlowPrompt
 from rl.learning import update
 from rl.learning.batch import Batch
 from rl.losses import RULES, Rule
-from rl.plan import placed
 from rl.policy import Slots
 
 
@@ -69,7 +68,7 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
   return training(
     functools.partial(update.make_step, score, config.rule, tx, accumulate=config.accumulate),
     tx,
-    placed(adapted, spec, mesh),
+    place(adapted, spec, mesh),
     abstract_batch(config, policy),
     mesh,
     parts=parts(config, policy),

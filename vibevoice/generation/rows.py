@@ -31,7 +31,7 @@ PIECE = 256  # tokens of a prompt that are read between two steps
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'rows', 'slots'))
-def _initial(params, config: Config, *, rows: int, slots: int) -> State:
+def initial(params: model.Params, config: Config, *, rows: int, slots: int) -> State:
   """Rows that are all finished; each has a row of the negative branch too. Compiled, so that no two arrays of the state
   share a buffer: it is donated."""
   zero = jnp.zeros(rows, jnp.int32)
@@ -116,7 +116,7 @@ class Rows:
     self._compiling = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='compile')
     self._programs: dict[int, concurrent.futures.Future] = {}
     self.smallest = slots_for(self.piece, self.longest, smallest=smallest_cache)
-    self._initial = functools.partial(_initial, self._params, config, rows=count)
+    self._initial = functools.partial(initial, self._params, config, rows=count)
     self.restart()
     self._program()
 

@@ -129,7 +129,7 @@ def tts(
   out = model.forward(params, config, batch.tokens, frames, **options)
   ce = weights.ce * _cross_entropy(params, config, out.hidden, batch, rules)
   condition = conditions(out.hidden, batch.tokens == config.slot, batch.latents.shape[1])
-  errors = diffusion_errors(params.head, config, batch.latents, condition, draws)
+  errors = diffusion_errors(params.head, config, batch.latents, condition, draws, remat_policy=remat_policy)
   diffused = weights.diffusion * jnp.sum(errors * batch.frame_weights)
   rows = jnp.sum(batch.row_weights)
   return Loss(ce + diffused, rows, {'ce': (ce, rows), 'diffusion': (diffused, rows)})
@@ -152,23 +152,30 @@ def conditions(hidden: jax.Array, slots: jax.Array, frames: int) -> jax.Array:
   return jnp.take_along_axis(hidden, before[..., None], 1, mode='clip')
 
 
-def diffusion_errors(head, config: Config, latents: jax.Array, condition: jax.Array, draws: Draws) -> jax.Array:
+def diffusion_errors(
+  head, config: Config, latents: jax.Array, condition: jax.Array, draws: Draws, *, remat_policy: str = 'none'
+) -> jax.Array:
   """Mean squared error of the predicted velocity, float32 [B, F], over channels and draws of noise.
 
-  latents [B, F, C], condition [B, F, D]. All frames are one batch of the head: none sees another.
+  latents [B, F, C], condition [B, F, D]. All frames are one batch of the head: none sees another. remat_policy: draws
+  are computed one after the other, each once more in the backward pass; 'none' computes all of them at once.
   """
-  repeats, *_, channels = draws.noise.shape
-  noisy, velocity = _diffused(latents.astype(jnp.float32), draws)
-  repeated = jnp.broadcast_to(condition, (repeats, *condition.shape))
-  predicted = diffusion.velocity(
-    head,
-    config.head,
-    noisy.reshape(-1, channels).astype(condition.dtype),
-    draws.timesteps.reshape(-1),
-    repeated.reshape(-1, condition.shape[-1]),
-  )
-  predicted = predicted.reshape(velocity.shape).astype(jnp.float32)
-  return jnp.mean((predicted - velocity) ** 2, (0, 3))
+
+  def errors(draw: Draws) -> jax.Array:
+    noisy, velocity = _diffused(latents.astype(jnp.float32), draw)
+    predicted = diffusion.velocity(
+      head,
+      config.head,
+      noisy.reshape(-1, noisy.shape[-1]).astype(condition.dtype),
+      draw.timesteps.reshape(-1),
+      condition.reshape(-1, condition.shape[-1]),
+    )
+    predicted = predicted.reshape(velocity.shape).astype(jnp.float32)
+    return jnp.mean((predicted - velocity) ** 2, -1)
+
+  if remat_policy == 'none':
+    return jnp.mean(jax.vmap(errors)(draws), 0)
+  return jnp.mean(jax.lax.map(jax.checkpoint(errors), draws), 0)
 
 
 def _diffused(latents: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
