@@ -103,6 +103,12 @@ class RealtimeProcessor:
     return cls(load_tokenizer(path), config)
 
 
+def load_processor(path: FolderPath) -> Processor | RealtimeProcessor:
+  """That of a published folder of either kind; raises as `Processor.load`."""
+  is_tts = isinstance(_read_config(path), Config)
+  return Processor.load(path) if is_tts else RealtimeProcessor.load(path)
+
+
 def _read_config(path: FolderPath) -> Config | RealtimeConfig:
   folder = store.folder(path)
   return config_from(read_json(folder, 'config.json'), f'{folder}/config.json')[0]
