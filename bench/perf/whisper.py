@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bench.perf import pinned
-from bench.speech.recognisers import recogniser
 from core.launch import command
 from core.launch.fields import field
 
@@ -101,6 +100,8 @@ def _error_rate(path: str, texts: Sequence[str]) -> str:
 def work(options: Options) -> None:
   """Transcribes every recording in each way, and prints a line for each."""
   pinned.pin()
+  from bench.speech.recognisers import recogniser
+
   arms = {'our encoder': Arm(_encoder(options))}
   for beams in (1, options.beams):
     name = 'greedy' if beams == 1 else f'{beams} beams'

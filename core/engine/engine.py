@@ -3,6 +3,7 @@
 R slots   C prompt tokens of one call   S tokens of a segment   D width
 """
 
+import collections
 import contextlib
 import dataclasses
 import threading
@@ -15,7 +16,7 @@ from core import decoder
 from core import mesh as mesh_lib
 from core.engine import pack
 from core.engine.features import Features
-from core.engine.harvest import OnTokens, harvest
+from core.engine.harvest import News, OnTokens, harvest
 from core.engine.programs import DevicePrograms, Programs
 from core.engine.request import Completion, QueueFull, Request
 from core.engine.scheduling.fork import forked
@@ -26,7 +27,9 @@ from core.engine.scheduling.slot_requests import SlotRequests
 from core.engine.stops import StopStrings
 from core.mesh import Mesh, Share
 
-MOST_ADMITTED = 40  # sequences that enter slots in one step; bounds its host time, up to 0.3 ms for each
+# Sequences that enter and leave slots in one step: they bound its host time, up to 0.3 and 0.1 ms for each.
+MOST_ADMITTED = 40
+MOST_LEAVING = 64
 
 
 @dataclasses.dataclass
@@ -78,6 +81,7 @@ class Engine:
     self._scheduler = Scheduler(slots, pages, page_size, segment, config.max_length)
     self._chunks = sorted({-(-chunk // 4), chunk})
     self._samples: dict[int, Sample] = {}
+    self._ended: collections.deque[Sample] = collections.deque()  # in slots that they have not left yet
     self._next = 0
     self._requests = SlotRequests(slots, config.vocab)
     self._lock = threading.RLock()  # of all host state; not held while the device works
@@ -150,7 +154,8 @@ class Engine:
   def cancel(self, id: int) -> Completion:
     """Stops a waiting or running sample; returns what it has. Raises KeyError for an id that is not being worked on."""
     with self._lock:
-      return self._finish(self._samples[id], 'cancelled')
+      sample = self._samples[id]
+      return self._finish(sample, sample.ended or 'cancelled')
 
   def update(self, params: Any) -> None:
     """New weights in place of the old: of the decoder, or of the whole model if there is a features source.
@@ -168,17 +173,19 @@ class Engine:
     """Prefills prompts, decodes one segment, and returns the samples that are finished.
 
     At most `MOST_ADMITTED` samples enter. If more could, nothing is decoded: a segment takes as long with empty slots.
+    At most `MOST_LEAVING` samples leave; of more that end together, later steps return the rest.
     on_tokens: called with (id, new tokens, their log-probabilities, at each place the likeliest tokens with theirs) of
     every sample that this step continued.
     """
     with self._lock:
+      done = self._leave(MOST_LEAVING)
       self._scheduler.grow()
     last = self._scheduler.admitted + MOST_ADMITTED
     self._prefill(last)
     with self._lock:
       ready = self._scheduler.rows.ready
       if self._admits_more(last) or not ready.any():
-        return []
+        return done
       self._requests.update(self._scheduler, self._programs.set_tables)
       plan, slots = pack.segment(self._scheduler, ready, *self._requests.arrays())
       decoded = [(s, s.slot) for s in self._scheduler.running if ready[s.slot]]
@@ -186,7 +193,8 @@ class Engine:
     with self._lock:
       news = harvest(self._scheduler, decoded, out, slots.stops, self.version)
       self.stats.decoded += int(news.kept.sum())
-      done = [self._finish(news.samples[i], news.ended[i]) for i in sorted(news.ended)]
+      self._end(news)
+      done += self._leave(MOST_LEAVING - len(done))
     if on_tokens:
       news.report(out, on_tokens)
     return done
@@ -249,6 +257,23 @@ class Engine:
       if self._features:
         self._features.share(prompt.names)
     return [sample.id for sample in samples]
+
+  def _end(self, news: News) -> None:
+    """Marks the samples that end: they decode no more, and leave in this step or a later one."""
+    for i in sorted(news.ended):
+      sample = news.samples[i]
+      sample.ended = news.ended[i]
+      self._scheduler.rows.end(sample)
+      self._ended.append(sample)
+
+  def _leave(self, most: int) -> list[Completion]:
+    """Up to `most` of the samples that have ended, which leave their slots."""
+    done = []
+    while self._ended and len(done) < most:
+      sample = self._ended.popleft()
+      if sample.id in self._samples:  # else it was cancelled
+        done.append(self._finish(sample, sample.ended))
+    return done
 
   def _finish(self, sample: Sample, reason: str) -> Completion:
     self._scheduler.remove(sample, share=reason != 'error')

@@ -31,8 +31,8 @@ class Rows:
 
   @property
   def ready(self) -> np.ndarray:
-    """bool [R]: which slots can decode."""
-    return (self.wanted > 0) & (self.filled == self.target)
+    """bool [R]: which slots can decode: they want more tokens, and all tokens but the last are in pages."""
+    return (self.new < self.wanted) & (self.filled == self.target)
 
   def is_ready(self, slot: int) -> bool:
     """Whether one slot can decode."""
@@ -79,12 +79,16 @@ class Rows:
     sequence.slot = slot
     known = len(sequence.response.tokens)
     self.prompt[slot] = sequence.prompt.length
-    self.wanted[slot] = sequence.request.max_new
+    self.wanted[slot] = known if sequence.ended else sequence.request.max_new
     self.new[slot] = known
     self.filled[slot] = self.pages[slot] = 0
     if known:
       for array, value in zip((self.tokens, self.logp, self.version), sequence.response):
         array[slot, :known] = value
+
+  def end(self, sequence: Sequence) -> None:
+    """Lets a sequence in a slot decode no more."""
+    self.wanted[sequence.slot] = self.new[sequence.slot]
 
   def leave(self, sequence: Sequence) -> None:
     """Takes a sequence out of its slot; it keeps its response."""

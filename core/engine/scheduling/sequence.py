@@ -51,6 +51,7 @@ class Sequence:
   node: Node | None = None  # of the last page that it shares with the prefix cache; held
   unknown: tuple | None = None  # names the first page that it is prefilling and the prefix cache lacks
   forks: int = 0
+  ended: str | None = None  # why it decodes no more, although it has not left
   order: tuple[int, int] = (0, 0)  # less comes first
 
   def __post_init__(self):

@@ -5,7 +5,7 @@ import pytest
 
 from bench.perf.engine_host import Sizes, make
 from core.engine import Request
-from core.engine.engine import MOST_ADMITTED
+from core.engine.engine import MOST_ADMITTED, MOST_LEAVING
 
 SIZES = Sizes(slots=8, page_size=4, segment=4, chunk=32)
 
@@ -92,3 +92,20 @@ def test_entries_of_a_step_are_bounded_and_no_segment_is_decoded_with_slots_that
     engine.step()
     assert engine.scheduler.admitted - before <= MOST_ADMITTED
   assert busy == [2 * MOST_ADMITTED] * 2
+
+
+def test_samples_that_end_together_leave_over_several_steps_and_decode_no_more():
+  slots = 2 * MOST_LEAVING
+  engine, _ = make(Sizes(slots=slots, page_size=4, segment=4, chunk=32))
+  ids = engine.submit(Request(list(range(1, 13)), 4, n=slots))
+  done = []
+  while not done:
+    done = engine.step()
+  decoded = engine.stats.decoded
+  assert len(done) == MOST_LEAVING and not engine.idle
+  early = engine.cancel(ids[-1])
+  assert early.reason == 'length' and len(early.tokens) == 4  # it had ended before
+  done += engine.step()
+  assert engine.idle and engine.stats.decoded == decoded == 4 * slots
+  assert sorted(c.id for c in [*done, early]) == ids
+  assert {(c.reason, len(c.tokens)) for c in done} == {('length', 4)}
