@@ -25,17 +25,27 @@ SEGMENT = SIZE.segment
 
 
 class TimedDevice(FakeDevice):
-  """A device whose segments take `pause` seconds."""
+  """A device whose segments take `pause` seconds.
+
+  host: processor seconds of the engine's thread between segments so far. segments: how many.
+  """
 
   def __init__(self, vocab: int, pause: float):
     super().__init__(vocab, SEGMENT)
     self.pause = pause
+    self.host, self.segments = 0.0, 0
+    self._left = None  # processor time of the thread when it left here
 
   def decode(self, plan, slots):
     """As in `Programs`."""
+    if self._left is not None:
+      self.host += time.thread_time() - self._left
+      self.segments += 1
     if slots.limit.any():
       time.sleep(self.pause)
-    return super().decode(plan, slots)
+    out = super().decode(plan, slots)
+    self._left = time.thread_time() if slots.limit.any() else None  # what compiles is not counted
+    return out
 
 
 class TimedImages:
@@ -74,7 +84,7 @@ class _Coupled:
 
 @contextlib.contextmanager
 def served(options: Timers, kind: str) -> Iterator[tuple]:
-  """(where tiles are encoded, the worker) of a server, 'coupled' or 'decoupled'."""
+  """(where tiles are encoded, the worker, the device) of a server, 'coupled' or 'decoupled'."""
   from core.engine import Engine
   from core.serving.chat.worker import Worker
   from internvl.serving.vision import Encoder, Precomputed, Separate
@@ -92,7 +102,7 @@ def served(options: Timers, kind: str) -> Iterator[tuple]:
     device = TimedDevice(config.language.vocab, pause)
     sizes = {'slots': 1, 'pages': 4000, 'page_size': 16, 'segment': SEGMENT}
     engine = Engine(None, config.language, **sizes, programs=device, features=source)
-    yield place, stack.enter_context(Worker(engine))
+    yield place, stack.enter_context(Worker(engine)), device
 
 
 def model() -> Any:
@@ -164,19 +174,24 @@ async def open_loop(options: Timers, place: Any, worker: Any) -> list[float]:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-  """Requests a second in the closed loop; the median and the 99th percentile of seconds to the first token."""
+  """Requests a second in the closed loop; the median and the 99th percentile of seconds to the first token.
+
+  host: processor seconds of the engine's thread a request.
+  """
 
   throughput: float
+  host: float
   median: float
   p99: float
 
 
 def measure(options: Timers, kind: str) -> Figures:
   """What one kind of server does."""
-  with served(options, kind) as parts:
-    throughput = asyncio.run(closed_loop(options, *parts))
-    waits = asyncio.run(open_loop(options, *parts))
-  return Figures(throughput, *np.percentile(waits, [50, 99]).tolist())
+  with served(options, kind) as (place, worker, device):
+    throughput = asyncio.run(closed_loop(options, place, worker))
+    host = device.host / device.segments * TOKENS / SEGMENT
+    waits = asyncio.run(open_loop(options, place, worker))
+  return Figures(throughput, host, *np.percentile(waits, [50, 99]).tolist())
 
 
 def run(options: Timers) -> None:
@@ -190,6 +205,8 @@ def run(options: Timers) -> None:
     first = f'median {f.median * 1e3:.0f} ms, P99 {f.p99 * 1e3:.0f} ms'
     print(f'{kind}: {f.throughput:.2f} requests/s, {share:.3f} of the {ideal[kind]:.2f} that the stages allow')
     print(f'  first token at load {options.load:g}: {first}')
+    idle = 1 / (1 / ideal[kind] + f.host) / ideal[kind]
+    print(f'  the thread of the engine takes {f.host * 1e3:.1f} ms of a core a request, which alone leaves {idle:.3f}')
   coupled, decoupled = found['coupled'], found['decoupled']
   print(
     f'decoupled: {decoupled.throughput / coupled.throughput:.2f}x the throughput, '

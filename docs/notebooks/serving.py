@@ -1,0 +1,276 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Serving: a model that sees, behind OpenAI's interface
+#
+# A tiny InternVL-Flash learns three pictures by heart, is served from this process, and is asked by the official
+# `openai` client: whole, streamed, as JSON, with log-probabilities. Nothing is downloaded; two CPU cores need about a
+# minute. A folder of weights is served by `python -m internvl.serve --model=FOLDER`, which does the same.
+
+# %%
+import os
+
+# Quick compilation, since the model is tiny. Set before JAX starts.
+os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+os.environ['JAX_PLATFORMS'] = 'cpu'
+
+import asyncio
+import base64
+import concurrent.futures
+import dataclasses
+import io
+import json
+import threading
+
+import httpx
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import openai
+import optax
+from IPython.display import display
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw
+
+import internvl
+from core.engine import Engine
+from core.files.generation import Generation
+from core.serving import server
+from core.serving.admission import Capacity
+from core.serving.chat import http
+from core.serving.chat.model import Words
+from core.serving.chat.program import text_of
+from core.serving.chat.service import Service
+from core.serving.chat.worker import Worker
+from internvl.features import Images
+from internvl.flash import router, routing
+from internvl.inputs.processor_config import ProcessorConfig
+from internvl.serving import page
+from internvl.serving.messages import Limits
+from internvl.serving.model import VisionLanguageModel
+from internvl.serving.vision import Coupled
+
+tiny = internvl.CONFIGS['tiny-flash']
+tower = dataclasses.replace(tiny.vision, image_size=64, patch=8)
+config = dataclasses.replace(tiny, vision=tower, flash=router.Config(relative=0.5, absolute=0.0))
+sizes = {'tokens_per_tile': config.tokens_per_tile, 'max_tiles': 4, 'max_length': 512}
+processor = internvl.Processor.over_bytes(ProcessorConfig(image_size=64, system='', **sizes))
+config = dataclasses.replace(config, image_token=processor.image_id)
+params = internvl.init(jax.random.key(0), config)
+
+# %% [markdown]
+# ## Three pictures
+#
+# Each is cut into two tiles, and a thumbnail follows.
+
+# %%
+SHAPES = {'red square': 'rectangle', 'blue disc': 'ellipse', 'green bar': 'rectangle'}
+QUESTION = 'What is it?'
+
+
+def picture(name: str) -> Image.Image:
+  """A shape on paper."""
+  image = Image.new('RGB', (128, 64), '#fbf8f0')
+  box = (10, 26, 118, 38) if 'bar' in name else (42, 10, 86, 54)
+  getattr(ImageDraw.Draw(image), SHAPES[name])(box, fill=name.split()[0])
+  return image
+
+
+pictures = {name: picture(name) for name in SHAPES}
+sheet = Image.new('RGB', (128 * 3 + 20, 64), 'white')
+for place, image in enumerate(pictures.values()):
+  sheet.paste(image, (138 * place, 0))
+display(sheet)
+
+# %% [markdown]
+# ## Learned by heart
+#
+# The answers are learned with all image tokens and with a quarter of them, so that the model can do with either.
+
+# %%
+
+
+def lesson(name: str, mode: str) -> internvl.Inputs:
+  """A question about a picture with its answer, laid out as the server lays it out."""
+  answer = {'role': 'assistant', 'content': f'A {name}.'}
+  x = processor([{'role': 'user', 'content': f'<image>\n{QUESTION}'}, answer], [pictures[name]])
+  decided = routing.decide(config, None, len(x.pixels), mode)
+  return routing.shorten(x, decided, config.image_token)
+
+
+lessons = [lesson(name, mode) for name in SHAPES for mode in ('off', 'all')]
+longest = max(len(x.tokens) for x in lessons)
+padded = lambda rows: np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
+tokens, mask = padded([x.tokens for x in lessons]), padded([x.mask for x in lessons])
+pixels, tile_tokens = (np.stack([getattr(x, name) for x in lessons]) for name in ('pixels', 'tile_tokens'))
+optimizer = optax.adam(3e-3)
+
+
+@jax.jit
+def step(params, state):
+  """(weights, optimiser state, loss) after one update on all lessons."""
+
+  def loss(params):
+    out = internvl.apply(params, config, tokens, pixels=pixels, tile_tokens=tile_tokens)
+    costs = optax.softmax_cross_entropy_with_integer_labels(out.logits[:, :-1], tokens[:, 1:])
+    return jnp.mean(costs, where=mask[:, 1:])
+
+  value, gradient = jax.value_and_grad(loss)(params)
+  updates, state = optimizer.update(gradient, state)
+  return optax.apply_updates(params, updates), state, value
+
+
+state, losses = optimizer.init(params), []
+for _ in range(120):
+  params, state, value = step(params, state)
+  losses.append(float(value))
+print(f'cross entropy: {losses[0]:.2f} at first, {losses[-1]:.4f} at last')
+
+# %% [markdown]
+# ## A server in this process
+#
+# One thread steps the engine, another answers HTTP. The key and the Host are checked as they are on a real server.
+
+# %%
+weights = internvl.for_decoding(params)
+images = Images(weights, config)
+text = text_of(processor.tokenizer)
+room = {'slots': 4, 'pages': 200, 'page_size': 16, 'segment': 4}
+engine = Engine(weights.language, config.language, **room, features=images, text=text, top_logprobs=5)
+worker = Worker(engine)
+worker.__enter__()  # the thread; a program uses it as a context
+
+words = Words(processor.tokenizer, vocab=config.language.vocab, stops=processor.stop_ids, tokens=512)
+model = VisionLanguageModel(
+  'tiny', processor, words, Coupled(images), defaults=Generation(temperature=1.0), limits=Limits()
+)
+service = Service(model, worker, capacity=Capacity(64), seconds=60.0)
+sock, bounds = server.listen('127.0.0.1', 0), server.Bounds()
+app = http.application(service, page.routes(service))
+guarded = server.guarded(app, token='secret', hosts=['127.0.0.1'], bounds=bounds, open_paths=['/'])
+threading.Thread(target=lambda: asyncio.run(server.serve(guarded, sock, bounds)), daemon=True).start()
+address = f'http://127.0.0.1:{sock.getsockname()[1]}'
+client = openai.OpenAI(base_url=f'{address}/v1', api_key='secret')
+print([m.id for m in client.models.list().data])
+
+# %% [markdown]
+# ## Questions
+#
+# Images travel as data URLs. `compression` is ours: here a quarter of the image tokens will do.
+
+# %%
+
+
+def shown(name: str) -> list[dict]:
+  """A question about a picture as OpenAI's interface has it."""
+  buffer = io.BytesIO()
+  pictures[name].save(buffer, 'PNG')
+  url = f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
+  parts = [{'type': 'image_url', 'image_url': {'url': url}}, {'type': 'text', 'text': QUESTION}]
+  return [{'role': 'user', 'content': parts}]
+
+
+for name in SHAPES:
+  for mode in ('off', 'all'):
+    extra = {'compression': mode}
+    reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0, extra_body=extra)
+    seen = reply.usage.model_dump()['prompt_tokens_details']
+    print(f'{mode:4}{seen["image_tokens"]:3} image tokens: {reply.choices[0].message.content}')
+
+# %% [markdown]
+# A stream comes in pieces of a segment (four tokens, here bytes); a piece never splits a character.
+
+# %%
+stream = client.chat.completions.create(model='tiny', messages=shown('blue disc'), temperature=0, stream=True)
+print([chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content])
+
+# %% [markdown]
+# ## JSON, token by token
+#
+# The schema becomes a mask over the vocabulary before each token. The model has never seen JSON, and still all that it
+# says is JSON of the schema. What it chooses where the schema leaves a choice means little: it has not learned that.
+
+# %%
+schema = {
+  'type': 'object',
+  'properties': {'shape': {'enum': list(SHAPES)}, 'sides': {'type': 'integer', 'minimum': 0, 'maximum': 9}},
+  'required': ['shape', 'sides'],
+  'additionalProperties': False,
+}
+wanted = {'type': 'json_schema', 'json_schema': {'name': 'shape', 'schema': schema, 'strict': True}}
+for name in SHAPES:
+  reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0, response_format=wanted)
+  print(name, '->', json.loads(reply.choices[0].message.content))
+
+# %% [markdown]
+# ## What else it could have said
+#
+# The likeliest tokens in the place of the third one, the first letter of the colour.
+
+# %%
+asked = {'logprobs': True, 'top_logprobs': 3, 'temperature': 0}
+for name in SHAPES:
+  reply = client.chat.completions.create(model='tiny', messages=shown(name), **asked)
+  third = reply.choices[0].logprobs.content[2]
+  print(name, '->', {entry.token: round(float(np.exp(entry.logprob)), 4) for entry in third.top_logprobs})
+
+# %% [markdown]
+# ## Tiles
+#
+# With `tile_details` the usage says what the router did, which the page at `/` draws over each image. This router is
+# random: half of the tiles are above the quantile that `auto` compares with.
+
+# %%
+extra = {'compression': 'auto', 'tile_details': True}
+reply = client.chat.completions.create(model='tiny', messages=shown('red square'), temperature=0, extra_body=extra)
+details = reply.usage.model_dump()['prompt_tokens_details']
+(drawn,) = details['images']
+fig, axes = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=[2, 1], layout='constrained')
+axes[0].imshow(pictures['red square'])
+axes[1].imshow(pictures['red square'].resize((64, 64)))
+for i, tile in enumerate(drawn['tiles']):
+  ax, left = (axes[1], 0) if i == 2 else (axes[0], 64 * i)
+  colour = 'darkorange' if tile['compressed'] else 'green'
+  ax.add_patch(Rectangle((left, 0), 63, 63, fill=False, edgecolor=colour, linewidth=3))
+  ax.text(left + 3, 59, f'{tile["tokens"]}, p={tile["score"]:.2f}', fontsize=8)
+  ax.axis('off')
+plt.show()
+print(f'{details["image_tokens_saved"]} of {sum(details[k] for k in ("image_tokens", "image_tokens_saved"))} saved')
+
+# %% [markdown]
+# ## Many at once, and what the server counts
+#
+# Requests are batched continuously: they enter and leave the four slots between two segments. Prompts that were read
+# before share their pages, so few of these tokens are prefilled.
+
+# %%
+
+
+def answer(name: str) -> str:
+  """What the model says of a picture."""
+  reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0)
+  return reply.choices[0].message.content
+
+
+with concurrent.futures.ThreadPoolExecutor(24) as threads:
+  answers = list(threads.map(answer, [*SHAPES] * 8))
+print({said: answers.count(said) for said in answers})
+metrics = httpx.get(f'{address}/metrics', headers={'Authorization': 'Bearer secret'}).text
+wanted = ('prompt_tokens', 'prefilled', 'tokens_total', 'first_token', 'running')
+print('\n'.join(line for line in metrics.splitlines() if line[0] != '#' and any(name in line for name in wanted)))
+
+# %% [markdown]
+# `--vision=separate` gives the vision tower a thread and devices of its own, and `internvl.serve_vision` a process or
+# host of its own: [Serving](../serving.md).
