@@ -100,6 +100,7 @@ display(sheet)
 # The answers are learned with all image tokens and with a quarter of them, so that the model can do with either.
 
 # %%
+MODES = ('off', 'all')
 
 
 def lesson(name: str, mode: str) -> internvl.Inputs:
@@ -110,7 +111,7 @@ def lesson(name: str, mode: str) -> internvl.Inputs:
   return routing.shorten(x, decided, config.image_token)
 
 
-lessons = [lesson(name, mode) for name in SHAPES for mode in ('off', 'all')]
+lessons = [lesson(name, mode) for name in SHAPES for mode in MODES]
 longest = max(len(x.tokens) for x in lessons)
 padded = lambda rows: np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
 tokens, mask = padded([x.tokens for x in lessons]), padded([x.mask for x in lessons])
@@ -171,6 +172,7 @@ print([m.id for m in client.models.list().data])
 # Images travel as data URLs. `compression` is ours: here a quarter of the image tokens will do.
 
 # %%
+greedy = {'model': 'tiny', 'temperature': 0}
 
 
 def shown(name: str) -> list[dict]:
@@ -183,9 +185,8 @@ def shown(name: str) -> list[dict]:
 
 
 for name in SHAPES:
-  for mode in ('off', 'all'):
-    extra = {'compression': mode}
-    reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0, extra_body=extra)
+  for mode in MODES:
+    reply = client.chat.completions.create(messages=shown(name), extra_body={'compression': mode}, **greedy)
     seen = reply.usage.model_dump()['prompt_tokens_details']
     print(f'{mode:4}{seen["image_tokens"]:3} image tokens: {reply.choices[0].message.content}')
 
@@ -193,7 +194,7 @@ for name in SHAPES:
 # A stream comes in pieces of a segment (four tokens, here bytes); a piece never splits a character.
 
 # %%
-stream = client.chat.completions.create(model='tiny', messages=shown('blue disc'), temperature=0, stream=True)
+stream = client.chat.completions.create(messages=shown('blue disc'), stream=True, **greedy)
 print([chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content])
 
 # %% [markdown]
@@ -211,7 +212,7 @@ schema = {
 }
 wanted = {'type': 'json_schema', 'json_schema': {'name': 'shape', 'schema': schema, 'strict': True}}
 for name in SHAPES:
-  reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0, response_format=wanted)
+  reply = client.chat.completions.create(messages=shown(name), response_format=wanted, **greedy)
   print(name, '->', json.loads(reply.choices[0].message.content))
 
 # %% [markdown]
@@ -220,9 +221,9 @@ for name in SHAPES:
 # The likeliest tokens in the place of the third one, the first letter of the colour.
 
 # %%
-asked = {'logprobs': True, 'top_logprobs': 3, 'temperature': 0}
+asked = {'logprobs': True, 'top_logprobs': 3}
 for name in SHAPES:
-  reply = client.chat.completions.create(model='tiny', messages=shown(name), **asked)
+  reply = client.chat.completions.create(messages=shown(name), **asked, **greedy)
   third = reply.choices[0].logprobs.content[2]
   print(name, '->', {entry.token: round(float(np.exp(entry.logprob)), 4) for entry in third.top_logprobs})
 
@@ -234,7 +235,7 @@ for name in SHAPES:
 
 # %%
 extra = {'compression': 'auto', 'tile_details': True}
-reply = client.chat.completions.create(model='tiny', messages=shown('red square'), temperature=0, extra_body=extra)
+reply = client.chat.completions.create(messages=shown('red square'), extra_body=extra, **greedy)
 details = reply.usage.model_dump()['prompt_tokens_details']
 (drawn,) = details['images']
 fig, axes = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=[2, 1], layout='constrained')
@@ -256,16 +257,17 @@ print(f'{details["image_tokens_saved"]} of {sum(details[k] for k in ("image_toke
 # before share their pages, so few of these tokens are prefilled.
 
 # %%
+crowd = [*SHAPES] * 8
 
 
 def answer(name: str) -> str:
   """What the model says of a picture."""
-  reply = client.chat.completions.create(model='tiny', messages=shown(name), temperature=0)
+  reply = client.chat.completions.create(messages=shown(name), **greedy)
   return reply.choices[0].message.content
 
 
 with concurrent.futures.ThreadPoolExecutor(24) as threads:
-  answers = list(threads.map(answer, [*SHAPES] * 8))
+  answers = list(threads.map(answer, crowd))
 print({said: answers.count(said) for said in answers})
 metrics = httpx.get(f'{address}/metrics', headers={'Authorization': 'Bearer secret'}).text
 wanted = ('prompt_tokens', 'prefilled', 'tokens_total', 'first_token', 'running')
