@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags, logging
 
-from core.launch import distributed, fields, garbage, origin, usage
+from core.launch import distributed, fields, origin, process, usage
 from core.launch import options as options_lib
 from core.launch.errors import UsageError, exit_status, one_line
 from core.launch.fields import field
@@ -28,7 +28,7 @@ PREFIX = 'config.'
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(distributed.Distributed):
+class Options(distributed.Distributed, process.Kept):
   """The flags of every job besides --config."""
 
   workdir: str | None = field(None, 'folder for metrics, checkpoints and reports; default runs/<config>')
@@ -135,8 +135,9 @@ def status(
       return
     name, config, options = parse(configs, default, argv)
     origin.check()
+    process.keep(options, main)
     _start(options)
-    garbage.freeze(main)
+    process.freeze(main)
     try:
       main(config, pathlib.Path(options.workdir or f'runs/{name}'))
     except (ValueError, OSError, ModuleNotFoundError):
