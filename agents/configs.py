@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from agents.rollout.grade import REWARDS
 from agents.rollout.roc import Mode
 from agents.rollout.trajectory import Bounds
 from core.engine import EngineSize
@@ -65,7 +66,13 @@ class Config(Training):
   engine: EngineSize = field(EngineSize(128, 2560, 16, 12, 128), 'rollout engine')
   workers: int = field(2, 'tool calls that run at once, in each process')
   profile: Literal['python', 'numpy', 'sympy', 'scipy'] = field('sympy', 'what the sandbox preloads')
+  reward: Literal[tuple(REWARDS)] = field(
+    'exact', 'what an answer is worth; symbolic: formulas are compared by Math-Verify'
+  )
   view: int = field(1000, 'characters of each output stream that the model sees')
+  tool_text: Literal['default', 'released'] = field(
+    'default', "form of a tool's response; released: the bytes of rStar2-Agent's released code, 256 characters in all"
+  )
   lag: int | None = field(
     None, 'engine steps until a response is taken, which makes runs repeat bit for bit; none: as it comes'
   )
@@ -97,6 +104,8 @@ class Config(Training):
         f'updates={self.updates} times accumulate={self.accumulate} does not divide the '
         f'{self.prompts * self.group} trajectories of a rollout'
       )
+    if self.tool_text == 'released' and self.lag is not None:
+      raise ValueError(f'lag={self.lag}: expected none with tool_text=released, which shows execution times')
     if not 0 <= self.eval_temperature < float('inf'):
       raise ValueError(f'eval_temperature={self.eval_temperature}: expected zero or a positive number')
     if bool(self.data) != bool(self.heldout):

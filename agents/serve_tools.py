@@ -18,7 +18,7 @@ from typing import Literal
 from agents.sandbox import PROFILES, Limits, Pool
 from core.launch import command
 from core.launch.fields import field
-from core.serving import server
+from core.serving import process, server
 
 TOKEN = 'ESPALIER_TOOLS_TOKEN'
 
@@ -73,7 +73,7 @@ def work(options: Options) -> int:
       await dispatcher.close()
 
   sock = server.listen_unix(options.uds) if options.uds else server.listen(options.host, options.port)
-  print(f'listening on {options.uds or sock.getsockname()}', flush=True)
+  print(f'listening on {process.url(sock)}', flush=True)
   limits = Limits(wall=options.wall, cpu=options.wall, memory=options.memory * 2**20)
   with sock, Pool(options.workers, limits, profile=options.profile, backend=options.backend) as pool:
     print(f'{pool.workers} workers, profile {pool.profile}. {pool.report}', flush=True)

@@ -19,9 +19,10 @@ import jax
 
 from agents import policy as policies
 from agents.configs import CONFIGS, Config
-from agents.rollout.plan import REWARD, Resample, ToolPlan, said
+from agents.rollout.grade import REWARDS
+from agents.rollout.plan import Resample, ToolPlan, said
 from agents.rollout.problems import demonstration_trajectories, task_of
-from agents.rollout.tools import Runner, View, python_tool
+from agents.rollout.tools import VIEWS, Runner, View, python_tool
 from agents.rollout.trajectory import Bounds, Trace
 from agents.sandbox import Pool
 from agents.service.client import Client
@@ -53,8 +54,15 @@ def tool_runner(config: Config) -> Iterator[Runner]:
     else:
       source = Dispatcher(stack.enter_context(Pool(config.workers, profile=config.profile)))
     stack.callback(lambda: runner.wait(source.close()))
-    runner.tools[config.tool] = python_tool(source.run, View(stream=config.view, seconds=config.lag is None))
+    runner.tools[config.tool] = python_tool(source.run, view_of(config))
     yield runner
+
+
+def view_of(config: Config) -> View:
+  """What the policy sees of a program's result."""
+  if config.tool_text == 'released':
+    return VIEWS['released']
+  return View(stream=config.view, seconds=config.lag is None)
 
 
 def plan_of(config: Config, policy: policies.ToolPolicy, runner: Runner, bounds: Bounds, **changes) -> ToolPlan:
@@ -138,7 +146,7 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
       (policy, weights),
       task_of(config.data, config.heldout, config.seed),
       workdir=workdir,
-      rewards=REWARD,
+      rewards=REWARDS[config.reward],
       rollout=stages_of(config, policy, runner),
       max_new=config.bounds.response,
       layout='rows',

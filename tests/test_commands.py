@@ -36,6 +36,7 @@ PROGRAMS = (
   'bench.perf.seed',
   'bench.perf.seed_answers',
   'bench.perf.serve',
+  'bench.perf.tools',
   'bench.perf.tree',
   'bench.perf.vibevoice',
   'bench.perf.whisper',

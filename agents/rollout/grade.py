@@ -1,11 +1,17 @@
-"""The answer of a conversation, and whether it is right: exact on numbers, lenient about the place of the answer."""
+"""The answer of a conversation, and whether it is right: exact on numbers, lenient about the place of the answer.
+
+`REWARDS` has the rewards that `agents.train` offers by name.
+"""
 
 import re
 from collections.abc import Callable
 
 from agents.rollout.protocol import ANSWER, END_ANSWER
-from agents.rollout.trajectory import Trace
-from rl.rewards.answers import compare
+from agents.rollout.trajectory import Trace, Turn
+from rl.query import Query
+from rl.rewards import Reward
+from rl.rewards.answers import compare, symbolically_equal
+from rl.rewards.answers import warm_up as warm_up_symbolic
 from rl.rewards.extract import last_box
 
 _NUMBER = re.compile(r'-?\d[\d,]*(?:\.\d+)?')
@@ -31,3 +37,31 @@ def reward(trace: Trace, reference: str, symbolic: Callable[[str, str], bool] | 
   """1 when the answer equals the reference (`rl.rewards.answers.compare`), else 0; nothing else is rewarded."""
   found = answer(trace)
   return float(found is not None and compare(reference, found, symbolic)[0])
+
+
+def right(query: Query, response: Trace | str) -> float:
+  """1 when the answer of a conversation, or of a single text, is right."""
+  return reward(_trace(response), query.answer)
+
+
+def right_symbolic(query: Query, response: Trace | str) -> float:
+  """As `right`; what is neither a number nor the same text is compared by Math-Verify."""
+  return reward(_trace(response), query.answer, symbolically_equal)
+
+
+right_symbolic.warm_up = warm_up_symbolic  # loads Math-Verify before a guard's clock runs
+
+
+def _trace(response: Trace | str) -> Trace:
+  return Trace([Turn(response)], 'final') if isinstance(response, str) else response
+
+
+REWARDS = {
+  'exact': Reward(right, right=right, meaning='1 when the answer of a conversation is right, as a number or as text'),
+  'symbolic': Reward(
+    right_symbolic,
+    right=right_symbolic,
+    modules=('math_verify',),
+    meaning='as exact; what is neither a number nor the same text is compared by Math-Verify',
+  ),
+}

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from agents.rollout import roc
-from agents.rollout.grade import answer, reward
+from agents.rollout.grade import answer
 from agents.rollout.loop import rollout
 from agents.rollout.protocol import Protocol
 from agents.rollout.tools import Runner
-from agents.rollout.trajectory import Bounds, Conversation, Trace, Turn, figures
+from agents.rollout.trajectory import Bounds, Conversation, Trace, figures
 from rl.policy import Draw, Trajectory
-from rl.query import Query
-from rl.rewards import Reward
 from rl.rollout import Ask, Sampler, Selected
 from rl.rollout.groups import Group
 
@@ -84,15 +82,6 @@ def as_trajectory(c: Conversation, prompt) -> Trajectory:
     ended=c.stop == 'final',
     response=Trace(c.turns, c.stop),
   )
-
-
-def right(query: Query, response: Trace | str) -> float:
-  """1 when the answer of a conversation, or of a single text, is right."""
-  trace = Trace([Turn(response)], 'final') if isinstance(response, str) else response
-  return reward(trace, query.answer)
-
-
-REWARD = Reward(right, right=right, meaning='1 when the answer of a conversation is right')
 
 
 def said(response: Trace | str) -> str:

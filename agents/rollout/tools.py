@@ -1,8 +1,10 @@
 """Tools of a rollout: the response to a call, and a runner that works while the engine decodes."""
 
+import ast
 import asyncio
 import concurrent.futures
 import dataclasses
+import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -37,13 +39,15 @@ class View:
 
   stream: characters kept of each of stdout and stderr, head and tail around a marker. response: characters kept of the
   whole response, or None for all. side: the part of the response to keep ('left': the head). seconds: whether the
-  execution time is shown, which makes rollouts differ between runs.
+  execution time is shown, which makes rollouts differ between runs. released: the bytes of rStar2-Agent's released
+  code: the first `stream` characters without a marker, final newlines kept, its line after a timeout, its error texts.
   """
 
   stream: int = 1000
   response: int | None = None
   side: Literal['middle', 'left', 'right'] = 'middle'
   seconds: bool = True
+  released: bool = False
 
   def __post_init__(self):
     if self.stream < 1 or (self.response is not None and self.response < 1):
@@ -52,8 +56,14 @@ class View:
       raise ValueError(f'side={self.side!r}: expected middle, left or right')
 
 
-# `released`: the truncation of rStar2-Agent's released code.
-VIEWS = {'default': View(), 'released': View(response=256), 'reproducible': View(seconds=False)}
+VIEWS = {
+  'default': View(),
+  'released': View(response=256, released=True),
+  'reproducible': View(seconds=False),
+}
+_TIMEOUT_LINE = 'Suicide from timeout.\n'  # printed by the released code's guard
+_REASONS_RELEASED = {'timeout': 'worker_timeout', 'harness': 'internal_error'}
+_ERROR = re.compile(r'(?P<type>\w+) at line (?P<line>\d+): (?P<message>.*)\n    .*\n\Z')
 
 
 def cut(text: str, most: int) -> tuple[str, int]:
@@ -79,14 +89,20 @@ def _cut_side(text: str, most: int, side: str) -> tuple[str, int]:
   return text[:half] + '...(truncated)...' + text[len(text) - half :], len(text) - 2 * half
 
 
-def show(result: Result, view: View = View()) -> Response:
-  """A sandbox result as the model sees it (arXiv 2508.20722, released code): status, reason, streams, time."""
-  stdout, out_omitted = cut(result.stdout.rstrip('\n'), view.stream)
-  stderr, err_omitted = cut(result.stderr.rstrip('\n'), view.stream)
-  lines = ['Tool call success']
-  if not result.ok:
+def show(result: Result, view: View = View(), code: str = '') -> Response:
+  """A sandbox result as the model sees it (arXiv 2508.20722, released code): status, reason, streams, time.
+
+  code: what was run, from which the released form takes the line of an error.
+  """
+  if view.released:
+    reason = _REASONS_RELEASED.get(result.status, '')
+    stdout, stderr, omitted = _released_streams(result, view, code)
+  else:
     reason = REASONS.get(result.status, '')
-    lines = ['Tool call failure', f'reason: {reason}']
+    stdout, out_omitted = cut(result.stdout.rstrip('\n'), view.stream)
+    stderr, err_omitted = cut(result.stderr.rstrip('\n'), view.stream)
+    omitted = out_omitted + err_omitted
+  lines = ['Tool call success'] if result.ok else ['Tool call failure', f'reason: {reason}']
   if stdout:
     lines.append(f'stdout: {stdout}')
   if stderr:
@@ -94,11 +110,45 @@ def show(result: Result, view: View = View()) -> Response:
   if view.seconds:
     lines.append(f'execution time: {result.seconds:.2f}s')
   text = '\n'.join(lines)
-  omitted = out_omitted + err_omitted + sum(result.omitted)
+  omitted += sum(result.omitted)
   if view.response is not None:
     text, more = _cut_side(text, view.response, view.side)
     omitted += more
   return Response(text, result.status, omitted=omitted, seconds=result.seconds, queued=result.queued)
+
+
+def _released_streams(result: Result, view: View, code: str) -> tuple[str, str, int]:
+  """(stdout, stderr, characters omitted) as the released code shows them."""
+  stdout = result.stdout + _TIMEOUT_LINE * (result.status == 'timeout')
+  stderr = _ERROR.sub(lambda error: _released_error(error, code), result.stderr)
+  omitted = max(len(stdout) - view.stream, 0) + max(len(stderr) - view.stream, 0)
+  return stdout[: view.stream], stderr[: view.stream], omitted
+
+
+def _released_error(error: re.Match, code: str) -> str:
+  """An error as the released code prints it: the source line whole after two blanks.
+
+  It looks the line of a failing last expression up in that expression alone, by its number in the whole program. So it
+  finds none if other lines come before, and then leaves out the number as well.
+  """
+  number = int(error['line'])
+  lines = code.splitlines()
+  start = _last_expression(code)
+  if start is not None and number >= start:
+    lines = lines[start - 1 :]
+  if number > len(lines):
+    return f'{error["type"]}: {error["message"]}\n'
+  return f'{error["type"]} at line {number}: {error["message"]}\n  {lines[number - 1]}\n'
+
+
+def _last_expression(code: str) -> int | None:
+  """The first line of a trailing expression; None if there is none."""
+  try:
+    body = ast.parse(code).body
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    return None
+  is_expression = bool(body) and isinstance(body[-1], ast.Expr)
+  return body[-1].lineno if is_expression else None
 
 
 def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> Callable[..., Awaitable[Response]]:
@@ -116,7 +166,7 @@ def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> C
       result = await run(trajectory, code, stdin=stdin)
     except (RuntimeError, OSError) as error:  # the service is full, closed or lost: no fault of the code
       result = Result('harness', reason=str(error))
-    return show(result, view)
+    return show(result, view, code)
 
   return call
 

@@ -58,9 +58,16 @@ def until_told(work: Coroutine) -> None:
 
 def announce(sock: socket.socket, token: str | None) -> None:
   """Prints the address; the token after # stays in the browser."""
+  print(f'listening on {url(sock)}/{f"#{token}" if token else ""}', flush=True)
+
+
+def url(sock: socket.socket) -> str:
+  """The address of a listening socket as clients write it: http://host:port, or unix:/path."""
+  if sock.family == socket.AF_UNIX:
+    return f'unix:{sock.getsockname()}'
   host, port = sock.getsockname()[:2]
   where = f'[{host}]' if ':' in host else host
-  print(f'listening on http://{where}:{port}/{f"#{token}" if token else ""}', flush=True)
+  return f'http://{where}:{port}'
 
 
 def stop() -> None:

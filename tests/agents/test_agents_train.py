@@ -18,7 +18,7 @@ from agents.configs import CONFIGS, Config, Stage
 from agents.policy import ToolPolicy
 from agents.rollout import grade
 from agents.rollout.plan import as_trajectory
-from agents.rollout.problems import PHRASES, TOOL, demonstrations, product, query_of, read
+from agents.rollout.problems import PHRASES, TOOL, Problem, demonstrations, product, query_of, read
 from agents.rollout.protocol import END, TAGS, Protocol
 from agents.rollout.sft import example
 from agents.rollout.tools import Response
@@ -30,6 +30,7 @@ from rl import advantages, losses, report
 from rl.evaluate import Result
 from rl.learning.batch import pack
 from rl.policy.text import TextPrompt
+from rl.rewards.guards.bundle import Bundle
 from rl.rollout import Ask, Group
 from rl.rollout.collect import Collected
 
@@ -215,6 +216,32 @@ def test_answers_are_compared_exactly(said, right):
   assert grade.reward(Trace([Turn(f'<answer>\\boxed{{{said}}}</answer>')], 'final'), '42') == right
 
 
+@pytest.mark.parametrize(
+  ('said', 'reference', 'exact', 'symbolic'),
+  [
+    ('(x+1)^2', 'x^2+2x+1', 0, 1),
+    ('\\frac{\\sqrt{2}}{2}', '\\frac{1}{\\sqrt{2}}', 0, 1),
+    ('x^2+2x', 'x^2+2x+1', 0, 0),
+    ('42.0', '42', 1, 1),
+  ],
+)
+def test_formulas_are_right_by_the_symbolic_reward_alone(said, reference, exact, symbolic):
+  pytest.importorskip('math_verify')
+  query = query_of(Problem('?', reference))
+  trace = Trace([Turn(f'<answer>\\boxed{{{said}}}</answer>')], 'final')
+  for name, expected in (('exact', exact), ('symbolic', symbolic)):
+    assert grade.REWARDS[name].function(query, trace) == expected
+    assert grade.REWARDS[name].right(query, trace) == expected
+
+
+def test_math_verify_is_loaded_before_any_answer_is_timed(monkeypatch):
+  loaded = []
+  monkeypatch.setattr(grade.right_symbolic, 'warm_up', lambda: loaded.append(True))
+  config = dataclasses.replace(SMOKE, reward='symbolic')
+  Bundle({'': grade.REWARDS[config.reward]}, None).warm_up()
+  assert loaded
+
+
 def test_advantages_use_the_survivors_only():
   """Groups of unequal size, as RoC leaves them: each is compared within itself."""
   short = as_trajectory(trajectory(DONE), TextPrompt(np.array(PROTOCOL.prompt('6*7'), np.int32)))
@@ -259,6 +286,7 @@ def test_problems_of_a_file(tmp_path):
     ({'data': 'x'}, 'heldout'),
     ({'model': 'elsewhere'}, 'published checkpoint'),
     ({'workers': 0}, 'workers'),
+    ({'tool_text': 'released'}, 'lag'),
   ],
 )
 def test_an_impossible_configuration_is_refused_by_name(changes, message):

@@ -23,7 +23,7 @@ PROGRAM = textwrap.dedent("""
   trajectory.parse = lambda text, most: [Call('python', {'code': f'print({len(text)})'})]
   def chance(query, response):
     return float(not isinstance(response, str) and sum(len(turn.text) for turn in response.turns) % 3 == 0)
-  train.REWARD = Reward(chance, right=chance)
+  train.REWARDS['exact'] = Reward(chance, right=chance)
   steps = []
   for phase in (supervised, reinforce):
     make = phase.make_step

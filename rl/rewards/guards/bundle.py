@@ -57,12 +57,12 @@ class Bundle:
     return [{name: column[g] for name, column in columns.items()} for g in places]
 
   def warm_up(self) -> None:
-    """Calls `warm_up` of the functions' modules, if they have one, before any call is timed."""
+    """Calls `warm_up` of the functions, or of their modules, if they have one, before any call is timed."""
     functions = [reward.function for reward in self.rewards.values()]
     for function in (*functions, self.right):
       inner = getattr(function, 'check', function)
       module = sys.modules.get(getattr(inner, '__module__', None))
-      warm_up = getattr(module, 'warm_up', None)
+      warm_up = getattr(inner, 'warm_up', None) or getattr(module, 'warm_up', None)
       if warm_up is not None:
         warm_up()
 

@@ -270,6 +270,49 @@ def test_what_the_model_sees_of_a_result():
     View(stream=0)
 
 
+@pytest.mark.parametrize(
+  ('code', 'result', 'text'),
+  [
+    ('print(4)', Result('ok', '4\n', seconds=0.126), 'Tool call success\nstdout: 4\n\nexecution time: 0.13s'),
+    ('', Result('ok', seconds=0.126), 'Tool call success\nexecution time: 0.13s'),
+    (
+      'a = 1\nif a:\n  b = a / 0',
+      Result('error', 'x\n', 'w\nZeroDivisionError at line 3: division by zero\n    b = a / 0\n', 0.5),
+      'Tool call failure\nreason: \nstdout: x\n\nstderr: w\nZeroDivisionError at line 3: division by zero\n'
+      '    b = a / 0\n\nexecution time: 0.50s',
+    ),
+    (
+      '1 / 0',
+      Result('error', '', 'ZeroDivisionError at line 1: division by zero\n    1 / 0\n', 0.5),
+      'Tool call failure\nreason: \nstderr: ZeroDivisionError at line 1: division by zero\n  1 / 0\n'
+      '\nexecution time: 0.50s',
+    ),
+    (
+      'a = 1\na / 0',
+      Result('error', '', 'ZeroDivisionError at line 2: division by zero\n    a / 0\n', 0.5),
+      'Tool call failure\nreason: \nstderr: ZeroDivisionError: division by zero\n\nexecution time: 0.50s',
+    ),
+    (
+      'while True: pass',
+      Result('timeout', 'x', seconds=4.0),
+      'Tool call failure\nreason: worker_timeout\nstdout: xSuicide from timeout.\n\nexecution time: 4.00s',
+    ),
+    ('x', Result('memory', seconds=1.0), 'Tool call failure\nreason: \nexecution time: 1.00s'),
+  ],
+)
+def test_the_released_tool_text(code, result, text):
+  """As microsoft/rStar's `code_judge_utils` and the code-judge service write it, byte for byte."""
+  assert show(result, VIEWS['released'], code).text == text
+  assert show(result, VIEWS['released'], code).omitted == 0
+
+
+def test_the_released_tool_text_keeps_the_first_thousand_characters_and_the_ends_of_256():
+  response = show(Result('ok', 'a' * 900 + 'b' * 900, seconds=1.0), VIEWS['released'])
+  whole = 'Tool call success\nstdout: ' + 'a' * 900 + 'b' * 100 + '\nexecution time: 1.00s'
+  assert response.text == whole[:128] + '...(truncated)...' + whole[-128:]
+  assert response.omitted == 800 + len(whole) - 256
+
+
 TINY = dataclasses.replace(decoder.CONFIGS['tiny'], max_length=512)
 SHORT = Protocol(TOKENIZER)
 
