@@ -40,6 +40,29 @@ class _Turns:
         self._free += 1
 
 
+class Caller:
+  """Somebody who waits for a call of `Pool.run` and may leave; then the call ends, with status 'harness'."""
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._left = False
+    self._slot: Slot | None = None
+
+  def leave(self) -> None:
+    """Ends the call, at once or as soon as it starts. From any thread."""
+    with self._lock:
+      self._left = True
+      if self._slot:
+        self._slot.abandon()
+
+  def waits_for(self, slot: Slot | None) -> None:
+    """Notes the slot that runs the call, or that none does any more."""
+    with self._lock:
+      self._slot = slot
+      if slot and self._left:
+        slot.abandon()
+
+
 class Pool:
   """Warm, isolated Python: `Pool(4).run('1 + 1').stdout == '2\\n'`.
 
@@ -83,13 +106,18 @@ class Pool:
     stdin: str | bytes = '',
     files: Mapping[str, str | bytes] | None = None,
     limits: Limits | None = None,
+    *,
+    caller: Caller | None = None,
   ) -> Result:
     """Runs code in a fresh process. files: relative path → content, written to the working folder.
+
+    caller: its `leave` ends the call.
 
     The result reports everything that the code does, and failures of the sandbox (status 'harness').
     Raises ValueError for arguments that cannot run.
     """
     limits = limits or self.limits
+    caller = caller or Caller()
     parts = request(code, stdin, files, limits, session=False)
     asked = time.monotonic()
     with self._running:
@@ -98,7 +126,9 @@ class Pool:
         slot = self._take()
       except HarnessError as error:
         return Result('harness', reason=str(error), queued=queued)
+      caller.waits_for(slot)
       result, alive = exchange(slot, parts, limits, queued)
+      caller.waits_for(None)
       if alive and not self._closed:
         self._idle.put(slot)
       else:

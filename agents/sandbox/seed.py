@@ -50,6 +50,11 @@ class Slot:
     """What the slot says when it has removed the files of the call. Raises OSError as `ask` does."""
     return wire.receive(self.sock, seconds)
 
+  def abandon(self) -> None:
+    """Ends the running call and the slot; the thread that waits in `ask` gets an OSError. From any thread."""
+    with contextlib.suppress(OSError):
+      self.sock.shutdown(socket.SHUT_RDWR)
+
   def close(self) -> None:
     """Ends the slot and everything in it. It leaves by itself, so that it removes its files; a stuck one is killed."""
     _hang_up(self.sock)

@@ -8,10 +8,11 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import time
 from collections.abc import Hashable, Mapping
 
-from agents.sandbox import HarnessError, Limits, Pool, Result, Session
+from agents.sandbox import Caller, HarnessError, Limits, Pool, Result, Session
 from agents.service.metrics import Metrics
 
 _PAUSE = 0.05  # seconds before the first retry, doubled for each further one
@@ -29,6 +30,7 @@ class _Call:
   keep: bool
   future: asyncio.Future
   asked: float
+  caller: Caller = dataclasses.field(default_factory=Caller)
 
 
 @dataclasses.dataclass
@@ -76,6 +78,7 @@ class Dispatcher:
     """Runs code for a trajectory. keep: in the state its earlier `keep` calls left, one after another.
 
     A kept state can be lost (a limit ended its process, or it was evicted): then `Result.fresh` is true again.
+    Cancelled, it ends the running code; with `keep` it does not, since that would cost the state.
     Raises Full when the queue is full and `wait` is false, ValueError on arguments that could never run.
     """
     asked = time.monotonic()
@@ -90,7 +93,11 @@ class Dispatcher:
       line.waiting.append(call)
       self._waiting += 1
     self._pump()
-    return await call.future
+    try:
+      return await call.future
+    except asyncio.CancelledError:
+      call.caller.leave()
+      raise
 
   async def forget(self, trajectory: Hashable) -> None:
     """Drops the trajectory's kept state, once its running call is over."""
@@ -157,9 +164,11 @@ class Dispatcher:
       queued = time.monotonic() - call.asked
       result = await self._attempt(name, line, call)
       result = dataclasses.replace(result, queued=queued)
+      if call.future.done():
+        self.metrics.left += 1
+        return
       self.metrics.add(result)
-      if not call.future.done():
-        call.future.set_result(result)
+      call.future.set_result(result)
     except Exception as error:  # such as arguments that could never run: the caller's to see
       if not call.future.done():
         call.future.set_exception(error)
@@ -181,11 +190,11 @@ class Dispatcher:
         await asyncio.sleep(_PAUSE * 2 ** (attempt - 1))
       kept = line.session is not None
       try:
-        run = self._session(line).run if call.keep else self.pool.run
+        run = self._session(line).run if call.keep else functools.partial(self.pool.run, caller=call.caller)
       except HarnessError as error:
         return Result('harness', reason=str(error))
       result = await loop.run_in_executor(self._threads, run, *call.arguments)
-      if result.status != 'harness' or (call.keep and kept):
+      if result.status != 'harness' or (call.keep and kept) or call.future.done():
         return result  # session state cannot be recovered by retrying
     return result
 

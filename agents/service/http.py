@@ -28,7 +28,13 @@ from core.serving.http.bodies import unless_disconnected
 from core.text import parse_json
 
 TYPES = ('application/json', 'application/jsonl', 'application/x-ndjson')
-_COUNTERS = ('calls', 'retries', 'evicted_sessions', 'status_')  # beginnings of names; everything else is a gauge
+_COUNTERS = (
+  'calls',
+  'retries',
+  'evicted_sessions',
+  'callers_left',
+  'status_',
+)  # beginnings of names; everything else is a gauge
 
 
 def application(dispatcher: Dispatcher) -> Starlette:

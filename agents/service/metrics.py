@@ -9,12 +9,12 @@ _RECENT = 4096  # calls over which latencies are taken
 
 
 class Metrics:
-  """Counts of calls by status, retries and evictions; recent latencies; the share of time that workers were busy."""
+  """Counts of calls by status, retries, evictions, callers that left; recent latencies; the workers' busy share."""
 
   def __init__(self, workers: int):
     self.workers, self.started = workers, time.monotonic()
     self.statuses = dict.fromkeys(STATUSES, 0)
-    self.retries = self.evicted = 0
+    self.retries = self.evicted = self.left = 0
     self.busy = 0.0  # worker seconds
     self._recent: collections.deque[tuple[float, float]] = collections.deque(maxlen=_RECENT)
 
@@ -34,6 +34,7 @@ class Metrics:
       'busy': self.busy / (up * self.workers),
       'retries': self.retries,
       'evicted_sessions': self.evicted,
+      'callers_left': self.left,
     }
     figures |= {f'status_{name}': count for name, count in self.statuses.items()}
     for name, values in zip(('queued', 'run', 'total'), zip(*((q, s, q + s) for q, s in self._recent))):

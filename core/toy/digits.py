@@ -20,6 +20,12 @@ from core.toy import rows
 SPLITS = ('train', 'heldout')
 QUESTIONS = ('Sum?', 'Larger?', 'Same parity?')
 SUM, LARGER, PARITY = range(len(QUESTIONS))
+# How each question is asked in files of training data, so that a model trained on them understands a user's words.
+WORDINGS = (
+  ('Sum?', 'What is the sum?', 'What is the sum of the digits?', 'Add the digits.'),
+  ('Larger?', 'Which digit is larger?', 'What is the larger digit?', 'Which is greater?'),
+  ('Same parity?', 'Do the digits have the same parity?', 'Are both even or both odd?', 'Is the sum even?'),
+)
 # Each 8 × 8 scan is doubled to 16 × 16 and two stand side by side.
 WIDTH, HEIGHT = 32, 16
 _BLOCK = 4096
@@ -102,6 +108,14 @@ def answer(question: int, left: int, right: int) -> str:
   return 'yes' if (left - right) % 2 == 0 else 'no'
 
 
+def worded(item: Example, index: int) -> Example:
+  """The example with one of its question's wordings, chosen by the index."""
+  wordings = WORDINGS[QUESTIONS.index(item.question)]
+  draw = np.random.default_rng((index, len(QUESTIONS)))
+  return item._replace(question=wordings[draw.integers(len(wordings))])
+
+
 def export(folder: str | os.PathLike, split: str, seed: int, n: int) -> str:
-  """Writes n examples as training data (`core.toy.rows.write`); returns the path of the JSONL file."""
-  return rows.write(folder, split, examples(split, seed, n))
+  """Writes n examples in various wordings as training data (`core.toy.rows.write`); returns the JSONL file's path."""
+  items = [worded(item, index) for index, item in enumerate(examples(split, seed, n))]
+  return rows.write(folder, split, items)

@@ -13,13 +13,13 @@ import httpx
 import psutil
 import pytest
 
-from agents.sandbox import HarnessError, Limits, Pool, Result
+from agents.sandbox import Caller, HarnessError, Limits, Pool, Result
 from agents.service import calls
 from agents.service import http as service_http
 from agents.service.client import Client
 from agents.service.dispatcher import Dispatcher, Full
 from core.serving import server
-from tests.watchdog import ends
+from tests.watchdog import HANG, ends
 
 
 class Scripted:
@@ -32,7 +32,7 @@ class Scripted:
     self.order, self.gate, self.kept = [], threading.Event(), 0
     self.gate.set()
 
-  def run(self, code, stdin='', files=None, limits=None):
+  def run(self, code, stdin='', files=None, limits=None, caller=None):
     if not isinstance(code, str):
       raise ValueError('code is no str')
     self.gate.wait(10)
@@ -340,3 +340,35 @@ def test_service_survives_the_death_of_its_parts(service):
   assert {r.status for r in results} <= {'ok', 'harness', 'error'}
   assert all(r.stdout == '42\n' for r in results if r.ok)
   assert sum(r.ok for r in results) > 100
+
+
+def test_a_caller_that_leaves_frees_its_worker_and_is_not_run_again():
+  """The only worker would be busy for ten minutes; it is free as soon as its caller has left."""
+
+  async def leave_and_call(pool):
+    dispatcher = Dispatcher(pool)
+    begun = asyncio.ensure_future(dispatcher.run('a', 'import time\ntime.sleep(600)', limits=Limits(wall=600.0)))
+    waits = asyncio.ensure_future(dispatcher.run('b', '6 * 7'))
+    while not dispatcher.figures()['running']:
+      await asyncio.sleep(0.01)
+    begun.cancel()
+    result = await asyncio.wait_for(waits, HANG)
+    again = await dispatcher.run('a', '1')
+    figures = dispatcher.figures()
+    await dispatcher.close()
+    return result, again, figures
+
+  with Pool(1, profile='python') as pool:
+    result, again, figures = asyncio.run(leave_and_call(pool))
+  assert (result.stdout, again.stdout) == ('42\n', '1\n')
+  assert (figures['callers_left'], figures['retries'], figures['status_harness']) == (1, 0, 0)
+
+
+def test_a_caller_that_left_before_its_call_began_or_after_it_ended_changes_nothing():
+  with Pool(1, profile='python') as pool:
+    early, late = Caller(), Caller()
+    early.leave()
+    assert pool.run('while True: pass', limits=Limits(wall=600.0, cpu=600.0), caller=early).status == 'harness'
+    assert pool.run('6 * 7', caller=late).stdout == '42\n'
+    late.leave()
+    assert pool.run('6 * 7').stdout == '42\n'

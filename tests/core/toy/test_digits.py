@@ -68,5 +68,19 @@ def test_export_is_a_dataset(tmp_path):
   rows.check()
   for i, item in enumerate(digits.examples('heldout', 3, 5)):
     messages, images, _ = rows[i]
-    assert [m['content'] for m in messages] == [f'<image>\n{item.question}', item.answer]
+    assert [m['content'] for m in messages] == [f'<image>\n{digits.worded(item, i).question}', item.answer]
     np.testing.assert_array_equal(np.asarray(digits.Image.open(images[0])), np.asarray(item.image))
+
+
+def test_files_ask_every_question_in_every_wording():
+  items = digits.examples('train', 0, 400)
+  asked = {(item.question, digits.worded(item, i).question) for i, item in enumerate(items)}
+  assert asked == {
+    (question, wording) for question, wordings in zip(digits.QUESTIONS, digits.WORDINGS) for wording in wordings
+  }
+  assert all(digits.worded(item, i).answer == item.answer for i, item in enumerate(items))
+  # What the documentation and `Is the sum even?` rely on: the wordings mean the same.
+  assert (
+    'What is the sum?' in digits.WORDINGS[digits.SUM] and 'Which digit is larger?' in digits.WORDINGS[digits.LARGER]
+  )
+  assert all((digits.answer(digits.PARITY, a, b) == 'yes') == ((a + b) % 2 == 0) for a in range(10) for b in range(10))
