@@ -107,7 +107,8 @@ def run(
   with Scorer(rewards, source.query(0), seconds=config.reward_seconds) as scorer:
     rollouts = Rollouts(sampler, source, collector_of(config, scorer, extra), schedule, Progress())
     weights, before, after = _rewarded(weights, updating, rollouts, config, extra, workdir, place)
-  outcome = report.Outcome(policy, weights, before, after, config.seed)
+  glance = extra.evaluation.glance
+  outcome = report.Outcome(policy, weights, before, after, config.seed, glance)
   report.finish(outcome, workdir, place, dtype=config.dtype, page=extra.page or report.Page())
   return outcome
 

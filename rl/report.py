@@ -4,6 +4,9 @@ import dataclasses
 import json
 import math
 import pathlib
+import shlex
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,20 +15,23 @@ import jax
 from core import mesh
 from core import params as params_lib
 from core.report import charts, pages
+from core.report.intervals import wilson
 from core.training.record import replace
 from rl.evaluate import Result
 from rl.policy import Policy
 from rl.query import Query
 
 PICTURES = 8  # images written as files
+MOST_KINDS = 12  # questions that are counted one by one
+CURVES = (('response_length', 'tokens of a response'), ('entropy', 'entropy in nats'))
 BODY = """
-{{ table }}{{ chart }}
+{{ run }}{{ table }}{{ kinds }}{{ chart }}
 {% for name, r in results %}<h2>Responses {{ name }} reinforcement learning</h2>
 {% for i in range([shown, r.right | length] | min) %}
 <details class="{{ 'yes' if r.right[i] == 1 else 'no' }}" {{ 'open' if i < 2 }}><summary>
-{% for uri in images(r.queries[i]) %}<img src="{{ uri }}" alt="an image of the question" height="56"> {% endfor %}
+{% for uri in images(r.queries[i]) %}<img src="{{ uri }}" alt="an image of the question" class="shown"> {% endfor %}
 {{ question(r.queries[i]) }}
-{% for uri in drawn(r.responses[i]) %}<img src="{{ uri }}" alt="an image of the response" height="56"> {% endfor %}
+{% for uri in drawn(r.responses[i]) %}<img src="{{ uri }}" alt="an image of the response" class="shown"> {% endfor %}
 <b>{{ answer(r.responses[i]) or 'no answer' }}</b>
 {%- if r.queries[i].answer %}, expected {{ r.queries[i].answer }}{% endif %}</summary>
 {% for title, text in sections(r.responses[i]) %}<h3>{{ title }}</h3><pre>{{ text }}</pre>{% endfor %}
@@ -64,13 +70,17 @@ class Page:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What a run ends with. before, after: held-out responses before and after reinforcement."""
+  """What a run ends with. before, after: held-out responses before and after reinforcement.
+
+  glance: number of held-out queries while it trained, the first of those before and after.
+  """
 
   policy: Policy
   weights: Any
   before: Result
   after: Result
   seed: int = 0
+  glance: int = 0
 
   @property
   def results(self) -> dict:
@@ -86,10 +96,22 @@ def finish(outcome: Outcome, workdir: pathlib.Path, place: mesh.Mesh, *, dtype: 
     outcome.policy.save(workdir / 'model', params_lib.cast(outcome.weights, dtype))
   if jax.process_index() == 0:
     replace(workdir / 'results.json', json.dumps(outcome.results, indent=2) + '\n')
-    write(workdir, outcome.before, outcome.after, page)
+    write(workdir, outcome.before, outcome.after, page, glance=outcome.glance, run=_run(outcome))
   for name, result in (('before', outcome.before), ('after', outcome.after)):
     print(f'held-out {result.measure} {name} reinforcement learning: {result}')
   print(f'report: {workdir / "report.html"}')
+
+
+def _run(outcome: Outcome) -> list[tuple[str, str]]:
+  """What was trained, by which command, and what it cost: names and values."""
+  hours, seconds = divmod(round(time.process_time()), 3600)
+  return [
+    ('weights', f'{params_lib.count(outcome.policy.spec()):,}'),
+    ('seed', str(outcome.seed)),
+    ('command', shlex.join([pathlib.Path(sys.executable).name, *sys.orig_argv[1:]])),
+    ('devices', f'{jax.device_count()} × {jax.devices()[0].device_kind}'),
+    ('processor time since the last start', f'{hours}:{seconds // 60:02}:{seconds % 60:02}'),
+  ]
 
 
 def curve(workdir: pathlib.Path) -> list[dict]:
@@ -97,16 +119,22 @@ def curve(workdir: pathlib.Path) -> list[dict]:
   return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
 
 
-def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page()) -> bytes:
-  """Writes reward.png and returns it: training reward and held-out accuracy by rollout, below them `page.panel`."""
+def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page(), *, glance: int = 0) -> bytes:
+  """Writes reward.png and returns it: training reward and held-out accuracy by rollout, below them other metrics.
+
+  Those are `page.panel`, and the length and the entropy of responses where they were recorded.
+  """
   lines = curve(workdir)
   steps = [m['step'] for m in lines]
-  fig, axes = charts.stacked(9, 6.5 if page.panel else 4.5, 1 + bool(page.panel), ratios=(3, 2) if page.panel else None)
-  _rewards(axes[0], lines, before, after)
-  for key, label in page.panel:
-    charts.curve(axes[-1], steps, [m.get(key, math.nan) for m in lines], label=label, lw=1)
-  if page.panel:
-    axes[-1].set(ylabel=page.panel_label, ylim=(0, None))
+  panels = [(page.panel, page.panel_label)] if page.panel else []
+  panels += [(((key, label),), label) for key, label in CURVES if any(key in m for m in lines)]
+  ratios = (5, *[2] * len(panels))
+  fig, axes = charts.stacked(8, 4.0 + 1.6 * len(panels), len(ratios), ratios=ratios)
+  _rewards(axes[0], lines, before, after, glance or len(before.right))
+  for axis, (curves, label) in zip(axes[1:], panels):
+    for key, name in curves:
+      charts.curve(axis, steps, [m.get(key, math.nan) for m in lines], label=name, lw=1)
+    axis.set(ylabel=label, ylim=(0, None))
   for axis in axes:
     axis.grid(alpha=0.2)
     axis.legend(frameon=False)
@@ -115,13 +143,15 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
   return charts.png(fig)
 
 
-def _rewards(axis: Any, lines: Sequence[dict], before: Result, after: Result) -> None:
+def _rewards(axis: Any, lines: Sequence[dict], before: Result, after: Result, glance: int) -> None:
+  """Training reward, and held-out accuracy: every point of its curve is of the same `glance` queries."""
   steps, rewards = [m['step'] for m in lines], [m['reward'] for m in lines]
   charts.curve(axis, steps, rewards, label='training reward', color=charts.SOFT, lw=1)
   key = f'heldout_{before.measure}'
-  seen = [(0, before.accuracy), *((m['step'], m[key]) for m in lines if key in m)]
-  style = {'color': charts.STRONG, 'marker': 'o', 'ms': 4}
-  charts.curve(axis, *zip(*seen), label=f'held-out {before.measure}', **style)
+  first = dataclasses.replace(before, right=before.right[:glance])
+  seen = [(0, first.accuracy), *((m['step'], m[key]) for m in lines if key in m)]
+  label = f'held-out {before.measure}, {len(first.right)} questions'
+  charts.curve(axis, *zip(*seen), label=label, color=charts.STRONG, marker='o', ms=4)
   for result, colour, name in ((before, charts.GREY, 'before'), (after, charts.GREEN, 'after')):
     label = f'{name}: {result.accuracy:.3f} of {len(result.right)}'
     charts.level(axis, result.accuracy, result.interval, label=label, color=colour)
@@ -166,8 +196,42 @@ def _table(results: Sequence[tuple[str, Result]]) -> str:
   return pages.table(head, rows)
 
 
-def write(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page()) -> pathlib.Path:
-  """Writes reward.png, report.html and, to ask the model about, samples/*.png; returns the page's path."""
+def _kinds(results: Sequence[tuple[str, Result]]) -> str:
+  """Accuracy by question, where the held-out queries ask few different ones; else nothing."""
+  questions = sorted({_question(query) for _, result in results for query in result.queries})
+  if not 1 < len(questions) <= MOST_KINDS or results[0][1].measure != 'accuracy':
+    return ''
+  rows = []
+  for question in questions:
+    row = [question]
+    for _, result in results:
+      of_kind = [right for query, right in zip(result.queries, result.right) if _question(query) == question]
+      row += _share(sum(of_kind), len(of_kind))
+    rows.append(row)
+  head = ['question', *(cell for name, _ in results for cell in (f'right {name}', '95 % interval'))]
+  return pages.table(head, rows)
+
+
+def _share(right: float, n: int) -> tuple[str, str]:
+  """A count with its share, and the interval of the share."""
+  if not n:
+    return 'none asked', ''
+  return f'{right:.0f} of {n} ({100 * right / n:.1f} %)', '{:.3f} to {:.3f}'.format(*wilson(right, n))
+
+
+def write(
+  workdir: pathlib.Path,
+  before: Result,
+  after: Result,
+  page: Page = Page(),
+  *,
+  glance: int = 0,
+  run: Sequence[tuple[str, str]] = (),
+) -> pathlib.Path:
+  """Writes reward.png, report.html and, to ask the model about, samples/*.png; returns the page's path.
+
+  glance: see `Outcome`; 0: all queries. run: facts of the run by name, for the head of the page.
+  """
   with_images = [q for q in after.queries if q.images][:PICTURES]
   if with_images:
     (workdir / 'samples').mkdir(exist_ok=True)
@@ -177,8 +241,10 @@ def write(workdir: pathlib.Path, before: Result, after: Result, page: Page = Pag
   text = pages.page(
     page.title,
     BODY,
+    run=pages.table(['run', ''], run, text=(0, 1)) if run else '',
     table=_table(results),
-    chart=pages.chart(charts.data_uri(plot(workdir, before, after, page)), 'reward by rollout'),
+    kinds=_kinds(results),
+    chart=pages.chart(charts.data_uri(plot(workdir, before, after, page, glance=glance)), 'reward by rollout'),
     results=results,
     shown=page.shown,
     question=_question,

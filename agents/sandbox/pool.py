@@ -1,6 +1,7 @@
 """The pool: warm slots for single calls, and sessions that keep their state. Thread-safe."""
 
 import collections
+import functools
 import logging
 import queue
 import socket
@@ -41,7 +42,7 @@ class _Turns:
 
 
 class Caller:
-  """Somebody who waits for a call of `Pool.run` and may leave; then the call ends, with status 'harness'."""
+  """Somebody who waits for a call of `Pool.run` and may leave; then the call ends, with status 'error'."""
 
   def __init__(self):
     self._lock = threading.Lock()
@@ -126,8 +127,7 @@ class Pool:
         slot = self._take()
       except HarnessError as error:
         return Result('harness', reason=str(error), queued=queued)
-      caller.waits_for(slot)
-      result, alive = exchange(slot, parts, limits, queued)
+      result, alive = exchange(slot, parts, limits, queued, sent=functools.partial(caller.waits_for, slot))
       caller.waits_for(None)
       if alive and not self._closed:
         self._idle.put(slot)

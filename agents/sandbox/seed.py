@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from agents.sandbox import wire
 from agents.sandbox.limits import HarnessError
@@ -38,12 +39,15 @@ class Slot:
   def __init__(self, sock: socket.socket, pidfd: int):
     self.sock = sock
     self.pidfd = pidfd
+    self._sending = threading.Lock()
 
-  def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
-    """One request and its answer. Raises OSError if the slot is gone or silent."""
+  def ask(self, parts: list[bytes], seconds: float, sent: Callable[[], None]) -> list[bytes]:
+    """One request and its answer; calls `sent` in between. Raises OSError if the slot is gone or silent."""
     self.sock.settimeout(seconds)
-    wire.send(self.sock, parts[0])
-    wire.send(self.sock, *parts[1:])
+    with self._sending:
+      wire.send(self.sock, parts[0])
+      wire.send(self.sock, *parts[1:])
+    sent()
     return wire.receive(self.sock, seconds)
 
   def cleaned(self, seconds: float) -> list[bytes]:
@@ -51,9 +55,9 @@ class Slot:
     return wire.receive(self.sock, seconds)
 
   def abandon(self) -> None:
-    """Ends the running call and the slot; the thread that waits in `ask` gets an OSError. From any thread."""
-    with contextlib.suppress(OSError):
-      self.sock.shutdown(socket.SHUT_RDWR)
+    """Ends the running call, whose answer then says so. Without effect if it has just ended. From any thread."""
+    with contextlib.suppress(OSError), self._sending:
+      wire.send(self.sock, wire.STOP)
 
   def close(self) -> None:
     """Ends the slot and everything in it. It leaves by itself, so that it removes its files; a stuck one is killed."""

@@ -59,6 +59,8 @@ class Slot:
     try:
       while True:
         (meta,) = wire.receive(self.sock)
+        if meta == wire.STOP:  # the call had ended before it arrived
+          continue
         meta = json.loads(meta)
         limits = Limits(**meta['limits'])
         if meta['session']:
@@ -180,8 +182,11 @@ class Slot:
       for fd in events & call.pipes.keys():
         if not call.pipes[fd].read(fd):
           poll.unregister(fd)
-      if self.sock.fileno() in events:  # nobody waits for the answer any more
-        self._abandon(call)
+      if self.sock.fileno() in events:
+        if not self.sock.recv(1, socket.MSG_PEEK):  # nobody uses this slot any more
+          self._abandon(call)
+        wire.receive(self.sock)
+        return ('error', 'the caller left'), None
       if call.pidfd in events:
         return None, None
       if call.channel and call.channel.fileno() in events:

@@ -6,7 +6,7 @@ import pathlib
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from agents.sandbox.limits import Limits, Result
@@ -14,6 +14,7 @@ from agents.sandbox.limits import Limits, Result
 LARGEST = 256 * 2**20
 GRACE = 5.0  # seconds past the wall limit after which a slot counts as lost
 CLEANING = 60.0  # seconds that the files of a call may take to be removed
+STOP = b'stop'  # the message that ends a running call
 _AT_ONCE = 64  # buffers in one system call
 
 
@@ -101,17 +102,19 @@ def _check_files(contents: Mapping[str, bytes], limits: Limits) -> None:
 class Asked(Protocol):
   """A slot, as `exchange` uses it."""
 
-  def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
-    """One request and its answer. Raises OSError if the slot is gone or silent."""
+  def ask(self, parts: list[bytes], seconds: float, sent: Callable[[], None]) -> list[bytes]:
+    """One request and its answer; calls `sent` in between. Raises OSError if the slot is gone or silent."""
 
   def cleaned(self, seconds: float) -> list[bytes]:
     """What follows an answer when the files of the call are removed."""
 
 
-def exchange(slot: Asked, parts: list[bytes], limits: Limits, queued: float) -> tuple[Result, bool]:
-  """Asks a slot; returns the result, and whether the slot can be used again."""
+def exchange(
+  slot: Asked, parts: list[bytes], limits: Limits, queued: float, *, sent: Callable[[], None] = lambda: None
+) -> tuple[Result, bool]:
+  """Asks a slot; returns the result, and whether the slot can be used again. sent: called once the slot was asked."""
   try:
-    meta, *streams = slot.ask(parts, limits.wall + GRACE)
+    meta, *streams = slot.ask(parts, limits.wall + GRACE, sent)
   except OSError as error:  # Closed and TimeoutError are OSErrors
     return Result('harness', reason=f'the worker was lost: {error}', queued=queued), False
   answer = json.loads(meta)

@@ -19,6 +19,7 @@ _STYLE = """
   pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem;
         max-height: 24rem; overflow: auto; }
   img { max-width: 100%; height: auto; } img.chart { background: #fff; }
+  img.shown { height: 7rem; width: auto; image-rendering: pixelated; vertical-align: middle; }
   details { margin: .3rem 0; } summary { cursor: pointer; overflow-wrap: anywhere; }
   .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); gap: 1rem; }
   .images { display: flex; flex-wrap: wrap; gap: 1rem; } .images figure { width: 256px; }
