@@ -7,7 +7,8 @@ supervised warm-up, then exact-match reward with GRPO's advantage and DAPO's los
 TensorBoard events, the reward curve, a report with sample responses, and a checkpoint folder in the format of the
 model's family. The same command continues a run that was stopped.
 
-`--config=pref_grpo` trains a small text-to-image flow model instead, by comparisons of its images (docs/pref_grpo.md).
+`--config=pref_grpo` trains a small text-to-image flow model instead, by comparisons of its images, and
+`--config=pref_grpo_folder` a published one (docs/pref_grpo.md).
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from rl.configs import Config
 from rl.devices import meshes
 from rl.evaluate import Evaluation
 from rl.flow import configs as flow_configs
+from rl.flow.published.train import train as train_published
 from rl.flow.train import train as train_flow
 from rl.learning import varied
 from rl.learning.supervised import Demonstrations
@@ -41,10 +43,12 @@ __all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step ar
 CONFIGS = {**configs.CONFIGS, **flow_configs.CONFIGS}
 
 
-def main(config: Config | flow_configs.FlowConfig, workdir: pathlib.Path) -> dict:
+def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> dict:
   """Trains, evaluates and reports; returns the contents of results.json."""
   if isinstance(config, flow_configs.FlowConfig):
     return train_flow(config, workdir).results
+  if isinstance(config, flow_configs.PublishedConfig):
+    return train_published(config, workdir).results
   place, _ = meshes(config)
   policy, weights = policies.load(config.model, place, seed=config.seed)
   task = task_of(config)

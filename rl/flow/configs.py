@@ -30,39 +30,76 @@ class Preference:
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowConfig(Training):
-  """Pref-GRPO (arXiv 2508.20751): reinforcement learning of a flow model by comparisons, scores, or both."""
+class FlowTraining(Training):
+  """What every run of Pref-GRPO (arXiv 2508.20751) has."""
 
-  model: str = field('digits', 'digits: from scratch; or the folder of a model that such a run has written')
   prompts: int = field(8, 'prompts a rollout')
   group: int = field(8, 'images of each prompt')
   updates: int = field(2, 'optimiser updates of a rollout, each on its own share of the prompts')
   rule: Rule = field(RULES['pref_grpo'], 'clipping and averaging of the loss', choices=RULES)
   optim: Optim = field(Optim(lr=3e-4, schedule='constant', weight_decay=1e-4), 'optimiser')
   paths: PathOptions = field(PathOptions(), 'how images are sampled')
-  preference: float = field(1.0, 'weight of the win rate among the images of a group; 0: none are compared')
-  score: float = field(0.0, 'weight of the score of each image by itself; 0: none')
-  score_noise: float = field(0.02, 'standard deviation of the noise in a score, before its weight')
   compare: Preference = field(Preference(), 'comparisons')
-  pretraining: Pretraining = field(Pretraining(), 'flow matching on real scans, before reinforcement learning')
   steps: int = field(100, 'rollouts')
   eval_queries: int = field(240, 'held-out images before and after')
 
   def __post_init__(self):
     super().__post_init__()
     at_least_one(self, 'steps', 'eval_queries')
-    if min(self.preference, self.score, self.score_noise) < 0 or not self.preference + self.score:
-      given = f'preference={self.preference}, score={self.score}, score_noise={self.score_noise}'
-      raise ValueError(f'{given}: expected 0 or more, and a weight above 0')
     if self.temperature != 1:
       raise ValueError(f'temperature={self.temperature}: expected 1; the noise of a flow is paths.noise')
     if self.rule.kl.in_reward:
       raise ValueError("rule.kl.where='reward': expected 'loss', where the divergence of a flow is exact")
 
 
+@dataclasses.dataclass(frozen=True)
+class FlowConfig(FlowTraining):
+  """A small model of scans of digits, trained by comparisons, scores, or both."""
+
+  model: str = field('digits', 'digits: from scratch; or the folder of a model that such a run has written')
+  preference: float = field(1.0, 'weight of the win rate among the images of a group; 0: none are compared')
+  score: float = field(0.0, 'weight of the score of each image by itself; 0: none')
+  score_noise: float = field(0.02, 'standard deviation of the noise in a score, before its weight')
+  pretraining: Pretraining = field(Pretraining(), 'flow matching on real scans, before reinforcement learning')
+
+  def __post_init__(self):
+    super().__post_init__()
+    if min(self.preference, self.score, self.score_noise) < 0 or not self.preference + self.score:
+      given = f'preference={self.preference}, score={self.score}, score_noise={self.score_noise}'
+      raise ValueError(f'{given}: expected 0 or more, and a weight above 0')
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeServer:
+  """A chat-completions server whose model compares two images."""
+
+  url: str = field('', 'address with the version, such as http://127.0.0.1:8000/v1')
+  name: str = field('', 'model; by default the first that the server lists')
+  key_env: str = field('OPENAI_API_KEY', 'environment variable with the key')
+  workers: int = field(8, 'comparisons at a time', low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedConfig(FlowTraining):
+  """A published model, FLUX.1, SD3 or SD3.5, trained by comparisons alone."""
+
+  model: str = field('', 'folder as diffusers publishes it')
+  data: tuple[str, ...] = field((), 'JSONL files of {"prompt"}')
+  heldout: tuple[str, ...] = field((), 'JSONL files of {"prompt"}, none of which is in the data: what is looked at')
+  height: int = field(512, 'pixels of an image')
+  width: int = field(512, 'pixels of an image')
+  tokens: int = field(0, 'text tokens that T5 reads; 0: as many as the published pipelines', low=0)
+  rows: int = field(8, 'images sampled at a time', low=1)
+  judge: JudgeServer = field(JudgeServer(), 'what compares images')
+  optim: Optim = field(Optim(lr=1e-5, schedule='constant', weight_decay=1e-4), 'optimiser')
+  remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
+  dtype: Literal['float32', 'bfloat16'] = field('bfloat16', 'of arithmetic and sampling; trained weights are float32')
+
+
 POINTWISE = FlowConfig(preference=0.0, score=1.0)
 CONFIGS = {
   'pref_grpo': FlowConfig(),
+  'pref_grpo_folder': PublishedConfig(eval_queries=32),
   'flow_grpo': POINTWISE,  # a score of each image instead of comparisons
   # Ratios without bias and whitening over the batch, as the released trainer of 2026 has them.
   'pref_grpo_guard': FlowConfig(paths=PathOptions(normalised=True), advantage='gdpo', preference=0.4, score=0.6),

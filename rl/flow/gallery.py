@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -29,11 +29,15 @@ def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """`plan`, whose first images are also written to `folder`, numbered in the order of the calls."""
+  """`plan`, whose first images are also written to `folder`, numbered in the order of the calls.
+
+  sheet(images, columns): the picture that is written.
+  """
 
   plan: Plan
   folder: pathlib.Path
   columns: int
+  sheet: Callable[[Sequence[Image.Image], int], Image.Image] = grid
 
   def __call__(self, sampler, ask: Ask) -> list:
     """As of `rl.rollout.Plan`."""
@@ -42,5 +46,5 @@ class Gallery:
       self.folder.mkdir(parents=True, exist_ok=True)
       number = len(list(self.folder.glob('*.png')))
       images = [group[0].response for group in groups[:SHOWN]]
-      grid(images, self.columns).save(self.folder / f'{number:03d}.png')
+      self.sheet(images, self.columns).save(self.folder / f'{number:03d}.png')
     return groups
