@@ -40,12 +40,14 @@ class Spec:
   `axes` names each dimension by meaning; `core.mesh` maps names to mesh axes. After any stack axes
   (`layers`, `experts`) the first `inputs` dimensions are those summed over when the weight multiplies; a table that is
   looked up has 0. Without an `init` of its own a weight is drawn from a normal of standard deviation 1/√(inputs).
+  constant: checkpoints store it and nothing trains it; a model stops its gradient, and weight decay leaves it out.
   """
 
   shape: tuple[int, ...]
   axes: tuple[str | None, ...]
   init: Callable | None = None
   inputs: int = 1
+  constant: bool = False
 
   def __post_init__(self):
     if len(self.shape) != len(self.axes):

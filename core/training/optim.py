@@ -50,6 +50,7 @@ class _Role:
   """The axes of one weight: those of stacking, then those summed over, then the others."""
 
   bias: bool
+  constant: bool
   stack: int
   inputs: int
   outputs: int
@@ -74,16 +75,16 @@ def _roles(params, spec):
     else:
       raise ValueError(f'{name} has no Spec; the model describes {", ".join(list(specs)[:3])} ...')
     outputs = x.ndim - s.stack - inputs
-    return _Role(bias=name.endswith('bias'), stack=s.stack, inputs=inputs, outputs=outputs)
+    return _Role(bias=name.endswith('bias'), constant=s.constant, stack=s.stack, inputs=inputs, outputs=outputs)
 
   return jax.tree.map_with_path(role, params)
 
 
 def decayed(params, spec):
-  """Tree of bool: the leaves with weight decay, which are all but biases and vectors (norm scales, sinks)."""
+  """Tree of bool: the leaves with weight decay: all but biases, vectors (norm scales, sinks) and constants."""
 
   def has_decay(role: _Role) -> bool:
-    return not role.bias and role.inputs + role.outputs > 1
+    return not role.bias and not role.constant and role.inputs + role.outputs > 1
 
   return jax.tree.map(has_decay, _roles(params, spec))
 

@@ -148,7 +148,9 @@ def spec(config: Config) -> Params:
   unread = Stream(modulation=_modulation(c, 2), attn=_attention(c, out=False))
   table = None
   if c.table is not None:
-    table = Spec((c.table, c.table, c.width), (None, None, None), positions.initialiser(c.table_extent), inputs=0)
+    table = Spec(
+      (c.table, c.table, c.width), (None, None, None), positions.initialiser(c.table_extent), inputs=0, constant=True
+    )
   return Params(
     patch=_linear((c.patch, c.patch, c.channels, c.width), (None, None, None, 'embed'), inputs=3),
     positions=table,

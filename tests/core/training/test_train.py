@@ -128,6 +128,8 @@ def test_decay_spares_stacked_vectors_and_biases():
   assert optim.decayed(toy(), SPEC) == Toy(True, Block(True, False), False)
   bias = {'q_bias': Spec((2, 3, 4), ('layers', 'heads', None))}  # [heads, head_dim]: no matrix all the same
   assert optim.decayed({'q_bias': jnp.zeros((2, 3, 4))}, bias) == {'q_bias': False}
+  table = {'positions': Spec((4, 6), (None, None), inputs=0, constant=True)}
+  assert optim.decayed({'positions': jnp.zeros((4, 6))}, table) == {'positions': False}
 
 
 def test_every_weight_of_a_real_decoder_has_a_role():

@@ -9,6 +9,7 @@ import pytest
 
 from core.params import count, path_name
 from core.tap import Keep
+from core.training import optim
 from rl.flow import mmdit
 from rl.flow.files import transformer
 from tests.rl.flow import tiny
@@ -169,3 +170,14 @@ def test_guidance_of_a_model_without_it_is_refused():
 def test_impossible_configurations_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     tiny.transformer('tiny', **changes)
+
+
+def test_a_table_of_positions_is_a_constant_of_the_optimiser():
+  """Published checkpoints store SD3's table, which no trainer of theirs changes."""
+  spec = mmdit.spec(mmdit.CONFIGS['tiny'])
+  names = [path_name(path) for path, s in jax.tree.leaves_with_path(spec) if s.constant]
+  assert names == ['positions']
+  tx = optim.optimizer(optim.Optim(lr=1.0, schedule='constant', weight_decay=0.5), 2, spec)
+  weights = jax.tree.map(lambda s: jnp.ones(s.shape), spec)
+  updates, _ = tx.update(jax.tree.map(jnp.zeros_like, weights), tx.init(weights), weights)
+  assert not updates.positions.any() and updates.patch.weight.any()
