@@ -74,7 +74,7 @@ def documented() -> set[str]:
   """The programs of ours that the documentation shows."""
   pages = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
   named = {name for page in pages for name in re.findall(r'python3? -m ([a-z_]+(?:\.[a-z_]+)*)', page.read_text())}
-  return {name for name in named - ELSEWHERE if not name.startswith('tests.')}  # scripts beside the tests
+  return {name for name in named - ELSEWHERE if not name.startswith('tests.')}  # scripts next to the tests
 
 
 def test_every_documented_program_is_walked():
