@@ -50,6 +50,9 @@ SERVE = ['llguidance>=1.3,<2', 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 # Spoken digits to train a small VibeVoice on: espeak-ng's library and data, under the GPL.
 ESPEAK = ['espeakng-loader>=0.2.4,<0.3', *AUDIO]
 
+# Quality of speech: PESQ, STOI, speaker embeddings (which bring torch).
+SPEECH = ['pesq>=0.0.4,<0.1', 'pystoi>=0.4,<0.5', 'resemblyzer>=0.1.4,<0.2', *AUDIO]
+
 # Speech over HTTP.
 VIBEVOICE = [*AUDIO, 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
@@ -80,6 +83,8 @@ EXTRAS = {
   'vibevoice': VIBEVOICE,
   # Training VibeVoice from scratch on speech made on the spot.
   'espeak': ESPEAK,
+  # How well synthesised speech keeps its recordings, for `python -m bench.speech.run`.
+  'speech': SPEECH,
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [

@@ -130,20 +130,24 @@ def reset(rows: jax.Array, state: Any) -> Any:
   return select(rows, jax.tree.map(jnp.zeros_like, state), state)
 
 
-def conv2d_spec(kernel: int, inputs: int, outputs: int) -> Conv:
-  """Weights of `conv2d`: [K, K, I, O] and a bias [O]."""
-  weight = Spec((kernel, kernel, inputs, outputs), (None, None, None, None), inputs=3)
+def conv2d_spec(kernel: int | tuple[int, int], inputs: int, outputs: int) -> Conv:
+  """Weights of `conv2d`: [K, K, I, O] and a bias [O]; kernel: of rows and columns, or one size of both."""
+  weight = Spec((*_pair(kernel), inputs, outputs), (None, None, None, None), inputs=3)
   return Conv(weight=weight, bias=Spec((outputs,), (None,), zeros))
 
 
-def conv2d(x: jax.Array, w: Conv, *, stride: int = 1, padding: tuple[int, int] | None = None) -> jax.Array:
-  """Convolution [B, Y, X, I] to [B, Y / stride, X / stride, O].
+def conv2d(
+  x: jax.Array, w: Conv, *, stride: int | tuple[int, int] = 1, padding: tuple[int, int] | None = None
+) -> jax.Array:
+  """Convolution [B, Y, X, I] to [B, Y / stride, X / stride, O]; stride: of rows and columns, or one of both.
 
   padding: zeros (before, after) the pixels of both axes; by default what keeps an odd kernel's centre on each pixel.
   """
-  if padding is None:
-    margin = w.weight.shape[0] // 2
-    padding = (margin, margin)
+  margins = [(size // 2, size // 2) for size in w.weight.shape[:2]] if padding is None else [padding, padding]
   dimensions = ('NHWC', 'HWIO', 'NHWC')
-  y = jax.lax.conv_general_dilated(x, w.weight, (stride, stride), (padding, padding), dimension_numbers=dimensions)
+  y = jax.lax.conv_general_dilated(x, w.weight, _pair(stride), margins, dimension_numbers=dimensions)
   return y + w.bias
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+  return (size, size) if isinstance(size, int) else size

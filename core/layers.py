@@ -55,14 +55,6 @@ def quick_gelu(x: jax.Array) -> jax.Array:
   return x * jax.nn.sigmoid(1.702 * x)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Dropout (arXiv 1207.0580): each value is 0 with probability `rate`, the others are scaled up; no key: x itself."""
-  if key is None:
-    return x
-  kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-  return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
-
-
 def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
   """SwiGLU: down(silu(gate x) ⊙ up x), [B, T, D] to [B, T, D]."""
   gated = jax.nn.silu(einsum('btd,df->btf', x, gate))

@@ -165,13 +165,16 @@ def to_int8(w: jax.Array) -> Int8:
 class Lora:
   """A weight with a low-rank correction (LoRA, arXiv 2106.09685): base + alpha/rank · a·b.
 
-  a: [stack..., inputs..., rank], b: [stack..., rank, outputs...]. Train the leaves named `a` and `b`.
+  a: [stack..., inputs..., rank], b: [stack..., rank, outputs...]. Train the leaves named `a` and `b`. keys: [stack...],
+  of `with_dropout`, in a pass that trains: the correction sees its input with that share of the values dropped.
   """
 
   base: Any
   a: jax.Array
   b: jax.Array
   alpha: float = struct.field(pytree_node=False, default=16.0)
+  keys: Any = None
+  dropout: float = struct.field(pytree_node=False, default=0.0)
 
 
 def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alpha: float = 16.0) -> Any:
@@ -192,6 +195,37 @@ def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alp
     return Lora(w, std * jax.random.normal(a_key, a_shape, jnp.float32), jnp.zeros(b_shape, jnp.float32), alpha)
 
   return map_weights(adapt, params, pattern)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+  """Dropout (arXiv 1207.0580): each value is 0 with probability `rate`, the others are scaled up; no key: x itself."""
+  if key is None:
+    return x
+  kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+  return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
+
+
+def with_dropout(params: Any, key: jax.Array, rate: float) -> Any:
+  """The weights for one pass of training, whose adapters each drop values of their inputs by a key of their own.
+
+  As PEFT's `lora_dropout`: the base sees all of its input. Raises ValueError unless 0 <= rate < 1.
+  """
+  if not 0 <= rate < 1:
+    raise ValueError(f'dropout={rate}: expected a share from 0 to below 1')
+
+  def visit(path, w):
+    if not isinstance(w, Lora):
+      return w
+    own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
+    return w.replace(keys=jax.random.split(own, w.a.shape[: _stack(w)]), dropout=rate)
+
+  return jax.tree.map_with_path(visit, params, is_leaf=_is_weight)
+
+
+def _stack(w: Lora) -> int:
+  """How many leading axes index whole weights: they are counted in both factors."""
+  base = jax.eval_shape(dense, w.base)
+  return w.a.ndim + w.b.ndim - 2 - base.ndim
 
 
 @struct.dataclass
@@ -223,7 +257,7 @@ def dense(w: Any) -> jax.Array:
   if isinstance(w, Lora):
     base = dense(w.base)
     rank = w.a.shape[-1]
-    stack = w.a.ndim + w.b.ndim - 2 - base.ndim  # stack axes are counted in both factors
+    stack = _stack(w)
     a = w.a.reshape(*w.a.shape[:stack], -1, rank)
     b = w.b.reshape(*w.b.shape[:stack], rank, -1)
     return base + (w.alpha / rank * (a @ b)).reshape(base.shape).astype(base.dtype)
@@ -239,7 +273,8 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
     kept = ''.join(c for c in w_dims if c in out)
     summed = ''.join(c for c in w_dims if c not in out)
     low_dims = ''.join(c for c in out if c not in kept) + 'z'
-    low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', x, w.a.astype(x.dtype))
+    seen = dropout(x, w.dropout, w.keys)
+    low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, w.a.astype(x.dtype))
     correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
     return einsum(eqn, x, w.base) + (w.alpha / w.a.shape[-1]) * correction
   if isinstance(w, Flat):

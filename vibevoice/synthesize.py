@@ -38,6 +38,9 @@ class Options:
   dtype: Literal['bfloat16', 'float32'] | None = field(
     None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
   )
+  int8: bool = field(
+    False, 'keep the projections of the language model in 8 bits; head and tokenizers stay as they are'
+  )
 
   def __post_init__(self):
     for name in ('model', 'script') if self.plan else ('model', 'script', 'out'):

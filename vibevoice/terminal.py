@@ -112,8 +112,10 @@ def dtype(options) -> str:
 def load(options) -> tuple[Any, Any]:
   """(config, params) as the options ask."""
   import vibevoice
+  from vibevoice.generation.int8 import quantised
 
-  return vibevoice.load(options.model, dtype=dtype(options))
+  config, params = vibevoice.load(options.model, dtype=dtype(options))
+  return config, quantised(params) if options.int8 else params
 
 
 def progress(

@@ -27,7 +27,7 @@ from vibevoice.files.export import export
 from vibevoice.inputs.processor import Processor
 from vibevoice.toy import digits
 from vibevoice.training.configs import CONFIGS, Config
-from vibevoice.training.fine_tuning import adapt, make_step, optimizer
+from vibevoice.training.fine_tuning import adapt, final, make_step, optimizer
 from vibevoice.training.recordings import Rows, listed
 
 
@@ -61,8 +61,8 @@ def main(c: Config, workdir: pathlib.Path) -> None:
       return state, metrics | {'tokens': jnp.sum(batch.positions >= 0)}
 
     state = loop(run, steps.init_state(trained, optimizer(c, config)), advance, c.steps)
-    final = params_lib.fold(steps.merge(state.params, frozen))
-    export(run.workdir / 'model', config, params_lib.cast(final, c.dtype), processor)
+    whole = params_lib.fold(steps.merge(final(c, state), frozen))
+    export(run.workdir / 'model', config, params_lib.cast(whole, c.dtype), processor)
   print(f'{workdir}/model holds the trained model')
 
 

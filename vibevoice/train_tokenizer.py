@@ -31,7 +31,7 @@ from vibevoice.files.export import export
 from vibevoice.inputs import script
 from vibevoice.inputs.processor import Processor
 from vibevoice.toy import base, digits
-from vibevoice.training import reconstruction, transcript
+from vibevoice.training import adversarial, discriminators, reconstruction, transcript
 from vibevoice.training.recordings import Recording, listed, wrapped
 from vibevoice.training.tokenizer_configs import CONFIGS, Config
 
@@ -86,13 +86,8 @@ def start_from(c: Config, workdir: pathlib.Path) -> pathlib.Path:
 def task(c: Config, config: ModelConfig, params: model.Params, clips: Clips, processor: Processor):
   """(weights to train, their Specs, loss of (weights, batch, key), batch of a step)."""
   if c.part == 'acoustic':
-    weights = reconstruction.Weights(mel=c.mel_weight, wave=c.wave_weight, latent=c.latent_weight)
-
-    def loss(trained, batch, key):
-      return reconstruction.loss(trained, config.acoustic, batch, key, weights=weights)
-
     length = c.frames * config.acoustic.hop
-    return params.acoustic, tokenizer.spec(config.acoustic), loss, lambda step: clips.pieces(step, length)
+    return *_acoustic(c, config, params), lambda step: clips.pieces(step, length)
   spec = transcript.spec(config)
   start = params_lib.init(jax.random.key(c.seed), spec).replace(semantic=params.semantic)
 
@@ -101,6 +96,27 @@ def task(c: Config, config: ModelConfig, params: model.Params, clips: Clips, pro
     return transcript.loss(trained, config, batch)
 
   return start, spec, loss, lambda step: clips.transcribed(step, processor)
+
+
+def _acoustic(c: Config, config: ModelConfig, params: model.Params):
+  """(weights to train, their Specs, loss) of the acoustic tokenizer, with discriminators if asked for."""
+  weights = reconstruction.Weights(mel=c.mel_weight, wave=c.wave_weight, latent=c.latent_weight)
+  a = c.adversarial
+  if not a.weight:
+
+    def alone(trained, batch, key):
+      return reconstruction.loss(trained, config.acoustic, batch, key, weights=weights)
+
+    return params.acoustic, tokenizer.spec(config.acoustic), alone
+  judges = discriminators.Config(periods=a.periods, windows=a.windows, channels=a.channels)
+  spec = adversarial.spec(config.acoustic, judges)
+  drawn = params_lib.init(jax.random.key(c.seed), spec.discriminators)
+  against = adversarial.Weights(adversarial=a.weight, features=a.features)
+
+  def loss(trained, batch, key):
+    return adversarial.loss(trained, config.acoustic, batch, key, weights=weights, against=against)
+
+  return adversarial.Params(tokenizer=params.acoustic, discriminators=drawn), spec, loss
 
 
 def measured(config: ModelConfig, acoustic: tokenizer.Params, clips: Clips, key: jax.Array) -> scaling.Params:
@@ -118,8 +134,9 @@ def trained_model(c: Config, config: ModelConfig, params: model.Params, state: A
   """The model with its new tokenizer."""
   if c.part == 'semantic':
     return params.replace(semantic=state.params.semantic)
-  constants = measured(config, state.params, clips, jax.random.key(c.seed))
-  return params.replace(acoustic=state.params, scaling=constants)
+  trained = state.params.tokenizer if c.adversarial.weight else state.params
+  constants = measured(config, trained, clips, jax.random.key(c.seed))
+  return params.replace(acoustic=trained, scaling=constants)
 
 
 def main(c: Config, workdir: pathlib.Path) -> None:

@@ -3,7 +3,7 @@
 from core.audio.loudness import at_loudness
 from core.audio.read import Recording, load, open_recording
 from core.audio.resample import Resampler, to_rate
-from core.audio.spectra import mel_filters, power_spectrum
+from core.audio.spectra import mel_filters, power_spectrum, spectrum
 from core.audio.subtitles import WRITERS, Segment, Word
 from core.audio.write import save_wav, wav_bytes
 
@@ -19,6 +19,7 @@ __all__ = [
   'open_recording',
   'power_spectrum',
   'save_wav',
+  'spectrum',
   'to_rate',
   'wav_bytes',
 ]

@@ -54,7 +54,13 @@ def hann(size: int) -> np.ndarray:
 
 
 def power_spectrum(samples, *, size: int, hop: int):
-  """|STFT|² [..., 1 + n // hop, size/2 + 1] of samples [..., n] under a periodic Hann window of `size` samples.
+  """|`spectrum`|²."""
+  values = spectrum(samples, size=size, hop=hop)
+  return jnp.real(values) ** 2 + jnp.imag(values) ** 2
+
+
+def spectrum(samples, *, size: int, hop: int):
+  """Complex STFT [..., 1 + n // hop, size/2 + 1] of samples [..., n] under a periodic Hann window of `size` samples.
 
   Frame t is centred on sample t·hop; the signal is reflected at both ends.
   """
@@ -63,8 +69,7 @@ def power_spectrum(samples, *, size: int, hop: int):
   count = 1 + samples.shape[-1] // hop
   window = jnp.asarray(hann(size), padded.dtype)
   frames = _framed(padded, count, size=size, hop=hop) * window
-  spectrum = jnp.fft.rfft(frames)
-  return jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
+  return jnp.fft.rfft(frames)
 
 
 def _framed(samples, count: int, *, size: int, hop: int):

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from flax import struct
 
-from core.layers import dropout, gelu, layer_norm
-from core.params import Spec, einsum, ones, zeros
+from core.layers import gelu, layer_norm
+from core.params import Spec, dropout, einsum, ones, zeros
 from internvl.projector import NORM_EPS, pixel_shuffle
 
 DROPOUT = 0.1  # in training, after each activation

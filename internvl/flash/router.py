@@ -15,8 +15,8 @@ import numpy as np
 from flax import struct
 
 from core.encoder import Attention, Norm, norm_spec
-from core.layers import dropout, gelu, layer_norm
-from core.params import Spec, einsum, zeros
+from core.layers import gelu, layer_norm
+from core.params import Spec, dropout, einsum, zeros
 
 HEADS = 16  # of the pooling attention, at every vision width
 EXPANSION = 4  # hidden width of a gating block over D

@@ -245,6 +245,29 @@ def test_lora_starts_as_its_base_and_trains_alone():
   close(apply(moved, config, TOKENS).logits, apply(params.fold(moved), config, TOKENS).logits, 1e-4)
 
 
+def test_lora_dropout_zeroes_inputs_of_adapters_alone():
+  """By hand: y = x w + alpha / rank (x m / (1 - p)) a b, with a mask m for each weight and layer."""
+  rng = np.random.default_rng(0)
+  w, a, b = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, 50, 4), (2, 50, 3), (2, 3, 4)))
+  x = jnp.asarray(rng.standard_normal((1, 6, 50)), jnp.float32)
+  adapted = params.with_dropout(
+    {'q': params.Lora(w, a, b, 6.0), 'k': params.Lora(w, a, b, 6.0)}, jax.random.key(1), 0.4
+  )
+  masks = []
+  for lora in adapted.values():
+    for layer in range(2):
+      one = jax.tree.map(lambda leaf: leaf[layer], lora)  # noqa: B023
+      mask = jax.random.bernoulli(one.keys, 0.6, x.shape)
+      want = x @ w[layer] + 2 * (x * mask / 0.6) @ a[layer] @ b[layer]
+      np.testing.assert_allclose(params.einsum('btd,dn->btn', x, one), want, atol=1e-4)
+      masks.append(np.asarray(mask))
+  assert 0.5 < np.mean(masks) < 0.7
+  assert all((masks[i] != masks[j]).any() for i in range(4) for j in range(i))
+  np.testing.assert_array_equal(params.dense(adapted['q']), params.dense(params.Lora(w, a, b, 6.0)))
+  with pytest.raises(ValueError, match='dropout=1'):
+    params.with_dropout(adapted, jax.random.key(1), 1)
+
+
 def test_lora_refuses_what_it_cannot_adapt():
   config = CONFIGS['experts, window, sinks']
   spec, weights = decoder.spec(config), drawn(config)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from core import decoder
+from core.params import fold
 from tests.vibevoice import tiny
 from vibevoice import connector, generation, scaling, tokenizer
 from vibevoice.diffusion import Guidance, diffusion_head, solver_steps
 from vibevoice.generation import Given, host, prefill
+from vibevoice.generation.int8 import quantised
 
 C = tiny.CONFIG
 START, END, SLOT, EOS = C.start, C.end, C.slot, C.eos
@@ -248,3 +250,25 @@ def test_steps_copy_no_cache():
   buffer = rf'f32\[2,{heads},(?:{slots},{size}|{size},{slots})\]'
   assert re.search(rf'= {buffer}\S* (?:fusion|scatter)', text), 'the update of a cache was not found'
   assert not re.search(rf'= {buffer}\S* copy', text)
+
+
+@pytest.mark.slow
+def test_int8_weights_are_smaller_and_speak_as_their_rounded_values():
+  params = tiny.params()
+  small = quantised(params)
+  size = lambda blocks: sum(w.size * w.dtype.itemsize for w in jax.tree.leaves(blocks))
+  assert 0.25 < size(small.language.blocks) / size(params.language.blocks) < 0.35  # of float32, scales included
+  for part in ('head', 'acoustic', 'semantic'):
+    assert getattr(small, part) is getattr(params, part) and size(getattr(small, part))
+
+  def latents(weights):
+    noise = np.random.default_rng(0).standard_normal((1, 4, C.head.latent)).astype(np.float32)
+    given = Given(noise=noise, tokens=np.full((1, 4), C.slot, np.int32))
+    made = generation.begin(weights, C, [tiny.prompt(12)], steps=2, limit=4, given=given, smallest_cache=64)
+    return np.stack([frame.latents[0] for frame in made.frames()])
+
+  got = latents(small)
+  np.testing.assert_allclose(got, latents(fold(small)), atol=1e-4)
+  exact = latents(params)
+  gap = np.abs(got - exact)[0].max() / exact.std()  # of the first frame: feedback amplifies it in later ones
+  assert 1e-5 < gap < 0.1

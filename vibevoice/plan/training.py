@@ -33,6 +33,7 @@ _PAPER = Config(
   ce_weight=1.0,
   diffusion_weight=1.0,
   optim=Optim(lr=1e-4),
+  ema=0.0,
   mesh=Shape(model=4),
 )
 CONFIGS = {

@@ -9,6 +9,7 @@ from typing import Literal
 from core.launch.fields import field
 from core.mesh import Shape
 from core.training.optim import Optim
+from vibevoice.training import stages
 
 PROJECTIONS = r'language\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
 
@@ -19,6 +20,7 @@ class Lora:
 
   rank: int = field(8, 'inner dimension of the adapters; 0 = none, the language model is trained whole', low=0)
   alpha: float = field(32.0, 'the correction is scaled by alpha / rank')
+  dropout: float = field(0.05, 'share of the input values that an adapter does not see in training', low=0.0, high=0.99)
   pattern: str = field(PROJECTIONS, 'regex: the weights that get one')
 
 
@@ -31,6 +33,9 @@ class Config:
   batch: int = field(8, 'rows a step, over all processes', low=1)
   length: int = field(4096, 'tokens a row, frames of speech among them', low=8)
   frames: int = field(2048, 'frames of voices and speech a row', low=1)
+  curriculum: tuple[tuple[int, int], ...] = field(
+    (), 'stages ((steps, length), ...) that end with the length above; frames follow in proportion; (): one stage'
+  )
   clips: int = field(0, 'clips of digits that espeak-ng speaks (extra espeak), where no data is named', low=0)
   silence: float = field(1.0, 'times 0.25 s before, 0.75 s after a recording and 0.25 s fades', low=0.0)
   cached: int = field(1024, 'recordings whose vectors are kept in memory', low=1)
@@ -45,6 +50,9 @@ class Config:
   lora: Lora = Lora()
   trainable: str = field(r'head\..*', 'regex of the weights to train in addition to adapters')
   optim: Optim = Optim(lr=2.5e-5, clip_norm=0.8)
+  ema: float = field(
+    0.999, 'decay of the average of head weights, which is exported; 0: the last weights', low=0.0, high=1.0
+  )
   steps: int = field(1000, 'updates', low=1)
   accumulate: int = field(1, 'micro-batches a step', low=1)
   remat: Literal['none', 'dots', 'full'] = field('full', 'what the backward pass recomputes')
@@ -58,6 +66,7 @@ class Config:
       raise ValueError(f'batch={self.batch} is not a multiple of accumulate={self.accumulate}')
     if self.drop_voices + self.bare > 1:
       raise ValueError(f'drop_voices={self.drop_voices} and bare={self.bare}: shares of rows that add up to over 1')
+    stages.check(self.curriculum, steps=self.steps, length=self.length)
 
 
 TINY = Config(
@@ -74,6 +83,7 @@ TINY = Config(
   lora=Lora(rank=0),
   trainable=r'(language|head|acoustic_connector|semantic_connector)\..*',
   optim=Optim(lr=1e-3, warmup_steps=100, end=0.1),
+  ema=0.0,
   steps=3000,
   remat='none',
   dtype='float32',

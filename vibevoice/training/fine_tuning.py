@@ -10,10 +10,14 @@ import jax.numpy as jnp
 
 from core import params as params_lib
 from core.training import optim, steps
+from core.training.average import averaged, replaced
 from vibevoice import model
 from vibevoice.config import Config as ModelConfig
 from vibevoice.training import losses
 from vibevoice.training.configs import Config
+
+HEAD = r'head\..*'
+DROPOUT = 1  # folded into the key of a step
 
 
 def adapt(c: Config, config: ModelConfig, params: model.Params) -> tuple[Any, Any]:
@@ -40,6 +44,8 @@ def make_step(c: Config, config: ModelConfig, *, places: Any = None):
   weights = losses.Weights(ce=c.ce_weight, diffusion=c.diffusion_weight)
 
   def loss(params, batch, key):
+    if c.lora.rank and c.lora.dropout:
+      params = params_lib.with_dropout(params, jax.random.fold_in(key, DROPOUT), c.lora.dropout)
     draws = losses.draw(key, batch.latents, c.repeats)
     options = {'prompt_semantic': c.prompt_semantic, 'dtype': jnp.dtype(c.dtype), 'remat_policy': c.remat}
     return losses.tts(params, config, batch, draws, weights=weights, **options)
@@ -48,5 +54,11 @@ def make_step(c: Config, config: ModelConfig, *, places: Any = None):
 
 
 def optimizer(c: Config, config: ModelConfig):
-  """The optimiser and its schedule over the whole run."""
-  return optim.optimizer(c.optim, c.steps, model.spec(config))
+  """The optimiser and its schedule over the whole run, and the average of the head if asked for."""
+  tx = optim.optimizer(c.optim, c.steps, model.spec(config))
+  return averaged(tx, c.ema, HEAD) if c.ema else tx
+
+
+def final(c: Config, state: steps.TrainState) -> Any:
+  """The trained part of the parameters that is exported."""
+  return replaced(state.params, state.opt_state) if c.ema else state.params

@@ -70,13 +70,25 @@ def loss(
   params: tokenizer.Params, config: TokenizerConfig, batch: Batch, key: jax.Array, *, weights: Weights = Weights()
 ) -> Loss:
   """The weighted sum of the parts above; the metrics `mel`, `wave` and `latent` are weighted, and add up to it."""
+  _, made = parts(params, config, batch, key, weights=weights)
+  return summed(made, batch.weight)
+
+
+def parts(
+  params: tokenizer.Params, config: TokenizerConfig, batch: Batch, key: jax.Array, *, weights: Weights
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """(audio [B, N] that the tokenizer makes, weighted parts of the loss [B] by name)."""
   means = tokenizer.encode(params, config, batch.wav)
   made = tokenizer.decode(params, config, tokenizer.sample(config, means, key))
-  parts = {
+  return made, {
     'mel': weights.mel * mel_distance(made, batch.wav),
     'wave': weights.wave * jnp.abs(made - batch.wav).mean(1),
     'latent': weights.latent * jnp.square(means).mean((1, 2)),
   }
-  sums = {name: jnp.sum(part * batch.weight) for name, part in parts.items()}
-  total, rows = sum(sums.values()), jnp.sum(batch.weight)
+
+
+def summed(made: dict[str, jax.Array], weight: jax.Array) -> Loss:
+  """The loss whose parts [B] are weighted by row, and all reported."""
+  sums = {name: jnp.sum(part * weight) for name, part in made.items()}
+  total, rows = sum(sums.values()), jnp.sum(weight)
   return Loss(total, rows, {name: (value, rows) for name, value in sums.items()})

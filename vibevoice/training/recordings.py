@@ -5,6 +5,7 @@ F frames   n samples
 
 import dataclasses
 import functools
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -19,13 +20,15 @@ from vibevoice.config import SAMPLE_RATE, TokenizerConfig
 from vibevoice.inputs import script
 from vibevoice.inputs.processor import Processor
 from vibevoice.inputs.prompt import Prompt
-from vibevoice.training import losses, rows
+from vibevoice.training import losses, rows, stages
 from vibevoice.training.configs import Config
+from vibevoice.training.stages import Stage
 
 KEYS = ('script', 'audio', 'voices')
 BEFORE, FADE, AFTER = 0.25, 0.25, 0.75  # seconds around a recording: silence, fades inside it, silence
 SHORTEST_PROMPT = 5.0  # seconds, or a quarter of the recording
 SMALLEST_BUCKET = 64  # frames
+ENDING = 2  # tokens after the speech: END and EOS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +82,10 @@ def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np
 
 
 class Rows:
-  """Rows by number, without end: number n is of the pass n // len(recordings), shuffled anew for each."""
+  """Rows by number, without end: number n is of the pass n // len(recordings), shuffled anew for each.
+
+  stages: of the config's curriculum; in all but the last, rows are of the recordings that fit.
+  """
 
   def __init__(self, c: Config, recordings: Sequence[Recording], processor: Processor, params: model.Params):
     """params: the tokenizers and scaling are used."""
@@ -88,27 +94,64 @@ class Rows:
     self.processor = processor
     self.config = processor.config
     self.params = params
+    self.stages = stages.listed(c.curriculum, steps=c.steps, length=c.length, frames=c.frames)
+    self._fitting: dict[Stage, list[Recording]] = {}
     # The sampled noise differs each time; the means do not, and they are what takes time.
     self._speech_means = functools.lru_cache(c.cached)(self._speech_means)
 
   def batch(self, step: int) -> losses.Batch:
     """The batch of a step, which depends on the config's seed and the step alone."""
     c = self.c
+    stage = next((stage for stage in self.stages if step < stage.end), self.stages[-1])
     numbers = range(step * c.batch, (step + 1) * c.batch)
-    made = [self.row(n) for n in numbers]
-    return rows.batch(self.config, made, length=c.length, frames=c.frames, slots=c.slot_labels)
+    made = [self.row(n, stage) for n in numbers]
+    return rows.batch(self.config, made, length=stage.length, frames=stage.frames, slots=c.slot_labels)
 
-  def row(self, n: int) -> rows.Row:
-    """Row number n. Raises DataError, naming file and line, for a recording that cannot be read or is too long."""
-    passes, index = divmod(n, len(self.recordings))
-    order = np.random.default_rng((self.c.seed, passes)).permutation(len(self.recordings))
-    recording = self.recordings[order[index]]
+  def row(self, n: int, stage: Stage | None = None) -> rows.Row:
+    """Row number n of a stage, by default the last. Raises DataError, naming file and line, for a recording that cannot
+    be read or is too long."""
+    stage = stage or self.stages[-1]
+    chosen = self._recordings(stage)
+    passes, index = divmod(n, len(chosen))
+    order = np.random.default_rng((self.c.seed, passes)).permutation(len(chosen))
+    recording = chosen[order[index]]
     try:
       made = self._row(recording, n)
-      rows.check_fits('the recording', made, length=self.c.length, frames=self.c.frames)
+      rows.check_fits('the recording', made, length=stage.length, frames=stage.frames)
     except (OSError, ValueError) as error:
       raise DataError(f'{recording.place}: {error}') from error
     return made
+
+  def _recordings(self, stage: Stage) -> Sequence[Recording]:
+    """All of them in the last stage, in earlier ones those that fit. Raises ValueError if none does."""
+    if stage == self.stages[-1]:
+      return self.recordings
+    if stage not in self._fitting:
+      sizes = map(self._most, self.recordings)
+      fitting = [r for r, size in zip(self.recordings, sizes) if size[0] <= stage.length and size[1] <= stage.frames]
+      if not fitting:
+        raise ValueError(f'curriculum: no recording fits {stage.length} tokens with {stage.frames} frames')
+      self._fitting[stage] = fitting
+    return self._fitting[stage]
+
+  def _most(self, recording: Recording) -> tuple[int, int]:
+    """(tokens, frames) that a row of a recording takes at most, by the headers of its files.
+
+    Raises DataError, naming file and line, for a file that cannot be opened and for a bad script.
+    """
+    try:
+      lines = script.parse(recording.script)
+      seconds = _seconds(recording.audio)
+      voices = [_seconds(path) for path in recording.voices]
+      if not voices and len({line.speaker for line in lines}) == 1:
+        voices = [min(self.c.max_prompt_seconds, seconds / 2)]
+      clips = [np.broadcast_to(np.float32(0), (math.ceil(s * SAMPLE_RATE) + 1,)) for s in voices]
+      plan = self.processor.plan(lines, clips)
+    except (OSError, ValueError) as error:
+      raise DataError(f'{recording.place}: {error}') from error
+    around = self.c.silence * (BEFORE + AFTER)
+    speech = math.ceil((seconds + around) * SAMPLE_RATE / self.config.acoustic.hop) + 1
+    return plan.prompt + speech + ENDING, plan.voices + speech
 
   def _row(self, recording: Recording, n: int) -> rows.Row:
     c = self.c
@@ -159,6 +202,11 @@ class Rows:
     acoustic, semantic = means
     latents = tokenizer.sample(self.config.acoustic, jnp.asarray(acoustic)[None], key)[0]
     return np.asarray(scaling.to_model(self.params.scaling, latents)), semantic
+
+
+def _seconds(path: pathlib.Path) -> float:
+  with read.open_recording(path) as recording:
+    return recording.seconds
 
 
 def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:

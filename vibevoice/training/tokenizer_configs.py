@@ -9,6 +9,25 @@ from core.training.optim import Optim
 
 
 @dataclasses.dataclass(frozen=True)
+class Adversarial:
+  """Discriminators against the acoustic tokenizer; the defaults are DAC's, switched off."""
+
+  weight: float = field(0.0, 'weight of the adversarial loss, 1 for DAC; 0: no discriminators', low=0.0)
+  features: float = field(2.0, 'weight of the distance between features of the discriminators', low=0.0)
+  periods: tuple[int, ...] = field((2, 3, 5, 7, 11), 'discriminators that see every p-th sample in a column')
+  windows: tuple[int, ...] = field((2048, 1024, 512), 'discriminators of complex spectrograms of so many samples')
+  channels: int = field(32, 'of their first layers', low=1)
+
+  def __post_init__(self):
+    if self.weight and not (self.periods or self.windows):
+      raise ValueError(f'adversarial weight={self.weight} without periods and windows: expected a discriminator')
+    for name in ('periods', 'windows'):
+      wrong = [size for size in getattr(self, name) if size < 1 or (name == 'windows' and size % 4)]
+      if wrong:
+        raise ValueError(f'adversarial {name}={wrong[0]}: expected 1 or more samples, windows a multiple of 4')
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """One of the two tokenizers of a TTS model, on recordings."""
 
@@ -22,6 +41,7 @@ class Config:
   mel_weight: float = field(15.0, 'weight of the mel distance', low=0.0)
   wave_weight: float = field(1.0, 'weight of the L1 distance of waveforms', low=0.0)
   latent_weight: float = field(0.01, 'weight of the mean square of latents', low=0.0)
+  adversarial: Adversarial = Adversarial()
   optim: Optim = Optim(lr=2e-3, warmup_steps=50, end=0.1)
   steps: int = field(1500, 'updates', low=1)
   mesh: Shape = Shape()

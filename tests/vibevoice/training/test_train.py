@@ -84,6 +84,34 @@ def test_batches_depend_on_the_step_alone_and_pass_over_all(data):
   assert rows(data, drop_voices=1.0).row(0).target.all()
 
 
+def test_a_curriculum_takes_the_recordings_that_fit_its_stage(data):
+  made = rows(data, batch=1, steps=5, length=400, frames=200, curriculum=((2, 250), (3, 400)))
+  most = [made._most(r) for r in made.recordings]
+  taken = [made._row(r, 0) for r in made.recordings]
+  for (tokens, slots), row in zip(most, taken):
+    assert len(row.tokens) <= tokens <= len(row.tokens) + 20 and len(row.latents) <= slots <= len(row.latents) + 20
+  fitting = sorted(tokens <= 250 and slots <= 125 for tokens, slots in most)
+  assert fitting[0] is False and fitting[-1] is True
+  assert [made.batch(step).tokens.shape[1] for step in range(5)] == [250, 250, 400, 400, 400]
+  assert made.batch(1).latents.shape[1] == 125
+  with pytest.raises(ValueError, match='no recording fits 20 tokens'):
+    rows(data, steps=5, length=400, curriculum=((2, 20), (3, 400))).batch(0)
+
+
+@pytest.mark.parametrize(
+  ('curriculum', 'message'),
+  [
+    (((5, 100), (5, 64)), 'stage 2: 5 steps of 64 tokens; expected 1 or more steps and more than 100 tokens'),
+    (((0, 64), (10, 128)), 'stage 1: 0 steps'),
+    (((5, 64), (4, 128)), '9 steps that end with 128 tokens; expected steps=10'),
+    (((10, 64),), 'end with 64 tokens; expected steps=10 that end with length=128'),
+  ],
+)
+def test_bad_curricula(curriculum, message):
+  with pytest.raises(ValueError, match=message):
+    Config(steps=10, length=128, curriculum=curriculum)
+
+
 def test_padding_to_few_lengths_changes_no_vector():
   clip = tiny.clip(3 * HOP + 5)
   got = recordings.vectors(tiny.params().acoustic, CONFIG.acoustic, clip)

@@ -1,0 +1,138 @@
+"""One long speech of the tiny config: step time against the bytes of the cache, and memory of the host.
+
+  python -m bench.perf.vibevoice_long --frames=40500 --out=long.png     # an hour and a half at 7.5 frames a second
+
+A step reads the whole bucket of slots that the cache has, filled or not, so its time should follow the bytes of the
+bucket: a line that is fitted to the buckets' medians, and drawn with them. Each point is the CPU time of a step, a mean
+over a window of steps; the drift is the slope within the last bucket, over its length. Random weights never end their
+speech, and tokens are given, so that every step is a frame.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from core.launch import command
+from core.launch.fields import field
+
+AT_ONCE = 16  # frames of one program
+WINDOW = 256  # frames of a point
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  frames: int = field(40_500, 'frames to speak', low=4 * WINDOW, high=65_000)
+  out: str = field('vibevoice_long.png', 'picture to write')
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """Means over a window: frame at its end, slots of the cache, CPU milliseconds a step, resident MiB of the process."""
+
+  frame: int
+  slots: int
+  milliseconds: float
+  resident: float
+
+
+def points(frames: int) -> Iterator[Point]:
+  """Speaks, and measures."""
+  import jax
+  import psutil
+
+  from vibevoice import generation, model
+  from vibevoice.config import CONFIGS
+  from vibevoice.generation import Given
+  from vibevoice.inputs.processor import Inputs
+
+  tiny = CONFIGS['tiny']
+  config = dataclasses.replace(tiny, language=dataclasses.replace(tiny.language, max_length=65_536))
+  params = model.init(jax.random.key(0), config)
+  prompt = np.asarray([*range(64), config.start], np.int32)
+  given = Given(tokens=np.full((1, 1), config.slot, np.int32))  # beyond the end of the list the last token counts
+  inputs = [Inputs(tokens=prompt, slots=np.zeros(len(prompt), bool))]
+  made = generation.begin(params, config, inputs, limit=frames, steps=2, given=given)
+  process = psutil.Process()
+  began = time.process_time()
+  for count, _ in enumerate(made.frames(at_once=AT_ONCE), start=1):
+    if count % WINDOW == 0:
+      now = time.process_time()
+      slots = made.state.cache.capacity
+      yield Point(count, slots, 1e3 * (now - began) / WINDOW, process.memory_info().rss / 2**20)
+      began = time.process_time()
+
+
+def settled(measured: Sequence[Point]) -> list[Point]:
+  """Without the windows in which programs were compiled: the first, and those where the cache grows or is about to."""
+  kept = []
+  for before, point, after in zip(measured, measured[1:], measured[2:]):
+    if before.slots == point.slots == after.slots and not _warms(point):
+      kept.append(point)
+  return kept
+
+
+def _warms(point: Point) -> bool:
+  """Whether the program of the next cache is compiled near this point: at three quarters of the present one."""
+  return abs(4 * point.frame - 3 * point.slots) <= 8 * WINDOW
+
+
+def fitted(measured: Sequence[Point]) -> tuple[dict[int, float], np.ndarray]:
+  """(median milliseconds by slots, line [slope, intercept] through them over slots)."""
+  buckets = sorted({point.slots for point in measured})
+  medians = {n: float(np.median([p.milliseconds for p in measured if p.slots == n])) for n in buckets}
+  line = np.polyfit(buckets, list(medians.values()), min(1, len(buckets) - 1))
+  return medians, line
+
+
+def drift(measured: Sequence[Point]) -> float:
+  """Relative change of the step time over the last bucket, by a line through its points."""
+  last = [point for point in measured if point.slots == measured[-1].slots]
+  frames = np.array([point.frame for point in last], float)
+  times = np.array([point.milliseconds for point in last])
+  slope = np.polyfit(frames - frames.mean(), times, 1)[0]
+  return float(slope * np.ptp(frames) / times.mean())
+
+
+def draw(path: str, measured: Sequence[Point], line: np.ndarray) -> None:
+  """Step time with the line of the bucket's bytes, and resident memory, over frames."""
+  import matplotlib.pyplot as plt
+
+  figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 6))
+  frames = [point.frame for point in measured]
+  above.plot(frames, [point.milliseconds for point in measured], '.', label='measured')
+  above.plot(frames, np.polyval(line, [point.slots for point in measured]), label='line through bytes of the bucket')
+  above.set_ylabel('CPU ms a step')
+  above.set_ylim(bottom=0)
+  above.legend()
+  below.plot(frames, [point.resident for point in measured])
+  below.set_ylim(bottom=0)
+  below.set_ylabel('resident MiB')
+  below.set_xlabel('frame')
+  figure.savefig(path, dpi=120)
+
+
+def work(options: Options) -> None:
+  """Speaks, prints the figures and draws them."""
+  measured = list(points(options.frames))
+  steady = settled(measured)
+  medians, line = fitted(steady)
+  for slots, median in medians.items():
+    print(f'{slots:6} slots: {median:.2f} ms a step, line {np.polyval(line, slots):.2f}')
+  print(f'drift within the last bucket: {drift(steady):+.1%}')
+  last = [point.resident for point in measured if point.slots == measured[-1].slots]
+  print(f'resident memory in the last bucket: {last[0]:.0f} MiB at first, {last[-1]:.0f} MiB at the end')
+  draw(options.out, measured, line)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

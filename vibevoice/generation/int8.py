@@ -1,0 +1,13 @@
+"""Weight-only int8 of the language model: half the bytes of bfloat16 in each step, for one rounding of each weight."""
+
+from typing import Any
+
+from core import params as params_lib
+
+# Of a TTS model, and of both stacks of a Realtime one; embedding, output matrix, head and tokenizers keep their dtype.
+MATRICES = r'(language|lower|upper)\.blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
+
+
+def quantised(params: Any) -> Any:
+  """The weights with the language model's projections as `core.params.Int8`."""
+  return params_lib.map_weights(lambda _, w: params_lib.to_int8(w), params, MATRICES)
