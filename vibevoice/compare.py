@@ -53,6 +53,7 @@ def compare(options: Options) -> None:
 
   import vibevoice
   from core import audio
+  from core.training.record import replace
   from vibevoice.config import SAMPLE_RATE
   from vibevoice.training import reconstruction, recordings
 
@@ -84,7 +85,7 @@ def compare(options: Options) -> None:
     }
     print(json.dumps(row), flush=True)
     rows.append(row)
-  (folder / 'results.json').write_text(json.dumps(rows, indent=2) + '\n', encoding='utf-8')
+    replace(folder / 'results.json', json.dumps(rows, indent=2) + '\n')  # after each clip: a stopped run keeps them
 
 
 def main(argv: Sequence[str]) -> int:
