@@ -85,6 +85,8 @@ EXTRAS = {
   'espeak': ESPEAK,
   # How well synthesised speech keeps its recordings, for `python -m bench.speech.run`.
   'speech': SPEECH,
+  # Metrics on Weights & Biases, for runs with WANDB_PROJECT in their environment.
+  'wandb': ['wandb>=0.19,<1'],
   # Video containers (mp4, mkv, …); frame folders and animated images need nothing.
   'video': ['av>=15,<19'],
   'test': [

@@ -33,6 +33,7 @@ MODULES = {
   'system_calls': ('agents', 'sandbox', 'ray'),
   'torch': ('parity',),
   'uvicorn': ('serve', 'agents', 'sandbox', 'ray', 'vibevoice'),
+  'wandb': ('wandb',),
   'whisper_normalizer': ('bench',),
 }
 

@@ -1,4 +1,4 @@
-"""The records of a run: metrics.jsonl, TensorBoard events, a progress bar.
+"""The records of a run: metrics.jsonl, TensorBoard events, a progress bar; Weights & Biases where a project is named.
 
 metrics.jsonl holds only values that the computation determines, so two runs of one config can be compared byte for
 byte, even if one was interrupted. Times and rates go to TensorBoard and the bar.
@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from tqdm import tqdm
+
+from core.training.tracking import Tracker
 
 
 def replace(path: pathlib.Path, text: str) -> None:
@@ -77,6 +79,7 @@ class Recorder:
     cut(path, start)
     self._lines = open(path, 'a', encoding='utf-8')  # noqa: SIM115 (closed by close)
     self._events = SummaryWriter(str(workdir / 'events'), purge_step=start + 1)
+    self._tracker = Tracker(workdir)
     self._bar = tqdm(total=steps, initial=start, unit='step', disable=not sys.stderr.isatty())
     self._start = start
     self._steps = steps
@@ -95,6 +98,7 @@ class Recorder:
     for name, value in (values | rates).items():
       if value is not None:
         self._events.add_scalar(name, value, step)
+    self._tracker.log(values | rates, step)
     self._last = now
     self._report(step, values, now)
 
@@ -123,4 +127,5 @@ class Recorder:
   def close(self) -> None:
     self._bar.close()
     self._events.close()
+    self._tracker.close()
     self._lines.close()

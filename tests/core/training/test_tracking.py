@@ -1,0 +1,33 @@
+"""Metrics go to Weights & Biases only where a project is named, step by step, and continue with the folder."""
+
+import sys
+import types
+
+from core.training.record import Recorder
+
+
+def test_a_run_is_tracked_where_a_project_is_named(tmp_path, monkeypatch):
+  runs = []
+
+  class Run:
+    def __init__(self, **options):
+      self.options, self.logged, self.finished = options, [], False
+      runs.append(self)
+
+    def log(self, values, step):
+      self.logged.append((step, values))
+
+    def finish(self):
+      self.finished = True
+
+  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=Run))
+  for project, start in (('', 0), ('digits', 1), ('digits', 2)):
+    monkeypatch.setenv('WANDB_PROJECT', project)
+    recorder = Recorder(tmp_path, start, 3, ())
+    recorder.write(start + 1, {'reward': 0.5, 'loss': float('nan')})
+    recorder.close()
+  first, second = runs
+  assert first.options == second.options and first.options['resume'] == 'allow'
+  ((step, values),) = first.logged
+  assert step == 2 and values['reward'] == 0.5 and 'loss' not in values and 'time/steps_per_second' in values
+  assert second.logged[0][0] == 3 and first.finished and second.finished
