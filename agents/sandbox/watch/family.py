@@ -137,7 +137,8 @@ class Family:
         try:
           names = self._list(folder)
         except PermissionError:
-          yield None
+          if self._pages(pid):  # one without memory is ending, and belongs to nobody until it has ended
+            yield None
           continue
         yield from (f'{folder}/{name}' for name in names)
 
