@@ -29,7 +29,7 @@ NEEDED = {
   'rule.length': ('rule.aggregation=constant',),
   'rule.surrogate': ('rule.dual_clip=none',),
 }
-AGENTS_NEED = NEEDED | {'model': ('data=a', 'heldout=b', 'sft.steps=0')}
+AGENTS_NEED = NEEDED | {'model': ('data=a', 'heldout=b', 'sft.steps=0'), 'tool_text': ('lag=none',)}
 # Fields of every run that have one value where tools write part of a response.
 AGENTS_FIXED = {'dynamic', 'engine_processes', 'min_p', 'top_k'}
 # Shares that sum to 1 change together.
@@ -68,7 +68,7 @@ def others(leaf: fields.Leaf) -> Iterator[str]:
     if typing.get_origin(kind) is typing.Literal:
       candidates = map(str, typing.get_args(kind))
     elif typing.get_origin(kind) is tuple:
-      candidates = ('a,b',) if str in typing.get_args(kind) else ('0.25,0.75',)
+      candidates = ('a,b',) if str in typing.get_args(kind) else ('0.25,0.75', '4,8', '((400, 2048), (600, 4096))')
     elif kind is bool:
       candidates = ('True', 'False')
     elif kind is str:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-import core.attention
 from core import decoder, moe, params
+from core.attention import sizes
 from core.layers import Yarn
 from core.past import Prefix
 from core.past import cache as kv
@@ -121,7 +121,7 @@ def test_ragged_rows_in_a_cache_equal_their_own(case):
 
 def test_chunked_attention_equals_whole(case, monkeypatch):
   config, weights, want = case
-  monkeypatch.setattr(core.attention, 'QUERY_BLOCK', 4)
+  monkeypatch.setattr(sizes, 'QUERY_BLOCK', 4)
   close(jax.jit(lambda w: decoder.apply(w, config, TOKENS).logits)(weights), want)
 
 
