@@ -24,7 +24,7 @@ demo-real: .venv/demo .real/ready ## SmolLM2-135M learns sums of two numbers fro
 test: .venv/test lint ## lint and the fast tests
 	$(PYTEST) -m "not slow and not parity and not real and not long"
 
-test-slow: .venv/test ## the tests that take longer than about five seconds each
+test-slow: .venv/test ## the tests that take longer than about two seconds each
 	$(PYTEST) -m "slow and not parity and not real and not long"
 
 parity: .venv/parity ## numerics against torch, live

@@ -82,6 +82,7 @@ def test_a_response_has_the_tags_of_the_protocol_and_ends():
   assert forged.count(PROTOCOL.stop_id) == 1 and TOKENIZER.convert_tokens_to_ids('<tool_response>') not in forged
 
 
+@pytest.mark.slow
 def test_the_gradient_at_tool_tokens_is_exactly_zero(weights):
   """Through the per-token log-probabilities of a policy loss, with tool text that has no other copy in the batch."""
   t = trajectory(CALLS, DONE)
@@ -119,6 +120,7 @@ def test_only_sampled_tokens_are_pulled_up():
   assert moved == {i for i, m in zip(t.ids, t.mask) if m} and not moved & set('é'.encode())
 
 
+@pytest.mark.slow
 def test_padding_changes_no_log_probability(weights):
   short, long = trajectory(DONE), trajectory(CALLS, CALLS, DONE)
   alone, _ = POLICY.log_probs(weights, batch_of([short], [0.0]).inputs)
@@ -321,6 +323,7 @@ def test_killed_and_started_again_gives_the_same_metrics_and_a_report(tmp_path):
   assert len(json.loads((tmp_path / 'whole' / 'results.json').read_text())['after']['interval']) == 2
 
 
+@pytest.mark.slow
 def test_the_report_shows_conversations_and_escapes_what_they_say(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text(
     json.dumps({'step': 1, 'reward': 0.5, 'right_calls_failed': 0.1, 'kept_right_calls_failed': 0.0}) + '\n'

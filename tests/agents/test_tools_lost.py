@@ -100,6 +100,7 @@ def conversations(port, n, *, patience):
   return [r for t in traces for r in t.responses]
 
 
+@pytest.mark.slow
 def test_a_service_that_comes_back_is_waited_for(service):
   """Killed while calls run and started again a second later, it is called again: no trajectory knows of it."""
   started, port = service

@@ -84,6 +84,7 @@ def test_two_logs_of_one_file_write_whole_lines(tmp_path):
   assert [e['i'] for e in Log(tmp_path / 'log', {'m': 1}).entries] == list(range(20))
 
 
+@pytest.mark.slow
 def test_one_interrupt_ends_a_run_whose_server_hangs(problems, tmp_path):
   release, hanging = threading.Event(), threading.Event()
 

@@ -116,6 +116,7 @@ def test_what_commits_to_no_option_is_no_answer(text):
   assert chosen(text, CHOICES) is None
 
 
+@pytest.mark.slow
 def test_a_long_text_of_anything_is_read_quickly():
   with processor_seconds(20):
     for part in (

@@ -69,6 +69,7 @@ def test_the_last_number_counts_only_when_asked_for():
   assert answers.extract('first 3, then 1,024', last_number=True) == '1,024'
 
 
+@pytest.mark.slow
 def test_extraction_of_a_megabyte_is_fast():
   with processor_seconds(20):
     for text in (r'\boxed{' * 150_000, 'answer is ' * 100_000, '{' * 10**6, '<think>' * 150_000, '1,' * 500_000):
@@ -112,6 +113,7 @@ def fail():
   raise KeyError('inside')
 
 
+@pytest.mark.slow
 def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
   with ends(), Limited(dawdle, 1.0) as limited:
     with pytest.raises(Late):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 BUILTINS = {'eval', 'exec', 'compile', '__import__'}
 READERS = {'sympify', 'parse_expr', 'lambdify', 'literal_eval', 'parse_units', 'parse_expression'}
@@ -108,15 +110,18 @@ def seen_by_the_hook(script):
   return done.stdout.splitlines()[-1].removeprefix('SEEN ')
 
 
+@pytest.mark.slow
 def test_an_audit_hook_sees_nothing():
   assert seen_by_the_hook(SCRIPT) == '[]'
 
 
+@pytest.mark.slow
 def test_the_hook_is_awake():
   caught = seen_by_the_hook(SCRIPT.replace('def everything():\n', 'def everything():\n  eval("[][:0]")\n  return\n', 1))
   assert caught == "[('compile', '[][:0]')]" or caught == "[('compile', b'[][:0]')]"
 
 
+@pytest.mark.slow
 def test_the_source_calls_nothing_that_executes_text():
   found = []
   files = sorted(path for folder in ('bench', 'rl') for path in (ROOT / folder).rglob('*.py'))

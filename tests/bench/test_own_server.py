@@ -36,6 +36,7 @@ def url():
     yield address
 
 
+@pytest.mark.slow
 def test_an_agent_plans_and_calls_tools(url, tmp_path, capsys):
   (tmp_path / 'total.csv').write_text('name,total\nall,42\n')
   flags = [f'--model={url}', f'--attach={tmp_path / "total.csv"}', '--tools=documents', f'--out={tmp_path / "out"}']

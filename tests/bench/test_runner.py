@@ -59,6 +59,7 @@ def test_equal_runs_write_equal_results_and_files_score_the_same_without_a_model
     assert again['metrics'] == report['metrics']
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_and_asks_nothing_twice(problems, tmp_path):
   breaking = lambda n, body: (500, b'') if n > 20 else right_half_of_the_time(n, body)
   with serve(breaking) as (url, _), pytest.raises(runner.TooManyFailures, match='in a row failed'):
@@ -113,6 +114,7 @@ def test_an_unusable_answer_is_asked_again_up_to_the_task_s_bound(tmp_path):
   assert (tmp_path / 'out' / 'thumbnails' / '0_0.jpg').is_file()
 
 
+@pytest.mark.slow
 def test_reports_escape_what_models_write(problems, tmp_path):
   evil = '<script>alert(1)</script>|\n# {{ 7 * 7 }} \\boxed{<img src=x onerror=alert(2)>}'
   with serve(lambda n, body: completion(evil)) as (url, _):
@@ -147,6 +149,7 @@ def test_hostile_answer_files(problems, tmp_path):
   assert not (tmp_path / 'no').exists()
 
 
+@pytest.mark.slow
 def test_comparison_pairs_the_questions(problems, tmp_path):
   always = lambda n, body: completion(f'\\boxed{{{2 * int(question(body).split()[2])}}}')
   with serve(right_half_of_the_time) as (url, _):

@@ -34,6 +34,7 @@ def absent(monkeypatch, *modules):
     monkeypatch.setitem(sys.modules, module, None)
 
 
+@pytest.mark.slow
 def test_pairs_are_compared_and_missing_packages_are_named(folder, monkeypatch, capsys):
   absent(monkeypatch, 'pesq', 'pystoi', 'resemblyzer')
   assert main(folder, f'--made={folder}/*-speech.wav') == 0

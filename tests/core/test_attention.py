@@ -54,6 +54,7 @@ def problems(draw):
   return q, k, v, at, segments, draw(st.sampled_from([None, 1, 4])), sinks
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(problems())
 def test_reference_and_chunked_equal_the_definition(problem):
@@ -73,6 +74,7 @@ def test_reference_and_chunked_equal_the_definition(problem):
     np.testing.assert_allclose(np.asarray(got)[at >= 0], want[at >= 0], atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('window, sinks, packed', [(None, False, False), (5, True, False), (5, True, True)])
 def test_chunked_equals_reference_with_gradients(window, sinks, packed, monkeypatch):
   monkeypatch.setattr(sizes, 'QUERY_BLOCK', 8)
@@ -182,6 +184,7 @@ def tree_row(r, length):
   return later.max(0).astype(np.int32), sees
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('length, window, sinks', [(21, None, False), (150, None, True), (150, 9, False)])
 def test_packed_trees_equal_the_definition(length, window, sinks):
   r = np.random.default_rng(length)

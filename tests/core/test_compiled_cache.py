@@ -35,6 +35,7 @@ def start(folder):
   return tuple(map(int, done.stdout.split()))
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_nothing(tmp_path):
   hits, compiled_anew = start(tmp_path / 'kept')
   assert hits == 0 and compiled_anew > 0

@@ -72,6 +72,7 @@ def test_a_stride_takes_whole_blocks():
     conv.down(np.zeros((1, 7, 3), np.float32), drawn(LAYERS['down']))
 
 
+@pytest.mark.slow
 def test_layers_start_at_the_scale_of_their_input():
   for kind, spec in LAYERS.items():
     w = params.init(jax.random.key(0), {kind: spec})[kind]

@@ -78,6 +78,7 @@ def test_padded_equals_unpadded(case, side):
   assert np.isfinite(out).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('unstacked', [False, True])
 def test_prefill_and_decode_equal_the_full_pass(case, unstacked):
   config, weights, want = case
@@ -93,6 +94,7 @@ def test_prefill_and_decode_equal_the_full_pass(case, unstacked):
   assert int(out.cache.length) == 14 and (np.asarray(out.cache.positions) == np.arange(14)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('unstacked', [False, True])
 def test_branches_from_a_prefix_equal_whole_rows(case, unstacked):
   config, weights, _ = case
@@ -107,6 +109,7 @@ def test_branches_from_a_prefix_equal_whole_rows(case, unstacked):
     apply(weights, config, whole[:3, 9:], cache=prefix)
 
 
+@pytest.mark.slow
 def test_ragged_rows_in_a_cache_equal_their_own(case):
   """Right-padded prompts of two lengths, decoded on from their own positions."""
   config, weights, want = case
@@ -137,6 +140,7 @@ def reach(config, weights):
   return np.abs(np.asarray(gradients(x))).max(-1) > 0
 
 
+@pytest.mark.slow
 def test_no_token_sees_a_later_one(case):
   config, weights, _ = case
   seen = reach(config, weights)
@@ -191,6 +195,7 @@ def test_log_probs_in_chunks_equal_whole(case):
     np.testing.assert_allclose(spread, entropy, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tied', [False, True])
 def test_kl_in_chunks_equals_float64_and_has_its_gradient(tied):
   """Against float64 over the whole vocabulary; d KL / d student logits is softmax(student) - softmax(reference)."""
@@ -245,6 +250,7 @@ def test_lora_starts_as_its_base_and_trains_alone():
   close(apply(moved, config, TOKENS).logits, apply(params.fold(moved), config, TOKENS).logits, 1e-4)
 
 
+@pytest.mark.slow
 def test_lora_dropout_zeroes_inputs_of_adapters_alone():
   """By hand: y = x w + alpha / rank (x m / (1 - p)) a b, with a mask m for each weight and layer."""
   rng = np.random.default_rng(0)
@@ -276,6 +282,7 @@ def test_lora_refuses_what_it_cannot_adapt():
       params.lora(jax.random.key(0), weights, spec, pattern, rank=2)
 
 
+@pytest.mark.slow
 def test_int8_stays_within_its_bound():
   weights = drawn(TINY)
   quantised = params.map_weights(lambda name, w: params.to_int8(w), weights, r'blocks\.(attn\.[qkvo]|mlp\..*)|embed')

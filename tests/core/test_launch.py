@@ -267,12 +267,14 @@ def program(tmp_path, *argv):
   return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_a_program_runs_with_its_config_and_workdir(tmp_path):
   done = program(tmp_path, '--config=large', '--config.steps=12', '--workdir=/w')
   assert done.stdout.split() == ['12', '/w', '1'], done.stderr
   assert '1 local and 1 global cpu devices' in done.stderr
 
 
+@pytest.mark.slow
 def test_bad_usage_exits_with_2_and_one_line(tmp_path):
   done = program(tmp_path, '--config.stepz=3')
   assert (done.returncode, done.stdout) == (2, '')
@@ -281,6 +283,7 @@ def test_bad_usage_exits_with_2_and_one_line(tmp_path):
   assert done.returncode == 2 and done.stderr == "error: 'stray': expected only flags\n"
 
 
+@pytest.mark.slow
 def test_help_lists_every_field_with_its_meaning(tmp_path):
   done = program(tmp_path, '--help')
   assert done.returncode == 0 and 'Trains a toy.' in done.stdout and 'one of tiny, large' in done.stdout
@@ -291,6 +294,7 @@ def test_help_lists_every_field_with_its_meaning(tmp_path):
   assert '--workdir' in done.stdout and '--coordinator_address' in done.stdout
 
 
+@pytest.mark.slow
 def test_start_up_leaves_heavy_libraries_alone():
   code = (
     'import sys, core.training.steps, core.launch.job; print([m for m in ("transformers", "sklearn", "torch", '

@@ -40,6 +40,7 @@ def test_each_of_several_gets_what_it_gets_alone(talk, sampling):
   assert len(set(together)) == 3
 
 
+@pytest.mark.slow
 def test_pieces_join_to_the_whole(talk):
   sampling = {'temperature': 1.0, 'seed': 5}
   streamed = list(talk(LOOK, images=IMAGES[:1], stream=True, **sampling))
@@ -97,6 +98,7 @@ def test_pieces_are_whole_characters_of_the_answer_alone(template, raw):
   assert not any('\ufffd' in s for s in said[:-1])
 
 
+@pytest.mark.slow
 def test_bad_requests_are_refused(talk):
   p = processor()
   config, params = model(p, max_length=64)

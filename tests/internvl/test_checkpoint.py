@@ -74,6 +74,7 @@ def test_a_stored_head_wins_over_the_tie_flag(tmp_path):
   assert config.language.tied and params.language.head is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['A', 'B'])
 def test_a_tied_model_round_trips(layout, tmp_path):
   config = checkpoint.load(FIXTURES / '300m-qwen3')[0]

@@ -58,6 +58,7 @@ def generate(tokens, tiles, n, params=PARAMS):
   return np.asarray(state.tokens)[:, :8].tolist()
 
 
+@pytest.mark.slow
 def test_tokens_equal_the_simple_samplers_and_tiles_are_encoded_once():
   e = engine()
   one, two, swapped = [TILES[:1]], [TILES[:2], TILES[2:]], [TILES[1:], TILES[:1]]

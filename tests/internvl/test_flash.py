@@ -148,6 +148,7 @@ def test_all_compressed_equals_a_base_run_that_is_fed_the_few_features(weights):
   close(got, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flat', [True, False])
 def test_rows_of_a_mixed_batch_equal_each_alone(weights, flat):
   counts = [[FEW], [], [FULL, FEW]]
@@ -170,6 +171,7 @@ def test_rows_of_a_mixed_batch_equal_each_alone(weights, flat):
     close(got[i, : len(r)], want[0])
 
 
+@pytest.mark.slow
 def test_shortening_in_place_equals_the_shorter_rows(weights):
   """Packed samples laid out in full, some tiles then shortened, against the rows built without those slots."""
   chosen = [[FEW, FULL], [FEW]]

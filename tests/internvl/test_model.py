@@ -85,6 +85,7 @@ def ragged():
   return rows, tokens, at, (PIXELS[:1], PIXELS[:0], PIXELS[1:])
 
 
+@pytest.mark.slow
 def test_ragged_tiles_and_text_only_rows_equal_each_alone(weights):
   rows, tokens, at, tiles = ragged()
   rubbish = np.full((2, 16, 16, 3), 9.0, np.float32)

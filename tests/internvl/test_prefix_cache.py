@@ -58,6 +58,7 @@ def test_turns_answer_as_fresh_runs_and_prefill_what_is_new(tiny, unstacked, mon
   assert fed[2][1] == 0 < whole[2][1]  # no tile is encoded again
 
 
+@pytest.mark.slow
 def test_the_common_prefix_ends_where_tokens_or_image_bytes_differ(tiny):
   params, config, p = tiny
   cache = internvl.PrefixCache()
@@ -101,6 +102,7 @@ def test_limits_of_a_call(tiny):
     p(watch, videos=[[wide]], frames=0)
 
 
+@pytest.mark.slow
 def test_a_repetition_penalty_and_further_ends_reach_the_answer(tiny):
   params, config, p = tiny
   hi = [{'role': 'user', 'content': 'hi'}]

@@ -65,6 +65,7 @@ def test_coupled_and_decoupled_in_one_process_and_over_a_socket_say_the_same(dty
   assert len({tuple(tokens) for tokens, _ in results['coupled']}) > 4
 
 
+@pytest.mark.slow
 def test_the_server_says_what_chat_says(client):
   config, params = parts.model()
   reply = ask(client, parts.shown('What?', 0, 2), compression='auto')
@@ -195,6 +196,7 @@ def test_requests_survive_the_death_of_the_vision_service():
   asyncio.run(through_a_death())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('key, dtype', [(b'other', 'float32'), (parts.KEY, 'bfloat16')])
 def test_a_service_with_another_key_or_model_is_not_believed(key, dtype):
   config, _ = parts.model()

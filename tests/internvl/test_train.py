@@ -64,6 +64,7 @@ def tiny():
   return config, weights.replace(language=weights.language.replace(blocks=stacked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('averaging', losses.AVERAGING)
 def test_a_packed_row_teaches_what_its_samples_do_apart(tiny, averaging):
   config, weights = tiny
@@ -136,6 +137,7 @@ def changed(before, after) -> set[str]:
   return {params.path_name(path) for path, equal in jax.tree.leaves_with_path(same) if not equal}
 
 
+@pytest.mark.slow
 def test_frozen_parts_do_not_change_by_a_bit(tiny):
   names = changed(*trained(tiny, dataclasses.replace(TINY, trainable=r'projector\..*', drop_path=0.1)))
   assert names and all(name.startswith('projector.') for name in names)
@@ -163,6 +165,7 @@ def test_adapters_alone_are_trained_and_export_folded(tiny, tmp_path):
   assert np.abs(adapted - untrained).max() > 5e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'change, why',
   [

@@ -157,6 +157,7 @@ def test_no_gradient_reaches_the_reference(case):
   assert not any(np.abs(g).max() for g in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_loss_ratios_equal_one_run_for_each_tile(case):
   config, student, teacher, batch = case
   _, ratios, valid = ratios_of(student, teacher, config, batch)
@@ -210,6 +211,7 @@ def test_the_router_learns_which_tiles_may_be_compressed(case):
   assert mean(below) > mean(~below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('k', [30.0, 50.0, 70.0])
 def test_the_share_of_labels_follows_the_percentile_when_the_scale_changes(k):
   r = np.random.default_rng(0)
@@ -267,6 +269,7 @@ def test_impossible_labels_are_refused():
       Vico(**change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['vico_consistency', 'vico_routing'])
 def test_both_stages_can_be_planned(name):
   small = {'model': 'tiny-flash', 'batch': 2, 'length': 64, 'tiles': 4, 'accumulate': 1}

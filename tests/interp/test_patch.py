@@ -27,6 +27,7 @@ def kept(other: bool):
   return apply(OTHER if other else TOKENS, keep=COMPONENTS + STREAM).kept
 
 
+@pytest.mark.slow
 def test_the_grid_is_the_loop():
   axes = patch.Axes(components=('z',), layers=(0, 2), heads=(1, 3), positions=(0, 4, 5))
   grid = patch.sweep(forward, axes, kept(True), block=5)
@@ -42,6 +43,7 @@ def test_the_grid_is_the_loop():
       np.testing.assert_allclose(value, alone(axes.layers[i], axes.heads[j], axes.positions[k]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_patching_by_itself_does_nothing_and_the_whole_stream_gives_the_other_run():
   axes = patch.Axes(components=('resid_out', 'pattern'), layers=(1, 2))
   same = patch.sweep(forward, axes, kept(False))

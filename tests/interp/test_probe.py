@@ -19,6 +19,7 @@ def planted():
   return x
 
 
+@pytest.mark.slow
 def test_a_planted_direction_is_found_in_its_layer():
   found = probe.fit(planted(), LABELS)
   assert found.accuracy.argmax() == 1 and found.accuracy[1] > 0.9
@@ -30,6 +31,7 @@ def test_a_planted_direction_is_found_in_its_layer():
   assert values.control.max() < 0.1
 
 
+@pytest.mark.slow
 def test_what_only_tells_groups_apart_is_not_learnt():
   groups = np.repeat(np.arange(12), 10)
   labels = np.repeat(np.arange(12) % 2, 10)
@@ -66,6 +68,7 @@ def test_impossible_probes_are_refused(change, word):
     probe.fit(**{'features': NOISE, 'labels': LABELS} | change)
 
 
+@pytest.mark.slow
 def test_steering_moves_the_stream_along_its_direction():
   plain = apply(TOKENS, keep=('resid_out',)).kept['resid_out']
   directions = np.asarray(R.normal(size=(3, 16)), np.float32)

@@ -42,6 +42,7 @@ def made():
   )
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_escaped_and_plays_each_token():
   page = report.html(made(), title=EVIL)
   assert page.count('<script>') == 1 and 'alert(1)' in page
@@ -53,6 +54,7 @@ def test_the_page_is_whole_escaped_and_plays_each_token():
   assert 'the likeliest from a layer on: 1 after layer 0, 2 after layer 1.' in page
 
 
+@pytest.mark.slow
 def test_long_answers_of_an_encoder_layer_are_shortened():
   study = dataclasses.replace(made(), by_encoder_layer=(answer('la ' * 500),))
   assert 'la ' * 120 not in report.html(study, title='loop')

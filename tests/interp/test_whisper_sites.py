@@ -36,6 +36,7 @@ def forward(edit):
   return decoder.logits(WEIGHTS.decoder, decode(edit=edit).hidden)[0, -1, 40]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_decoder_is_its_loop():
   values = jax.jit(lambda: decode(TOKENS[:, ::-1], keep=COMPONENTS).kept)()
   assert values['v'].shape == (3, 1, 5, 4, 8) and values['cross_k'].shape == (3, 1, 20, 4, 8)

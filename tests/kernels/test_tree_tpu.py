@@ -18,6 +18,7 @@ def call(q, k, v, p, sinks=None, *, window=None, interpret=True):
   return pallas_tpu.run(q, k, v, p, sinks, window=window, interpret=interpret)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('groups,window,sunk', [(1, None, False), (4, None, True), (7, 6, False), (8, 3, True)])
 def test_equals_float64_softmax(groups, window, sunk):
   """Fifty random trees each; unused tokens and pages are NaN, and some rows have no page."""

@@ -113,6 +113,7 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mutation', MUTATIONS)
 def test_an_error_is_seen(mutation, monkeypatch):
   case, mutate = MUTATIONS[mutation]

@@ -19,6 +19,7 @@ from vibevoice.inputs import presets
 
 CONFIG = vibevoice.CONFIGS['Realtime-0.5B']
 PRESET = 'real/en-Mike_man.pt'
+pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope='module')

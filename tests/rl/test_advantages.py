@@ -138,6 +138,7 @@ def scores(rewards, valid=None, tokens=3, **more):
   return advantages.Scores(rewards, weights, valid, np.ones((p, g, tokens), bool), **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', advantages.ADVANTAGES)
 @pytest.mark.parametrize('value', [0.7, 0.1, 1 / 3])
 @pytest.mark.parametrize('components', [1, 3])
@@ -162,6 +163,7 @@ def test_a_flat_group_is_flat_beside_others(name):
   assert np.isfinite(got).all() and (np.abs(got).max((1, 2))[[0, 1, 2, 4]] > 0.1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', advantages.ADVANTAGES)
 def test_an_entry_says_what_its_rule_does(name):
   rule = advantages.ADVANTAGES[name]

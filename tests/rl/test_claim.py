@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from rl.claim import claim_of
 from rl.configs import Training
 from rl.query import Query
@@ -52,6 +54,7 @@ def test_a_task_goes_by_its_first_queries():
   assert len(set(claims)) == 4 and claims[0] == claim(task=questions(['a', 'b']))['task']
 
 
+@pytest.mark.slow
 def test_every_process_makes_the_same_claim():
   """A set among the constants of a function has another order in each process."""
   program = 'from tests.rl import test_claim as t; print(t.claim(t.sevens)["rewards"])'

@@ -123,6 +123,7 @@ def test_more_groups_than_asked_for_make_more_updates(made, tmp_path):
   assert lines[0]['updates'] == 3
 
 
+@pytest.mark.slow
 def test_a_solved_task_ends_the_run_and_a_resumed_one_there_too(made, tmp_path):
   first = groups_of(made[0], 4)
   rollouts = [rollout_of(first), rollout_of([], first[0], 4, exhausted=True), rollout_of(first, start=8)]
@@ -132,6 +133,7 @@ def test_a_solved_task_ends_the_run_and_a_resumed_one_there_too(made, tmp_path):
   assert not source.seen and same == lines and not moved(last, again)
 
 
+@pytest.mark.slow
 def test_a_rollout_without_a_group_changes_nothing(made, tmp_path):
   first = groups_of(made[0], 4)
   *_, source, lines, _, _ = reinforced(made, [rollout_of([], first[0]), rollout_of(first)], tmp_path)
@@ -178,6 +180,7 @@ def test_a_reference_policy_holds_the_policy_back(made, where, tmp_path):
     assert kls[0] == pytest.approx(0, abs=1e-5) and kls[-1] > 0
 
 
+@pytest.mark.slow
 def test_stages_reset_the_optimiser_and_draw_from_hard_queries(made, tmp_path):
   rollout = rollout_of(groups_of(made[0], 4))
   stages = [Stage(1, None), Stage(1, None, tries='tries', tried=9, reset=True), Stage(1, None)]

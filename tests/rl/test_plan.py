@@ -69,6 +69,7 @@ def broad(monkeypatch):
   return dataclasses.replace(TINY, model='broad', max_new=32, prompts=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('remat', ['none', 'full'])
 def test_flops_are_those_that_the_compiler_counts(broad, remat):
   config = dataclasses.replace(broad, remat=remat)

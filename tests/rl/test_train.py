@@ -131,6 +131,7 @@ def _trains_on_from(model: pathlib.Path, folder: pathlib.Path):
   assert internvl.load(folder / 'more' / 'model')[1].language.embed.dtype == jax.numpy.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'flag,names',
   [('--config.ahead=True', 'ahead'), ('--config.model=/nowhere', '/nowhere'), ('--config.mesh.model=3', 'model=3')],

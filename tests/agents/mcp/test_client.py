@@ -38,12 +38,14 @@ def test_tools_come_with_their_schemas(tools):
   assert by_name['echo']['parameters']['required'] == ['text']
 
 
+@pytest.mark.slow
 def test_a_server_that_crashes_mid_call_is_started_again(tools):
   got = tools.call('crash', {}, 30.0)
   assert got.failed and 'ended during the call' in got.text
   assert alive(tools)
 
 
+@pytest.mark.slow
 def test_a_server_that_stalls_is_given_up_in_time_and_started_again(tools):
   with ends():
     got = tools.call('stall', {}, 0.5)
@@ -63,12 +65,14 @@ def test_junk_between_messages_is_passed_over(raw):
   assert alive(raw)
 
 
+@pytest.mark.slow
 def test_endless_junk_gives_the_server_up(raw):
   got = raw.call('junk', {'lines': 5000}, 60.0)
   assert got.text == 'answered' or got.failed
   assert alive(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['binary', 'half', 'wrong', 'flood', 'close', 'surrogate'])
 def test_what_is_no_answer_is_an_observation_in_time(raw, name):
   with ends():
@@ -84,6 +88,7 @@ def test_parts_that_are_no_text_are_named_and_their_data_left_out(raw):
   assert raw.call('structured', {}, 10.0).text == '{"sum": 5}'
 
 
+@pytest.mark.slow
 def test_ten_megabytes_arrive_and_are_shortened_for_the_model(tools):
   got = carry_out(tools, Call('', 'large', '{}'), 60.0)
   assert not got.failed and got.text.startswith('headxx') and got.text.endswith('xxtail')
@@ -110,6 +115,7 @@ def test_calls_side_by_side_outlive_a_neighbour_s_crash(tools):
   assert alive(tools)
 
 
+@pytest.mark.slow
 def test_restarts_are_bounded():
   with McpTools({'bad': bad()}, restarts=1) as tools:
     for _ in range(2):
@@ -117,6 +123,7 @@ def test_restarts_are_bounded():
     assert 'failed too often' in tools.call('echo', {'text': 'x'}, 30.0).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('server', 'message'),
   [
@@ -144,6 +151,7 @@ def test_two_tools_of_one_name_are_refused():
     McpTools({'a': named('a'), 'b': named('b')})
 
 
+@pytest.mark.slow
 def test_leaving_ends_every_process():
   before = {p.pid for p in psutil.Process().children(recursive=True)}
   with McpTools({'one': bad()}) as tools:

@@ -165,6 +165,7 @@ def test_damaged_files_are_refused_by_name(suffix, data):
     documents.read(data, suffix)
 
 
+@pytest.mark.slow
 def test_bombs_are_refused_before_they_unpack():
   data = bomb()
   for suffix in ('.docx', '.pptx', '.xlsx', '.zip'):
@@ -296,6 +297,7 @@ def test_large_and_endless_pages_are_cut_off():
     fetch(lambda r: httpx.Response(404))
 
 
+@pytest.mark.slow
 def test_pages_are_read_as_markdown_and_failures_say_why():
   def get(url, private):
     if url == 'bad':

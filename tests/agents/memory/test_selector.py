@@ -23,6 +23,7 @@ def random_batch(seed=0, n=5):
   )
 
 
+@pytest.mark.slow
 def test_the_loss_is_weighted_cross_entropy_and_its_gradient_that_of_finite_differences():
   with jax.enable_x64(True):
     params = jax.tree.map(lambda w: w.astype(jnp.float64) + 0.01, selector.init(CONFIG).params)

@@ -53,6 +53,7 @@ def test_absent_cases_and_last_steps_count_for_nothing():
   assert jnp.isfinite(jax.grad(lambda x: softq.td_target(jnp.ones(2), x, 0.5, 0.3, valid=valid).sum())(q)).all()
 
 
+@pytest.mark.slow
 def test_the_soft_policy_attains_the_soft_value_and_no_other_does_better():
   rng = np.random.default_rng(0)
   q, alpha = jnp.asarray(rng.normal(size=6)), 0.4

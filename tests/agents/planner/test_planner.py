@@ -223,6 +223,7 @@ class Echo:
     return Observation(str(arguments.get('text')) + '\udc00')
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
   st.lists(SAID | PLANS, min_size=1, max_size=4),

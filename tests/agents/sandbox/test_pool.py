@@ -271,6 +271,7 @@ def _first_good(pool) -> None:
       pass
 
 
+@pytest.mark.slow
 def test_a_zygote_with_sympy_is_replaced_without_importing_again():
   """Killed again and again, service comes back; only the death of the seed costs the imports."""
   with Pool(1) as pool:

@@ -300,6 +300,7 @@ def test_service_over_a_unix_socket(service):
   asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_service_survives_the_death_of_its_parts(service):
   """Server, seed, zygote or slot die at random under load: every call is answered, and service comes back each time."""
   watchdog = psutil.Process(service[1].pid)

@@ -119,6 +119,7 @@ def attack(judge) -> int:
   return count
 
 
+@pytest.mark.slow
 def test_nothing_in_a_text_is_executed():
   root = str(Path(__file__).parents[3])
   done = subprocess.run(
@@ -152,6 +153,7 @@ def test_source_evaluates_no_text():
         assert name not in banned or harmless, (file.name, node.lineno, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', HUGE)
 def test_one_process_bounds_its_work(name):
   text = HUGE[name]

@@ -34,6 +34,7 @@ def dollars(text):
   return f'${text}$'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('spelling', [thin_spaces, display_fractions, sized_brackets, dollars])
 def test_spelling(spelling):
   changed = 0

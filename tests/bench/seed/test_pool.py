@@ -24,6 +24,7 @@ print(json.dumps([(s.points, s.status, s.test, s.flags) for s in (score(*p) for 
 """
 
 
+@pytest.mark.slow
 def test_order_processes_and_hash_seed_do_not_matter():
   here = [score(*p) for p in PAIRS]
   assert score_many(PAIRS, processes=1) == here
@@ -43,6 +44,7 @@ def test_order_processes_and_hash_seed_do_not_matter():
   assert len(dumps) == 1
 
 
+@pytest.mark.slow
 def test_killed_workers_cost_nothing():
   with Pool(2) as pool:
     stop = threading.Event()

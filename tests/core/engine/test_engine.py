@@ -101,6 +101,7 @@ def test_tokens_equal_the_simple_samplers_under_random_schedules(slots, pages):
   assert s.pool.free == pages
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_the_samplers():
   e = engine(3, 200)
   for kind in KINDS:
@@ -111,6 +112,7 @@ def test_log_probabilities_are_the_samplers():
     np.testing.assert_allclose(done.logp, logp[0], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_after_construction():
   e = Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=8, segment=3, chunk=12)
   compiled = []
@@ -133,6 +135,7 @@ def test_nothing_is_compiled_after_construction():
   jax.monitoring.clear_event_listeners()
 
 
+@pytest.mark.slow
 def test_samples_of_one_prompt_prefill_it_once():
   e = Engine(PARAMS, CONFIG, slots=3, pages=120, page_size=4, segment=5, chunk=8)
   e.submit(Request(PROMPTS[4], 6, n=16, temperature=1.0))
@@ -144,6 +147,7 @@ def test_samples_of_one_prompt_prefill_it_once():
   assert e.stats.prefilled == len(PROMPTS[4]) - 1
 
 
+@pytest.mark.slow
 def test_a_fork_shares_pages_and_copies_at_most_one():
   e = Engine(PARAMS, CONFIG, slots=2, pages=40, page_size=4, segment=4, chunk=32)
   (id,) = e.submit(Request(PROMPTS[2], 24, temperature=1.0, seed=3))
@@ -204,6 +208,7 @@ def test_stops_and_allowed_tokens():
   assert all((c.tokens % 2 == 0).all() for c in masked) and plain.tokens.tolist() == free
 
 
+@pytest.mark.slow
 def test_unfinished_samples_continue_under_new_weights():
   e = Engine(PARAMS, CONFIG, slots=2, pages=60, page_size=4, segment=4, chunk=8)
   e.submit(Request(PROMPTS[2], 12, temperature=1.0, seed=2))
@@ -216,6 +221,7 @@ def test_unfinished_samples_continue_under_new_weights():
   assert done.version.tolist() == [0] * 4 + [1] * 8
 
 
+@pytest.mark.slow
 def test_the_content_of_unused_pages_has_no_effect():
   e = Engine(PARAMS, CONFIG, slots=3, pages=40, page_size=4, segment=5, chunk=8)
   p = e._programs
@@ -239,6 +245,7 @@ def test_sinks_and_windows():
   assert [c.tokens.tolist() for c in e.run()] == rows
 
 
+@pytest.mark.slow
 def test_decoding_copies_no_weights_and_no_pages():
   """Temporary memory of the compiled segment, on shapes alone, stays below half of one layer's weights."""
   config = dataclasses.replace(

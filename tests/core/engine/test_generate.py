@@ -31,6 +31,7 @@ def run(prompts, *, left=False, new=12, stops=(), params=PARAMS, width=0, **opti
 PROMPTS = [[1, 2, 3], [9, 8, 7, 6, 5, 4], [20]]
 
 
+@pytest.mark.slow
 def test_a_request_gets_the_same_tokens_in_any_batch():
   sampled = {'temperature': 1.0, 'top_p': 0.95}
   together = run(PROMPTS, seed=[5, 6, 7], **sampled)
@@ -41,6 +42,7 @@ def test_a_request_gets_the_same_tokens_in_any_batch():
   assert run(PROMPTS, seed=[5, 6, 8], **sampled)[:2] == together[:2]
 
 
+@pytest.mark.slow
 def test_greedy_equals_the_full_forward_pass():
   unstacked = loop.for_decoding(PARAMS)
   assert isinstance(unstacked.blocks, tuple)
@@ -70,6 +72,7 @@ def test_advancing_in_steps_equals_one_go():
   assert g.finished and g.rows()[0].tolist() == run([PROMPTS[1]], temperature=1.0, seed=[6])[0]
 
 
+@pytest.mark.slow
 def test_lengths_in_one_bucket_share_their_programs():
   run([[1, 2]], new=3)
   before = loop._prefill._cache_size(), loop._decode._cache_size()

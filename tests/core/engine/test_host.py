@@ -42,6 +42,7 @@ def one_prompt(r):
   return [Request(r.integers(1, 99, 200).tolist(), 8, n=2000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workload', [few, many, common_head, one_prompt])
 def test_a_step_looks_at_a_bounded_number_of_sequences(workload):
   _, (examined, compared) = steps(workload(np.random.default_rng(0)))

@@ -26,6 +26,7 @@ def slow_filter(logits, top_k, top_p, min_p):
   return set(map(int, kept))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10**6), st.integers(0, 14), st.floats(0.05, 1.0), st.floats(0.0, 0.9))
 def test_filters_equal_a_slow_reference(seed, top_k, top_p, min_p):
@@ -36,6 +37,7 @@ def test_filters_equal_a_slow_reference(seed, top_k, top_p, min_p):
   assert all(out[i] == logits[0, i] for i in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [{}, {'top_k': 3}, {'top_p': 0.7}, {'min_p': 0.2}])
 def test_frequencies_follow_the_distribution(options):
   n = 20_000
@@ -82,6 +84,7 @@ def test_values_out_of_range_are_named(bad):
     Sampling.of(2, **bad)
 
 
+@pytest.mark.slow
 def test_log_probabilities_are_the_models_own_under_mask_and_filters():
   """One rule: the model's distribution at the row's temperature, before mask, penalty and filters."""
   logits = jnp.tile(jnp.array([3.0, 1.0, 0.0, -1.0]), (50, 1))

@@ -37,6 +37,7 @@ def tokens_of(request):
   return done.tokens.tolist()
 
 
+@pytest.mark.slow
 def test_steps_report_the_tokens_so_far():
   e, heard = engine(), {}
   ids = e.submit(Request(PROMPT, 10, n=2, temperature=1.0, seed=4))
@@ -50,6 +51,7 @@ def test_steps_report_the_tokens_so_far():
   assert sorted(heard) == ids
 
 
+@pytest.mark.slow
 def test_likeliest_tokens_are_those_of_a_forward_pass_and_change_no_sample():
   sizes = {'slots': 2, 'pages': 80, 'page_size': 4, 'segment': 3, 'chunk': 8}
   e, heard = Engine(PARAMS, CONFIG, **sizes, top_logprobs=3), {}
@@ -161,6 +163,7 @@ def test_a_stop_string_may_begin_before_a_fork_or_in_a_resubmitted_prompt():
   assert whole == free[end : end + 3]  # a string that was complete before does not count
 
 
+@pytest.mark.slow
 def test_the_repetition_penalty_equals_the_simple_loops():
   others = Request(PROMPT[:5], 20, n=2, temperature=1.0, seed=70)
   for penalty, temperature in ((1.5, 0.0), (3.0, 1.0), (0.7, 1.0)):
@@ -186,6 +189,7 @@ def test_changing_a_mask_after_submission_changes_nothing():
   assert (done.tokens % 2 == 0).all()
 
 
+@pytest.mark.slow
 def test_logits_that_are_nan_end_a_sample_with_an_error():
   e = Engine(PARAMS, CONFIG, slots=2, pages=30, page_size=4, segment=3, chunk=8)
   e.update(PARAMS.replace(norm=PARAMS.norm * jnp.nan))

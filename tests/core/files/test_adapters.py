@@ -73,6 +73,7 @@ def test_merged_weights_are_those_of_the_formula(fields, scale, base, tmp_path):
     np.testing.assert_allclose(after[name], want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unmerged_computes_as_merged_and_comes_back(base, tmp_path):
   config, adapted = decoder.load(base, adapter=write(tmp_path / 'adapter'))
   assert isinstance(adapted.blocks.attn.o, Lora) and not isinstance(adapted.blocks.attn.k, Lora)
@@ -123,6 +124,7 @@ def test_tensors_that_do_not_fit_are_named(base, tmp_path):
     decoder.load(base, adapter=write(tmp_path / 'foreign', foreign))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', 'ABC')
 def test_internvl_reads_the_names_of_every_layout(layout, tmp_path):
   config = internvl.CONFIGS['tiny']

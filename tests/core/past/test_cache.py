@@ -37,6 +37,7 @@ def draw(unstacked: bool) -> decoder.Params:
   return params.replace(blocks=unstack(params.blocks)) if unstacked else params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('unstacked', [False, True])
 def test_turns_of_any_length_equal_one_forward(unstacked):
   params = draw(unstacked)
@@ -50,6 +51,7 @@ def test_turns_of_any_length_equal_one_forward(unstacked):
   assert int(cache.length) == 12 and (cache.positions == jnp.arange(12)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('unstacked', [False, True])
 def test_a_full_cache_answers_nothing(unstacked):
   """Outside `jit` it says so; inside, where nothing can be raised, the logits are NaN from the first token too many."""
@@ -62,6 +64,7 @@ def test_a_full_cache_answers_nothing(unstacked):
     decoder.apply(params, CONFIG, token, cache=last.cache)
 
 
+@pytest.mark.slow
 def test_both_layouts_hold_the_same_keys_and_values():
   tokens = jax.random.randint(jax.random.key(1), (2, 5), 0, CONFIG.vocab)
   scanned, unstacked = (decoder.apply(draw(u), CONFIG, tokens, cache=8).cache for u in (False, True))
@@ -69,6 +72,7 @@ def test_both_layouts_hold_the_same_keys_and_values():
   np.testing.assert_allclose(jnp.stack(unstacked.v), scanned.v, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_named_attention_refuses_keys_in_columns():
   params = draw(True)
   cache = kv.new(CONFIG, 1, 8, jnp.float32, unstacked=True)
@@ -76,6 +80,7 @@ def test_named_attention_refuses_keys_in_columns():
     decoder.apply(params, CONFIG, jnp.ones((1, 1), int), cache=cache, attention='cudnn')
 
 
+@pytest.mark.slow
 def test_decoding_copies_no_cache():
   rows, slots = 3, 64
   positions = np.broadcast_to(np.arange(7), (rows, 7))

@@ -45,6 +45,7 @@ def whole(params) -> jax.Array:
   return decoder.apply(params, CONFIG, TOKENS).logits
 
 
+@pytest.mark.slow
 def test_each_row_continues_where_it_ends(params):
   cache, want = prefilled(params), whole(params)
   lengths = LENGTHS.copy()

@@ -305,6 +305,7 @@ def ended(sock: socket.socket) -> bytes:
 HEAD = b'POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n'
 
 
+@pytest.mark.slow
 def test_clients_that_idle_stall_or_vanish_leave_nothing_behind():
   with running() as (_, port):
     descriptors = lambda: int(httpx.get(f'http://127.0.0.1:{port}/open').text)

@@ -53,6 +53,7 @@ def chatting(config, params, messages, images, **options):
   return said, seen[0][1]
 
 
+@pytest.mark.slow
 def test_off_is_the_base_model_and_all_saves_three_quarters(flash):
   config, params = flash
   base = dataclasses.replace(config, flash=None), params.replace(compact=None, router=None)
@@ -109,6 +110,7 @@ def test_engine_answers_by_absolute_routing_do_not_depend_on_the_batch(flash):
     assert engine_answers(*flash, IMAGES[i : i + 1], 'absolute') == together[i : i + 1]
 
 
+@pytest.mark.slow
 def test_engine_says_what_the_conversation_says(flash):
   config, params = flash
   for compression in ('auto', 'all'):

@@ -27,6 +27,7 @@ def test_every_component_is_listed_once():
   assert len(set(every)) == len(every) == 2 * 3 * 4 + 3 * 3
 
 
+@pytest.mark.slow
 def test_each_row_lacks_its_own_components():
   c, p = tiny.CONFIG, tiny.params()
   keys = decoder.cross_keys(p.decoder, jnp.asarray(np.random.default_rng(0).normal(size=(1, 20, 32)), jnp.float32))
@@ -43,6 +44,7 @@ def test_each_row_lacks_its_own_components():
   assert np.abs(got[1] - got[0]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_other_sets_compile_nothing():
   c, p, processor = tiny.CONFIG, tiny.params(), tiny.processor()
   keys = audio_keys(p, c, tiny.mel(1))

@@ -37,6 +37,7 @@ class Planted:
 INPUTS = [Clip('talk', i, way, np.zeros(4, np.float32)) for i in range(8) for way in ('unchanged', 'backwards')]
 
 
+@pytest.mark.slow
 def test_the_search_finds_both_reasons_and_not_what_silences_the_model(tmp_path):
   lines = []
   found = find(Planted(), INPUTS, Settings(size=3, shortlist=40), progress=lines.append)

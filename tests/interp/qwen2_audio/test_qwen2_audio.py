@@ -65,6 +65,7 @@ def test_audio_tokens_are_counted_as_published():
     expanded(CONFIG, [AUDIO], (3, 4))
 
 
+@pytest.mark.slow
 def test_padding_is_not_heard_and_each_recording_has_its_place():
   noisy = MEL.copy()
   noisy[1, FRAMES[1] + 4 :] += 5

@@ -27,6 +27,7 @@ def test_following_heads_score_above_those_that_attend_anywhere_or_to_one_place(
   assert scores[0] > scores[1] > 1.0 > scores[2:].max()
 
 
+@pytest.mark.slow
 def test_a_search_returns_distinct_heads_of_the_model(tmp_path):
   c = tiny.CONFIG
   r = Recogniser(tiny.params(), c, tiny.processor(), Options(timestamps=False, previous=False, temperatures=(0.0,)))

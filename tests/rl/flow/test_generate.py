@@ -129,6 +129,7 @@ def test_schedules_of_the_published_pipelines():
   np.testing.assert_allclose(sd3.sigmas, [*(3 * u / (1 + 2 * u)), 0], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_guidance_takes_two_passes_where_the_model_has_no_input_for_it(tmp_path):
   texts, generator = tiny.pipeline('sd3', tmp_path)
   condition = prompts.encode(texts, ['a red cat'], width=32, tokens=4)

@@ -52,6 +52,7 @@ def test_schnell_has_no_guidance_input():
   assert count(dev) - count(schnell) == count(dev.guidance)
 
 
+@pytest.mark.slow
 def test_initial_velocity_is_zero():
   config, _ = model('tiny-flux')
   start = mmdit.init(jax.random.key(0), config)
@@ -172,6 +173,7 @@ def test_impossible_configurations_are_refused(changes, message):
     tiny.transformer('tiny', **changes)
 
 
+@pytest.mark.slow
 def test_a_table_of_positions_is_a_constant_of_the_optimiser():
   """Published checkpoints store SD3's table, which no trainer of theirs changes."""
   spec = mmdit.spec(mmdit.CONFIGS['tiny'])

@@ -73,6 +73,7 @@ def packed_of(policy, groups, rewards=None):
   return pack(policy, collected, 'shared', fresh=False, given=slots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FORMS)
 def test_ratios_are_one_before_the_first_update(name, weights):
   policy = policy_of(FORMS[name])
@@ -93,6 +94,7 @@ def test_an_image_depends_on_its_own_seed_alone(weights):
       np.testing.assert_allclose(again.states, t.states, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_group_starts_from_one_noise_and_then_parts(weights):
   policy = policy_of(dataclasses.replace(OPTIONS, window=3))
   first, second, _ = rollout(policy, weights)[0]
@@ -141,6 +143,7 @@ def test_gradient_of_the_whole_loss(name, coef, weights):
   assert slope == pytest.approx(numeric, rel=0.02, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_divergence_from_itself_is_zero_and_grows(weights):
   policy = policy_of(OPTIONS)
   inputs = packed_of(policy, rollout(policy, weights)).batch.inputs

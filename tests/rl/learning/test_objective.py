@@ -85,6 +85,7 @@ def allowed(rule, advantage='grpo', length=None):
   return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', slow_but_first(RULES))
 def test_every_combination_that_parses_has_a_finite_loss_and_gradient(name):
   seen = 0
@@ -144,6 +145,7 @@ def accepted_pairs():
   return made, refused
 
 
+@pytest.mark.slow
 def test_every_pair_of_options_that_means_nothing_is_refused_when_parsed():
   made, refused = accepted_pairs()
   found = [(flags['advantage'], flags['rule.kl.where']) for flags in refused]

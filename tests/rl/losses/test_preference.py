@@ -48,6 +48,7 @@ def test_a_policy_equal_to_its_reference_starts_at_the_known_value():
   assert parts['generation'] == pytest.approx(nll, abs=1e-5) and float(out.carry.mean) == 0
 
 
+@pytest.mark.slow
 def test_value_and_gradient_against_finite_differences_in_float64():
   shift = RewardShift(0.3, 5.0)
 
@@ -191,6 +192,7 @@ def mpo_run(workdir, n, accumulate=1, every=2):
     return loop(run, start, advance, n)
 
 
+@pytest.mark.slow
 def test_the_shift_is_restored_on_resume(tmp_path):
   whole = mpo_run(tmp_path / 'whole', 5)
   mpo_run(tmp_path / 'cut', 3)

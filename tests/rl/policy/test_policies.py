@@ -50,6 +50,7 @@ def _sampled(p, weights, prompts, samples, draw):
   return [rows[i : i + samples] for i in range(0, len(rows), samples)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['shared', 'rows', 'trees'])
 def test_all_layouts_give_the_log_probabilities_that_the_engine_sampled_with(made, layout):
   p, weights = made
@@ -62,6 +63,7 @@ def test_all_layouts_give_the_log_probabilities_that_the_engine_sampled_with(mad
   assert (np.asarray(entropy)[mask] > 0).all()
 
 
+@pytest.mark.slow
 def test_layouts_agree_on_conversations_that_tools_wrote_a_part_of(made):
   p, weights = made
   (prompt, *_), r = _prompts(p), np.random.default_rng(0)
@@ -194,6 +196,7 @@ def test_tokens_of_others_get_no_gradient_and_images_do():
   assert all((x == 0).all() for x in jax.tree.leaves(unseen))
 
 
+@pytest.mark.slow
 def test_a_text_policy_of_a_published_family_has_no_tie_to_the_tiny_one(tmp_path):
   """A folder of another family (biases, untied head) trains with the same code."""
   import dataclasses

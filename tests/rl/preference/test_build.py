@@ -1,6 +1,7 @@
 """Preference pairs out of samples, and the choice of queries by their accuracy."""
 
 import jax
+import pytest
 from PIL import Image
 
 from core import mesh
@@ -42,6 +43,7 @@ def test_media_are_taken_out_of_every_kind_of_turn():
   assert without_media([{'role': 'user', 'content': parts}])[0]['content'] == parts[1:]
 
 
+@pytest.mark.slow
 def test_continuations_keep_the_first_half_and_see_no_image(monkeypatch):
   place = mesh.make(devices=jax.devices()[:1])
   policy = tiny_policy()

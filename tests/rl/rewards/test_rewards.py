@@ -105,6 +105,7 @@ def worth(query, response):
   return {'nan': float('nan'), 'none': None, 'other': {'a': 1.0}}.get(response, 0.5)
 
 
+@pytest.mark.slow
 def test_a_reward_that_raises_hangs_or_dies_costs_its_response_alone():
   texts = ['fine', 'raise', 'hang', 'fine', 'die', 'nan', 'none', 'other', 'fine']
   with Scorer(worth, ASK, seconds=1.0, otherwise=None) as scorer:

@@ -131,6 +131,7 @@ def test_engines_share_the_stream_without_overlap(made):
   assert numbers == [[6, 8, 10], [7, 9, 11]]
 
 
+@pytest.mark.slow
 def test_a_sample_does_not_depend_on_the_batch_around_it(made):
   p, weights = made
   sampler = Sampler(p, weights, EngineSize(slots=4, pages=64, page_size=16, segment=4, chunk=32), HOME)

@@ -265,6 +265,7 @@ def test_variants_that_do_not_fit_the_context_are_rejected(policy):
   assert longest <= 90
 
 
+@pytest.mark.slow
 def test_the_band_keeps_the_writer_from_trivial_problems():
   """A table policy writes problems of ten solve rates: the band draws it to the middle, any solvable to the easy."""
   rates = np.array([1.0, 1.0, 0.98, 0.95, 0.9, 0.6, 0.4, 0.2, 0.05, 0.0])

@@ -179,6 +179,7 @@ def test_options_are_checked():
       Branching(**options)
 
 
+@pytest.mark.slow
 def test_the_engine_reads_the_training_rows_prefix_and_fills_the_prompt_once():
   place = mesh.make(devices=jax.devices()[:1])
   policy, weights = policies.load('tiny-text', place, seed=0)

@@ -47,6 +47,7 @@ def test_state_of_a_stream_has_the_published_size():
   assert sizes == [159_622, 139_200]
 
 
+@pytest.mark.slow
 def test_a_recording_in_chunks_is_the_recording(params, means):
   assert means.shape == (2, 8, CONFIG.latent)
   got = tokenizer.encode(params, CONFIG, WAV, chunk=3)

@@ -23,6 +23,7 @@ def judges():
   return params_lib.init(jax.random.key(0), discriminators.spec(JUDGES))
 
 
+@pytest.mark.slow
 def test_a_column_holds_every_pth_sample_and_a_band_its_frequencies():
   params = judges()
   base = apply(params, WAV)

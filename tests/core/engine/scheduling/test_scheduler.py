@@ -116,6 +116,7 @@ def segment(s: Scheduler, memory: Memory, r, chunk=5):
   return done
 
 
+@pytest.mark.slow
 def test_no_page_leaks_and_no_row_reads_anothers_content():
   """10,000 random operations with scarce pages: submissions, segments, forks, cancellations, updates."""
   r = np.random.default_rng(0)
