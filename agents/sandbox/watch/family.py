@@ -143,10 +143,13 @@ class Family:
         yield from (f'{folder}/{name}' for name in names)
 
   def _status(self, path: str) -> os.stat_result | None:
-    """The status of what a descriptor refers to; None if it is closed."""
+    """The status of what a descriptor refers to; None if it is closed, or its process has begun to end.
+
+    A process that refuses for longer is charged in full at the next look, since its descriptors cannot be listed then.
+    """
     try:
       return os.stat(path, dir_fd=self.proc)
-    except _GONE:
+    except (*_GONE, PermissionError):
       return None
 
   def _is_input(self, path: str) -> bool:
