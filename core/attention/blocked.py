@@ -44,6 +44,7 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
 
 
 def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
+  """Why this implementation cannot compute a call of `core.attention.attention`; None if it can."""
   if runs[0].subtrees is None or runs[0].subtrees.blocks is None:
     return 'blocked needs packed trees with a plan of blocks, `core.attention.subtrees.plan`'
   if runs[0].columns:

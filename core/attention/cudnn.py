@@ -12,6 +12,7 @@ from core.attention.keys import How, visible
 
 
 def attend(q, runs, positions, segments, sinks, bias, *, how: How):
+  """As `core.attention.attention`, of one run of keys: [B, T, N, H]."""
   (keys,) = runs
   mask = visible(positions, segments, keys, how)
   if mask is not None:
@@ -22,6 +23,7 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
 
 
 def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
+  """Why this implementation cannot compute a call of `core.attention.attention`; None if it can."""
   plugins = [importlib.util.find_spec(f'jax_cuda{version}_plugin') for version in (12, 13)]
   if not any(plugins):
     return 'tracing asks cudnn for its version, and no CUDA plugin of JAX is installed'

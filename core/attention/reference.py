@@ -32,6 +32,7 @@ def _tapped(tap: Tap, site: str, x: jax.Array) -> jax.Array:
 
 
 def attend(q, runs, positions, segments, sinks, bias, *, how: How, tap: Tap | None = None, index=None):
+  """As `core.attention.attention`: [B, T, N, H]. index: as of `keys.visible`."""
   b, t, n, h = q.shape
   key_heads = runs[0].k.shape[1]
   grouped = jnp.moveaxis(q.reshape(b, t, key_heads, n // key_heads, h), 1, 3)

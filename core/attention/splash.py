@@ -120,6 +120,7 @@ def key_copies(key_heads: int, query_heads: int, shards: int) -> int:
 
 
 def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
+  """Why this implementation cannot compute a call of `core.attention.attention`; None if it can."""
   if runs[0].subtrees is not None:
     return 'splash has segment ids and no packed trees'
   if bias is not None:

@@ -20,7 +20,9 @@ def _all(rewards, valid):
 def _centred(rewards, valid):
   """(rewards minus their group's mean, number of samples [P, 1]); a group of one keeps its reward, as in verl."""
   n = valid.sum(-1, keepdims=True)
-  mean = jnp.where(valid, rewards, 0).sum(-1, keepdims=True) / jnp.maximum(n, 1)
+  counted = jnp.where(valid, rewards, 0)
+  total = counted.sum(-1, keepdims=True)
+  mean = total / jnp.maximum(n, 1)
   centred = jnp.where(n == 1, rewards, rewards - mean)
   no_signal = flat(rewards, valid)[..., None] & (n > 1)
   return jnp.where(valid & ~no_signal, centred, 0), n
@@ -33,8 +35,10 @@ def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   advantage 0; a group of one keeps its reward (mean 0, std 1), as in verl.
   """
   centred, n = _centred(rewards, _all(rewards, valid))
-  variance = jnp.sum(centred**2, -1, keepdims=True) / jnp.maximum(n - 1, 1)
-  return jnp.where(n == 1, centred, centred / (jnp.sqrt(variance) + STD_EPS))
+  squares = jnp.sum(centred**2, -1, keepdims=True)
+  deviation = jnp.sqrt(squares / jnp.maximum(n - 1, 1))
+  normalised = centred / (deviation + STD_EPS)
+  return jnp.where(n == 1, centred, normalised)
 
 
 def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -51,7 +55,9 @@ def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   A group of one keeps its reward.
   """
   centred, n = _centred(rewards, _all(rewards, valid))
-  return centred * jnp.where(n > 1, n / jnp.maximum(n - 1, 1), 1)
+  others = jnp.maximum(n - 1, 1)
+  scale = jnp.where(n > 1, n / others, 1)
+  return centred * scale
 
 
 def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -61,11 +67,15 @@ def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   compares samples itself is a reward, `rl.rewards.pairwise.Pairwise`, with `grpo`.
   """
   valid = _all(rewards, valid)
-  own, other = rewards[..., :, None], rewards[..., None, :]
-  points = jnp.where(own > other, 1.0, jnp.where(own == other, 0.5, 0.0))
-  against = valid[..., None, :] & ~jnp.eye(rewards.shape[-1], dtype=bool)
-  rates = jnp.where(against, points, 0.0).sum(-1) / jnp.maximum(against.sum(-1), 1)
-  return grpo(rates, valid)
+  own = rewards[..., :, None]
+  other = rewards[..., None, :]
+  ties = jnp.where(own == other, 0.5, 0.0)
+  points = jnp.where(own > other, 1.0, ties)
+  itself = jnp.eye(rewards.shape[-1], dtype=bool)
+  against = valid[..., None, :] & ~itself
+  won = jnp.where(against, points, 0.0).sum(-1)
+  opponents = jnp.maximum(against.sum(-1), 1)
+  return grpo(won / opponents, valid)
 
 
 def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:

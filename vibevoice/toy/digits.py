@@ -21,7 +21,7 @@ VOICES = {'low': ('en+m3', 30), 'high': ('en+f2', 70)}
 WORDS_PER_MINUTE = 190
 PROMPT = 'this is my voice'
 QUIET = 1e-3  # amplitude that counts as silence at both ends of a clip
-DUET = 4  # one clip in so many has two speakers
+DUET = 4  # every fourth clip has two speakers
 PAUSE = 0.1  # seconds between them
 
 

@@ -15,7 +15,9 @@ class Adversarial:
   weight: float = field(0.0, 'weight of the adversarial loss, 1 for DAC; 0: no discriminators', low=0.0)
   features: float = field(2.0, 'weight of the distance between features of the discriminators', low=0.0)
   periods: tuple[int, ...] = field((2, 3, 5, 7, 11), 'discriminators that see every p-th sample in a column')
-  windows: tuple[int, ...] = field((2048, 1024, 512), 'discriminators of complex spectrograms of so many samples')
+  windows: tuple[int, ...] = field(
+    (2048, 1024, 512), 'discriminators of complex spectrograms with windows of these lengths in samples'
+  )
   channels: int = field(32, 'of their first layers', low=1)
 
   def __post_init__(self):

@@ -64,7 +64,7 @@ _decode = jax.jit(vae.decode, static_argnums=1)
 
 
 def decode(coder: pipeline.Part, rows: int, latents: np.ndarray) -> list[Image.Image]:
-  """Images of latents float32 [R, Y, X, C], `rows` at a time: one program, whatever R is."""
+  """Images of latents float32 [R, Y, X, C], `rows` at a time: one program for any R."""
   images = []
   for at in range(0, len(latents), rows):
     part = latents[at : at + rows]

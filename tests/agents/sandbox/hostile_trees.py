@@ -80,7 +80,7 @@ def main(backend: str) -> None:
       result = pool.run(code)
       told[name] = [result.status, result.reason, result.left]
       used = pool._idle.queue[0]
-      told[name].append(slot in (None, used))  # the slot goes on, it was not killed and replaced
+      told[name].append(slot in (None, used))  # the slot continues: it was not killed and replaced
       slot = used
     assert pool.run('6 * 7').stdout == '42\n'
     with pool.session() as session:

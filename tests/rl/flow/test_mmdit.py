@@ -175,7 +175,7 @@ def test_impossible_configurations_are_refused(changes, message):
 
 @pytest.mark.slow
 def test_a_table_of_positions_is_a_constant_of_the_optimiser():
-  """Published checkpoints store SD3's table, which no trainer of theirs changes."""
+  """Published checkpoints store SD3's table, and published trainers leave it as it is."""
   spec = mmdit.spec(mmdit.CONFIGS['tiny'])
   names = [path_name(path) for path, s in jax.tree.leaves_with_path(spec) if s.constant]
   assert names == ['positions']
