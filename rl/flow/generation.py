@@ -75,7 +75,7 @@ def latents(
   return x
 
 
-_decode = jax.jit(vae.decode, static_argnums=1)
+run_decoder = jax.jit(vae.decode, static_argnums=1)  # one program for all callers
 
 
 def images(
@@ -106,7 +106,7 @@ def images(
   patches = shape[0] * shape[1] // config.patch**2
   schedule = scheduler.schedule(generator.scheduler, steps, patches, ENDS[generator.family])
   x = latents(generator, condition, noise(seeds, shape), schedule, guidance=guidance, report=report)
-  return to_bytes(_decode(generator.vae.params, autoencoder, x))
+  return to_bytes(run_decoder(generator.vae.params, autoencoder, x))
 
 
 def to_bytes(decoded: Any) -> np.ndarray:

@@ -60,7 +60,7 @@ def test_prompts_to_images(family, tmp_path):
   schedule = generation.scheduler.schedule(generator.scheduler, 5, 4 * 6, generation.ENDS[family])
   np.testing.assert_allclose(schedule.levels, levels, rtol=1e-5)
   made = generation.latents(generator, condition, x, schedule, guidance=guidance)
-  images = generation._decode(generator.vae.params, generator.vae.config, made)
+  images = generation.run_decoder(generator.vae.params, generator.vae.config, made)
   ours = np.clip(np.asarray(images) / 2 + 0.5, 0, 1)
   assert theirs.std() > 0.05
   assert np.abs(ours - theirs).max() <= 1e-3

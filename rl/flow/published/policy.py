@@ -6,13 +6,12 @@ R images   T text tokens   Y, X, C rows, columns and channels of latents
 import dataclasses
 import functools
 
-import jax
 import numpy as np
 from PIL import Image
 
 from core.files.store import FolderPath
 from core.mesh import Mesh
-from rl.flow import generation, mmdit, prompts, vae
+from rl.flow import generation, mmdit, prompts
 from rl.flow.files import pipeline
 from rl.flow.policy import FlowPolicy, FlowPrompt, PathOptions
 
@@ -60,15 +59,12 @@ def encode(texts: pipeline.Texts, width: int, tokens: int | None, text: str) -> 
   return FlowPrompt(text=text, tokens=np.zeros(len(context), np.int32), context=context, pooled=pooled)
 
 
-_decode = jax.jit(vae.decode, static_argnums=1)
-
-
 def decode(coder: pipeline.Part, rows: int, latents: np.ndarray) -> list[Image.Image]:
   """Images of latents float32 [R, Y, X, C], `rows` at a time: one program for any R."""
   images = []
   for at in range(0, len(latents), rows):
     part = latents[at : at + rows]
     full = np.pad(part, ((0, rows - len(part)), *[(0, 0)] * 3))
-    decoded = generation.to_bytes(_decode(coder.params, coder.config, full))
+    decoded = generation.to_bytes(generation.run_decoder(coder.params, coder.config, full))
     images += [Image.fromarray(image) for image in decoded[: len(part)]]
   return images

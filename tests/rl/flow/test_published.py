@@ -70,7 +70,7 @@ def test_a_prompt_and_an_image_are_those_of_the_pipeline(folder):
   np.testing.assert_allclose(prompt.pooled, condition.pooled[0], atol=1e-6)
   latents = np.random.default_rng(0).standard_normal((3, *policy.latent)).astype(np.float32)
   coder = generator.vae
-  whole = generation.to_bytes(generation._decode(coder.params, coder.config, latents))
+  whole = generation.to_bytes(generation.run_decoder(coder.params, coder.config, latents))
   for image, expected in zip(policy.decode(latents), whole, strict=True):
     assert np.abs(np.asarray(image, int) - expected).max() <= 1  # rounding of another program
 
