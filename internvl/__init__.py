@@ -1,5 +1,10 @@
 """InternVL3.5: a vision-language model (arXiv 2508.18265)."""
 
+import runpy
+
+_origin = runpy.run_path(f'{__path__[0]}/../core/launch/origin.py')
+_origin['check_imports'](__name__)
+
 from internvl.configs import CONFIGS
 from internvl.conversation import chat, for_decoding
 from internvl.files.checkpoint import load, save, save_adapter

@@ -1,6 +1,11 @@
 """Training any policy by reward: `rl.run` is the loop, and everything else its parts."""
 
+import runpy
 from typing import Any
+
+_origin = runpy.run_path(f'{__path__[0]}/../core/launch/origin.py')
+_origin['check_imports'](__name__)
+
 
 __all__ = ['run']
 

@@ -1,26 +1,58 @@
-"""Our packages have plain names; this says when a package of another project is imported in their place."""
+"""Our packages have plain names; this says when a package of another project is imported in place of one of ours.
+
+The `__init__` of each package runs this file by its path, since `core` itself may be the one that is hidden.
+"""
 
 import importlib.util
 import pathlib
+import sys
 from collections.abc import Iterable
 
-PACKAGES = ('core', 'kernels', 'internvl', 'vibevoice', 'interp', 'rl', 'agents', 'bench')
+# A package → those of ours that it imports. No program lives in `kernels`, which imports none.
+IMPORTS = {
+  'kernels': (),
+  'core': ('kernels',),
+  'internvl': ('kernels', 'core'),
+  'vibevoice': ('kernels', 'core'),
+  'interp': ('kernels', 'core'),
+  'rl': ('kernels', 'core', 'internvl', 'vibevoice', 'interp'),
+  'agents': ('kernels', 'core', 'internvl', 'vibevoice', 'interp', 'rl'),
+  'bench': ('kernels', 'core', 'internvl', 'vibevoice', 'interp', 'rl', 'agents'),
+}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def shadowed(packages: Iterable[str] = PACKAGES, root: pathlib.Path = ROOT) -> dict[str, str]:
-  """Name → place of each package that Python finds outside `root`, where all of ours are."""
-  found = {}
+def shadowed(packages: Iterable[str] = tuple(IMPORTS)) -> dict[str, str]:
+  """Name → file of each package that Python finds outside ROOT, where all of ours are."""
+  hidden = {}
   for name in packages:
     spec = importlib.util.find_spec(name)
-    place = pathlib.Path(spec.origin).resolve() if spec and spec.origin else None
-    if place is None or place.parent.parent != root:
-      found[name] = str(place.parent) if place else 'nowhere'
-  return found
+    origin = pathlib.Path(spec.origin).resolve() if spec and spec.origin else None
+    if origin != ROOT / name / '__init__.py':
+      hidden[name] = str(origin or 'nowhere')
+  return hidden
 
 
-def check() -> None:
-  """Raises ValueError when another project's package would be imported instead of one of ours."""
-  if found := shadowed():
-    places = ', '.join(f'{name} is {place}' for name, place in found.items())
-    raise ValueError(f'packages of another project shadow ours in {ROOT}: {places}; use an environment of its own')
+def check(packages: Iterable[str] = tuple(IMPORTS)) -> None:
+  """Raises ValueError, in one line, if Python would import another project's package in place of one of ours."""
+  if hidden := shadowed(packages):
+    raise ValueError(_complaint(hidden))
+
+
+def check_imports(package: str) -> None:
+  """Checks what `package` imports, while it is imported itself.
+
+  Raises ImportError, or ends the program with one line if Python is looking for a program of the package (`python -m`).
+  """
+  hidden = shadowed(IMPORTS[package])
+  if not hidden:
+    return
+  if sys.argv[:1] == ['-m']:  # what Python puts there until it has found the program's file
+    sys.exit(f'error: {_complaint(hidden)}')
+  raise ImportError(_complaint(hidden))
+
+
+def _complaint(hidden: dict[str, str]) -> str:
+  """What hides which packages, and what helps."""
+  places = '; '.join(f'{name} is {file}, expected {ROOT / name}' for name, file in hidden.items())
+  return f'packages of another project shadow ours: {places}: use another folder, or an environment of its own'

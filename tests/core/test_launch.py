@@ -13,7 +13,7 @@ from typing import Literal, Optional
 
 import pytest
 
-from core.launch import command, extras, fields, origin
+from core.launch import command, extras, fields
 from core.launch import job as launch
 from core.launch.errors import UsageError
 from core.launch.fields import field
@@ -199,17 +199,6 @@ def test_the_table_of_extras_is_that_of_setup(monkeypatch):
 def test_an_extra_is_named_after_the_program_that_misses_it():
   assert extras.extra('httpx', 'bench.run') == 'bench' and extras.extra('httpx', 'agents.run') == 'agents'
   assert extras.extra('httpx') == 'agents' and extras.extra('math_verify', 'rl.train') == 'rl'
-
-
-def test_a_package_of_another_project_is_named(tmp_path, monkeypatch):
-  assert origin.shadowed() == {}
-  (tmp_path / 'elsewhere').mkdir()
-  (tmp_path / 'elsewhere' / '__init__.py').write_text('')
-  monkeypatch.syspath_prepend(tmp_path)
-  assert origin.shadowed(['elsewhere', 'core', 'nowhere_at_all']) == {
-    'elsewhere': str(tmp_path / 'elsewhere'),
-    'nowhere_at_all': 'nowhere',
-  }
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15  # would send signals to any proc
 # library or /dev/null. Notifications of a folder tell what others do there.
 _LOCKS = (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW, and the same of open file descriptions
 _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 1024, 1026, 1031
+_RLIMIT_CORE = 4
 _BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their forms for the privileged
 _FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
 
@@ -87,6 +88,17 @@ def _never(index: int, values: tuple[int, ...]) -> bytes:
   return _unless(index, dict.fromkeys(values, errno.EPERM))
 
 
+def _keeping_core_limit(rest: bytes) -> bytes:
+  """Refuses prlimit64 of core dumps, whose limit of 1 keeps the kernel from piping them; `rest` for every other use.
+
+  The new limits, the third argument, are a pointer: none means that the limits are only read.
+  """
+  refuse = _refuse(errno.EPERM)
+  new_is_given = _argument(2) + _op(_EQUAL, 0, 0, 2) + _op(_LOAD, _ARGUMENTS + 20) + _op(_EQUAL, 0, 1, 0)
+  guard = new_is_given + refuse
+  return _argument(1) + _op(_EQUAL, _RLIMIT_CORE, 0, len(guard) // 8) + guard + rest
+
+
 def _unless(index: int, errors: dict[int, int]) -> bytes:
   """Refuses the call with an error that depends on the argument, and allows it for every other value."""
   refusals = [_op(_EQUAL, value, 0, 1) + _refuse(error) for value, error in errors.items()]
@@ -110,6 +122,7 @@ def program(*, private: bool, pid: int = 0) -> bytes:
     aimed = {name: _never(0, (_SLOT,)) for name in (*_AT_A_PROCESS, 'tkill')}
   else:
     aimed = {name: _only(0, (0, pid)) for name in _AT_A_PROCESS}
+  aimed['prlimit64'] = _keeping_core_limit(aimed['prlimit64'])
   clone = (
     _argument(0)
     + _op(_ANY_BIT, _NAMESPACES, 0, 1)

@@ -430,11 +430,24 @@ def test_an_end_by_a_signal_is_told_by_its_name(pool, code, signal):
   assert (result.status, result.reason, result.code) == ('error', f'ended by {signal}', None), result
 
 
-def test_a_crash_is_not_piped_to_a_program_of_the_host(pool):
-  """A limit of 0 stops only dumps to files, 1 stops both (core(5))."""
+def core_limit() -> str:
+  """What a call says of its limit of core files: 0 stops only dumps to files, 1 stops both (core(5))."""
   _, highest = resource.getrlimit(resource.RLIMIT_CORE)
-  expected = '(1, 1)\n' if highest or highest == resource.RLIM_INFINITY else '(0, 0)\n'
-  assert pool.run('import resource\nresource.getrlimit(resource.RLIMIT_CORE)').stdout == expected
+  return '(1, 1)\n' if highest or highest == resource.RLIM_INFINITY else '(0, 0)\n'
+
+
+def test_a_crash_is_not_piped_to_a_program_of_the_host(pool):
+  assert pool.run('import resource\nresource.getrlimit(resource.RLIMIT_CORE)').stdout == core_limit()
+  for limits in ('(0, 1)', '(0, 0)', '(1, 1)'):
+    lowered = pool.run(f'import resource\nresource.setrlimit(resource.RLIMIT_CORE, {limits})')
+    assert lowered.status == 'error' and 'ValueError' in lowered.stderr, lowered
+  kept = pool.run('import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (9, 9))\nprint(9)')
+  assert kept.stdout == '9\n', kept
+
+
+def test_without_isolation_a_crash_is_not_piped_either():
+  with Pool(1, LIMITS, profile='python', backend='rlimits') as pool:
+    assert pool.run('import resource\nresource.getrlimit(resource.RLIMIT_CORE)').stdout == core_limit()
 
 
 def test_a_pool_of_processes_and_its_shared_memory(pool):
