@@ -1,11 +1,14 @@
-"""What the SEED scorer makes of a file of real answers: unreadable, unequal to themselves, wrongly equal.
+"""What the SEED scorer makes of files of real answers: unreadable, unequal to themselves, wrongly equal.
 
-  python -m bench.perf.seed_answers --answers=FILE.json [--pairs=25000] [--show=20]
+  python -m bench.perf.seed_answers --answers=FILE.json [--answers=MORE.jsonl …] [--pairs=25000] [--show=20]
 
-FILE is a table (JSON, JSON lines, CSV, Parquet) with a column `answer` of LaTeX text and, optionally, `kind`.
-An answer counts as broken LaTeX when its braces or environments do not match, and as prose when a dollar sign
-switches to text inside it, or two words of three letters follow each other outside commands. A false 100 is for
-a reader to judge: pairs of different answers at 100 are listed, since some of them are equal in value.
+A file is a table (JSON, JSON lines, CSV, Parquet) as test sets are published: its answers are one of COLUMNS, a text or
+a list of texts, else the last box of one of SOLUTIONS; a column `kind` is optional. Only answers with LaTeX in them
+count: a command, a power, a subscript, an equals sign or a bracket.
+An answer counts as broken LaTeX when its braces or environments do not match or a backslash ends it, and as prose when
+a dollar sign switches to text inside it, two words of three letters follow each other outside commands, a text command
+holds three such words, or it has Chinese characters. A false 100 is for a reader to judge: pairs of different answers
+at 100 are listed, since some of them are equal in value.
 """
 
 import collections
@@ -13,12 +16,13 @@ import dataclasses
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.harness.rows import read_rows
 from bench.seed import KINDS, score
 from core.launch import command
 from core.launch.fields import field
+from rl.rewards.extract import last_box
 
 # Spellings of the same value that no reader would call another answer.
 REWRITINGS: dict[str, Callable[[str], str]] = {
@@ -28,7 +32,11 @@ REWRITINGS: dict[str, Callable[[str], str]] = {
   'sized brackets': lambda text: text.replace('(', r'\bigl(').replace(')', r'\bigr)'),
   'full stop': lambda text: f'{text}.',
 }
+_TEXT = re.compile(r'\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}')
 CONSTANTS = ('0', '1', '-1', '2', r'\pi', r'\infty', r'-\infty', 'i', r'\infty-\infty', r'0\cdot\infty', r'\emptyset')
+
+COLUMNS = ('answer', 'final_answer', 'final_answers', 'answer_latex', 'gt')
+SOLUTIONS = ('solution', 'solutions')
 
 Row = tuple[str, str]
 """(LaTeX text, kind of answer)."""
@@ -38,20 +46,46 @@ Row = tuple[str, str]
 class Options:
   """The program's flags."""
 
-  answers: str = field('', 'table with a column `answer`')
+  answers: tuple[str, ...] = field((), 'table of answers', repeated=True)
   pairs: int = field(25_000, 'pairs of different answers to score', low=1)
   show: int = field(20, 'examples to print of each kind of fault', low=0)
   seed: int = field(0, 'seed of the drawn pairs', low=0)
 
 
-def read_answers(path: str) -> list[Row]:
-  """Every distinct answer of a table; where it has no kind, one equals sign makes an Equation."""
-  rows = [row for _, row in read_rows(path).rows if isinstance(row.get('answer'), str)]
-  answers = [(row['answer'], row.get('kind') or _kind(row['answer'])) for row in rows if row['answer'].strip()]
+def read_answers(paths: Sequence[str]) -> list[Row]:
+  """Every distinct LaTeX answer of some tables, without dollar signs around it.
+
+  An answer without a kind is an Equation if it has one equals sign. Raises ValueError for an unknown kind.
+  """
+  answers = []
+  for path in paths:
+    for _, row in read_rows(path).rows:
+      texts = [text for text in _texts(row) if _is_latex(text)]
+      answers += [(text, row.get('kind') or _kind(text)) for text in texts]
   unknown = {kind for _, kind in answers} - set(KINDS)
   if unknown:
-    raise ValueError(f'{path}: kind is {min(unknown)!r}, expected one of {", ".join(KINDS)}')
+    raise ValueError(f'kind is {min(unknown)!r}, expected one of {", ".join(KINDS)}')
   return list(dict.fromkeys(answers))
+
+
+def _texts(row: Mapping) -> list[str]:
+  """The answers of a row: a cell of text, each text of a list, or the box of a solution."""
+  cell = next((row[name] for name in COLUMNS if row.get(name)), None)
+  if cell is None:
+    solution = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str)), '')
+    cell = last_box(solution)
+  cells = cell if isinstance(cell, list) else [cell]
+  return [_without_dollars(text) for text in cells if isinstance(text, str) and text.strip()]
+
+
+def _without_dollars(text: str) -> str:
+  text = text.strip()
+  is_formula = text.startswith('$') and text.endswith('$') and text.strip('$').count('$') == 0
+  return text.strip('$').strip() if is_formula else text
+
+
+def _is_latex(text: str) -> bool:
+  return bool(re.search(r'[\\^_=(\[]', text))
 
 
 def _kind(text: str) -> str:
@@ -65,6 +99,8 @@ def broken(text: str) -> bool:
     depth += (sign == '{') - (sign == '}')
     if depth < 0:
       return True
+  if re.search(r'(?<!\\)(?:\\\\)*\\\s*$', text):  # a lone backslash at the end
+    return True
   begun, ended = (sorted(re.findall(rf'\\{word}\{{([^}}]*)\}}', text)) for word in ('begin', 'end'))
   return depth != 0 or begun != ended
 
@@ -72,7 +108,9 @@ def broken(text: str) -> bool:
 def prose(text: str) -> bool:
   """Whether the answer is sentences around formulas rather than one formula."""
   outside = re.sub(r'\\[A-Za-z]+(?:\s*\{[^{}]*\})?', ' \\\\ ', text.strip().strip('$'))
-  return '$' in outside or bool(re.search(r'[A-Za-z]{3,}[,:.]?\s+[A-Za-z]{3,}', outside))
+  sentences = [inside for inside in _TEXT.findall(text) if len(re.findall(r'[A-Za-z]{3,}', inside)) >= 3]
+  is_chinese = bool(re.search(r'[\u4e00-\u9fff]', text))
+  return bool('$' in outside or sentences or is_chinese or re.search(r'[A-Za-z]{3,}[,:.]?\s+[A-Za-z]{3,}', outside))
 
 
 def unreadable(rows: Sequence[Row]) -> list[Row]:
@@ -119,7 +157,7 @@ def _list(title: str, items: Sequence, show: int) -> None:
 def work(options: Options) -> None:
   """Prints the figures and examples of each fault."""
   if not options.answers:
-    raise ValueError('--answers is missing: expected a table with a column `answer`')
+    raise ValueError('--answers is missing: expected a table of answers')
   rows = read_answers(options.answers)
   whole = [row for row in rows if not broken(row[0])]
   bad = unreadable(whole)

@@ -5,12 +5,11 @@ from bench.seed.equations import equation
 from bench.seed.nodes import Node, ParseError, SeedError
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.splitting import EQUALS, split_at, top_level, trim
-from bench.seed.reading.statement import side, statement, statements, tokens_of, unwrap
+from bench.seed.reading.statement import Statement, commas_for_words, side, statement, statements, tokens_of, unwrap
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
 UNDER = Token('_', '_')
-
 
 # Expression.
 
@@ -18,21 +17,33 @@ UNDER = Token('_', '_')
 def expression(reference: str, prediction: str, job: Job) -> Mark:
   """A bare right side and `name = right side` are equivalent; of a chain the last member counts.
 
-  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations.
+  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is a sum
+  that equals 0 with any other answer that has an equals sign.
   """
-  lefts = [_unsolved(text, job.reading) for text in (reference, prediction)]
+  answers = [_statements(text, job.reading) for text in (reference, prediction)]
+  lefts = list(map(_unsolved, answers))
   if all(lefts) and any(map(_is_sum, lefts)):
+    return equation(reference, prediction, job)
+  if all(map(_equates, answers)) and any(map(_is_zero_sum, answers)):
     return equation(reference, prediction, job)
   wanted = read_reference(read_expression, reference, job)
   return trees(wanted, read_expression(prediction, job), job)
 
 
-def _unsolved(text: str, reading: Reading) -> list[Token] | None:
-  """The left side of an answer that equates symbols, but not a name, with a number; None for any other answer."""
+def _statements(text: str, reading: Reading) -> list[Statement]:
+  """The statements of an answer; none of one that cannot be read."""
   try:
-    parts = statements(tokens_of(text, reading))
+    return statements(tokens_of(text, reading))
   except SeedError:
-    return None
+    return []
+
+
+def _equates(parts: list[Statement]) -> bool:
+  return any('=' in part.signs for part in parts)
+
+
+def _unsolved(parts: list[Statement]) -> list[Token] | None:
+  """The left side of an answer that equates symbols, but not a name, with a number; None for any other answer."""
   if len(parts) != 1 or parts[0].signs != ['=']:
     return None
   left, right = parts[0].members
@@ -46,6 +57,11 @@ def _is_name(tokens: list[Token]) -> bool:
   main = [token for token, before in zip(outside, [None, *outside]) if before != UNDER]
   symbols = [token for token in main if token.kind in ('letter', 'command')]
   return len(symbols) <= 1 and all(token.kind not in ('number', '^', '+', '-') for token in main)
+
+
+def _is_zero_sum(parts: list[Statement]) -> bool:
+  left = _unsolved(parts)
+  return left is not None and _is_sum(left) and parts[0].members[-1] == [Token('number', '0')]
 
 
 def _is_sum(tokens: list[Token]) -> bool:
@@ -98,7 +114,7 @@ def _read_entry(tokens: list[Token], job: Job) -> Node:
 
 def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Token]]]:
   """Each entry's name (None without one) and its tokens."""
-  tokens = [_comma_for_and(token) for token in tokens_of(text, job.reading) if token.kind != 'quad']
+  tokens = commas_for_words([token for token in tokens_of(text, job.reading) if token.kind != 'quad'])
   parts, signs = split_at(tokens, EQUALS)
   if signs and _bracketed(parts[-2]) and _bracketed(parts[-1]):
     names = [label(piece) for piece in comma_pieces(unwrap(parts[-2])[1:-1])]
@@ -120,12 +136,6 @@ def comma_pieces(tokens: list[Token]) -> list[list[Token]]:
   if len(pieces) > 1 and not all(pieces):
     raise ParseError('nothing between two commas')
   return [piece for piece in pieces if piece]
-
-
-def _comma_for_and(token: Token) -> Token:
-  """The word "and" as a comma; any other token as it is."""
-  is_and = token.kind in ('text', 'word') and token.text.strip(' ,') == 'and'
-  return Token(',', ',') if is_and else token
 
 
 def _named(piece: list[Token]) -> tuple[tuple[str, ...] | None, list[Token]]:

@@ -17,6 +17,7 @@ _UNIT = re.compile(
   r'(?:\^\{?-?\d\}?)?\s*\.?\s*$'
 )
 _RELATION = re.compile(r'[<>≤≥≠]|\\(?:leq?|geq?|neq?|approx|equiv|pm)\b|:=|,')
+_PERCENT = re.compile(r'(?:\\[,; ]|~|\s)*(?:\\?%|(?:\\text\s*\{)?\s*(?:percent|per cent)\}?)[\s$.]*$')
 _SCALES = re.compile(r'hundred|thousand|million|billion|trillion|dozen|percent|\bpi\b|\bor\b|\band\b', re.IGNORECASE)
 _NUMBERS = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
 _RATIO = re.compile(r'\d\s*:\s*\d')
@@ -96,6 +97,8 @@ def compare(gold: str, found: str, symbolic: Callable[[str, str], bool] | None =
   values = _numbers_of(gold, found)
   if values:
     return values[0] == values[1], 'ok'
+  if _same_percentage(gold, found):
+    return True, 'ok'
   if _text(gold) == _text(found):
     return True, 'ok'
   if symbolic is None or _RATIO.search(gold) or _RATIO.search(found):
@@ -132,6 +135,17 @@ def _numbers_of(gold: str, found: str) -> tuple[Fraction, Fraction] | None:
   if expected is None or value is None:
     return None
   return expected, value
+
+
+def _same_percentage(gold: str, found: str) -> bool:
+  """Whether one answer is a percentage and the other its number, 73, or its value, 0.73."""
+  if bool(_PERCENT.search(gold)) == bool(_PERCENT.search(found)):
+    return False
+  expected, value = (_read(_PERCENT.sub('', text), bare) for text in (gold, found))
+  if expected is None or value is None:
+    return False
+  percentage, number = (expected, value) if _PERCENT.search(gold) else (value, expected)
+  return number in (percentage, percentage / 100)
 
 
 def symbolically_equal(gold: str, answer: str) -> bool:

@@ -12,7 +12,7 @@ _WRAPPER = re.compile(r'\\(?:text|textbf|textrm|textit|mathrm|mathbf|mbox|boxed|
 _NOISE = re.compile(r'\\(?:left|right|displaystyle|[!,;: ()\[\]])|\\?\$|~|\s')
 _FRAC = re.compile(r'\\[dtc]frac(?![A-Za-z])')
 _ROOT = re.compile(r'\\sqrt(\d)')
-_THOUSANDS = re.compile(r'(?<=\d)(?:,|\{,\})(?=\d{3}(?!\d))')
+_THOUSANDS = re.compile(r'(?<=\d)(?:,|\{,\})(?:\\!)*(?=\d{3}(?!\d))')
 _TRAILING = '.,;'
 _NUMBER = re.compile(r'[+-]?(?:\d+\.?\d*|\.\d+)')
 _FRACTION = re.compile(r'([+-]?)\\frac(?:\{([+-]?[\d.]+)\}|(\d))(?:\{([+-]?[\d.]+)\}|(\d))')

@@ -32,6 +32,51 @@ def test_spellings_of_one_integer(spelling):
 
 
 @pytest.mark.parametrize(
+  'output',
+  [
+    r'\boxed{73\%}',
+    r'\boxed{73 \%}',
+    r'\boxed{73\text{ percent}}',
+    r'\boxed{73 \text{ degrees}}',
+    r'\boxed{73^{\circ}}.',
+    r'\boxed{73}.',
+    r'\(\boxed{73}\).',
+    r'The answer is $73$.',
+    'The answer is 73%.',
+    r'Answer: \(73\).',
+    r'\boxed{073}',
+    r'\boxed{7\!3}',
+    r'\boxed{73\,}',
+    r'\boxed{n = 73}',
+    '#### 73',
+  ],
+)
+def test_spellings_of_an_answer_of_aime(output):
+  wrong = output.replace('73', '75').replace(r'7\!3', r'7\!5')
+  outcomes, _ = score(maths.aime(), '73', output, wrong)
+  assert [outcome.scores['accuracy'][0] for outcome in outcomes] == [1, 0]
+
+
+@pytest.mark.parametrize('found', ['1,234', '1{,}234', r'1,\!234', r'1\,234', r'1{,}\!234', '1 234', r'1\ 234'])
+def test_separators_of_thousands(found):
+  assert answers.compare('1234', found) == (True, 'ok')
+
+
+@pytest.mark.parametrize(
+  ('gold', 'found', 'want'),
+  [
+    ('73', r'73\%', True),
+    (r'73\%', '0.73', True),
+    ('0.73', '73%', True),
+    ('73', '0.73', False),
+    ('73', r'7.3\%', False),
+  ],
+)
+def test_a_percentage_is_its_number_or_a_hundredth_of_it(gold, found, want):
+  assert answers.compare(gold, found)[0] is want
+
+
+@pytest.mark.parametrize(
   ('text', 'want'),
   [
     ('1,234', '1234'),

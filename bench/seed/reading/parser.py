@@ -15,15 +15,16 @@ from bench.seed.reading.calculus.table import COMMANDS
 from bench.seed.reading.cursor import END, Cursor
 from bench.seed.reading.functions import FUNCTIONS, apply
 from bench.seed.reading.products import is_vector, times
+from bench.seed.reading.splitting import RELATIONS, relation
 from bench.seed.reading.tokens import Token, sign, tokenize
 
 _TIMES = frozenset(('*', '\\times', '\\cdot'))
 _SIGNS = {'+': 'plus', '-': 'minus', '\\pm': 'pm', '\\mp': 'mp'}
 # Signs that end a product.
 _STOPS = words(
-  r"""end ) ] } \} close| , ; : = < > & row begin_end / + - * ! ^ _ ' % . quad " \pm \mp \times \cdot """
-  r"""\rangle \rfloor \rceil \in \choose \cup \cap \setminus \over"""
-)
+  r"""end ) ] } \} close| , ; : & row begin_end / + - * ! ^ _ ' % . quad " \pm \mp \times \cdot """
+  r"""\rangle \rfloor \rceil \choose \cup \cap \setminus \over"""
+).union(RELATIONS)
 # Commands after a number that are no letters of a product.
 _NO_LETTERS = words('pi times cdot pm mp cup cap setminus choose over rangle rfloor rceil to in')
 _SETS = {'\\cup': 'union', '\\cap': 'intersection', '\\setminus': 'setminus'}
@@ -70,7 +71,16 @@ class Parser(Cursor):
     self.indices: set[str] = set()
 
   def whole(self) -> Node:
-    """Everything up to a comma or a closing sign: sums joined to a ratio or by the signs of sets."""
+    """Everything up to a comma or a closing sign; in brackets that may be a relation, as in f(a < r < b)."""
+    members = [self.ratio()]
+    signs = []
+    while sign(self.peek()) in RELATIONS:
+      signs.append(sign(self.next()))
+      members.append(self.ratio())
+    return relation(members, signs) if signs else members[0]
+
+  def ratio(self) -> Node:
+    """Sums joined by colons, or by the signs of sets."""
     parts = [self.union()]
     while self.accept(':'):
       parts.append(self.union())
@@ -172,6 +182,8 @@ class Parser(Cursor):
         factors.append(derivatives.operate(self, factor))
       else:
         factors.append(factor)
+    if len(factors) > 1 and any(factor.head == 'relation' for factor in factors):
+      raise ParseError('a relation in brackets is no factor')
     if factors:
       return mul(*factors)
     if not dropped or not self.integrals:
@@ -230,7 +242,8 @@ class Parser(Cursor):
       return Node('adjoint', (base,))
     if texts == ['\\circ']:
       return degree(self, base)
-    if texts and set(texts) <= {'\\prime', "'"}:
+    is_label = set(texts) <= {'\\prime', "'"} or set(texts) <= {'+', '-', '\\pm', '\\mp'}
+    if texts and is_label:  # primes, or a parity as in 3/2^-
       return Node('at', (base,), tuple(texts))
     return power(base, self.inner(tokens))
 

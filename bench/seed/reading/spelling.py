@@ -131,6 +131,10 @@ ALIASES = {
   'ohm': 'Omega',
   'angstrom': 'AA',
   'lesssim': 'lesssim',
+  'lessapprox': 'lesssim',
+  'gtrapprox': 'gtrsim',
+  'leftrightarrow': 'to',
+  'longleftrightarrow': 'to',
   'upmu': 'mu',
   'micro': 'mu',
   'abs': 'abs',
@@ -147,7 +151,7 @@ ALIASES = {
 DROPPED = words(
   'displaystyle textstyle scriptstyle limits nolimits mathstrut thinspace rm it sf tt nonumber notag '
   'boldmath strut negthinspace enspace centering big Big bigg Bigg left right middle bigl bigr Bigl '
-  'Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm'
+  'Bigr biggl biggr Biggl Biggr space mathclose mathopen bigm Bigm hline'
 )
 SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
 ROMAN = words('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up')

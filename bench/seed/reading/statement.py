@@ -110,7 +110,7 @@ def _unlabelled(tokens: list[Token]) -> list[Token]:
 
 def statements(tokens: list[Token]) -> list[Statement]:
   """The listed statements of an answer, without the conditions after a blank, a comma or a word."""
-  tokens = trim(_before_condition(list(map(_comma_for_word, tokens))))
+  tokens = trim(_before_condition(commas_for_words(tokens)))
   pieces, _ = split_at(tokens, {',', ';'})
   first, *others = map(trim, pieces)
   main = [statement(first)]
@@ -123,19 +123,39 @@ def statements(tokens: list[Token]) -> list[Statement]:
   return main
 
 
-def _comma_for_word(token: Token) -> Token:
-  """A word that joins answers as a comma; any other token as it is."""
-  is_join = token.kind in ('text', 'word') and token.text.strip(' ,').lower() in ('and', 'or')
-  return Token(',', ',') if is_join else token
+def commas_for_words(tokens: list[Token]) -> list[Token]:
+  """The tokens with a comma for each "and" and "or", none after another comma."""
+  joined = []
+  for token in tokens:
+    is_join = token.kind in ('text', 'word') and token.text.strip(' ,').lower() in ('and', 'or')
+    if not is_join:
+      joined.append(token)
+    elif not joined or joined[-1].kind != ',':
+      joined.append(Token(',', ','))
+  return joined
 
 
 def _before_condition(tokens: list[Token]) -> list[Token]:
-  """The tokens up to the first blank or remark, without blanks."""
+  """The tokens up to the first blank, remark or bracketed range, without blanks."""
   for k in top_level(tokens):
-    if k and (tokens[k].kind == 'quad' or _is_remark(tokens[k])):
+    is_unit = k and tokens[k - 1].kind == '/'  # the inch of lb/in
+    if k and not is_unit and (tokens[k].kind == 'quad' or _is_remark(tokens[k])):
       tokens = tokens[:k]
       break
-  return [token for token in tokens if token.kind != 'quad']
+  tokens = [token for token in tokens if token.kind != 'quad']
+  return tokens[: _range_start(tokens)]
+
+
+def _range_start(tokens: list[Token]) -> int:
+  """Where a range in brackets starts that ends an equation, as in x=1 (y>0); the length without one."""
+  starts = [k for k in range(1, len(tokens)) if tokens[k].kind == '(' and tokens[k - 1].kind in ('number', '}', ')')]
+  for k in starts:
+    inside = tokens[k + 1 : -1]
+    is_last = _matching(tokens[k:]) == len(tokens) - 1 - k
+    has_range = any(sign(inside[place]) in ORDER for place in top_level(inside))
+    if is_last and has_range:
+      return k
+  return len(tokens)
 
 
 def _is_remark(token: Token) -> bool:
@@ -149,10 +169,17 @@ def _is_remark(token: Token) -> bool:
 def _is_condition(piece: list[Token], before: Statement) -> bool:
   """Whether the piece after a comma is a condition: words, a range, or a value of one of the answer's symbols."""
   signs = {sign(token) for token in piece}
-  if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}) or piece[0].kind == 'word':
+  if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}):
     return True
   parts, relations = split_at(piece, RELATIONS)
+  if piece[0].kind == 'word':
+    return not relations or not _is_named_function(parts[0])
   return bool(relations) and len(parts[0]) == 1 and parts[0][0] in before.members[-1]
+
+
+def _is_named_function(tokens: list[Token]) -> bool:
+  """Whether the tokens are an upright name with arguments, such as Cov(X, Y)."""
+  return len(tokens) > 2 and tokens[1].kind == '(' and tokens[0].text.lower() not in _CONDITIONS
 
 
 def side(part: Statement, reading: Reading) -> Node:

@@ -37,8 +37,10 @@ class Token(NamedTuple):
 _NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+|\.(?=\s*[/*)]))?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?!\d|\.\d)')
-_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
-_BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:\{,\}\d{3})+(?!\d)')
+_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}\\!|\{,\}|,\\!|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
+_BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}(?:\\!)?|,\\!)\d{3})+(?!\d)')
+_ANGSTROM = re.compile(r'\\overset\s*\{\s*\\circ\s*\}\s*\{(?:\\(?:text|mathrm)\s*\{A\}|A)\}')
+_SLASHED = re.compile(r'[A-Za-z]+\s*/\s*[A-Za-z]+')
 _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _EXPONENT_AFTER = re.compile(r'\s*\^\s*(?:\{[^{}\\]{1,12}\}|\d)')
@@ -71,7 +73,7 @@ def _plain(text: str) -> str:
   text = ''.join(UNICODE.get(c, c) for c in text) if not text.isascii() else text
   if not text.isascii():
     text = _scripted(_scripted(text, '^', SUPERSCRIPTS), '_', SUBSCRIPTS)
-  return re.sub(r'\s', ' ', text)
+  return re.sub(r'\s', ' ', _ANGSTROM.sub(r'\\AA ', text))
 
 
 def _scripted(text: str, mark: str, digits: dict[str, str]) -> str:
@@ -95,6 +97,9 @@ class _Scanner:
         self._letters()
       elif c == '\\':
         self._command()
+      elif self.text[self.at : self.at + 2] in ('<<', '>>'):
+        self._emit('command', 'll' if c == '<' else 'gg')
+        self.at += 2
       elif c in '{}()[]|+-*/=<>!,;:.^_\'&%"':
         self._emit(c, c)
         self.at += 1
@@ -164,6 +169,9 @@ class _Scanner:
       if name.endswith('brace') and (note := _NOTE.match(self.text, self.at)):
         self.at = note.end()
         self._argument()
+    elif name == 'xrightarrow':
+      self._argument()
+      self._emit('command', 'to')
     elif name == 'not' and self.text[self.at :].lstrip().startswith('='):
       self.at = self.text.index('=', self.at) + 1
       self._emit('command', 'neq')
@@ -211,7 +219,7 @@ class _Scanner:
       self._emit('word' if len(word) > 1 or self.units else 'letter', word)
     elif re.fullmatch(r'[-+]?\d[\d.]*', word):
       self._group(word, roman=False)
-    elif self.units and is_unit_text(word):
+    elif _SLASHED.fullmatch(word) or (self.units and is_unit_text(word)):
       self._group(word, roman=True)
     else:
       self._emit('text', word.replace('$', ''))
@@ -220,7 +228,7 @@ class _Scanner:
     """Part of the text in braces or in another font; braces keep it one group when it is more than a word."""
     if self.level == MAX_NESTING:
       raise TooLarge(f'more than {MAX_NESTING} levels of fonts or boxes')
-    exponent = _EXPONENT_AFTER.match(self.text, self.at) if self.units and roman and '/' in content else None
+    exponent = _EXPONENT_AFTER.match(self.text, self.at) if roman and '/' in content else None
     if exponent:
       # The power in m/s}^2 belongs to the last unit, not to the whole group.
       content, self.at = content + exponent[0], exponent.end()

@@ -93,6 +93,8 @@ _PREFIXED = {
 _PLAIN = {
   'Å': _unit('1e-10', m=1),
   'deg': _unit(_DEGREE),
+  'arcmin': _unit(_DEGREE / 60),
+  'arcsec': _unit(_DEGREE / 3600),
   'sr': ONE_UNIT,
   'min': _unit('60', s=1),
   'h': _unit('3600', s=1),

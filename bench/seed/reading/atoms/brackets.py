@@ -105,7 +105,7 @@ def angle(parser) -> Node:
         return Node('bra', (), label(parts[0]))
       raise ParseError('an angle bracket is not closed')
     token = parser.next()
-    inside += (sign(token) == '\\langle') - (sign(token) == '\\rangle')
+    inside += (sign(token) in ('\\langle', '{')) - (sign(token) in ('\\rangle', '}'))
     if token.kind in ('|', 'open|', 'close|') and not inside:
       parts.append([])
     else:

@@ -41,7 +41,7 @@ def short_unit(parser) -> Node | None:
   """Minutes and seconds, whose short names are functions if an argument follows."""
   token = parser.peek()
   after = sign(parser.peek(1))
-  if token.kind not in ('word', 'command') or token.text not in ('min', 'sec'):
+  if token.kind not in ('word', 'command') or token.text not in ('min', 'sec', 'arcsec'):
     return None
   if after in ('(', '[', '{', '\\{', '_'):
     return None

@@ -33,7 +33,7 @@ ACCENTS = {
   'not': 'slash',
 }
 _MARKS = {'*': '*', '\\dagger': '†', '\\prime': "'", "'": "'"}
-_LONE_MARKS = words(r'+ - \top \intercal \perp \parallel \circ \uparrow \downarrow')
+_LONE_MARKS = words(r'+ - \pm \mp \top \intercal \perp \parallel \circ \uparrow \downarrow')
 # Letters that are functions whenever a bracket follows; others only if it holds a single symbol or number.
 _FUNCTION_LETTERS = frozenset(('f', '\\psi', '\\Psi', '\\phi', '\\varphi', '\\Phi'))
 _NAMED = {'\\Gamma': 'gamma', '\\delta': 'delta', '\\theta': 'step', '\\Theta': 'step', '\\zeta': 'zeta'}
@@ -127,18 +127,35 @@ def _constant(parser, name: Name, exponent: Node | None) -> Node | None:
 def _applied(parser, node: Node, exponent: Node | None) -> Node:
   """A symbol in front of a bracket: a function of what is inside, or a factor."""
   parser.next()
-  args = parser.group(')')
   name = node.value
+  sign_argument = _sign_argument(parser)
+  if sign_argument:
+    return _raise(Node('call', (node, symbol(sign_argument)), 'strong'), exponent)
+  args = parser.group(')')
   is_plain = not name.sub and not name.marks
   if is_plain and len(args) == 1 and name.base in _NAMED:
     return _raise(Node(_NAMED[name.base], tuple(args)), exponent)
   is_word = len(name.base) > 1 and name.base[0] != '\\'
-  is_function = is_word or name.base in _FUNCTION_LETTERS or len(args) > 1
+  has_many = len(args) > 1 or args[0].head == 'relation'
+  is_function = is_word or name.base in _FUNCTION_LETTERS or has_many
   if is_function or (exponent is None and _lone(args[0])):
     is_strong = is_function or args[0] == number(0)
     return _raise(Node('call', (node, *args), 'strong' if is_strong else 'weak'), exponent)
   inner = parser.postfix(args[0])
   return mul(_raise(node, exponent), inner)
+
+
+def _sign_argument(parser) -> str | None:
+  """A sign, perhaps after a number, up to and past the closing bracket, as in P(+) or i(1+); None for others."""
+  ahead = [parser.peek(k) for k in range(3)]
+  if ahead[0].kind != 'number':
+    ahead = ahead[:2]
+  *label_tokens, closing = ahead
+  is_sign = label_tokens[-1].kind in ('+', '-') and closing.kind == ')'
+  if not is_sign:
+    return None
+  parser.at += len(ahead)
+  return ''.join(token.text for token in label_tokens)
 
 
 def _raise(node: Node, exponent: Node | None) -> Node:
