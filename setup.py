@@ -23,6 +23,7 @@ BENCH = [
   'langdetect>=1.0.9,<2',
   'math-verify>=0.8,<1',
   'mpmath>=1.3,<2',
+  'psutil>=6,<8',
   'rapidfuzz>=3.9,<4',
   'sympy>=1.13,<2',
   # Only for Whisper's table of English spellings; the normaliser itself is that of transformers.
@@ -98,7 +99,6 @@ EXTRAS = {
     'pytest-xdist>=3.6',
     'hypothesis>=6.100',
     'ruff>=0.17,<0.18',
-    'psutil>=6',
     *AGENTS,
     *AUDIO,
     *ESPEAK,

@@ -25,7 +25,6 @@ from agents.rollout.problems import demonstration_trajectories, task_of
 from agents.rollout.tools import VIEWS, Runner, View, python_tool
 from agents.rollout.trajectory import Bounds, Trace
 from agents.sandbox import Pool
-from agents.service.client import Client
 from agents.service.dispatcher import Dispatcher
 from core.launch import job as launch
 from core.training import record
@@ -50,6 +49,8 @@ def tool_runner(config: Config) -> Iterator[Runner]:
     runner = Runner({})
     stack.callback(runner.close)
     if config.tools:
+      from agents.service.client import Client
+
       source = Client(config.tools, token=os.environ.get(TOKEN))
     else:
       source = Dispatcher(stack.enter_context(Pool(config.workers, profile=config.profile)))

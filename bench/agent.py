@@ -31,7 +31,6 @@ from typing import Literal
 from tqdm import tqdm
 
 from agents import tool_servers
-from agents.mcp import McpTools
 from agents.memory import CaseBank, Memory, Reading, SentenceEncoder, selector
 from agents.planner import prompts
 from agents.planner.planner import Agent
@@ -277,6 +276,8 @@ def work(options: Options) -> None:
 
 
 def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
+  from agents.mcp import McpTools
+
   key, out = os.environ.get(options.key_env, ''), Path(options.out)
   judge = models.Endpoint(options.judge, options.judge_name, key=key) if options.judge else None
   out.mkdir(parents=True, exist_ok=True)

@@ -19,13 +19,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
-
-import psutil
+from typing import TYPE_CHECKING, Literal
 
 from agents.sandbox import Limits, Pool
 from core.launch import command
 from core.launch.fields import field
+
+if TYPE_CHECKING:
+  import psutil
 
 _SYMPY = 'from sympy import *\nx, y = symbols("x y")\n'
 CALLS = {
@@ -50,8 +51,10 @@ SOAK = (
 )
 
 
-def family(pool: Pool) -> list[psutil.Process]:
+def family(pool: Pool) -> list['psutil.Process']:
   """The launcher, the zygote and the slots."""
+  import psutil
+
   launcher = psutil.Process(pool._seed.process.pid)
   return [launcher, *launcher.children(recursive=True)]
 
@@ -102,6 +105,8 @@ def measure(pool: Pool, code: str, *, concurrency: int, seconds: float) -> dict[
 
 def held(pool: Pool) -> dict[str, int]:
   """What the sandbox holds now."""
+  import psutil
+
   processes = family(pool)
   mounts = [Path(f'/proc/{p.pid}/mountinfo').read_bytes().count(b'\n') for p in processes]
   return {

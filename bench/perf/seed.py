@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.seed import score
 from core.launch import command
 from core.launch.fields import field
 
@@ -33,6 +32,8 @@ def read_pairs(path: str | None) -> list[tuple[str, str, str]]:
 
 def measure(pairs: list[tuple[str, str, str]], seconds: float, mode: str) -> dict[str, float]:
   """Whole passes over the pairs for about `seconds`, after one pass to warm up."""
+  from bench.seed import score
+
   for pair in pairs:
     score(*pair, mode=mode)
   times: list[float] = []

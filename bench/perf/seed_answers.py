@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from bench.harness.rows import read_rows
-from bench.seed import KINDS, score
 from core.launch import command
 from core.launch.fields import field
 from rl.rewards.extract import last_box
@@ -57,6 +56,8 @@ def read_answers(paths: Sequence[str]) -> list[Row]:
 
   An answer without a kind is an Equation if it has one equals sign. Raises ValueError for an unknown kind.
   """
+  from bench.seed import KINDS
+
   answers = []
   for path in paths:
     for _, row in read_rows(path).rows:
@@ -115,11 +116,15 @@ def prose(text: str) -> bool:
 
 def unreadable(rows: Sequence[Row]) -> list[Row]:
   """The answers that cannot be read as a reference."""
+  from bench.seed import score
+
   return [row for row in rows if 'reference' in score(row[0], '1', row[1]).flags]
 
 
 def rewritten(rows: Sequence[Row]) -> Iterator[tuple[str, str, float]]:
   """(rewriting, answer, points) of every answer under every rewriting that changes it."""
+  from bench.seed import score
+
   for name, rule in REWRITINGS.items():
     for text, kind in rows:
       if rule(text) != text:
@@ -128,6 +133,8 @@ def rewritten(rows: Sequence[Row]) -> Iterator[tuple[str, str, float]]:
 
 def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
   """Those of `count` drawn pairs of different answers that score 100; half are neighbours in sorted order."""
+  from bench.seed import score
+
   draw, ranked, found = random.Random(seed), sorted(rows), []
   for number in range(count):
     first = draw.randrange(len(ranked) - 1)
@@ -140,6 +147,8 @@ def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
 
 def constants(rows: Sequence[Row]) -> list[tuple[str, str]]:
   """(answer, constant) of every other answer that a constant scores 100 against."""
+  from bench.seed import score
+
   return [
     (text, constant)
     for text, kind in rows

@@ -17,14 +17,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 
-from agents.service.client import Client
 from bench.perf import crowd
 from core.launch import command
 from core.launch.fields import field
+
+if TYPE_CHECKING:
+  import psutil
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Options:
 class Server:
   """A running service: its process that serves, its address, and the file of its standard error."""
 
-  process: psutil.Process
+  process: 'psutil.Process'
   host: str
   port: int
   token: str
@@ -90,8 +92,10 @@ def served(workers: int, errors: str) -> Iterator[Server]:
       process.terminate()
 
 
-def _serving(holder: int) -> psutil.Process:
+def _serving(holder: int) -> 'psutil.Process':
   """The child of the watching process that serves requests; the other child is the seed of the sandbox."""
+  import psutil
+
   while True:
     for child in psutil.Process(holder).children():
       if 'agents.serve_tools' in child.cmdline():
@@ -101,6 +105,8 @@ def _serving(holder: int) -> psutil.Process:
 
 async def _call(server: Server, callers: int, seconds: float) -> tuple[list[float], int]:
   """Latencies of good calls, and how many failed."""
+  from agents.service.client import Client
+
   latencies, failed = [], 0
   ended = time.monotonic() + seconds
 

@@ -21,6 +21,7 @@ MODULES = {
   'peft': ('parity',),
   'pesq': ('speech',),
   'pptx': ('agents',),
+  'psutil': ('bench',),
   'pypdf': ('agents',),
   'pystoi': ('speech',),
   'rapidfuzz': ('bench',),

@@ -6,15 +6,15 @@ python -m agents.mcp.servers.crawl
 import dataclasses
 import sys
 from collections.abc import Sequence
-
-import anyio
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from typing import TYPE_CHECKING
 
 from agents.mcp import documents
 from agents.mcp.web import FetchError, Page, fetch
 from core.launch import command
 from core.launch.fields import field
+
+if TYPE_CHECKING:
+  from mcp.server.mcpserver import MCPServer
 
 PIECE = 30_000  # characters of one reply
 
@@ -31,8 +31,12 @@ def readable(page: Page) -> str:
   return documents.read(page.body, suffix)
 
 
-def build(*, private: bool = False, get=fetch) -> MCPServer:
+def build(*, private: bool = False, get=fetch) -> 'MCPServer':
   """The server. private: allow hosts inside the network. get(url, private=…) → Page."""
+  import anyio
+  from mcp.server.mcpserver import MCPServer
+  from mcp.server.mcpserver.exceptions import ToolError
+
   server = MCPServer('crawl', log_level='WARNING')
 
   async def crawl_page(url: str, start: int = 0) -> str:

@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import anyio
-from mcp.server.mcpserver import Image, MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from typing import TYPE_CHECKING
 
 from agents.mcp import documents
 from core.launch import command
 from core.launch.fields import field
+
+if TYPE_CHECKING:
+  from mcp.server.mcpserver import MCPServer
 
 PIECE = 30_000  # characters of one reply
 MAX_FILE = 100 << 20
@@ -24,6 +24,8 @@ MAX_LISTED = 500
 
 def inside(root: Path, path: str) -> Path:
   """A file under `root`, links followed first. Raises ToolError for anything else."""
+  from mcp.server.mcpserver.exceptions import ToolError
+
   try:
     found = (root / path).resolve(strict=True)
   except (OSError, ValueError, RuntimeError) as error:
@@ -33,8 +35,12 @@ def inside(root: Path, path: str) -> Path:
   return found
 
 
-def build(root: str | os.PathLike) -> MCPServer:
+def build(root: str | os.PathLike) -> 'MCPServer':
   """The server over the files of a folder. Raises FileNotFoundError when there is none."""
+  import anyio
+  from mcp.server.mcpserver import Image, MCPServer
+  from mcp.server.mcpserver.exceptions import ToolError
+
   base = Path(root).resolve(strict=True)
   server = MCPServer('documents', log_level='WARNING')
 

@@ -7,13 +7,13 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Protocol
-
-import anyio
-from mcp.server.mcpserver import MCPServer
+from typing import TYPE_CHECKING, Protocol
 
 from core.launch import command
 from core.launch.fields import field
+
+if TYPE_CHECKING:
+  from mcp.server.mcpserver import MCPServer
 
 MAX_CODE = 200_000  # characters
 
@@ -33,8 +33,11 @@ class Pool(Protocol):
   def run(self, code: str, stdin: str = '') -> Result: ...
 
 
-def build(pool: Pool) -> MCPServer:
+def build(pool: Pool) -> 'MCPServer':
   """The server over a pool of isolated workers."""
+  import anyio
+  from mcp.server.mcpserver import MCPServer
+
   server = MCPServer('python', log_level='WARNING')
 
   async def run_python(code: str, stdin: str = '') -> str:

@@ -9,15 +9,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
-
-import anyio
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
+from typing import TYPE_CHECKING, Protocol
 
 from core.launch import command
 from core.launch.fields import field
 from core.text import clean, parse_json
+
+if TYPE_CHECKING:
+  from mcp.server.mcpserver import MCPServer
 
 SNIPPET = 500  # characters
 MAX_RESULTS = 50
@@ -90,8 +89,12 @@ class Corpus:
     return [self._hits[i] for i in best]
 
 
-def build(find: Search) -> MCPServer:
+def build(find: Search) -> 'MCPServer':
   """The server over a search."""
+  import anyio
+  from mcp.server.mcpserver import MCPServer
+  from mcp.server.mcpserver.exceptions import ToolError
+
   server = MCPServer('search', log_level='WARNING')
 
   async def search(query: str, num_results: int = 10) -> str:
