@@ -40,6 +40,7 @@ PROGRAMS = (
   'bench.perf.tree',
   'bench.perf.vibevoice',
   'bench.perf.vibevoice_long',
+  'bench.perf.vlmevalkit',
   'bench.perf.whisper',
   'bench.run',
   'bench.speech.heard',

@@ -9,6 +9,8 @@ from pathlib import Path
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
 from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.short_answers import check_rule
+from bench.vlm.text_in_pictures import without_punctuation
 from rl.rewards.extract import conclusion, final_answer
 
 PROMPT = 'Please answer yes or no.'
@@ -17,16 +19,22 @@ _FIRST = re.compile(r'\W*(yes|no)\b', re.IGNORECASE)
 _GOLDS = {'1': 'yes', '0': 'no', 'yes': 'yes', 'no': 'no'}
 
 
-def hallusionbench() -> Task:
-  """HallusionBench: aAcc over questions, fAcc over figures and qAcc over questions with all of their pictures right."""
+def hallusionbench(*, rule: str = 'strict') -> Task:
+  """HallusionBench: aAcc over questions, fAcc over figures and qAcc over questions with all of their pictures right.
+
+  rule: strict (what the output commits to after its thoughts) or vlmevalkit (one of yes and no among its words).
+  """
+  check_rule(rule)
+  read = one_of_two if rule == 'vlmevalkit' else yes_or_no
   return Task(
     name='hallusionbench',
     primary='accuracy',
     template=PROMPT,
     load=_load,
     prompt=_prompt,
-    score=each(_score),
+    score=each(functools.partial(_score, read=read)),
     sampling=Sampling(max_tokens=512),
+    settings={'rule': rule},
     group_metrics=('accuracy',),
     extras=three_accuracies,
   )
@@ -60,6 +68,13 @@ def yes_or_no(text: str) -> str | None:
       return first[1].lower()
   words = _WORD.findall(said)
   return words[-1].lower() if words else None
+
+
+def one_of_two(text: str) -> str | None:
+  """What an output answers by VLMEvalKit's rule without a judge: None unless exactly one of yes and no is a word."""
+  words = set(without_punctuation(text.lower()).split())
+  said = words & {'yes', 'no'}
+  return said.pop() if len(said) == 1 else None
 
 
 def _load(path: str) -> Data:
@@ -103,7 +118,7 @@ def _prompt(example: Example) -> list[dict]:
   return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
 
 
-def _score(example: Example, answer: Answer) -> Outcome:
-  said = yes_or_no(answer.text)
+def _score(example: Example, answer: Answer, *, read: Callable[[str], str | None]) -> Outcome:
+  said = read(answer.text)
   right = said == example.fields['gold']
   return Outcome(OK if said else NO_ANSWER, said, {'accuracy': (float(right), 1.0)})

@@ -20,6 +20,7 @@ RULES = ('strict', 'official', 'vlmevalkit')
 STEPS = 'Reason step by step, then finish with a line "Final answer: ..".'
 _LETTER = re.compile(r'\(([A-Za-z])\)')
 _FINAL = re.compile(r'final answer\s*:\s*([^\n]*)', re.IGNORECASE)
+_INTEGER = re.compile(r'\s*[+-]?\d{1,400}\s*')
 _NUMBER = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
 _GROUPS = ('question_type', 'answer_type', 'task', 'source', 'grade', 'context')
 
@@ -91,14 +92,13 @@ def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
   """
   if rule == 'strict':
     return _marked(response, fields)
+  if rule == 'vlmevalkit':
+    return response if _kit_value(response, fields) is not None else None
   response = response.strip()
   if final := _FINAL.findall(response):
     response = final[-1].strip(' .*$')
   if response in fields['choices']:
     return response
-  if fields['choices'] and rule == 'vlmevalkit':
-    choices = dict(zip(string.ascii_uppercase, fields['choices']))
-    return options.vlmevalkit_option(response, choices)
   if fields['kind'] in ('integer', 'float') and _number(response) is not None:
     return response
   return response if final else None
@@ -134,6 +134,8 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
   """
   if extracted is None:
     return None
+  if rule == 'vlmevalkit':
+    return _kit_value(extracted, fields)
   text = extracted.strip()
   if fields['choices']:
     return _option(text, fields['choices'], nearest=rule == 'official')
@@ -142,10 +144,19 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
     return None if value is None else str(int(value))
   if fields['kind'] == 'float':
     value = _number(text)
-    return None if value is None else str(value if rule == 'vlmevalkit' else round(value, fields['precision']))
-  if fields['kind'] == 'list' and rule == 'vlmevalkit':
-    return None  # the kit loses a list before it compares it
+    return None if value is None else str(round(value, fields['precision']))
   return text
+
+
+def _kit_value(text: str, fields: Mapping) -> str | None:
+  """An option by VLMEvalKit's inference, or Python's reading of a number; the kit loses texts and lists."""
+  if fields['choices']:
+    choices = dict(zip(string.ascii_uppercase, fields['choices']))
+    return choices.get(options.vlmevalkit_option(text, choices))
+  if fields['kind'] == 'integer':
+    return str(int(text)) if _INTEGER.fullmatch(text) else None
+  value = _number(text) if fields['kind'] == 'float' else None
+  return None if value is None else str(value)
 
 
 def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None:

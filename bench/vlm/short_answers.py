@@ -19,26 +19,30 @@ _GROUPS = ('human_or_machine', 'type', 'split')
 _MOST_CHARACTERS = 2_000
 _LEAST_SIMILARITY = 0.5
 _RELATIVE_ERROR = 0.05
+RULES = ('strict', 'vlmevalkit')
 
 
-def docvqa() -> Task:
-  """DocVQA (arXiv 2007.00398): average normalised Levenshtein similarity, ANLS."""
-  return short_answer_task('docvqa', 'anls', of_accepted(anls))
+def docvqa(*, rule: str = 'strict') -> Task:
+  """DocVQA (arXiv 2007.00398): average normalised Levenshtein similarity, ANLS.
+
+  rule: strict (the marked answer, else the text after the thoughts) or vlmevalkit (the whole output).
+  """
+  return short_answer_task('docvqa', 'anls', of_accepted(anls), rule)
 
 
-def infovqa() -> Task:
-  """InfographicVQA (arXiv 2104.12756): average normalised Levenshtein similarity, ANLS."""
-  return short_answer_task('infovqa', 'anls', of_accepted(anls))
+def infovqa(*, rule: str = 'strict') -> Task:
+  """InfographicVQA (arXiv 2104.12756): average normalised Levenshtein similarity, ANLS. rule: as of docvqa."""
+  return short_answer_task('infovqa', 'anls', of_accepted(anls), rule)
 
 
-def chartqa() -> Task:
-  """ChartQA (arXiv 2203.10244): relaxed accuracy, numbers within 5 % of the label."""
-  return short_answer_task('chartqa', 'accuracy', of_accepted(relaxed))
+def chartqa(*, rule: str = 'strict') -> Task:
+  """ChartQA (arXiv 2203.10244): relaxed accuracy, numbers within 5 % of the label. rule: as of docvqa."""
+  return short_answer_task('chartqa', 'accuracy', of_accepted(relaxed), rule)
 
 
 def anls(prediction: str, accepted: Sequence[str]) -> float:
-  """The best similarity over the accepted answers, 0 below one half; case and blanks do not count."""
-  best = max((_similarity(_folded(prediction), _folded(gold)) for gold in accepted), default=0.0)
+  """The best similarity over the accepted answers, 0 below one half; case and repeated blanks cost nothing."""
+  best = max((_similarity(prediction, gold) for gold in accepted), default=0.0)
   return best if best >= _LEAST_SIMILARITY else 0.0
 
 
@@ -67,9 +71,13 @@ def _folded(text: str) -> str:
   return ' '.join(text.lower().split())
 
 
-def _similarity(a: str, b: str) -> float:
-  longest = max(len(a), len(b))
-  return 1 - edit_distance(a, b) / longest if longest else 0.0
+def _similarity(prediction: str, gold: str) -> float:
+  """1 - edits / characters of the longer text, which are counted with its blanks, as published."""
+  a, b = _folded(prediction), _folded(gold)
+  longest = max(len(prediction.upper()), len(gold.upper()))
+  if not longest or abs(len(a) - len(b)) > longest * _LEAST_SIMILARITY:
+    return 0.0  # below the threshold without counting
+  return 1 - edit_distance(a, b) / longest
 
 
 def edit_distance(a: str, b: str) -> int:
@@ -87,24 +95,35 @@ def edit_distance(a: str, b: str) -> int:
 def short_answer_task(
   name: str,
   metric: str,
-  rule: Callable[[str, Example], float],
+  points: Callable[[str, Example], float],
+  rule: str,
   *,
   groups: Sequence[str] = _GROUPS,
   extras: Callable[[Sequence[Item]], Mapping[str, Any]] = lambda items: {},
 ) -> Task:
-  """A task of short answers. rule: the points, 0 to 1, of an extracted answer. groups: columns to report by."""
+  """A task of short answers. points: 0 to 1, of an answer. rule: one of RULES. groups: columns to report by.
+
+  Raises ValueError for another rule.
+  """
+  check_rule(rule)
   return Task(
     name=name,
     primary=metric,
     template=PROMPT,
     load=functools.partial(_load, groups=groups),
     prompt=_prompt,
-    score=each(functools.partial(_score, metric=metric, rule=rule)),
+    score=each(functools.partial(_score, metric=metric, points=points, whole=rule == 'vlmevalkit')),
     sampling=Sampling(max_tokens=1024),
-    settings={'rule': rule.__name__},
+    settings={'points': points.__name__, 'rule': rule},
     group_metrics=(metric,),
     extras=extras,
   )
+
+
+def check_rule(rule: str) -> None:
+  """Raises ValueError for a rule that is not one of RULES."""
+  if rule not in RULES:
+    raise ValueError(f'rule is {rule!r}, expected one of {", ".join(RULES)}')
 
 
 def of_accepted(rule: Callable[[str, Sequence[str]], float]) -> Callable[[str, Example], float]:
@@ -152,10 +171,18 @@ def _prompt(example: Example) -> list[dict]:
   return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
 
 
-def _score(example: Example, answer: Answer, *, metric: str, rule) -> Outcome:
-  marked = final_answer(answer.text)
-  found = plain(conclusion(answer.text) if marked is None else marked)[:_MOST_CHARACTERS]
-  if not found:
+def _score(example: Example, answer: Answer, *, metric: str, points, whole: bool) -> Outcome:
+  found = answer.text if whole else _short(answer.text)
+  if not found.strip():
     return Outcome(NO_ANSWER, None, {metric: (0.0, 1.0)})
-  short = found.removesuffix('.')
-  return Outcome(OK, short, {metric: (rule(short, example), 1.0)})
+  value = points(found, example)
+  if not whole and found.endswith('.'):  # the end of a sentence, or of "Corp."
+    value = max(value, points(found[:-1], example))
+  return Outcome(OK, found[:_MOST_CHARACTERS], {metric: (value, 1.0)})
+
+
+def _short(text: str) -> str:
+  """What an output marks as its answer, else all of it after the thoughts."""
+  marked = final_answer(text)
+  found = plain(conclusion(text) if marked is None else marked)
+  return found[:_MOST_CHARACTERS]

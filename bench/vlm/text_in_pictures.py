@@ -1,8 +1,9 @@
 """Text in pictures: TextVQA (VQA accuracy over ten people's answers) and OCRBench (the answer is in the output)."""
 
+import functools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.harness.task import Example, Item, Task
 from bench.vlm.short_answers import of_accepted, short_answer_task
@@ -10,6 +11,8 @@ from bench.vlm.short_answers import of_accepted, short_answer_task
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _BETWEEN_DIGITS = re.compile(r'\d,\d')
 _FULL_STOP = re.compile(r'\.(?!\d)')
+_KIT_FULL_STOP = re.compile(r'(?<!\d)\.(?!\d)')
+_MOST_FULL_STOPS = 32  # re.UNICODE, which the published code gives for the number of replacements
 _ARTICLES = frozenset(('a', 'an', 'the'))
 _NUMBERS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten')
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)} | {'none': '0'}
@@ -25,31 +28,57 @@ _APOSTROPHES = {word.replace("'", ''): word for word in _CONTRACTIONS.split()}
 FORMULAS = 'Handwritten Mathematical Expression Recognition'
 
 
-def textvqa() -> Task:
-  """TextVQA (arXiv 1904.08920): VQA accuracy, an answer is right as far as three other people gave it."""
-  return short_answer_task('textvqa', 'accuracy', of_accepted(vqa_accuracy))
+def textvqa(*, rule: str = 'strict') -> Task:
+  """TextVQA (arXiv 1904.08920): VQA accuracy, an answer is right as far as three other people gave it.
+
+  rule: as of docvqa; vlmevalkit also keeps a full stop after a digit.
+  """
+  form = kit_form if rule == 'vlmevalkit' else normal_form
+  accuracy = functools.partial(vqa_accuracy, form=form)
+  return short_answer_task('textvqa', 'accuracy', of_accepted(functools.wraps(vqa_accuracy)(accuracy)), rule)
 
 
-def ocrbench() -> Task:
-  """OCRBench (arXiv 2305.07895): right if an accepted answer is part of the output; points in all and by category."""
-  return short_answer_task('ocrbench', 'accuracy', contained, groups=('category', 'dataset'), extras=points)
+def ocrbench(*, rule: str = 'strict') -> Task:
+  """OCRBench (arXiv 2305.07895): right if an accepted answer is part of the output; points in all and by category.
+
+  rule: as of docvqa.
+  """
+  return short_answer_task('ocrbench', 'accuracy', contained, rule, groups=('category', 'dataset'), extras=points)
 
 
-def vqa_accuracy(prediction: str, accepted: Sequence[str]) -> float:
-  """The mean, over the people who answered, of min(1, others who gave this answer / 3) (VQA, arXiv 1505.00468)."""
-  said, golds = normal_form(prediction), [normal_form(gold) for gold in accepted]
+def normal_form(answer: str) -> str:
+  """An answer as VQA compares it: lower case, digits, no articles, punctuation or lost apostrophes."""
+  return _normal_words(without_punctuation(answer, _FULL_STOP))
+
+
+def kit_form(answer: str) -> str:
+  """`normal_form` as VLMEvalKit writes it, which keeps a full stop after a digit."""
+  return _normal_words(without_punctuation(answer))
+
+
+def vqa_accuracy(prediction: str, accepted: Sequence[str], *, form: Callable[[str], str] = normal_form) -> float:
+  """The mean, over the people who answered, of min(1, others who gave this answer / 3) (VQA, arXiv 1505.00468).
+
+  form: what two answers are compared by.
+  """
+  said, golds = form(prediction), list(map(form, accepted))
   same = golds.count(said)
   shares = [min(1.0, (same - (gold == said)) / 3) for gold in golds]
   return sum(shares) / len(shares)
 
 
-def normal_form(answer: str) -> str:
-  """An answer as VQA compares it: lower case, digits, no articles, punctuation or lost apostrophes."""
-  given = text = ' '.join(answer.split())
+def without_punctuation(text: str, full_stop: re.Pattern = _KIT_FULL_STOP) -> str:
+  """`text` with VQA's punctuation dropped next to blanks and made blanks elsewhere; full_stop: those to drop."""
+  given = text = ' '.join(text.split())
+  has_thousands = _BETWEEN_DIGITS.search(given)
   for sign in _PUNCTUATION:
     at_blank = f'{sign} ' in given or f' {sign}' in given
-    text = text.replace(sign, '' if at_blank or _BETWEEN_DIGITS.search(given) else ' ')
-  words = [_DIGITS.get(word, word) for word in _FULL_STOP.sub('', text).lower().split()]
+    text = text.replace(sign, '' if at_blank or has_thousands else ' ')
+  return full_stop.sub('', text, count=_MOST_FULL_STOPS)
+
+
+def _normal_words(text: str) -> str:
+  words = [_DIGITS.get(word, word) for word in text.lower().split()]
   return ' '.join(_APOSTROPHES.get(word, word) for word in words if word not in _ARTICLES)
 
 

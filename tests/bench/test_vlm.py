@@ -130,9 +130,10 @@ def test_mmmu_pro_reads_the_last_answer_line(tmp_path):
   ('response', 'kind', 'choices', 'answer', 'official', 'kit'),
   [
     ('5', 'integer', (), '5', True, True),
-    ('5.7', 'integer', (), '5', True, True),
+    ('5.7', 'integer', (), '5', True, False),
+    (' 05 ', 'integer', (), '5', True, True),
     ('1.249', 'float', (), '1.25', True, False),
-    ('Final answer: 1.25', 'float', (), '1.25', True, True),
+    ('Final answer: 1.25', 'float', (), '1.25', True, False),
     ('[1, 2]', 'list', (), '[1, 2]', True, False),
     ('(B)', 'text', ('Yes', 'No'), 'No', True, True),
     ('Nah', 'text', ('Yes', 'No'), 'No', True, False),

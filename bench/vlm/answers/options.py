@@ -18,7 +18,7 @@ _REFUSALS = (
   'Cannot determine the answer',
 )
 _TO_BLANKS = str.maketrans(dict.fromkeys('.()[],:;!*#{}', ' '))
-_PHRASE = re.compile(r'answer\s+is\s+([A-D])(?![A-Za-z])')
+_PHRASE = re.compile(r'answer\s+is\s+\**([ABCD])\**', re.IGNORECASE)  # "answer is a tree" is A, as published
 
 _CUES = ('could be ', 'so ', 'is ', 'thus ', 'therefore ', 'final ', 'answer ', 'result ')
 _GROUPED = re.compile(r'-?\b\d{1,3}(?:,\d{3})+\b')
@@ -75,9 +75,9 @@ def vlmevalkit_option(text: str, choices: Mapping[str, str]) -> str | None:
     return letters[0]
   if not letters and REFUSED in words:
     return REFUSED
-  phrase = _PHRASE.search(text.translate(_TO_BLANKS))
-  if phrase and phrase[1] in choices:
-    return phrase[1]
+  phrase = _PHRASE.search(text)
+  if phrase and phrase[1].upper() in choices:
+    return phrase[1].upper()
   return _contained_option(text.lower(), {letter: str(option).lower() for letter, option in choices.items()})
 
 
