@@ -23,15 +23,23 @@ from core.launch import command
 from core.launch.fields import field
 from rl.rewards.extract import last_box
 
+_TEXT = re.compile(r'\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}')
+_BRACKETS = {'(': r'\bigl(', ')': r'\bigr)'}
+
+
+def _sized(text: str) -> str:
+  """`text` with sizes before its brackets, but for those inside text commands, where LaTeX allows none."""
+  return re.sub(rf'{_TEXT.pattern}|[()]', lambda match: _BRACKETS.get(match[0], match[0]), text)
+
+
 # Spellings of the same value that no reader would call another answer.
 REWRITINGS: dict[str, Callable[[str], str]] = {
   'dollars': lambda text: f'${text}$',
   'thin space': lambda text: rf'\,{text}',
   'display fractions': lambda text: re.sub(r'\\[dt]?frac(?![A-Za-z])', r'\\dfrac', text),
-  'sized brackets': lambda text: text.replace('(', r'\bigl(').replace(')', r'\bigr)'),
+  'sized brackets': _sized,
   'full stop': lambda text: f'{text}.',
 }
-_TEXT = re.compile(r'\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}')
 CONSTANTS = ('0', '1', '-1', '2', r'\pi', r'\infty', r'-\infty', 'i', r'\infty-\infty', r'0\cdot\infty', r'\emptyset')
 
 COLUMNS = ('answer', 'final_answer', 'final_answers', 'answer_latex', 'gt')

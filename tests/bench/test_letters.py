@@ -88,6 +88,10 @@ RIGHT = [
   '**Final Answer**: **C**',
   '**Final Answer**\n\nThe final answer is $\\boxed{C}$',
   'The answer is (C) a ship, not (A).',
+  'ship',
+  'The answer is the ship',
+  'I see a ship.',
+  'It is "the ship"!',
   'A: no. B: no. C: yes.\nAnswer = C',
 ]
 NONE = [
@@ -103,6 +107,10 @@ NONE = [
   'Answer:',
   'A vehicle',
   '<think>A</think>',
+  'I see no ship.',
+  'Not a ship',
+  'a ship, a train',
+  'shipping',
 ]
 
 

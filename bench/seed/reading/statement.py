@@ -47,7 +47,8 @@ def tokens_of(text: str, reading: Reading) -> list[Token]:
     tokens = [token for token in tokens if not _is_wrapper(token)]
     if not any(token.kind == 'begin' for token in tokens):
       tokens = _joined_rows(tokens)
-  return unwrap(trim(rounded(tokens)))
+  has_bullet = bool(tokens) and sign(tokens[0]) == '\\cdot'
+  return unwrap(trim(rounded(tokens[has_bullet:])))
 
 
 def _is_wrapper(token: Token) -> bool:

@@ -40,6 +40,7 @@ _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?!\d|\.\d)')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}\\!|\{,\}|,\\!|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
 _BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}(?:\\!)?|,\\!)\d{3})+(?!\d)')
 _ANGSTROM = re.compile(r'\\overset\s*\{\s*\\circ\s*\}\s*\{(?:\\(?:text|mathrm)\s*\{A\}|A)\}')
+_VERDICT = re.compile(r'(?:\\[,;! ]|[\s$~])*(Yes|No|True|False)[\s$]*(?:[.,:;]|$)')
 _SLASHED = re.compile(r'[A-Za-z]+\s*/\s*[A-Za-z]+')
 _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
@@ -73,6 +74,7 @@ def _plain(text: str) -> str:
   text = ''.join(UNICODE.get(c, c) for c in text) if not text.isascii() else text
   if not text.isascii():
     text = _scripted(_scripted(text, '^', SUPERSCRIPTS), '_', SUBSCRIPTS)
+  text = _VERDICT.sub(r'\\text{\1}, ', text, count=1) if _VERDICT.match(text) else text
   return re.sub(r'\s', ' ', _ANGSTROM.sub(r'\\AA ', text))
 
 
@@ -102,6 +104,9 @@ class _Scanner:
         self.at += 2
       elif c in '{}()[]|+-*/=<>!,;:.^_\'&%"':
         self._emit(c, c)
+        self.at += 1
+      elif c == '@':  # a price or a rate with its amount is a list of both
+        self._emit(',', ',')
         self.at += 1
       else:
         raise ParseError(f'unexpected character {c!a}')

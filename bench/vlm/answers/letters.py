@@ -31,13 +31,16 @@ _CHOSEN = re.compile(
 _TOKEN = re.compile(r'(?<![\w\'/-])[(\[]?([A-Z])(?=[\s.,;:)\]!?]|$)(?!\.\w)')
 _SPECIAL = re.compile(r'<\|[^|<>]{1,40}\|>')
 _ARTICLES = frozenset('AI')
+_WORDS = re.compile(r'[^\w.\']+|\.(?!\d)')
+_DENIALS = frozenset(('not', 'no', 'never', "isn't", "don't", 'nor', 'without', 'cannot'))
 
 
 def chosen(text: str, choices: Mapping[str, str]) -> str | None:
   """The letter of the option that `text` commits to after its thoughts; None where it commits to none.
 
   What is marked as the answer comes first; else a line that is an option; else the last letter that is a verdict;
-  else the last letter in the text; else, as MMMU has it, the last option's text.
+  else the last letter in the text; else, as MMMU has it, the last option's text in more than five words; in fewer, the
+  one option whose text is among them.
   """
   region = _SPECIAL.sub('', plain(conclusion(text)))
   marked = final_answer(text)
@@ -49,7 +52,8 @@ def chosen(text: str, choices: Mapping[str, str]) -> str | None:
     letter = letter_of(marked, choices) or _last_letter(marked, choices)
     if letter:
       return letter
-  return _option_line(region, choices) or _last_letter(region, choices) or named_option(region, choices, strict=True)
+  letter = _option_line(region, choices) or _last_letter(region, choices)
+  return letter or named_option(region, choices, strict=True) or _only_named(region, choices)
 
 
 def letter_of(candidate: str, choices: Mapping[str, str]) -> str | None:
@@ -88,9 +92,25 @@ def _unwrapped(candidate: str) -> str:
 
 def _letter_of_text(text: str, choices: Mapping[str, str]) -> str | None:
   """The letter of the one option that reads like `text`, but for case, blanks and the last full stop."""
-  wanted = _folded(text)
-  same = [letter for letter, option in choices.items() if _folded(str(option)) == wanted]
-  return same[0] if wanted and len(same) == 1 else None
+  for form in (_folded, _without_article):
+    wanted = form(text)
+    same = [letter for letter, option in choices.items() if form(str(option)) == wanted]
+    if wanted and len(same) == 1:
+      return same[0]
+  return None
+
+
+def _without_article(text: str) -> str:
+  return re.sub(r'^(?:an?|the)\s+', '', _folded(text))
+
+
+def _only_named(region: str, choices: Mapping[str, str]) -> str | None:
+  """The one option whose text is among a few words, whole; None where none or several are, or a word denies it."""
+  words = f' {_WORDS.sub(" ", _folded(region))} '
+  forms = {letter: _WORDS.sub(' ', _without_article(str(option))).strip() for letter, option in choices.items()}
+  named = [letter for letter, form in forms.items() if form and f' {form} ' in words]
+  is_denied = bool(set(words.split()) & _DENIALS)
+  return named[0] if len(named) == 1 and len(words.split()) <= 5 and not is_denied else None
 
 
 def _folded(text: str) -> str:
