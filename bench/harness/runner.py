@@ -66,7 +66,8 @@ def run(
   items = score(task, data.examples, given)
   header = _header(task, data, source) | {'bootstrap': {'resamples': resamples, 'seed': seed}}
   numbers = summary.summarise(task, items, resamples=resamples, seed=seed)
-  lines = [dump(result_line(item)) + '\n' for item in items]
+  header['settings_hash'] = settings_hash(header)
+  lines = [dump(result_line(item, header['settings_hash'])) + '\n' for item in items]
   write_text(out / 'results.jsonl', ''.join(lines))
   seconds = round(time.monotonic() - start, 3)
   return report.write(task, header | numbers | {'seconds': seconds}, items, out)
@@ -98,6 +99,13 @@ def _header(task: Task, data: Data, source: Mapping) -> dict:
 def prompt_hash(task: Task) -> str:
   """Identifies the wording of a task's prompts, so that runs compare only under one."""
   return hashlib.sha256(task.template.encode()).hexdigest()
+
+
+def settings_hash(header: Mapping) -> str:
+  """Identifies what scores depend on beside the answers: the task, its data, its prompt, scorer and judge."""
+  parts = {name: header[name] for name in ('tool', 'task', 'prompt_hash', 'scorer')}
+  parts['data'] = sorted(header['data']['files'].values())
+  return hashlib.sha256(dump(parts).encode()).hexdigest()
 
 
 def _account(data: Data) -> dict:
@@ -285,10 +293,11 @@ def score(task: Task, examples: Sequence[Example], given: Mapping[str, Sequence[
   return items
 
 
-def result_line(item: Item) -> dict:
-  """One line of results.jsonl. It holds no times, so that equal runs write equal files."""
+def result_line(item: Item, settings: str) -> dict:
+  """One line of results.jsonl. It holds no times, so that equal runs write equal files. settings: `settings_hash`."""
   return {
     'id': item.example.id,
+    'settings_hash': settings,
     'unit': item.example.unit,
     'groups': dict(item.example.groups),
     'scores': _lists(item.scores),

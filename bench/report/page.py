@@ -163,6 +163,7 @@ def _tables(report: Mapping) -> list[dict]:
     **_flat(report['generation']),
     **_flat(report['scorer']),
     'prompt hash': report['prompt_hash'],
+    'settings hash': report['settings_hash'],
     'share cut off': report['cut_off'],
     'share without an answer': report['no_answer'],
     **simple,

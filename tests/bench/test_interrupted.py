@@ -121,3 +121,18 @@ def test_none_of_n_has_an_interval(problems, tmp_path):
   with serve(lambda n, body: completion('\\boxed{5}')) as (url, _):
     found = run(url, problems, tmp_path / 'out')['metrics']['accuracy']
   assert found['value'] == found['low'] == 0 and found['high'] == pytest.approx(0.0876, abs=1e-4)
+
+
+def test_every_result_says_under_which_settings_it_was_scored(problems, tmp_path):
+  answered = tmp_path / 'answers.jsonl'
+  answered.write_text('{"id": "p3", "text": "The answer is 4"}\n')
+  hashes = {}
+  for last_number in (False, True):
+    task = maths.aime(last_number=last_number)
+    out = tmp_path / str(last_number)
+    report = runner.run(task, task.load(problems), str(out), answers=str(answered), resamples=200)
+    lines = [json.loads(line) for line in (out / 'results.jsonl').read_text().splitlines()]
+    assert {line['settings_hash'] for line in lines} == {report['settings_hash']}
+    assert report['settings_hash'] in (out / 'report.html').read_text()
+    hashes[last_number] = report['settings_hash']
+  assert hashes[False] != hashes[True]
