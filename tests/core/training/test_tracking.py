@@ -3,6 +3,9 @@
 import sys
 import types
 
+import pytest
+
+from core.training import tracking
 from core.training.record import Recorder
 
 
@@ -31,3 +34,28 @@ def test_a_run_is_tracked_where_a_project_is_named(tmp_path, monkeypatch):
   ((step, values),) = first.logged
   assert step == 2 and values['reward'] == 0.5 and 'loss' not in values and 'time/steps_per_second' in values
   assert second.logged[0][0] == 3 and first.finished and second.finished
+
+
+@pytest.mark.parametrize(
+  'environment, keys, mode',
+  [
+    ({}, '', 'offline'),
+    ({'WANDB_MODE': 'online'}, '', 'offline'),
+    ({'WANDB_MODE': 'offline'}, '', None),
+    ({'WANDB_API_KEY': 'k'}, '', None),
+    ({}, 'machine api.wandb.ai login user password k\n', None),
+    ({}, 'machine example.org login user password k\n', 'offline'),
+    ({}, 'machine', 'offline'),
+    ({'WANDB_BASE_URL': 'https://example.org:8080'}, 'machine example.org login user password k\n', None),
+  ],
+)
+def test_without_a_key_a_run_stays_offline_instead_of_asking(environment, keys, mode, tmp_path, monkeypatch):
+  asked = []
+  for name in ('WANDB_MODE', 'WANDB_API_KEY', 'WANDB_IDENTITY_TOKEN_FILE', 'WANDB_BASE_URL'):
+    monkeypatch.delenv(name, raising=False)
+  (tmp_path / 'netrc').write_text(keys)
+  for name, value in (environment | {'WANDB_PROJECT': 'p', 'NETRC': str(tmp_path / 'netrc')}).items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=lambda **options: asked.append(options)))
+  tracking.Tracker(tmp_path)
+  assert [options['mode'] for options in asked] == [mode]
