@@ -48,7 +48,7 @@ def guarded(
   open_paths: served without a token, such as a page on which the token is entered.
   """
   app = bodies.WholeBody(
-    app,
+    connections.Passed(app),
     max_bytes=bounds.body_bytes,
     max_buffered=bounds.buffered_bytes,
     idle=bounds.idle_seconds,

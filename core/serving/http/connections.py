@@ -1,9 +1,21 @@
-"""Connections of a uvicorn server: bounded in number and, while they are idle or half open, in time."""
+"""Connections of a uvicorn server: bounded in number and, while they are idle or half open, in time.
 
+A client whose request has been served is read at once. The first request of every other waits in one lane, to which a
+turn of the event loop gives little: a request takes about ten turns, so turns that serve a crowd of strangers would
+delay every client that is known. Until its head is complete, a request costs no more than a copy.
+"""
+
+import asyncio
+import collections
 import os
 import resource
+from collections.abc import Callable
+
+from core.serving.http import asgi
 
 RESERVED = 64  # descriptors that are not for connections: files, pipes, libraries
+STRANGERS = 2  # requests of strangers that begin in one turn of the event loop
+SERVED = 'espalier.served'  # set in the scope of a request that has passed every check
 
 
 def most_connections(asked: int) -> int:
@@ -31,14 +43,54 @@ def protocol(*, connections: int, header_seconds: float, write_seconds: float) -
   """
   from uvicorn.protocols.http.h11_impl import H11Protocol
 
-  bounds = {'most': connections, 'header_seconds': header_seconds, 'write_seconds': write_seconds}
+  bounds = {'most': connections, 'header_seconds': header_seconds, 'write_seconds': write_seconds, 'lane': Lane()}
   return type('BoundedProtocol', (_Bounded, H11Protocol), bounds)
+
+
+class Passed:
+  """Notes that a request has passed every check: the innermost of them. ASGI middleware."""
+
+  def __init__(self, app: asgi.App):
+    self.app = app
+
+  async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
+    scope[SERVED] = True
+    await self.app(scope, receive, send)
+
+
+class Lane:
+  """Work that waits, first in, first out: STRANGERS pieces in each turn of the event loop."""
+
+  def __init__(self):
+    self._waiting: collections.deque[Callable[[], None]] = collections.deque()
+    self._awake = False
+
+  def wait(self, work: Callable[[], None]) -> None:
+    """Appends `work`, a function that does not raise."""
+    self._waiting.append(work)
+    self._wake()
+
+  def _wake(self) -> None:
+    if not self._awake:
+      self._awake = True
+      asyncio.get_running_loop().call_soon(self._turn)
+
+  def _turn(self) -> None:
+    self._awake = False
+    for _ in range(min(STRANGERS, len(self._waiting))):
+      work = self._waiting.popleft()
+      work()
+    if self._waiting:
+      self._wake()
 
 
 class _Bounded:
   """One connection with deadlines; in front of a protocol class of uvicorn."""
 
   _head_timer = _write_timer = None
+  _known = False  # whether a request of this connection was served
+  _unread = b''  # of a request that has not begun
+  _waits = False  # whether it is in the lane
 
   def connection_made(self, transport):
     super().connection_made(transport)
@@ -47,8 +99,18 @@ class _Bounded:
     self._expect_head()
 
   def data_received(self, data):
-    super().data_received(data)
-    self._expect_head()
+    if self._known or self._answering():
+      self._read(data)
+      return
+    self._unread += data
+    if not self._waits and self._whole_head():
+      self._waits = True
+      self.flow.pause_reading()  # nothing more until this is read
+      self.lane.wait(self._read_waiting)
+
+  def on_response_complete(self):
+    self._known = self._known or SERVED in self.scope
+    super().on_response_complete()
 
   def pause_writing(self):
     super().pause_writing()
@@ -63,9 +125,29 @@ class _Bounded:
     self._write_timer = _cancelled(self._write_timer)
     super().connection_lost(exc)
 
+  def _whole_head(self) -> bool:
+    """Whether the head of a request is complete, or longer than may be."""
+    ends = b'\n\r\n' in self._unread or b'\n\n' in self._unread
+    return ends or len(self._unread) > self.config.h11_max_incomplete_event_size
+
+  def _read_waiting(self):
+    data, self._unread = self._unread, b''
+    self._waits = False
+    if not self.transport.is_closing():
+      self.flow.resume_reading()
+      self._read(data)
+
+  def _answering(self) -> bool:
+    """Whether a request has begun whose answer is not complete."""
+    return self.cycle is not None and not self.cycle.response_complete
+
+  def _read(self, data):
+    super().data_received(data)
+    self._expect_head()
+
   def _expect_head(self):
     """Starts the timer while no request is being answered, stops it once one is."""
-    if self.cycle is not None and not self.cycle.response_complete:
+    if self._answering():
       self._head_timer = _cancelled(self._head_timer)
     elif self._head_timer is None:
       self._head_timer = self.loop.call_later(self.header_seconds, self.transport.abort)
