@@ -14,6 +14,7 @@ SECONDS = 20.0
 
 _PROBLEM = ('problem', 'question', 'prompt', 'input')
 _GROUPS = ('year', 'subject', 'level', 'source', 'data_source')
+_IDS = ('id', 'problem_id', 'unique_id', 'problem_idx')
 _ANSWER = ('answer', 'expected_answer', 'gold', 'ground_truth', 'reward_model')
 
 
@@ -89,7 +90,7 @@ def _example(where: str, row: Mapping, *, integers: bool) -> Example:
   if integers and (value is None or value.denominator != 1 or not 0 <= value <= 999):
     raise RowError(f'answer is not an integer from 0 to 999: {gold[:40]!r}')
   groups = {key: str(lower[key]) for key in _GROUPS if lower.get(key)}
-  return Example(row_id(lower, where, 'id', 'problem_id', 'unique_id'), {'problem': problem, 'answer': gold}, groups)
+  return Example(row_id(lower, where, *_IDS), {'problem': problem, 'answer': gold}, groups)
 
 
 def _text(row: Mapping, names: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
 from bench.vlm.grounding import UNITS, Box
@@ -15,7 +16,8 @@ from rl.rewards.extract import conclusion
 PROMPT = 'Where should one click to do this: {}\nAnswer with one point [x, y] in thousandths of the picture.'
 _POINT_WORDS = {'thousandths': 'thousandths of the picture', 'unit': 'the unit square', 'pixels': 'pixels'}
 _NUMBER = r'\s*(-?\d{1,7}(?:\.\d{0,12})?)\s*'
-_NAMED = rf'x\s*=\s*{_NUMBER},\s*y\s*=\s*{_NUMBER}'
+_IS = r'["\']?\s*[=:]\s*["\']?'
+_NAMED = rf'\bx{_IS}{_NUMBER}["\']?[\s,]\s*["\']?y{_IS}{_NUMBER}'
 _TAGGED = rf'<point>{_NUMBER}[\s,]{_NUMBER}</point>'
 _BRACKETED = rf'[\[(]{_NUMBER},{_NUMBER}(?:[\])],?\s*[\[(]|,)?(?:{_NUMBER},{_NUMBER})?[\])]'
 _PLACE = re.compile(f'{_NAMED}|{_TAGGED}|{_BRACKETED}')
@@ -53,19 +55,20 @@ def _load(path: str) -> Data:
 
 
 def _example(where: str, row: Mapping, *, folder: Path) -> Example:
-  picture = picture_bytes(row.get('image') or row.get('img_filename') or row.get('file_name'), folder)
+  names = ('image', 'img_filename', 'file_name', 'image_path')
+  picture = picture_bytes(next((row[name] for name in names if row.get(name)), None), folder)
   if picture is None:
     raise RowError('missing:image')
   size = _size(picture)
   fields = {
-    'instruction': need(row, 'instruction'),
+    'instruction': need(row, 'instruction' if row.get('instruction') else 'question'),
     'box': _target(row, size),
     'size': size,
     'picture': picture,
   }
   kind = row.get('data_type') or row.get('ui_type') or 'all'
   source = row.get('data_source') or row.get('platform') or 'all'
-  return Example(row_id(row, where), fields, {'type': str(kind), 'source': str(source)})
+  return Example(row_id(row, where, 'id', 'index'), fields, {'type': str(kind), 'source': str(source)})
 
 
 def _size(picture: bytes) -> tuple[int, int]:
@@ -84,6 +87,11 @@ def _target(row: Mapping, size: tuple[int, int]) -> Box:
   left, top, width and height in pixels.
   """
   box = row.get('bbox')
+  if isinstance(box, str):
+    try:
+      box = read_list(box)
+    except ValueError as error:
+      raise RowError(f'bbox: {error}') from None
   if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
     raise RowError('bbox is not four numbers')
   a, b, c, d = map(float, box)

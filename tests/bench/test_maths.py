@@ -213,6 +213,26 @@ def test_general_answers_fall_back_to_symbols_and_hostile_ones_end():
   assert [o.scores['accuracy'][0] for o in outcomes] == [1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+  ('row', 'right', 'wrong'),
+  [
+    ({'problem_idx': 3, 'problem': 'HMMT', 'answer': r'\frac{1}{2}', 'problem_type': ['Algebra']}, '0.5', '0.25'),
+    ({'problem': 'BeyondAIME', 'answer': 1204}, '1{,}204', '1024'),
+    ({'problem': 'OlymMATH', 'answer': r'3\sqrt{3}', 'subject': 'Geometry', 'unique_id': 'x'}, r'3\sqrt 3', r'\sqrt 3'),
+  ],
+)
+def test_rows_of_newer_sets(row, right, wrong, tmp_path):
+  import json
+
+  path = tmp_path / 'rows.jsonl'
+  path.write_text(json.dumps(row) + '\n')
+  task = maths.maths()
+  (example,) = task.load(str(path)).examples
+  assert example.id == str(row.get('problem_idx', row.get('unique_id', 'rows.jsonl:1')))
+  assert answers.compare(example.fields['answer'], right) == (True, 'ok')
+  assert answers.compare(example.fields['answer'], wrong) == (False, 'ok')
+
+
 def test_loading_every_common_layout(tmp_path):
   import json
 

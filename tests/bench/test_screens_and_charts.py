@@ -19,6 +19,9 @@ SPELLINGS = (
   '<|box_start|>(400,200),(600,300)<|box_end|>',
   '{"action": "click", "coordinate": [500, 250]}',
   "click(start_box='(500,250)')",
+  '{"x": 500, "y": 250}',
+  '<point x="500" y="250" alt="save">',
+  'x: 500, y: 250',
   'First (1, 1) came to mind. The point is (500.0, 250.0).',
 )
 
@@ -52,6 +55,7 @@ def test_no_click():
     {'bbox': [0.45, 0.2, 0.55, 0.3], 'image': 'a.png'},
     {'bbox': [90, 20, 20, 10], 'img_filename': 'a.png'},
     {'bbox': [90, 20, 110, 30], 'img_filename': 'a.png', 'img_size': [200, 100]},
+    {'bbox': '[90, 20, 20, 10]', 'image_path': 'a.png', 'question': 'open', 'instruction': ''},
   ],
 )
 def test_three_public_forms_of_a_target(tmp_path, target):
