@@ -14,7 +14,8 @@ from collections.abc import Callable
 from core.serving.http import asgi
 
 RESERVED = 64  # descriptors that are not for connections: files, pipes, libraries
-STRANGERS = 2  # requests of strangers that begin in one turn of the event loop
+STRANGERS = 2  # requests of strangers that begin in one turn of the event loop, at least
+TURNS = 32  # a turn begins at least one in this many of those that wait
 SERVED = 'espalier.served'  # set in the scope of a request that has passed every check
 
 
@@ -59,7 +60,7 @@ class Passed:
 
 
 class Lane:
-  """Work that waits, first in, first out: STRANGERS pieces in each turn of the event loop."""
+  """Work that waits, first in, first out: each turn of the event loop does STRANGERS pieces, or a share of many."""
 
   def __init__(self):
     self._waiting: collections.deque[Callable[[], None]] = collections.deque()
@@ -77,7 +78,8 @@ class Lane:
 
   def _turn(self) -> None:
     self._awake = False
-    for _ in range(min(STRANGERS, len(self._waiting))):
+    count = max(STRANGERS, len(self._waiting) // TURNS)
+    for _ in range(min(count, len(self._waiting))):
       work = self._waiting.popleft()
       work()
     if self._waiting:
@@ -105,6 +107,7 @@ class _Bounded:
     self._unread += data
     if not self._waits and self._whole_head():
       self._waits = True
+      self._head_timer = _cancelled(self._head_timer)
       self.flow.pause_reading()  # nothing more until this is read
       self.lane.wait(self._read_waiting)
 

@@ -34,6 +34,9 @@ class Noting:
     self.transport = self.flow = Transport()
     self.cycle, self.scope = None, {}
 
+  def connection_made(self, transport):
+    self.transport = transport
+
   def data_received(self, data):
     self.read.append((self.name, bytes(data)))
     self.cycle = types.SimpleNamespace(response_complete=False)
@@ -74,6 +77,23 @@ def test_a_known_client_is_read_before_a_crowd_of_strangers():
       await asyncio.sleep(0)
       assert [name for name, _ in read] == ['friend', *range(min(5, turn * connections.STRANGERS))]
     assert not any(stranger.transport.paused for stranger in strangers)
+
+  asyncio.run(scene())
+
+
+def test_a_long_lane_moves_faster_and_nobody_in_it_is_cut_off():
+  async def scene():
+    make, read = made()
+    strangers = [make(n) for n in range(10 * connections.TURNS)]
+    for stranger in strangers:
+      stranger.connection_made(stranger.transport)
+      stranger.data_received(HEAD)
+      assert stranger._head_timer is None
+    await asyncio.sleep(0)
+    assert len(read) == 10
+    for _ in range(5 * connections.TURNS):
+      await asyncio.sleep(0)
+    assert [name for name, _ in read] == list(range(len(strangers)))
 
   asyncio.run(scene())
 
