@@ -1,0 +1,105 @@
+"""Trains digits by comparisons and by a score that can be hacked, from the same pretrained models.
+
+    python -m bench.pref_grpo.study --out=runs/hacking
+    python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
+
+A model is pretrained for each seed. Each arm tries three learning rates on a seed of its own; the one with the highest
+score at the end is used for the three seeds that are reported. Trials that have ended are not run again and a stopped
+one continues, so the same command can be given any number of times.
+"""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from bench.pref_grpo import trials
+from bench.pref_grpo.trials import Trial
+from core.launch import command
+from core.launch.fields import field
+
+# jax is imported by the functions that need it: flags are checked first.
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  out: str = field('runs/hacking', 'folder for all runs')
+  pretraining: int = field(800, 'updates of flow matching', low=1)
+  batch: int = field(64, 'scans of such an update', low=1)
+  rollouts: int = field(200, 'rollouts of a trial', low=trials.LAST)
+  denoising: int = field(10, 'denoising steps of an image', low=3)
+  eval_every: int = field(25, 'rollouts between grids of held-out images', low=1)
+
+
+def configuration(options: Options, trial: Trial):
+  """The config of a trial, from the pretrained model of its seed."""
+  from rl.flow.configs import CONFIGS
+
+  named = CONFIGS[trial.arm]
+  return dataclasses.replace(
+    named,
+    model=str(base(options, trial.seed) / 'model'),
+    seed=trial.seed,
+    pretraining=dataclasses.replace(named.pretraining, steps=0),
+    optim=dataclasses.replace(named.optim, lr=trial.rate),
+    paths=dataclasses.replace(named.paths, steps=options.denoising),
+    steps=options.rollouts,
+    eval_every=options.eval_every,
+    save_every=options.eval_every,
+  )
+
+
+def base(options: Options, seed: int) -> pathlib.Path:
+  """The folder of a seed's pretrained model."""
+  return pathlib.Path(options.out) / f'base-seed{seed}'
+
+
+def pretrain(options: Options, seed: int) -> None:
+  """Writes the pretrained model of a seed, unless it is written already."""
+  from rl.devices import meshes
+  from rl.flow import pretrain as matching
+  from rl.flow import train
+  from rl.flow.configs import CONFIGS
+  from rl.flow.toy import digits
+
+  folder = base(options, seed)
+  if (folder / 'model' / 'config.json').exists():
+    return
+  phase = dataclasses.replace(CONFIGS['pref_grpo'].pretraining, steps=options.pretraining, batch=options.batch)
+  config = dataclasses.replace(CONFIGS['pref_grpo'], seed=seed, pretraining=phase)
+  place, _ = meshes(config)
+  policy, weights = train.load(config, place)
+  weights = matching.pretrain(policy, weights, digits.draw, phase, folder, place, config)
+  policy.save(folder / 'model', weights)
+
+
+def run(options: Options, trial: Trial) -> None:
+  """Runs a trial to its end, unless it has ended already."""
+  from rl.flow import train
+
+  folder = pathlib.Path(options.out) / trial.name
+  if (folder / 'results.json').exists():
+    return
+  pretrain(options, trial.seed)
+  print(f'trial {trial.name}', flush=True)
+  train.train(configuration(options, trial), folder)
+
+
+def work(options: Options) -> None:
+  """Runs what is left of the study."""
+  for trial in trials.choosing():
+    run(options, trial)
+  for trial in trials.reported(pathlib.Path(options.out)):
+    run(options, trial)
+  print(f'all trials have ended: {options.out}')
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,60 @@
+"""The trials of the study: two arms, three learning rates, one seed to choose on and three that are reported."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+ARMS = ('pref_grpo', 'flow_grpo')  # configurations of rl.train: comparisons of images, and a score of each
+RATES = (1e-4, 3e-4, 1e-3)
+CHOOSING = 0  # the seed on which each arm's learning rate is chosen
+REPORTED = (1, 2, 3)
+LAST = 20  # rollouts over which the end of a trial is averaged
+CHOICE = 'reward/score'  # what an experimenter sees without a held-out judge, in both arms
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One run. The seed is of the pretrained model, the prompts and the noise."""
+
+  arm: str
+  rate: float
+  seed: int
+
+  @property
+  def name(self) -> str:
+    """Of its folder."""
+    return f'{self.arm}-{self.rate:g}-seed{self.seed}'
+
+
+def choosing() -> list[Trial]:
+  """Trials that choose the learning rates."""
+  return [Trial(arm, rate, CHOOSING) for arm in ARMS for rate in RATES]
+
+
+def reported(folder: pathlib.Path) -> list[Trial]:
+  """Trials at the learning rates that were chosen. Raises OSError before those that choose have ended."""
+  rates = {arm: best_rate(folder, arm) for arm in ARMS}
+  return [Trial(arm, rate, seed) for seed in REPORTED for arm, rate in rates.items()]
+
+
+def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
+  """The learning rate with the highest measure at the end of its trial on the seed that is not reported."""
+  return max(RATES, key=lambda rate: at_end(curve(folder, Trial(arm, rate, CHOOSING)), measure))
+
+
+def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
+  """The metrics of each rollout of a trial."""
+  lines = (folder / trial.name / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def column(rollouts: list[dict], measure: str) -> np.ndarray:
+  """float64 [rollouts]: one metric of each."""
+  return np.array([rollout[measure] for rollout in rollouts])
+
+
+def at_end(rollouts: list[dict], measure: str) -> float:
+  """The mean of a metric over the last rollouts."""
+  return float(column(rollouts, measure)[-LAST:].mean())
