@@ -210,13 +210,18 @@ def interleave(batch: Any, rows: range, mesh: Mesh, rules=RULES) -> Any:
   skipped = rows.start - first * count
 
   def place(gathered):
-    by_process = gathered.reshape(count, last - first, *gathered.shape[1:])
-    in_order = np.swapaxes(by_process, 0, 1).reshape(gathered.shape)
-    whole = in_order[skipped : skipped + len(rows)]
+    whole = alternating(gathered)[skipped : skipped + len(rows)]
     return _scatter(whole, batch_sharding(whole, mesh, rules))
 
   local = jax.tree.map(lambda x: x[first:last], batch)
   return jax.tree.map(place, gather(local))
+
+
+def alternating(gathered: np.ndarray) -> np.ndarray:
+  """What `gather` returns, in the order in which row i of process p is row i · processes + p."""
+  count = jax.process_count()
+  by_process = gathered.reshape(count, len(gathered) // count, *gathered.shape[1:])
+  return np.swapaxes(by_process, 0, 1).reshape(gathered.shape)
 
 
 def _scatter(whole: np.ndarray, target: NamedSharding) -> jax.Array:

@@ -70,13 +70,17 @@ class Packed:
 
 
 def _over_all_processes(advantage: Advantage, scores: Scores) -> np.ndarray:
-  """This process's advantages by a rule that normalises over the groups of all processes."""
+  """This process's advantages by a rule that normalises over the groups of all processes.
+
+  The groups are in the order of a single process, so that their sums round as there.
+  """
   own = len(scores.valid)
   most = _most(own)
   padded = jax.tree.map(lambda x: padding.pad(x, most), scores.replace(weights=None))
-  gathered = mesh.gather(padded).replace(weights=scores.weights)
-  gain = np.asarray(advantage(gathered))
-  return mesh.process_local(gain)[:own]
+  gathered = jax.tree.map(mesh.alternating, mesh.gather(padded))
+  gain = np.asarray(advantage(gathered.replace(weights=scores.weights)))
+  strided = gain[jax.process_index() :: jax.process_count()]
+  return strided[:own]
 
 
 def scores_of(groups: Sequence[Group], shape: tuple[int, int, int], *, drop_cut: bool = False) -> Scores:
