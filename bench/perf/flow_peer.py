@@ -100,8 +100,8 @@ def sampler(net: Any, x: np.ndarray, context: np.ndarray, pooled: np.ndarray, sc
 class Steps:
   """Denoising steps to train on.
 
-  states, following: float32 [K, Y, X, C]. context: [K, T, D]. pooled: [K, P]. Others: float32 [K], as the stochastic step
-  of `rl.flow.sampling.steps` names them; length is negative.
+  states, following: float32 [K, Y, X, C]. context: [K, T, D]. pooled: [K, P]. Others: float32 [K], as the stochastic
+  step of `rl.flow.sampling.steps` names them; length is negative.
   """
 
   states: np.ndarray

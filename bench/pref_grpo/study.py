@@ -4,11 +4,12 @@
     python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
 
 A model is pretrained for each seed. Each arm tries three learning rates on a seed of its own; the one with the highest
-score at the end is used for the three seeds that are reported. Trials that have ended are not run again and a stopped
-one continues, so the same command can be given any number of times.
+score at the end is used for the three seeds that are reported. One more trial has guidance 4.5. Trials that have ended
+are not run again and a stopped one continues, so the same command can be given any number of times.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -44,7 +45,7 @@ def configuration(options: Options, trial: Trial):
     seed=trial.seed,
     pretraining=dataclasses.replace(named.pretraining, steps=0),
     optim=dataclasses.replace(named.optim, lr=trial.rate),
-    paths=dataclasses.replace(named.paths, steps=options.denoising),
+    paths=dataclasses.replace(named.paths, steps=options.denoising, guidance=trial.guidance),
     steps=options.rollouts,
     eval_every=options.eval_every,
     save_every=options.eval_every,
@@ -91,8 +92,11 @@ def work(options: Options) -> None:
   """Runs what is left of the study."""
   for trial in trials.choosing():
     run(options, trial)
-  for trial in trials.reported(pathlib.Path(options.out)):
+  folder = pathlib.Path(options.out)
+  chosen = zip(*(trials.reported(folder, arm) for arm in trials.ARMS))
+  for trial in itertools.chain.from_iterable(chosen):
     run(options, trial)
+  run(options, trials.guided(folder))
   print(f'all trials have ended: {options.out}')
 
 

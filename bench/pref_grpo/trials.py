@@ -10,6 +10,7 @@ ARMS = ('pref_grpo', 'flow_grpo')  # configurations of rl.train: comparisons of 
 RATES = (1e-4, 3e-4, 1e-3)
 CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
+GUIDANCE = 4.5  # of one more trial of comparisons
 LAST = 20  # rollouts over which the end of a trial is averaged
 CHOICE = 'reward/score'  # what an experimenter sees without a held-out judge, in both arms
 
@@ -21,11 +22,13 @@ class Trial:
   arm: str
   rate: float
   seed: int
+  guidance: float = 1.0
 
   @property
   def name(self) -> str:
     """Of its folder."""
-    return f'{self.arm}-{self.rate:g}-seed{self.seed}'
+    guided = '' if self.guidance == 1 else f'-guidance{self.guidance:g}'
+    return f'{self.arm}-{self.rate:g}-seed{self.seed}{guided}'
 
 
 def choosing() -> list[Trial]:
@@ -33,10 +36,15 @@ def choosing() -> list[Trial]:
   return [Trial(arm, rate, CHOOSING) for arm in ARMS for rate in RATES]
 
 
-def reported(folder: pathlib.Path) -> list[Trial]:
-  """Trials at the learning rates that were chosen. Raises OSError before those that choose have ended."""
-  rates = {arm: best_rate(folder, arm) for arm in ARMS}
-  return [Trial(arm, rate, seed) for seed in REPORTED for arm, rate in rates.items()]
+def reported(folder: pathlib.Path, arm: str) -> list[Trial]:
+  """An arm's trials at its learning rate. Raises OSError before the trials that choose it have begun."""
+  rate = best_rate(folder, arm)
+  return [Trial(arm, rate, seed) for seed in REPORTED]
+
+
+def guided(folder: pathlib.Path) -> Trial:
+  """Comparisons with classifier-free guidance, at the learning rate without it."""
+  return Trial('pref_grpo', best_rate(folder, 'pref_grpo'), REPORTED[0], GUIDANCE)
 
 
 def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
