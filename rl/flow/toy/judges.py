@@ -77,17 +77,21 @@ def digit_of(image: Image.Image) -> int:
   return int(_kernel().predict(_pixels(image))[0])
 
 
+def seen(image: Image.Image, digit: int) -> digits.Asked:
+  """What the held-out judge reads; thickness and slant are measured against those of `digit`."""
+  levels = digits.levels_of([image])
+  middle = digits.medians()
+  return digits.Asked(
+    digit=digit_of(image),
+    ink=int(digits.ink(levels)[0] > middle.ink[digit]),
+    slant=int(digits.slant(levels)[0] > middle.slant[digit]),
+  )
+
+
 def right(query: Query, image: Image.Image) -> float:
   """1 if the held-out judge reads the digit that was asked for and both attributes are measured as asked, else 0."""
   asked = digits.read(prompt_of(query))
-  levels = digits.levels_of([image])
-  middle = digits.medians()
-  seen = digits.Asked(
-    digit=digit_of(image),
-    ink=int(digits.ink(levels)[0] > middle.ink[asked.digit]),
-    slant=int(digits.slant(levels)[0] > middle.slant[asked.digit]),
-  )
-  return float(seen == asked)
+  return float(seen(image, asked.digit) == asked)
 
 
 def edges(image: Image.Image) -> float:
