@@ -97,3 +97,41 @@ def test_a_killed_run_goes_on_bit_by_bit_and_asks_nothing_twice(alone, tmp_path)
   assert np.array_equal(again['gdpo'][-1], compared['gdpo'][-1])
   for name in ('metrics.jsonl', 'results.json', 'model/diffusion_pytorch_model.safetensors'):
     assert (whole / name).read_bytes() == (cut / name).read_bytes(), name
+
+
+PUBLISHED = """
+import dataclasses, os, pathlib, sys
+from core import mesh
+many, me = int(os.environ['PROCESSES']), int(os.environ['PROCESS'])
+if many > 1:
+  mesh.start(os.environ['COORDINATOR'], many, me)
+from rl.flow.configs import CONFIGS
+from rl.flow.files import pipeline
+from rl.flow.policy import PathOptions
+from rl.flow.published.train import learn
+from rl.tasks import questions
+from tests.rl.flow import tiny
+from tests.rl.flow.test_published import brighter
+
+model, workdir = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+if not model.exists():
+  pipeline.save(model, *tiny.pipeline('flux', model.parent / 'tokenizers'))
+config = dataclasses.replace(
+  CONFIGS['pref_grpo_folder'], model=str(model), prompts=2, group=3, updates=1, steps=2, eval_queries=2, eval_every=1,
+  save_every=1, rows=3, height=16, width=16, tokens=6, paths=PathOptions(steps=3, fraction=0.5), dtype='float32')
+learn(config, workdir, questions(['a red square', 'a blue circle'], ['a small square', 'a green circle']), brighter)
+"""
+
+
+@pytest.mark.slow
+def test_a_published_folder_trains_on_two_processes_as_on_one(tmp_path):
+  """Each process encodes its own prompts and decodes its own images, while the transformer is spread over both."""
+  curves = []
+  for name, count in (('one', 1), ('two', 2)):
+    join(spawn(PUBLISHED, str(tmp_path / 'model'), str(tmp_path / name), count=count), limit=300)
+    lines = (tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+    curves.append([json.loads(line) for line in lines])
+  for one, two in zip(*curves, strict=True):
+    assert two['reward'] == one['reward'] == pytest.approx(0.5)
+    for key in ('loss', 'grad_norm', 'sampler_gap'):
+      assert two[key] == pytest.approx(one[key], rel=1e-4, abs=1e-5), key

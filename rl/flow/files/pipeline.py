@@ -133,19 +133,22 @@ def read_configs(path: FolderPath) -> tuple[Any, Any]:
   return configs[0], configs[1]
 
 
-def load_generator(path: FolderPath, *, mesh=None, rules=RULES, dtype=None) -> Generator:
+def load_generator(path: FolderPath, *, mesh=None, coder_mesh=None, rules=RULES, dtype=None) -> Generator:
   """The transformer, autoencoder and scheduler of a folder or its URL; as `load_texts`.
 
+  coder_mesh: of the autoencoder; `mesh` by default.
   Raises CheckpointError also where the parts do not fit each other.
   """
   folder = store.folder(path)
   family = read_index(folder).family
   _check_fit(folder, *read_configs(folder))
-  options = {'mesh': mesh, 'rules': rules, 'dtype': dtype}
+  options = {'rules': rules, 'dtype': dtype}
+  transformer = transformer_files.load(folder / 'transformer', mesh=mesh, **options)
+  autoencoder = vae_files.load(folder / 'vae', mesh=coder_mesh or mesh, **options)
   return Generator(
     family=family,
-    transformer=Part(*transformer_files.load(folder / 'transformer', **options)),
-    vae=Part(*vae_files.load(folder / 'vae', **options)),
+    transformer=Part(*transformer),
+    vae=Part(*autoencoder),
     scheduler=scheduler_files.load(folder / 'scheduler'),
   )
 

@@ -5,6 +5,7 @@ Y, X, C rows, columns and channels of latents
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -45,6 +46,16 @@ class FlowPolicy:
   stops = ()
   max_length = 2**31 - 1
 
+  def __post_init__(self):
+    if self.two_passes:
+      _ = self._nothing  # now: while a program is traced, no encoder can run
+
+  @functools.cached_property
+  def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
+    """(context [1, T, D], pooled [1, P]) of the empty prompt."""
+    empty = self.encode('')
+    return empty.context[None], empty.pooled[None]
+
   def spec(self) -> mmdit.Params:
     """As of `rl.policy.Policy`."""
     return mmdit.spec(self.config)
@@ -83,8 +94,7 @@ class FlowPolicy:
     self, weights: mmdit.Params, x: jax.Array, time: jax.Array, context: jax.Array, pooled: jax.Array, **options: Any
   ) -> jax.Array:
     """float32 [R, Y, X, C] of latents [R, Y, X, C] at times [R], with the guidance of `options`."""
-    empty = self.encode('') if self.two_passes else None
-    nothing = None if empty is None else (empty.context[None], empty.pooled[None])
+    nothing = self._nothing if self.two_passes else None
     condition = Condition(context=context, pooled=pooled, nothing=nothing)
     return velocity(weights, self.config, x, time, condition, guidance=self.options.guidance, **options)
 

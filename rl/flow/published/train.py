@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -27,6 +28,7 @@ from rl.tasks import Task, questions
 
 COLUMNS = 8  # of a grid of held-out images
 BEFORE = 'before'  # folder with the held-out images before training
+PROMPTS = 'prompts'  # folder with the encodings of prompts
 PAGE = Page(
   title='A text-to-image model that learned from comparisons', answer=lambda image: '', pictures=lambda image: [image]
 )
@@ -40,7 +42,8 @@ def train(config: PublishedConfig, workdir: pathlib.Path) -> Outcome:
     raise ValueError(f'{", ".join(missing)}: expected a folder, files of prompts to train and to look at, and a server')
   task = task_of(config.data, config.heldout)
   server = Endpoint(config.judge.url, config.judge.name, key=os.environ.get(config.judge.key_env, ''))
-  cache = workdir / 'judge.jsonl'
+  process = jax.process_index()
+  cache = workdir / (f'judge.{process}.jsonl' if process else 'judge.jsonl')  # a file has one writer
   workdir.mkdir(parents=True, exist_ok=True)
   judge = ChatJudge(endpoint(server), server.name, cache=str(cache))
   return learn(config, workdir, task, judge)
@@ -48,9 +51,18 @@ def train(config: PublishedConfig, workdir: pathlib.Path) -> Outcome:
 
 def learn(config: PublishedConfig, workdir: pathlib.Path, task: Task, judge: Callable[[str, Any, Any], str]) -> Outcome:
   """The run itself. judge(prompt, first, second): as of `rl.rewards.pairwise.Pairwise`."""
-  place, _ = meshes(config)
+  place, home = meshes(config)
   size = Size(config.height, config.width, config.tokens or None)
-  loaded = load(config.model, config.paths, size, rows=config.rows, mesh=place, dtype=config.dtype)
+  loaded = load(
+    config.model,
+    config.paths,
+    size,
+    rows=config.rows,
+    mesh=place,
+    home=home.mesh,
+    dtype=config.dtype,
+    kept=workdir / PROMPTS,
+  )
   shown = Gallery(Paths(1, deterministic=True), workdir / 'images', COLUMNS, sheet)
   held = Remembered(shown, workdir / BEFORE)
   return run(

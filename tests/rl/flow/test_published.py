@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,10 @@ from rl.flow import generation
 from rl.flow.configs import CONFIGS, JudgeServer
 from rl.flow.files import pipeline
 from rl.flow.files import transformer as transformer_files
-from rl.flow.policy import PathOptions
+from rl.flow.policy import FlowPrompt, PathOptions, Paths
 from rl.flow.published import policy as published
 from rl.flow.published.against import Against, Remembered
+from rl.flow.published.encodings import Encodings, read
 from rl.flow.published.train import learn, task_of
 from rl.query import Query
 from rl.rollout import Ask
@@ -85,6 +87,50 @@ def test_sizes_that_cannot_be_are_refused_before_weights_are_read(folder, monkey
   monkeypatch.setattr(pipeline, 'load_generator', lambda *_, **__: pytest.fail('weights were read'))
   with pytest.raises(ValueError, match='15 x 16 pixels'):
     published.load(folder, PATHS, published.Size(15, 16))
+
+
+def test_a_prompt_is_encoded_once_and_kept_for_the_next_process(tmp_path):
+  loads, encoded = [], []
+
+  def encode(text):
+    encoded.append(text)
+    number = np.float32(len(text))
+    tokens = np.zeros(2, np.int32)
+    return FlowPrompt(text=text, tokens=tokens, context=np.full((2, 3), number), pooled=np.full(4, number))
+
+  def load():
+    loads.append(1)
+    return encode
+
+  first = Encodings(tmp_path, 'model', load)
+  assert not loads  # a run whose prompts are all kept loads no encoder
+  made = [first(text) for text in ('a cat', '', 'a cat')]
+  assert (encoded, len(loads)) == (['a cat', ''], 1)
+  kept = Encodings(tmp_path, 'model', load)('a cat')
+  assert len(loads) == 1 and kept.text == 'a cat'
+  for name in ('tokens', 'context', 'pooled'):
+    assert np.array_equal(getattr(kept, name), getattr(made[0], name))
+  Encodings(tmp_path, 'another model', load)('a cat')
+  assert len(encoded) == 3
+  damaged = next(tmp_path.glob('*.safetensors'))
+  damaged.write_bytes(b'cut')
+  with pytest.raises(ValueError, match=damaged.name):
+    read(damaged, '')
+
+
+@pytest.mark.slow
+def test_guidance_of_two_passes_encodes_the_empty_prompt(tmp_path):
+  """Before the sampler is traced: an encoder cannot run inside another program."""
+  texts, generator = tiny.pipeline('sd3', tmp_path)
+  pipeline.save(tmp_path / 'model', texts, generator)
+  paths = dataclasses.replace(PATHS, guidance=4.5)
+  options = {'rows': 2, 'mesh': ONE, 'kept': tmp_path / 'prompts'}
+  policy, weights = published.load(tmp_path / 'model', paths, SIZE, **options)
+  sampler = types.SimpleNamespace(policy=policy, engine=policy.engine(weights, None, ONE))
+  ask = Ask(0, 0, [0], [None], [policy.encode('a red square')])
+  ((first, second),) = Paths(2)(sampler, ask)
+  assert np.isfinite(first.states).all() and first.response.size == (16, 16)
+  assert not np.array_equal(first.following, second.following)
 
 
 def test_a_run_needs_a_folder_prompts_and_a_server(tmp_path):
