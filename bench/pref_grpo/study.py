@@ -1,9 +1,9 @@
-"""Trains digits by comparisons and by a score that can be hacked, from the same pretrained models.
+"""Trains digits by comparisons and by a score that can be hacked, from the same pretrained model.
 
     python -m bench.pref_grpo.study --out=runs/hacking
     python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
 
-A model is pretrained for each seed. Each arm tries three learning rates on a seed of its own; the one with the highest
+One model is pretrained. Each arm tries three learning rates on a seed of its own; the one with the highest
 score at the end is used for the three seeds that are reported. One more trial has guidance 4.5. Trials that have ended
 are not run again and a stopped one continues, so the same command can be given any number of times.
 """
@@ -29,19 +29,19 @@ class Options:
   out: str = field('runs/hacking', 'folder for all runs')
   pretraining: int = field(800, 'updates of flow matching', low=1)
   batch: int = field(64, 'scans of such an update', low=1)
-  rollouts: int = field(200, 'rollouts of a trial', low=trials.LAST)
+  rollouts: int = field(60, 'rollouts of a trial', low=trials.LAST)
   denoising: int = field(10, 'denoising steps of an image', low=3)
-  eval_every: int = field(25, 'rollouts between grids of held-out images', low=1)
+  eval_every: int = field(15, 'rollouts between grids of held-out images', low=1)
 
 
 def configuration(options: Options, trial: Trial):
-  """The config of a trial, from the pretrained model of its seed."""
+  """The config of a trial, from the pretrained model."""
   from rl.flow.configs import CONFIGS
 
   named = CONFIGS[trial.arm]
   return dataclasses.replace(
     named,
-    model=str(base(options, trial.seed) / 'model'),
+    model=str(base(options) / 'model'),
     seed=trial.seed,
     pretraining=dataclasses.replace(named.pretraining, steps=0),
     optim=dataclasses.replace(named.optim, lr=trial.rate),
@@ -52,24 +52,24 @@ def configuration(options: Options, trial: Trial):
   )
 
 
-def base(options: Options, seed: int) -> pathlib.Path:
-  """The folder of a seed's pretrained model."""
-  return pathlib.Path(options.out) / f'base-seed{seed}'
+def base(options: Options) -> pathlib.Path:
+  """The folder of the pretrained model."""
+  return pathlib.Path(options.out) / 'base'
 
 
-def pretrain(options: Options, seed: int) -> None:
-  """Writes the pretrained model of a seed, unless it is written already."""
+def pretrain(options: Options) -> None:
+  """Writes the pretrained model that all trials start from, unless it is written already."""
   from rl.devices import meshes
   from rl.flow import pretrain as matching
   from rl.flow import train
   from rl.flow.configs import CONFIGS
   from rl.flow.toy import digits
 
-  folder = base(options, seed)
+  folder = base(options)
   if (folder / 'model' / 'config.json').exists():
     return
   phase = dataclasses.replace(CONFIGS['pref_grpo'].pretraining, steps=options.pretraining, batch=options.batch)
-  config = dataclasses.replace(CONFIGS['pref_grpo'], seed=seed, pretraining=phase)
+  config = dataclasses.replace(CONFIGS['pref_grpo'], seed=trials.CHOOSING, pretraining=phase)
   place, _ = meshes(config)
   policy, weights = train.load(config, place)
   weights = matching.pretrain(policy, weights, digits.draw, phase, folder, place, config)
@@ -83,13 +83,13 @@ def run(options: Options, trial: Trial) -> None:
   folder = pathlib.Path(options.out) / trial.name
   if (folder / 'results.json').exists():
     return
-  pretrain(options, trial.seed)
   print(f'trial {trial.name}', flush=True)
   train.train(configuration(options, trial), folder)
 
 
 def work(options: Options) -> None:
   """Runs what is left of the study."""
+  pretrain(options)
   for trial in trials.choosing():
     run(options, trial)
   folder = pathlib.Path(options.out)

@@ -11,13 +11,13 @@ RATES = (1e-4, 3e-4, 1e-3)
 CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
-LAST = 20  # rollouts over which the end of a trial is averaged
+LAST = 15  # rollouts over which the end of a trial is averaged
 CHOICE = 'reward/score'  # what an experimenter sees without a held-out judge, in both arms
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-  """One run. The seed is of the pretrained model, the prompts and the noise."""
+  """One run. The seed is of prompts and noise; all start from one pretrained model."""
 
   arm: str
   rate: float

@@ -49,6 +49,22 @@ def _share(value: float, middle: float, scale: float, wanted: int) -> float:
   return float(1 / (1 + np.exp(-sign * (value - middle) / scale)))
 
 
+@functools.lru_cache(4096)
+def _score(prompt: str, size: tuple[int, int], pixels: bytes, noise: float) -> float:
+  """Remembered, since a judge compares an image with all others of its group."""
+  image = Image.frombytes('L', size, pixels)
+  asked = digits.read(prompt)
+  levels = digits.levels_of([image])
+  middle = digits.medians()
+  known = float(_linear().predict_proba(_pixels(image))[0, asked.digit])
+  ink = _share(digits.ink(levels)[0], middle.ink[asked.digit], 0.03, asked.ink)
+  slant = _share(digits.slant(levels)[0], middle.slant[asked.digit], 0.1, asked.slant)
+  bias = EDGES * edges(image)
+  seed = zlib.crc32(prompt.encode() + pixels)
+  drawn = noise * float(np.random.default_rng(seed).normal())
+  return known + ATTRIBUTES * (ink + slant) + bias + drawn
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
   """A pointwise score of about 0 to 1.2. noise: standard deviation, drawn from prompt and image alone."""
@@ -60,16 +76,7 @@ class Score:
 
   def of(self, prompt: str, image: Image.Image) -> float:
     """The score of an image for a prompt."""
-    asked = digits.read(prompt)
-    levels = digits.levels_of([image])
-    middle = digits.medians()
-    known = float(_linear().predict_proba(_pixels(image))[0, asked.digit])
-    ink = _share(digits.ink(levels)[0], middle.ink[asked.digit], 0.03, asked.ink)
-    slant = _share(digits.slant(levels)[0], middle.slant[asked.digit], 0.1, asked.slant)
-    edges = float(levels[0][:, [0, -1]].mean())
-    seed = zlib.crc32(prompt.encode() + image.tobytes())
-    noise = self.noise * float(np.random.default_rng(seed).normal())
-    return known + ATTRIBUTES * (ink + slant) + EDGES * edges + noise
+    return _score(prompt, image.size, image.tobytes(), self.noise)
 
 
 def digit_of(image: Image.Image) -> int:
