@@ -13,6 +13,7 @@ import numpy as np
 
 from core import mesh as mesh_lib
 from core import padding
+from core.engine import layout
 from core.mesh import Mesh, Share
 from rl.flow import sampling
 
@@ -47,14 +48,20 @@ class PathEngine:
 
   def __init__(self, policy: Any, weights: Any, home: Mesh | Share, rows: int):
     self._policy, self._rows = policy, rows
-    self._mesh = home.mesh if isinstance(home, Share) else home
+    self._home = home if isinstance(home, Share) else Share(home, home)
+    self._mesh = self._home.mesh
     self._program = jax.jit(functools.partial(_paths, policy=policy))
     self.update(weights)
 
   def update(self, weights: Any) -> None:
     """Samples from these weights, in their dtype, from now on. A copy: the next update may donate the originals."""
-    places = mesh_lib.shardings(self._policy.spec(), self._mesh)
-    self._weights = jax.tree.map(jnp.copy, jax.device_put(weights, places))
+    spec = self._policy.spec()
+    if self._home.count == 1:
+      placed = jax.device_put(weights, mesh_lib.shardings(spec, self._mesh))
+    else:
+      placed = layout.put(weights, spec, self._home)  # each engine holds all weights
+    with jax.set_mesh(self._mesh):
+      self._weights = jax.tree.map(jnp.copy, placed)
 
   def __call__(self, wanted: Wanted, stochastic: np.ndarray) -> Sampled:
     """stochastic: bool [T], the steps that add noise. An image depends on its own row alone."""

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import pathlib
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -50,12 +51,12 @@ def load(
   """
   config, autoencoder = pipeline.read_configs(path)
   generation.check_size(config, autoencoder, size.height, size.width)
-  home = home or mesh
-  generator = pipeline.load_generator(path, mesh=mesh, coder_mesh=home, dtype='float32')
+  home = home or mesh or mesh_lib.make(devices=jax.devices()[:1])
+  generator = pipeline.load_generator(path, mesh=mesh or home, coder_mesh=home, dtype='float32')
 
   def load_encoder() -> Encode:
     texts = pipeline.load_texts(path, mesh=home, dtype=dtype)
-    return functools.partial(encode, texts, config.text, size.tokens)
+    return functools.partial(encode, texts, config.text, size.tokens, home)
 
   if kept is None:
     encoded = load_encoder()
@@ -67,26 +68,29 @@ def load(
     options=options,
     latent=(size.height // factor, size.width // factor, config.channels),
     encode=functools.lru_cache(KNOWN)(encoded),
-    decode=functools.partial(decode, generator.vae, rows),
+    decode=functools.partial(decode, generator.vae, rows, home),
     rows=rows,
   )
   return policy, generator.transformer.params
 
 
-def encode(texts: pipeline.Texts, width: int, tokens: int | None, text: str) -> FlowPrompt:
+def encode(texts: pipeline.Texts, width: int, tokens: int | None, home: Mesh, text: str) -> FlowPrompt:
   """A prompt as the transformer reads it. Several tokenizers made it, so it has a length and no ids of its own."""
-  condition = prompts.encode(texts, [text], width=width, tokens=tokens)
+  with jax.set_mesh(home):
+    condition = prompts.encode(texts, [text], width=width, tokens=tokens)
   context = np.float32(mesh_lib.to_local(condition.context)[0])
   pooled = np.float32(mesh_lib.to_local(condition.pooled)[0])
   return FlowPrompt(text=text, tokens=np.zeros(len(context), np.int32), context=context, pooled=pooled)
 
 
-def decode(coder: pipeline.Part, rows: int, latents: np.ndarray) -> list[Image.Image]:
+def decode(coder: pipeline.Part, rows: int, home: Mesh, latents: np.ndarray) -> list[Image.Image]:
   """Images of latents float32 [R, Y, X, C], `rows` at a time: one program for any R."""
   images = []
   for at in range(0, len(latents), rows):
     part = latents[at : at + rows]
     full = np.pad(part, ((0, rows - len(part)), *[(0, 0)] * 3))
-    decoded = generation.to_bytes(mesh_lib.to_local(generation.run_decoder(coder.params, coder.config, full)))
+    with jax.set_mesh(home):
+      pixels = generation.run_decoder(coder.params, coder.config, full)
+    decoded = generation.to_bytes(mesh_lib.to_local(pixels))
     images += [Image.fromarray(image) for image in decoded[: len(part)]]
   return images
