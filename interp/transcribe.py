@@ -10,7 +10,7 @@ tokenizer.json. Without --out the text of each recording is printed; with it, ea
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from core.launch import command
@@ -38,7 +38,9 @@ class Options:
   beams: int = field(1, 'of beam search, 1: greedy', low=1)
   best_of: int = field(1, 'samples at temperatures above 0, of which the likeliest is taken', low=1)
   fallback: bool = field(True, 'decode again at higher temperatures if the text repeats itself or is improbable')
-  batch: int = field(1, 'windows decoded at once; needs --notimestamps --noprevious', low=1)
+  batch: int = field(
+    1, 'windows decoded at once: of one recording with --notimestamps --noprevious, else of several', low=1
+  )
   seed: int = field(0, 'of sampling')
   dtype: Literal['float32', 'bfloat16'] = field('float32', 'of weights and arithmetic')
   quiet: bool = field(False, 'no progress on standard error')
@@ -70,38 +72,54 @@ def work(options: Options) -> int:
   """Transcribes every recording; one that cannot be read is reported, and the status is then 1."""
   import jax.numpy as jnp
 
-  from core.audio import WRITERS
-  from core.files import store
   from interp import whisper
+  from interp.whisper.decoding.window import Recogniser
+  from interp.whisper.transcription import steps
 
   config, params = whisper.load(options.model, dtype=getattr(jnp, options.dtype))
   processor = whisper.Processor.load(options.tokenizer or options.model)
-  failed = 0
-  for name in options.audio:
-    progress = None if options.quiet else _progress(name)
+  recogniser = Recogniser(params, config, processor, options.decoding())
+  failed: list[str] = []
+  said: dict = {}
+  for step in steps(recogniser, _readable(options.audio, config, failed)):
+    name = step.recording.name
+    said.setdefault(step.recording, []).extend(step.segments)
+    if not options.quiet:
+      _progress(name, step.done, step.recording.seconds)
+    if step.last:
+      _write(options, name, said.pop(step.recording))
+  return int(bool(failed))
+
+
+def _readable(names: Sequence[str], config, failed: list[str]) -> Iterator:
+  """The recordings that can be read, each opened when it is needed; the names of others are added to `failed`."""
+  from interp.whisper.transcription import Recording
+
+  for name in names:
     try:
-      segments = whisper.transcribe(params, config, processor, name, options.decoding(), progress=progress)
+      yield Recording(name, config)
     except (OSError, ValueError) as error:
       print(f'\n{error}', file=sys.stderr)
-      failed += 1
-      continue
-    if options.out is None:
-      print(WRITERS['txt'](segments), end='')
-      continue
-    for suffix in options.format or ('txt',):
-      text = WRITERS[suffix](segments)
-      store.folder(options.out).write(f'{pathlib.Path(name).stem}.{suffix}', [text.encode()])
-  return int(failed > 0)
+      failed.append(name)
 
 
-def _progress(name: str):
+def _write(options: Options, name: str, segments: Sequence) -> None:
+  """Prints the text of a recording, or writes its files."""
+  from core.audio import WRITERS
+  from core.files import store
+
+  if options.out is None:
+    print(WRITERS['txt'](segments), end='', flush=True)
+    return
+  for suffix in options.format or ('txt',):
+    text = WRITERS[suffix](segments)
+    store.folder(options.out).write(f'{pathlib.Path(name).stem}.{suffix}', [text.encode()])
+
+
+def _progress(name: str, done: float, total: float) -> None:
   """A line on standard error that is rewritten after each window."""
-
-  def show(done: float, total: float) -> None:
-    end = '\n' if done >= total else ''
-    print(f'\r{name}: {done:.0f} of {total:.0f} s', end=end, file=sys.stderr, flush=True)
-
-  return show
+  end = '\n' if done >= total else ''
+  print(f'\r{name}: {done:.0f} of {total:.0f} s', end=end, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> int:

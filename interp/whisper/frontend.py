@@ -1,6 +1,8 @@
 """Log-mel frames as Whisper was trained on them (arXiv 2212.04356, section 2.2)."""
 
 import functools
+import itertools
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ SIZE = 400  # samples of the Fourier transform and its window
 FLOOR = 1e-10
 RANGE = 8.0  # decades below the loudest value
 BLOCK = 30 * RATE  # samples whose spectra are computed at once
-PAST = 2 * SIZE  # samples that a block shares with its neighbours, at least half a window
+PAST = 5  # frames that a block shares with its neighbours: their samples hold more than a window
 
 
 @functools.partial(jax.jit, static_argnames='mels')
@@ -25,23 +27,35 @@ def _log_power(samples: jax.Array, mels: int) -> jax.Array:
 
 
 def log_power(samples: np.ndarray, mels: int) -> np.ndarray:
-  """log10 of mel powers, float32 [n / 160, mels], of samples [n], n a multiple of 160, reflected at both ends.
+  """log10 of mel powers, float32 [n / 160, mels], of samples [n], n a multiple of 160, reflected at both ends."""
+  return np.asarray(_log_power(np.asarray(samples, np.float32), mels))
 
-  Computed in blocks of 30 s that overlap by more than a window, so hours of audio take little memory.
+
+def log_powers(blocks: Iterable[np.ndarray], mels: int) -> Iterator[np.ndarray]:
+  """The same of a recording of any length, as arrays of 30 s: float32 [3000, mels] of the samples in `blocks`.
+
+  Reflected at the start; silence follows the end and fills the last array. Memory is that of a block and 30 s.
   """
-  samples = np.asarray(samples, np.float32)
-  lap = -(-PAST // HOP)  # frames
-  frames = len(samples) // HOP
-  step = BLOCK // HOP
-  if frames <= step:
-    return np.asarray(_log_power(samples, mels))
-  pieces = []
-  for start in range(0, frames, step):
-    first = min(max(start - lap, 0), frames - step - 2 * lap) if frames > step + 2 * lap else 0
-    last = min(first + step + 2 * lap, frames)
-    block = np.asarray(_log_power(samples[first * HOP : last * HOP], mels))
-    pieces.append(block[start - first : start - first + step])
-  return np.concatenate(pieces)
+  shared = PAST * HOP
+  size = shared + BLOCK + shared
+  held = np.zeros(0, np.float32)
+  started = False
+  for block in itertools.chain(blocks, [np.zeros(2 * shared, np.float32)]):
+    held = np.concatenate([held, block])
+    if not started and len(held) > shared:
+      held = np.concatenate([held[shared:0:-1], held])
+      started = True
+    while started and len(held) >= size:
+      yield _inner(held[:size], mels)
+      held = held[BLOCK:]
+  while len(held) > shared:
+    yield _inner(np.pad(held, (0, max(size - len(held), 0)))[:size], mels)
+    held = held[BLOCK:]
+
+
+def _inner(samples: np.ndarray, mels: int) -> np.ndarray:
+  """log10 of mel powers without those of the samples shared with the neighbours, which see a reflection."""
+  return np.asarray(_log_power(samples, mels))[PAST : PAST + BLOCK // HOP]
 
 
 def scaled(logs: np.ndarray, loudest: float | None = None) -> np.ndarray:

@@ -15,8 +15,9 @@ class Options:
   temperatures: tried in order while a window's text repeats itself (`compression` above its limit) or is improbable
   (mean log-probability below `logp`); a window is silence if its no-speech probability is above `no_speech` and its
   text improbable. None switches a limit off. previous: text of earlier windows is the prompt of the next. prompt: text
-  before the first window. tokens: of a window at most; None: half the text context. batch: windows decoded at once,
-  which must not depend on one another: previous=False and timestamps=False. seed: of sampling.
+  before the first window. tokens: of a window at most; None: half the text context. batch: windows decoded at once: of
+  one recording with previous=False and timestamps=False, which make windows independent, and otherwise of as many
+  recordings (`steps`). seed: of sampling.
   """
 
   rules: str = 'openai'
@@ -52,5 +53,3 @@ class Options:
       raise ValueError(f'temperatures={self.temperatures}; expected numbers from 0 on')
     if self.patience <= 0:
       raise ValueError(f'patience={self.patience}; expected a number above 0')
-    if self.batch > 1 and (self.previous or self.timestamps):
-      raise ValueError(f'batch={self.batch}: windows are independent only with previous=False and timestamps=False')

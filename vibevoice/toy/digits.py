@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from core import audio
+from core.audio import espeak
 from vibevoice.config import SAMPLE_RATE
-from vibevoice.toy import espeak
 
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 FEWEST, MOST = 3, 6  # digits a clip
@@ -44,7 +44,7 @@ def text(digits: tuple[int, ...]) -> str:
 def clip(words: str, voice: str) -> np.ndarray:
   """Words in one of `VOICES`, float32 [samples] at 24 kHz, at -25 dBFS, without silence at the ends."""
   name, pitch = VOICES[voice]
-  samples = espeak.speak(words, name, words_per_minute=WORDS_PER_MINUTE, pitch=pitch)
+  samples = espeak.speak(words, name, rate=SAMPLE_RATE, words_per_minute=WORDS_PER_MINUTE, pitch=pitch)
   loud = np.flatnonzero(np.abs(samples) > QUIET)
   return audio.at_loudness(samples[loud[0] : loud[-1] + 1])
 

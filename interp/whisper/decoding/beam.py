@@ -64,6 +64,7 @@ def beam(
   state = _begin(logits, _repeated(cache, beams), rules.eot, beams=beams, kept=kept, new=new)
   score_of = functools.partial(_score, penalty=penalty, openai=openai)
   lengths = jnp.repeat(prompt.length, beams)
+  last = config.text_length - prompt.length  # the last step of each audio: nothing follows the table of positions
 
   def advance(s: _State) -> _State:
     s, choice = _choose(s, rules, score_of, openai=openai)
@@ -73,23 +74,24 @@ def beam(
     best = score_of(choice.logp[:, 0], s.step)
     full = s.filled >= kept
     closes = full if openai else full & (best <= s.score.min(-1))
+    stays = s.closed[:, None]  # audios that are done wait for the others of the batch
     return s.replace(
-      tokens=choice.tokens,
-      logp=choice.logp,
+      tokens=jnp.where(stays[..., None], s.tokens, choice.tokens),
+      logp=jnp.where(stays, s.logp, choice.logp),
       logits=decoder.logits(params, out.hidden)[:, 0],
       cache=out.cache,
-      closed=s.closed | closes,
+      closed=s.closed | closes | (s.step >= last),
       step=s.step + 1,
     )
 
-  last = config.text_length - prompt.length.max()  # rows of one batch have prompts of one length
-  end = jax.lax.while_loop(lambda s: ~s.closed.all() & (s.step < new) & (s.step <= last), advance, state)
-  end = _unfinished(end, score_of, kept=kept, always=openai)
+  end = jax.lax.while_loop(lambda s: ~s.closed.all() & (s.step < new), advance, state)
+  said = jnp.minimum(end.step, last + 1)[:, None]
+  end = _unfinished(end, score_of, said, kept=kept, always=openai)
   return _best(end, no_speech=jax.nn.softmax(start)[:, no_speech], new=new)
 
 
 class _Choice(NamedTuple):
-  """The beams that go on: tokens [B, G, N], logp [B, G], their last token [B G, 1] and the row [B G] each continues."""
+  """The beams that continue: tokens [B, G, N], logp [B, G], their last token [B G, 1], the row [B G] each came from."""
 
   tokens: jax.Array
   logp: jax.Array
@@ -135,13 +137,13 @@ def _next_logp(s: _State, rules: Rules, *, openai: bool) -> jax.Array:
 
 
 def _choose(s: _State, rules: Rules, score_of, *, openai: bool) -> tuple[_State, _Choice]:
-  """The state with the responses that end here, and the beams that go on."""
+  """The state with the responses that end here, and the beams that continue."""
   rows, beams, _ = s.tokens.shape
   at = jnp.arange(rows)[:, None]
   logp = _next_logp(s, rules, openai=openai)
   vocab = logp.shape[-1]
   total = s.logp[:, :, None] + logp.reshape(rows, beams, vocab)
-  # One end a beam at most, so 2 G candidates hold G that go on.
+  # One end a beam at most, so 2 G candidates hold G that continue.
   top, index = jax.lax.top_k(total.reshape(rows, -1), 2 * beams)
   parent, token = index // vocab, index % vocab
   ends = token == rules.eot
@@ -216,15 +218,18 @@ def _finish(s: _State, finishes, logp, parent, score, *, first_come: bool) -> _S
   )
 
 
-def _unfinished(s: _State, score_of, *, kept: int, always: bool) -> _State:
-  """Beams that reached the limit fill the empty places, best first; not `always`: only where nothing has ended."""
+def _unfinished(s: _State, score_of, said: jax.Array, *, kept: int, always: bool) -> _State:
+  """Beams that reached the limit fill the empty places, best first; not `always`: only where nothing has ended.
+
+  said: int32 [B, 1], tokens of each beam.
+  """
   beams = s.logp.shape[1]
   rank = jnp.arange(beams)
-  room = rank < (jnp.minimum(kept, beams) - s.filled)[:, None]
+  free = rank < (jnp.minimum(kept, beams) - s.filled)[:, None]
   if not always:
-    room &= (s.filled == 0)[:, None]
-  score = jnp.where(room, score_of(s.logp, s.step - (0 if always else 1)), WORST)
-  counts = jnp.broadcast_to(s.step, score.shape)
+    free &= (s.filled == 0)[:, None]
+  score = jnp.where(free, score_of(s.logp, said - (0 if always else 1)), WORST)
+  counts = jnp.broadcast_to(said, score.shape)
   return s.replace(
     done_tokens=jnp.concatenate([s.done_tokens, s.tokens], 1),
     done_logp=jnp.concatenate([s.done_logp, s.logp], 1),

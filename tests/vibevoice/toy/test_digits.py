@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from core import audio
+from core.audio import espeak
 from vibevoice.config import SAMPLE_RATE
 from vibevoice.inputs.processor import Processor
-from vibevoice.toy import base, digits, espeak
+from vibevoice.toy import base, digits
 from vibevoice.training.recordings import listed
 
 
@@ -30,9 +31,9 @@ def test_more_words_are_longer_and_voices_differ_in_pitch():
 
 def test_what_cannot_be_spoken_is_refused():
   with pytest.raises(espeak.EspeakError, match="voice 'nobody' is unknown"):
-    espeak.speak('one', 'nobody')
+    espeak.speak('one', 'nobody', rate=SAMPLE_RATE)
   with pytest.raises(espeak.EspeakError, match='no sound'):
-    espeak.speak('')
+    espeak.speak('', rate=SAMPLE_RATE)
 
 
 def test_heldout_sequences_are_none_of_the_training_ones():

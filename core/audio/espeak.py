@@ -6,8 +6,7 @@ import pathlib
 
 import numpy as np
 
-from core.audio import to_rate
-from vibevoice.config import SAMPLE_RATE
+from core.audio.resample import to_rate
 
 SYNCHRONOUS = 2  # samples come through a callback before `espeak_Synth` returns
 RATE, PITCH = 1, 3  # numbers of espeak-ng's parameters
@@ -34,14 +33,14 @@ def _library() -> tuple[ctypes.CDLL, int]:
   return library, rate
 
 
-def speak(text: str, voice: str = 'en', *, words_per_minute: int = 175, pitch: int = 50) -> np.ndarray:
-  """Speech float32 [samples] at 24 kHz, in -1..1. Two calls differ a little: the library jitters pitch from a
-  state of its own.
+def speak(text: str, voice: str = 'en', *, rate: int, words_per_minute: int = 175, pitch: int = 50) -> np.ndarray:
+  """Speech float32 [samples] at `rate` Hz, in -1..1. Two calls differ a little: the library jitters pitch from a state
+  of its own.
 
   voice: a language with an optional variant, such as 'en+f2'. pitch: 0 to 99. Raises EspeakError for an unknown voice
   and for a text that makes no sound.
   """
-  library, rate = _library()
+  library, own_rate = _library()
   if library.espeak_SetVoiceByName(voice.encode()):
     raise EspeakError(f'voice {voice!r} is unknown to espeak-ng')
   library.espeak_SetParameter(RATE, words_per_minute, 0)
@@ -61,4 +60,4 @@ def speak(text: str, voice: str = 'en', *, words_per_minute: int = 175, pitch: i
   if failed or not samples.any():
     raise EspeakError(f'espeak-ng made no sound of {text!r}')
   scaled = samples.astype(np.float32) / 2**15
-  return to_rate(scaled, rate, SAMPLE_RATE)
+  return to_rate(scaled, own_rate, rate)
