@@ -4,7 +4,7 @@ A model's parameters are a tree of `flax.struct` dataclasses. `spec(config)` of 
 with a `Spec` at each leaf; initial values, abstract shapes, counts, shardings (`core.mesh`) and the checkpoint
 loader (`core.files.weights`) are maps over it, so they cannot drift apart.
 
-A leaf may also be an `Int8`, a `Lora` or a `Flat` weight: model code multiplies through `einsum` and never asks.
+A leaf may also be an `Int8`, `Streamed`, `Lora` or `Flat` weight: models multiply through `einsum` and never ask.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+from kernels import pieces
 
 STACK_AXES = ('layers', 'experts')  # leading axes that index whole weights
 
@@ -162,6 +164,25 @@ def to_int8(w: jax.Array) -> Int8:
 
 
 @struct.dataclass
+class Streamed:
+  """A matrix as decoding on a CPU reads it: float32, or a bfloat16 one as its bits (`kernels.pieces`)."""
+
+  values: jax.Array  # float32, or uint16: XLA for CPU keeps a float32 copy of whatever has the type bfloat16
+
+  @property
+  def dtype(self) -> Any:
+    """Of the matrix."""
+    return jnp.bfloat16 if self.values.dtype == jnp.uint16 else self.values.dtype
+
+
+def streamed(w: Any) -> Any:
+  """A float32 or bfloat16 array as `Streamed`; every other weight as it is."""
+  if not isinstance(w, jax.Array) or w.dtype not in (jnp.bfloat16, jnp.float32):
+    return w
+  return Streamed(w if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w, jnp.uint16))
+
+
+@struct.dataclass
 class Lora:
   """A weight with a low-rank correction (LoRA, arXiv 2106.09685): base + alpha/rank · a·b.
 
@@ -245,7 +266,7 @@ def fold(params: Any) -> Any:
 
 
 def _is_weight(w: Any) -> bool:
-  return isinstance(w, (Int8, Lora, Flat))
+  return isinstance(w, (Int8, Streamed, Lora, Flat))
 
 
 def dense(w: Any) -> jax.Array:
@@ -254,6 +275,8 @@ def dense(w: Any) -> jax.Array:
     groups = w.scale.shape[-1]
     grouped = w.values.reshape(*w.values.shape[:-1], groups, -1).astype(w.scale.dtype)
     return (grouped * w.scale[..., None]).reshape(w.values.shape)
+  if isinstance(w, Streamed):
+    return w.values if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w.values, w.dtype)
   if isinstance(w, Lora):
     base = dense(w.base)
     rank = w.a.shape[-1]
@@ -277,11 +300,40 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
     low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, w.a.astype(x.dtype))
     correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
     return einsum(eqn, x, w.base) + (w.alpha / w.a.shape[-1]) * correction
+  if isinstance(w, (Int8, Streamed)):
+    return _by_pieces(eqn, x, w)
   if isinstance(w, Flat):
     (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
     y = jnp.einsum(f'{x_dims},z{w_dims[0]}->{out.removesuffix(w_dims[1:])}z', x, w.matrix)
     return y.reshape(*y.shape[:-1], *w.outputs)
   return jnp.einsum(eqn, x, dense(w))
+
+
+def take(table: Any, ids: jax.Array) -> jax.Array:
+  """Rows [..., D] of a table [V, D] of any kind."""
+  if isinstance(table, Streamed):
+    return dense(Streamed(table.values[ids]))
+  return table[ids]
+
+
+def _by_pieces(eqn: str, x: jax.Array, w: Any) -> jax.Array:
+  values = w.values
+  cut = pieces.plan(eqn, x, values.shape, narrow=values.dtype != jnp.float32)
+  whole = lambda x, w: jnp.einsum(eqn, x, dense(w))
+  if cut is None:
+    return whole(x, w)
+  dtype = jax.eval_shape(whole, x, w).dtype
+  by_pieces = lambda x, w: pieces.product(x, w, cut, _float32).astype(dtype)
+  return jax.lax.platform_dependent(x, w, cpu=by_pieces, default=whole)
+
+
+def _float32(w: Any) -> jax.Array:
+  """The plain array of an Int8 or Streamed weight in float32."""
+  if isinstance(w, Int8):
+    return dense(w.replace(scale=w.scale.astype(jnp.float32)))
+  if w.values.dtype == jnp.float32:
+    return w.values
+  return jax.lax.bitcast_convert_type(w.values.astype(jnp.uint32) << 16, jnp.float32)
 
 
 def map_weights(fn: Callable, params: Any, pattern: str) -> Any:

@@ -18,7 +18,7 @@ from core.attention.subtrees import Subtrees
 from core.decoder.params import Attention, Block, Config, Params
 from core.layers import gated_mlp, rms_norm, rope_tables, rotate
 from core.mesh import RULES, constrain
-from core.params import einsum, stack
+from core.params import einsum, stack, take
 from core.past import Past
 from core.past.base import Call
 from core.remat import remat
@@ -49,8 +49,8 @@ class Hidden:
 def embed(params: Params, tokens: jax.Array, rules=RULES) -> jax.Array:
   """Embeddings [B, T, D] of int32 tokens [B, T]."""
   # Each device looks up its own tokens; otherwise XLA looks up everyone's in its slice of the width.
-  table = constrain(params.embed, ('vocab', None), rules)
-  return constrain(table[tokens], ('batch', 'time', None), rules)
+  table = jax.tree.map(lambda t: constrain(t, ('vocab', None), rules), params.embed)
+  return constrain(take(table, tokens), ('batch', 'time', None), rules)
 
 
 @dataclasses.dataclass(frozen=True)

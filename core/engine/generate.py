@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 
 from core import decoder
+from core.engine.layout import as_streamed
 from core.engine.sampling import Sampling, penalised, pick
 from core.mesh import RULES
 from core.padding import bucket, pad
@@ -146,11 +147,16 @@ def _decode(step, state: State, sampling, ends: Ends, hook, until) -> State:
 
 
 def for_decoding(params: decoder.Params) -> decoder.Params:
-  """The decoder's weights as decoding wants them: unstacked, except on TPU where the layer slice fuses."""
-  device = next(iter(jax.tree.leaves(params)[0].devices()))
-  if isinstance(params.blocks, tuple) or device.platform == 'tpu':
+  """The decoder's weights as decoding wants them: unstacked, except on TPU where the layer slice fuses.
+
+  On one CPU device, matrices become `core.params.Streamed`.
+  """
+  device, *others = jax.tree.leaves(params)[0].devices()
+  if device.platform == 'tpu':
     return params
-  return params.replace(blocks=unstack(params.blocks))
+  if not isinstance(params.blocks, tuple):
+    params = params.replace(blocks=unstack(params.blocks))
+  return params if others or device.platform != 'cpu' else as_streamed(params)
 
 
 def _ends(stops: Sequence[int], limit: np.ndarray) -> Ends:

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from core import decoder, mesh
-from core.params import Flat, cast
+from core.decoder.params import Block, Mlp
+from core.params import Flat, cast, streamed
 
 # A step multiplies each weight with only a few rows, so gathering it would cost more than the step: nothing is sharded
 # over `data`, and over `expert` only what is looked up or computed rarely, and the experts.
@@ -67,6 +68,26 @@ def _flat(block: Any, merge: Callable) -> Any:
   return block.replace(attn=a.replace(**flat))
 
 
+def as_streamed(params: decoder.Params) -> decoder.Params:
+  """The decoder with the matrices of dense layers, head and embedding as `core.params.Streamed`."""
+  blocks = tuple(_block_as_streamed(block) for block in params.blocks)
+  return _ends_as_streamed(params).replace(blocks=blocks)
+
+
+def _ends_as_streamed(params: decoder.Params) -> decoder.Params:
+  if params.head is None:  # the embedding is the output matrix too, and is multiplied along its last axis
+    return params
+  return params.replace(embed=streamed(params.embed), head=streamed(params.head))
+
+
+def _block_as_streamed(block: Block) -> Block:
+  a, m = block.attn, block.mlp
+  block = block.replace(attn=a.replace(q=streamed(a.q), k=streamed(a.k), v=streamed(a.v), o=streamed(a.o)))
+  if isinstance(m, Mlp):  # experts are multiplied in groups, not by `core.params.einsum`
+    block = block.replace(mlp=m.replace(gate=streamed(m.gate), up=streamed(m.up), down=streamed(m.down)))
+  return block
+
+
 def put(params: Any, spec: Any, place: mesh.Share) -> Any:
   """The weights that `spec` describes on the devices of `place.mesh`, by way of the other engines of a share."""
 
@@ -86,6 +107,9 @@ def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> de
   spec, dtype = unstacked(config), params.embed.dtype
   stacked = not isinstance(params.blocks, tuple)
   layer = lambda i: _layer(params.blocks, i, dtype) if stacked else _cast(params.blocks[i], dtype)
-  blocks = tuple(_flat(put(layer(i), block, place), _merge) for i, block in enumerate(spec.blocks))
+  alone = place.mesh.size == 1 and place.mesh.devices.flat[0].platform == 'cpu'
+  held = _block_as_streamed if alone else functools.partial(_flat, merge=_merge)
+  blocks = tuple(held(put(layer(i), block, place)) for i, block in enumerate(spec.blocks))
   rest = put(_cast(params.replace(blocks=None), dtype), spec.replace(blocks=None), place)
+  rest = _ends_as_streamed(rest) if alone else rest
   return rest.replace(blocks=blocks)

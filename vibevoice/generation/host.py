@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from core import decoder
+from core.engine import generate
 from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import rows as rows_lib
@@ -29,9 +29,9 @@ SMALLEST_CACHE = 4096  # slots; caches double when they are full
 AT_ONCE = 16  # frames of one program, unless they are streamed
 
 
-def decodes_unstacked(language: decoder.Params) -> bool:
+def decodes_unstacked(weights: Any) -> bool:
   """Whether layers are read faster from a tuple where these weights are: everywhere but on TPU."""
-  device = next(iter(jax.tree.leaves(language)[0].devices()))
+  device = next(iter(jax.tree.leaves(weights)[0].devices()))
   return device.platform != 'tpu'
 
 
@@ -42,12 +42,19 @@ def in_float32(params: Any) -> Any:
 
 def for_decoding(params: model.Params) -> model.Params:
   """The weights as the steps want them; do it once, after loading."""
-  params = params.replace(acoustic=in_float32(params.acoustic), semantic=in_float32(params.semantic))
-  language = params.language
-  if isinstance(language.blocks, tuple) or not decodes_unstacked(language):
-    return params
-  language = language.replace(blocks=unstack(language.blocks))
-  return params.replace(language=language, head=params.head.replace(blocks=unstack(params.head.blocks)))
+  return params.replace(
+    acoustic=in_float32(params.acoustic),
+    semantic=in_float32(params.semantic),
+    language=generate.for_decoding(params.language),
+    head=head_for_decoding(params.head),
+  )
+
+
+def head_for_decoding(head: Any) -> Any:
+  """The head's layers as a tuple, except on TPU."""
+  if isinstance(head.blocks, tuple) or not decodes_unstacked(head):
+    return head
+  return head.replace(blocks=unstack(head.blocks))
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'buffer'), donate_argnames='state')

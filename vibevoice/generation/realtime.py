@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from core.params import unstack
+from core.engine import generate
 from core.past import rows as rows_lib
 from core.past.cache import Cache
 from vibevoice import realtime, scaling
 from vibevoice.config import RealtimeConfig
 from vibevoice.diffusion import Guidance, Steps, diffusion_head, solver_steps
-from vibevoice.generation.host import decodes_unstacked, in_float32, slots_for
+from vibevoice.generation.host import decodes_unstacked, head_for_decoding, in_float32, slots_for
 from vibevoice.generation.noise import frame_noise
 from vibevoice.inputs.presets import Preset
 from vibevoice.tokenizer import decoder as acoustic
@@ -126,10 +126,11 @@ def for_decoding(params: realtime.Params, voice: Voice) -> tuple[realtime.Params
   if not decodes_unstacked(params.upper):
     return params, voice
 
-  def stack(p):
-    return p if isinstance(p.blocks, tuple) else p.replace(blocks=unstack(p.blocks))
-
-  params = params.replace(lower=stack(params.lower), upper=stack(params.upper), head=stack(params.head))
+  params = params.replace(
+    lower=generate.for_decoding(params.lower),
+    upper=generate.for_decoding(params.upper),
+    head=head_for_decoding(params.head),
+  )
   lower, upper = rows_lib.unstacked(voice.lower), rows_lib.unstacked(voice.upper)
   return params, voice.replace(lower=lower, upper=upper)
 

@@ -160,7 +160,8 @@ def _block(p: Block, config: TokenizerConfig, x: jax.Array, state: jax.Array) ->
   """x [B, T, C] through one block. The state holds normalised inputs: what the mixer saw."""
   mixed, state = conv.depthwise(rms_norm(x, p.norm, config.eps), p.mixer, state)
   x = x + p.gamma * mixed
-  h = rms_norm(x, p.mlp_norm, config.eps)
-  h = gelu(jnp.einsum('btc,cf->btf', h, p.up) + p.up_bias)
-  h = jnp.einsum('btf,fc->btc', h, p.down) + p.down_bias
-  return x + p.mlp_gamma * h, state
+  # As a matrix of B T rows: XLA for CPU computes the gradients of three-dimensional products a third slower.
+  rows = rms_norm(x, p.mlp_norm, config.eps).reshape(-1, x.shape[-1])
+  hidden = gelu(rows @ p.up + p.up_bias)
+  y = (hidden @ p.down + p.down_bias).reshape(x.shape)
+  return x + p.mlp_gamma * y, state
