@@ -14,6 +14,7 @@ export JAX_PLATFORMS ?= cpu
 .PHONY: demo demo-real test test-slow test-next parity real long notebooks lint clean
 
 demo: .venv/demo ## a tiny policy learns from reward on real handwritten digits
+	@echo 'demo: a warm-up by imitation, 160 rollouts with rewards, a report; 8 minutes on two idle cores, or stop and continue'
 	$(BIN)/python -m rl.train --workdir=runs/digits
 
 demo-real: .venv/demo .real/ready ## SmolLM2-135M learns sums of two numbers from reward, on CPU

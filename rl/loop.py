@@ -231,6 +231,7 @@ def _imitate(
     slots = extra.slots._replace(response=extra.max_new)
     shown = Demonstrations(solutions(source, extra.max_new), slots=slots, save_every=config.save_every)
   score = Pass(source.policy, dtype=config.dtype, remat=config.remat)
+  logging.info('warm-up: %d steps of supervised learning; the first one compiles', extra.supervision.steps)
   return supervise(score, weights, shown, extra.supervision, workdir, place, extra.claim)
 
 
@@ -246,6 +247,7 @@ def _rewarded(
   """(weights after the offline phase and reinforcement learning, held-out results before them and after)."""
   sampler, source, scorer = rollouts.sampler, rollouts.source, rollouts.collector.scorer
   judge = functools.partial(evaluate, sampler, source, scorer, extra.evaluation)
+  logging.info('%d held-out questions before reinforcement learning; sampling compiles', extra.evaluation.queries)
   before = judge(extra.evaluation.queries)
   logging.info('held-out %s before reinforcement learning: %s', before.measure, before)
   if extra.offline is not None:
@@ -257,6 +259,9 @@ def _rewarded(
 
   record = Run(workdir, extra.claim, every=config.save_every, show=('reward', 'entropy'))
   timing = Ahead if config.ahead else Sequential
+  steps = rollouts.schedule.steps
+  responses = config.prompts * config.group
+  logging.info('reinforcement learning: %d rollouts of %d responses; the first one compiles', steps, responses)
   last, average = reinforce(
     Updater(updating, weights, place),
     rollouts.schedule,
@@ -270,4 +275,5 @@ def _rewarded(
   )
   weights = average if config.export == 'average' else last
   sampler.update(weights)
+  logging.info('the held-out questions again, after reinforcement learning')
   return weights, before, judge(extra.evaluation.queries)

@@ -4,6 +4,7 @@
 if `RUNS` lists it; the others are only parsed, for the reason that `PARSED` gives for their program.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -41,21 +42,74 @@ ASKS = '--feedback=ask'  # needs a terminal
 SHOWN = 'runs/tiny/digits/heldout/000000.png'
 TINY = ('--config.steps=2', '--config.save_every=2')
 QUICK_RL = ('--config.steps=1', '--config.warmup.steps=2', '--config.eval_queries=8', '--config.optim.warmup_steps=0')
+QUICK_FLOW = (
+  '--config.steps=1',
+  '--config.pretraining.steps=2',
+  '--config.pretraining.optim.warmup_steps=0',
+  '--config.eval_queries=8',
+)
+QUICK_SPEECH = ('--config.steps=2', '--config.optim.warmup_steps=0')
+WORDS = '--config=tiny-semantic --config.model=runs/acoustic/model --workdir=runs/words'
+SPOKEN = '--model=runs/digits/model --data=runs/digits/data/heldout.jsonl --out=runs/spoken --clips=60'
+ON_TINY = (
+  '--config.model=runs/tiny/model --config.steps=40 {}--config.data=runs/tiny/digits/train.jsonl '
+  '--config.heldout=runs/tiny/digits/heldout.jsonl'
+)
 
 # Commands as the pages have them, in an order in which each finds what earlier ones left, with flags that make the run
-# short. All run in one folder.
+# short. All run in one folder, those of VibeVoice in another, since pages use some names twice.
 RUNS: dict[str, tuple[str, ...]] = {
   'python -m internvl.train --workdir=runs/tiny': TINY,
   f"python -m internvl.chat --model=runs/tiny --image={SHOWN} --prompt='What is the sum?'": (),
   'python -m rl.train --workdir=runs/digits': QUICK_RL,
+  f'python -m internvl.train --workdir=runs/more {ON_TINY.format("")}': TINY,
+  f'python -m internvl.train --workdir=runs/lora {ON_TINY.format("--config.lora.rank=4 ")}': TINY,
   "python -m internvl.chat --model=runs/digits --image=runs/digits/samples/0.png --prompt='Larger?'": (),
   'python -m agents.train --workdir=runs/tools': ('--config=smoke',),
   'python -m rl.train --config=flow_smoke --workdir=runs/smoke': (),
   'python -m rl.train --config=treepo --workdir=runs/treepo': QUICK_RL,
+  'python -m rl.train --config=svs --workdir=runs/svs': QUICK_RL,
+  'python -m rl.train --config=vision_sr1 --workdir=runs/vision_sr1': QUICK_RL,
+  'python -m rl.train --config=expressions --workdir=runs/gspo': QUICK_RL,
+  'python -m rl.train --config=cascade --workdir=runs/cascade': (
+    *QUICK_RL,
+    '--config.offline.queries=16',
+    '--config.offline.phase.steps=2',
+    '--config.offline.phase.optim.warmup_steps=0',
+  ),
+  'python -m rl.train --config=pref_grpo --workdir=runs/pref': QUICK_FLOW,
+  'python -m rl.train --config=flow_grpo --workdir=runs/score': QUICK_FLOW,
+  'python -m vibevoice.train_tokenizer --workdir=runs/acoustic': QUICK_SPEECH,
+  f'python -m vibevoice.train_tokenizer {WORDS}': QUICK_SPEECH,
+  'python -m vibevoice.train --config=tiny --config.model=runs/words/model --workdir=runs/digits': QUICK_SPEECH,
+  f'python -m vibevoice.compare {SPOKEN}': ('--clips=2',),
   'python -m core.plan --program=internvl.plan.vision --config=241b --topology=v5p:2x2x1': ('--help',),
   'python -m bench.perf.sandbox': ('--seconds=0.5',),
   'python -m bench.perf.tools': ('--seconds=2', '--clients=50'),
   'python -m bench.perf.engine_host': ('--help',),
+  'python -m bench.perf.serve --part=timers': (),
+  'python -m bench.run --help': (),
+  'python -m agents.train --help': (),
+  'python -m internvl.chat --help': (),
+  'python -m internvl.train --help': (),
+  'python -m rl.train --help': (),
+}
+# Servers as the pages have them, which run until they have said where they listen; FOLDER is what the flags name.
+SERVED: dict[str, tuple[str, ...]] = {
+  'python -m agents.serve_tools --workers=16 --port=8765': ('--port=0', '--workers=1'),
+  'python -m agents.serve_tools --workers=16 --uds=/run/tools.sock': ('--uds=tools.sock', '--workers=1'),
+  'python -m internvl.serve --model=FOLDER': ('--model=runs/tiny/model', '--port=0'),
+  'python -m internvl.serve --model=FOLDER --vision=separate --vision_device=8': (
+    '--model=runs/tiny/model',
+    '--port=0',
+    '--vision_device=0',
+  ),
+  'python -m core.serve --model=FOLDER': ('--model=runs/gspo/model', '--port=0'),
+  'python -m vibevoice.serve --model=FOLDER --voices=FOLDER_OF_RECORDINGS --rows=4': (
+    '--model=runs/digits/model',
+    '--voices=runs/digits/data',
+    '--port=0',
+  ),
 }
 # Why a program's commands are parsed and not run.
 PARSED = {
@@ -166,9 +220,9 @@ def test_the_programs_accept_every_documented_command(parse):
 
 def test_every_command_runs_or_has_a_reason():
   assert len(COMMANDS) > 80
-  without = [c for c in COMMANDS if c not in RUN and not any(_is_of(c, program) for program in PARSED)]
+  without = [c for c in COMMANDS if c not in RUN | SERVED and not any(_is_of(c, program) for program in PARSED)]
   assert not without
-  assert not set(RUN) - set(COMMANDS), 'commands that no page has'
+  assert not (set(RUN) | set(SERVED)) - set(COMMANDS), 'commands that no page has'
   assert not [program for program in PARSED if not any(_is_of(command, program) for command in COMMANDS)]
 
 
@@ -177,13 +231,37 @@ def _is_of(command: str, program: str) -> bool:
   return name == program or name.startswith(f'{program}.')
 
 
+def folder_of(command: str, base: pathlib.Path) -> pathlib.Path:
+  """Where a command runs."""
+  folder = base / 'speech' if _is_of(command, 'vibevoice') else base
+  folder.mkdir(exist_ok=True)
+  return folder
+
+
+def _serve(words: list[str], folder: pathlib.Path, environment: dict[str, str]) -> None:
+  """Starts a server, waits until it says where it listens, and ends it."""
+  with subprocess.Popen(
+    words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  ) as process:
+    lines = list(itertools.takewhile(lambda line: 'listening on' not in line, process.stdout))
+    listens = process.poll() is None
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+  assert listens and 'Traceback' not in errors, (words, lines, errors[-3000:])
+
+
 @pytest.mark.long
 def test_the_quick_commands_run_as_written(tmp_path):
   environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
   for command, more in RUN.items():
     words = [sys.executable, *shlex.split(command)[1:], *more]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(
+      words, cwd=folder_of(command, tmp_path), env=environment, capture_output=True, text=True, timeout=1800
+    )
     assert done.returncode == 0, (command, done.stderr[-3000:])
     assert 'Traceback' not in done.stderr, (command, done.stderr[-3000:])
   assert (tmp_path / 'runs' / 'digits' / 'report.html').exists()
-  shutil.rmtree(tmp_path / 'runs')
+  for command, more in SERVED.items():
+    _serve([sys.executable, *shlex.split(command)[1:], *more], folder_of(command, tmp_path), environment)
+  for runs in tmp_path.rglob('runs'):
+    shutil.rmtree(runs)

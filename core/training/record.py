@@ -81,10 +81,10 @@ class Recorder:
     self._events = SummaryWriter(str(workdir / 'events'), purge_step=start + 1)
     self._tracker = Tracker(workdir)
     self._bar = tqdm(total=steps, initial=start, unit='step', disable=not sys.stderr.isatty())
-    self._start = start
     self._steps = steps
     self._show = show
     self._began = self._last = self._logged = time.monotonic()
+    self._first: int | None = None  # the step that compiles, of which no rate follows
 
   def write(self, step: int, metrics: dict) -> None:
     """`metrics`: name -> single number, on the host."""
@@ -109,15 +109,16 @@ class Recorder:
     is_due = now - self._logged > 15 or step == self._steps
     if self._bar.disable and is_due:
       self._logged = now
-      rate = (step - self._start) / max(now - self._began, 1e-9)
-      logging.info(
-        'step %d of %d, %.3g steps/s, %s left, %s',
-        step,
-        self._steps,
-        rate,
-        tqdm.format_interval((self._steps - step) / rate),
-        shown,
-      )
+      logging.info('step %d of %d, %s, %s', step, self._steps, self._pace(step, now), shown)
+    if self._first is None:
+      self._first, self._began = step, now
+
+  def _pace(self, step: int, now: float) -> str:
+    """Steps a second and the time left, from the second step on."""
+    if self._first is None or step == self._first:
+      return f'{tqdm.format_interval(now - self._began)} with its compilation'
+    rate = (step - self._first) / max(now - self._began, 1e-9)
+    return f'{rate:.3g} steps/s, {tqdm.format_interval((self._steps - step) / rate)} left'
 
   def sync(self) -> None:
     """Flushes every line written so far to disk."""

@@ -59,3 +59,12 @@ def test_without_a_key_a_run_stays_offline_instead_of_asking(environment, keys, 
   monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=lambda **options: asked.append(options)))
   tracking.Tracker(tmp_path)
   assert [options['mode'] for options in asked] == [mode]
+
+
+def test_the_first_step_compiles_and_does_not_count_in_the_time_that_is_left(tmp_path):
+  recorder = Recorder(tmp_path, 0, 5, ())
+  recorder._began = 100.0
+  assert recorder._pace(1, 190.0) == '01:30 with its compilation'
+  recorder._first, recorder._began = 1, 190.0
+  assert recorder._pace(3, 194.0) == '0.5 steps/s, 00:04 left'
+  recorder.close()
