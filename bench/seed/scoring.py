@@ -8,6 +8,7 @@ from bench.seed import comparison, equations, intervals, kinds, quantity
 from bench.seed.nodes import Budget, SeedError
 from bench.seed.pairs import STEPS
 from bench.seed.reading.parser import Reading
+from bench.seed.reading.remarks import contradict
 from bench.seed.reading.tokens import tokenize
 from bench.seed.result import KINDS, Mark, Score, Settings
 
@@ -69,7 +70,8 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
     with _deep_recursion():
       if kind == 'Numeric':
         return quantity.numeric(reference, prediction, job, settings)
-      return _SCORERS[kind](reference, prediction, job)
+      mark = _SCORERS[kind](reference, prediction, job)
+      return Mark(0.0, 'distance') if contradict(reference, prediction) else mark
   except comparison.BadReference as error:
     return Mark(0.0, status=error.cause.status, flags=('reference',))
   except SeedError as error:

@@ -42,6 +42,8 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   g = canonical(gap(b), context)
   if ZERO in (f, g) or not (any(names(f)) or any(names(g))):
     return _members_verdict(a, b, context)
+  if _name_a_value(a, b):
+    return _chain_verdict(a, b, context)
   verdict = proportional(f, g, context)
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
@@ -50,6 +52,14 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context), context):
     return Verdict.EQUAL
   return verdict
+
+
+def _name_a_value(a: Node, b: Node) -> bool:
+  """Whether both equate one symbol with a value without it: then the values decide, however small they are."""
+  left = a.args[0]
+  if a.value != ('=',) or left.head != 'symbol' or left != b.args[0]:
+    return False
+  return all(left.value not in names(relation.args[1]) for relation in (a, b))
 
 
 def _members_verdict(a: Node, b: Node, context: Context) -> Verdict:

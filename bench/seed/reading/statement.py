@@ -3,6 +3,7 @@
 import dataclasses
 
 from bench.seed.nodes import Node, ParseError, words
+from bench.seed.reading.atoms.symbols import SYMBOLS
 from bench.seed.reading.parser import Reading, parse_tokens
 from bench.seed.reading.splitting import (
   CLOSING,
@@ -25,6 +26,10 @@ _CONDITIONS = words(
   'for where if when with at as in provided assuming and or since because such given while per is are '
   'on the let unless only so'
 )
+
+COMMA = Token(',', ',')
+_LONGEST_NAME = 6  # tokens, such as n _ { r }
+_GREEK = SYMBOLS - words('Delta partial cdot circ ldots infty prime')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,7 @@ def _joined_rows(tokens: list[Token]) -> list[Token]:
     if token.kind != 'row':
       joined.append(token)
     elif sign(after) not in _CONTINUING and joined and joined[-1].kind not in ',;':
-      joined.append(Token(',', ','))
+      joined.append(COMMA)
   return joined
 
 
@@ -118,7 +123,7 @@ def statements(tokens: list[Token]) -> list[Statement]:
   for piece in others:
     if not piece:
       raise ParseError('nothing between two commas')
-    if _is_condition(piece, main[-1]):
+    if _is_condition(piece, main):
       break
     main.append(statement(piece))
   return main
@@ -132,19 +137,36 @@ def commas_for_words(tokens: list[Token]) -> list[Token]:
     if not is_join:
       joined.append(token)
     elif not joined or joined[-1].kind != ',':
-      joined.append(Token(',', ','))
+      joined.append(COMMA)
   return joined
 
 
 def _before_condition(tokens: list[Token]) -> list[Token]:
   """The tokens up to the first blank, remark or bracketed range, without blanks."""
-  for k in top_level(tokens):
+  outside = set(top_level(tokens)) - {0}
+  kept = []
+  for k, token in enumerate(tokens):
     is_unit = k and tokens[k - 1].kind == '/'  # the inch of lb/in
-    if k and not is_unit and (tokens[k].kind == 'quad' or _is_remark(tokens[k])):
-      tokens = tokens[:k]
+    if k in outside and token.kind == 'quad':
+      if not _equates_more(tokens[k + 1 :]):
+        break
+      neighbours = (*kept[-1:], *tokens[k + 1 : k + 2])
+      if not any(neighbour.kind in (',', ';') for neighbour in neighbours):
+        kept.append(COMMA)
+    elif k in outside and not is_unit and _is_remark(token):
       break
-  tokens = [token for token in tokens if token.kind != 'quad']
-  return tokens[: _range_start(tokens)]
+    elif token.kind != 'quad':
+      kept.append(token)
+  return kept[: _range_start(kept)]
+
+
+def _equates_more(tokens: list[Token]) -> bool:
+  """Whether one more equation follows a blank, as in a=1, \\quad b=2, and no remark."""
+  pieces, _ = split_at(trim(tokens), {',', ';', 'quad'})
+  first = trim(pieces[0])
+  members, signs = split_at(first, RELATIONS)
+  has_words = any(token.kind in ('text', 'word') for token in members[0])
+  return bool(signs) and set(signs) <= EQUALS and bool(trim(members[0])) and not has_words
 
 
 def _range_start(tokens: list[Token]) -> int:
@@ -167,15 +189,32 @@ def _is_remark(token: Token) -> bool:
   return bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
 
 
-def _is_condition(piece: list[Token], before: Statement) -> bool:
+def _is_condition(piece: list[Token], main: list[Statement]) -> bool:
   """Whether the piece after a comma is a condition: words, a range, or a value of one of the answer's symbols."""
   signs = {sign(token) for token in piece}
+  if signs & ORDER and 'text' not in signs and _is_new_quantity(piece, main):
+    return False
   if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}):
     return True
   parts, relations = split_at(piece, RELATIONS)
   if piece[0].kind == 'word':
     return not relations or not _is_named_function(parts[0])
-  return bool(relations) and len(parts[0]) == 1 and parts[0][0] in before.members[-1]
+  return bool(relations) and _contains(main[-1].members[-1], parts[0])
+
+
+def _contains(tokens: list[Token], part: list[Token]) -> bool:
+  """Whether `part` is a name that occurs in the tokens."""
+  starts = range(len(tokens) - len(part) + 1)
+  return 0 < len(part) <= _LONGEST_NAME and any(tokens[k : k + len(part)] == part for k in starts)
+
+
+def _is_new_quantity(piece: list[Token], main: list[Statement]) -> bool:
+  """Whether an inequality is one more result: its symbols are not those of the relations before it."""
+  if not all(part.signs for part in main):
+    return False
+  known = {token for part in main for tokens in part.members for token in tokens}
+  symbols = [token for token in piece if token.kind == 'letter' or token.text in _GREEK]
+  return bool(symbols) and not any(token in known for token in symbols)
 
 
 def _is_named_function(tokens: list[Token]) -> bool:

@@ -25,6 +25,7 @@ from bench.seed.reading.units import is_unit_text
 MAX_CHARACTERS = 20_000
 MAX_DIGITS = 400
 MAX_NESTING = 200
+_ABBREVIATION = 4  # capitals in a row that are one name, such as SRAC
 
 
 class Token(NamedTuple):
@@ -144,6 +145,8 @@ class _Scanner:
       self._emit('word' if len(run) > 1 or self.units else 'letter', run)
     elif self.units:
       self._emit('run', run)
+    elif len(run) >= _ABBREVIATION and run.isupper():
+      self._emit('letter', run)
     else:
       for letter in run:
         self._emit('letter', letter)
