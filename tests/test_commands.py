@@ -56,6 +56,7 @@ PROGRAMS = (
   'internvl.serve_vision',
   'internvl.train',
   'interp.loops',
+  'interp.questions',
   'interp.report',
   'interp.transcribe',
   'rl.flow.generate',

@@ -1,0 +1,94 @@
+"""Asks a Whisper what its layers know and when it decides, and says what was found.
+
+    python -m interp.questions --model=FOLDER --audio=talk.mp3 --audio=speech.flac --out=questions
+
+Probes of the encoder are trained on synthetic speech (extra `espeak`): voice, accent, noise, language. The logit lens
+and the encoder lens see the windows of the recordings.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from core.launch import command
+from core.launch.fields import field
+
+LENGTH = 30.0  # seconds of a window of the published models
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The program's flags."""
+
+  model: str | None = field(None, "folder of a checkpoint, or OpenAI's .pt file")
+  tokenizer: str | None = field(None, 'folder with tokenizer.json, if the checkpoint has none')
+  audio: tuple[str, ...] = field((), 'a recording for the lenses; without one there are only probes', repeated=True)
+  windows: int = field(12, 'of each recording at most', low=1)
+  tokens: int = field(112, 'of a window at most', low=1)
+  ask: Literal['all', 'probes', 'lenses'] = field('all', 'part of the study')
+  seconds: float = field(LENGTH, 'of the window in which the probed clips are', low=1.0, high=LENGTH)
+  out: str = field('questions', 'folder for results.json, probes.png and lenses.png')
+
+  def __post_init__(self):
+    if not self.model:
+      raise ValueError('--model=FOLDER is needed')
+    if self.ask == 'lenses' and not self.audio:
+      raise ValueError('name at least one recording by --audio for the lenses')
+
+
+def work(options: Options) -> None:
+  """Runs the study, writes its files and says what was found."""
+  from core.report import charts
+  from interp import whisper
+  from interp.questions import page
+
+  config, params = whisper.load(options.model)
+  answers = [] if options.ask == 'lenses' else _probes(options, config, params)
+  seen = _lenses(options, config, params) if options.audio and options.ask != 'probes' else None
+  out = pathlib.Path(options.out)
+  out.mkdir(parents=True, exist_ok=True)
+  (out / 'results.json').write_text(json.dumps(page.numbers(answers, seen), indent=1), encoding='utf-8')
+  if answers:
+    charts.save(page.probes_chart(answers), out / 'probes.png')
+  if seen is not None:
+    charts.save(page.lenses_chart(seen), out / 'lenses.png')
+  print('\n'.join(page.summary(answers, seen)))
+
+
+def _probes(options: Options, config, params) -> list:
+  from interp.questions.layers import answers
+  from interp.questions.speech import speech
+  from interp.whisper.config import HOP, RATE, STRIDE
+
+  samples = min(round(options.seconds * RATE), config.samples) // (HOP * STRIDE) * HOP * STRIDE
+  return [one for clips in speech() for one in answers(params, config, clips, samples=samples)]
+
+
+def _lenses(options: Options, config, params):
+  from core import audio
+  from interp import whisper
+  from interp.questions.lenses import lenses
+  from interp.whisper.config import RATE
+  from interp.whisper.decoding.window import Recogniser
+  from interp.whisper.options import Options as Decoding
+
+  windows = []
+  for path in options.audio:
+    samples = audio.load(path, RATE)
+    starts = range(0, len(samples), config.samples)[: options.windows]
+    windows += [samples[at : at + config.samples] for at in starts]
+  processor = whisper.Processor.load(options.tokenizer or options.model)
+  decoding = Decoding(timestamps=False, previous=False, temperatures=(0.0,), tokens=options.tokens)
+  return lenses(Recogniser(params, config, processor, decoding), windows)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program; returns its exit status: 0, 1 for an error or 2 for bad flags."""
+  return command.run(argv, __doc__, Options, work)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))
