@@ -14,11 +14,11 @@ import pytest
 from agents.sandbox import Pool
 from agents.sandbox.seed import Seed
 from agents.sandbox.watch import trees
-from tests.agents.sandbox.hostile_trees import TREES
-from tests.agents.sandbox.test_hostile import kernel_has
+from tests.agents.sandbox.hostile.containment import kernel_has
+from tests.agents.sandbox.hostile.trees import TREES
 
 NOBODY = 65534
-ROOT = pathlib.Path(__file__).resolve().parents[3]
+ROOT = pathlib.Path(__file__).resolve().parents[4]
 BOTH = pytest.mark.parametrize('user', ['this user', 'nobody'])
 
 
@@ -72,7 +72,7 @@ def run(user: str, folder: pathlib.Path, *arguments: str) -> str:
 def test_a_hostile_folder_is_one_calls_own_fault_and_nothing_is_left(user, backend, folder):
   if backend != 'rlimits' and not kernel_has(backend):
     pytest.skip(f'this kernel has no {backend} for us')
-  report = json.loads(run(user, folder, '-m', 'tests.agents.sandbox.hostile_trees', backend))
+  report = json.loads(run(user, folder, '-m', 'tests.agents.sandbox.hostile.trees', backend))
   assert report['host'] == []
   for name, (status, reason, left, same_slot) in report['told'].items():
     assert status in ('ok', 'error'), (name, status, reason)

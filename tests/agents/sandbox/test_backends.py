@@ -1,0 +1,29 @@
+"""How a pool chooses what isolates its calls, and what it refuses to start with."""
+
+import os
+
+import psutil
+import pytest
+
+from agents.sandbox import HarnessError, Pool
+from agents.sandbox.isolation import selftest
+
+
+def test_a_command_may_be_put_before_the_zygote():
+  with Pool(1, profile='python', wrap=('nice', '-n', '3')) as pool:
+    assert pool.run('6 * 7').stdout == '42\n'
+    assert psutil.Process(pool._seed.process.pid).nice() == min(os.nice(0) + 3, 19)
+
+
+def test_refusal_says_why():
+  def broken(backend):
+    raise OSError(f'{backend} is off')
+
+  with pytest.raises(HarnessError, match=r'namespaces is off.*landlock is off.*rlimits'):
+    selftest.choose(None, broken)
+
+
+def test_self_test_refuses_a_backend_that_does_not_hold(monkeypatch):
+  monkeypatch.setattr(selftest, 'AUTOMATIC', ('rlimits',))
+  with pytest.raises(HarnessError, match='reads a file of the host'):
+    Pool(1, profile='python')
