@@ -58,17 +58,26 @@ class Spec:
   @property
   def stack(self) -> int:
     """How many leading dimensions index whole weights."""
-    return next((i for i, a in enumerate(self.axes) if a not in STACK_AXES), len(self.axes))
+    for i, axis in enumerate(self.axes):
+      if axis not in STACK_AXES:
+        return i
+    return len(self.axes)
 
   @property
   def fan_in(self) -> int:
     """How many products each output sums; of a table, the width of a row: the head that is tied to it sums those."""
-    return math.prod(self.shape[self.stack : self.stack + self.inputs]) if self.inputs else self.shape[-1]
+    if not self.inputs:
+      return self.shape[-1]
+    first = self.stack
+    return math.prod(self.shape[first : first + self.inputs])
 
 
 def stacked(spec: Any, depth: int) -> Any:
   """The spec of `depth` equal blocks, stacked on a leading `layers` axis."""
-  grow = lambda s: dataclasses.replace(s, shape=(depth, *s.shape), axes=('layers', *s.axes))
+
+  def grow(s: Spec) -> Spec:
+    return dataclasses.replace(s, shape=(depth, *s.shape), axes=('layers', *s.axes))
+
   return jax.tree.map(grow, spec)
 
 
@@ -82,10 +91,11 @@ def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
   """Draws every weight. A weight's key depends on its own name only, so adding one changes no other."""
 
   def draw(key, path, s):
-    own = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
+    weight_key = named_key(key, path_name(path))
     if s.init is not None:
-      return s.init(own, s.shape, dtype)
-    return (jax.random.normal(own, s.shape) / math.sqrt(s.fan_in)).astype(dtype)
+      return s.init(weight_key, s.shape, dtype)
+    values = jax.random.normal(weight_key, s.shape) / math.sqrt(s.fan_in)
+    return values.astype(dtype)
 
   # The key is an argument: draws from a constant one would be folded by the compiler, slowly.
   @jax.jit
@@ -93,6 +103,11 @@ def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
     return jax.tree.map_with_path(functools.partial(draw, key), spec)
 
   return draw_all(key)
+
+
+def named_key(key: jax.Array, name: str) -> jax.Array:
+  """The key of a weight, from its name alone."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def abstract(spec: Any, dtype=jnp.float32) -> Any:
@@ -107,7 +122,13 @@ def count(spec: Any) -> int:
 
 def cast(params: Any, dtype) -> Any:
   """Floating-point leaves in `dtype`; integers (Int8 values) stay."""
-  return jax.tree.map(lambda w: w.astype(dtype) if jnp.issubdtype(w.dtype, jnp.floating) else w, params)
+
+  def cast_leaf(w):
+    if not jnp.issubdtype(w.dtype, jnp.floating):
+      return w
+    return w.astype(dtype)
+
+  return jax.tree.map(cast_leaf, params)
 
 
 def unstack(blocks: Any) -> tuple:
@@ -120,7 +141,8 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
   """Runs `layer(x, i, block, *per_layer_i) -> (x, out)` over all blocks, scanned or unrolled.
 
   Stacked `blocks` (a leading layer axis on each leaf) are scanned: `i` is traced and each leaf of `out` comes back
-  stacked. A tuple of blocks is unrolled: `i` is an int and each leaf of `out` a tuple. `per_layer` likewise.
+  stacked. A tuple of blocks is unrolled: `i` is an int and each leaf of `out` a tuple. `per_layer` is stacked, or
+  tuples, as `blocks` is.
   """
   if isinstance(blocks, tuple):
     outs = []
@@ -129,7 +151,8 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
       outs.append(out)
     return x, jax.tree.map(lambda *leaves: leaves, *outs)
   depth = jax.tree.leaves(blocks)[0].shape[0]
-  return jax.lax.scan(lambda x, xs: layer(x, *xs), x, (jnp.arange(depth), blocks, *per_layer))
+  inputs = (jnp.arange(depth), blocks, *per_layer)
+  return jax.lax.scan(lambda x, xs: layer(x, *xs), x, inputs)
 
 
 def stack(leaf: Any) -> jax.Array:
@@ -158,7 +181,8 @@ def to_int8(w: jax.Array) -> Int8:
   """Quantises a weight [..., n] symmetrically in groups along its last axis."""
   group = math.gcd(w.shape[-1], GROUP)
   grouped = w.reshape(*w.shape[:-1], -1, group).astype(jnp.float32)
-  scale = jnp.maximum(jnp.abs(grouped).max(-1), jnp.finfo(jnp.float32).tiny) / 127
+  largest = jnp.abs(grouped).max(-1)
+  scale = jnp.maximum(largest, jnp.finfo(jnp.float32).tiny) / 127
   values = jnp.round(grouped / scale[..., None]).astype(jnp.int8)
   return Int8(values.reshape(w.shape), scale.astype(w.dtype))
 
@@ -187,7 +211,8 @@ class Lora:
   """A weight with a low-rank correction (LoRA, arXiv 2106.09685): base + alpha/rank · a·b.
 
   a: [stack..., inputs..., rank], b: [stack..., rank, outputs...]. Train the leaves named `a` and `b`. keys: [stack...],
-  of `with_dropout`, in a pass that trains: the correction sees its input with that share of the values dropped.
+  in a pass that trains (`core.training.lora.with_dropout`): the correction sees its input with `dropout`, a share of
+  its values, dropped.
   """
 
   base: Any
@@ -198,26 +223,6 @@ class Lora:
   dropout: float = struct.field(pytree_node=False, default=0.0)
 
 
-def lora(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, alpha: float = 16.0) -> Any:
-  """Adds a zero-output adapter of `rank` to each weight whose name matches `pattern` fully.
-
-  Raises ValueError when nothing matches or a match is not a matrix-like dense weight.
-  """
-  specs = {path_name(p): s for p, s in jax.tree.flatten_with_path(spec)[0]}
-
-  def adapt(name, w):
-    s = specs[name]
-    if 'experts' in s.axes or len(s.shape) - s.stack <= s.inputs:
-      raise ValueError(f'lora: {name} {s.axes} is not a dense matrix; choose a pattern of attention or MLP weights')
-    cut = s.stack + s.inputs
-    a_shape, b_shape = (*s.shape[:cut], rank), (*s.shape[: s.stack], rank, *s.shape[cut:])
-    a_key = jax.random.fold_in(key, zlib.crc32(name.encode()))
-    std = 1 / math.sqrt(math.prod(s.shape[s.stack : cut]))
-    return Lora(w, std * jax.random.normal(a_key, a_shape, jnp.float32), jnp.zeros(b_shape, jnp.float32), alpha)
-
-  return map_weights(adapt, params, pattern)
-
-
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
   """Dropout (arXiv 1207.0580): each value is 0 with probability `rate`, the others are scaled up; no key: x itself."""
   if key is None:
@@ -226,24 +231,7 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
   return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
-def with_dropout(params: Any, key: jax.Array, rate: float) -> Any:
-  """The weights for one pass of training, whose adapters each drop values of their inputs by a key of their own.
-
-  As PEFT's `lora_dropout`: the base sees all of its input. Raises ValueError unless 0 <= rate < 1.
-  """
-  if not 0 <= rate < 1:
-    raise ValueError(f'dropout={rate}: expected a share from 0 to below 1')
-
-  def visit(path, w):
-    if not isinstance(w, Lora):
-      return w
-    own = jax.random.fold_in(key, zlib.crc32(jax.tree_util.keystr(path).encode()))
-    return w.replace(keys=jax.random.split(own, w.a.shape[: _stack(w)]), dropout=rate)
-
-  return jax.tree.map_with_path(visit, params, is_leaf=_is_weight)
-
-
-def _stack(w: Lora) -> int:
+def stack_axes(w: Lora) -> int:
   """How many leading axes index whole weights: they are counted in both factors."""
   base = jax.eval_shape(dense, w.base)
   return w.a.ndim + w.b.ndim - 2 - base.ndim
@@ -253,7 +241,8 @@ def _stack(w: Lora) -> int:
 class Flat:
   """A weight [inputs, *outputs] as a matrix [Π outputs, inputs], which is how checkpoints hold it.
 
-  XLA for TPU wants projections to heads so: of others a decoding loop makes copies first, which live as long as it.
+  XLA for TPU reads projections to heads in this layout: otherwise it copies them before the decode loop, and keeps the
+  copy for its duration.
   """
 
   matrix: Any
@@ -262,51 +251,80 @@ class Flat:
 
 def fold(params: Any) -> Any:
   """Every weight as a plain array: LoRA corrections added in, int8 values scaled."""
-  return jax.tree.map(dense, params, is_leaf=_is_weight)
+  return jax.tree.map(dense, params, is_leaf=is_weight)
 
 
-def _is_weight(w: Any) -> bool:
+def is_weight(w: Any) -> bool:
+  """Whether a node of a tree is one weight that multiplies in its own way."""
   return isinstance(w, (Int8, Streamed, Lora, Flat))
 
 
 def dense(w: Any) -> jax.Array:
-  """The plain array a weight stands for."""
+  """The plain array that a weight of any kind is equal to."""
   if isinstance(w, Int8):
-    groups = w.scale.shape[-1]
-    grouped = w.values.reshape(*w.values.shape[:-1], groups, -1).astype(w.scale.dtype)
-    return (grouped * w.scale[..., None]).reshape(w.values.shape)
+    return _dense_int8(w)
   if isinstance(w, Streamed):
-    return w.values if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w.values, w.dtype)
+    if w.dtype == jnp.float32:
+      return w.values
+    return jax.lax.bitcast_convert_type(w.values, w.dtype)
   if isinstance(w, Lora):
-    base = dense(w.base)
-    rank = w.a.shape[-1]
-    stack = _stack(w)
-    a = w.a.reshape(*w.a.shape[:stack], -1, rank)
-    b = w.b.reshape(*w.b.shape[:stack], rank, -1)
-    return base + (w.alpha / rank * (a @ b)).reshape(base.shape).astype(base.dtype)
+    return _dense_lora(w)
   if isinstance(w, Flat):
     return w.matrix.T.reshape(-1, *w.outputs)
   return w
 
 
+def _dense_int8(w: Int8) -> jax.Array:
+  shape = w.values.shape
+  groups = w.scale.shape[-1]
+  grouped = w.values.reshape(*shape[:-1], groups, -1)
+  scaled = grouped.astype(w.scale.dtype) * w.scale[..., None]
+  return scaled.reshape(shape)
+
+
+def _dense_lora(w: Lora) -> jax.Array:
+  base = dense(w.base)
+  rank = w.a.shape[-1]
+  stack = stack_axes(w)
+  a = w.a.reshape(*w.a.shape[:stack], -1, rank)
+  b = w.b.reshape(*w.b.shape[:stack], rank, -1)
+  correction = w.alpha / rank * (a @ b)
+  return base + correction.reshape(base.shape).astype(base.dtype)
+
+
 def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
   """`jnp.einsum(eqn, x, w)` for a weight `w` of any kind; the letter `z` is reserved for the rank and flat outputs."""
   if isinstance(w, Lora):
-    (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
-    kept = ''.join(c for c in w_dims if c in out)
-    summed = ''.join(c for c in w_dims if c not in out)
-    low_dims = ''.join(c for c in out if c not in kept) + 'z'
-    seen = dropout(x, w.dropout, w.keys)
-    low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, w.a.astype(x.dtype))
-    correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
-    return einsum(eqn, x, w.base) + (w.alpha / w.a.shape[-1]) * correction
+    return _einsum_lora(eqn, x, w)
   if isinstance(w, (Int8, Streamed)):
     return _by_pieces(eqn, x, w)
   if isinstance(w, Flat):
-    (x_dims, w_dims), out = eqn.split('->')[0].split(','), eqn.split('->')[1]
-    y = jnp.einsum(f'{x_dims},z{w_dims[0]}->{out.removesuffix(w_dims[1:])}z', x, w.matrix)
-    return y.reshape(*y.shape[:-1], *w.outputs)
+    return _einsum_flat(eqn, x, w)
   return jnp.einsum(eqn, x, dense(w))
+
+
+def _einsum_lora(eqn: str, x: jax.Array, w: Lora) -> jax.Array:
+  """The base's product, and the adapter's in two steps: the summed dimensions to the rank, the rank to the others."""
+  inputs, out = eqn.split('->')
+  x_dims, w_dims = inputs.split(',')
+  kept = ''.join(c for c in w_dims if c in out)
+  summed = ''.join(c for c in w_dims if c not in out)
+  low_dims = ''.join(c for c in out if c not in kept) + 'z'
+  seen = dropout(x, w.dropout, w.keys)
+  low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, w.a.astype(x.dtype))
+  correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
+  rank = w.a.shape[-1]
+  return einsum(eqn, x, w.base) + (w.alpha / rank) * correction
+
+
+def _einsum_flat(eqn: str, x: jax.Array, w: Flat) -> jax.Array:
+  """One product with the matrix, whose outputs are then reshaped."""
+  inputs, out = eqn.split('->')
+  x_dims, w_dims = inputs.split(',')
+  summed, outputs = w_dims[0], w_dims[1:]
+  rows = out.removesuffix(outputs)
+  y = jnp.einsum(f'{x_dims},z{summed}->{rows}z', x, w.matrix)
+  return y.reshape(*y.shape[:-1], *w.outputs)
 
 
 def take(table: Any, ids: jax.Array) -> jax.Array:
@@ -350,8 +368,9 @@ def map_weights(fn: Callable, params: Any, pattern: str) -> Any:
     hit.append(name)
     return fn(name, w)
 
-  out = jax.tree.map_with_path(visit, params, is_leaf=_is_weight)
+  out = jax.tree.map_with_path(visit, params, is_leaf=is_weight)
   if not hit:
-    names = [path_name(p) for p, _ in jax.tree.flatten_with_path(params, is_leaf=_is_weight)[0]]
+    named, _ = jax.tree.flatten_with_path(params, is_leaf=is_weight)
+    names = [path_name(path) for path, _ in named]
     raise ValueError(f'no weight matches {pattern!r}; names look like {names[:3]}')
   return out

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from core import params as params_lib
-from core.training import optim, steps
+from core.training import lora, optim, steps
 from internvl import losses, model
 from internvl.flash import router
 from internvl.losses import window
@@ -30,7 +30,7 @@ def adapt(c: Config, m: model.Config, params: model.Params) -> tuple[Any, Any]:
   """
   trainable = c.trainable or (router.TRAINED if c.objective == 'routing' else '.*')
   if c.lora.rank:
-    params = params_lib.lora(
+    params = lora.adapt(
       jax.random.key(c.seed), params, model.spec(m), c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha
     )
     trainable = c.trainable or rf'(?:{c.lora.pattern})\.[ab]'

@@ -15,6 +15,7 @@ from core.layers import Yarn
 from core.past import Prefix
 from core.past import cache as kv
 from core.tap import MODEL_SITES, SITES
+from core.training import lora
 
 TINY = dataclasses.replace(decoder.CONFIGS['tiny'], vocab=50, width=32, mlp_width=48, head_dim=12)
 CONFIGS = {
@@ -232,7 +233,7 @@ def test_kl_in_chunks_equals_float64_and_has_its_gradient(tied):
 def test_lora_starts_as_its_base_and_trains_alone():
   config = TINY
   weights = drawn(config)
-  adapted = params.lora(jax.random.key(3), weights, decoder.spec(config), r'blocks\.(attn\.[qkvo]|mlp\..*)', rank=3)
+  adapted = lora.adapt(jax.random.key(3), weights, decoder.spec(config), r'blocks\.(attn\.[qkvo]|mlp\..*)', rank=3)
   np.testing.assert_array_equal(apply(adapted, config, TOKENS).logits, apply(weights, config, TOKENS).logits)
   is_lora = lambda w: isinstance(w, params.Lora)
   adapters = [w for w in jax.tree.leaves(adapted, is_leaf=is_lora) if is_lora(w)]
@@ -256,13 +257,11 @@ def test_lora_dropout_zeroes_inputs_of_adapters_alone():
   rng = np.random.default_rng(0)
   w, a, b = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((2, 50, 4), (2, 50, 3), (2, 3, 4)))
   x = jnp.asarray(rng.standard_normal((1, 6, 50)), jnp.float32)
-  adapted = params.with_dropout(
-    {'q': params.Lora(w, a, b, 6.0), 'k': params.Lora(w, a, b, 6.0)}, jax.random.key(1), 0.4
-  )
+  adapted = lora.with_dropout({'q': params.Lora(w, a, b, 6.0), 'k': params.Lora(w, a, b, 6.0)}, jax.random.key(1), 0.4)
   masks = []
-  for lora in adapted.values():
+  for adapter in adapted.values():
     for layer in range(2):
-      one = jax.tree.map(lambda leaf: leaf[layer], lora)  # noqa: B023
+      one = jax.tree.map(lambda leaf: leaf[layer], adapter)  # noqa: B023
       mask = jax.random.bernoulli(one.keys, 0.6, x.shape)
       want = x @ w[layer] + 2 * (x * mask / 0.6) @ a[layer] @ b[layer]
       np.testing.assert_allclose(params.einsum('btd,dn->btn', x, one), want, atol=1e-4)
@@ -271,7 +270,7 @@ def test_lora_dropout_zeroes_inputs_of_adapters_alone():
   assert all((masks[i] != masks[j]).any() for i in range(4) for j in range(i))
   np.testing.assert_array_equal(params.dense(adapted['q']), params.dense(params.Lora(w, a, b, 6.0)))
   with pytest.raises(ValueError, match='dropout=1'):
-    params.with_dropout(adapted, jax.random.key(1), 1)
+    lora.with_dropout(adapted, jax.random.key(1), 1)
 
 
 def test_lora_refuses_what_it_cannot_adapt():
@@ -279,7 +278,7 @@ def test_lora_refuses_what_it_cannot_adapt():
   spec, weights = decoder.spec(config), drawn(config)
   for pattern, word in ((r'blocks\.mlp\.gate', 'dense matrix'), (r'norm', 'dense matrix'), (r'nothing', 'no weight')):
     with pytest.raises(ValueError, match=word):
-      params.lora(jax.random.key(0), weights, spec, pattern, rank=2)
+      lora.adapt(jax.random.key(0), weights, spec, pattern, rank=2)
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from core import params as params_lib
 from core.files.store import CheckpointError
 from core.files.tensors import Files
 from core.files.weights import leaves
+from core.training import lora
 from vibevoice import model, realtime
 from vibevoice.config import Config
 from vibevoice.files.names import LAYOUTS, UNUSED, names, realtime_names
@@ -121,7 +122,7 @@ def test_an_adapter_comes_back_on_its_base(tmp_path, drawn, layout):
   params = drawn(model.spec(TTS))
   vibevoice.save(tmp_path / 'base', TTS, params)
   pattern = r'language\.blocks\.attn\.[qkvo]|head\.blocks\.(gate|up|down)'
-  adapted = params_lib.lora(jax.random.key(0), params, model.spec(TTS), pattern, rank=3)
+  adapted = lora.adapt(jax.random.key(0), params, model.spec(TTS), pattern, rank=3)
   adapted = params_lib.map_weights(lambda _, w: w.replace(b=w.b + 1), adapted, pattern)
   vibevoice.save_adapter(tmp_path / 'adapter', TTS, adapted, layout=layout)
   _, loaded = vibevoice.load(tmp_path / 'base', dtype=jnp.float32, adapter=tmp_path / 'adapter')

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from core import params as params_lib
-from core.training import optim, steps
+from core.training import lora, optim, steps
 from core.training.average import averaged, replaced
 from vibevoice import model
 from vibevoice.config import Config as ModelConfig
@@ -29,7 +29,7 @@ def adapt(c: Config, config: ModelConfig, params: model.Params) -> tuple[Any, An
   if c.lora.rank:
     key = jax.random.key(c.seed)
     spec = model.spec(config)
-    params = params_lib.lora(key, params, spec, c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha)
+    params = lora.adapt(key, params, spec, c.lora.pattern, rank=c.lora.rank, alpha=c.lora.alpha)
     pattern = rf'(?:{c.lora.pattern})\.[ab]|(?:{c.trainable})'
   trained, frozen = steps.partition(params, pattern)
   names = [params_lib.path_name(path) for path, _ in jax.tree.leaves_with_path(trained)]
@@ -45,7 +45,7 @@ def make_step(c: Config, config: ModelConfig, *, places: Any = None):
 
   def loss(params, batch, key):
     if c.lora.rank and c.lora.dropout:
-      params = params_lib.with_dropout(params, jax.random.fold_in(key, DROPOUT), c.lora.dropout)
+      params = lora.with_dropout(params, jax.random.fold_in(key, DROPOUT), c.lora.dropout)
     draws = losses.draw(key, batch.latents, c.repeats)
     options = {'prompt_semantic': c.prompt_semantic, 'dtype': jnp.dtype(c.dtype), 'remat_policy': c.remat}
     return losses.tts(params, config, batch, draws, weights=weights, **options)

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 import internvl
 from core import decoder
 from core.files.store import CheckpointError, Folder
-from core.params import Lora, fold, lora
+from core.params import Lora, fold
+from core.training import lora
 
 TINY = decoder.CONFIGS['tiny']
 CONFIG = {'peft_type': 'LORA', 'r': 4, 'lora_alpha': 6, 'target_modules': ['q_proj', 'o_proj'], 'bias': 'none'}
@@ -131,7 +132,7 @@ def test_internvl_reads_the_names_of_every_layout(layout, tmp_path):
   params = draw(internvl.spec(config))
   internvl.save(tmp_path / 'base', config, params)
   pattern = r'language\.blocks\.(attn\.[qkvo]|mlp\.up)|projector\.up'
-  adapted = lora(jax.random.key(0), params, internvl.spec(config), pattern, rank=2, alpha=3.0)
+  adapted = lora.adapt(jax.random.key(0), params, internvl.spec(config), pattern, rank=2, alpha=3.0)
   adapted = jax.tree.map(lambda w: w + 0.5 if w.shape[-1:] != (2,) else w, adapted)  # b starts at zero
   internvl.save_adapter(tmp_path / 'adapter', config, adapted, layout=layout)
   _, loaded = internvl.load(tmp_path / 'base', dtype=jnp.float32, adapter=tmp_path / 'adapter')
@@ -147,12 +148,12 @@ def test_internvl_reads_the_names_of_every_layout(layout, tmp_path):
 def test_what_a_layout_cannot_hold_is_refused_on_save(tmp_path):
   config = internvl.CONFIGS['tiny']
   params = draw(internvl.spec(config))
-  vision = lora(jax.random.key(0), params, internvl.spec(config), r'vision\.blocks\.attn\.q', rank=2)
+  vision = lora.adapt(jax.random.key(0), params, internvl.spec(config), r'vision\.blocks\.attn\.q', rank=2)
   with pytest.raises(ValueError, match=r'vision\.blocks\.attn\.q.*not a matrix of its own'):
     internvl.save_adapter(tmp_path, config, vision, layout='A')
   with pytest.raises(ValueError, match='no Lora weight'):
     internvl.save_adapter(tmp_path, config, params)
-  mixed = lora(jax.random.key(0), vision, internvl.spec(config), r'vision\.blocks\.attn\.k', rank=3)
+  mixed = lora.adapt(jax.random.key(0), vision, internvl.spec(config), r'vision\.blocks\.attn\.k', rank=3)
   with pytest.raises(ValueError, match='expected a single pair'):
     internvl.save_adapter(tmp_path, config, mixed)
   assert not list(tmp_path.iterdir())

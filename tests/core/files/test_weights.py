@@ -18,6 +18,7 @@ from core.decoder import hf_config
 from core.files import weights
 from core.files.config import CheckpointError
 from core.files.tensors import Files
+from core.training import lora
 
 TINY = decoder.CONFIGS['tiny']
 NORM, GATE = 'model.norm.weight', 'model.layers.1.mlp.gate_proj.weight'
@@ -170,7 +171,7 @@ def test_sharded_save_round_trips(saved, tmp_path, monkeypatch):
 
 def test_adapted_and_unstacked_weights_are_saved_plain(saved, tmp_path):
   config, loaded = decoder.load(saved, dtype=jnp.float32)
-  adapted = params.lora(jax.random.key(1), loaded, decoder.spec(config), r'blocks\.attn\.q', rank=3)
+  adapted = lora.adapt(jax.random.key(1), loaded, decoder.spec(config), r'blocks\.attn\.q', rank=3)
   decoder.save(tmp_path, config, adapted.replace(blocks=params.unstack(adapted.blocks)))
   assert (tmp_path / 'model.safetensors').read_bytes() == (saved / 'model.safetensors').read_bytes()
 

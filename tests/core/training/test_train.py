@@ -11,8 +11,8 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.params import Spec, lora
-from core.training import optim, steps
+from core.params import Spec
+from core.training import lora, optim, steps
 
 
 @struct.dataclass
@@ -145,7 +145,7 @@ def test_every_weight_of_a_real_decoder_has_a_role():
 
 
 def test_lora_factors_are_matrices_of_their_base():
-  adapted = lora(jax.random.key(0), toy(), SPEC, r'blocks\.w', rank=2)
+  adapted = lora.adapt(jax.random.key(0), toy(), SPEC, r'blocks\.w', rank=2)
   trainable, _ = steps.partition(adapted, r'.*\.[ab]')
   views = optim.matrices(trainable, SPEC)
   assert views.blocks.w.a == views.blocks.w.b and views.blocks.w.a.reduction_axis == (1,)
