@@ -85,16 +85,18 @@ def down(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Arr
 
   Raises ValueError when T is not a multiple of the stride.
   """
-  stride, inputs = w.weight.shape[1:3]
+  _, stride, inputs, _ = w.weight.shape
   rows, time, _ = x.shape
   if time % stride:
     raise ValueError(f'convolution of stride {stride}: {time} inputs; expected a multiple of the stride')
   seen = _after(x, state, stride)
   blocks = seen.reshape(rows, -1, stride, inputs)
-  previous, present = blocks[:, :-1], blocks[:, 1:]
-  y = jnp.einsum('btsi,sio->bto', previous, w.weight[0])
-  y = y + jnp.einsum('btsi,sio->bto', present, w.weight[1])
+  previous = blocks[:, :-1]
+  present = blocks[:, 1:]
   last = blocks[:, -1]
+  product = functools.partial(jnp.einsum, 'btsi,sio->bto')
+  y = product(previous, w.weight[0])
+  y = y + product(present, w.weight[1])
   return y + w.bias, last
 
 
@@ -103,9 +105,11 @@ def up(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array
   _, _, stride, outputs = w.weight.shape
   seen = _after(x, state, 1)
   rows, time, _ = x.shape
-  previous, present = seen[:, :-1], seen[:, 1:]
-  y = jnp.einsum('bti,iso->btso', present, w.weight[0])
-  y = y + jnp.einsum('bti,iso->btso', previous, w.weight[1])
+  previous = seen[:, :-1]
+  present = seen[:, 1:]
+  product = functools.partial(jnp.einsum, 'bti,iso->btso')
+  y = product(present, w.weight[0])
+  y = y + product(previous, w.weight[1])
   y = y + w.bias  # once a sample, though two products make it
   samples = y.reshape(rows, time * stride, outputs)
   last = seen[:, time:]
@@ -116,7 +120,8 @@ def _after(x: jax.Array, state: jax.Array | None, length: int) -> jax.Array:
   """x [B, T, I] after the `length` inputs before it."""
   if state is None:
     return jnp.pad(x, ((0, 0), (length, 0), (0, 0)))
-  return jnp.concatenate([state.astype(x.dtype), x], 1)
+  before = state.astype(x.dtype)
+  return jnp.concatenate([before, x], 1)
 
 
 def select(rows: jax.Array, new: Any, old: Any) -> Any:
@@ -127,13 +132,14 @@ def select(rows: jax.Array, new: Any, old: Any) -> Any:
 
 def reset(rows: jax.Array, state: Any) -> Any:
   """States with those of bool `rows` [B] at zero: a new stream begins there."""
-  return select(rows, jax.tree.map(jnp.zeros_like, state), state)
+  beginning = jax.tree.map(jnp.zeros_like, state)
+  return select(rows, beginning, state)
 
 
 def conv2d_spec(kernel: int | tuple[int, int], inputs: int, outputs: int) -> Conv:
   """Weights of `conv2d`: [K, K, I, O] and a bias [O]; kernel: of rows and columns, or one size of both."""
-  weight = Spec((*_pair(kernel), inputs, outputs), (None, None, None, None), inputs=3)
-  return Conv(weight=weight, bias=Spec((outputs,), (None,), zeros))
+  rows, columns = _pair(kernel)
+  return _spec((rows, columns, inputs, outputs), None, summed=3)
 
 
 def conv2d(
@@ -143,7 +149,9 @@ def conv2d(
 
   padding: zeros (before, after) the pixels of both axes; by default what keeps an odd kernel's centre on each pixel.
   """
-  margins = [(size // 2, size // 2) for size in w.weight.shape[:2]] if padding is None else [padding, padding]
+  margins = [padding, padding]
+  if padding is None:
+    margins = [(size // 2, size // 2) for size in w.weight.shape[:2]]
   dimensions = ('NHWC', 'HWIO', 'NHWC')
   y = jax.lax.conv_general_dilated(x, w.weight, _pair(stride), margins, dimension_numbers=dimensions)
   return y + w.bias

@@ -24,8 +24,8 @@ class Implementation:
 
   run: called as run(*arrays, **static). platform: the platform ('tpu', 'cuda') that takes this implementation when
   none is named; None for those used only by name or as the default. refuse: same arguments as `run`; returns why this
-  implementation cannot compute them, or None. decline: likewise why it is not faster than the default, so that it is
-  taken by name only.
+  implementation cannot compute them, or None. decline: same arguments; returns why it is not faster than the default,
+  so that it is taken by name only, or None.
   """
 
   run: Callable
@@ -66,13 +66,13 @@ class Table:
 
   def choices(self, *arrays, default: str, **static) -> dict[str, str]:
     """What each platform takes when no implementation is named: a name, with the reason where its own refuses."""
-    found = {'default': default}
+    chosen = {'default': default}
     for name, entry in self.implementations.items():
       if entry.platform is None:
         continue
       reason = entry.against(arrays, static)
-      found[entry.platform] = name if reason is None else f'{default}: {reason}'
-    return found
+      chosen[entry.platform] = name if reason is None else f'{default}: {reason}'
+    return chosen
 
   def _named(self, name: str, arrays: tuple, static: dict):
     if name not in self.implementations:

@@ -4,6 +4,7 @@ B rows   T tokens, the nodes of each tree depth first   Q query blocks   M key b
 K key heads   H head size
 """
 
+import operator
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ BLOCK = 64  # tokens of a block; larger ones see more than they need, smaller on
 
 @struct.dataclass
 class Subtrees:
-  """Who sees whom: the query at index i sees the key at index j exactly if j <= i < until[j].
+  """Which keys a query sees: the query at index i sees the key at index j exactly if j <= i < until[j].
 
   That is causality, ancestry, separation of trees and padding at once. until: int32 [B, T], the index after the last
   token of the subtree that begins with this one; 0 at padding. blocks: int32 [B, Q, M] from `plan`, or None to attend
@@ -30,7 +31,8 @@ class Subtrees:
   def visible(self, index: jax.Array) -> jax.Array:
     """Bool [B, T, S]: the keys that queries at `index` int32 [B or 1, T] see."""
     until = jnp.asarray(self.until)[:, None, :]
-    places = jnp.arange(until.shape[-1]) if self.places is None else self.places[:, None, :]
+    length = until.shape[-1]
+    places = jnp.arange(length) if self.places is None else self.places[:, None, :]
     queries = index[:, :, None]
     return (places <= queries) & (queries < until)
 
@@ -38,10 +40,13 @@ class Subtrees:
 def of_segments(segments: np.ndarray) -> np.ndarray:
   """`until` int32 [B, T] of packed samples, each a tree of one node; segments: int32 [B, T], 0 at padding."""
   segments = np.asarray(segments)
-  edges = np.diff(segments, axis=1, append=-1) != 0
-  time = np.arange(1, segments.shape[1] + 1)
-  ends = np.where(edges, time, segments.shape[1])
-  ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+  length = segments.shape[1]
+  is_last = np.diff(segments, axis=1, append=-1) != 0
+  time = np.arange(1, length + 1)
+  ends = np.where(is_last, time, length)
+  # From the right: each token takes the nearest end at or after it.
+  from_right = np.minimum.accumulate(ends[:, ::-1], axis=1)
+  ends = from_right[:, ::-1]
   return np.where(segments > 0, ends, 0).astype(np.int32)
 
 
@@ -55,36 +60,53 @@ def plan(until: np.ndarray, most: int | None = None) -> np.ndarray:
   count = -(-length // BLOCK)
   padded = np.pad(until, ((0, 0), (0, count * BLOCK - length)))
   reach = padded.reshape(rows, count, BLOCK).max(-1)
-  first = np.arange(count) * BLOCK
-  seen = (reach[:, None, :] > first[:, None]) & (np.arange(count) <= np.arange(count)[:, None])
-  longest = max(int(seen.sum(-1).max()), 1)
-  most = longest if most is None else most
+  block = np.arange(count)
+  first = block * BLOCK
+  reached = reach[:, None, :] > first[:, None]
+  causal = block <= block[:, None]
+  seen = reached & causal
+  counts = seen.sum(-1)
+  longest = max(int(counts.max()), 1)
+  if most is None:
+    most = longest
   if longest > most:
     raise ValueError(f'a block of queries sees {longest} blocks of keys: expected at most {most}')
+  return _lists(seen, most)
+
+
+def _lists(seen: np.ndarray, most: int) -> np.ndarray:
+  """The numbers of the true entries of bool [B, Q, K] in ascending order, int32 [B, Q, most], -1 after the last."""
+  # A stable sort of the negation moves true entries to the front and keeps their order.
   order = np.argsort(~seen, axis=-1, kind='stable')[..., :most]
   listed = np.take_along_axis(seen, order, -1)
   blocks = np.where(listed, order, -1)
-  return np.pad(blocks, ((0, 0), (0, 0), (0, most - blocks.shape[-1])), constant_values=-1).astype(np.int32)
+  missing = most - blocks.shape[-1]
+  padded = np.pad(blocks, ((0, 0), (0, 0), (0, missing)), constant_values=-1)
+  return padded.astype(np.int32)
 
 
 def in_blocks(x: jax.Array, axis: int) -> jax.Array:
   """x with `axis` padded to whole blocks, which become a leading axis: [Q, …, BLOCK, …]."""
-  count = -(-x.shape[axis] // BLOCK)
+  length = x.shape[axis]
+  count = -(-length // BLOCK)
   widths = [(0, 0)] * x.ndim
-  widths[axis] = (0, count * BLOCK - x.shape[axis])
+  widths[axis] = (0, count * BLOCK - length)
   x = jnp.pad(x, widths)
-  x = x.reshape(*x.shape[:axis], count, BLOCK, *x.shape[axis + 1 :])
+  before, after = x.shape[:axis], x.shape[axis + 1 :]
+  x = x.reshape(*before, count, BLOCK, *after)
   return jnp.moveaxis(x, axis, 0)
 
 
 def gather(blocks: jax.Array, listed: jax.Array) -> jax.Array:
   """The listed blocks of each row: x [Q, B, …] and int32 [B, M] give [M, B, …]. A place of -1 takes any block."""
   rows = jnp.moveaxis(blocks, 1, 0)
-  chosen = jax.vmap(lambda row, at: row[jnp.maximum(at, 0)])(rows, listed)
+  known = jnp.maximum(listed, 0)
+  chosen = jax.vmap(operator.getitem)(rows, known)
   return jnp.moveaxis(chosen, 1, 0)
 
 
 def flat(blocks: jax.Array, axis: int) -> jax.Array:
   """The inverse of `in_blocks` without its padding: [M, …, BLOCK, …] with the blocks back along `axis`."""
   x = jnp.moveaxis(blocks, 0, axis)
-  return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+  before, after = x.shape[:axis], x.shape[axis + 2 :]
+  return x.reshape(*before, -1, *after)

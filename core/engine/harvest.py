@@ -28,8 +28,10 @@ class News(NamedTuple):
   def report(self, out: Segment, on_tokens: OnTokens) -> None:
     """Tells `on_tokens` what each sample got."""
     for sample, slot, kept in zip(self.samples, self.slots.tolist(), self.kept.tolist()):
+      tokens = out.tokens[slot, :kept].tolist()
+      logp = out.logp[slot, :kept].tolist()
       top = _top(out, slot, kept, sample.request.top_logprobs)
-      on_tokens(sample.id, out.tokens[slot, :kept].tolist(), out.logp[slot, :kept].tolist(), top)
+      on_tokens(sample.id, tokens, logp, top)
 
 
 def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, stops: np.ndarray, version: int) -> News:
@@ -41,47 +43,69 @@ def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, sto
   present = [(sample, slot) for sample, slot in decoded if sample.slot == slot]
   samples = [sample for sample, _ in present]
   slots = np.array([slot for _, slot in present], np.int64)
-  tokens, count = out.tokens[slots], out.count[slots]
+  tokens = out.tokens[slots]
+  count = out.count[slots]
   kept = np.array(count, np.int64)
-  last = tokens[np.arange(len(slots)), np.maximum(count - 1, 0)]
-  stopped = (count > 0) & (last[:, None] == stops[slots]).any(1)
-  ended = dict.fromkeys(np.flatnonzero(stopped).tolist(), 'stop')
+  stopped = _stopped(tokens, count, stops[slots])
+  ended = dict.fromkeys(_true(stopped), 'stop')
   for i, sample in enumerate(samples):
     if sample.stop_strings or len(sample.request.stops) > STOPS:
-      kept[i], reason = _end(sample, tokens[i, : count[i]].tolist())
+      new = tokens[i, : count[i]].tolist()
+      kept[i], reason = _end(sample, new)
       if reason:
         ended[i] = reason
   s.rows.append(slots, tokens, out.logp[slots], kept, count, version)
   _tell_constraints(samples, tokens, kept)
   full = s.rows.new[slots] == s.rows.wanted[slots]
-  for i in np.flatnonzero(out.failed[slots]).tolist():
+  for i in _true(out.failed[slots]):
     ended.setdefault(i, 'error')
-  for i in np.flatnonzero(full).tolist():
+  for i in _true(full):
     ended.setdefault(i, 'length')
   return News(samples, slots, kept, ended)
+
+
+def _true(flags: np.ndarray) -> list[int]:
+  """The places of the true ones among bool [n]."""
+  return np.flatnonzero(flags).tolist()
+
+
+def _stopped(tokens: np.ndarray, count: np.ndarray, stops: np.ndarray) -> np.ndarray:
+  """bool [n]: whether the last of the first `count` [n] tokens [n, S] is one of `stops` [n, STOPS]."""
+  row = np.arange(len(tokens))
+  last = tokens[row, np.maximum(count - 1, 0)]
+  is_stop = (last[:, None] == stops).any(1)
+  return (count > 0) & is_stop
 
 
 def _top(out: Segment, slot: int, kept: int, count: int) -> Top:
   """The `count` likeliest tokens at each kept place of a slot; an empty list if none were asked for."""
   if not count:
     return []
-  tokens, logp = (values[slot, :kept, :count].tolist() for values in out.top)
+  all_tokens, all_logp = out.top
+  tokens = all_tokens[slot, :kept, :count].tolist()
+  logp = all_logp[slot, :kept, :count].tolist()
   return [list(zip(*place)) for place in zip(tokens, logp)]
 
 
 def _tell_constraints(samples: list[Sequence], tokens: np.ndarray, kept: np.ndarray) -> None:
   for i, sample in enumerate(samples):
     if sample.constraint:
-      sample.constraint.push(tokens[i, : kept[i]].tolist())
+      new = tokens[i, : kept[i]].tolist()
+      sample.constraint.push(new)
 
 
 def _end(sample: Sequence, tokens: list[int]) -> tuple[int, str | None]:
   """(how many of the new tokens the sample keeps, why it ends if an end token or a stop string ends it)."""
-  stops, reason = sample.request.stops, None
-  stop = next((i for i, token in enumerate(tokens) if token in stops), None)
-  if stop is not None:
-    tokens, reason = tokens[: stop + 1], 'stop'
-  end = sample.stop_strings.feed(tokens) if sample.stop_strings else None
-  if end is not None:
-    tokens, reason = tokens[:end], 'stop_string'
-  return len(tokens), reason
+  reason = None
+  kept = len(tokens)
+  for i, token in enumerate(tokens):
+    if token in sample.request.stops:
+      kept = i + 1
+      reason = 'stop'
+      break
+  if not sample.stop_strings:
+    return kept, reason
+  end = sample.stop_strings.feed(tokens[:kept])
+  if end is None:
+    return kept, reason
+  return end, 'stop_string'

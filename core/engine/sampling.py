@@ -34,10 +34,13 @@ class Sampling:
     Raises ValueError naming the value that is out of range.
     """
     _check(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty)
-    seeds = np.asarray(seed) + np.arange(rows) if np.ndim(seed) == 0 else np.asarray(seed)
+    seeds = np.asarray(seed)
+    if seeds.ndim == 0:
+      seeds = seeds + np.arange(rows)
 
     def row_array(x, dtype):
-      return np.broadcast_to(np.asarray(x, dtype), (rows,))
+      values = np.asarray(x, dtype)
+      return np.broadcast_to(values, (rows,))
 
     return cls(
       temperature=row_array(temperature, np.float32),
@@ -49,18 +52,21 @@ class Sampling:
     )
 
 
+# Of each value, what is required and whether an array meets it.
+_RANGES = {
+  'temperature': ('0 <= temperature < inf', lambda x: (x >= 0) & (x < np.inf)),
+  'top_k': ('top_k a whole number >= 0', lambda x: (x >= 0) & (x % 1 == 0)),
+  'top_p': ('0 < top_p <= 1', lambda x: (x > 0) & (x <= 1)),
+  'min_p': ('0 <= min_p < 1', lambda x: (x >= 0) & (x < 1)),
+  'repetition_penalty': ('0 < repetition_penalty < inf', lambda x: (x > 0) & (x < np.inf)),
+}
+
+
 def _check(**values) -> None:
   """Raises ValueError for the first value out of range; NaN is out of every range."""
-  value = {name: np.asarray(x) for name, x in values.items()}
-  required = {
-    '0 <= temperature < inf': (value['temperature'] >= 0) & (value['temperature'] < np.inf),
-    'top_k a whole number >= 0': (value['top_k'] >= 0) & (value['top_k'] % 1 == 0),
-    '0 < top_p <= 1': (value['top_p'] > 0) & (value['top_p'] <= 1),
-    '0 <= min_p < 1': (value['min_p'] >= 0) & (value['min_p'] < 1),
-    '0 < repetition_penalty < inf': (value['repetition_penalty'] > 0) & (value['repetition_penalty'] < np.inf),
-  }
-  for requirement, holds in required.items():
-    if not holds.all():
+  for name, (requirement, holds) in _RANGES.items():
+    value = np.asarray(values[name])
+    if not holds(value).all():
       given = ', '.join(f'{name}={x}' for name, x in values.items())
       raise ValueError(f'sampling: need {requirement}; got {given}')
 
@@ -70,14 +76,18 @@ def filtered(logits: jax.Array, s: Sampling) -> jax.Array:
   order = jnp.argsort(-logits, axis=-1)
   ranked = jnp.take_along_axis(logits, order, -1)
   rank = jnp.arange(logits.shape[-1])
-  beyond_k = (s.top_k[:, None] > 0) & (rank >= s.top_k[:, None])
+  top_k = s.top_k[:, None]
+  beyond_k = (top_k > 0) & (rank >= top_k)
   ranked = jnp.where(beyond_k, -jnp.inf, ranked)
   p = jax.nn.softmax(ranked, -1)
-  in_top_p = jnp.cumsum(p, -1) - p < s.top_p[:, None]
-  in_min_p = p >= s.min_p[:, None] * p[:, :1]
+  mass_before = jnp.cumsum(p, -1) - p
+  in_top_p = mass_before < s.top_p[:, None]
+  best = p[:, :1]
+  in_min_p = p >= s.min_p[:, None] * best
   keep = in_top_p & in_min_p | (rank == 0)
   ranked = jnp.where(keep, ranked, -jnp.inf)
-  return jnp.put_along_axis(jnp.full_like(logits, -jnp.inf), order, ranked, -1, inplace=False)
+  nothing = jnp.full_like(logits, -jnp.inf)
+  return jnp.put_along_axis(nothing, order, ranked, -1, inplace=False)
 
 
 def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
@@ -98,21 +108,35 @@ def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array
   mask, penalty, hook or filter. It is NaN exactly if the row's logits have no finite sum, as a NaN makes them.
   """
   greedy = s.temperature == 0
-  temperature = jnp.where(greedy, 1.0, s.temperature)[:, None]
+  temperature = _temperature(s)
   choices = logits if choices is None else choices
 
   def draw():
     scaled = choices / temperature
-    narrow = jnp.any((s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0))
-    z = jax.lax.cond(narrow, lambda: filtered(scaled, s), lambda: scaled)
-    keys = jax.vmap(lambda seed, at: jax.random.fold_in(jax.random.key(seed), at))(s.seed, position)
-    return jax.vmap(jax.random.categorical)(keys, z).astype(jnp.int32)
+    filters = (s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0)
+    z = jax.lax.cond(jnp.any(filters), lambda: filtered(scaled, s), lambda: scaled)
+    keys = jax.vmap(_key)(s.seed, position)
+    drawn = jax.vmap(jax.random.categorical)(keys, z)
+    return drawn.astype(jnp.int32)
 
   best = jnp.argmax(choices, -1).astype(jnp.int32)
-  token = jnp.where(greedy, best, jax.lax.cond(greedy.all(), lambda: best, draw))
+  drawn = jax.lax.cond(greedy.all(), lambda: best, draw)
+  token = jnp.where(greedy, best, drawn)
   scaled = logits / temperature
   chosen = jnp.take_along_axis(scaled, token[:, None], -1)[:, 0]
   return token, chosen - jax.nn.logsumexp(scaled, -1)
+
+
+def _temperature(s: Sampling) -> jax.Array:
+  """float32 [B, 1] to divide logits by: 1 for greedy rows."""
+  temperature = jnp.where(s.temperature == 0, 1.0, s.temperature)
+  return temperature[:, None]
+
+
+def _key(seed: jax.Array, position: jax.Array) -> jax.Array:
+  """The key of one draw."""
+  key = jax.random.key(seed)
+  return jax.random.fold_in(key, position)
 
 
 def likeliest(logits: jax.Array, s: Sampling, count: int) -> tuple[jax.Array, jax.Array]:
@@ -120,6 +144,6 @@ def likeliest(logits: jax.Array, s: Sampling, count: int) -> tuple[jax.Array, ja
 
   Of the distribution that `pick` takes log-probabilities of, the likeliest token first.
   """
-  temperature = jnp.where(s.temperature == 0, 1.0, s.temperature)[:, None]
-  logp, token = jax.lax.top_k(jax.nn.log_softmax(logits / temperature), count)
+  all_logp = jax.nn.log_softmax(logits / _temperature(s))
+  logp, token = jax.lax.top_k(all_logp, count)
   return token.astype(jnp.int32), logp

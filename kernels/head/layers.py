@@ -23,13 +23,15 @@ def normed(u: jax.Array, eps: float) -> jax.Array:
   """RMSNorm without weight, [R, D]; mean square in float32 or wider, rounded back before any scale."""
   wide = u.astype(jnp.promote_types(u.dtype, jnp.float32))
   mean_square = jnp.mean(wide * wide, -1, keepdims=True)
-  return (wide * jax.lax.rsqrt(mean_square + eps)).astype(u.dtype)
+  scaled = wide * jax.lax.rsqrt(mean_square + eps)
+  return scaled.astype(u.dtype)
 
 
 def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Array:
   """u [R, D] after one layer; vectors: its shift, scale and gate, [3, R, D]."""
   shift, scale, gate = vectors
-  m = normed(u, eps) * block.norm * (1 + scale) + shift
+  scaled = normed(u, eps) * block.norm * (1 + scale)
+  m = scaled + shift
   hidden = jax.nn.silu(m @ block.gate) * (m @ block.up)
   return u + gate * (hidden @ block.down)
 
@@ -37,7 +39,8 @@ def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Arr
 def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> jax.Array:
   """The velocity [R, C] from the last hidden state [R, D]; vectors: the final shift and scale, [2, R, D]."""
   shift, scale = vectors
-  return (normed(u, eps) * (1 + scale) + shift) @ weights.out
+  modulated = normed(u, eps) * (1 + scale) + shift
+  return modulated @ weights.out
 
 
 def modulate(active: jax.Array, weight: jax.Array) -> jax.Array:

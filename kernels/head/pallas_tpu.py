@@ -123,12 +123,15 @@ def _padded(noise: jax.Array, condition: jax.Array, guidance: Guidance | None, d
   unit = ROWS[dtype.itemsize] if guidance is None else BRANCH_ROWS
   rows = noise.shape[0]
   more = -rows % unit
-  noise, condition = (jnp.pad(x, ((0, more), (0, 0))) for x in (noise, condition))
-  if guidance is not None:
-    scale = jnp.broadcast_to(jnp.asarray(guidance.scale, jnp.float32).reshape(-1), rows)
-    negative = jnp.pad(guidance.negative, ((0, more), (0, 0)))
-    guidance = Guidance(scale=jnp.pad(scale, (0, more)), negative=negative)
-  return noise, condition, guidance
+  below = ((0, more), (0, 0))
+  noise = jnp.pad(noise, below)
+  condition = jnp.pad(condition, below)
+  if guidance is None:
+    return noise, condition, None
+  given = jnp.asarray(guidance.scale, jnp.float32).reshape(-1)
+  scale = jnp.pad(jnp.broadcast_to(given, rows), (0, more))
+  negative = jnp.pad(guidance.negative, below)
+  return noise, condition, Guidance(scale=scale, negative=negative)
 
 
 def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, eps: float, interpret: Any):
@@ -239,8 +242,10 @@ def _start_layer(refs: _Refs, layer, eps: float) -> None:
   """The layer's modulated input."""
   carried = refs.carried
   vectors = refs.of_layer[0, 0].astype(jnp.float32)
-  scaled = layers.normed(carried.u[...], eps) * refs.fixed.norm[layer].astype(jnp.float32)
-  carried.m[...] = (scaled * (1 + vectors[1]) + vectors[0]).astype(carried.m.dtype)
+  norm = refs.fixed.norm[layer].astype(jnp.float32)
+  scaled = layers.normed(carried.u[...], eps) * norm
+  modulated = scaled * (1 + vectors[1]) + vectors[0]
+  carried.m[...] = modulated.astype(carried.m.dtype)
   carried.acc[...] = jnp.zeros_like(carried.acc)
 
 
@@ -248,12 +253,14 @@ def _multiply(refs: _Refs, layer, tile, tiles: Tiles) -> None:
   """Adds the feed-forward of this grid step's columns."""
   carried = refs.carried
   for gate, up, down in _parts(refs.streamed, refs.resident, layer, tile, tiles):
-    hidden = jax.nn.silu(_dot(carried.m[...], gate)) * _dot(carried.m[...], up)
+    opened = jax.nn.silu(_dot(carried.m[...], gate))
+    hidden = opened * _dot(carried.m[...], up)
     carried.acc[...] += _dot(hidden, down)
 
 
 def _end_layer(refs: _Refs) -> None:
-  refs.carried.u[...] += refs.of_layer[0, 0, 2].astype(jnp.float32) * refs.carried.acc[...]
+  gate = refs.of_layer[0, 0, 2].astype(jnp.float32)
+  refs.carried.u[...] += gate * refs.carried.acc[...]
 
 
 def _end_step(refs: _Refs, step, dtype, eps: float) -> None:
@@ -283,6 +290,7 @@ def _parts(streamed: tuple, resident: tuple, layer, tile, tiles: Tiles) -> list[
     parts.append(tuple(ref[0] for ref in streamed))
   if resident:
     gate, up, down = resident
-    here = pl.ds(pl.multiple_of(tile * tiles.resident, tiles.resident), tiles.resident)
-    parts.append((gate[layer, :, here], up[layer, :, here], down[layer, here, :]))
+    start = pl.multiple_of(tile * tiles.resident, tiles.resident)
+    columns = pl.ds(start, tiles.resident)
+    parts.append((gate[layer, :, columns], up[layer, :, columns], down[layer, columns, :]))
   return parts

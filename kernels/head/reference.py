@@ -1,4 +1,4 @@
-"""The definition, in the published order: at every step each branch is modulated anew, and reads all weights."""
+"""The definition, in the published order: at every step each branch computes its modulation and reads all weights."""
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ def velocity(weights: Params, noisy: jax.Array, modulator: jax.Array, eps: float
   active = jax.nn.silu(modulator)
   u = noisy @ weights.noise
   for block in layers.blocks(weights):
-    u = layers.layer(u, block, layers.modulate(active, block.modulation), eps)
-  return layers.project(u, weights, layers.modulate(active, weights.modulation), eps)
+    vectors = layers.modulate(active, block.modulation)
+    u = layers.layer(u, block, vectors, eps)
+  last = layers.modulate(active, weights.modulation)
+  return layers.project(u, weights, last, eps)
 
 
 def run(
@@ -26,7 +28,9 @@ def run(
     positive = velocity(weights, x, condition @ weights.condition + time, eps)
     if guidance is None:
       return positive
-    negative = velocity(weights, x, guidance.negative @ weights.condition + time, eps)
-    return layers.guided(jnp.concatenate([positive, negative]), guidance.scale)
+    unconditional = guidance.negative @ weights.condition
+    negative = velocity(weights, x, unconditional + time, eps)
+    both = jnp.concatenate([positive, negative])
+    return layers.guided(both, guidance.scale)
 
   return solve(at_step, noise, steps.replace(time=None), steps.time)

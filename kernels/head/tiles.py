@@ -38,15 +38,17 @@ def options(mlp: int) -> list[Tiles]:
   """All ways to cut F columns. A width that is not made of whole lanes is one tile, streamed or resident."""
   if mlp % LANES:
     return [Tiles(1, mlp, 0), Tiles(1, 0, mlp)]
-  found = []
+  legal = []
   lanes = mlp // LANES
   for count in range(1, lanes + 1):
     if lanes % count:
       continue
     both = mlp // count
-    cuts = (Tiles(count, both - resident, resident) for resident in range(0, both + 1, LANES))
-    found += [tiles for tiles in cuts if _is_legal(tiles)]
-  return found
+    for resident in range(0, both + 1, LANES):
+      tiles = Tiles(count, streamed=both - resident, resident=resident)
+      if _is_legal(tiles):
+        legal.append(tiles)
+  return legal
 
 
 def _is_legal(tiles: Tiles) -> bool:
@@ -55,7 +57,8 @@ def _is_legal(tiles: Tiles) -> bool:
     return False
   if tiles.streamed == 0:
     return True
-  return tiles.streamed <= WIDEST and tiles.count * tiles.resident % tiles.streamed == 0
+  before = tiles.count * tiles.resident
+  return tiles.streamed <= WIDEST and before % tiles.streamed == 0
 
 
 def choose(depth: int, width: int, mlp: int, itemsize: int, vmem: int) -> Tiles | None:

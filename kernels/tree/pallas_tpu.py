@@ -43,7 +43,9 @@ def refuse(q, k_pages, v_pages, plan, sinks, *, window) -> str | None:
 
 def _group(groups: int) -> int:
   """Query rows of a row and key head: a power of two, or whole tiles, so that no row crosses an aligned window."""
-  return pl.next_power_of_2(groups) if groups <= FEW else pl.cdiv(groups, FEW) * FEW
+  if groups <= FEW:
+    return pl.next_power_of_2(groups)
+  return pl.cdiv(groups, FEW) * FEW
 
 
 def _query_rows(rows: int, groups: int) -> int:
@@ -70,24 +72,31 @@ def run(q, k_pages, v_pages, plan, sinks, *, window, interpret: Any = False):
   r, n, h = q.shape
   heads = k_pages.shape[1]
   groups = n // heads
-  group, query_rows = _group(groups), _query_rows(r, groups)
+  group = _group(groups)
+  query_rows = _query_rows(r, groups)
+  used = r * group
   order = jnp.asarray(plan.order)
   scaled = (q.astype(jnp.float32) / math.sqrt(h)).astype(q.dtype)
-  queries = jnp.swapaxes(scaled[order].reshape(r, heads, groups, h), 0, 1)
-  queries = jnp.pad(queries, ((0, 0), (0, 0), (0, group - groups), (0, 0))).reshape(heads, r * group, h)
-  queries = jnp.pad(queries, ((0, 0), (0, query_rows - r * group), (0, 0)))
+  by_row = scaled[order].reshape(r, heads, groups, h)
+  queries = jnp.swapaxes(by_row, 0, 1)
+  queries = jnp.pad(queries, ((0, 0), (0, 0), (0, group - groups), (0, 0)))
+  queries = queries.reshape(heads, used, h)
+  queries = jnp.pad(queries, ((0, 0), (0, query_rows - used), (0, 0)))
   lengths = jnp.repeat(jnp.asarray(plan.lengths)[order], group)
-  lengths = jnp.pad(lengths, (0, query_rows - r * group))[:, None]
+  lengths = jnp.pad(lengths, (0, query_rows - used))
+  lengths = lengths[:, None]
   call = _call(queries.shape, k_pages, plan, group=group, window=window, interpret=interpret)
   items = (jnp.asarray(x) for x in (plan.page, plan.start, plan.first, plan.readers))
   out, lse = call(*items, queries, lengths, k_pages, v_pages)
   place = jnp.asarray(plan.place)
 
-  def by_row(x):
-    x = x[:, : r * group].reshape(heads, r, group, -1)[:, :, :groups]
-    return jnp.swapaxes(x, 0, 1)[place].reshape(r, n, -1)
+  def in_order(x):
+    x = x[:, :used].reshape(heads, r, group, -1)
+    x = jnp.swapaxes(x[:, :, :groups], 0, 1)
+    return x[place].reshape(r, n, -1)
 
-  out, lse = by_row(out), by_row(lse[..., :1])[..., 0]
+  out = in_order(out)
+  lse = in_order(lse[..., :1])[..., 0]
   if sinks is None:
     return out, lse
   return _with_sinks(out, lse, sinks)
@@ -188,26 +197,28 @@ def _kernel(page, start, first, readers, queries, lengths, keys, values, out, ls
   @pl.when(i == pl.num_programs(0) - 1)
   def _():
     total = state.total[...]
-    some = total > 0
-    divisor = jnp.where(some, total, 1)
-    lse[...] = jnp.where(some, state.top[...] + jnp.log(divisor), -jnp.inf)
-    out[...] = (state.out[...] / divisor[..., :1]).astype(out.dtype)
+    is_read = total > 0
+    divisor = jnp.where(is_read, total, 1)
+    lse[...] = jnp.where(is_read, state.top[...] + jnp.log(divisor), -jnp.inf)
+    mean = state.out[...] / divisor[..., :1]
+    out[...] = mean.astype(out.dtype)
 
 
 def _attend(inputs: _Inputs, state: _State, start, begin, end, base, size: int, *, window: int | None) -> None:
   """Adds a page to query rows begin to end - 1, all among the `size` rows from `base`; no other row changes."""
-  here = pl.ds(pl.multiple_of(base, FEW), size)
+  rows = pl.ds(pl.multiple_of(base, FEW), size)
   page_size = inputs.values.shape[2]
   row = base + jax.lax.broadcasted_iota(jnp.int32, (size, 1), 0)
   is_reader = (row >= begin) & (row < end)
-  length = jnp.where(is_reader, inputs.lengths[here], 0)
-  shortest = jnp.min(jnp.where(is_reader, length, jnp.iinfo(jnp.int32).max))
+  length = jnp.where(is_reader, inputs.lengths[rows], 0)
+  unbounded = jnp.iinfo(jnp.int32).max
+  shortest = jnp.min(jnp.where(is_reader, length, unbounded))
   # Masks of [rows, tokens] cost more than the products; most pages are full, and need none.
   is_whole = (window is None) & (shortest >= start + page_size)
 
   @pl.when(is_whole)
   def _():
-    _add(inputs, state, here, is_reader)
+    _add(inputs, state, rows, is_reader)
 
   @pl.when(~is_whole)
   def _():
@@ -216,43 +227,46 @@ def _attend(inputs: _Inputs, state: _State, start, begin, end, base, size: int, 
     if window is not None:
       see &= token >= length - window
     line = start + jax.lax.broadcasted_iota(jnp.int32, (page_size, 1), 0)
-    _add(inputs, state, here, is_reader, see, is_used=line < jnp.max(length))
+    _add(inputs, state, rows, is_reader, see, is_used=line < jnp.max(length))
 
 
-def _add(inputs: _Inputs, state: _State, here, is_reader, see=None, is_used=None) -> None:
-  """Adds a page to the rows of `here` that read it, bool [M, 1].
+def _add(inputs: _Inputs, state: _State, rows, is_reader, see=None, is_used=None) -> None:
+  """Adds a page to those of `rows` that read it: is_reader, bool [M, 1].
 
   see: bool [M, S], the tokens that each row sees, None where it sees all. is_used: bool [S, 1], tokens that any sees.
   """
   heads = inputs.queries.shape[0]
   for first in range(0, heads, PHASE):
-    some = range(first, min(first + PHASE, heads))
-    scores = [_dot(inputs.queries[head, here], inputs.keys[0, head]) for head in some]
-    weights = [_softmax(state, head, here, is_reader, see, s) for head, s in zip(some, scores)]
-    for head, (p, keep) in zip(some, weights):
+    phase = range(first, min(first + PHASE, heads))
+    scores = [_dot(inputs.queries[head, rows], inputs.keys[0, head]) for head in phase]
+    weights = [_softmax(state, head, rows, is_reader, see, s) for head, s in zip(phase, scores)]
+    for head, (p, keep) in zip(phase, weights):
       values = inputs.values[0, head]
       if is_used is not None:  # another token may hold NaN, and 0 · NaN is NaN
         values = jnp.where(is_used, values, jnp.zeros_like(values))
-      part = jnp.where(is_reader, _dot(p.astype(values.dtype), values), 0)
-      state.out[head, here] = state.out[head, here] * keep + part
+      product = _dot(p.astype(values.dtype), values)
+      part = jnp.where(is_reader, product, 0)
+      before = state.out[head, rows]
+      state.out[head, rows] = before * keep + part
 
 
-def _softmax(state: _State, head: int, here, is_reader, see, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _softmax(state: _State, head: int, rows, is_reader, see, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(weights [M, S] of the page's tokens, factor [M, 1] for what was summed before); updates top and total.
 
   Weights of rows that do not read the page are meaningless.
   """
   if see is not None:
     scores = jnp.where(see, scores, MASKED)
-  before = state.top[head, here]
-  top = jnp.where(is_reader, jnp.maximum(before, scores.max(-1, keepdims=True)), before)
+  before = state.top[head, rows]
+  highest = jnp.maximum(before, scores.max(-1, keepdims=True))
+  top = jnp.where(is_reader, highest, before)
   keep = jnp.exp(before - top)
   p = jnp.exp(scores - top[:, :1])
   if see is not None:
     p = jnp.where(see, p, 0)
   total = jnp.where(is_reader, p.sum(-1, keepdims=True), 0)
-  state.top[head, here] = top
-  state.total[head, here] = state.total[head, here] * keep + total
+  state.top[head, rows] = top
+  state.total[head, rows] = state.total[head, rows] * keep + total
   return p, keep[:, :1]
 
 

@@ -46,8 +46,9 @@ def plan(
   capacity.
   """
   counts = np.array([len(t) for t in tables], np.int64)
-  table = np.zeros((len(tables), counts.max(initial=0)), np.int32)
-  listed = np.arange(table.shape[1]) < counts[:, None]
+  longest = counts.max(initial=0)
+  table = np.zeros((len(tables), longest), np.int32)
+  listed = np.arange(longest) < counts[:, None]
   table[listed] = [page for t in tables for page in t]
   made = from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=capacity)
   _check_places(made.page[made.readers > 0])
@@ -88,15 +89,19 @@ def from_table(
   padded = -(-held // BLOCK) * BLOCK
   items = _blank(int(held.sum()), len(classes), capacity)
   # Item i of all is item i - (those of the classes before) of its class, which begins at a multiple of BLOCK.
-  shift = (padded.cumsum() - padded) - (held.cumsum() - held)
+  ends = padded.cumsum()
+  shift = (ends - padded) - (held.cumsum() - held)
   span = np.arange(len(size)).repeat(size)
-  at = np.arange(len(span)) + shift[level[span]]
-  depth = np.arange(len(span)) - (size.cumsum() - size - spans.start)[span]
-  items['page'][at] = spans.table[spans.sequence[span], depth]
+  item = np.arange(len(span))
+  at = item + shift[level[span]]
+  before = size.cumsum() - size - spans.start
+  depth = item - before[span]
+  sequence = spans.sequence[span]
+  items['page'][at] = spans.table[sequence, depth]
   items['start'][at] = depth * page_size
   items['first'][at] = spans.first[span]
   items['readers'][at] = spans.readers[span]
-  ends = padded.cumsum().astype(np.int32)
+  ends = ends.astype(np.int32)
   _repeat_last_page(items['page'], ends - padded + held, ends)
   place = np.argsort(spans.rows).astype(np.int32)
   return Plan(ends=ends, order=spans.rows, place=place, lengths=np.asarray(lengths, np.int32), **items)
@@ -155,7 +160,8 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   """
   names = _page_names(table, counts)
   content = [row[:count].tobytes() for row, count in zip(names, counts.tolist())]
-  order = np.array(sorted(range(len(content)), key=content.__getitem__), np.int64)
+  sequences = range(len(content))
+  order = np.array(sorted(sequences, key=content.__getitem__), np.int64)
   table, counts, run = table[order], counts[order], runs[order]
   shared = _shared_with_previous(table, counts)
   found = _tree(shared.tolist(), counts.tolist())
@@ -163,9 +169,11 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   row_after = run.cumsum()
   row_before = row_after - run
   first_row = (runs.cumsum() - runs)[order]
-  rows = np.arange(row_after[-1]) + (first_row - row_before).repeat(run)
+  shift = first_row - row_before
+  rows = np.arange(row_after[-1]) + shift.repeat(run)
   rows = rows.astype(np.int32)
-  first, after = row_before[sequence], row_after[last]
+  first = row_before[sequence]
+  after = row_after[last]
   order = _order(rows, first, after, start)
   spans = (x[order] for x in (sequence, start, stop, first, after - first))
   return _Spans(table, rows, *spans)
@@ -190,8 +198,8 @@ def _page_names(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _order(rows: np.ndarray, first: np.ndarray, after: np.ndarray, start: np.ndarray) -> np.ndarray:
   """The order of spans by their lowest row, then by depth.
 
-  It depends on who reads what, and not on the numbers of the pages: sums over pages then round alike wherever the pages
-  are, so equal requests get equal bits in a cache that was used before.
+  It depends on who reads what, and not on the numbers of the pages: sums over pages then round equally for any page
+  numbers, so equal requests get equal bits in a cache that was used before.
   """
   bounds = np.stack([first, after], 1).reshape(-1)
   padded = np.append(rows, np.int32(len(rows)))  # `bounds` may end after the last row
@@ -206,7 +214,8 @@ def _shared_with_previous(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return shared
   differ = table[1:] != table[:-1]
   first_difference = np.where(differ.any(1), differ.argmax(1), table.shape[1])
-  shared[1:] = np.minimum(first_difference, np.minimum(counts[1:], counts[:-1]))
+  shorter = np.minimum(counts[1:], counts[:-1])
+  shared[1:] = np.minimum(first_difference, shorter)
   return shared
 
 

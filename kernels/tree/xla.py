@@ -40,8 +40,10 @@ def run(q, k_pages, v_pages, plan, sinks, *, window):
   heads = k_pages.shape[1]
   dtype = jnp.promote_types(q.dtype, jnp.float32)
   scaled = (q.astype(dtype) / math.sqrt(h)).astype(q.dtype)
-  inputs = _Inputs(scaled.reshape(r, heads, n // heads, h), k_pages, v_pages, jax.tree.map(jnp.asarray, plan))
-  state = _start(inputs.q.shape, sinks, dtype)
+  grouped = scaled.reshape(r, heads, n // heads, h)
+  on_device = jax.tree.map(jnp.asarray, plan)
+  inputs = _Inputs(grouped, k_pages, v_pages, on_device)
+  state = _start(grouped.shape, sinks, dtype)
   begin = 0
   for level, width in enumerate(widths(r)):
     end = inputs.plan.ends[level] // BLOCK
@@ -49,21 +51,23 @@ def run(q, k_pages, v_pages, plan, sinks, *, window):
     step = functools.partial(_block, inputs=inputs, window=window, part=part)
     state = jax.lax.fori_loop(begin, end, step, state)
     begin = end
-  some = state.total > 0
-  divisor = jnp.where(some, state.total, 1)
-  lse = jnp.where(some, state.top + jnp.log(divisor), -jnp.inf)
+  is_read = state.total > 0
+  divisor = jnp.where(is_read, state.total, 1)
+  lse = jnp.where(is_read, state.top + jnp.log(divisor), -jnp.inf)
   out = state.out / divisor[..., None]
   return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)
 
 
 def _start(shape: tuple[int, ...], sinks, dtype) -> _State:
   """The state before any item: a sink is a token of value 0 that every row reads."""
-  top = jnp.full(shape[:3], MASKED, dtype)
-  total = jnp.zeros_like(top)
-  if sinks is not None:
-    top = jnp.broadcast_to(sinks.astype(dtype).reshape(shape[1:3]), shape[:3])
-    total = jnp.ones_like(top)
-  return _State(top, total, jnp.zeros(shape, dtype))
+  by_head = shape[:3]
+  out = jnp.zeros(shape, dtype)
+  if sinks is None:
+    top = jnp.full(by_head, MASKED, dtype)
+    return _State(top, jnp.zeros_like(top), out)
+  grouped = sinks.astype(dtype).reshape(by_head[1:])
+  top = jnp.broadcast_to(grouped, by_head)
+  return _State(top, jnp.ones_like(top), out)
 
 
 @struct.dataclass
@@ -80,16 +84,20 @@ class _Items:
 def _block(i, state: _State, *, inputs: _Inputs, window, part) -> _State:
   plan = inputs.plan
   lists = (plan.page, plan.start, plan.first, plan.readers)
-  page, start, first, readers = (jax.lax.dynamic_slice_in_dim(x, i * BLOCK, BLOCK) for x in lists)
+  begin = i * BLOCK
+  page, start, first, readers = (jax.lax.dynamic_slice_in_dim(x, begin, BLOCK) for x in lists)
   items = _Items(start, first, readers, inputs.k[page], inputs.v[page])
   return part(state, inputs, items, window)
 
 
 def _sees(items: _Items, length, window):
   """Which tokens of each page a row sees, bool [..., B, S]; it reads `length` [..., B or 1, 1] tokens."""
-  token = items.start[:, None] + jnp.arange(items.v.shape[2])
+  page_size = items.v.shape[2]
+  token = items.start[:, None] + jnp.arange(page_size)
   see = token < length
-  return see if window is None else see & (token >= length - window)
+  if window is None:
+    return see
+  return see & (token >= length - window)
 
 
 def _few(state: _State, inputs: _Inputs, items: _Items, window, *, width: int) -> _State:
@@ -99,46 +107,70 @@ def _few(state: _State, inputs: _Inputs, items: _Items, window, *, width: int) -
   place = jnp.minimum(items.first[:, None] + column, r - 1)
   row = inputs.plan.order[place]  # [B, C]
   reads = column < items.readers[:, None]
-  length = jnp.where(reads, inputs.plan.lengths[row], 0).T[..., None]  # [C, B, 1]
+  lengths = jnp.where(reads, inputs.plan.lengths[row], 0)
+  length = lengths.T[..., None]  # [C, B, 1]
   see = jnp.moveaxis(_sees(items, length, window), 0, 1)  # [B, C, S]
-  s = jnp.einsum('bckgh,bkhs->bkcgs', inputs.q[row], items.k, preferred_element_type=state.top.dtype)
+  wide = state.top.dtype
+  s = jnp.einsum('bckgh,bkhs->bkcgs', inputs.q[row], items.k, preferred_element_type=wide)
   mask = see[:, None, :, None]
   s = jnp.where(mask, s, MASKED)
   top = s.max(-1)
   p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
-  v = jnp.where(see.any(1)[:, None, :, None], items.v, 0)  # 0 · NaN of an unused token is NaN
-  out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=state.top.dtype)
+  is_used = see.any(1)[:, None, :, None]
+  v = jnp.where(is_used, items.v, 0)  # 0 · NaN of an unused token is NaN
+  out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=wide)
   parts = _State(top, p.sum(-1), out)
-  flat = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2).reshape(-1, x.shape[1], *x.shape[3:]), parts)
-  return _merge(state, flat, jnp.where(reads, row, r).reshape(-1))
+  target = jnp.where(reads, row, r)
+  return _merge(state, jax.tree.map(_by_item_row, parts), target.reshape(-1))
+
+
+def _by_item_row(x: jax.Array) -> jax.Array:
+  """Parts [B, K, C, G, ...] as [B * C, K, G, ...]."""
+  heads = x.shape[1]
+  rows_first = jnp.moveaxis(x, 1, 2)
+  return rows_first.reshape(-1, heads, *x.shape[3:])
 
 
 def _merge(state: _State, parts: _State, rows: jax.Array) -> _State:
-  """Adds parts [B * C, K, G, ...] to the state of `rows`; R adds to none."""
+  """Adds parts [B * C, K, G, ...] to the state of `rows`; R adds to none.
+
+  Several parts may belong to one row, so all are scaled to the row's new top and summed by a product with a 0/1 matrix.
+  """
   r = state.top.shape[0]
   is_row = rows == jnp.arange(r)[:, None]  # [R, B * C]
-  top = jnp.maximum(state.top, jnp.where(is_row[..., None, None], parts.top, MASKED).max(1))
-  scale = jnp.exp(parts.top - jnp.maximum(top[jnp.minimum(rows, r - 1)], parts.top))
+  tops = jnp.where(is_row[..., None, None], parts.top, MASKED)
+  top = jnp.maximum(state.top, tops.max(1))
+  own_top = top[jnp.minimum(rows, r - 1)]
+  scale = jnp.exp(parts.top - jnp.maximum(own_top, parts.top))
   keep = jnp.exp(state.top - top)
   one = is_row.astype(top.dtype)
-  total = jnp.einsum('rx,xkg->rkg', one, parts.total * scale)
-  out = jnp.einsum('rx,xkgh->rkgh', one, parts.out * scale[..., None])
-  return _State(top, state.total * keep + total, state.out * keep[..., None] + out)
+  added_total = jnp.einsum('rx,xkg->rkg', one, parts.total * scale)
+  added_out = jnp.einsum('rx,xkgh->rkgh', one, parts.out * scale[..., None])
+  total = state.total * keep + added_total
+  out = state.out * keep[..., None] + added_out
+  return _State(top, total, out)
 
 
 def _all(state: _State, inputs: _Inputs, items: _Items, window) -> _State:
   """All rows by all tokens of the block in one product."""
   q, plan = inputs.q, inputs.plan
+  wide = state.top.dtype
+  by_head = state.top.shape  # [R, K, G]
   place = plan.place[:, None]
-  reads = (place >= items.first) & (place < items.first + items.readers)  # [R, B]
+  after = items.first + items.readers
+  reads = (place >= items.first) & (place < after)  # [R, B]
   see = _sees(items, plan.lengths[:, None, None], window) & reads[..., None]
   see = see.reshape(q.shape[0], -1)  # [R, B * S]
-  s = jnp.einsum('rkgh,bkhs->rkgbs', q, items.k, preferred_element_type=state.top.dtype)
-  s = jnp.where(see[:, None, None], s.reshape(*s.shape[:3], -1), MASKED)
+  mask = see[:, None, None]
+  s = jnp.einsum('rkgh,bkhs->rkgbs', q, items.k, preferred_element_type=wide)
+  s = jnp.where(mask, s.reshape(*by_head, -1), MASKED)
   top = jnp.maximum(state.top, s.max(-1))
-  p = jnp.where(see[:, None, None], jnp.exp(s - top[..., None]), 0)
-  v = jnp.where(see.any(0).reshape(BLOCK, 1, -1, 1), items.v, 0)
+  p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
+  is_used = see.any(0).reshape(BLOCK, 1, -1, 1)
+  v = jnp.where(is_used, items.v, 0)
   keep = jnp.exp(state.top - top)
-  weights = p.astype(v.dtype).reshape(*p.shape[:3], BLOCK, -1)
-  out = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=state.top.dtype)
-  return _State(top, state.total * keep + p.sum(-1), state.out * keep[..., None] + out)
+  weights = p.astype(v.dtype).reshape(*by_head, BLOCK, -1)
+  added = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=wide)
+  total = state.total * keep + p.sum(-1)
+  out = state.out * keep[..., None] + added
+  return _State(top, total, out)

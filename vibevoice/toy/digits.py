@@ -1,7 +1,7 @@
 """Spoken digits: scripts, recordings and voice prompts, in the files that `vibevoice.train` reads.
 
 folder/train.jsonl, heldout.jsonl    {"script", "audio", "voices"}, one line a clip
-folder/voices/NAME.wav               what each voice's prompt is: a sentence that is in no clip
+folder/voices/NAME.wav               the prompt of each voice: a sentence that is in no clip
 """
 
 import json
@@ -15,29 +15,38 @@ from core.audio import espeak
 from vibevoice.config import SAMPLE_RATE
 
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
-FEWEST, MOST = 3, 6  # digits a clip
-# espeak-ng's voice and pitch, far apart in pitch and timbre.
+FEWEST = 3  # digits of a clip
+MOST = 6
+# espeak-ng's voice and pitch; the two differ clearly in pitch and timbre.
 VOICES = {'low': ('en+m3', 30), 'high': ('en+f2', 70)}
 WORDS_PER_MINUTE = 190
 PROMPT = 'this is my voice'
 QUIET = 1e-3  # amplitude that counts as silence at both ends of a clip
 DUET = 4  # every fourth clip has two speakers
-PAUSE = 0.1  # seconds between them
+PAUSE = 0.1  # seconds between the two
 
 
 def sequences(count: int, *, heldout: bool, seed: int = 0) -> list[tuple[int, ...]]:
-  """Distinct sequences of 3 to 6 digits; those of held-out clips, a tenth of all, are never trained on."""
+  """`count` distinct sequences of 3 to 6 digits; a held-out sequence, one in ten, is never a training sequence."""
   rng = np.random.default_rng((seed, heldout))
   chosen = {}
   while len(chosen) < count:
-    digits = tuple(int(d) for d in rng.integers(0, 10, rng.integers(FEWEST, MOST + 1)))
-    if (sum((i + 1) * d for i, d in enumerate(digits)) % 10 == 0) == heldout:
+    length = rng.integers(FEWEST, MOST + 1)
+    drawn = rng.integers(0, 10, length)
+    digits = tuple(drawn.tolist())
+    if _is_heldout(digits) == heldout:
       chosen[digits] = None
   return list(chosen)
 
 
+def _is_heldout(digits: tuple[int, ...]) -> bool:
+  """Whether the sum of the digits, each times its place, is a multiple of 10."""
+  weighted = (place * digit for place, digit in enumerate(digits, 1))
+  return sum(weighted) % 10 == 0
+
+
 def text(digits: tuple[int, ...]) -> str:
-  """The words of digits, with blanks between."""
+  """The words of digits, separated by spaces."""
   return ' '.join(WORDS[d] for d in digits)
 
 
@@ -46,46 +55,67 @@ def clip(words: str, voice: str) -> np.ndarray:
   name, pitch = VOICES[voice]
   samples = espeak.speak(words, name, rate=SAMPLE_RATE, words_per_minute=WORDS_PER_MINUTE, pitch=pitch)
   loud = np.flatnonzero(np.abs(samples) > QUIET)
-  return audio.at_loudness(samples[loud[0] : loud[-1] + 1])
+  first, last = loud[0], loud[-1]
+  return audio.at_loudness(samples[first : last + 1])
 
 
 def write(folder: pathlib.Path, *, train: int, heldout: int, seed: int = 0) -> None:
-  """Writes the clips and their lists; a folder with both lists is left as it is."""
-  lists = [folder / 'train.jsonl', folder / 'heldout.jsonl']
+  """Writes the voice prompts, the clips and their lists; does nothing if both lists exist."""
+  lists = {folder / 'train.jsonl': train, folder / 'heldout.jsonl': heldout}
   if all(path.exists() for path in lists):
     return
-  (folder / 'voices').mkdir(parents=True, exist_ok=True)
+  voices = folder / 'voices'
+  voices.mkdir(parents=True, exist_ok=True)
   for voice in VOICES:
-    audio.save_wav(folder / 'voices' / f'{voice}.wav', clip(PROMPT, voice), SAMPLE_RATE)
-  for path, count in zip(lists, (train, heldout), strict=True):
-    chosen = sequences(count, heldout=path.stem == 'heldout', seed=seed)
-    records = [_record(folder, path.stem, i, digits) for i, digits in enumerate(chosen)]
-    path.write_text(''.join(json.dumps(record) + '\n' for record in records), encoding='utf-8')
+    audio.save_wav(voices / f'{voice}.wav', clip(PROMPT, voice), SAMPLE_RATE)
+  for path, count in lists.items():
+    split = path.stem
+    chosen = sequences(count, heldout=split == 'heldout', seed=seed)
+    lines = [json.dumps(_record(folder, split, i, digits)) + '\n' for i, digits in enumerate(chosen)]
+    path.write_text(''.join(lines), encoding='utf-8')
 
 
 def files(data: Sequence[str], workdir: pathlib.Path, *, clips: int, seed: int) -> tuple[str, ...]:
-  """The named data files; without any the list of `clips` training clips, which are made in `workdir`."""
+  """The data files given; if none are, the list of `clips` training clips, which it makes in `workdir`."""
   if data:
     return tuple(data)
-  write(workdir / 'data', train=clips, heldout=max(1, clips // 10), seed=seed)
-  return (str(workdir / 'data' / 'train.jsonl'),)
+  folder = workdir / 'data'
+  write(folder, train=clips, heldout=max(1, clips // 10), seed=seed)
+  return (str(folder / 'train.jsonl'),)
 
 
 def _record(folder: pathlib.Path, split: str, index: int, digits: tuple[int, ...]) -> dict:
-  """Writes one clip, by one voice or by two that say half of the digits each. Returns its line."""
-  half = len(digits) // 2
-  turns = [digits[:half], digits[half:]] if index % DUET == 0 else [digits]
-  swapped = (index + index // DUET) % 2
-  voices = list(VOICES)[:: -1 if swapped else 1][: len(turns)]
+  """Writes one clip, by one voice or by two that each say half of the digits. Returns its record in the list."""
+  turns = _turns(digits) if index % DUET == 0 else [digits]
+  voices = _voices(index, len(turns))
+  words = [text(turn) for turn in turns]
+  spoken = [clip(line, voice) for line, voice in zip(words, voices)]
   recording = f'{split}-{index:05d}.wav'
-  spoken = [clip(text(turn), voice) for turn, voice in zip(turns, voices)]
   audio.save_wav(folder / recording, _joined(spoken), SAMPLE_RATE)
-  lines = [f'Speaker {number}: {text(turn)}' for number, turn in enumerate(turns, 1)]
-  return {'script': '\n'.join(lines), 'audio': recording, 'voices': [f'voices/{voice}.wav' for voice in voices]}
+  script = [f'Speaker {number}: {line}' for number, line in enumerate(words, 1)]
+  prompts = [f'voices/{voice}.wav' for voice in voices]
+  return {'script': '\n'.join(script), 'audio': recording, 'voices': prompts}
+
+
+def _turns(digits: tuple[int, ...]) -> list[tuple[int, ...]]:
+  """The digits of the first and of the second speaker."""
+  half = len(digits) // 2
+  return [digits[:half], digits[half:]]
+
+
+def _voices(index: int, count: int) -> list[str]:
+  """The first `count` voices of clip `index`; which of them comes first alternates."""
+  names = list(VOICES)
+  swapped = (index + index // DUET) % 2
+  if swapped:
+    names.reverse()
+  return names[:count]
 
 
 def _joined(spoken: Sequence[np.ndarray]) -> np.ndarray:
-  """Clips one after the other, with pauses between."""
+  """Clips one after the other, with a pause between each two."""
   pause = np.zeros(round(PAUSE * SAMPLE_RATE), np.float32)
-  pieces = [piece for samples in spoken for piece in (pause, samples)]
-  return np.concatenate(pieces[1:])
+  pieces = [spoken[0]]
+  for samples in spoken[1:]:
+    pieces += [pause, samples]
+  return np.concatenate(pieces)

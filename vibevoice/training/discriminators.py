@@ -18,9 +18,16 @@ from core import audio
 from core.conv import Conv, conv2d, conv2d_spec
 
 BANDS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges, as shares of the frequencies
-GROWTH = (1, 4, 16, 32, 32)  # channels of the layers by period
+GROWTH = (1, 4, 16, 32, 32)  # channels of the layers by period, as multiples of `Config.channels`
 SLOPE = 0.1  # of leaky rectifiers
-BAND_LAYERS = (((3, 9), (1, 1)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 9), (1, 2)), ((3, 3), (1, 1)))
+# Kernel and stride of each layer of a band, over (frames, frequencies).
+BAND_LAYERS = (
+  ((3, 9), (1, 1)),
+  ((3, 9), (1, 2)),
+  ((3, 9), (1, 2)),
+  ((3, 9), (1, 2)),
+  ((3, 3), (1, 1)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +66,17 @@ def spec(config: Config) -> Params:
 def _period_spec(channels: int) -> dict[int, Conv]:
   widths = [1, *(channels * times for times in GROWTH)]
   layers = [conv2d_spec((5, 1), before, after) for before, after in itertools.pairwise(widths)]
-  return dict(enumerate([*layers, conv2d_spec((3, 1), widths[-1], 1)]))
+  verdict = conv2d_spec((3, 1), widths[-1], 1)
+  return dict(enumerate([*layers, verdict]))
 
 
 def _window_spec(channels: int) -> Window:
-  inputs = (2, *[channels] * (len(BAND_LAYERS) - 1))
-  layers = [conv2d_spec(kernel, before, channels) for (kernel, _), before in zip(BAND_LAYERS, inputs)]
-  bands = {band: dict(enumerate(layers)) for band in range(len(BANDS) - 1)}
+  layers = {}
+  inputs = 2  # real and imaginary part
+  for number, (kernel, _) in enumerate(BAND_LAYERS):
+    layers[number] = conv2d_spec(kernel, inputs, channels)
+    inputs = channels
+  bands = dict.fromkeys(range(len(BANDS) - 1), layers)
   return Window(bands=bands, last=conv2d_spec((3, 3), channels, 1))
 
 
@@ -77,15 +88,20 @@ def apply(params: Params, wav: jax.Array) -> list[list[jax.Array]]:
 
 
 def _by_period(layers: dict[int, Conv], wav: jax.Array, period: int) -> list[jax.Array]:
-  padded = jnp.pad(wav, ((0, 0), (0, -wav.shape[1] % period)), mode='reflect')
-  x = padded.reshape(wav.shape[0], -1, period, 1)
+  rows, samples = wav.shape
+  padded = jnp.pad(wav, ((0, 0), (0, -samples % period)), mode='reflect')
+  x = padded.reshape(rows, -1, period, 1)
   features = []
-  *inner, last = layers.values()
-  for i, layer in enumerate(inner):
-    stride = (3, 1) if i < len(inner) - 1 else (1, 1)
-    x = jax.nn.leaky_relu(conv2d(x, layer, stride=stride), SLOPE)
+  *strided, unstrided, last = layers.values()
+  for layer in strided:
+    x = _rectified(conv2d(x, layer, stride=(3, 1)))
     features.append(x)
-  return [*features, conv2d(x, last)]
+  x = _rectified(conv2d(x, unstrided))
+  return [*features, x, conv2d(x, last)]
+
+
+def _rectified(x: jax.Array) -> jax.Array:
+  return jax.nn.leaky_relu(x, SLOPE)
 
 
 def _by_window(window: Window, wav: jax.Array, size: int) -> list[jax.Array]:
@@ -93,11 +109,14 @@ def _by_window(window: Window, wav: jax.Array, size: int) -> list[jax.Array]:
   image = jnp.stack([jnp.real(values), jnp.imag(values)], -1)
   bins = image.shape[2]
   edges = [round(share * bins) for share in BANDS]
-  features, ends = [], []
+  features = []
+  ends = []
   for number, layers in window.bands.items():
-    x = image[:, :, edges[number] : edges[number + 1]]
+    low, high = edges[number], edges[number + 1]
+    x = image[:, :, low:high]
     for layer, (_, stride) in zip(layers.values(), BAND_LAYERS):
-      x = jax.nn.leaky_relu(conv2d(x, layer, stride=stride), SLOPE)
+      x = _rectified(conv2d(x, layer, stride=stride))
       features.append(x)
     ends.append(x)
-  return [*features, conv2d(jnp.concatenate(ends, 2), window.last)]
+  joined = jnp.concatenate(ends, 2)
+  return [*features, conv2d(joined, window.last)]

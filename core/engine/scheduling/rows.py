@@ -36,11 +36,14 @@ class Rows:
 
   def is_ready(self, slot: int) -> bool:
     """Whether one slot can decode."""
-    return self.filled.item(slot) == self.prompt.item(slot) + self.new.item(slot) - 1
+    target = self.prompt.item(slot) + self.new.item(slot) - 1
+    return self.filled.item(slot) == target
 
   def count(self, sequence: Sequence) -> int:
     """Tokens of the response of a waiting or running sequence so far."""
-    return len(sequence.response.tokens) if sequence.slot is None else self.new.item(sequence.slot)
+    if sequence.slot is None:
+      return len(sequence.response.tokens)
+    return self.new.item(sequence.slot)
 
   def length(self, sequence: Sequence) -> int:
     """Tokens of a sequence so far, prompt included."""
@@ -62,7 +65,9 @@ class Rows:
       return prompt[start:stop]
     tokens = self.response(sequence).tokens[max(start - known, 0) : stop - known]
     new = tokens.astype(np.int64)
-    return np.concatenate([prompt[start:known], new]) if start < known else new
+    if start >= known:
+      return new
+    return np.concatenate([prompt[start:known], new])
 
   def content(self, sequence: Sequence, start: int, stop: int) -> bytes:
     """The names of tokens start..stop-1 as the prefix cache takes them."""
@@ -70,8 +75,10 @@ class Rows:
     known = prompt.content[start * NAME : stop * NAME]
     if stop <= prompt.length:
       return known
-    tokens = sequence.response.tokens if sequence.slot is None else self.tokens[sequence.slot]
-    new = tokens[max(start - prompt.length, 0) : stop - prompt.length]
+    slot = sequence.slot
+    tokens = sequence.response.tokens if slot is None else self.tokens[slot]
+    first = max(start - prompt.length, 0)
+    new = tokens[first : stop - prompt.length]
     return known + new.astype(np.int64).tobytes()
 
   def enter(self, slot: int, sequence: Sequence) -> None:
@@ -81,7 +88,8 @@ class Rows:
     self.prompt[slot] = sequence.prompt.length
     self.wanted[slot] = known if sequence.ended else sequence.request.max_new
     self.new[slot] = known
-    self.filled[slot] = self.pages[slot] = 0
+    self.filled[slot] = 0
+    self.pages[slot] = 0
     if known:
       for array, value in zip((self.tokens, self.logp, self.version), sequence.response):
         array[slot, :known] = value
@@ -93,7 +101,8 @@ class Rows:
   def leave(self, sequence: Sequence) -> None:
     """Takes a sequence out of its slot; it keeps its response."""
     slot = sequence.slot
-    tokens, logp, version = self._responses[slot, :, : self.new.item(slot)].copy()
+    new = self.new.item(slot)
+    tokens, logp, version = self._responses[slot, :, :new].copy()
     sequence.response = Response(tokens, logp.view(np.float32), version)
     sequence.slot = None
     self.wanted[slot] = 0  # which makes the rest of the row meaningless
@@ -101,8 +110,10 @@ class Rows:
   def add_pages(self, more: np.ndarray, fresh: np.ndarray) -> None:
     """Gives each slot `more` [R] further pages, taken in turn from `fresh` [sum of more]."""
     slots = np.repeat(np.arange(len(more)), more)
-    place = np.arange(len(fresh)) - np.repeat(np.cumsum(more) - more, more)
-    self.table[slots, self.pages[slots] + place] = fresh
+    first = np.cumsum(more) - more  # of each slot's pages among the fresh ones
+    index = np.arange(len(fresh)) - np.repeat(first, more)
+    place = self.pages[slots] + index
+    self.table[slots, place] = fresh
     self.pages += more
 
   def append(
@@ -115,11 +126,15 @@ class Rows:
     step = np.arange(tokens.shape[1])
     taken = step < kept[:, None]
     _, kinds, width = self._responses.shape
-    first = slots * kinds * width + self.new[slots]
-    at = (first[:, None] + step)[taken]  # of flat memory: several times as fast as pairs of indices
+    row = slots * kinds * width
+    first = row + self.new[slots]
+    places = first[:, None] + step
+    at = places[taken]  # of flat memory: several times as fast as pairs of indices
     flat = self._responses.reshape(-1)
+    flat_logp = flat.view(np.float32)
     flat[at] = tokens[taken]
-    flat.view(np.float32)[at + width] = logp[taken]
+    flat_logp[at + width] = logp[taken]
     flat[at + 2 * width] = version
     self.new[slots] += kept.astype(np.int32)
-    self.filled[slots] = np.minimum(self.filled[slots] + written, self.target[slots])
+    filled = self.filled[slots] + written
+    self.filled[slots] = np.minimum(filled, self.target[slots])
