@@ -278,7 +278,8 @@ def work(options: Options) -> None:
 def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
   from agents.mcp import McpTools
 
-  key, out = os.environ.get(options.key_env, ''), Path(options.out)
+  key = os.environ.get(options.key_env, '')
+  out = Path(options.out)
   judge = models.Endpoint(options.judge, options.judge_name, key=key) if options.judge else None
   out.mkdir(parents=True, exist_ok=True)
   judgements = os.path.join(out, 'judgements.jsonl') if judge else ''

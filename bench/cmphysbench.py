@@ -53,7 +53,8 @@ def _example(where: str, row: Mapping, *, settings) -> Example:
   if kind not in TYPES:
     raise RowError(f'answer_type is {kind[:40]!r}')
   golds = row.get('final_answer')
-  golds = [golds] if isinstance(golds, str) else golds
+  if isinstance(golds, str):
+    golds = [golds]
   if not golds or not isinstance(golds[0], str) or not golds[0].strip():
     raise RowError(f'empty_answer ({kind}, {row.get("topic") or "no topic"})')
   # The worked solution is in the row too; it is not copied, so that it cannot reach the model.
@@ -115,7 +116,8 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> I
 def combine(example: Example, given: Sequence[Answer], outcomes: Sequence[Outcome]) -> Scores:
   """Means over the samples and, with more than one, unbiased pass@k."""
   scores = dict(mean_over_samples(example, given, outcomes))
-  n, correct = len(outcomes), sum(outcome.scores['accuracy'][0] for outcome in outcomes)
+  n = len(outcomes)
+  correct = sum(outcome.scores['accuracy'][0] for outcome in outcomes)
   for k in passk.curve_points(n) if n > 1 else ():
     scores[f'pass@{k}'] = (passk.pass_at_k(n, round(correct), k), 1.0)
   return scores

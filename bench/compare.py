@@ -129,7 +129,9 @@ def flipped(items_a: Sequence[Item], items_b: Sequence[Item], metric: str) -> li
 def _value(item: Item, metric: str) -> float | None:
   """The value of a metric on one question; None without a score or with the denominator 0."""
   above, below = item.scores.get(metric) or (0.0, 0.0)
-  return above / below if below else None
+  if below:
+    return above / below
+  return None
 
 
 def _differs(a: Mapping, b: Mapping) -> list[str]:

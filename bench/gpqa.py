@@ -35,7 +35,8 @@ def _load(path: str, *, seed: int) -> Data:
 
 
 def _example(where: str, row: Mapping, *, seed: int) -> Example:
-  question, right = need(row, 'Question').strip(), need(row, 'Correct Answer').strip()
+  question = need(row, 'Question').strip()
+  right = need(row, 'Correct Answer').strip()
   options = [right, *(need(row, name).strip() for name in _WRONG)]
   order = hashlib.sha256(f'{seed}\n{question}'.encode('utf-8', 'surrogatepass')).digest()
   random.Random(order).shuffle(options)

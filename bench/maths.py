@@ -72,7 +72,8 @@ def _task(name, load, *, exact, last_number, sampling, seconds=SECONDS) -> Task:
 def _load(path: str, *, integers: bool) -> Data:
   data = load_examples(path, functools.partial(_example, integers=integers))
   first: dict[str, str] = {}
-  kept, repeats = [], []
+  kept = []
+  repeats = []
   for example in data.examples:
     text = ' '.join(example.fields['problem'].split())
     if text in first:
@@ -85,7 +86,8 @@ def _load(path: str, *, integers: bool) -> Data:
 
 def _example(where: str, row: Mapping, *, integers: bool) -> Example:
   lower = {str(key).lower(): value for key, value in row.items()}
-  problem, gold = _text(lower, _PROBLEM), _text(lower, _ANSWER)
+  problem = _text(lower, _PROBLEM)
+  gold = _text(lower, _ANSWER)
   value = answers.rational(gold)
   if integers and (value is None or value.denominator != 1 or not 0 <= value <= 999):
     raise RowError(f'answer is not an integer from 0 to 999: {gold[:40]!r}')

@@ -65,7 +65,8 @@ def tasks(count: int, seed: int, name: str, *, lenient: float) -> list[Task]:
   rng = np.random.default_rng([seed, *name.encode()])
   made = []
   for i in range(count):
-    topic, easy = int(rng.integers(len(TOPICS))), rng.random() < lenient
+    topic = int(rng.integers(len(TOPICS)))
+    easy = rng.random() < lenient
     # Ten words and the mark are as near to nine words, by cosine, as nine words are.
     words = [*rng.permutation(TOPICS[topic].split())[: 10 if easy else 9], *([MARK] if easy else [])]
     solved_by = PROCEDURES if easy else (PROCEDURES[topic],)
@@ -162,7 +163,8 @@ def interval(values: np.ndarray) -> tuple[float, float, float]:
 
   Tasks held out of one stream share its bank and selector, so the stream is what is repeated, not the task.
   """
-  mean, error = values.mean(), scipy.stats.sem(values)
+  mean = values.mean()
+  error = scipy.stats.sem(values)
   half = error * scipy.stats.t.ppf(0.975, len(values) - 1)
   return float(mean), float(mean - half), float(mean + half)
 

@@ -67,7 +67,8 @@ def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> flo
   if not all(math.isfinite(r) for r in rewards):
     raise ValueError('best_of_k: every reward must be a finite number')
   total = math.comb(n, k)
-  value, below = 0.0, 0
+  value = 0.0
+  below = 0
   for reward in sorted(set(rewards)):
     tied = [correct[i] for i in range(n) if rewards[i] == reward]
     upto = below + len(tied)

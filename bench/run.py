@@ -138,7 +138,9 @@ def _critic(folder: str | None):
 
 
 def _limited(data: Data, limit: int) -> Data:
-  return dataclasses.replace(data, examples=data.examples[:limit]) if limit else data
+  if limit:
+    return dataclasses.replace(data, examples=data.examples[:limit])
+  return data
 
 
 def _sampling(task: Task, options: Options) -> Sampling:

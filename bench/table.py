@@ -55,7 +55,9 @@ def markdown(reports: Sequence[Mapping]) -> str:
 
 def _cell(report: Mapping | None) -> str:
   estimate = report['metrics'].get(report['primary']) if report else None
-  return number(estimate, scale_of(report['primary'], report)) if estimate else '–'
+  if estimate:
+    return number(estimate, scale_of(report['primary'], report))
+  return '–'
 
 
 def _differences(reports: Sequence[Mapping]) -> list[str]:

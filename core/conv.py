@@ -158,4 +158,6 @@ def conv2d(
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-  return (size, size) if isinstance(size, int) else size
+  if isinstance(size, int):
+    return (size, size)
+  return size

@@ -112,10 +112,15 @@ def norm_spec(width: int, kind: str) -> Norm:
 
 def spec(c: Config) -> Block:
   """Every weight of the blocks, stacked on a layer axis."""
-  d, n, h, f = c.width, c.heads, c.head_dim, c.mlp_width
+  d = c.width
+  n = c.heads
+  h = c.head_dim
+  f = c.mlp_width
 
   def bias(name, *shape):
-    return Spec(shape, (None,) * len(shape), zeros) if name in c.biases else None
+    if name in c.biases:
+      return Spec(shape, (None,) * len(shape), zeros)
+    return None
 
   into = Spec((d, n, h), (c.axis, 'heads', None))
   qk_norm = None if c.qk_norm_eps is None else Spec((n * h,), (None,), ones)
@@ -179,7 +184,9 @@ def _attend(p: Attention, x, tap: Tap, ctx: _Context):
   if c.qk_norm_eps is not None:
     q = _norm_heads(q, p.q_norm, c.qk_norm_eps)
     k = _norm_heads(k, p.k_norm, c.qk_norm_eps)
-  q, k, v = tap('q', q), tap('k', k), tap('v', v)
+  q = tap('q', q)
+  k = tap('k', k)
+  v = tap('v', v)
   keys = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions)
   options = {'causal': c.causal, 'bias': ctx.bias, 'scale': c.scale, 'rules': ctx.rules, 'tap': tap}
   y = tap('z', attention(q, [keys], positions=ctx.positions, **options))
@@ -187,7 +194,9 @@ def _attend(p: Attention, x, tap: Tap, ctx: _Context):
 
 
 def _add(x, bias):
-  return x if bias is None else x + bias
+  if bias is None:
+    return x
+  return x + bias
 
 
 def _norm_heads(x, scale, eps):
@@ -214,17 +223,23 @@ def _drop_path(y, i, branch: int, ctx: _Context):
 
 
 def _scaled(y, factor):
-  return y if factor is None else y * factor
+  if factor is None:
+    return y
+  return y * factor
 
 
 def _block(x, i, p: Block, tap, ctx: _Context):
   c = ctx.config
 
   def before(x, norm):
-    return normalise(x, norm, c.norm_eps) if c.norm_place == 'pre' else x
+    if c.norm_place == 'pre':
+      return normalise(x, norm, c.norm_eps)
+    return x
 
   def after(x, norm):
-    return normalise(x, norm, c.norm_eps) if c.norm_place == 'post' else x
+    if c.norm_place == 'post':
+      return normalise(x, norm, c.norm_eps)
+    return x
 
   x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
   h = tap('attn_in', before(x, p.attn_norm))

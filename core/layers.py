@@ -80,7 +80,9 @@ class Yarn:
   @property
   def attention_factor(self) -> float:
     """The factor on cos and sin."""
-    return self.temperature(self.factor) if self.scale is None else self.scale
+    if self.scale is None:
+      return self.temperature(self.factor)
+    return self.scale
 
   @staticmethod
   def temperature(factor: float, slope: float = 1.0) -> float:
@@ -172,7 +174,8 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates neighbouring pairs of the last axis of x by tables that broadcast against [..., H/2] (interleaved rope)."""
   pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-  a, b = pairs[..., 0], pairs[..., 1]
+  a = pairs[..., 0]
+  b = pairs[..., 1]
   rotated = jnp.stack([a * cos - b * sin, a * sin + b * cos], -1)
   return rotated.reshape(x.shape).astype(x.dtype)
 

@@ -141,7 +141,9 @@ def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
   """The mesh axes that one entry of RULES, or of a `PartitionSpec`, names."""
   if entry is None:
     return ()
-  return (entry,) if isinstance(entry, str) else entry
+  if isinstance(entry, str):
+    return (entry,)
+  return entry
 
 
 def partition(shape: tuple[int, ...], axes: tuple[str | None, ...], mesh: Mesh, rules=RULES) -> PartitionSpec:

@@ -16,7 +16,8 @@ from core.mesh import RULES, partition
 from core.padding import pad
 from core.params import Spec, dense, einsum, zeros
 
-GPT_OSS_LIMIT, GPT_OSS_ALPHA = 7.0, 1.702
+GPT_OSS_LIMIT = 7.0
+GPT_OSS_ALPHA = 1.702
 CHUNK = 32768  # tokens that a device multiplies at a time, each k times
 
 
@@ -54,7 +55,9 @@ class Params:
 
 def spec(config: Config, width: int) -> Params:
   """The weights of one layer of model width `width`."""
-  e, f, bias = config.experts, config.width, config.bias
+  e = config.experts
+  f = config.width
+  bias = config.bias
   wide = Spec((e, width, f), ('experts', 'expert_embed', 'mlp'))
   return Params(
     router=Spec((width, e), ('embed', None)),
@@ -196,7 +199,9 @@ def _sharded(p: Params, x, weights, chosen, config: Config, mesh, rules):
   is_width_split = specs.gate[2] is not None
 
   def gather(a):
-    return jax.lax.all_gather(a, 'expert', axis=0, tiled=True) if is_batch_split else a
+    if is_batch_split:
+      return jax.lax.all_gather(a, 'expert', axis=0, tiled=True)
+    return a
 
   def local(p, x, weights, chosen):
     first = jax.lax.axis_index('expert') * p.gate.shape[0]

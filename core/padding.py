@@ -65,8 +65,10 @@ def batch(
   if not arrays and count is None:
     raise ValueError(f'no {what} to pad: expected at least one, or a count')
   longest = max(map(len, arrays), default=0)
-  length = bucket(longest) if length is None else length
-  count = len(arrays) if count is None else count
+  if length is None:
+    length = bucket(longest)
+  if count is None:
+    count = len(arrays)
   check_fits(longest, length, f'the longest {what}')
   check_fits(len(arrays), count, f'the batch of {what}s')
   trailing = arrays[0].shape[1:] if arrays else ()

@@ -157,7 +157,9 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
 
 def stack(leaf: Any) -> jax.Array:
   """One leaf of what `walk` returned as an array with a leading layer axis."""
-  return jnp.stack(leaf) if isinstance(leaf, tuple) else leaf
+  if isinstance(leaf, tuple):
+    return jnp.stack(leaf)
+  return leaf
 
 
 # Weights that multiply in their own way.
@@ -321,7 +323,8 @@ def _einsum_flat(eqn: str, x: jax.Array, w: Flat) -> jax.Array:
   """One product with the matrix, whose outputs are then reshaped."""
   inputs, out = eqn.split('->')
   x_dims, w_dims = inputs.split(',')
-  summed, outputs = w_dims[0], w_dims[1:]
+  summed = w_dims[0]
+  outputs = w_dims[1:]
   rows = out.removesuffix(outputs)
   y = jnp.einsum(f'{x_dims},z{summed}->{rows}z', x, w.matrix)
   return y.reshape(*y.shape[:-1], *w.outputs)

@@ -44,7 +44,9 @@ class Keep:
 
 def site_of(keep: str | Keep) -> str:
   """The name of the site that one entry of `keep` asks for."""
-  return keep.site if isinstance(keep, Keep) else keep
+  if isinstance(keep, Keep):
+    return keep.site
+  return keep
 
 
 def _base(site: str) -> str:
@@ -73,14 +75,18 @@ def as_argument(edit: Callable | None) -> Any:
   nothing. A plain function is compiled in, once a function.
   """
   is_function = jax.tree_util.all_leaves([edit])
-  return jax.tree_util.Partial(edit) if is_function else edit
+  if is_function:
+    return jax.tree_util.Partial(edit)
+  return edit
 
 
 class Tap:
   """The taps of one layer: `tap(site, x)` edits x, and puts it in `kept` if it is asked for."""
 
   def __init__(self, edit: Callable | None, keep: Sequence[str | Keep], layer, prefix: str = ''):
-    self._edit, self._layer, self._prefix = edit, layer, prefix
+    self._edit = edit
+    self._layer = layer
+    self._prefix = prefix
     self._keep = {site_of(k): k for k in keep}
     self.kept: dict[str, jax.Array] = {}
 

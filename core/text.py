@@ -6,7 +6,9 @@ from typing import Any
 
 def clean(text: str) -> str:
   """`text` with lone surrogates, which UTF-8 cannot carry, replaced."""
-  return text.encode('utf-8', 'replace').decode('utf-8') if not text.isascii() else text
+  if not text.isascii():
+    return text.encode('utf-8', 'replace').decode('utf-8')
+  return text
 
 
 def clean_json(value: Any) -> Any:

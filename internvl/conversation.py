@@ -96,7 +96,9 @@ def generate(
     _check_space(config, prompts)  # before the tiles are encoded
   prompts, features, mixed = _routed(params, config, processor, prompts, mode, routed)
   limit = np.minimum(_check_space(config, prompts), max_new_tokens)
-  rest, past, reused = prompts, None, 0
+  rest = prompts
+  past = None
+  reused = 0
   if prefix_cache is not None:
     rest = [prefix_cache.begin(params, prompts[0], processor.image_id)]
     reused = prefix_cache.reused
@@ -151,7 +153,9 @@ def _features(
     return None
   if features is None:
     return routing.patches(params, config, batch.pixels)
-  return padding.pad(features[cached : cached + slots], slots, axis=0) if cached else features
+  if cached:
+    return padding.pad(features[cached : cached + slots], slots, axis=0)
+  return features
 
 
 def _penalty(prompts: Sequence[Inputs], rows: Sampling) -> loop.RepetitionPenalty | None:
@@ -165,7 +169,9 @@ def _penalty(prompts: Sequence[Inputs], rows: Sampling) -> loop.RepetitionPenalt
 
 def pieces(generation: loop.Generation, processor: Processor) -> Iterator[str]:
   """Pieces of the answer of a generation's only row, as they come; joined they are the whole answer."""
-  text, shown, read = '', '', 0
+  text = ''
+  shown = ''
+  read = 0
   detokenizer = Detokenizer(processor.tokenizer, skip_special_tokens=False)
   while True:
     tokens = generation.rows()[0]
@@ -255,7 +261,9 @@ def chat(
     return pieces(generation, processor)
   generation.advance()
   answers = [processor.answer(row) for row in generation.rows()]
-  return answers if many else answers[0]
+  if many:
+    return answers
+  return answers[0]
 
 
 def _prompts(
@@ -265,7 +273,8 @@ def _prompts(
 
   for_one: which arguments are given that take one conversation only. Raises ValueError as `chat`.
   """
-  messages = [messages] if isinstance(messages, Mapping) else messages
+  if isinstance(messages, Mapping):
+    messages = [messages]
   many = bool(messages) and not isinstance(messages[0], Mapping)
   wrong = [name for name, is_given in for_one.items() if is_given]
   if many and wrong:

@@ -39,7 +39,9 @@ class Tiles:
 
 def media_of(x: Any) -> list[Tiles]:
   """The media of a request with the prompt of `x`, which has tokens, pixels and tile_tokens; none without tiles."""
-  return [Tiles(x.pixels, x.tile_tokens)] if len(x.pixels) else []
+  if len(x.pixels):
+    return [Tiles(x.pixels, x.tile_tokens)]
+  return []
 
 
 def named(
@@ -61,7 +63,8 @@ def named(
     raise ValueError('the last token of a prompt must be text, not an image')
   stop = 0
   for tile, count in pieces:
-    start, stop = stop, stop + count
+    start = stop
+    stop = stop + count
     names[at[start:stop]] = store.use(tile, count, precomputed=tile.ndim == 2)
   return names
 
@@ -201,7 +204,8 @@ class Images:
 
   def _pixels(self, image: np.ndarray) -> np.ndarray:
     """The tiles float32 [n, S, S, 3] of an image."""
-    size, width = self._config.vision.image_size, self._config.language.width
+    size = self._config.vision.image_size
+    width = self._config.language.width
     if image.ndim != 4 or image.shape[1:] != (size, size, 3):
       raise ValueError(f'an image of {image.shape}; expected tiles (n, {size}, {size}, 3) or features (m, {width})')
     return image.astype(np.float32)

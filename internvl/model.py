@@ -81,7 +81,9 @@ Output = decoder.Output
 
 def spec(config: Config) -> Params:
   """Every weight, once."""
-  c, wide, width = config, config.vision.width, config.language.width
+  c = config
+  wide = config.vision.width
+  width = config.language.width
   return Params(
     vision=vision.spec(c.vision),
     projector=projector.spec(wide, width, c.shuffle),
@@ -211,7 +213,8 @@ def forward(
 ) -> decoder.Hidden:
   """Final hidden states; arguments as in `apply` and `embed`, and for training `remat_policy` and `drop_key`."""
   check(keep, SITES)
-  images, seen = None, {}
+  images = None
+  seen = {}
   if pixels is not None:
     images, seen = encode(
       params,

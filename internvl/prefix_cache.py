@@ -67,13 +67,18 @@ class PrefixCache:
     known = identities(prompt, image_id)
     self.reused = self._common(params, known)
     self._cache = self._generation.state.cache if self.reused else None
-    self._params, self._prompt, self._generation = params, known, None
+    self._params = params
+    self._prompt = known
+    self._generation = None
     return after(prompt, self.reused, image_id)
 
   def past(self, slots: int) -> Cache | None:
     """The reused tokens in a cache of `slots`; None where there are none."""
-    cache, self._cache = self._cache, None
-    return None if cache is None else truncated(cache, jnp.int32(self.reused), slots=slots)
+    cache = self._cache
+    self._cache = None
+    if cache is None:
+      return None
+    return truncated(cache, jnp.int32(self.reused), slots=slots)
 
   def keep(self, generation: Generation) -> None:
     """Remembers the answer to the prompt that began."""
@@ -91,4 +96,6 @@ class PrefixCache:
     said = np.asarray(last.rows()[0], np.int64)
     known = np.concatenate([self._prompt, said])[: min(written, len(prompt) - 1)]
     differs = np.flatnonzero(known != prompt[: len(known)])
-    return int(differs[0]) if differs.size else len(known)
+    if differs.size:
+      return int(differs[0])
+    return len(known)

@@ -28,7 +28,9 @@ class Session:
 
   def __init__(self, processor, answer, system: str | None, frames: int | None = None):
     """answer: (messages, images=, videos=) -> pieces of text. frames: of a video; None: the processor's number."""
-    self.processor, self.answer, self.system = processor, answer, system
+    self.processor = processor
+    self.answer = answer
+    self.system = system
     self.frames = processor.config.video_frames if frames is None else frames
     self.images, self.videos = [], []  # loaded, waiting for the next turn
     self.reset()
@@ -65,7 +67,9 @@ class Session:
       said += piece
     print()
     self.messages = [*messages, {'role': 'assistant', 'content': said}]
-    self.seen, self.images, self.videos = (images, videos), [], []
+    self.seen = (images, videos)
+    self.images = []
+    self.videos = []
 
   def read(self, line: str) -> None:
     """One line of the user: a command or a turn."""

@@ -53,7 +53,8 @@ def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tok
   processor = Processor.load(folder)
   place = mesh.make(devices=jax.local_devices())
   config, params = checkpoint.load(folder, mesh=place, dtype=dtype)
-  params, right = for_decoding(params), 0
+  params = for_decoding(params)
+  right = 0
   n = min(n, len(rows))
   with jax.set_mesh(place):
     for start in range(0, n, at_once):

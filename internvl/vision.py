@@ -105,14 +105,16 @@ def bicubic_matrix(size: int, new: int) -> np.ndarray:
   out = np.zeros((new, size), np.float32)
   for k in range(4):
     d = np.abs(at - (first + k))
-    near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * (d**3 - 5 * d**2 + 8 * d - 4)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * (d**3 - 5 * d**2 + 8 * d - 4)
     np.add.at(out, (np.arange(new), np.clip(first + k, 0, size - 1)), np.where(d <= 1, near, far))
   return out
 
 
 def embed(params: Params, config: Config, pixels: jax.Array) -> jax.Array:
   """Patch tokens [M, 1 + grid², D] of pixels [M, S, S, 3]; another size S resizes the position table bicubically."""
-  c, size = config, pixels.shape[1]
+  c = config
+  size = pixels.shape[1]
   if pixels.ndim != 4 or pixels.shape[2] != size or pixels.shape[3] != 3 or size % c.patch:
     raise ValueError(f'pixels {pixels.shape}: expected [tiles, S, S, 3] with S a multiple of {c.patch}')
   grid = size // c.patch

@@ -129,4 +129,6 @@ def check(axes: Axes, values: Mapping[str, jax.Array]) -> None:
 
 def _size(sizes: tuple[int, ...], axis: int) -> int | None:
   """The size along `axis`, None where values broadcast."""
-  return sizes[axis] if axis < len(sizes) and sizes[axis] > 1 else None
+  if axis < len(sizes) and sizes[axis] > 1:
+    return sizes[axis]
+  return None

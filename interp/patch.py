@@ -82,7 +82,9 @@ def _blocks(cells: Cells, block: int, *, resume: bool, multiple: int) -> Iterato
 
 def _placed(cells: Cells, mesh: Mesh | None) -> Cells:
   """The cells on their devices."""
-  return cells if mesh is None else jax.device_put(cells, NamedSharding(mesh, PartitionSpec('data')))
+  if mesh is None:
+    return cells
+  return jax.device_put(cells, NamedSharding(mesh, PartitionSpec('data')))
 
 
 def zeros(kept: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -107,7 +109,9 @@ def attribution(
 
   def metric(offsets):
     def edit(site, layer, x):
-      return x + offsets[site][layer] if site in offsets else x
+      if site in offsets:
+        return x + offsets[site][layer]
+      return x
 
     return forward(edit)
 

@@ -49,7 +49,9 @@ def _check_place(site: str, layer: int | None, sites: Sequence[str], depth: int 
 def _where_layer(layer, at: int, change: Callable, x: jax.Array) -> jax.Array:
   """change(x) in layer `at`, x in others; a scanned layer has a traced number."""
   if isinstance(layer, int):
-    return change(x) if layer == at else x
+    if layer == at:
+      return change(x)
+    return x
   return jnp.where(layer == at, change(x), x)
 
 

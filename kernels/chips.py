@@ -21,7 +21,9 @@ def vmem() -> int:
   Asking the mesh, and not this host, keeps programs right that are compiled for another machine.
   """
   device = jax.sharding.get_abstract_mesh().abstract_device
-  return SMALLEST_VMEM if device is None else VMEM.get(device.device_kind, SMALLEST_VMEM)
+  if device is None:
+    return SMALLEST_VMEM
+  return VMEM.get(device.device_kind, SMALLEST_VMEM)
 
 
 def refuse_partitioning() -> str | None:

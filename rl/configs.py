@@ -153,7 +153,9 @@ class Config(Training):
   @property
   def layout(self) -> Layout:
     """How trajectories are laid out for an update."""
-    return 'trees' if self.tree.segment else 'shared'
+    if self.tree.segment:
+      return 'trees'
+    return 'shared'
 
 
 # The online stage of InternVL3.5: the scripts of OpenGVLab/InternVL, `shell/internvl3.5`, one epoch of MMPR-Tiny's 70K

@@ -14,7 +14,8 @@ def meshes(config: Training) -> tuple[mesh.Mesh, mesh.Share]:
   Every `config.engine_processes` neighbouring processes share one engine on their devices. Raises ValueError when the
   devices do not suffice, or the prompts of a rollout are not a multiple of the processes.
   """
-  devices, processes = jax.devices(), jax.process_count()
+  devices = jax.devices()
+  processes = jax.process_count()
   shape = dataclasses.asdict(config.mesh)
   engine = dataclasses.asdict(config.engine_mesh)
   if config.prompts % processes:

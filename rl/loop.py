@@ -95,7 +95,8 @@ def run(
   policy, weights = policy if isinstance(policy, tuple) else policies.load(policy, place, seed=config.seed)
   limit = prompt_limit(policy, config, extra.max_new, extra.slots.prompt)
   source = QuerySource(task_of(task), policy, config.seed, limit)
-  rewards = source.task.rewards if rewards is None else rewards
+  if rewards is None:
+    rewards = source.task.rewards
   if extra.claim is None:
     claim = claim_of(config, source.task, rewards, steps=extra.steps, max_new=extra.max_new)
     extra = dataclasses.replace(extra, claim=claim)
@@ -132,7 +133,8 @@ def settings(
 
 def training(config: Training | None, options: dict, advantage: Any, rule: Rule | str | None) -> Training:
   """The numbers of a run. Raises ValueError for a field that does not exist, and as `Training` does."""
-  config = Training() if config is None else config
+  if config is None:
+    config = Training()
   known = {f.name for f in dataclasses.fields(config)}
   unknown = sorted(options.keys() - known)
   if unknown:
@@ -245,7 +247,9 @@ def _rewarded(
   place: mesh.Mesh,
 ) -> tuple[Any, Result, Result]:
   """(weights after the offline phase and reinforcement learning, held-out results before them and after)."""
-  sampler, source, scorer = rollouts.sampler, rollouts.source, rollouts.collector.scorer
+  sampler = rollouts.sampler
+  source = rollouts.source
+  scorer = rollouts.collector.scorer
   judge = functools.partial(evaluate, sampler, source, scorer, extra.evaluation)
   logging.info('%d held-out questions before reinforcement learning; sampling compiles', extra.evaluation.queries)
   before = judge(extra.evaluation.queries)

@@ -47,7 +47,8 @@ def files(config: Config) -> list[tuple[Part, Records]]:
 
   Raises FileNotFoundError and ValueError for a file that cannot be used, naming the line.
   """
-  found, names = [], set()
+  found = []
+  names = set()
   for part in mixture.parts(config.data):
     if part.name in names:
       raise ValueError(f'data={config.data}: {part.name!r} is named twice')

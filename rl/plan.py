@@ -54,7 +54,9 @@ def plan_step(config: Config, mesh: jax.sharding.Mesh) -> plan.Program:
 def slots(c: Config) -> Slots:
   """The sizes of a full update."""
   sizes = Slots(c.prompt_length, c.max_new, c.group, c.tiles)
-  return tree_slots(c, sizes) if c.tree.segment else sizes
+  if c.tree.segment:
+    return tree_slots(c, sizes)
+  return sizes
 
 
 def tree_slots(c: Config, sizes: Slots) -> Slots:

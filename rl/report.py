@@ -145,7 +145,8 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
 
 def _rewards(axis: Any, lines: Sequence[dict], before: Result, after: Result, glance: int) -> None:
   """Training reward, and held-out accuracy: every point of its curve is of the same `glance` queries."""
-  steps, rewards = [m['step'] for m in lines], [m['reward'] for m in lines]
+  steps = [m['step'] for m in lines]
+  rewards = [m['reward'] for m in lines]
   charts.curve(axis, steps, rewards, label='training reward', color=charts.SOFT, lw=1)
   key = f'heldout_{before.measure}'
   first = dataclasses.replace(before, right=before.right[:glance])
@@ -164,7 +165,9 @@ def _picture(image: Any) -> Any:
   """An image of a query, which may be a path."""
   from PIL import Image
 
-  return image if isinstance(image, Image.Image) else Image.open(image)
+  if isinstance(image, Image.Image):
+    return image
+  return Image.open(image)
 
 
 def _data_uris(query: Query) -> list[str]:

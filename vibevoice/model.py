@@ -57,7 +57,8 @@ class Output:
 
 def spec(config: Config) -> Params:
   """Every weight, once."""
-  c, width = config, config.language.width
+  c = config
+  width = config.language.width
   return Params(
     language=decoder.spec(c.language),
     acoustic=tokenizer.spec(c.acoustic),
@@ -80,7 +81,9 @@ def embed_frames(params: Params, latents: jax.Array, semantic: jax.Array | None 
   A voice prompt has no semantic part.
   """
   x = connector.apply(params.acoustic_connector, latents)
-  return x if semantic is None else x + connector.apply(params.semantic_connector, semantic)
+  if semantic is None:
+    return x
+  return x + connector.apply(params.semantic_connector, semantic)
 
 
 def embed(params: Params, config: Config, tokens: jax.Array, frames: Frames | None = None, rules=RULES) -> jax.Array:

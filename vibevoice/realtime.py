@@ -47,7 +47,8 @@ class Params:
 
 def spec(config: RealtimeConfig) -> Params:
   """Every weight, once."""
-  c, width = config, config.upper.width
+  c = config
+  width = config.upper.width
   stop = Stop(
     hidden=Spec((width, width), ('embed', 'mlp')),
     hidden_bias=Spec((width,), (None,), zeros),

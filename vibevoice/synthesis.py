@@ -60,7 +60,9 @@ def synthesize(
   else:
     voice = _preset(voices)
     frames = realtime.speech(params, config, voice, words.tokens_of(script, processor.encode), **options)
-  return frames if stream else np.concatenate([np.zeros(0, np.float32), *frames])
+  if stream:
+    return frames
+  return np.concatenate([np.zeros(0, np.float32), *frames])
 
 
 def _spoken(made: generation.Generation, *, at_once: int) -> Iterator[np.ndarray]:
@@ -85,4 +87,6 @@ def _preset(voices: Sequence[Any]) -> realtime.Voice:
     kinds = [type(voice).__name__ for voice in voices]
     raise ValueError(f'voices {kinds}: a Realtime model speaks in one voice, a preset')
   (voice,) = voices
-  return realtime.voice_of(voice) if isinstance(voice, Preset) else voice
+  if isinstance(voice, Preset):
+    return realtime.voice_of(voice)
+  return voice

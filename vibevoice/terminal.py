@@ -133,7 +133,8 @@ def progress(
   for count, frame in enumerate(frames, start=1):
     yield frame
     now = clock()
-    first = now if first is None else first
+    if first is None:
+      first = now
     due = EVERY if is_terminal else 10 * EVERY
     if shown is None or now - shown >= due:
       shown = now
@@ -151,10 +152,14 @@ def _line(count: int, elapsed: float, seconds: float, expected: int) -> str:
   rate = (count - 1) / elapsed
   line = f'{said}, {rate:.1f} frames/s, real-time factor {1 / (rate * seconds):.2f}'
   left = expected - count
-  return f'{line}, about {_clock(left / rate)} left' if left > 0 else line
+  if left > 0:
+    return f'{line}, about {_clock(left / rate)} left'
+  return line
 
 
 def _clock(seconds: float) -> str:
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
-  return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
+  if hours:
+    return f'{hours}:{minutes:02d}:{rest:02d}'
+  return f'{minutes}:{rest:02d}'

@@ -46,7 +46,8 @@ class Clips:
   def __init__(self, recordings: list[Recording], *, silence: float, batch: int, seed: int):
     self.samples = [wrapped(audio.load(r.audio, SAMPLE_RATE), silence) for r in recordings]
     self.said = [' '.join(line.text for line in script.parse(r.script)) for r in recordings]
-    self.size, self.seed = batch, seed
+    self.size = batch
+    self.seed = seed
 
   def pieces(self, step: int, length: int) -> reconstruction.Batch:
     """Random pieces of `length` samples; shorter recordings are padded."""

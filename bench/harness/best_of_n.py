@@ -139,4 +139,6 @@ def majority(votes: Sequence[Hashable | None]) -> int | None:
   (Self-consistency, arXiv 2203.11171; `rl.rewards.answers.canonical` makes spellings of a number one vote.)
   """
   counts = collections.Counter(v for v in votes if v is not None)
-  return votes.index(max(counts, key=counts.get)) if counts else None
+  if counts:
+    return votes.index(max(counts, key=counts.get))
+  return None

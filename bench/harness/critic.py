@@ -51,7 +51,8 @@ def question(messages: Sequence[Mapping]) -> tuple[str, list[Any]]:
 
   Raises ValueError for a prompt that a critic of images cannot be shown.
   """
-  text, images = [], []
+  text = []
+  images = []
   for turn in messages:
     content = turn['content'] if turn['role'] == 'user' else []
     for part in [{'type': 'text', 'text': content}] if isinstance(content, str) else content:

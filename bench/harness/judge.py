@@ -18,7 +18,9 @@ from core.text import clean, parse_json
 from rl.rewards.extract import strip_thoughts
 
 SAMPLING = Sampling(max_tokens=1024)
-OK, FAILED, MISSING = 'ok', 'judge_failed', 'judge_missing'
+OK = 'ok'
+FAILED = 'judge_failed'
+MISSING = 'judge_missing'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,9 @@ class Judge:
     self.template = template
     self._model = model
     self._parse = lambda reply: parse(strip_thoughts(reply))  # a judge may reason before its verdict
-    self._attempts, self._sampling, self._workers = attempts, sampling, workers
+    self._attempts = attempts
+    self._sampling = sampling
+    self._workers = workers
     self._lock = threading.Lock()
     self._log = Log(cache, {'judge': self.name, 'template': template.hash})
     usable = [entry for entry in self._log.entries if isinstance(entry.get('raw'), str)]

@@ -31,7 +31,8 @@ def read_list(text: str) -> list[str | int | float | bool | None]:
   body = tokens[1:-1]
   if body and body[-1] == ('mark', ','):
     body = body[:-1]
-  values, commas = body[::2], body[1::2]
+  values = body[::2]
+  commas = body[1::2]
   if any(kind == 'mark' for kind, _ in values) or any(token != ('mark', ',') for token in commas):
     raise ValueError('not a flat list')
   if body and len(values) != len(commas) + 1:
@@ -40,7 +41,8 @@ def read_list(text: str) -> list[str | int | float | bool | None]:
 
 
 def _tokens(text: str) -> list[tuple[str, object]]:
-  tokens, at = [], 0
+  tokens = []
+  at = 0
   while at < len(text):
     match = _TOKEN.match(text, at)
     if match is None:
@@ -56,5 +58,9 @@ def _value(match: re.Match):
   if kind == 'text':
     return _ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[1]), token[1:-1])
   if kind == 'number':
-    return int(token) if token.lstrip('+-').isdigit() else float(token)
-  return _WORDS[token] if kind == 'word' else token
+    if token.lstrip('+-').isdigit():
+      return int(token)
+    return float(token)
+  if kind == 'word':
+    return _WORDS[token]
+  return token

@@ -41,7 +41,8 @@ class Local:
     import internvl
 
     self.name = Path(path).resolve().name
-    self._internvl, self._lock = internvl, threading.Lock()
+    self._internvl = internvl
+    self._lock = threading.Lock()
     self._config, self._params = internvl.load(path)
     self._processor = internvl.Processor.load(path)
 

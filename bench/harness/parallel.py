@@ -17,7 +17,8 @@ def each_as_it_finishes(ask: Callable[[Any], Any], questions: Sequence, workers:
     for question in questions:
       yield question, ask(question)
     return
-  waiting, finished = queue.SimpleQueue(), queue.SimpleQueue()
+  waiting = queue.SimpleQueue()
+  finished = queue.SimpleQueue()
   stop = threading.Event()
   for question in questions:
     waiting.put(question)

@@ -44,7 +44,9 @@ def need(row: Mapping, field: str, kind=str):
     raise RowError(f'missing:{field}')
   if not isinstance(value, kind):
     raise RowError(f'wrong_type:{field}')
-  return clean(value) if isinstance(value, str) else value
+  if isinstance(value, str):
+    return clean(value)
+  return value
 
 
 def row_id(row: Mapping, where: str, *fields: str) -> str:
@@ -59,7 +61,8 @@ def row_id(row: Mapping, where: str, *fields: str) -> str:
 def load_examples(path: str, make: Callable[[str, dict], Example]) -> Data:
   """Examples made of each row of `path` by make(where, row); a RowError skips the row and is reported."""
   rows = read_rows(path)
-  examples, skipped = [], list(rows.skipped)
+  examples = []
+  skipped = list(rows.skipped)
   for where, row in rows.rows:
     try:
       examples.append(make(where, row))
@@ -116,7 +119,9 @@ def _decode(raw: bytes, where: str, repaired: list[Problem]) -> str:
 
 
 def _read_jsonl(path: Path, name: str):
-  rows, skipped, repaired = [], [], []
+  rows = []
+  skipped = []
+  repaired = []
   lines = path.read_bytes().split(b'\n')
   for number, raw in enumerate(lines, 1):
     where = f'{name}:{number}'
@@ -159,7 +164,8 @@ def _read_csv(path: Path, name: str):
   csv.field_size_limit(min(sys.maxsize, 1 << 30))
   dialect = 'excel-tab' if path.suffix.lower() == '.tsv' else 'excel'
   table = csv.DictReader(io.StringIO(text, newline=''), dialect=dialect)
-  rows, skipped = [], []
+  rows = []
+  skipped = []
   for number, row in enumerate(table, 2):
     where = f'{name}:{number}'
     if None in row or None in row.values():

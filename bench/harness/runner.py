@@ -161,7 +161,9 @@ def _plain(answer: Answer) -> dict:
   plain = {'text': answer.text, 'finish': answer.finish}
   if answer.reward is not None:
     plain['reward'] = answer.reward
-  return plain | {'reasoning': answer.reasoning} if answer.reasoning else plain
+  if answer.reasoning:
+    return plain | {'reasoning': answer.reasoning}
+  return plain
 
 
 def _finished(log: Log) -> dict[tuple[str, int], Answer]:
@@ -224,7 +226,8 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
   """
   rows = read_rows(path)
   found: dict[str, dict[int, Answer]] = {}
-  bad, unknown = len(rows.skipped), 0
+  bad = len(rows.skipped)
+  unknown = 0
   known = {example.id for example in examples}
   for _, row in rows.rows:
     key, samples = _answers_of(row)
@@ -265,7 +268,8 @@ def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer
 
 def _answer(part: Mapping) -> Answer | None:
   text = part.get('text', part.get('prediction'))
-  finish, reward = part.get('finish', 'stop'), part.get('reward')
+  finish = part.get('finish', 'stop')
+  reward = part.get('reward')
   if not isinstance(text, str) or finish not in ('stop', 'length', 'failed'):
     return None
   usable = isinstance(reward, (int, float)) and not isinstance(reward, bool) and math.isfinite(reward)

@@ -123,4 +123,6 @@ def _entry(line: bytes) -> dict | None:
     value = parse_json(line.decode('utf-8'))
   except ValueError:
     return None
-  return value if isinstance(value, dict) else None
+  if isinstance(value, dict):
+    return value
+  return None

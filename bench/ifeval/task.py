@@ -29,7 +29,8 @@ def _load(path: str) -> Data:
 
 
 def _example(where: str, row: Mapping) -> Example:
-  names, arguments = need(row, 'instruction_id_list', list), need(row, 'kwargs', list)
+  names = need(row, 'instruction_id_list', list)
+  arguments = need(row, 'kwargs', list)
   if not names or len(names) != len(arguments):
     raise RowError(f'{len(names)} instructions with arguments of {len(arguments)}')
   for name, given in zip(names, arguments):

@@ -54,15 +54,18 @@ def stretches(schedule: str) -> Iterator[Stretch]:
     match = LINE.match(line)
     if match is None:
       continue
-    address, label = int(match[1], 0), match[2]
+    address = int(match[1], 0)
+    label = match[2]
     if label:
       yield Stretch(start, address - start, spills)
-      start, spills = address, 0
+      start = address
+      spills = 0
     spills += '_spill' in line
     last = address
     if 'sbr.rel' in line:
       yield Stretch(start, address + 1 - start, spills)
-      start, spills = address + 1, 0
+      start = address + 1
+      spills = 0
   yield Stretch(start, last + 1 - start, spills)
 
 

@@ -116,7 +116,9 @@ async def _once(target: Target, kind: Callable[[Target, Streams], Awaitable[str]
 async def _outcome(streams: Streams) -> str:
   """The status of the answer, or `closed` at the end of the connection."""
   line = await streams[0].readline()
-  return line.split()[1].decode() if line else 'closed'
+  if line:
+    return line.split()[1].decode()
+  return 'closed'
 
 
 async def _drip(target: Target, streams: Streams, first: bytes, rest: bytes) -> str:

@@ -31,7 +31,8 @@ class FakeDevice:
 
   def __init__(self, vocab: int, segment: int):
     self._random = np.random.default_rng(0)
-    self._vocab, self._segment = vocab, segment
+    self._vocab = vocab
+    self._segment = segment
     self.seconds = 0.0
 
   def update(self, params):
@@ -116,7 +117,8 @@ def measure(name: str, sizes: Sizes, steps: int) -> tuple[np.ndarray, float]:
   ids = [id for request in SCENARIOS[name](np.random.default_rng(0)) for id in engine.submit(request)]
   seconds = []
   while len(seconds) < steps and not engine.idle:
-    before, start = fake.seconds, time.thread_time()
+    before = fake.seconds
+    start = time.thread_time()
     engine.step()
     seconds.append(time.thread_time() - start - (fake.seconds - before))
   cancelled = []

@@ -83,7 +83,8 @@ def made(options: Options) -> tuple[Any, Any, Any]:
   processor = internvl.Processor.over_bytes(constants)
   config = dataclasses.replace(config, image_token=processor.image_id)
   # Leaf by leaf: one program that draws all weights of `internvl.init` takes minutes to compile on a CPU.
-  dtype, key = jnp.dtype(options.dtype), jax.random.key(0)
+  dtype = jnp.dtype(options.dtype)
+  key = jax.random.key(0)
   draw = lambda s: 0.05 * jax.random.normal(key, s.shape, dtype)
   return config, jax.tree.map(draw, internvl.spec(config)), processor
 
@@ -162,8 +163,11 @@ def _one_device() -> list:
 
 def lines(config: Any, inputs: Any, routings: dict, seconds: dict[str, float]) -> list[str]:
   """Figures of each arm, and its arithmetic."""
-  tiles, full = len(inputs.pixels), len(inputs.tokens)
-  base_seconds, base_work, out = seconds['base model'], 0.0, []
+  tiles = len(inputs.pixels)
+  full = len(inputs.tokens)
+  base_seconds = seconds['base model']
+  base_work = 0.0
+  out = []
   for name, taken in seconds.items():
     routing = routings[name]
     tokens = full - routing.saved

@@ -117,7 +117,8 @@ def arms(options: Options, batch: int, model, config, params) -> dict:
   from core.engine import generate
   from core.engine.sampling import Sampling
 
-  new, shape = options.new, (batch, options.prompt)
+  new = options.new
+  shape = (batch, options.prompt)
   tokens = np.random.default_rng(0).integers(1, options.vocab, shape)
   positions = np.broadcast_to(np.arange(options.prompt), shape)
 
@@ -146,7 +147,8 @@ def compare(options: Options, batch: int, model, config, params, *, rate: float)
   if not np.array_equal(got, both['theirs']()):
     raise ValueError(f'batch {batch}: greedy ids differ')
   seconds = fastest(both, repeats=options.repeats)
-  ours, theirs = seconds['ours'], seconds['theirs']
+  ours = seconds['ours']
+  theirs = seconds['theirs']
   length = options.prompt + options.new // 2
   floor = step_bytes(params, config, batch=batch, length=length) / rate * options.new
   return (

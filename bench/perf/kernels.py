@@ -87,7 +87,8 @@ def tree_case(options: Options) -> Case:
 
   shape = shapes.ATTENTION[options.model]
   rows = tables(options)
-  size, length = options.page_size, len(rows[0]) * options.page_size
+  size = options.page_size
+  length = len(rows[0]) * options.page_size
   made = jax.tree.map(jnp.asarray, plan(rows, [length] * len(rows), page_size=size))
   pages = max(row[-1] for row in rows) + 1
   rng = np.random.default_rng(0)
@@ -123,8 +124,10 @@ class TorchHead:
     for block in weights.blocks:
       matrices = [_linear(x) for x in (block.modulation, block.gate, block.up, block.down)]
       self.blocks.append((_tensor(block.norm), *matrices))
-    self.into, self.project = _linear(weights.noise), _linear(weights.condition)
-    self.last, self.out = _linear(weights.modulation), _linear(weights.out)
+    self.into = _linear(weights.noise)
+    self.project = _linear(weights.condition)
+    self.last = _linear(weights.modulation)
+    self.out = _linear(weights.out)
 
   def velocity(self, x, hidden, time):
     """The velocity of noisy latents, given hidden states and one embedded timestep."""
@@ -164,12 +167,15 @@ def torch_frame(weights, noise, condition, steps, guidance):
 
   head = TorchHead(weights)
   hidden = torch.cat([_tensor(condition), _tensor(guidance.negative)])
-  times, start, guide = _tensor(steps.time), _tensor(noise), float(guidance.scale)
+  times = _tensor(steps.time)
+  start = _tensor(noise)
+  guide = float(guidance.scale)
   names = ('alpha', 'sigma', 'decay', 'gain', 'slope')
   table = list(zip(*(np.asarray(getattr(steps, name)).tolist() for name in names)))
 
   def run():
-    x, previous = start, torch.zeros_like(start)
+    x = start
+    previous = torch.zeros_like(start)
     with torch.inference_mode():
       for time, (alpha, sigma, decay, gain, slope) in zip(times, table):
         positive, negative = head.velocity(torch.cat([x, x]), hidden, time).chunk(2)
@@ -219,7 +225,8 @@ def head_case(options: Options) -> Case:
   steps = wide[3].replace(time=wide[3].time.astype(jnp.bfloat16))
   narrow = (*narrow, steps, wide[4].replace(negative=wide[4].negative.astype(jnp.bfloat16)))
   run = jax.jit(lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation='xla'))
-  width, count = options.width, options.steps
+  width = options.width
+  count = options.steps
   return Case(
     title=f'width {width}, {options.rows} frames of {count} steps with guidance',
     arms={

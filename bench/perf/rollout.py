@@ -72,7 +72,8 @@ def workload(options: Options):
   import numpy as np
 
   r = np.random.default_rng(0)
-  n, longest = options.slots * options.batches, options.longest
+  n = options.slots * options.batches
+  longest = options.longest
   prompts = [
     r.integers(1, options.vocab, r.integers(options.prompt // 2, options.prompt + 1)).tolist() for _ in range(n)
   ]
@@ -111,10 +112,13 @@ def rollout(engine, prompts, lengths) -> tuple[list[list[int]], float, int]:
 
   for i, (prompt, length) in enumerate(zip(prompts, lengths)):
     engine.submit(Request(prompt, int(length), temperature=1.0, seed=i))
-  before, start, done = engine.stats.decoded, time.process_time(), []
+  before = engine.stats.decoded
+  start = time.process_time()
+  done = []
   while len(engine.scheduler.queue) or not done:
     done += engine.step()
-  seconds, tokens = time.process_time() - start, engine.stats.decoded - before
+  seconds = time.process_time() - start
+  tokens = engine.stats.decoded - before
   done += engine.run()
   engine.scheduler.cache.clear()  # the next repeat prefills its prompts again
   return [c.tokens.tolist() for c in sorted(done, key=lambda c: c.id)], seconds, tokens

@@ -66,9 +66,11 @@ def processor(pool: Pool) -> float:
 
 def fresh(times: int) -> tuple[float, float]:
   """Least wall and processor seconds of a fresh interpreter that imports sympy."""
-  walls, cpus = [], []
+  walls = []
+  cpus = []
   for _ in range(times):
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
     subprocess.run([sys.executable, '-c', 'import sympy'], check=True)
     walls.append(time.perf_counter() - start)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -88,10 +90,13 @@ def measure(pool: Pool, code: str, *, concurrency: int, seconds: float) -> dict[
 
   with ThreadPoolExecutor(concurrency) as threads:
     list(threads.map(one, range(20)))
-    times, cpu, start = [], processor(pool), time.perf_counter()
+    times = []
+    cpu = processor(pool)
+    start = time.perf_counter()
     while time.perf_counter() - start < seconds:
       times += threads.map(one, range(50))
-    wall, cpu = time.perf_counter() - start, processor(pool) - cpu
+    wall = time.perf_counter() - start
+    cpu = processor(pool) - cpu
   ranked = sorted(times)
   return {
     'calls': len(times),
@@ -120,7 +125,9 @@ def held(pool: Pool) -> dict[str, int]:
 
 def soak(pool: Pool, calls: int, *, concurrency: int) -> int:
   """Runs the mix; 1 when something grows or more than one call in a thousand fails in the harness, else 0."""
-  counts, wrong, before = collections.Counter(), 0, None
+  counts = collections.Counter()
+  wrong = 0
+  before = None
   with ThreadPoolExecutor(concurrency) as threads:
     for part in range(10):
       mix = [SOAK[i % len(SOAK)] for i in range(calls // 10)]

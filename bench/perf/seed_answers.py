@@ -90,7 +90,9 @@ def _texts(row: Mapping) -> list[str]:
 def _without_dollars(text: str) -> str:
   text = text.strip()
   is_formula = text.startswith('$') and text.endswith('$') and text.strip('$').count('$') == 0
-  return text.strip('$').strip() if is_formula else text
+  if is_formula:
+    return text.strip('$').strip()
+  return text
 
 
 def _is_latex(text: str) -> bool:
@@ -98,7 +100,9 @@ def _is_latex(text: str) -> bool:
 
 
 def _kind(text: str) -> str:
-  return 'Equation' if text.count('=') == 1 else 'Expression'
+  if text.count('=') == 1:
+    return 'Equation'
+  return 'Expression'
 
 
 def broken(text: str) -> bool:
@@ -143,7 +147,9 @@ def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
   """Those of `count` drawn pairs of different answers that score 100; half are neighbours in sorted order."""
   from bench.seed import score
 
-  draw, ranked, found = random.Random(seed), sorted(rows), []
+  draw = random.Random(seed)
+  ranked = sorted(rows)
+  found = []
   for number in range(count):
     first = draw.randrange(len(ranked) - 1)
     second = first + 1 if number % 2 else draw.randrange(len(ranked))

@@ -111,7 +111,9 @@ async def _call(server: Server, callers: int, seconds: float) -> tuple[list[floa
   """Latencies of first and of later good calls, and how many failed."""
   from agents.service.client import Client
 
-  first, latencies, failed = [], [], 0
+  first = []
+  latencies = []
+  failed = 0
   ended = time.monotonic() + seconds
 
   async def caller(name: str) -> None:
@@ -175,7 +177,8 @@ def work(options: Options) -> None:
     latencies = (1e3 * phase.first.max(), phase.quantile(0.5), phase.quantile(0.95))
     times = ' '.join(f'{milliseconds:8.1f}' for milliseconds in latencies)
     print(f'{name:16} {len(phase.latencies):6} {phase.failed:6} {times} {phase.descriptors:12} {memory:6.1f}')
-  alone, crowded = report.phases['alone'], report.phases['with the crowd']
+  alone = report.phases['alone']
+  crowded = report.phases['with the crowd']
   print(f'latency with the crowd over alone: p50 {crowded.quantile(0.5) / alone.quantile(0.5):.2f}, ', end='')
   print(f'p95 {crowded.quantile(0.95) / alone.quantile(0.95):.2f}')
   for kind, counts in report.crowd.items():

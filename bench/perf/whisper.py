@@ -54,7 +54,8 @@ class Arm:
 
   def reset(self) -> None:
     """Forgets the windows of a warm-up or of an earlier recording."""
-    self.seconds, self.texts = [], []
+    self.seconds = []
+    self.texts = []
 
 
 def _encoder(options: Options) -> Callable:

@@ -80,12 +80,16 @@ def _pretty(report: Mapping) -> str:
 
 
 def _scale(report: Mapping) -> float:
-  return 100.0 if report['percent'] else 1.0
+  if report['percent']:
+    return 100.0
+  return 1.0
 
 
 def _charted(task: Task) -> str | None:
   """The metric that group charts show."""
-  return task.primary if task.primary in task.group_metrics else next(iter(task.group_metrics), None)
+  if task.primary in task.group_metrics:
+    return task.primary
+  return next(iter(task.group_metrics), None)
 
 
 def _chartable(task: Task, report: Mapping) -> list[tuple[str, Mapping]]:
@@ -112,11 +116,14 @@ def _fixed(value: float) -> str:
 
 def scale_of(metric: str, report: Mapping) -> float:
   """SEED points are printed as they are, every share as a percentage."""
-  return 1.0 if metric == report['primary'] and not report['percent'] else 100.0
+  if metric == report['primary'] and not report['percent']:
+    return 1.0
+  return 100.0
 
 
 def _headline(report: Mapping) -> str:
-  data, primary = report['data'], report['primary']
+  data = report['data']
+  primary = report['primary']
   best = report['metrics'].get(primary)
   why_not = report['extras'].get(f'no {primary}', 'not counted')
   value = f'{number(best, scale_of(primary, report))} (95 % interval)' if best else why_not
@@ -228,10 +235,14 @@ def _field(item: Item, names: Sequence[str]) -> str | None:
   """The first of these fields that the example has, as text."""
   fields = item.example.fields
   value = next((fields[name] for name in names if fields.get(name) is not None), None)
-  return None if value is None else str(value)
+  if value is None:
+    return None
+  return str(value)
 
 
 def _short(text: str | None) -> str:
   if text is None:
     return 'none'
-  return text if len(text) <= MOST_CHARS else f'{text[:MOST_CHARS]} … ({len(text)} characters)'
+  if len(text) <= MOST_CHARS:
+    return text
+  return f'{text[:MOST_CHARS]} … ({len(text)} characters)'

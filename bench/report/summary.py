@@ -104,7 +104,8 @@ def _estimate(num: np.ndarray, den: np.ndarray, bootstrap: Mapping) -> dict:
 
 def _widened(estimate: dict) -> dict:
   """The estimate, with Wilson's interval over its problems if all resamples are equal: 0 of n is not exactly 0."""
-  value, problems = estimate['value'], estimate['problems']
+  value = estimate['value']
+  problems = estimate['problems']
   if value is None or not 0 <= value <= 1 or estimate['low'] != estimate['high']:
     return estimate
   low, high = wilson(value * problems, problems)
@@ -133,4 +134,6 @@ def _group(items: Sequence[Item], metrics: Sequence[str], bootstrap: Mapping) ->
 
 
 def _share(flags: Sequence[bool]) -> float | None:
-  return sum(flags) / len(flags) if flags else None
+  if flags:
+    return sum(flags) / len(flags)
+  return None

@@ -96,7 +96,9 @@ def voices_right(rows: Sequence[Mapping], clips: Sequence[np.ndarray], known: Ma
 def _parts(clip: np.ndarray, speakers: int) -> list[np.ndarray]:
   """The whole clip of one speaker; of two the first and the last third."""
   third = len(clip) // 3
-  return [clip] if speakers == 1 else [clip[:third], clip[-third:]]
+  if speakers == 1:
+    return [clip]
+  return [clip[:third], clip[-third:]]
 
 
 def known_voices(rows: Sequence[Mapping], recordings: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

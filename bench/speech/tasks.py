@@ -91,7 +91,8 @@ def _prompt(example: Example) -> list[dict]:
 
 
 def _score_asr(example: Example, answer: Answer, *, normalise, unit, collar, der_collar, overlap) -> Outcome:
-  reference, segments = example.fields['segments'], speakers.read_segments(answer.text)
+  reference = example.fields['segments']
+  segments = speakers.read_segments(answer.text)
   text, status = _usable(answer.text if segments is None else ' '.join(s.text for s in segments), normalise)
   if status != OK:
     segments = None

@@ -47,7 +47,9 @@ def _alignment(angle: float) -> str:
   side = round(math.sin(angle), 6)
   if side == 0:
     return 'center'
-  return 'left' if side > 0 else 'right'
+  if side > 0:
+    return 'left'
+  return 'right'
 
 
 def _bars(points, values: Mapping, folder: str) -> str:

@@ -137,5 +137,6 @@ def _last_element(name: str, text: str) -> str | None:
     if not tag['close']:
       start = tag.end()
     elif start is not None:
-      found, start = text[start : tag.start()], None
+      found = text[start : tag.start()]
+      start = None
   return found

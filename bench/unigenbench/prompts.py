@@ -57,7 +57,8 @@ def load(path: str) -> PromptSet:
   """
   rows = read_rows(path)
   prompts: dict[int, Prompt] = {}
-  skipped, repaired = list(rows.skipped), list(rows.repaired)
+  skipped = list(rows.skipped)
+  repaired = list(rows.repaired)
   for where, row in rows.rows:
     try:
       prompt, mended = _prompt(row)

@@ -101,7 +101,8 @@ def _score(example: Example, answer: Answer) -> Outcome:
   """Hits and totals of each sub-criterion and dimension, by position: a test point may occur twice."""
   prompt: Prompt = example.fields['prompt']
   bits = _parsed(example, answer.text)
-  hits, totals = Counter(), Counter()
+  hits = Counter()
+  totals = Counter()
   for i, point in enumerate(prompt.points):
     for name in {point.primary, point.en, ALL}:
       totals[name] += 1
@@ -133,7 +134,9 @@ def overall(items: Sequence[Item]) -> Mapping[str, Sequence[Column]]:
 
 def counts(items: Sequence[Item]) -> dict:
   """correct, total and accuracy of each dimension, as the public code writes them, and what was left out."""
-  hits, totals, unparsed = Counter(), Counter(), Counter()
+  hits = Counter()
+  totals = Counter()
+  unparsed = Counter()
   for item in items:
     for name, (num, den) in item.scores.items():
       hits[name] += num

@@ -94,7 +94,8 @@ def table(found: dict) -> str:
   for way, accuracy in found['accuracy'].items():
     by_seed = ', '.join(f'{100 * seed["accuracy"][way]:.2f}' for seed in found['seeds'])
     difference = found['minus_base'].get(way)
-    change, interval = '–', '–'
+    change = '–'
+    interval = '–'
     if difference:
       change = f'{100 * difference["value"]:+.2f}'
       interval = f'{100 * difference["low"]:+.2f} to {100 * difference["high"]:+.2f}'

@@ -115,7 +115,8 @@ def prompt(example: Example, *, instruction: str) -> list[dict]:
   if not f['written_out']:
     lines += [f'{letter}. {option}' for letter, option in f['choices'].items()]
   text = '\n'.join([*lines, instruction if f['choices'] else SHORT])
-  parts, used = [], set()
+  parts = []
+  used = set()
   for i, piece in enumerate(_REFERENCE.split(text)):
     if i % 2 == 0:
       parts += [piece] if piece.strip() else []
@@ -155,9 +156,9 @@ def _read(example: Example, text: str, rule: str, line_first: bool) -> str | Non
   """
   choices = example.fields['choices']
   if rule == 'strict':
-    return (
-      letters.chosen(text, choices) if choices else _open(example, final_answer(text) or conclusion(text), strict=True)
-    )
+    if choices:
+      return letters.chosen(text, choices)
+    return _open(example, final_answer(text) or conclusion(text), strict=True)
   if line_first and choices and (letter := options.answer_line(text, choices)):
     return letter
   if rule == 'vlmevalkit':
@@ -169,7 +170,9 @@ def _read(example: Example, text: str, rule: str, line_first: bool) -> str | Non
 
 def _open(example: Example, text: str, *, strict: bool) -> str:
   right = bool(text.strip()) and options.open_correct(text, example.fields['golds'], strict=strict)
-  return 'right' if right else 'wrong'
+  if right:
+    return 'right'
+  return 'wrong'
 
 
 def _outcome(example: Example, text: str, letter: str | None, status, rule: str, guess: bool) -> Outcome:
@@ -180,7 +183,8 @@ def _outcome(example: Example, text: str, letter: str | None, status, rule: str,
       letter = options.guess(example.id, list(choices))
     right = letter == (example.fields['golds'][0] if choices else 'A')
   else:
-    parsed, right = bool(text.strip()), letter == 'right'
+    parsed = bool(text.strip())
+    right = letter == 'right'
     letter = text.strip()[:200] or None
   scores = {'accuracy': (float(right), 1.0), 'parsed': (float(parsed), 1.0)}
   return Outcome(status or (OK if parsed else NO_ANSWER), letter, scores)

@@ -31,7 +31,9 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
 def last_box(text: str) -> Box | None:
   """The last four bracketed numbers of a text, as InternVL writes boxes: [[x1, y1, x2, y2]]."""
   found = _BOX.findall(text)
-  return tuple(map(float, found[-1])) if found else None
+  if found:
+    return tuple(map(float, found[-1]))
+  return None
 
 
 def grounding(*, unit: str = 'thousandths', threshold: float = 0.5) -> Task:
@@ -59,7 +61,8 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   box = row.get('bbox') or row.get('box')
   if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
     raise RowError('bbox is not four numbers [x1, y1, x2, y2]')
-  width, height = need(row, 'width', (int, float)), need(row, 'height', (int, float))
+  width = need(row, 'width', (int, float))
+  height = need(row, 'height', (int, float))
   if width <= 0 or height <= 0:
     raise RowError(f'picture of {width} x {height}')
   text = next((row[f] for f in ('expression', 'sent', 'text') if isinstance(row.get(f), str)), None)

@@ -67,14 +67,18 @@ def yes_or_no(text: str) -> str | None:
     if first := _FIRST.match(part):
       return first[1].lower()
   words = _WORD.findall(said)
-  return words[-1].lower() if words else None
+  if words:
+    return words[-1].lower()
+  return None
 
 
 def one_of_two(text: str) -> str | None:
   """What an output answers by VLMEvalKit's rule without a judge: None unless exactly one of yes and no is a word."""
   words = set(without_punctuation(text.lower()).split())
   said = words & {'yes', 'no'}
-  return said.pop() if len(said) == 1 else None
+  if len(said) == 1:
+    return said.pop()
+  return None
 
 
 def _load(path: str) -> Data:

@@ -93,7 +93,9 @@ def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
   if rule == 'strict':
     return _marked(response, fields)
   if rule == 'vlmevalkit':
-    return response if _kit_value(response, fields) is not None else None
+    if _kit_value(response, fields) is not None:
+      return response
+    return None
   response = response.strip()
   if final := _FINAL.findall(response):
     response = final[-1].strip(' .*$')
@@ -101,7 +103,9 @@ def quick_extract(response: str, fields: Mapping, rule: str) -> str | None:
     return response
   if fields['kind'] in ('integer', 'float') and _number(response) is not None:
     return response
-  return response if final else None
+  if final:
+    return response
+  return None
 
 
 def _marked(response: str, fields: Mapping) -> str | None:
@@ -109,21 +113,29 @@ def _marked(response: str, fields: Mapping) -> str | None:
   choices = dict(zip(string.ascii_uppercase, fields['choices']))
   if choices:
     letter = letters.chosen(response, choices)
-    return choices[letter] if letter else None
+    if letter:
+      return choices[letter]
+    return None
   marked = final_answer(response)
   text = answers.first_statement(conclusion(response) if marked is None else marked)
   if fields['kind'] in ('integer', 'float'):
     return _one_number(text)
-  return text if marked is not None else None
+  if marked is not None:
+    return text
+  return None
 
 
 def _one_number(text: str) -> str | None:
   """The number that a short text states; None unless it is exactly one, however often it is written."""
   value = answers.rational(answers.bare(text)) if len(text) <= answers.MAX_CHARS else None
   if value is not None:
-    return str(float(value)) if abs(value) < 1e300 else None
+    if abs(value) < 1e300:
+      return str(float(value))
+    return None
   found = {number.replace(',', '') for number in _NUMBER.findall(text[:20_000])}
-  return found.pop() if len(found) == 1 else None
+  if len(found) == 1:
+    return found.pop()
+  return None
 
 
 def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
@@ -141,10 +153,14 @@ def normalised(extracted: str | None, fields: Mapping, rule: str) -> str | None:
     return _option(text, fields['choices'], nearest=rule == 'official')
   if fields['kind'] == 'integer':
     value = _number(text)
-    return None if value is None else str(int(value))
+    if value is None:
+      return None
+    return str(int(value))
   if fields['kind'] == 'float':
     value = _number(text)
-    return None if value is None else str(round(value, fields['precision']))
+    if value is None:
+      return None
+    return str(round(value, fields['precision']))
   return text
 
 
@@ -154,9 +170,13 @@ def _kit_value(text: str, fields: Mapping) -> str | None:
     choices = dict(zip(string.ascii_uppercase, fields['choices']))
     return choices.get(options.vlmevalkit_option(text, choices))
   if fields['kind'] == 'integer':
-    return str(int(text)) if _INTEGER.fullmatch(text) else None
+    if _INTEGER.fullmatch(text):
+      return str(int(text))
+    return None
   value = _number(text) if fields['kind'] == 'float' else None
-  return None if value is None else str(value)
+  if value is None:
+    return None
+  return str(value)
 
 
 def _option(text: str, choices: tuple[str, ...], *, nearest: bool) -> str | None:
@@ -179,7 +199,9 @@ def _number(text: str) -> float | None:
     value = float(text) if len(text) <= 400 else math.nan
   except ValueError:
     return None
-  return value if math.isfinite(value) else None
+  if math.isfinite(value):
+    return value
+  return None
 
 
 def _score(pairs: Iterable[tuple[Example, Answer]], *, rule, judge) -> Iterator[Outcome]:
@@ -215,4 +237,6 @@ def _same(value: str, fields: Mapping, rule: str) -> bool:
 def _folded(text: str) -> str:
   """A number for a number; else text without case, blanks and a last full stop."""
   value = _number(text)
-  return str(value) if value is not None else ''.join(text.casefold().split()).rstrip('.')
+  if value is not None:
+    return str(value)
+  return ''.join(text.casefold().split()).rstrip('.')

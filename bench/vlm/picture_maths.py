@@ -83,7 +83,8 @@ def _load(path: str, *, groups: Mapping[str, str], version: str) -> Data:
 
 
 def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, str]) -> Example:
-  question, gold = need(row, 'question'), str(row.get('answer', row.get('ground_truth', ''))).strip()
+  question = need(row, 'question')
+  gold = str(row.get('answer', row.get('ground_truth', ''))).strip()
   if not gold:
     raise RowError('missing:answer')
   options, listed = _options(row, question)
@@ -138,13 +139,17 @@ def _kind(example: Example) -> str:
   """How an answer is compared: as a letter, as a number with decimals, or as mathematical text."""
   if example.fields['options']:
     return 'letter'
-  return 'decimals' if example.fields['decimals'] else 'text'
+  if example.fields['decimals']:
+    return 'decimals'
+  return 'text'
 
 
 def short_answer(text: str) -> str:
   """The field "short answer" of an output in DynaMath's JSON form, else the output."""
   fields = _SHORT.findall(text)
-  return fields[-1] if fields else text
+  if fields:
+    return fields[-1]
+  return text
 
 
 def _chosen(example: Example, answer: Answer) -> Outcome:

@@ -45,4 +45,6 @@ def picture_part(raw: bytes) -> dict:
 
 def folder_of(path: str) -> Path:
   """The path itself if it is a folder, else the folder that contains it."""
-  return Path(path) if Path(path).is_dir() else Path(path).parent
+  if Path(path).is_dir():
+    return Path(path)
+  return Path(path).parent

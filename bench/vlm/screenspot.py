@@ -47,7 +47,9 @@ def clicked(text: str) -> tuple[float, float] | None:
   if not found:
     return None
   place = found[-1]
-  return place if len(place) == 2 else ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+  if len(place) == 2:
+    return place
+  return ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
 
 
 def _load(path: str) -> Data:
@@ -97,7 +99,9 @@ def _target(row: Mapping, size: tuple[int, int]) -> Box:
   a, b, c, d = map(float, box)
   if max(a, b, c, d) <= 1:
     return a * size[0], b * size[1], c * size[0], d * size[1]
-  return (a, b, c, d) if row.get('img_size') else (a, b, a + c, b + d)
+  if row.get('img_size'):
+    return (a, b, c, d)
+  return (a, b, a + c, b + d)
 
 
 def _prompt(example: Example, *, template: str) -> list[dict]:
@@ -110,7 +114,8 @@ def _score(example: Example, answer: Answer, *, unit: str) -> Outcome:
     return Outcome(NO_ANSWER, None, {'accuracy': (0.0, 1.0)})
   width, height = example.fields['size']
   scale = {'thousandths': (width / 1000, height / 1000), 'unit': (width, height), 'pixels': (1, 1)}[unit]
-  x, y = point[0] * scale[0], point[1] * scale[1]
+  x = point[0] * scale[0]
+  y = point[1] * scale[1]
   left, top, right, bottom = example.fields['box']
   inside = left <= x <= right and top <= y <= bottom
   return Outcome(OK, str(list(point)), {'accuracy': (float(inside), 1.0)})

@@ -43,7 +43,9 @@ def chartqa(*, rule: str = 'strict') -> Task:
 def anls(prediction: str, accepted: Sequence[str]) -> float:
   """The best similarity over the accepted answers, 0 below one half; case and repeated blanks cost nothing."""
   best = max((_similarity(prediction, gold) for gold in accepted), default=0.0)
-  return best if best >= _LEAST_SIMILARITY else 0.0
+  if best >= _LEAST_SIMILARITY:
+    return best
+  return 0.0
 
 
 def relaxed(prediction: str, accepted: Sequence[str]) -> float:
@@ -52,7 +54,8 @@ def relaxed(prediction: str, accepted: Sequence[str]) -> float:
 
 
 def _close(prediction: str, gold: str) -> bool:
-  value, target = _number(prediction), _number(gold)
+  value = _number(prediction)
+  target = _number(gold)
   # A target of zero has no relative error: its text decides, as in the published rule.
   if value is None or not target:
     return prediction.lower() == gold.lower()
@@ -64,7 +67,9 @@ def _number(text: str) -> float | None:
     value = float(text.rstrip('%')) / 100 if text.endswith('%') else float(text)
   except ValueError:
     return None
-  return value if math.isfinite(value) else None
+  if math.isfinite(value):
+    return value
+  return None
 
 
 def _folded(text: str) -> str:
@@ -73,7 +78,8 @@ def _folded(text: str) -> str:
 
 def _similarity(prediction: str, gold: str) -> float:
   """1 - edits / characters of the longer text, which are counted with its blanks, as published."""
-  a, b = _folded(prediction), _folded(gold)
+  a = _folded(prediction)
+  b = _folded(gold)
   longest = max(len(prediction.upper()), len(gold.upper()))
   if not longest or abs(len(a) - len(b)) > longest * _LEAST_SIMILARITY:
     return 0.0  # below the threshold without counting
@@ -84,7 +90,8 @@ def edit_distance(a: str, b: str) -> int:
   """Insertions, deletions and substitutions of characters between two texts."""
   row = list(range(len(b) + 1))
   for i, x in enumerate(a, 1):
-    diagonal, row[0] = row[0], i
+    diagonal = row[0]
+    row[0] = i
     for j, y in enumerate(b, 1):
       changed = diagonal + (x != y)
       diagonal = row[j]

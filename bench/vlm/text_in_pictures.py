@@ -61,7 +61,8 @@ def vqa_accuracy(prediction: str, accepted: Sequence[str], *, form: Callable[[st
 
   form: what two answers are compared by.
   """
-  said, golds = form(prediction), list(map(form, accepted))
+  said = form(prediction)
+  golds = list(map(form, accepted))
   same = golds.count(said)
   shares = [min(1.0, (same - (gold == said)) / 3) for gold in golds]
   return sum(shares) / len(shares)
@@ -91,7 +92,9 @@ def contained(prediction: str, example: Example) -> float:
 
 def _folded(text: str, formula: bool) -> str:
   text = text.strip().replace('\n', ' ')
-  return text.replace(' ', '') if formula else text.lower()
+  if formula:
+    return text.replace(' ', '')
+  return text.lower()
 
 
 def points(items: Sequence[Item]) -> dict[str, float]:

@@ -73,7 +73,8 @@ def _load(path: str) -> Data:
 
 def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   kind = need(row, 'question_type')
-  source, scene = str(row.get('dataset', '')), str(row.get('scene_name', ''))
+  source = str(row.get('dataset', ''))
+  scene = str(row.get('scene_name', ''))
   path = folder / source / f'{scene}.mp4'
   if not path.is_file():
     raise RowError(f'video not found: {source}/{scene}.mp4')
@@ -118,4 +119,6 @@ def _number(text: str) -> float | None:
   """The first number of a text, finite; None without one."""
   found = _VALUE.search(text[:2_000])
   value = float(found[0].replace(',', '')) if found else math.inf
-  return value if math.isfinite(value) else None
+  if math.isfinite(value):
+    return value
+  return None

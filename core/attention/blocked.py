@@ -18,7 +18,8 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
   A block is recomputed in the backward pass. Scores take O(BLOCK · M · BLOCK) at a time, not O(T²).
   """
   (keys,) = runs
-  k, v = trees.in_blocks(keys.k, 2), trees.in_blocks(keys.v, 2)
+  k = trees.in_blocks(keys.k, 2)
+  v = trees.in_blocks(keys.v, 2)
   key_positions = trees.in_blocks(keys.positions, 1)
   until = trees.in_blocks(keys.subtrees.until, 1)
 

@@ -63,11 +63,14 @@ def visible(positions, segments, keys: Keys, how: How, index=None) -> jax.Array 
   if segments is not None:
     sees = sees & (segments[:, :, None] == keys.segments[:, None, :])
   if keys.subtrees is not None:
-    index = jnp.arange(positions.shape[1])[None] if index is None else index
+    if index is None:
+      index = jnp.arange(positions.shape[1])[None]
     sees = sees & keys.subtrees.visible(index)
   return sees
 
 
 def joined(parts: list[jax.Array], axis: int) -> jax.Array:
   """The parts concatenated; a single one is not copied."""
-  return jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]
+  if len(parts) > 1:
+    return jnp.concatenate(parts, axis)
+  return parts[0]

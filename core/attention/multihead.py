@@ -66,7 +66,9 @@ def _default(q: jax.Array, runs: Sequence[Keys]) -> str:
   """The implementation where the platform has none of its own."""
   if runs[0].subtrees is not None and runs[0].subtrees.blocks is not None:
     return 'blocked'
-  return 'chunked' if q.shape[1] > 2 * sizes.QUERY_BLOCK else 'reference'
+  if q.shape[1] > 2 * sizes.QUERY_BLOCK:
+    return 'chunked'
+  return 'reference'
 
 
 def _pattern_shape(q: jax.Array, runs: Sequence[Keys]) -> tuple[int, ...]:

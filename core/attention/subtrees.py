@@ -92,7 +92,8 @@ def in_blocks(x: jax.Array, axis: int) -> jax.Array:
   widths = [(0, 0)] * x.ndim
   widths[axis] = (0, count * BLOCK - length)
   x = jnp.pad(x, widths)
-  before, after = x.shape[:axis], x.shape[axis + 1 :]
+  before = x.shape[:axis]
+  after = x.shape[axis + 1 :]
   x = x.reshape(*before, count, BLOCK, *after)
   return jnp.moveaxis(x, axis, 0)
 
@@ -108,5 +109,6 @@ def gather(blocks: jax.Array, listed: jax.Array) -> jax.Array:
 def flat(blocks: jax.Array, axis: int) -> jax.Array:
   """The inverse of `in_blocks` without its padding: [M, …, BLOCK, …] with the blocks back along `axis`."""
   x = jnp.moveaxis(blocks, 0, axis)
-  before, after = x.shape[:axis], x.shape[axis + 2 :]
+  before = x.shape[:axis]
+  after = x.shape[axis + 2 :]
   return x.reshape(*before, -1, *after)

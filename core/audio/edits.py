@@ -27,12 +27,14 @@ class Edits:
 
 def aligned(reference: Sequence[str], hypothesis: Sequence[str], may_meet: np.ndarray | None = None) -> Edits:
   """The alignment by dynamic programming. may_meet: [R, H] bool, which items may match or be substituted."""
-  rows, columns = len(reference), len(hypothesis)
+  rows = len(reference)
+  columns = len(hypothesis)
   ids: dict[str, int] = {}
   ref = np.array([ids.setdefault(w, len(ids)) for w in reference], np.int32)
   hyp = np.array([ids.setdefault(w, len(ids)) for w in hypothesis], np.int32)
   steps = np.arange(columns + 1)
-  cost, moves = steps.copy(), np.full((rows + 1, columns + 1), _DELETE, np.uint8)
+  cost = steps.copy()
+  moves = np.full((rows + 1, columns + 1), _DELETE, np.uint8)
   moves[0] = _INSERT
   for i in range(1, rows + 1):
     same = hyp == ref[i - 1]
@@ -54,7 +56,8 @@ def aligned(reference: Sequence[str], hypothesis: Sequence[str], may_meet: np.nd
 
 def _walk_back(moves: np.ndarray, rows: int, columns: int) -> Edits:
   counts = [0, 0, 0, 0]
-  i, j = rows, columns
+  i = rows
+  j = columns
   while i or j:
     move = moves[i, j]
     counts[move] += 1

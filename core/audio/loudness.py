@@ -17,4 +17,6 @@ def at_loudness(samples: np.ndarray, dbfs: float = SPEECH_DBFS) -> np.ndarray:
   rms = np.sqrt(np.mean(np.square(x)))
   scaled = x * np.float32(10 ** (dbfs / 20) / (rms + EPSILON))
   peak = np.abs(scaled).max()
-  return scaled / (peak + np.float32(EPSILON)) if peak > 1 else scaled
+  if peak > 1:
+    return scaled / (peak + np.float32(EPSILON))
+  return scaled

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-LOWEST, HIGHEST = 1_000, 768_000
+LOWEST = 1_000
+HIGHEST = 768_000
 
 
 class Resampler:

@@ -37,7 +37,9 @@ def mel_filters(mels: int, *, rate: int, size: int) -> np.ndarray:
   """
   bins = np.linspace(0, rate / 2, size // 2 + 1)
   edges = mel_to_hz(np.linspace(0, hz_to_mel(rate / 2), mels + 2))
-  low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+  low = edges[:-2, None]
+  centre = edges[1:-1, None]
+  high = edges[2:, None]
   rising = (bins - low) / (centre - low)
   falling = (high - bins) / (high - centre)
   triangles = np.maximum(0, np.minimum(rising, falling))

@@ -44,7 +44,8 @@ def parse(messages: Sequence[dict] | dict, images: Any = None, videos: Any = Non
     ValueError: a malformed message (its number is named), text that is not Unicode, or marks and media that do not
       match.
   """
-  messages = [messages] if isinstance(messages, dict) else messages
+  if isinstance(messages, dict):
+    messages = [messages]
   if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
     raise ValueError(f'messages must be a non-empty list of {{role, content}}, not {messages!r:.80}')
   turns = [_turn(i, message) for i, message in enumerate(messages)]
@@ -112,7 +113,9 @@ def _turn(i: int, message: dict) -> Turn:
 def _content(i: int, role: str, content: Any) -> list[Part | _Bare]:
   """The parts of message i, before media without a source are filled in."""
   if isinstance(content, str):
-    return _marked(content) if role == 'user' else [Part('text', content)]
+    if role == 'user':
+      return _marked(content)
+    return [Part('text', content)]
   if isinstance(content, Sequence):
     return [_part(i, part) for part in content]
   raise ValueError(f'message {i}: content must be a string or a list of parts, not {content!r:.80}')

@@ -7,8 +7,10 @@ from typing import Any
 
 from core.text import clean_json, parse_json
 
-CALL, END_CALL = '<tool_call>', '</tool_call>'
-RESPONSE, END_RESPONSE = '<tool_response>', '</tool_response>'
+CALL = '<tool_call>'
+END_CALL = '</tool_call>'
+RESPONSE = '<tool_response>'
+END_RESPONSE = '</tool_response>'
 MAX_BODY = 1 << 16  # characters of one call
 
 
@@ -50,7 +52,8 @@ def parse(text: str, most: int = 1) -> list[Call]:
   A body that is no JSON object with "name" and "arguments" is a Call with `error`, to be answered so that the model
   sees its mistake. Takes time linear in any text.
   """
-  calls, at = [], 0
+  calls = []
+  at = 0
   while len(calls) < most:
     start = text.find(CALL, at)
     end = text.find(END_CALL, start + len(CALL)) if start >= 0 else -1
@@ -67,7 +70,8 @@ def read(body: str) -> Call:
     return Call(error=f'{len(body)} characters, expected at most {MAX_BODY}')
   try:
     call = clean_json(parse_json(body))
-    name, arguments = call['name'], call['arguments']
+    name = call['name']
+    arguments = call['arguments']
   except KeyError as error:
     return Call(error=f'{error} is missing')
   except ValueError as error:

@@ -91,7 +91,8 @@ def load(
   config = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
   files = Files(folder)
   config = dataclasses.replace(config, tied='lm_head.weight' not in files)
-  dtype = files.dtype if dtype is None else dtype
+  if dtype is None:
+    dtype = files.dtype
   spec = decoder.spec(config)
   params = weights.load(files, names(config), spec, mesh=mesh, rules=rules, dtype=dtype)
   if adapter is not None:

@@ -78,7 +78,8 @@ def config_from(h: dict, where: str = 'config') -> decoder.Config:
   with naming(where):
     kind = _kind(h)
     check(h, KEYS[kind])
-    heads, width = require(h, 'num_attention_heads', kind=int), require(h, 'hidden_size', kind=int)
+    heads = require(h, 'num_attention_heads', kind=int)
+    width = require(h, 'hidden_size', kind=int)
     rope = h.get('rope_parameters') or h.get('rope_scaling') or {}
     theta = rope.get('rope_theta') or require(h, 'rope_theta')
     return decoder.Config(
@@ -130,7 +131,8 @@ def _experts(h: dict, kind: str) -> moe.Config:
 
 def _windows(h: dict, kind: str) -> tuple[int | None, ...]:
   """The window of each layer, as the shortest sequence that repeats."""
-  depth, layers = h['num_hidden_layers'], h.get('layer_types')
+  depth = h['num_hidden_layers']
+  layers = h.get('layer_types')
   if layers is None:
     layers = _default_layers(h, kind)
   unknown = sorted(set(layers) - set(LAYERS))
@@ -181,7 +183,9 @@ def config_to(c: decoder.Config) -> dict:
     'tie_word_embeddings': c.tied,
     'max_position_embeddings': c.max_length,
   }
-  return h | _experts_to(c.moe) if c.moe else h
+  if c.moe:
+    return h | _experts_to(c.moe)
+  return h
 
 
 def _experts_to(c: moe.Config) -> dict:

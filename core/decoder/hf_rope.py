@@ -37,7 +37,9 @@ def scaling(rope: dict, h: dict) -> RopeScaling | None:
     check(rope, KINDS[kind])
     if kind == 'default':
       return None
-    return _yarn(rope, h) if kind == 'yarn' else _llama3(rope)
+    if kind == 'yarn':
+      return _yarn(rope, h)
+    return _llama3(rope)
 
 
 def _yarn(rope: dict, h: dict) -> Yarn:
@@ -56,7 +58,8 @@ def _yarn_scale(rope: dict) -> float | None:
   """What cos and sin are multiplied by, where the file says something else than 0.1 ln(factor) + 1."""
   if rope.get('attention_factor') is not None:
     return float(rope['attention_factor'])
-  above, below = rope.get('mscale'), rope.get('mscale_all_dim')
+  above = rope.get('mscale')
+  below = rope.get('mscale_all_dim')
   # Like transformers: only the two together count, and 0 counts as absent.
   if not (above and below):
     return None
@@ -73,7 +76,9 @@ def _llama3(rope: dict) -> Llama3Rope:
 
 
 def _or(value: Any, default: Any) -> Any:
-  return default if value is None else value
+  if value is None:
+    return default
+  return value
 
 
 def written(scaling: RopeScaling | None, theta: float) -> dict:
@@ -90,4 +95,6 @@ def written(scaling: RopeScaling | None, theta: float) -> dict:
     return {'rope_type': 'llama3'} | shared | factors
   turns = {'beta_fast': scaling.beta_fast, 'beta_slow': scaling.beta_slow, 'truncate': scaling.truncate}
   rope = {'rope_type': 'yarn'} | shared | turns
-  return rope if scaling.scale is None else rope | {'attention_factor': scaling.scale}
+  if scaling.scale is None:
+    return rope
+  return rope | {'attention_factor': scaling.scale}

@@ -80,11 +80,14 @@ def _attend(i, p: Attention, x, past, window, ctx: _Context):
   k = _add(einsum('btd,dkh->btkh', x, p.k), p.k_bias)
   v = _add(einsum('btd,dkh->btkh', x, p.v), p.v_bias)
   if p.q_norm is not None:
-    q, k = rms_norm(q, p.q_norm, c.norm_eps), rms_norm(k, p.k_norm, c.norm_eps)
+    q = rms_norm(q, p.q_norm, c.norm_eps)
+    k = rms_norm(k, p.k_norm, c.norm_eps)
   cos, sin = (t[:, :, None] for t in ctx.rope)
-  q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+  q = rotate(q, cos, sin)
+  k = rotate(k, cos, sin)
   q = constrain(tap('q', q), ('batch', None, 'attn_heads', None), ctx.rules)
-  k, v = tap('k', k), tap('v', v)
+  k = tap('k', k)
+  v = tap('v', v)
   new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments, ctx.subtrees)
   options = {'window': window, 'sinks': p.sinks, 'implementation': ctx.attention, 'rules': ctx.rules}
   if ctx.edit is not None or ctx.keep:
@@ -95,7 +98,9 @@ def _attend(i, p: Attention, x, past, window, ctx: _Context):
 
 
 def _add(x, bias):
-  return x if bias is None else x + bias
+  if bias is None:
+    return x
+  return x + bias
 
 
 def _attend_in_layer(i, attn: Attention, x, past, ctx: _Context):

@@ -95,7 +95,10 @@ class Params:
 
 
 def _block_spec(c: Config) -> Block:
-  d, n, k, h = c.width, c.heads, c.kv_heads, c.head_dim
+  d = c.width
+  n = c.heads
+  k = c.kv_heads
+  h = c.head_dim
   bias = lambda on, shape, axes: Spec(shape, axes, zeros) if on else None
   norm = Spec((d,), (None,), ones)
   attn = Attention(

@@ -75,8 +75,12 @@ class Engine:
   ):
     if min(slots, pages, page_size, segment, chunk) < 1:
       raise ValueError(f'engine: {slots=}, {pages=}, {page_size=}, {segment=}, {chunk=} must all be positive')
-    self.stats, self.version = Stats(), 0
-    self._config, self._features, self._text, self._max_queued = config, features, text, max_queued
+    self.stats = Stats()
+    self.version = 0
+    self._config = config
+    self._features = features
+    self._text = text
+    self._max_queued = max_queued
     self._top_logprobs = min(top_logprobs, config.vocab)
     self._scheduler = Scheduler(slots, pages, page_size, segment, config.max_length)
     self._chunks = sorted({-(-chunk // 4), chunk})
@@ -132,8 +136,10 @@ class Engine:
       parent = self._samples[id]
       if parent.constraint:
         raise ValueError(f'sample {id} has a constraint; expected none in a fork')
-      length, prompt = self._scheduler.rows.length(parent), parent.prompt.length
-      at = length if at is None else at
+      length = self._scheduler.rows.length(parent)
+      prompt = parent.prompt.length
+      if at is None:
+        at = length
       if not prompt <= at <= length:
         raise ValueError(f'fork at token {at}; expected {prompt}..{length}')
       names = self._scheduler.rows.names(parent, 0, at)
@@ -207,7 +213,8 @@ class Engine:
     return sorted(done, key=lambda c: c.id)
 
   def _check(self, request: Request) -> None:
-    total, vocab = len(request.prompt) + request.max_new, self._config.vocab
+    total = len(request.prompt) + request.max_new
+    vocab = self._config.vocab
     if total > self._config.max_length:
       raise ValueError(
         f'prompt of {len(request.prompt)} tokens and {request.max_new} new ones exceed the context of '
@@ -246,7 +253,8 @@ class Engine:
   def _add(self, request: Request, prompt: Prompt) -> list[int]:
     """Queues the samples of a request, each of which is a user of its media."""
     strings = StopStrings(self._text, request.stop_strings, request.prompt) if request.stop_strings else None
-    first, self._next = self._next, self._next + request.n
+    first = self._next
+    self._next = self._next + request.n
     samples = []
     for i in range(request.n):
       constraint = request.constraint() if request.constraint else None

@@ -75,7 +75,8 @@ class FeatureStore:
   """
 
   def __init__(self, encode: Callable[[list[Any], list[int]], Sequence[np.ndarray]], spare: int = 256):
-    self._compute, self._spare = encode, spare
+    self._compute = encode
+    self._spare = spare
     self._items: dict[bytes, Item] = {}
     self._starts: list[int] = []  # first names in use, ascending; their items are in _by_start
     self._by_start: dict[int, Item] = {}

@@ -168,8 +168,10 @@ class Generation:
   """Rows being generated: `advance(until)` decodes further, `rows()` reads the tokens so far."""
 
   def __init__(self, step: Callable, state: State, sampling: Sampling, ends: Ends, hook: Callable | None = None):
-    self._step, self._hook = as_argument(step), as_argument(hook)
-    self._sampling, self._ends = sampling, ends
+    self._step = as_argument(step)
+    self._hook = as_argument(hook)
+    self._sampling = sampling
+    self._ends = ends
     self.state = state
 
   def advance(self, until: int = 2**30) -> State:
@@ -192,7 +194,8 @@ class Generation:
     if failed.size:
       row = int(failed[0])
       raise ValueError(f'row {row}: the logits after {int(state.count[row])} new tokens are NaN or infinite')
-    tokens, count = np.asarray(state.tokens), np.asarray(state.count)
+    tokens = np.asarray(state.tokens)
+    count = np.asarray(state.count)
     return [row[:n] for row, n in zip(tokens, count)]
 
 
@@ -254,7 +257,8 @@ def prompted(
     x = decoder.embed(params, x)
   positions = pad(positions, length, axis=1, fill=-1)
   new = bucket(max(int(limit.max()), 1))
-  ends, rules = _ends(stops, limit), tuple(rules.items())
+  ends = _ends(stops, limit)
+  rules = tuple(rules.items())
   state = _prefill(
     params,
     config,

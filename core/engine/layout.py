@@ -94,7 +94,9 @@ def put(params: Any, spec: Any, place: mesh.Share) -> Any:
   def move(s, w):
     axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device
     there = jax.device_put(w, mesh.sharding(w.shape, axes, place.whole, RULES))
-    return there if place.count == 1 else mesh.local_shard(there, place.mesh)
+    if place.count == 1:
+      return there
+    return mesh.local_shard(there, place.mesh)
 
   return jax.tree.map(lambda s, w: jax.tree.map(functools.partial(move, s), w), spec, params)
 
@@ -104,7 +106,8 @@ def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> de
 
   One layer is moved after the other, so that little is held twice.
   """
-  spec, dtype = unstacked(config), params.embed.dtype
+  spec = unstacked(config)
+  dtype = params.embed.dtype
   stacked = not isinstance(params.blocks, tuple)
   layer = lambda i: _layer(params.blocks, i, dtype) if stacked else _cast(params.blocks[i], dtype)
   alone = place.mesh.size == 1 and place.mesh.devices.flat[0].platform == 'cpu'

@@ -52,7 +52,8 @@ def _plan_of_runs(s: Scheduler, slots, stop, runs, spare: int, lengths, most: in
   table = s.rows.table[slots, : counts.max(initial=0)]
   if spare:
     table = np.pad(table, ((0, 1), (0, 0)))
-    counts, runs = np.append(counts, 0), np.append(runs, spare)
+    counts = np.append(counts, 0)
+    runs = np.append(runs, spare)
   capacity = min(most, len(s.pool.references))
   return tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
 
@@ -78,7 +79,8 @@ def segment(
   )
   table = rows.table[:, : counts.max()]
   capacity = min(len(counts) * s.longest, len(s.pool.references))
-  runs, lengths = np.ones_like(counts), np.zeros(len(counts))
+  runs = np.ones_like(counts)
+  lengths = np.zeros(len(counts))
   plan = tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
   return plan, inputs
 

@@ -45,8 +45,12 @@ class DevicePrograms:
   """The programs of a decoder on the devices of a mesh, for the sizes of a scheduler."""
 
   def __init__(self, params, config: decoder.Config, place: Share, sizes: Scheduler, top_logprobs: int = 0):
-    self._config, self._place, self._segment, self._top = config, place, sizes.segment, top_logprobs
-    self._slots, self._pages = len(sizes.slots), len(sizes.pool.references)
+    self._config = config
+    self._place = place
+    self._segment = sizes.segment
+    self._top = top_logprobs
+    self._slots = len(sizes.slots)
+    self._pages = len(sizes.pool.references)
     self.params = layout.lay(params, config, place)
     self.dtype = np.dtype(params.embed.dtype)
     shape = (self._slots, config.vocab)

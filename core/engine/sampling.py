@@ -109,7 +109,8 @@ def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array
   """
   greedy = s.temperature == 0
   temperature = _temperature(s)
-  choices = logits if choices is None else choices
+  if choices is None:
+    choices = logits
 
   def draw():
     scaled = choices / temperature

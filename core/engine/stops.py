@@ -14,7 +14,8 @@ class StopStrings:
   """
 
   def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str], before: Sequence[int] = ()):
-    self._decode, self._strings = decode, tuple(strings)
+    self._decode = decode
+    self._strings = tuple(strings)
     self._keep = max(map(len, self._strings)) - 1
     self._context: list[int] = []  # tokens whose text is known, as context for the next ones
     self._pending: list[int] = []  # an unfinished character
@@ -26,7 +27,8 @@ class StopStrings:
   def copy(self) -> 'StopStrings':
     """Another watch of the same text, which then grows separately."""
     other = copy.copy(self)
-    other._context, other._pending = list(self._context), list(self._pending)
+    other._context = list(self._context)
+    other._pending = list(self._pending)
     return other
 
   def feed(self, tokens: Sequence[int]) -> int | None:
@@ -49,5 +51,6 @@ class StopStrings:
     text = self._decode(self._context + self._pending)
     if text.endswith('\ufffd') and len(self._pending) < MOST_TOKENS_OF_A_CHARACTER:
       return ''
-    self._context, self._pending = self._pending, []
+    self._context = self._pending
+    self._pending = []
     return text[len(known) :]

@@ -107,7 +107,9 @@ def load(path: FolderPath, params: Any, names: Sequence[Any], spec: Any, *, mesh
 
   def adapted(at, weight):
     found = factors.get(params_lib.path_name(at))
-    return weight if found is None else Lora(weight, found['a'], found['b'], alpha)
+    if found is None:
+      return weight
+    return Lora(weight, found['a'], found['b'], alpha)
 
   return jax.tree.map_with_path(adapted, params)
 
@@ -151,7 +153,8 @@ def _place(source: From, s: Spec, rank: int) -> _Place:
   out_group, in_group = _groups(source)
   right = source.pattern.split('->')[1]
   axes = right.split()[1:] if source.parts > 1 else right.split()
-  inputs, outputs = ' '.join(axes[: s.inputs]), ' '.join(axes[s.inputs :])
+  inputs = ' '.join(axes[: s.inputs])
+  outputs = ' '.join(axes[s.inputs :])
   part = 'part ' if source.parts > 1 else ''
   module = PREFIX + source.name.removesuffix('.weight')
   cut = s.stack + s.inputs

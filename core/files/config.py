@@ -112,4 +112,6 @@ def check(h: Any, keys: Keys) -> None:
 
 def _short(value: Any) -> str:
   text = repr(value)
-  return text if len(text) <= 60 else f'{text[:57]}…'
+  if len(text) <= 60:
+    return text
+  return f'{text[:57]}…'

@@ -47,7 +47,9 @@ def convert(source: str | os.PathLike, target: store.FolderPath, *, dtype: str =
   if magic != MAGIC:
     raise CheckpointError(f'{os.fspath(source)} begins with {magic!r}; expected a GGUF file, {MAGIC!r}')
   file = gguf.read(source)
-  config, tokenizer, names = gguf.config(file), gguf.tokenizer(file), file.published()
+  config = gguf.config(file)
+  tokenizer = gguf.tokenizer(file)
+  names = file.published()
   folder = store.folder(target)
   folder.write(single_name(), _safetensors(file, names, jnp.dtype(dtype)))
   # The library writes local files only.

@@ -23,4 +23,6 @@ def describe(names: Sequence[str]) -> str:
     matches = fnmatch.filter(names, pattern)
     if matches:
       return f'holds {matches[0]}: {kind}'
-  return f'holds {", ".join(names[:8])}' if names else 'is empty'
+  if names:
+    return f'holds {", ".join(names[:8])}'
+  return 'is empty'

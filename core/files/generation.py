@@ -82,7 +82,9 @@ def ends(path: FolderPath, own: int | None) -> tuple[int, ...]:
 
 def sampling(path: FolderPath) -> Generation:
   """How a server samples for clients that do not say: as the folder's file, without one as OpenAI's interface."""
-  return read(path) if store.folder(path).has(NAME) else Generation(temperature=1.0)
+  if store.folder(path).has(NAME):
+    return read(path)
+  return Generation(temperature=1.0)
 
 
 def write(path: FolderPath, stops: Sequence[int]) -> None:

@@ -19,7 +19,8 @@ from typing import Any, Protocol, TypeVar
 SCHEMES = ('file', 'gs', 's3', 'memory')
 # (reads under way at once, bytes of one) of large files. An object store answers each read only after tens of
 # milliseconds; a disk needs no more than two small ones, and reads take memory.
-REMOTE, LOCAL = (16, 2 << 20), (2, 256 << 10)
+REMOTE = (16, 2 << 20)
+LOCAL = (2, 256 << 10)
 RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '8s'}  # by default a wrong bucket takes minutes
 # What libraries read beside weights: configurations, tokenizers, chat templates.
 SMALL = ('.json', '.txt', '.model', '.jinja', '.tiktoken')
@@ -73,7 +74,9 @@ class Folder:
   def names(self) -> list[str]:
     """The names of its files and folders, sorted; none for a folder that does not exist."""
     if self.local is not None:
-      return sorted(os.listdir(self.local)) if self.local.is_dir() else []
+      if self.local.is_dir():
+        return sorted(os.listdir(self.local))
+      return []
     keys = _answer(self._store.list(), self.url)
     return sorted({key.decode().partition('/')[0] for key in keys})
 
@@ -157,7 +160,9 @@ FolderPath = str | os.PathLike | Folder
 
 def folder(path: FolderPath) -> Folder:
   """The folder of a path or URL; nothing is read yet. Raises CheckpointError for a scheme not in SCHEMES."""
-  return path if isinstance(path, Folder) else Folder(os.fspath(path))
+  if isinstance(path, Folder):
+    return path
+  return Folder(os.fspath(path))
 
 
 def _local(url: str) -> pathlib.Path | None:
@@ -171,7 +176,9 @@ def _local(url: str) -> pathlib.Path | None:
   if scheme not in SCHEMES:
     known = ', '.join(f'{name}://' for name in SCHEMES)
     raise CheckpointError(f'{url}: scheme {scheme!r}; expected a path, or a URL of {known}')
-  return pathlib.Path(urllib.parse.unquote(rest)) if scheme == 'file' else None
+  if scheme == 'file':
+    return pathlib.Path(urllib.parse.unquote(rest))
+  return None
 
 
 @functools.cache

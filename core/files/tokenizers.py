@@ -187,7 +187,8 @@ class Detokenizer:
   def push(self, *ids: int) -> str:
     """Takes the next ids; returns the text that they complete, possibly ''."""
     self._ids += ids
-    given, text = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
+    given = self._decode(self._ids[self._start : self._read])
+    text = self._decode(self._ids[self._start :])
     if text.endswith(REPLACEMENT):
       return ''
     self._start, self._read = self._read, len(self._ids)
@@ -195,6 +196,7 @@ class Detokenizer:
 
   def flush(self) -> str:
     """The text still held back, however it ends. Call once, after the last id."""
-    given, text = self._decode(self._ids[self._start : self._read]), self._decode(self._ids[self._start :])
+    given = self._decode(self._ids[self._start : self._read])
+    text = self._decode(self._ids[self._start :])
     self._start = self._read = len(self._ids)
     return text[len(given) :]

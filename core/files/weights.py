@@ -78,7 +78,9 @@ class From:
     if not self.pattern:
       return stored
     ours = einops.rearrange(stored, self.pattern, **self._sizes(shape))
-    return ours[self.part] if self.parts > 1 else ours
+    if self.parts > 1:
+      return ours[self.part]
+    return ours
 
   def write(self, pieces: list[np.ndarray]) -> np.ndarray:
     """The stored tensor of our pieces (all parts in order)."""
@@ -103,7 +105,8 @@ def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) 
 
   unused: tensors that are stored but take no part in the computation, and so are not read.
   """
-  faults, used = [], {}
+  faults = []
+  used = {}
   for _, source, s in leaves(names, spec):
     want = source.stored_shape(s.shape[source.stack :])
     count = math.prod(s.shape[: source.stack])
@@ -287,7 +290,9 @@ def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
   if isinstance(w, np.ndarray):
     return w
   (device, *others) = w.devices()
-  return np.asarray(w) if device.platform == 'cpu' and not others else w
+  if device.platform == 'cpu' and not others:
+    return np.asarray(w)
+  return w
 
 
 def _gather(parts: list) -> np.ndarray:
@@ -297,7 +302,8 @@ def _gather(parts: list) -> np.ndarray:
 
 
 def _shard(sizes: dict[str, int]) -> list[list[str]]:
-  shards, room = [], 0
+  shards = []
+  room = 0
   for name, size in sizes.items():
     if not shards or size > room:
       shards.append([])
@@ -308,7 +314,9 @@ def _shard(sizes: dict[str, int]) -> list[list[str]]:
 
 
 def _shard_name(stem: str, i: int, n: int) -> str:
-  return single_name(stem) if n == 1 else f'{stem}-{i + 1:05d}-of-{n:05d}{SUFFIX}'
+  if n == 1:
+    return single_name(stem)
+  return f'{stem}-{i + 1:05d}-of-{n:05d}{SUFFIX}'
 
 
 def _shard_pattern(stem: str) -> re.Pattern:

@@ -95,4 +95,6 @@ def _items(value) -> tuple:
     except (ValueError, SyntaxError):
       words = [item.strip() for item in value.strip('()[]').split(',')]
       value = tuple(word for word in words if word)
-  return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+  if isinstance(value, (tuple, list)):
+    return tuple(value)
+  return (value,)

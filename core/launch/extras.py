@@ -43,7 +43,9 @@ def extra(module: str, program: str = '') -> str | None:
   """The extra that brings a module: the one named like the program's package if it does, else the usual one."""
   known = MODULES.get(module.split('.')[0], ())
   package = program.split('.')[0]
-  return package if package in known else next(iter(known), None)
+  if package in known:
+    return package
+  return next(iter(known), None)
 
 
 def advice(module: str, program: str = '') -> str:

@@ -86,7 +86,8 @@ def parse(values: flags.FlagValues, argv: list[str]) -> list[str]:
 
 def given(argv: Iterable[str], name: str) -> str | None:
   """The last value of the flag `name`, in either of absl's two forms, before the flags are parsed."""
-  found, before = None, ''
+  found = None
+  before = ''
   for arg in argv:
     if arg == '--':
       break
@@ -113,7 +114,9 @@ def set_fields(argv: Iterable[str], prefix: str) -> Iterator[str]:
 def guess(name: str, known: Iterable[str]) -> str:
   """A hint at the nearest known name, or nothing."""
   near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-  return f'; did you mean {near[0]!r}?' if near else ''
+  if near:
+    return f'; did you mean {near[0]!r}?'
+  return ''
 
 
 def choose(config, argv: Iterable[str], *, prefix: str) -> tuple[Any, set[str]]:
@@ -121,7 +124,8 @@ def choose(config, argv: Iterable[str], *, prefix: str) -> tuple[Any, set[str]]:
 
   Raises UsageError for a name that is not among a field's choices.
   """
-  argv, chosen = list(argv), set()
+  argv = list(argv)
+  chosen = set()
   for path, choices in list(fields.named(config)):
     name = given(argv, prefix + path)
     if name is None:

@@ -199,7 +199,8 @@ def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows
   capacity = old.shape[axis]
   for row in range(old.shape[rows]):
     start = [0] * old.ndim
-    start[rows], start[axis] = row, jnp.minimum(at[row], capacity - 1)
+    start[rows] = row
+    start[axis] = jnp.minimum(at[row], capacity - 1)
     one = jax.lax.slice_in_dim(fresh, row, row + 1, axis=rows)
     present = jax.lax.dynamic_slice(old, start, one.shape)
     old = jax.lax.dynamic_update_slice(old, jnp.where(at[row] < capacity, one, present), start)

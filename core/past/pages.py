@@ -125,7 +125,8 @@ def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh,
     where = sharding(shape, AXES, mesh, rules)
     return (jax.ShapeDtypeStruct(shape, dtype, sharding=where),) * config.depth
 
-  heads, size = config.kv_heads, config.head_dim
+  heads = config.kv_heads
+  size = config.head_dim
   return pool(pages, heads, size, page_size), pool(pages, heads, page_size, size)
 
 

@@ -83,7 +83,9 @@ def _trips(line: str, limits: dict[str, int]) -> int | None:
   if stated:
     return int(stated[1])
   condition = _CONDITION.search(line)
-  return limits.get(condition[1]) if condition else None
+  if condition:
+    return limits.get(condition[1])
+  return None
 
 
 def _called(line: str, opcode: str, limits: dict[str, int]) -> list[tuple[str, int, bool]]:

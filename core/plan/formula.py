@@ -90,7 +90,9 @@ def _weight(s: params.Spec, part: Part, mesh) -> _Weight:
 
   def shards(axes) -> int:
     is_split = part.tensor and any(RULES.get(axis) == 'model' for axis in axes)
-    return mesh.shape['model'] if is_split else 1
+    if is_split:
+      return mesh.shape['model']
+    return 1
 
   cut = s.stack + s.inputs
   is_expert = 'experts' in s.axes

@@ -10,7 +10,8 @@ def wilson(right: float, n: int, z: float = 1.959963984540054) -> tuple[float, f
   """
   if n <= 0:
     raise ValueError(f'wilson: n is {n}, expected at least 1')
-  p, scale = right / n, 1 / (1 + z * z / n)
+  p = right / n
+  scale = 1 / (1 + z * z / n)
   centre = scale * (p + z * z / (2 * n))
   half = scale * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
   return centre - half, centre + half

@@ -27,7 +27,8 @@ WORDINGS = (
   ('Same parity?', 'Do the digits have the same parity?', 'Are both even or both odd?', 'Is the sum even?'),
 )
 # Each 8 × 8 scan is doubled to 16 × 16 and two stand side by side.
-WIDTH, HEIGHT = 32, 16
+WIDTH = 32
+HEIGHT = 16
 _BLOCK = 4096
 
 
@@ -86,9 +87,12 @@ def example(split: str, seed: int, index: int) -> Example:
   """Example number `index` of the endless stream of (split, seed); split is 'train' or 'heldout'."""
   if index < 0:
     raise ValueError(f'an example index must not be negative: {index}')
-  images, draws = scans(split), _block(split, seed, index // _BLOCK)
+  images = scans(split)
+  draws = _block(split, seed, index // _BLOCK)
   at = index % _BLOCK
-  left, right, question = draws.left[at], draws.right[at], draws.question[at]
+  left = draws.left[at]
+  right = draws.right[at]
+  question = draws.question[at]
   pixels = np.concatenate([images.pixels[left], images.pixels[right]], axis=1)
   digits = int(images.labels[left]), int(images.labels[right])
   return Example(Image.fromarray(pixels), QUESTIONS[question], answer(question, *digits), digits)
@@ -105,7 +109,9 @@ def answer(question: int, left: int, right: int) -> str:
     return str(left + right)
   if question == LARGER:
     return str(max(left, right))
-  return 'yes' if (left - right) % 2 == 0 else 'no'
+  if (left - right) % 2 == 0:
+    return 'yes'
+  return 'no'
 
 
 def worded(item: Example, index: int) -> Example:

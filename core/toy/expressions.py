@@ -17,7 +17,8 @@ from PIL import Image
 from core.toy import digits
 
 OPERATORS = {'+': operator.add, '-': operator.sub, '*': operator.mul}
-WIDTH, HEIGHT = 48, 16
+WIDTH = 48
+HEIGHT = 16
 _SIGNS = tuple(OPERATORS)
 _BLOCK = 4096
 
@@ -41,7 +42,9 @@ class Expression(NamedTuple):
 
   def text(self, a, b, c) -> str:
     """The expression over anything that prints."""
-    return f'{a}{self.first}({b}{self.second}{c})' if self.right else f'({a}{self.first}{b}){self.second}{c}'
+    if self.right:
+      return f'{a}{self.first}({b}{self.second}{c})'
+    return f'({a}{self.first}{b}){self.second}{c}'
 
   def steps(self, a: int, b: int, c: int) -> tuple[str, int]:
     """(the expression after its bracket is worked out, its value)."""
@@ -53,7 +56,9 @@ class Expression(NamedTuple):
 
 
 def _bracketed(number: int) -> str:
-  return f'({number})' if number < 0 else str(number)
+  if number < 0:
+    return f'({number})'
+  return str(number)
 
 
 class _Draws(NamedTuple):
@@ -77,7 +82,8 @@ def example(split: str, seed: int, index: int) -> Example:
   """Example number `index` of the endless stream of (split, seed); split is 'train' or 'heldout'."""
   if index < 0:
     raise ValueError(f'an example index must not be negative: {index}')
-  scans, draws = digits.scans(split), _block(split, seed, index // _BLOCK)
+  scans = digits.scans(split)
+  draws = _block(split, seed, index // _BLOCK)
   at = index % _BLOCK
   rows = draws.digits[at]
   expression = Expression(*(_SIGNS[i] for i in draws.signs[at]), bool(draws.right[at]))

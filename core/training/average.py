@@ -33,7 +33,9 @@ def averaged(tx: optax.GradientTransformation, decay: float, pattern: str) -> op
 
   def update(updates, state, params=None):
     def step(average, w, change):
-      return None if average is None else decay * average + (1 - decay) * (w + change)
+      if average is None:
+        return None
+      return decay * average + (1 - decay) * (w + change)
 
     return updates, Average(_map(step, state.weights, params, updates))
 

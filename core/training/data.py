@@ -56,7 +56,10 @@ class JsonLines:
   def __init__(self, path: str | os.PathLike):
     self.path = str(path)
     self._local = threading.local()
-    starts, ends, numbers, at = [], [], [], 0
+    starts = []
+    ends = []
+    numbers = []
+    at = 0
     with open(self.path, 'rb') as f:
       for number, line in enumerate(f, 1):
         skip = 3 if number == 1 and line.startswith(b'\xef\xbb\xbf') else 0
@@ -154,7 +157,8 @@ class ArrayRecord:
   """ArrayRecord files whose payloads are JSON objects, in the order of `paths`."""
 
   def __init__(self, paths: str | os.PathLike | Sequence[str | os.PathLike]):
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    if isinstance(paths, (str, os.PathLike)):
+      paths = [paths]
     self.paths = [str(p) for p in paths]
     for path in self.paths:
       if not pathlib.Path(path).is_file():
@@ -184,7 +188,8 @@ class Subset:
   """The records of a source that have these numbers, as a source."""
 
   def __init__(self, records: RecordSource, numbers: Sequence[int]):
-    self.records, self.numbers = records, np.asarray(numbers, np.int64)
+    self.records = records
+    self.numbers = np.asarray(numbers, np.int64)
 
   def __len__(self) -> int:
     return len(self.numbers)
@@ -237,7 +242,9 @@ def mix(
   weights = [weight for _, weight in parts.values()]
   stream = grain.MapDataset.mix(streams, weights) if len(streams) > 1 else streams[0]
   which, many = shard or (jax.process_index(), jax.process_count())
-  return stream[which::many] if many > 1 else stream
+  if many > 1:
+    return stream[which::many]
+  return stream
 
 
 def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) -> grain.IterDataset:

@@ -23,7 +23,9 @@ class HostState:
     """All states as JSON."""
 
     def encode(state):
-      return {'base64': base64.b64encode(state).decode()} if isinstance(state, bytes) else {'json': state}
+      if isinstance(state, bytes):
+        return {'base64': base64.b64encode(state).decode()}
+      return {'json': state}
 
     return json.dumps({name: encode(part.get_state()) for name, part in self.parts.items()}).encode()
 

@@ -29,7 +29,8 @@ def _factors(key: jax.Array, name: str, s: Spec, rank: int) -> tuple[jax.Array, 
   cut = s.stack + s.inputs
   if 'experts' in s.axes or len(s.shape) <= cut:
     raise ValueError(f'lora: {name} {s.axes} is not a dense matrix; choose a pattern of attention or MLP weights')
-  before, outputs = s.shape[:cut], s.shape[cut:]
+  before = s.shape[:cut]
+  outputs = s.shape[cut:]
   std = 1 / math.sqrt(math.prod(before[s.stack :]))
   a = std * jax.random.normal(key, (*before, rank), jnp.float32)
   b = jnp.zeros((*before[: s.stack], rank, *outputs), jnp.float32)

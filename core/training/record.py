@@ -42,7 +42,9 @@ def scalar(name: str, value) -> float | int | None:
   if value.dtype.itemsize < 4:
     value = value.astype(np.float32)
   number = float(str(value))
-  return number if math.isfinite(number) else None
+  if math.isfinite(number):
+    return number
+  return None
 
 
 def cut(path: pathlib.Path, step: int) -> None:

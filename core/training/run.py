@@ -40,7 +40,9 @@ def _plain(config) -> dict:
 def differences(old, new, prefix='') -> list[str]:
   """What differs between two nested dictionaries: 'optim.lr: 0.1, now 0.2'."""
   if not (isinstance(old, dict) and isinstance(new, dict)):
-    return [] if old == new else [f'{prefix}: {old!r}, now {new!r}']
+    if old == new:
+      return []
+    return [f'{prefix}: {old!r}, now {new!r}']
   found = []
   for key in sorted(old.keys() | new.keys()):
     name = f'{prefix}.{key}' if prefix else key
@@ -86,7 +88,9 @@ class Run:
       raise ValueError(f'every={every}, keep={keep}: expected 1 or more of each')
     self.workdir = pathlib.Path(workdir).absolute()
     self.every = every
-    self._config, self._keep, self._show = _plain(config), keep, show
+    self._config = _plain(config)
+    self._keep = keep
+    self._show = show
     self._checkpoints = checkpoints or self.workdir / 'checkpoints'
     self._signal = 0  # number of the signal that asked this process to stop
     self._recorder = None
@@ -225,13 +229,17 @@ class Run:
     alone = jax.process_count() == 1
     own = np.full(jax.local_device_count(), self._signal, np.int32)
     vote = self._signal if alone else highest(jax.make_array_from_process_local_data(apart, own))
-    before, self._pending = self._pending, (step, metrics, vote)
+    before = self._pending
+    self._pending = (step, metrics, vote)
     agreed = self._fetch(before)
-    return vote if alone else agreed
+    if alone:
+      return vote
+    return agreed
 
   def _flush(self) -> None:
     """Writes down the metrics of the last step, which an exception left pending."""
-    pending, self._pending = self._pending, None
+    pending = self._pending
+    self._pending = None
     try:
       self._fetch(pending)
     except Exception:  # the step itself may be what failed

@@ -42,7 +42,9 @@ def merge(trainable, frozen):
   def either(path, a, b):
     if a is not None and b is not None:
       raise ValueError(f'{path_name(path)} is in the trainable and in the frozen part')
-    return b if a is None else a
+    if a is None:
+      return b
+    return a
 
   return jax.tree.map_with_path(either, trainable, frozen, is_leaf=lambda x: x is None)
 

@@ -36,8 +36,13 @@ class Examples:
     max_tiles: int | None = None,
     bad_rows: BadRows = 'refuse',
   ):
-    self.rows, self.processor, self.seed, self.augment = rows, processor, seed, augment
-    self.pick, self.max_tiles, self.bad_rows = pick, max_tiles, bad_rows
+    self.rows = rows
+    self.processor = processor
+    self.seed = seed
+    self.augment = augment
+    self.pick = pick
+    self.max_tiles = max_tiles
+    self.bad_rows = bad_rows
 
   def __len__(self) -> int:
     return len(self.rows)

@@ -22,7 +22,8 @@ from internvl.inputs.processor import Inputs
 from internvl.training.configs import Config
 
 # Features of each token: 1 at the last one of a sample that did not fit a row whole, 1 in place of an unusable row.
-CUT, BAD = 'cut', 'bad'
+CUT = 'cut'
+BAD = 'bad'
 FIRST = 'first'  # feature of each tile: 1 at the first one of an image
 
 
@@ -34,7 +35,8 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   context = np.flatnonzero(x.tokens == image_id)
   ends = np.cumsum(x.tiles)
   token_ends = np.concatenate([[0], np.cumsum(x.tile_tokens)])
-  kept, end = 0, min(length, len(x.tokens))
+  kept = 0
+  end = min(length, len(x.tokens))
   for number, (count, last) in enumerate(zip(x.tiles, ends), 1):
     first = context[token_ends[last - count]] - 1  # <img>
     behind = context[token_ends[last] - 1] + 2  # after </img>
@@ -43,7 +45,8 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
       break
     kept = number
   if not x.mask[:end].any():
-    kept, end = 0, 1
+    kept = 0
+    end = 1
   total = int(ends[kept - 1]) if kept else 0
   return Inputs(
     tokens=x.tokens[:end],
@@ -105,7 +108,8 @@ def batches(
   shares: of each part in the mixture, by default equal. which, many: the process and their number, by default as they
   are. Raises ValueError when the rows cannot be shared out evenly.
   """
-  which, many = jax.process_index() if which is None else which, many or jax.process_count()
+  which = jax.process_index() if which is None else which
+  many = many or jax.process_count()
   if c.batch % many:
     raise ValueError(f'batch={c.batch} rows cannot be shared by {many} processes')
   shares = shares or (1.0,) * len(parts)
@@ -166,7 +170,8 @@ class Lessons:
 
   def launched(self, metrics: Mapping[str, Any]) -> None:
     """Takes the metrics of a step; warns of an earlier one without a lesson, raises ValueError at LIMIT in a row."""
-    before, self._launched = self._launched, metrics
+    before = self._launched
+    self._launched = metrics
     if before is not None:
       self._look(before)
 

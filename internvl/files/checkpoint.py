@@ -35,7 +35,9 @@ def layout_of(tensors) -> str:
 
 def layout_for(config: Config) -> str:
   """The layout to write a model in where nothing else decides: 'A' for Flash, which has no other, and 'B'."""
-  return 'A' if config.flash else 'B'
+  if config.flash:
+    return 'A'
+  return 'B'
 
 
 def names(config: Config, layout: str) -> Params:
@@ -193,7 +195,8 @@ def save(path: FolderPath, config: Config, params: Params, *, layout: str | None
 
   layout: 'A' or 'B'; None: as `layout_for` says. Raises ValueError for another one, and for Flash in layout B.
   """
-  layout = layout_for(config) if layout is None else layout
+  if layout is None:
+    layout = layout_for(config)
   if layout not in ('A', 'B'):
     raise ValueError(f"layout {layout!r}; expected 'A' or 'B'")
   weights.save(path, params, names(config, layout), spec(config))

@@ -31,7 +31,8 @@ class Params:
 
 def spec(vision_width: int, width: int, block: int) -> Params:
   """Every weight, once; `block` is the side of the square of patches that becomes one token."""
-  wide, hidden = vision_width * block**2, 2 * width
+  wide = vision_width * block**2
+  hidden = 2 * width
   return Params(
     norm=Spec((wide,), (None,), ones),
     norm_bias=Spec((wide,), (None,), zeros),

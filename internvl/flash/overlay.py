@@ -27,7 +27,8 @@ def draw(x: Inputs, routing: Routing, config: ProcessorConfig) -> Image.Image:
     raise ValueError('a picture of tiles needs a prompt with an image')
   cells = tiling.denormalize(x.pixels, config.mean, config.std)
   cells = [_cell(cell, routing, number) for number, cell in enumerate(cells)]
-  rows, start = [], 0
+  rows = []
+  start = 0
   for count, grid in zip(x.tiles.tolist(), x.grids.tolist()):
     rows.append(_image(cells[start : start + count], *grid))
     start += count

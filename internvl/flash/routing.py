@@ -60,7 +60,9 @@ class Routing:
 def resolve(config: model.Config, compression: Compression | None) -> Compression:
   """The mode of a request: as asked, else the model's own. Raises ValueError for one that the model cannot do."""
   if compression is None:
-    return 'auto' if config.flash and config.flash.enabled else 'off'
+    if config.flash and config.flash.enabled:
+      return 'auto'
+    return 'off'
   if compression not in CHOICES:
     raise ValueError(f'compression={compression!r}; expected one of {list(CHOICES)}')
   if compression != 'off' and config.flash is None:
@@ -96,7 +98,9 @@ def shorten(x: Inputs, routing: Routing, image_id: int) -> Inputs:
 
 def tile_bucket(n: int) -> int:
   """0..4, then as `core.padding.bucket`: 6, 8, 12, 16, 24, …: numbers of tiles in one bucket share a program."""
-  return n if n < 4 else padding.bucket(n, 4)
+  if n < 4:
+    return n
+  return padding.bucket(n, 4)
 
 
 def patches(params: model.Params, config: model.Config, pixels: jax.Array) -> jax.Array:
@@ -121,7 +125,8 @@ def route(
   """The routing of each prompt by itself. features: `patches` of the tiles of all prompts, in order."""
   asked = needs_scores(mode) and features is not None
   found = np.asarray(scores(params.router, features)) if asked else None
-  routings, start = [], 0
+  routings = []
+  start = 0
   for prompt in prompts:
     stop = start + len(prompt.pixels)
     own = np.zeros(0, np.float32) if found is None else found[start:stop]

@@ -95,7 +95,8 @@ def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.
   if tile_tokens.ndim == 2:
     same = (tile_tokens.sum(-1) == counts).all()
   else:  # the tiles of all rows: each row ends where a tile ends
-    ends, tile_ends = np.cumsum(counts), np.cumsum(tile_tokens)
+    ends = np.cumsum(counts)
+    tile_ends = np.cumsum(tile_tokens)
     same = np.isin(ends, [0, *tile_ends]).all() and ends[-1] == tile_tokens.sum()
   if not same:
     raise ValueError(f'rows with {counts.tolist()} image tokens for tiles of {tile_tokens.tolist()}; expected as many')
@@ -108,12 +109,15 @@ def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
     raise ValueError(f'row {row} has {counts[row]} image tokens; expected a multiple of {per_tile}, those of a tile')
   used = counts // per_tile
   if pixels is None:
-    given, blank = np.zeros_like(used), True
+    given = np.zeros_like(used)
+    blank = True
   elif pixels.ndim == 5:
-    given, blank = np.full_like(used, pixels.shape[1]), all(_blank(row[n:]) for row, n in zip(pixels, used))
+    given = np.full_like(used, pixels.shape[1])
+    blank = all(_blank(row[n:]) for row, n in zip(pixels, used))
   else:
     used = used.sum(keepdims=True)
-    given, blank = np.array([len(pixels)]), _blank(pixels[int(used[0]) :])
+    given = np.array([len(pixels)])
+    blank = _blank(pixels[int(used[0]) :])
   if (used > given).any() or not blank:
     raise ValueError(f'the tokens have places for {used.tolist()} tiles, and the pixels hold {given.tolist()}')
 

@@ -73,7 +73,9 @@ class Processor:
 
   def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast, stops: Sequence[int] = ()):
     """stops: token ids that end an answer, further to the layout's stop token and padding."""
-    self.config, self.tokenizer, self.stops = config, tokenizer, tuple(stops)
+    self.config = config
+    self.tokenizer = tokenizer
+    self.stops = tuple(stops)
     self.layout = templates.LAYOUTS[config.template]
     structural = templates.IMAGE_TOKENS + self.layout.tokens
     self._ids = {token: token_id(tokenizer, token) for token in structural}
@@ -103,7 +105,8 @@ class Processor:
   @classmethod
   def over_bytes(cls, config: ProcessorConfig) -> Processor:
     """For models trained from scratch: the tokens are bytes and what `config.template` and images need."""
-    layout, blank = templates.LAYOUTS[config.template], '<|endoftext|>'
+    layout = templates.LAYOUTS[config.template]
+    blank = '<|endoftext|>'
     special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
     return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
@@ -192,7 +195,8 @@ class Processor:
 
   def _load(self, turns, pick, *, max_tiles: int, frames: int):
     """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
-    config, media = self.config, []
+    config = self.config
+    media = []
     shown = sum(p.kind == 'image' for t in turns for p in t.parts)
     cap = tiles.share(max_tiles, shown) if config.share_tiles and shown else max_tiles
     cap = max(cap, config.min_tiles)
@@ -228,7 +232,9 @@ class Processor:
 
   def _pixels(self, image, cap: int | None) -> np.ndarray:
     """uint8 [tiles, S, S, 3]; a video frame (no cap) is always one tile."""
-    return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(image, **self._grid(cap))
+    if cap is None:
+      return tiles.single(image, size=self.config.image_size)
+    return tiles.tile(image, **self._grid(cap))
 
   def _tokenize(self, turns, system: str):
     segments = templates.conversation(self.layout, turns, system)

@@ -149,13 +149,16 @@ def write(path: FolderPath, config: ProcessorConfig) -> None:
 
 
 def _read(folder: Folder, name: str) -> dict | None:
-  return read_json(folder, name) if folder.has(name) else None
+  if folder.has(name):
+    return read_json(folder, name)
+  return None
 
 
 def _from_model(config: dict, file: str) -> dict:
   """Fields from config.json: of the original layout (`llm_config`) or of the -HF one (`text_config`)."""
   original = 'llm_config' in config
-  text, vision = config.get('llm_config' if original else 'text_config'), config.get('vision_config')
+  text = config.get('llm_config' if original else 'text_config')
+  vision = config.get('vision_config')
   if not (isinstance(text, dict) and isinstance(vision, dict)):
     raise ValueError(f'{file}: needs vision_config and llm_config or text_config to be an InternVL config')
   for key, only in (('pad2square', False), ('ps_version', 'v2')):

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-IMAGE_START, IMAGE_CONTEXT, IMAGE_END = '<img>', '<IMG_CONTEXT>', '</img>'
+IMAGE_START = '<img>'
+IMAGE_CONTEXT = '<IMG_CONTEXT>'
+IMAGE_END = '</img>'
 IMAGE_TOKENS = (IMAGE_START, IMAGE_CONTEXT, IMAGE_END)
 # Tags that users and models write inside their text: grounding and reasoning.
 MARKUP = ('<ref>', '</ref>', '<box>', '</box>', '<quad>', '</quad>', '<think>', '</think>')
@@ -131,7 +133,9 @@ def _channel(name: str, text: str) -> list[Segment]:
 def _harmony_answer(text: str) -> str:
   """The text of channel `final`; '' where the output stopped before reaching it."""
   _, reached, answer = text.partition('<|channel|>final<|message|>')
-  return answer.partition('<|end|>')[0].strip() if reached else ''
+  if reached:
+    return answer.partition('<|end|>')[0].strip()
+  return ''
 
 
 CHATML_OPENING = (Segment('<|im_start|>', True), Segment('assistant\n'))
@@ -172,7 +176,9 @@ def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]],
   segments = layout.turn('system', [Segment(system)], training) if system else []
   for role, content in turns:
     segments += layout.turn(role, content, training)
-  return segments if training else [*segments, *layout.opening]
+  if training:
+    return segments
+  return [*segments, *layout.opening]
 
 
 def tokenize(
@@ -183,7 +189,8 @@ def tokenize(
   Neighbouring text of equal loss is encoded as one string, so the result equals tokenising the whole
   conversation at once, except that no token spans a mask boundary: exactly where generation would begin.
   """
-  tokens, mask = [], []
+  tokens = []
+  mask = []
   for (special, loss), run in itertools.groupby(segments, key=lambda s: (s.special, s.loss)):
     run = list(run)
     structure = [ids[s.text] for s in run for _ in range(s.repeat)] if special else []

@@ -37,14 +37,17 @@ def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: i
   Nearest aspect ratio; among equally near grids the last (largest) that the image's area more than half
   fills. The comparison is of float64 values bit by bit, as published: unlike ratios can tie too.
   """
-  aspect, area = width / height, width * height
-  best, chosen = float('inf'), (1, 1)
+  aspect = width / height
+  area = width * height
+  best = float('inf')
+  chosen = (1, 1)
   for columns, rows in grids(min_tiles, max_tiles):
     distance = abs(aspect - columns / rows)
     half = 0.5 * size * size * columns * rows
     ties = distance == best
     if distance < best or (ties and area > half):
-      best, chosen = distance, (columns, rows)
+      best = distance
+      chosen = (columns, rows)
   return chosen
 
 

@@ -57,7 +57,8 @@ def ntp(
   language = cast(params.language, dtype)
   logp, _ = decoder.log_probs(language, config.language, out.hidden[:, :-1], batch.tokens[:, 1:], rules=rules)
   weights = batch.weights[:, 1:]
-  total, weight = -jnp.sum(weights * logp), jnp.sum(weights)
+  total = -jnp.sum(weights * logp)
+  weight = jnp.sum(weights)
   hits = jnp.sum((weights > 0) * (logp > jnp.log(0.5)))
   notes = {'confident': (hits, jnp.sum(weights > 0))}
   if config.language.moe is not None:

@@ -41,7 +41,8 @@ def consistency(
   """
   drawing, dropping = jax.random.split(key)
   tile_tokens = draw(drawing, config, batch)
-  params, reference = cast(params, dtype), cast(reference, dtype)
+  params = cast(params, dtype)
+  reference = cast(reference, dtype)
   options = {'remat_policy': remat_policy, 'rules': rules}
   target = reference_states(reference, config, batch, rules=rules)
   images, _ = model.encode(params, config, batch.pixels, tile_tokens=tile_tokens, drop_key=dropping, **options)

@@ -61,7 +61,8 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
   Raises plan.PlanError when `config.model` is not the name of a size, or hosts and axes do not fit.
   """
   home = groups(mesh.devices.flat, config.processes, **(dataclasses.asdict(config.mesh) | {'data': -1}))[0]
-  c, engine = size(config.model).language, config.engine
+  c = size(config.model).language
+  engine = config.engine
   here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(home, jax.P()))
   params = weights.abstract(c, 'bfloat16', home)
   k, v = pages.abstract(c, engine.pages, engine.page_size, 'bfloat16', home, weights.RULES)
@@ -71,7 +72,8 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
     table = jax.ShapeDtypeStruct(shape, bool, sharding=sharding(shape, device.TABLE, home, weights.RULES))
     empty = np.zeros(engine.slots, bool), *SlotRequests(engine.slots, c.vocab).arrays()
     inputs = (*jax.tree.map(here, pack.segment(idle, *empty)), device.Tables(table, table))
-    step, static = device.decode, {'config': c, 'segment': engine.segment}
+    step = device.decode
+    static = {'config': c, 'segment': engine.segment}
     work = _work(c, engine, home, rows=engine.slots, steps=engine.segment, pools=shard_bytes((k, v)))
   else:
     prompts = pack.prompts(idle, [], engine.chunk, engine.chunk)
@@ -79,7 +81,8 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
     features = np.zeros((engine.chunk, c.width), jnp.bfloat16), np.zeros(engine.chunk, bool)
     at = prompts.positions, prompts.page, prompts.offset
     inputs = jax.tree.map(here, (prompts.plan, tokens, *at, *features))
-    step, static = device.prefill, {'config': c}
+    step = device.prefill
+    static = {'config': c}
     work = _work(c, engine, home, rows=engine.chunk, steps=1, pools=shard_bytes((k, v)))
   kinds = {'weights': params, 'pages': (k, v), 'inputs': inputs}
   return plan.Program(
@@ -103,7 +106,8 @@ def _note(config: Config, engines: int) -> str:
 
 
 def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
-  held, engine = shard_bytes(kinds['weights']), config.engine
+  held = shard_bytes(kinds['weights'])
+  engine = config.engine
   return (
     f'fewer pages: {engine.pages} of {engine.page_size} tokens take {shard_bytes(kinds["pages"]) / 2**30:.2f} GiB',
     f'more devices in expert or model: the weights take {held / 2**30:.2f} GiB',
@@ -112,7 +116,8 @@ def _tips(config: Config, kinds: dict) -> tuple[str, ...]:
 
 def _work(c: decoder.Config, engine: EngineSize, home: Mesh, *, rows: int, steps: int, pools: int) -> formula.Work:
   """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
-  spec, axes = decoder.spec(c), home.shape
+  spec = decoder.spec(c)
+  axes = home.shape
   active = c.moe.top_k / c.moe.experts if c.moe else 1.0
   found = formula.weights(plan.Part('', spec, rows, 0.0, active=active), home)
   met = round(sum(w.active for w in found))
@@ -120,7 +125,8 @@ def _work(c: decoder.Config, engine: EngineSize, home: Mesh, *, rows: int, steps
   flops = steps * (2.0 * rows * met + attention)
   hbm = {'weights': steps * BYTES * sum(w.needed for w in found), 'pages': float(steps * pools)}
   # Two sums over `model` a layer; with experts the second is of all rows, gathered from `expert` and scattered back.
-  ring, own = lambda axis: 2 * (axes[axis] - 1) / axes[axis], rows / axes['expert']
+  ring = lambda axis: 2 * (axes[axis] - 1) / axes[axis]
+  own = rows / axes['expert']
   sent = steps * BYTES * c.width * c.depth
   ici = {
     'tensor axis': sent * ring('model') * (own + (rows if c.moe else own)),

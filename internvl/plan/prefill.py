@@ -64,7 +64,8 @@ def prefill(params, pixels, tokens, positions, tile_tokens, *, config: model.Con
     scores = router.scores(params.router, features)
     images = model.project_mixed(params, config, features, tile_tokens)
   else:
-    scores, tile_tokens = None, None
+    scores = None
+    tile_tokens = None
     images = model.project(params, config, features)
   x = model.embed(params, config, tokens, images, tile_tokens=tile_tokens)
   out = decoder.forward(params.language, config.language, x, positions=positions, cache=tokens.shape[1])
@@ -101,7 +102,8 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
 
 def _inputs(c: Config, m: model.Config) -> tuple:
   """(pixels, tokens, positions, tile_tokens), abstract; prompts are padded to a bucket, as conversations are."""
-  side, rows = m.vision.image_size, c.batch
+  side = m.vision.image_size
+  rows = c.batch
   ints = jax.ShapeDtypeStruct((rows, bucket(_tokens(c, m))), jnp.int32)
   pixels = jax.ShapeDtypeStruct((rows, c.tiles, side, side, 3), jnp.bfloat16)
   return pixels, ints, ints, jax.ShapeDtypeStruct((rows, c.tiles), jnp.int32)
@@ -112,7 +114,8 @@ def _tokens(c: Config, m: model.Config) -> int:
 
 
 def _note(c: Config, m: model.Config) -> str:
-  tokens, full = _tokens(c, m), prompt_tokens(m, tiles=c.tiles, compressed=0, text=c.text)
+  tokens = _tokens(c, m)
+  full = prompt_tokens(m, tiles=c.tiles, compressed=0, text=c.text)
   return f'{c.compressed} of {c.tiles} tiles compressed: {tokens:,} tokens a prompt instead of {full:,}'
 
 

@@ -49,7 +49,8 @@ def frames(messages: Sequence[Mapping]) -> int:
 
 
 def _turn(number: int, message: Mapping, limits: Limits) -> dict[str, Any]:
-  role, content = message['role'], message.get('content')
+  role = message['role']
+  content = message.get('content')
   if role == 'user' and isinstance(content, list):
     return {'role': 'user', 'content': [_part(number, part, limits) for part in content]}
   plain = chat.turn(number, message)

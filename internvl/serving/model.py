@@ -26,9 +26,14 @@ class VisionLanguageModel:
   def __init__(
     self, name: str, processor: Processor, words: Words, vision: Vision, *, defaults: Generation, limits: Limits
   ):
-    self.name, self.defaults = name, defaults
-    self.tokenizer, self.stops = processor.tokenizer, words.stops
-    self._processor, self._words, self._vision, self._limits = processor, words, vision, limits
+    self.name = name
+    self.defaults = defaults
+    self.tokenizer = processor.tokenizer
+    self.stops = words.stops
+    self._processor = processor
+    self._words = words
+    self._vision = vision
+    self._limits = limits
     self._threads = concurrent.futures.ThreadPoolExecutor(2, 'images')
 
   def said(self, text: str) -> str:
@@ -95,7 +100,8 @@ def _drawn(x: Inputs, routed: Routing) -> list[dict[str, Any]]:
     {'tokens': routed.compact_tokens if small else routed.tokens, 'compressed': small, 'score': score}
     for small, score in zip(compressed, scores)
   ]
-  made, start = [], 0
+  made = []
+  start = 0
   for count, grid in zip(x.tiles.tolist(), x.grids.tolist()):
     made.append({'grid': grid, 'tiles': tiles[start : start + count]})
     start += count

@@ -38,8 +38,12 @@ class Remote:
     image_id: int,
     normalisation: Sequence,
   ):
-    self._address, self._key, self._config, self._image_id = address, key, config, image_id
-    self._dtype, self._served = wire.DTYPES[dtype], wire.model_of(config, dtype)
+    self._address = address
+    self._key = key
+    self._config = config
+    self._image_id = image_id
+    self._dtype = wire.DTYPES[dtype]
+    self._served = wire.model_of(config, dtype)
     self._normalisation = normalisation
     self._numbers = itertools.count()
     self._waiting: dict[int, tuple[bytes, asyncio.Future]] = {}  # not answered yet, in order

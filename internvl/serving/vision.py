@@ -71,7 +71,8 @@ class Encoder:
   """
 
   def __init__(self, images: Images, config: model.Config):
-    self._images, self._config = images, config
+    self._images = images
+    self._config = config
     self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
     self.counts: collections.Counter[str] = collections.Counter()
     self._thread = threading.Thread(target=self._run, name='vision', daemon=True)
@@ -154,7 +155,8 @@ class Separate:
   """The service in a thread of this process, on a mesh of its own."""
 
   def __init__(self, encoder: Encoder, image_id: int):
-    self._encoder, self._image_id = encoder, image_id
+    self._encoder = encoder
+    self._image_id = image_id
 
   async def see(self, x: Inputs, compression: Compression | None) -> Seen:
     """As in `Vision`."""

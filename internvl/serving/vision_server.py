@@ -20,7 +20,8 @@ class _Budget:
   """Tiles that may be in work; whoever wants more waits. A request above the budget passes alone."""
 
   def __init__(self, most: int):
-    self._most, self._taken = most, 0
+    self._most = most
+    self._taken = 0
     self._changed = asyncio.Condition()
 
   async def take(self, count: int) -> None:
@@ -40,9 +41,12 @@ class VisionServer:
   def __init__(
     self, encoder: Encoder, config: model.Config, key: bytes, *, dtype: str, normalisation: Sequence, pending=PENDING
   ):
-    self._encoder, self._side, self._key = encoder, config.vision.image_size, key
+    self._encoder = encoder
+    self._side = config.vision.image_size
+    self._key = key
     self._served: Mapping[str, Any] = wire.model_of(config, dtype)
-    self._normalisation, self._pending = normalisation, pending
+    self._normalisation = normalisation
+    self._pending = pending
     self.sent = self.answers = 0
 
   async def serve(self, sock: socket.socket) -> None:
@@ -69,7 +73,8 @@ class VisionServer:
   async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
       await wire.greet(reader, writer, self._key, self._served, asks=False)
-      budget, lock = _Budget(self._pending), asyncio.Lock()
+      budget = _Budget(self._pending)
+      lock = asyncio.Lock()
       async with asyncio.TaskGroup() as answering:
         while True:
           message = await wire.read(reader, most=1 << 30)

@@ -94,7 +94,8 @@ def encoded_of(message: Message, config: model.Config, dtype: np.dtype) -> Encod
   """The answer of the service. Raises Failed where it refused, ConnectionError for an answer of another size."""
   if message.kind == REFUSED:
     raise Failed(message.body.decode('utf-8', 'replace'))
-  count, width = message.tiles, config.language.width
+  count = message.tiles
+  width = config.language.width
   head = 6 * count
   if message.kind != FEATURES or len(message.body) < head:
     raise ConnectionError(f'an answer of kind {message.kind} and {len(message.body)} bytes; expected features')

@@ -19,7 +19,8 @@ def export(
 
   layout: as of `internvl.save`.
   """
-  draft, old = folder.with_name(folder.name + '.new'), folder.with_name(folder.name + '.old')
+  draft = folder.with_name(folder.name + '.new')
+  old = folder.with_name(folder.name + '.old')
   first = jax.process_index() == 0
   if first:
     for leftover in (draft, old):

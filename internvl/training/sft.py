@@ -51,7 +51,9 @@ def make_step(c: Config, m: model.Config, *, places: Any = None):
 
 def carry(c: Config) -> window.Window | None:
   """What the loss remembers from step to step: the window of loss ratios of ViCO's second stage."""
-  return window.empty(c.vico.window) if c.objective == 'routing' else None
+  if c.objective == 'routing':
+    return window.empty(c.vico.window)
+  return None
 
 
 def _next_token(c: Config, m: model.Config) -> Callable[..., steps.Loss]:

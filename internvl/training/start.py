@@ -83,7 +83,9 @@ def start(c: Config, processor: Processor, place) -> tuple[model.Config, model.P
   dtype = c.dtype if c.lora.rank else 'float32'
   if c.model not in SIZES:
     m, params = checkpoint.load(c.model, mesh=place, dtype=dtype)
-    return add_flash(c, m, params, place) if c.objective == 'consistency' and not m.flash else (m, params)
+    if c.objective == 'consistency' and not m.flash:
+      return add_flash(c, m, params, place)
+    return (m, params)
   m = dataclasses.replace(SIZES[c.model], image_token=processor.image_id)
   if len(processor.tokenizer) > m.language.vocab:
     raise ValueError(f'the tokenizer has {len(processor.tokenizer)} tokens, the model rows for {m.language.vocab}')
@@ -133,4 +135,6 @@ def layout_for(c: Config, m: model.Config) -> str:
   """The layout to export in: the source's, if the model can be written in it."""
   if c.model in SIZES or m.flash:
     return checkpoint.layout_for(m)
-  return 'A' if checkpoint.layout_of(Files(c.model).tensors) == 'A' else 'B'
+  if checkpoint.layout_of(Files(c.model).tensors) == 'A':
+    return 'A'
+  return 'B'

@@ -74,9 +74,11 @@ def config_to(c: Config) -> dict:
 
 def names(c: Config, root: str = OLD) -> Params:
   """The tree of names. root: OLD, as published, or NEW."""
-  body, head = 'language_model.model.', 'language_model.lm_head.weight'
+  body = 'language_model.model.'
+  head = 'language_model.lm_head.weight'
   if root == NEW:
-    body, head = 'model.language_model.', 'lm_head.weight'
+    body = 'model.language_model.'
+    head = 'lm_head.weight'
   at = f'{root}multi_modal_projector.linear.'
   return Params(
     **encoder_names(f'{root}audio_tower.'),

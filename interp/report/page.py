@@ -84,7 +84,9 @@ def _chart(fig, alt: str) -> Markup:
 
 
 def _short(text: str) -> str:
-  return text if len(text) <= MOST_TEXT else f'{text[:MOST_TEXT]}…'
+  if len(text) <= MOST_TEXT:
+    return text
+  return f'{text[:MOST_TEXT]}…'
 
 
 def _cells(study: Study) -> list[list[dict]]:

@@ -64,4 +64,6 @@ class Guidance:
 
 def both_branches(x: jax.Array, other: jax.Array, guidance: Guidance | None) -> jax.Array:
   """Rows of the positive branch, then with guidance those of the negative one: one batch, one read of the weights."""
-  return x if guidance is None else jnp.concatenate([x, other])
+  if guidance is None:
+    return x
+  return jnp.concatenate([x, other])

@@ -48,6 +48,7 @@ def _check_shapes(weights: Params, noise, condition, steps: Steps, guidance: Gui
   given = {'noise': noise.shape, 'condition': condition.shape, 'time': steps.time.shape[1:]}
   expected = {'noise': (rows, latent), 'condition': (rows, width), 'time': (width,)}
   if guidance is not None:
-    given['negative'], expected['negative'] = guidance.negative.shape, (rows, width)
+    given['negative'] = guidance.negative.shape
+    expected['negative'] = (rows, width)
   if given != expected:
     raise ValueError(f'diffusion_head: shapes {given} do not fit the weights; expected {expected}')

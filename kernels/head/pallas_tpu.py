@@ -52,7 +52,9 @@ def refuse(
 def decline(weights: Params, *others, eps: float) -> str | None:
   """Why XLA's form is expected to be as fast, or None."""
   tiles = _tiles(weights)
-  return None if tiles.resident else 'no weight stays in VMEM, so this kernel reads as much as XLA'
+  if tiles.resident:
+    return None
+  return 'no weight stays in VMEM, so this kernel reads as much as XLA'
 
 
 def _tiles(weights: Params) -> Tiles | None:
@@ -179,7 +181,8 @@ def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, ep
 def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
   """Block specs of (gate, up, down), streamed and resident; the resident columns come first in each layer."""
   before = tiles.count * tiles.resident
-  streamed, resident = (), ()
+  streamed = ()
+  resident = ()
   if tiles.streamed:
     first = before // tiles.streamed
     columns = pl.BlockSpec((1, width, tiles.streamed), lambda n, l, s: (l, 0, first + s))

@@ -36,6 +36,8 @@ def run(
     for block, given in zip(blocks, per_layer, strict=True):
       u = layers.layer(u, block, given, eps)
     v = layers.project(u, weights, last, eps)
-    return v if guidance is None else layers.guided(v, guidance.scale)
+    if guidance is None:
+      return v
+    return layers.guided(v, guidance.scale)
 
   return solve(velocity, noise, steps.replace(time=None), (of_layers, of_output))

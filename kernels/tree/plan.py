@@ -162,7 +162,9 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   content = [row[:count].tobytes() for row, count in zip(names, counts.tolist())]
   sequences = range(len(content))
   order = np.array(sorted(sequences, key=content.__getitem__), np.int64)
-  table, counts, run = table[order], counts[order], runs[order]
+  table = table[order]
+  counts = counts[order]
+  run = runs[order]
   shared = _shared_with_previous(table, counts)
   found = _tree(shared.tolist(), counts.tolist())
   sequence, last, start, stop = np.array(found, np.int64).reshape(-1, 4).T

@@ -153,7 +153,8 @@ def _merge(state: _State, parts: _State, rows: jax.Array) -> _State:
 
 def _all(state: _State, inputs: _Inputs, items: _Items, window) -> _State:
   """All rows by all tokens of the block in one product."""
-  q, plan = inputs.q, inputs.plan
+  q = inputs.q
+  plan = inputs.plan
   wide = state.top.dtype
   by_head = state.top.shape  # [R, K, G]
   place = plan.place[:, None]

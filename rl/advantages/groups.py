@@ -14,7 +14,9 @@ STD_EPS = 1e-6
 
 
 def _all(rewards, valid):
-  return jnp.ones(rewards.shape, bool) if valid is None else valid
+  if valid is None:
+    return jnp.ones(rewards.shape, bool)
+  return valid
 
 
 def _centred(rewards, valid):

@@ -43,7 +43,9 @@ class Advantage:
     if self.by_component and scores.penalty is not None:
       raise ValueError('a KL penalty in the reward needs an advantage of summed rewards, not one by component')
     values = self.compute(scores)
-    return values if self.per_token else values[..., None]
+    if self.per_token:
+      return values
+    return values[..., None]
 
 
 def _of_totals(rule):

@@ -40,7 +40,8 @@ def tree_centred(
   reward; leaves that are not valid enter no mean and get 0. On the host, since the number of levels is data.
   (TreePO, arXiv 2508.17445, §2.3.)
   """
-  rewards, valid = np.asarray(rewards, np.float32), np.asarray(valid)
+  rewards = np.asarray(rewards, np.float32)
+  valid = np.asarray(valid)
   count = rewards.shape[1]
   apart = ~np.eye(count, dtype=bool)
   deepest = int(common.max(where=apart, initial=0))

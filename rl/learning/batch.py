@@ -187,7 +187,8 @@ def spans(units: int, size: int, multiple: int) -> list[range]:
   """
   starts = range(0, units, size)
   last = starts[-1]
-  rest, half = units - last, size
+  rest = units - last
+  half = size
   while half % (2 * multiple) == 0 and half // 2 >= rest:
     half //= 2
   full = [range(start, start + size) for start in starts[:-1]]

@@ -99,7 +99,9 @@ class Progress:
   """Host state of the loop: the next query, the queries that the stage draws from, whether nothing is left to learn."""
 
   def __init__(self, only: Sequence[int] | None = None):
-    self.next, self.only, self.solved = 0, only, False
+    self.next = 0
+    self.only = only
+    self.solved = False
 
   def get_state(self) -> list:
     """For a checkpoint."""
@@ -114,7 +116,8 @@ class Updater:
   """The compiled programs of one run, and what they need besides the training state."""
 
   def __init__(self, u: Updating, weights: Any, place: mesh.Mesh):
-    self._u, self._place = u, place
+    self._u = u
+    self._place = place
     trained, self.frozen = adapt(weights, u.trainable, u.score.dtype)
     self.first = init_state(trained, u.tx)
     places = jax.tree.map(lambda x: x.sharding, self.first)
@@ -136,7 +139,9 @@ class Updater:
 
   def shown(self, train: TrainState, average: Any) -> Any:
     """The weights to evaluate: averaged ones, if they are kept and exported."""
-    return self.merged(average) if self._u.show_average else self.whole(train)
+    if self._u.show_average:
+      return self.merged(average)
+    return self.whole(train)
 
   def reset(self, train: TrainState) -> TrainState:
     """The same weights with a new optimiser."""
@@ -161,7 +166,8 @@ class Updater:
   def _with_advantages(self, packed: Packed, updates: Sequence[range]) -> list[Batch]:
     """The batch of each update, with advantages and the log-probabilities of the reference policy."""
     divergence = self._u.rule.kl
-    references, penalty = None, None
+    references = None
+    penalty = None
     if self._reference is not None:
       bare = split(packed.batch, updates, self._place)
       references = [self._refer(self._reference, part.inputs) for part in bare]
@@ -175,7 +181,8 @@ class Updater:
 
   def _penalty(self, packed: Packed, references: Sequence[jax.Array]) -> np.ndarray:
     """Float32 […] of this process's units: the weighted divergence of what was sampled from the reference."""
-    batch, rule = packed.batch, self._u.rule.kl
+    batch = packed.batch
+    rule = self._u.rule.kl
     every = np.concatenate([mesh.to_local(ref) for ref in references])
     strided = every[jax.process_index() :: jax.process_count()]
     own = strided[: len(batch.fresh)]
@@ -224,12 +231,14 @@ def reinforce(
   """
 
   def advance(state: dict, step: int) -> tuple[dict, dict]:
-    train, average = state['train'], state.get('average', ())
+    train = state['train']
+    average = state.get('average', ())
     if schedule.begins(step):
       train = _begin(schedule, step, updater, train, source, progress, hard)
     more = step + 1 < schedule.steps
     collected, behind = source.collect(updater.whole(train), state['behind'], step, progress.next, more)
-    progress.next, progress.solved = collected.next, collected.exhausted
+    progress.next = collected.next
+    progress.solved = collected.exhausted
     train, average, metrics = _update(updater, train, average, collected)
     metrics |= {'staleness': np.int32(min(step, source.lag)), 'stage': np.int32(schedule.number(step) + 1)}
     if (step + 1) % eval_every == 0:
@@ -249,7 +258,9 @@ def reinforce(
 def _state(train: TrainState, behind: Any, average: Any) -> dict:
   """What a checkpoint holds: averaged weights only if they are kept."""
   state = {'train': train, 'behind': behind}
-  return state | {'average': average} if jax.tree.leaves(average) else state
+  if jax.tree.leaves(average):
+    return state | {'average': average}
+  return state
 
 
 def _update(updater: Updater, train: TrainState, average: Any, collected: Collected) -> tuple[TrainState, Any, dict]:
@@ -275,4 +286,6 @@ def _begin(
     progress.only = source.look(updater.whole(train), lambda: hard(stage))
   elif schedule.number(step):
     progress.only = None
-  return updater.reset(train) if stage.reset else train
+  if stage.reset:
+    return updater.reset(train)
+  return train

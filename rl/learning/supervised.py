@@ -69,7 +69,8 @@ def supervise(
 
 def packed(policy: Policy, demonstrations: Demonstrations, numbers: Sequence[int]) -> tuple[Any, np.ndarray]:
   """(inputs, mask) of these demonstrations, host arrays of this process's rows."""
-  groups, layout = [[t] for t in demonstrations.examples(numbers)], demonstrations.layout
+  groups = [[t] for t in demonstrations.examples(numbers)]
+  layout = demonstrations.layout
   slots = slots_of(policy, groups, layout, demonstrations.slots)
   inputs = policy.inputs(groups, layout, slots)
   longest = slots.response if layout != 'rows' else max(len(t.tokens) for (t,) in groups)

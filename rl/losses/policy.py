@@ -39,7 +39,8 @@ class Rule:
 
   def __post_init__(self):
     inf = float('inf')
-    cap, dual = self.importance_cap, self.dual_clip
+    cap = self.importance_cap
+    dual = self.dual_clip
     if not 0 <= self.clip_low <= 1:
       raise ValueError(f'clip_low={self.clip_low}: expected a number from 0 to 1')
     if not 0 <= self.clip_high < inf:
@@ -121,7 +122,8 @@ def policy_loss(
   # Padding is zeroed first, so that its values reach neither the loss nor its gradient.
   inside = lambda x: None if x is None else jnp.where(mask, x, 0.0)
   logp, old_logp, advantages, ref_logp, rollout_logp = map(inside, (logp, old_logp, advantages, ref_logp, rollout_logp))
-  old_logp = jax.lax.stop_gradient(logp) if old_logp is None else old_logp
+  if old_logp is None:
+    old_logp = jax.lax.stop_gradient(logp)
   delta = logp - old_logp
   plain, loss, ratio = SURROGATES[rule.surrogate](delta, logp, advantages, mask, rule)
   metrics = {'clipped': loss != plain, 'approx_kl': -delta, 'ratio': ratio}

@@ -81,7 +81,9 @@ Inputs = Shared | Rows | Trees
 
 def read(inputs: Inputs) -> Any:
   """The tokens that are embedded for `log_probs`: in rows all but the last, which predicts nothing."""
-  return inputs.tokens[:, :-1] if isinstance(inputs, Rows) else inputs.tokens
+  if isinstance(inputs, Rows):
+    return inputs.tokens[:, :-1]
+  return inputs.tokens
 
 
 def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:

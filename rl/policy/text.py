@@ -26,7 +26,9 @@ from rl.policy import layouts
 from rl.policy.base import PLAIN, Draw, Reading, Trajectory
 from rl.policy.layouts import Layout, Slots
 
-BLANK, START, END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
+BLANK = '<|endoftext|>'
+START = '<|im_start|>'
+END = '<|im_end|>'
 # The chat template of models trained from scratch: Qwen's without a default system turn.
 CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -54,7 +56,9 @@ class TextPolicy:
   @property
   def pad_id(self) -> int:
     """The token at padding."""
-    return self.stops[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+    if self.tokenizer.pad_token_id is None:
+      return self.stops[0]
+    return self.tokenizer.pad_token_id
 
   def spec(self) -> decoder.Params:
     """As of `rl.policy.Policy`."""

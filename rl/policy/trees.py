@@ -62,7 +62,8 @@ def lay(prompt: np.ndarray, responses: Sequence[np.ndarray]) -> Tree:
   most = sum(map(len, whole))
   tokens, positions, until, source = np.zeros((4, most), np.int32)
   end = 0
-  path, previous = np.zeros(0, np.int32), np.zeros(0, np.int32)
+  path = np.zeros(0, np.int32)
+  previous = np.zeros(0, np.int32)
   paths = [path] * len(whole)
   # In lexicographic order, neighbours share the longest prefixes: this is a depth-first walk of the tree.
   for leaf in sorted(range(len(whole)), key=lambda i: whole[i].tolist()):
@@ -75,7 +76,8 @@ def lay(prompt: np.ndarray, responses: Sequence[np.ndarray]) -> Tree:
     positions[fresh] = np.arange(same, len(sequence))
     source[fresh] = np.concatenate([[-1], path[:-1]])[same:]
     paths[leaf] = path[len(prompt) :]
-    end, previous = end + len(fresh), sequence
+    end = end + len(fresh)
+    previous = sequence
   until[path] = end
   return Tree(tokens[:end], positions[:end], until[:end], source[:end], paths)
 
@@ -84,7 +86,9 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
   """Number of equal tokens that two sequences begin with."""
   n = min(len(a), len(b))
   equal = a[:n] == b[:n]
-  return n if equal.all() else int(equal.argmin())
+  if equal.all():
+    return n
+  return int(equal.argmin())
 
 
 def joined(trees: Sequence[Tree]) -> Tree:

@@ -110,10 +110,12 @@ class VisionLanguagePolicy:
     pad_id = self.processor.pad_id
     if layout == 'rows':
       every = [t for group in groups for t in group]
-      inputs, prompts = layouts.rows(every, slots, pad_id=pad_id), [t.prompt for t in every]
+      inputs = layouts.rows(every, slots, pad_id=pad_id)
+      prompts = [t.prompt for t in every]
     else:
       build = layouts.packed if layout == 'trees' else layouts.shared
-      inputs, prompts = build(groups, slots, pad_id=pad_id), [group[0].prompt for group in groups]
+      inputs = build(groups, slots, pad_id=pad_id)
+      prompts = [group[0].prompt for group in groups]
     tiles = {'length': slots.tiles, 'what': 'list of image tiles'}
     pixels = padding.batch([x.pixels for x in prompts], dtype=np.float32, **tiles)
     if self.config.flash is None:
@@ -143,7 +145,8 @@ class VisionLanguagePolicy:
     """As of `rl.policy.Policy`."""
     tokens = layouts.read(inputs)
     places = self.places(inputs)[:, : tokens.shape[1]]
-    images, tile_tokens = None, inputs.tile_tokens
+    images = None
+    tile_tokens = inputs.tile_tokens
     if inputs.pixels.shape[1]:
       pixels = inputs.pixels.astype(weights.language.embed.dtype)
       images, _ = internvl.model.encode(

@@ -33,18 +33,24 @@ class BucketRows:
   """
 
   def __init__(self, policy: Policy, source: PairSource, bucket: Bucket, sums: np.ndarray | None = None):
-    self.policy, self.source, self.bucket, self.sums = policy, source, bucket, sums
+    self.policy = policy
+    self.source = source
+    self.bucket = bucket
+    self.sums = sums
 
   def __len__(self) -> int:
     return len(self.bucket.numbers)
 
   def __getitem__(self, i: int) -> dict[str, Any]:
     number = int(self.bucket.numbers[i])
-    group, slots = self.source[number], self.bucket.slots
+    group = self.source[number]
+    slots = self.bucket.slots
     inputs = self.policy.inputs([group], 'shared', slots)
     mask = layouts.spread([group], lambda t: t.mask, samples=2, length=slots.response, dtype=bool)
     row = jax.tree.map(lambda x: x[0], {'inputs': inputs, 'mask': mask})
-    return row if self.sums is None else row | {'reference': self.sums[number]}
+    if self.sums is None:
+      return row
+    return row | {'reference': self.sums[number]}
 
 
 def batch(rows: dict[str, Any]) -> Batch:

@@ -96,7 +96,8 @@ def _best_cut(sizes: np.ndarray, part: np.ndarray, least: int) -> Cut:
     *cuts, _ = np.unique(lengths)
     for length in cuts:
       is_below = lengths <= length
-      below, above = part[is_below], part[~is_below]
+      below = part[is_below]
+      above = part[~is_below]
       if min(len(below), len(above)) < least:
         continue
       rest = _bucket(sizes, below).tokens + _bucket(sizes, above).tokens
@@ -107,9 +108,12 @@ def _best_cut(sizes: np.ndarray, part: np.ndarray, least: int) -> Cut:
 
 def summary(buckets: Sequence[Bucket]) -> str:
   """One line: how many buckets, what a pair costs, the sizes."""
-  pairs, tokens, sizes = 0, 0, []
+  pairs = 0
+  tokens = 0
+  sizes = []
   for bucket in buckets:
-    n, slots = len(bucket.numbers), bucket.slots
+    n = len(bucket.numbers)
+    slots = bucket.slots
     pairs += n
     tokens += bucket.tokens
     sizes.append(f'{n} of {slots.prompt}+2x{slots.response}')

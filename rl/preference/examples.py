@@ -37,14 +37,18 @@ class Examples:
     augment: bool = False,
     seed: int = 0,
   ):
-    self.pairs, self.policy = pairs, policy
-    self.reading, self.augment, self.seed = reading, augment, seed
+    self.pairs = pairs
+    self.policy = policy
+    self.reading = reading
+    self.augment = augment
+    self.seed = seed
 
   def __len__(self) -> int:
     return len(self.pairs)
 
   def __getitem__(self, i: int) -> list[Trajectory]:
-    pair, reading = self.pairs[i], self.reading
+    pair = self.pairs[i]
+    reading = self.reading
     if self.augment:
       reading = dataclasses.replace(reading, augment=(self.seed, i))
     try:

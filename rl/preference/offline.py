@@ -45,8 +45,10 @@ def offline(
     return samples.sample(sampler, queries, draw, scorer, samples=settings.samples, seed=seed)
 
   lead = sampler.home.index == 0  # one engine samples
-  pairs_file, chosen_file = workdir / 'pairs.jsonl', workdir / 'queries.json'
-  sample_pairs, choose = lead and not pairs_file.exists(), lead and not chosen_file.exists()
+  pairs_file = workdir / 'pairs.jsonl'
+  chosen_file = workdir / 'queries.json'
+  sample_pairs = lead and not pairs_file.exists()
+  choose = lead and not chosen_file.exists()
   mesh.barrier('files looked for')
   if sample_pairs:
     _write_pairs(pairs_file, sample(1), settings)

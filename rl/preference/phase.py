@@ -51,7 +51,8 @@ def mpo(
   computed once and kept in the workdir, so that only one copy of the model is in memory. Raises ValueError when no pair
   fits.
   """
-  place = mesh.make() if place is None else place
+  if place is None:
+    place = mesh.make()
   weights = jax.device_put(weights, mesh.shardings(policy.spec(), place))
   score = Pass(policy, dtype=dtype, remat=remat)
   source = Concatenated([examples for examples, _ in parts.values()])
@@ -99,7 +100,8 @@ def batches(
   repeats: how often an epoch goes through the pairs of each of the source's files. sums: as in `BucketRows`.
   """
   size = phase.batch // jax.process_count()
-  streams, weights = [], []
+  streams = []
+  weights = []
   for bucket in buckets:
     shares = _shares(policy, source, repeats, bucket, sums)
     streams.append(data.mix(shares, seed=phase.seed).batch(size))

@@ -54,7 +54,8 @@ def _pair(row: dict) -> Pair:
     raise ValueError('"chosen" and "rejected" are the same text')
   talk = [{'role': 'user', 'content': row['question']}, {'role': 'assistant', 'content': row['chosen']}]
   messages, images, _ = parse_row({'messages': talk, 'image': row.get('image')})
-  answer, meta = row.get('answer_gt', ''), row.get('meta', {})
+  answer = row.get('answer_gt', '')
+  meta = row.get('meta', {})
   return Pair(
     messages[:-1],
     images,

@@ -66,7 +66,8 @@ def online_queries(sampled: Sequence[Sampled], low: float = 0.2, high: float = 0
   """Numbers of the queries whose measured accuracy is from `low` to `high` (MMPR-Tiny)."""
   chosen = []
   for n, one in enumerate(sampled):
-    right, tried = np.array(one.right), len(one.samples)
+    right = np.array(one.right)
+    tried = len(one.samples)
     if band(right, tried, low, high):
       chosen.append(n)
   return chosen

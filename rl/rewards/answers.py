@@ -39,7 +39,9 @@ def extract(text: str, *, finished: bool = True, last_number: bool = False) -> s
   if answer is not None or not last_number:
     return answer
   numbers = _NUMBERS.findall(strip_thoughts(text))
-  return numbers[-1] if numbers else None
+  if numbers:
+    return numbers[-1]
+  return None
 
 
 def first_statement(answer: str) -> str:
@@ -69,13 +71,17 @@ def bare(answer: str) -> str:
   if unit is None or _SCALES.search(unit[0]):
     return side
   number = side[: unit.start()]
-  return number if rational(number) is not None else side
+  if rational(number) is not None:
+    return number
+  return side
 
 
 def canonical(answer: str) -> str:
   """One text for all spellings of a rational number, else the cleaned-up text; the key of a majority vote."""
   value = _read(answer, value_side)
-  return str(value) if value is not None else clean_up(answer)
+  if value is not None:
+    return str(value)
+  return clean_up(answer)
 
 
 def _read(answer: str, part: Callable[[str], str]) -> Fraction | None:

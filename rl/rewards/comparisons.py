@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 Pair = tuple[int, int]
-WIN, TIE, LOSS = 1.0, 0.5, 0.0
+WIN = 1.0
+TIE = 0.5
+LOSS = 0.0
 ALONE = 0.5  # the win rate of a sample that was compared with nothing
 
 
@@ -49,7 +51,9 @@ def win_rates(
     won[j] += 1 - outcome
     compared[[i, j]] += 1
   rates = np.where(compared > 0, won / np.maximum(compared, 1), ALONE)
-  return rates if decimals is None else rates.round(decimals)
+  if decimals is None:
+    return rates
+  return rates.round(decimals)
 
 
 def share_of_ties(samples: int, pairs: Sequence[Pair], outcomes: Sequence[float]) -> np.ndarray:

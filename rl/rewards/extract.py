@@ -34,7 +34,9 @@ def strip_thoughts(text: str) -> str:
 def last_tag(text: str) -> str | None:
   """The content of the last whole `<answer>` element; None without one."""
   found = _ANSWER_TAG.findall(text)
-  return found[-1].strip() if found else None
+  if found:
+    return found[-1].strip()
+  return None
 
 
 def last_said(text: str) -> str | None:
@@ -82,12 +84,16 @@ def without_unfinished(text: str) -> str:
   """The text before thoughts that never end."""
   closed = len(text) - len(strip_thoughts(text))
   unfinished = _OPENING_THOUGHT.search(text, closed)
-  return text[: unfinished.start()] if unfinished else text
+  if unfinished:
+    return text[: unfinished.start()]
+  return text
 
 
 def _boxed(text: str) -> str | None:
   tokens = _TOKEN_BOX.findall(text)
-  return tokens[-1].strip() if tokens else last_box(text)
+  if tokens:
+    return tokens[-1].strip()
+  return last_box(text)
 
 
 def last_box(text: str) -> str | None:
@@ -95,7 +101,8 @@ def last_box(text: str) -> str | None:
 
   One pass, so megabytes of unbalanced braces cost no more than their length.
   """
-  found, pending = None, []
+  found = None
+  pending = []
   for token in _BRACES.finditer(text):
     if token['box']:
       pending.append(token.end())
@@ -119,7 +126,9 @@ def boxed_answer(text: str, *, compat: bool = False) -> str | None:
   if compat:
     return _first_box(text)
   answer = last_box(conclusion(text))
-  return last_box(without_unfinished(text)) if answer is None else answer
+  if answer is None:
+    return last_box(without_unfinished(text))
+  return answer
 
 
 def _first_box(text: str) -> str | None:

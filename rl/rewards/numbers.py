@@ -69,7 +69,9 @@ def _depth_step(text: str, at: int) -> int:
     return -1
   is_escaped = at > 0 and text[at - 1] == '\\'
   if is_escaped and character in '{}':
-    return 1 if character == '{' else -1
+    if character == '{':
+      return 1
+    return -1
   return 0
 
 
@@ -109,7 +111,9 @@ def _fraction(match: re.Match) -> Fraction | None:
   value = _divide(above or above_digit, below or below_digit)
   if value is None:
     return None
-  return -value if sign == '-' else value
+  if sign == '-':
+    return -value
+  return value
 
 
 def _quotient(match: re.Match) -> Fraction | None:
@@ -130,7 +134,9 @@ def _scientific(match: re.Match) -> Fraction | None:
   if digits is None or len(written) > 5 or abs(int(written)) > MAX_DIGITS:
     return None
   value = digits * Fraction(10) ** int(written)
-  return -value if match['sign'] == '-' else value
+  if match['sign'] == '-':
+    return -value
+  return value
 
 
 def _exact(number: str) -> Fraction | None:

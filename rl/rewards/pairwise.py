@@ -65,8 +65,11 @@ class Pairwise:
       raise ValueError(f"order={order!r}: expected 'fixed', 'alternate' or 'both'")
     if workers < 1 or patience < 0:
       raise ValueError(f'workers={workers}, patience={patience}: expected 1 or more, 0 or more')
-    self._judge, self._order = judge, order
-    self._opponents, self._decimals, self._workers = opponents, decimals, workers
+    self._judge = judge
+    self._order = order
+    self._opponents = opponents
+    self._decimals = decimals
+    self._workers = workers
     self._watch = _Watch(patience)
 
   def __call__(self, query: Query, samples: Sequence[Any]) -> list[dict[str, float]]:
@@ -129,8 +132,10 @@ class _Watch:
   """Counts equal verdicts in a row, over all groups."""
 
   def __init__(self, patience: int):
-    self._patience, self._lock = patience, threading.Lock()
-    self._last, self._row = '', 0
+    self._patience = patience
+    self._lock = threading.Lock()
+    self._last = ''
+    self._row = 0
 
   def see(self, verdicts: Sequence[str]) -> None:
     """Raises OneSidedJudge after `patience` equal verdicts in a row."""

@@ -165,7 +165,9 @@ def _accuracy(rewards: Mapping[str, Reward]) -> Callable | None:
   known = [reward.right for reward in rewards.values() if reward.right is not None]
   if len(known) > 1:
     raise ValueError(f'rewards={", ".join(rewards)}: {len(known)} of them say what is right; expected at most one')
-  return known[0] if known else None
+  if known:
+    return known[0]
+  return None
 
 
 def _merged(outcome, shared, g: int) -> tuple[Values, float, str]:
@@ -200,6 +202,7 @@ def _weights(name: str, reward: Reward, own: Mapping[str, float]) -> dict[str, f
   if not isinstance(reward.weights, Mapping):
     return {_component(name, key): reward.weights for key in own}
   if reward.weights.keys() != own.keys():
-    expected, got = ', '.join(reward.weights), ', '.join(own) or 'none'
+    expected = ', '.join(reward.weights)
+    got = ', '.join(own) or 'none'
     raise ValueError(f'reward {name!r} returns components {got}: expected those that have a weight, {expected}')
   return {_component(name, key): reward.weights[key] for key in own}

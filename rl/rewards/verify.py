@@ -7,7 +7,8 @@ from rl.rewards.answers import compare
 from rl.rewards.extract import boxed_answer, last_box, strip_thoughts
 
 _WHOLE = re.compile(r'-?[0-9]{1,18}')
-THINK, END_THINK = '<think>', '</think>'
+THINK = '<think>'
+END_THINK = '</think>'
 
 
 def exact_match(answer: str, reference: str) -> float:

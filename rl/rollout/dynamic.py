@@ -33,7 +33,8 @@ def band(correct: np.ndarray, samples: int, low: float, high: float) -> np.ndarr
   """
   if not 0 <= low <= high <= 1:
     raise ValueError(f'low={low}, high={high}: expected 0 <= low <= high <= 1')
-  lowest, highest = Fraction(str(low)), Fraction(str(high))
+  lowest = Fraction(str(low))
+  highest = Fraction(str(high))
   shares = [Fraction(n, samples) for n in range(samples + 1)]
   inside = np.array([lowest <= share <= highest for share in shares])
   return inside[np.asarray(correct, int)]

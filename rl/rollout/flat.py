@@ -28,7 +28,8 @@ def sample(
   sampler: Sampler, prompts: Sequence, draw: Draw, *, samples: int = 1, seeds: Sequence[int] | None = None
 ) -> list[list[Trajectory]]:
   """`samples` responses to each prompt; response g to prompt b is drawn with seeds[b] + g."""
-  seeds = range(0, len(prompts) * samples, samples) if seeds is None else seeds
+  if seeds is None:
+    seeds = range(0, len(prompts) * samples, samples)
   for request in sampler.policy.requests(prompts, draw, samples=samples, seeds=seeds):
     sampler.engine.submit(request)
   trajectories = [

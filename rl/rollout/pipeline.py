@@ -19,7 +19,8 @@ class Sequential:
   lag = 0
 
   def __init__(self, sampler: Sampler, collect: Collect):
-    self._sampler, self._collect = sampler, collect
+    self._sampler = sampler
+    self._collect = collect
 
   def start(self, weights: Any) -> Any:
     """What the state keeps of older weights: nothing."""

@@ -17,8 +17,10 @@ class Sampler:
   """
 
   def __init__(self, policy: Policy, weights: Any, size: EngineSize, home: mesh.Share, dtype: str = 'float32'):
-    self.policy, self.home = policy, home
-    self._dtype, self._places = dtype, mesh.shardings(policy.spec(), home.whole)
+    self.policy = policy
+    self.home = home
+    self._dtype = dtype
+    self._places = mesh.shardings(policy.spec(), home.whole)
     self._capacity = size.pages * size.page_size
     self.engine = policy.engine(params_lib.cast(weights, dtype), size, home)
 

@@ -24,7 +24,8 @@ def _narrow(key, shape, dtype):
 
 def spec(config: HeadConfig) -> Params:
   """Every weight, once. Modulations and the output start at 0: each layer is then the identity, the velocity 0."""
-  d, c = config.width, config.latent
+  d = config.width
+  c = config.latent
   wide = Spec((d, config.mlp_width), ('embed', 'mlp'))
   block = Block(
     norm=Spec((d,), (None,), ones),

@@ -33,7 +33,8 @@ def load(
   config, layout = config_from(read_json(folder, 'config.json'), f'{folder}/config.json')
   files = Files(folder)
   _check_kind(config, layout, files)
-  dtype = files.dtype if dtype is None else dtype
+  if dtype is None:
+    dtype = files.dtype
   options = {'mesh': mesh, 'rules': rules, 'dtype': dtype}
   if isinstance(config, RealtimeConfig):
     trees = [realtime_names(config)]
@@ -79,9 +80,12 @@ def save(path: FolderPath, config: Config | RealtimeConfig, params: Any, *, layo
   if isinstance(config, RealtimeConfig):
     if layout != 'original':
       raise ValueError(f"layout {layout!r} of a Realtime model; expected 'original', the only one it is published in")
-    described, tree, spec = realtime_config_to(config), realtime_names(config), realtime.spec(config)
+    described = realtime_config_to(config)
+    tree = realtime_names(config)
+    spec = realtime.spec(config)
   else:
-    tree, spec = names(config, layout), model.spec(config)
+    tree = names(config, layout)
+    spec = model.spec(config)
     described = config_to(config, layout)
   weights.save(path, params, tree, spec)
   weights.save_config(path, described)
@@ -100,7 +104,9 @@ def save_adapter(
   layout: whose names it has, as in `save`.
   """
   if isinstance(config, RealtimeConfig):
-    tree, spec = realtime_names(config), realtime.spec(config)
+    tree = realtime_names(config)
+    spec = realtime.spec(config)
   else:
-    tree, spec = names(config, layout), model.spec(config)
+    tree = names(config, layout)
+    spec = model.spec(config)
   adapters.save(path, params, tree, spec, base=base)

@@ -62,7 +62,9 @@ def _other_than_default(tokens: dict[str, int], kind: type) -> dict[str, int]:
 
 
 def _init_std(c: TokenizerConfig) -> float:
-  return DEFAULT_INIT_STD if c.init_std is None else c.init_std
+  if c.init_std is None:
+    return DEFAULT_INIT_STD
+  return c.init_std
 
 
 def _original_tokenizer(c: TokenizerConfig, kind: str, *, decodes: bool) -> dict:

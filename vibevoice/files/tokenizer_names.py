@@ -26,7 +26,9 @@ def _original_entry(i: int) -> str:
 
 
 def _original_up(i: int) -> str:
-  return f'upsample_layers.{i}.0.convtr.convtr' if i else 'upsample_layers.0.0.conv.conv'
+  if i:
+    return f'upsample_layers.{i}.0.convtr.convtr'
+  return 'upsample_layers.0.0.conv.conv'
 
 
 def _original_block(i: int) -> str:
@@ -34,15 +36,21 @@ def _original_block(i: int) -> str:
 
 
 def _transformers_entry(i: int) -> str:
-  return f'conv_layers.{i - 1}.conv.conv' if i else 'stem.conv.conv'
+  if i:
+    return f'conv_layers.{i - 1}.conv.conv'
+  return 'stem.conv.conv'
 
 
 def _transformers_up(i: int) -> str:
-  return f'conv_layers.{i - 1}.convtr.convtr' if i else 'stem.conv.conv'
+  if i:
+    return f'conv_layers.{i - 1}.convtr.convtr'
+  return 'stem.conv.conv'
 
 
 def _transformers_block(i: int) -> str:
-  return f'conv_layers.{i - 1}.stage.{{layer}}.' if i else 'stem.stage.{layer}.'
+  if i:
+    return f'conv_layers.{i - 1}.stage.{{layer}}.'
+  return 'stem.stage.{layer}.'
 
 
 LAYOUTS = {

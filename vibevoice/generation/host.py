@@ -98,7 +98,9 @@ class Generation:
 
   def __init__(self, params: model.Params, config: Config, state: State, settings: Settings, *, prompts: np.ndarray):
     self.state = state
-    self._params, self._config, self._settings = params, config, settings
+    self._params = params
+    self._config = config
+    self._settings = settings
     self._filled = int(np.max(prompts))  # slots of the longest row, at most: rows that wait take none
     self._last = int(np.max(prompts + settings.limit))
     self._warming: threading.Thread | None = None

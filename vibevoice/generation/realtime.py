@@ -72,7 +72,8 @@ def read(params: realtime.Params, config: RealtimeConfig, state: State, tokens: 
 def speak(params: realtime.Params, config: RealtimeConfig, state: State, solver: Steps, scale, seed):
   """(state, samples float32 [N], whether the speech ends after them) of one more frame."""
   noise = frame_noise(seed[None], state.frames[None], config.head.latent)
-  positive, negative = state.hidden[:1], state.hidden[1:]
+  positive = state.hidden[:1]
+  negative = state.hidden[1:]
   guidance = Guidance(scale=scale, negative=negative)
   noise = noise.astype(positive.dtype)
   latents = diffusion_head(params.head, noise, positive, solver, guidance=guidance, eps=config.head.eps)
@@ -131,7 +132,8 @@ def for_decoding(params: realtime.Params, voice: Voice) -> tuple[realtime.Params
     upper=generate.for_decoding(params.upper),
     head=head_for_decoding(params.head),
   )
-  lower, upper = rows_lib.unstacked(voice.lower), rows_lib.unstacked(voice.upper)
+  lower = rows_lib.unstacked(voice.lower)
+  upper = rows_lib.unstacked(voice.upper)
   return params, voice.replace(lower=lower, upper=upper)
 
 

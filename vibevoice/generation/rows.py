@@ -103,9 +103,11 @@ class Rows:
     self, params: model.Params, config: Config, count: int, *, steps: int = 10, smallest_cache: int = SMALLEST_CACHE
   ):
     """Compiles the programs of the smallest caches. Raises ValueError for `steps` out of range."""
-    self.count, self.longest = count, config.language.max_length
+    self.count = count
+    self.longest = config.language.max_length
     self.piece = min(PIECE, self.longest)
-    self._params, self._config = for_decoding(params), config
+    self._params = for_decoding(params)
+    self._config = config
     self._settings = Settings(
       solver=solver_steps(self._params.head, steps),
       sampling=Sampling.of(count),
@@ -188,11 +190,13 @@ class Rows:
 
   def _compile(self, slots: int) -> tuple:
     """The two programs from shapes alone: no cache of that size is made."""
-    params, config = self._params, self._config
+    params = self._params
+    config = self._config
     state = jax.eval_shape(functools.partial(self._initial, slots=slots))
     tokens = np.zeros(self.piece, np.int32)
     latents = np.zeros((self.piece, config.acoustic.latent), np.float32)
-    zero, no = np.int32(0), np.zeros(self.count, bool)
+    zero = np.int32(0)
+    no = np.zeros(self.count, bool)
     read = _read.lower(params, config, state.cache, zero, tokens, zero, latents, np.bool_(False))
     step = _step.lower(params, config, state, self._settings, no, no)
     return read.compile(), step.compile()

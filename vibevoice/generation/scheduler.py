@@ -122,7 +122,8 @@ class Scheduler:
     speaking = [number for number, row in self._taken.items() if row.is_speaking]
     if not speaking:
       return []
-    leave, self._leaving = self._leaving, np.zeros_like(self._leaving)
+    leave = self._leaving
+    self._leaving = np.zeros_like(self._leaving)
     frame, ended = self._rows.step(enter, leave)
     return [self._news(number, frame, ended) for number in speaking]
 
@@ -172,7 +173,9 @@ def _end(ended: Any, number: int) -> Literal['', 'complete', 'truncated', 'faile
     return ''
   if ended.failed[number]:
     return 'failed'
-  return 'truncated' if ended.truncated[number] else 'complete'
+  if ended.truncated[number]:
+    return 'truncated'
+  return 'complete'
 
 
 def _limit(request: Request, longest: int) -> int:

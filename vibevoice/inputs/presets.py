@@ -78,7 +78,8 @@ def _reading(stream: Mapping[str, Any], config: decoder.Config, dtype) -> Readin
   _check_shape('last_hidden_state', hidden, (1, positions, config.width))
   keys = _layers(require(past, 'key_cache'), 'key_cache', config, positions)
   values = _layers(require(past, 'value_cache'), 'value_cache', config, positions)
-  dtype = hidden.dtype if dtype is None else dtype
+  if dtype is None:
+    dtype = hidden.dtype
   cache = Cache(
     k=jnp.asarray(keys, dtype),
     v=jnp.asarray(values, dtype),

@@ -106,7 +106,9 @@ class RealtimeProcessor:
 def load_processor(path: FolderPath) -> Processor | RealtimeProcessor:
   """That of a published folder of either kind; raises as `Processor.load`."""
   is_tts = isinstance(_read_config(path), Config)
-  return Processor.load(path) if is_tts else RealtimeProcessor.load(path)
+  if is_tts:
+    return Processor.load(path)
+  return RealtimeProcessor.load(path)
 
 
 def _read_config(path: FolderPath) -> Config | RealtimeConfig:

@@ -57,7 +57,8 @@ def _entry(number: int, entry) -> Line:
   where = f'script, entry {number}'
   if not isinstance(entry, dict) or set(entry) != {'speaker', 'text'}:
     raise ValueError(f'{where}: {_short(json.dumps(entry))}: expected {{"speaker": number, "text": string}}')
-  speaker, text = entry['speaker'], entry['text']
+  speaker = entry['speaker']
+  text = entry['text']
   if not re.fullmatch(r'\d+', str(speaker)):
     raise ValueError(f'{where}: speaker {speaker!r}: expected a number from 0 on')
   if not isinstance(text, str) or not text.strip():
@@ -71,7 +72,9 @@ def load(path: str | pathlib.Path) -> tuple[Line, ...]:
   path = pathlib.Path(path)
   try:
     text = path.read_text(encoding='utf-8-sig')
-    return parse_json(text) if path.suffix.lower() == '.json' else parse(text)
+    if path.suffix.lower() == '.json':
+      return parse_json(text)
+    return parse(text)
   except ValueError as error:  # UnicodeDecodeError is one
     raise ValueError(f'{path}: {error}') from error
 

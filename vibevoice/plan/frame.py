@@ -175,7 +175,8 @@ def _decoder(spec: tower.Params, config: TokenizerConfig, rows: int) -> list[pla
   counted = []
   time = entry = 1
   for i, ratio in enumerate((1, *reversed(config.ratios))):
-    entry, time = time, time * ratio
+    entry = time
+    time = time * ratio
     counted += _stage(f'decoder {i}', spec.stages[i], entry=rows * entry, time=rows * time)
   return [*counted, plan.Part('decoder head', spec.head, rows * time, 0.0)]
 
@@ -201,4 +202,6 @@ def _sent(c: Config, m: ModelConfig, mesh: Mesh) -> dict[str, float]:
   layers = 2 * m.language.depth + c.steps * m.head.depth
   rows = BRANCHES * c.rows / math.gcd(BRANCHES * c.rows, mesh.shape['data'] * mesh.shape['expert'])
   sent = ring * BYTES * layers * rows * m.language.width
-  return {'tensor axis': sent} if sent else {}
+  if sent:
+    return {'tensor axis': sent}
+  return {}

@@ -44,7 +44,8 @@ class Library:
 
   def __init__(self, params: model.Params, config: Config, recordings: dict[str, np.ndarray]):
     """Encodes the recordings, and draws latents of each once, so that no request waits for a compilation."""
-    self._params, self._config = params, config
+    self._params = params
+    self._config = config
     self.voices = {}
     for name, clip in recordings.items():
       self.voices[name] = Voice(clip, prefill.voice_means(params, config, clip))

@@ -36,8 +36,12 @@ class Service:
     admission: Admission,
     limit: int,
   ):
-    self.offer, self.admission = offer, admission
-    self._processor, self._library, self._worker, self._limit = processor, library, worker, limit
+    self.offer = offer
+    self.admission = admission
+    self._processor = processor
+    self._library = library
+    self._worker = worker
+    self._limit = limit
 
   def understand(self, body: Any) -> tuple[fields.Speech, Request]:
     """The request of a JSON body, checked whole. Raises ValueError in one line."""

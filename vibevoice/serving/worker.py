@@ -43,7 +43,8 @@ class Worker:
 
     Raises Failed when the logits are not finite or the thread has ended.
     """
-    stream, ticket = Stream(), []
+    stream = Stream()
+    ticket = []
     if not self._stepper.command(functools.partial(self._submit, stream, request, ticket)):
       raise self._stepper.failure()
     try:

@@ -55,7 +55,8 @@ def clip(words: str, voice: str) -> np.ndarray:
   name, pitch = VOICES[voice]
   samples = espeak.speak(words, name, rate=SAMPLE_RATE, words_per_minute=WORDS_PER_MINUTE, pitch=pitch)
   loud = np.flatnonzero(np.abs(samples) > QUIET)
-  first, last = loud[0], loud[-1]
+  first = loud[0]
+  last = loud[-1]
   return audio.at_loudness(samples[first : last + 1])
 
 

@@ -112,7 +112,8 @@ def _by_window(window: Window, wav: jax.Array, size: int) -> list[jax.Array]:
   features = []
   ends = []
   for number, layers in window.bands.items():
-    low, high = edges[number], edges[number + 1]
+    low = edges[number]
+    high = edges[number + 1]
     x = image[:, :, low:high]
     for layer, (_, stride) in zip(layers.values(), BAND_LAYERS):
       x = _rectified(conv2d(x, layer, stride=stride))

@@ -56,9 +56,13 @@ def make_step(c: Config, config: ModelConfig, *, places: Any = None):
 def optimizer(c: Config, config: ModelConfig):
   """The optimiser and its schedule over the whole run, and the average of the head if asked for."""
   tx = optim.optimizer(c.optim, c.steps, model.spec(config))
-  return averaged(tx, c.ema, HEAD) if c.ema else tx
+  if c.ema:
+    return averaged(tx, c.ema, HEAD)
+  return tx
 
 
 def final(c: Config, state: steps.TrainState) -> Any:
   """The trained part of the parameters that is exported."""
-  return replaced(state.params, state.opt_state) if c.ema else state.params
+  if c.ema:
+    return replaced(state.params, state.opt_state)
+  return state.params

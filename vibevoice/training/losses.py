@@ -181,5 +181,6 @@ def diffusion_errors(
 def _diffused(latents: jax.Array, draws: Draws) -> tuple[jax.Array, jax.Array]:
   """(x_t = √ᾱ y + √(1-ᾱ) ε, v = √ᾱ ε - √(1-ᾱ) y) at the drawn timesteps."""
   level = jnp.asarray(signal_levels())[draws.timesteps][..., None]
-  signal, noise = jnp.sqrt(level), jnp.sqrt(1 - level)
+  signal = jnp.sqrt(level)
+  noise = jnp.sqrt(1 - level)
   return signal * latents + noise * draws.noise, signal * draws.noise - noise * latents

@@ -90,5 +90,6 @@ def parts(
 def summed(made: dict[str, jax.Array], weight: jax.Array) -> Loss:
   """The loss whose parts [B] are weighted by row, and all reported."""
   sums = {name: jnp.sum(part * weight) for name, part in made.items()}
-  total, rows = sum(sums.values()), jnp.sum(weight)
+  total = sum(sums.values())
+  rows = jnp.sum(weight)
   return Loss(total, rows, {name: (value, rows) for name, value in sums.items()})

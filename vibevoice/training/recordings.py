@@ -48,11 +48,14 @@ def listed(paths: Sequence[str]) -> list[Recording]:
 
 
 def _recording(source: JsonLines, index: int) -> Recording:
-  record, place = source[index], source.place(index)
+  record = source[index]
+  place = source.place(index)
   unknown = sorted(set(record) - set(KEYS))
   if unknown:
     raise DataError(f'{place}: unknown keys {unknown}; expected {list(KEYS)}')
-  spoken, audio, voices = record.get('script'), record.get('audio'), record.get('voices', [])
+  spoken = record.get('script')
+  audio = record.get('audio')
+  voices = record.get('voices', [])
   if not isinstance(spoken, str) or not isinstance(audio, str) or not isinstance(voices, list):
     raise DataError(f'{place}: expected a script and an audio file as strings, and voices as a list of files')
   folder = pathlib.Path(source.path).parent

@@ -89,9 +89,11 @@ def loss(params: Params, config: Config, batch: Batch) -> Loss:
   x = model.place_frames(x, batch.tokens == config.slot, at_frames)
   hidden = decoder.forward(params.language, language, x, positions=batch.positions).hidden
   logits = decoder.logits(params.language, language, hidden[:, :-1])
-  wanted, weights = batch.tokens[:, 1:], batch.weights[:, 1:]
+  wanted = batch.tokens[:, 1:]
+  weights = batch.weights[:, 1:]
   logp = jax.nn.log_softmax(logits)
   chosen = jnp.take_along_axis(logp, wanted[..., None], 2)[..., 0]
   right = jnp.sum(weights * (logits.argmax(-1) == wanted))
-  total, weight = -jnp.sum(weights * chosen), jnp.sum(weights)
+  total = -jnp.sum(weights * chosen)
+  weight = jnp.sum(weights)
   return Loss(total, weight, {'right': (right, weight)})

@@ -67,7 +67,9 @@ def functions(kit: str, file: str, *names: str, **known: Any) -> dict[str, Any]:
 def _name(node: ast.AST) -> str | None:
   if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
     return node.targets[0].id
-  return node.name if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else None
+  if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+    return node.name
+  return None
 
 
 def _namespace(nodes: Sequence[ast.AST], path: str, known: Mapping[str, Any]) -> dict[str, Any]:

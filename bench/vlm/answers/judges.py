@@ -54,9 +54,13 @@ def read_short_answer(text: str) -> str:
 
 def option_judge(model, judgements: str) -> Judge | None:
   """A judge that reads the chosen option from free text."""
-  return Judge(model, OPTION, read_option, Path(judgements), attempts=3) if judgements else None
+  if judgements:
+    return Judge(model, OPTION, read_option, Path(judgements), attempts=3)
+  return None
 
 
 def short_answer_judge(model, judgements: str) -> Judge | None:
   """A judge that extracts the short answer from free text."""
-  return Judge(model, SHORT_ANSWER, read_short_answer, Path(judgements)) if judgements else None
+  if judgements:
+    return Judge(model, SHORT_ANSWER, read_short_answer, Path(judgements))
+  return None

@@ -84,9 +84,11 @@ def ambiguous(candidate: str, choices: Mapping[str, str]) -> bool:
 
 
 def _unwrapped(candidate: str) -> str:
-  text, before = candidate[:MAX_CHARS], None
+  text = candidate[:MAX_CHARS]
+  before = None
   while text != before:
-    before, text = text, _WRAPPER.sub(r'\1', text)
+    before = text
+    text = _WRAPPER.sub(r'\1', text)
   return plain(text.replace('\\(', ' ').replace('\\)', ' ').replace('$', ' ').replace('"', ' ')).strip(" '")
 
 
@@ -110,7 +112,9 @@ def _only_named(region: str, choices: Mapping[str, str]) -> str | None:
   forms = {letter: _WORDS.sub(' ', _without_article(str(option))).strip() for letter, option in choices.items()}
   named = [letter for letter, form in forms.items() if form and f' {form} ' in words]
   is_denied = bool(set(words.split()) & _DENIALS)
-  return named[0] if len(named) == 1 and len(words.split()) <= 5 and not is_denied else None
+  if len(named) == 1 and len(words.split()) <= 5 and not is_denied:
+    return named[0]
+  return None
 
 
 def _folded(text: str) -> str:
@@ -133,7 +137,9 @@ def _option_line(region: str, choices: Mapping[str, str]) -> str | None:
     return listed[-1]
   first = letter_of(lines[0], choices) if len(lines[0]) <= 200 else None
   second = letter_of(lines[1], choices) if len(lines) > 1 else None
-  return first if second is None or second == first else None
+  if second is None or second == first:
+    return first
+  return None
 
 
 def _last_letter(region: str, choices: Mapping[str, str]) -> str | None:
@@ -143,7 +149,9 @@ def _last_letter(region: str, choices: Mapping[str, str]) -> str | None:
     if named:
       return named[-1]
   letters = [m for m in _TOKEN.finditer(region) if m[1] in choices and not _article(region, m)]
-  return letters[-1][1] if letters else None
+  if letters:
+    return letters[-1][1]
+  return None
 
 
 def _article(region: str, match: re.Match) -> bool:

@@ -48,14 +48,18 @@ def named_option(text: str, choices: Mapping[str, str], *, strict: bool = False)
     return None
   low = text.lower()
   places = {letter: _last_place(str(option).lower(), low, strict) for letter, option in choices.items()}
-  return max(places, key=places.get) if max(places.values()) >= 0 else None
+  if max(places.values()) >= 0:
+    return max(places, key=places.get)
+  return None
 
 
 def _last_place(part: str, text: str, whole_words: bool) -> int:
   if not whole_words:
     return text.rfind(part)
   found = [m.start() for m in re.finditer(rf'(?<!\w){re.escape(part)}(?!\w)', text)] if part.strip() else []
-  return found[-1] if found else -1
+  if found:
+    return found[-1]
+  return -1
 
 
 def guess(item_id: str, choices: Sequence[str]) -> str:
@@ -85,14 +89,18 @@ def _contained_option(text: str, choices: Mapping[str, str]) -> str | None:
   if len(text) > 2 * sum(len(option) for option in choices.values()):
     return None
   found = [letter for letter, option in choices.items() if option in text]
-  return found[0] if len(found) == 1 else None
+  if len(found) == 1:
+    return found[0]
+  return None
 
 
 def answer_line(text: str, choices: Mapping[str, str]) -> str | None:
   """The letter of the last line that says "Answer: X", as MMMU-Pro's prompts ask for."""
   lines = re.findall(r'^\W*answer\s*:\W*([A-Za-z])\b', text, re.IGNORECASE | re.MULTILINE)
   letter = lines[-1].upper() if lines else None
-  return letter if letter in choices else None
+  if letter in choices:
+    return letter
+  return None
 
 
 def open_answers(text: str) -> list[str | float]:
@@ -119,7 +127,9 @@ def open_correct(text: str, golds: Sequence[str], *, strict: bool = False) -> bo
 
 
 def _holds(text: str, part: str, whole_words: bool) -> bool:
-  return _last_place(part.strip(), text, True) >= 0 if whole_words else part in text
+  if whole_words:
+    return _last_place(part.strip(), text, True) >= 0
+  return part in text
 
 
 def _tails(text: str) -> list[str]:
@@ -150,4 +160,6 @@ def _forms(part: str) -> list[str | float]:
     return [round(float(part.replace(',', '')), 2)]
   except (ValueError, OverflowError):
     low = part.lower()
-    return [f' {low}', f'{low} '] if len(low) == 1 else [low]
+    if len(low) == 1:
+      return [f' {low}', f'{low} ']
+    return [low]

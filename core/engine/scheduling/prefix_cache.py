@@ -30,7 +30,11 @@ class Node:
   __slots__ = ('children', 'content', 'key', 'pages', 'parent', 'queued', 'stop', 'used', 'users')
 
   def __init__(self, pages: np.ndarray, content: bytes, key: bytes, parent: 'Node | None', stop: int):
-    self.pages, self.content, self.key, self.parent, self.stop = pages, content, key, parent, stop
+    self.pages = pages
+    self.content = content
+    self.key = key
+    self.parent = parent
+    self.stop = stop
     self.children: (
       list[Node] | tuple
     ) = ()  # a list from the first child on: leaves are many, and lists cost collections
@@ -47,7 +51,9 @@ class Node:
     if at == len(self.children):
       return None
     child = self.children[at]
-    return child if child.key == key else None
+    if child.key == key:
+      return child
+    return None
 
 
 class Match(NamedTuple):
@@ -80,7 +86,9 @@ class PrefixCache:
   """Holds one reference to each of its pages. `compared` counts keys compared for a common beginning."""
 
   def __init__(self, pool: PagePool, page_size: int):
-    self._pool, self._size, self._width = pool, page_size, page_size * NAME
+    self._pool = pool
+    self._size = page_size
+    self._width = page_size * NAME
     self._root = Node(np.zeros(0, np.int32), b'', b'', None, 0)
     self._root.users = 1  # never evicted
     self._idle: list[tuple[int, int, Node]] = []  # heap of leaves without users, least recently used first
@@ -105,7 +113,9 @@ class PrefixCache:
 
   def match(self, content: bytes) -> Match:
     """The known pages that begin the content of full pages. Valid until pages are inserted or evicted."""
-    node, stop, pages = self._root, 0, []
+    node = self._root
+    stop = 0
+    pages = []
     while stop == node.stop:
       start = stop * self._width
       child = node.child(content[start : start + self._width])
@@ -113,7 +123,8 @@ class PrefixCache:
         break
       same = common(child.content, content, start) // self._size
       pages.append(child.pages[:same])
-      node, stop = child, stop + same
+      node = child
+      stop = stop + same
     self._touch(node)
     return Match(node, stop, pages)
 
@@ -150,7 +161,8 @@ class PrefixCache:
     references to full pages become the cache's. A full page whose content the cache has already is replaced, in place,
     by the cache's page. Returns the node of the last full page, which the sequence now holds instead.
     """
-    held, start = node, 0
+    held = node
+    start = 0
     full = len(content) // self._width
     while start < full:
       child = node.child(content[start * self._width : (start + 1) * self._width])
@@ -225,11 +237,15 @@ class PrefixCache:
 
   def _cut(self, node: Node, stop: int) -> Node:
     """Splits a run after page `stop`. The node keeps the second part and its holds; returns that of the first."""
-    parent, pages = node.parent, len(node.pages) - (node.stop - stop)
+    parent = node.parent
+    pages = len(node.pages) - (node.stop - stop)
     first = Node(node.pages[:pages], node.content[: pages * self._width], node.key, parent, stop)
-    first.used, first.children = node.used, [node]
+    first.used = node.used
+    first.children = [node]
     parent.children[parent.place(node.key)] = first
-    node.parent, node.pages, node.content = first, node.pages[pages:], node.content[pages * self._width :]
+    node.parent = first
+    node.pages = node.pages[pages:]
+    node.content = node.content[pages * self._width :]
     node.key = node.content[: self._width]
     return first
 
@@ -239,7 +255,8 @@ class PrefixCache:
     self._pool.drop(node.pages[kept:])
     if kept:
       node.stop -= len(node.pages) - kept
-      node.pages, node.content = node.pages[:kept], node.content[: kept * self._width]
+      node.pages = node.pages[:kept]
+      node.content = node.content[: kept * self._width]
       return
     parent = node.parent
     del parent.children[parent.place(node.key)]

@@ -21,7 +21,8 @@ class Rows:
     self.prompt, self.new, self.wanted, self.filled, self.pages = np.zeros((5, slots), np.int32)
     self.table = np.zeros((slots, longest), np.int32)
     self._responses = np.zeros((slots, 3, longest * page_size), np.int32)  # one array, so that one call copies a slot's
-    self.tokens, self.version = self._responses[:, 0], self._responses[:, 2]
+    self.tokens = self._responses[:, 0]
+    self.version = self._responses[:, 2]
     self.logp = self._responses[:, 1].view(np.float32)
 
   @property

@@ -29,7 +29,8 @@ class Scheduler:
   """
 
   def __init__(self, slots: int, pages: int, page_size: int, segment: int, max_length: int | None = None):
-    self.page_size, self.segment = page_size, segment
+    self.page_size = page_size
+    self.segment = segment
     self.pool = PagePool(pages)
     self.cache = PrefixCache(self.pool, page_size)
     self.longest = pages if max_length is None else min(pages, -(-max_length // page_size))
@@ -64,8 +65,10 @@ class Scheduler:
     such groups than there are slots, or than `most`, is passed over, so the cost of a call does not depend on the
     length of the queue.
     """
-    copies, passed = [], []
-    last, most_passed = self.admitted + most, min(most, len(self.slots))
+    copies = []
+    passed = []
+    last = self.admitted + most
+    most_passed = min(most, len(self.slots))
     while self.admitted < last and len(passed) <= most_passed and self.may_enter():
       sequence = self.queue.first()
       self.examined += 1
@@ -125,7 +128,8 @@ class Scheduler:
 
   def share_pages(self, sequence: Sequence) -> None:
     """Lets others find what a running sequence has in its pages; it takes over pages that others filled equally."""
-    slot, known = sequence.slot, sequence.node.stop
+    slot = sequence.slot
+    known = sequence.node.stop
     content = self.rows.content(sequence, known * self.page_size, self.rows.filled.item(slot))
     sequence.node = self.cache.insert(sequence.node, content, self.rows.table[slot, known:])
 
@@ -234,7 +238,8 @@ class Scheduler:
   def _set_table(self, slot: int, parts: Many[np.ndarray]) -> None:
     stop = 0
     for pages in parts:
-      start, stop = stop, stop + len(pages)
+      start = stop
+      stop = stop + len(pages)
       self.rows.table[slot, start:stop] = pages
     self.rows.pages[slot] = stop
 
@@ -242,7 +247,9 @@ class Scheduler:
     """Free pages, after evicting others; None if there are not enough."""
     if self.pool.free < count:
       self.cache.evict(count)
-    return self.pool.take(count) if self.pool.free >= count else None
+    if self.pool.free >= count:
+      return self.pool.take(count)
+    return None
 
   def _take_but(self, count: int, source: Partial) -> np.ndarray | None:
     """As `_take`, without evicting the source of a copy."""
@@ -265,7 +272,8 @@ class Scheduler:
   def _extend(self, sequence: Sequence) -> bool:
     """Gives a running sequence the pages of its next segment, or none at all."""
     slot = sequence.slot
-    known, needed = self.rows.pages.item(slot), self._pages_needed(sequence)
+    known = self.rows.pages.item(slot)
+    needed = self._pages_needed(sequence)
     fresh = self._take(max(needed - known, 0))
     if fresh is None:
       return False

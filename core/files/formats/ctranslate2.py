@@ -29,7 +29,8 @@ class _Cursor:
   """Reads a buffer from front to back; raises CheckpointError beyond its end."""
 
   def __init__(self, data: memoryview):
-    self.data, self.at = data, 0
+    self.data = data
+    self.at = 0
 
   def take(self, size: int) -> memoryview:
     """The next `size` bytes."""
@@ -78,7 +79,8 @@ def _model(cursor: _Cursor) -> Model:
     name = cursor.string()
     variables[name] = _array(cursor, name)
   for _ in range(cursor.number('I')):
-    alias, name = cursor.string(), cursor.string()
+    alias = cursor.string()
+    name = cursor.string()
     if name not in variables:
       raise CheckpointError(f'{alias} stands for {name}, which is not in the file')
     variables[alias] = variables[name]

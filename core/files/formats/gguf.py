@@ -134,7 +134,8 @@ def _config(file: Gguf) -> dict:
     raise CheckpointError(f'llama.rope.scaling.type={kind!r}; expected none')
   if fields.get('llama.expert_count'):
     raise CheckpointError(f'llama.expert_count={fields["llama.expert_count"]}; expected a decoder without experts')
-  width, heads = get('embedding_length'), get('attention.head_count')
+  width = get('embedding_length')
+  heads = get('attention.head_count')
   head_dim = fields.get('llama.attention.key_length', width // heads)
   rotated = fields.get('llama.rope.dimension_count', head_dim)
   if rotated != head_dim:
@@ -177,7 +178,8 @@ def _tokenizer(fields: Mapping[str, Any]) -> PreTrainedTokenizerFast:
   from tokenizers import AddedToken, Tokenizer, decoders, models
   from transformers import PreTrainedTokenizerFast
 
-  model, split = fields.get('tokenizer.ggml.model'), fields.get('tokenizer.ggml.pre', 'gpt-2')
+  model = fields.get('tokenizer.ggml.model')
+  split = fields.get('tokenizer.ggml.pre', 'gpt-2')
   if model != 'gpt2' or split not in SPLITS:
     raise CheckpointError(
       f'tokenizer.ggml.model={model!r}, tokenizer.ggml.pre={split!r}; expected gpt2 and one of {SPLITS}'

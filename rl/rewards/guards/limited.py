@@ -40,7 +40,8 @@ class Limited:
       self._function = cloudpickle.dumps(function)
     except (TypeError, pickle.PicklingError) as error:
       raise ValueError(f'{function!r} cannot run in another process: {error}') from error
-    self._seconds, self._memory = seconds, memory
+    self._seconds = seconds
+    self._memory = memory
     self._process = self._pipe = None
 
   def __call__(self, *args) -> Any:
@@ -82,7 +83,9 @@ class Limited:
       ok, value = self._pipe.recv()
     except (EOFError, ConnectionError):
       raise Late('the worker died') from None
-    return Outcome(value) if ok else Outcome(reason=value)
+    if ok:
+      return Outcome(value)
+    return Outcome(reason=value)
 
   def _start(self) -> None:
     # Not multiprocessing's spawn: that would run the user's script again, from its top, in every worker.

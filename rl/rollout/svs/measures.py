@@ -82,7 +82,9 @@ def _of_kind(kind: str, groups: Sequence[Group]) -> Totals:
 
 
 def _samples(groups: Sequence[Group]) -> int:
-  return len(groups[0].trajectories) if groups else 1
+  if groups:
+    return len(groups[0].trajectories)
+  return 1
 
 
 def _histogram(correct: Sequence[int], samples: int) -> Totals:

@@ -62,7 +62,9 @@ class Svs:
     if self.synthesis.rewrite:
       written, variants, counts = self._synthesise(sampler, ask, solved, clock)
     else:
-      written, variants, counts = [], self._again(sampler, ask, solved), measures.Counts()
+      written = []
+      variants = self._again(sampler, ask, solved)
+      counts = measures.Counts()
     further = [*written, *variants]
     trained = [
       *[group.summed() for group in solved if _mixed(group)],
@@ -187,7 +189,9 @@ class Svs:
 
   def _teaches(self, group: Group) -> bool:
     """Whether a group of texts is trained on: the released code asks for one that is rewarded, the text for both."""
-    return _mixed(group) if self.synthesis.strict else bool(group.right.any())
+    if self.synthesis.strict:
+      return _mixed(group)
+    return bool(group.right.any())
 
   def _fits(self, sampler: Sampler, prompt) -> bool:
     return len(prompt.tokens) + self.draw.max_new <= sampler.longest

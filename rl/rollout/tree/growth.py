@@ -27,7 +27,10 @@ class Growth:
   """
 
   def __init__(self, options: Branching, *, width: int, longest: int, random: np.random.Generator):
-    self._options, self._width, self._longest, self._random = options, width, longest, random
+    self._options = options
+    self._width = width
+    self._longest = longest
+    self._random = random
     self._levels = options.levels(longest)
     self._step = 0
     self.leaves: list[Leaf] = []

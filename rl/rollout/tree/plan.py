@@ -103,10 +103,12 @@ def trajectories(policy: Any, prompt: Any, leaves: Sequence[Leaf]) -> list[Traje
 
 def _origin(earlier: Sequence[tuple], labels: tuple) -> tuple[int, int]:
   """(place of the earlier leaf that shares most segments, how many); -1 and 0 if none shares any."""
-  best, most = -1, 0
+  best = -1
+  most = 0
   for place, other in enumerate(earlier):
     pairs = zip(other, labels)
     shared = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(other), len(labels)))
     if shared > most:
-      best, most = place, shared
+      best = place
+      most = shared
   return best, most

@@ -47,4 +47,6 @@ class Branching:
   def levels(self, max_new: int) -> int:
     """Segments of the longest path, for responses of at most `max_new` tokens."""
     fitting = -(-max_new // self.segment)
-    return min(self.depth, fitting) if self.depth else fitting
+    if self.depth:
+      return min(self.depth, fitting)
+    return fitting

@@ -35,7 +35,9 @@ class VisionSr1:
   @property
   def kinds(self) -> tuple[str, ...]:
     """As of `rl.rollout.Plan`."""
-    return () if self.settings.published.targets == 'none' else KINDS
+    if self.settings.published.targets == 'none':
+      return ()
+    return KINDS
 
   def __call__(self, sampler: Sampler, ask: Ask) -> list[list[Trajectory]]:
     """As of `rl.rollout.Plan`."""

@@ -44,14 +44,18 @@ def description(response: str, *, leaky: bool = False) -> str:
   """
   found = _DESCRIPTION.search(response)
   if found is None:
-    return response if leaky else ''
+    if leaky:
+      return response
+    return ''
   return found[1].strip()
 
 
 def span(response: str) -> tuple[int, int]:
   """Where the description begins and ends in a response, tags excluded; (0, 0) without one."""
   found = _DESCRIPTION.search(response)
-  return found.span(1) if found else (0, 0)
+  if found:
+    return found.span(1)
+  return (0, 0)
 
 
 def instructed(query: Query, instruction: str, *, image_last: bool = False) -> Query:

@@ -45,7 +45,8 @@ def grade(response: str, answer: str) -> float:
     return 0.0
   box = box.strip()
   if '\\' not in box:
-    box, answer = box.casefold(), answer.casefold()
+    box = box.casefold()
+    answer = answer.casefold()
   is_equal, _ = compare(answer, box)
   return float(is_equal)
 

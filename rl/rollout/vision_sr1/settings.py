@@ -36,7 +36,9 @@ class Sr1:
   def published(self) -> Generation:
     """The generation, with the targets asked for. Raises KeyError where it is off."""
     made = GENERATIONS[self.generation]
-    return made if self.targets == 'own' else dataclasses.replace(made, targets=self.targets)
+    if self.targets == 'own':
+      return made
+    return dataclasses.replace(made, targets=self.targets)
 
   @property
   def instruction(self) -> str:
@@ -45,4 +47,6 @@ class Sr1:
       return self.first
     if self.released:
       return prompts.FIRST_RELEASED
-    return prompts.FIRST if self.published.describes else prompts.REASON_ONLY
+    if self.published.describes:
+      return prompts.FIRST
+    return prompts.REASON_ONLY
