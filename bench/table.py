@@ -24,7 +24,7 @@ class Options:
   """The program's flags."""
 
   runs: tuple[str, ...] = field((), 'folders of finished runs', positional=True)
-  out: str | None = field(None, 'Markdown file to write, besides printing')
+  out: str | None = field(None, 'Markdown file to write as well as printing')
 
   def __post_init__(self):
     if not self.runs:

@@ -296,7 +296,7 @@ def resume(
   prefix: str = '',
   rules=RULES,
 ) -> jax.Array:
-  """Features [B, T, D] of a run that enters layer `start`, int32 [], with what an earlier run had there.
+  """Features [B, T, D] of a run that starts at layer `start`, int32 [], from an earlier run's input to that layer.
 
   stream: `resid_in` of the earlier run, [L, B, T, D]. blocks: stacked. Every token attends to all.
   Raises ValueError for a causal configuration.

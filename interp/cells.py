@@ -32,7 +32,7 @@ class Cells:
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-  """The grid of a sweep. heads: of components that have them; () patches all at once. positions: likewise, of queries.
+  """The grid of a sweep. heads: of components that have them; positions: of queries; () patches all of them at once.
 
   Raises ValueError for a grid without components or layers, and for components of two kinds with heads.
   """

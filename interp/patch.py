@@ -34,12 +34,12 @@ def sweep(
   """The metric of every cell [components, layers, heads, positions, …].
 
   forward: (edit, *inputs) → metric. A function that is hashed by what it does (a module's, or a frozen dataclass with
-  `__call__`) is compiled once: later sweeps of the same components, `block` and shapes compile nothing, whatever their
-  layers, heads, positions, values and inputs. values: as in `interp.cells.CellEdit`: activations of a clean run
+  `__call__`) is compiled once: later sweeps of the same components, `block` and shapes compile nothing, for any layers,
+  heads, positions, values and inputs. values: as in `interp.cells.CellEdit`: activations of a clean run
   (activation patching), `means` or `zeros` (ablation). block: cells computed at a time, which bounds memory.
   resume: forward also takes `start=`, int32 [], the first layer that a cell of the block is in, and need not compute
-  the layers before it; blocks are then of one layer each. mesh: the cells of a block are dealt over its `data` axis,
-  of which the size of a block becomes a multiple.
+  the layers before it; blocks are then of one layer each. mesh: the cells of a block are sharded over its `data` axis,
+  and the size of a block is rounded up to a multiple of that axis.
   Raises ValueError for components without values, and indices outside the activations.
   """
   check(axes, values)

@@ -37,10 +37,10 @@ ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that it ha
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-  """What a run has besides the numbers of `Training`; each field is an argument of `run`.
+  """Options of a run that are not numbers of `Training`; each field is an argument of `run`.
 
   steps: rollouts, unless stages are given. max_new: tokens of a response, at most. layout, slots: see
-  `rl.policy.layouts`; slots that are not 0 are fixed. rows: trajectories of an update in rows; 0: as many as are asked
+  `rl.policy.layouts`; slots that are not 0 are fixed. rows: trajectories of an update in rows; 0: all that are asked
   for. select: which trajectories of a rollout are trained on.
   evaluation: how held-out queries are answered; None: greedily. supervision, demonstrations: a phase of imitation
   first, and what it imitates, by default the task's solutions. offline: a phase between imitation and reward, called

@@ -122,9 +122,9 @@ def plan_of(config: Config) -> Plan | None:
 
 
 def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations | None:
-  """What the supervised phase imitates besides solutions; None for those alone.
+  """What the supervised phase imitates in addition to solutions; None for solutions alone.
 
-  Variants, wherever the task can write them, so that runs with and without synthesis start alike; or second passes.
+  Variants if the task can write them, so that runs with and without synthesis have the same start; or second passes.
   """
   second_pass = config.sr1.generation != 'off' and not config.data
   if not (second_pass or task.vary) or not config.warmup.steps:

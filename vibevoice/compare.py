@@ -28,7 +28,7 @@ class Options:
   data: str | None = field(None, 'JSONL file of {"script", "audio", "voices"}')
   out: str | None = field(None, 'folder for the wav files and results.json')
   clips: int = field(20, 'how many of the first recordings to speak', low=1)
-  silence: float = field(0.2, 'as `silence` of vibevoice.train: the recording is wrapped alike', low=0.0)
+  silence: float = field(0.2, 'as `silence` of vibevoice.train: the recording gets the same silence and fades', low=0.0)
   cfg_scale: float | None = field(None, "guidance, 1 for none; by default the model family's own", low=0)
   steps: int | None = field(None, "solver steps a frame; by default the model family's own", low=1, high=999)
   seed: int = field(0, 'of all noise', low=0)

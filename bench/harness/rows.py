@@ -21,7 +21,7 @@ SUFFIXES = ('.json', '.jsonl', '.csv', '.tsv', '.parquet', '.arrow')
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """(where, row) pairs in file order, the unreadable ones, those mended, and the hash of each file."""
+  """(where, row) pairs in file order, the rows that cannot be read, those that were repaired, the hash of each file."""
 
   rows: tuple[tuple[str, dict], ...]
   skipped: tuple[Problem, ...]

@@ -74,12 +74,12 @@ class Log:
     first, *rest = whole.split(b'\n')[:-1]
     found = _entry(first)
     if found is None:
-      raise ValueError(f'{path}: damaged in its first line, which holds the settings; move it away to start afresh')
+      raise ValueError(f'{path}: damaged in its first line, which holds the settings; move it away to start again')
     for field in sorted(header | found):
       if header.get(field) != found.get(field):
         raise ValueError(
           f'{path} was written with {field}={found.get(field)!r}, this run has '
-          f'{header.get(field)!r}; choose another place, or restore the setting to go on'
+          f'{header.get(field)!r}; choose another place, or restore the setting to continue'
         )
     read = [_entry(line) for line in rest]
     self.entries = [entry for entry in read if entry is not None]

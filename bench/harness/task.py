@@ -121,8 +121,8 @@ class Task:
   """A benchmark.
 
   load(path) → Data; prompt(example) → chat messages; score(pairs of example and answer) → their outcomes in
-  the same order; combine(example, answers, outcomes) → the example's scores. `template` is every word that
-  goes to the model beside the example, so that its hash tells two prompts apart. `composites(items)` names
+  the same order; combine(example, answers, outcomes) → the example's scores. `template` is all text of the prompt
+  except the example's own, so that its hash distinguishes two prompts. `composites(items)` names
   plain means of ratios. `metric_order` says which metrics come first in a report, `group_metrics` which are
   reported by group. `accept(example, text)` false asks the model again, up to `attempts` times in all.
   """

@@ -4,8 +4,9 @@
 
 A TensorCore issues one statically scheduled bundle a cycle; only waits for transfers are dynamic. libtpu writes its
 final schedule to a folder when LIBTPU_INIT_ARGS asks for it, a switch that is undocumented. This prints the long
-stretches without a branch: for tree attention, in order, the reset, the path of 16 rows (full page, then masked), that
-of 64 rows (likewise) and the final division. Bundles over the clock are the time to compare with that of the transfer.
+stretches without a branch: for tree attention, in order, the reset, the path of 16 rows (full page, then masked), the
+path of 64 rows (full page, then masked) and the final division. Bundles divided by the clock rate are the time to
+compare with that of the transfer.
 """
 
 import dataclasses

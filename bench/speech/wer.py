@@ -20,7 +20,7 @@ def character_edits(reference: str, hypothesis: str) -> Edits:
 def edits(reference: Sequence[str], hypothesis: Sequence[str]) -> Edits:
   """Levenshtein alignment. Ties, from the end: match, substitution, deletion, insertion.
 
-  The total is jiwer's. Its own split depends on the library beneath it, so the split is made here, but for
+  The total is jiwer's. Its own split depends on the library that it uses, so the split is made here, except for
   pairs of more than 200 million cells.
   """
   import jiwer

@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class PromptSet:
-  """The prompts of one file, and what had to be mended in it."""
+  """The prompts of one file, with the rows that were skipped and those that were repaired."""
 
   prompts: tuple[Prompt, ...]
   read: int
@@ -53,7 +53,7 @@ class PromptSet:
 def load(path: str) -> PromptSet:
   """The prompts of a CSV file.
 
-  A row that cannot be used is skipped, one that was mended is counted; both reported.
+  A row that cannot be used is skipped, one with a missing comma is repaired; both are reported.
   """
   rows = read_rows(path)
   prompts: dict[int, Prompt] = {}
@@ -61,14 +61,14 @@ def load(path: str) -> PromptSet:
   repaired = list(rows.repaired)
   for where, row in rows.rows:
     try:
-      prompt, mended = _prompt(row)
+      prompt, is_repaired = _prompt(row)
       if prompt.index in prompts:
         raise RowError('duplicate_id')
     except RowError as error:
       skipped.append(Problem(where, str(error)))
       continue
     prompts[prompt.index] = prompt
-    if mended:
+    if is_repaired:
       repaired.append(Problem(f'index {prompt.index}', 'missing comma between two texts of a list'))
   return PromptSet(tuple(prompts.values()), rows.read, rows.files, tuple(skipped), tuple(repaired))
 
@@ -81,7 +81,7 @@ def _prompt(row: Mapping) -> tuple[Prompt, bool]:
   # The public description names the columns without their language.
   text = need(row, f'prompt_{language}' if f'prompt_{language}' in row else 'prompt')
   cell = need(row, f'sub_dims_{language}' if f'sub_dims_{language}' in row else 'sub_dims')
-  value, mended = _read_cell(cell)
+  value, is_repaired = _read_cell(cell)
   theme, second, subject, structure, names, phrases = (value.get(key) for key in _KEYS[language])
   if not isinstance(names, list) or not names or not isinstance(phrases, list) or len(names) != len(phrases):
     raise RowError('test points and phrases do not match')
@@ -100,16 +100,17 @@ def _prompt(row: Mapping) -> tuple[Prompt, bool]:
     sub_theme(theme, str(second)),
     SUBJECTS.get(str(subject), str(subject)),
     structure,
-  ), mended
+  ), is_repaired
 
 
 def _read_cell(cell: str) -> tuple[dict, bool]:
-  """The JSON object of a cell, and whether a missing comma was put in (the one fault that is mended)."""
-  for text, mended in ((cell, False), (_MISSING_COMMA.sub(r'\1,\2', cell), True)):
+  """The JSON object of a cell, and whether a missing comma was inserted (the only fault that is repaired)."""
+  repaired = _MISSING_COMMA.sub(r'\1,\2', cell)
+  for text, is_repaired in ((cell, False), (repaired, True)):
     try:
       value = parse_json(text)
     except ValueError:
       continue
     if isinstance(value, dict):
-      return value, mended
+      return value, is_repaired
   raise RowError('the cell is not a JSON object')

@@ -49,7 +49,7 @@ _GPT_OSS = _PLAIN | {
   'swiglu_alpha': (moe.GPT_OSS_ALPHA,),
 }
 KEYS = {
-  # Qwen2 has biases on q, k and v whatever `attention_bias` says.
+  # Qwen2 has biases on q, k and v even if `attention_bias` is false.
   'qwen2': Keys(read=_READ, fixed=_PLAIN, ignored=('attention_bias',)),
   'qwen3': Keys(read=_READ, fixed=_QWEN3),
   'qwen3_moe': Keys(read=(*_READ, *_EXPERTS), fixed=_QWEN3_MOE),

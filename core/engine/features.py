@@ -19,8 +19,8 @@ from core import decoder
 class Features(Protocol):
   """A source of embeddings that a model package hands to the engine.
 
-  A name is a negative integer that stands for one embedding; names of the same content are the same. All methods but
-  `update` and `warm` may be called from several threads.
+  A name is a negative integer that identifies one embedding; equal content has equal names. All methods except `update`
+  and `warm` may be called from several threads.
   """
 
   def name(self, prompt: Sequence[int], media: Sequence[Any]) -> np.ndarray:
@@ -67,11 +67,11 @@ def digest(array: np.ndarray) -> bytes:
 
 
 class FeatureStore:
-  """Content in use, and the `spare` pieces last used, each encoded once: what most sources need.
+  """Content in use and the `spare` pieces used last, each encoded once: what most sources need.
 
   encode: (payloads, their counts) -> their features, a list of arrays [count, D]. `encoded` counts pieces so far.
-  encoder: a lock held while content is encoded; whoever replaces the weights of `encode` holds it until `recompute` is
-  done.
+  encoder: a lock held while content is encoded; hold it from replacing the weights of `encode`
+  until `recompute` returns.
   """
 
   def __init__(self, encode: Callable[[list[Any], list[int]], Sequence[np.ndarray]], spare: int = 256):

@@ -38,7 +38,7 @@ class State:
   count: jax.Array  # int32 [B], generated tokens
   position: jax.Array  # int32 [B], of the last generated token
   done: jax.Array  # bool [B]
-  failed: jax.Array  # bool [B]: the logits had no finite sum, so the row ended before that token
+  failed: jax.Array  # bool [B]: the sum of the logits was not finite, so the row ended before that token
   cache: Any
 
 

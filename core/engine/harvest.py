@@ -37,8 +37,8 @@ class News(NamedTuple):
 def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, stops: np.ndarray, version: int) -> News:
   """Gives each sample the tokens of the slot that it decoded in, up to the first end token or stop string.
 
-  A sample that has left its slot since gets nothing. stops: [R, STOPS], as the device had them. version: of the
-  weights.
+  A sample that has left its slot since gets nothing. stops: [R, STOPS], as given to the device.
+  version: of the weights.
   """
   present = [(sample, slot) for sample, slot in decoded if sample.slot == slot]
   samples = [sample for sample, _ in present]

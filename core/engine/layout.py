@@ -102,9 +102,9 @@ def put(params: Any, spec: Any, place: mesh.Share) -> Any:
 
 
 def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> decoder.Params:
-  """Weights, stacked or not, from wherever they are: unstacked, in the embedding's dtype, on the engine's devices.
+  """A copy of the weights, stacked or not: unstacked, in the embedding's dtype, on the engine's devices.
 
-  One layer is moved after the other, so that little is held twice.
+  Layers are moved one at a time, so that at most one of them is held twice.
   """
   spec = unstacked(config)
   dtype = params.embed.dtype

@@ -21,7 +21,7 @@ class Stream:
     """To be called from any thread."""
     try:
       self._loop.call_soon_threadsafe(self._news.put_nowait, news)
-    except RuntimeError:  # the loop is closed, so nobody reads
+    except RuntimeError:  # the loop is closed, so no client reads
       return
 
   async def get(self) -> Any:

@@ -7,8 +7,8 @@ order, such as `c?h?p?b?...`; the answer has what is in the quarter in place of 
 large digit is in all quarters of its panel.
 
 A panel is one tile of the tiny model and a quarter is one image token, so a compressed tile has one image token for
-four small digits. Question and answer are laid out alike, so that what is asked is a fixed number of tokens before its
-answer. Examples are a function of (split, seed, index).
+four small digits. Question and answer have the same layout, so each question mark is a fixed number of tokens before
+its answer. Examples are a function of (split, seed, index).
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEAST, MOST = 2, 6  # numbers of a sum
+# Numbers of a sum.
+LEAST = 2
+MOST = 6
 SPLITS = ('train', 'heldout')
-_SHARES = 5  # one of so many questions is held out
+_SHARES = 5  # one question in five is held out
 
 
 class Example(NamedTuple):

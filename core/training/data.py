@@ -27,7 +27,7 @@ class RecordSource(Protocol):
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int) -> dict: ...
-  def place(self, index: int) -> str: ...  # where a record stands, for messages
+  def place(self, index: int) -> str: ...  # file and line of a record, for messages
 
 
 class DataError(ValueError):
@@ -198,7 +198,7 @@ class Subset:
     return self.records[int(self.numbers[index])]
 
   def place(self, index: int) -> str:
-    """Where the record stands in the whole source."""
+    """File and line of a record in the whole source."""
     return self.records.place(int(self.numbers[index]))
 
   def __repr__(self) -> str:
@@ -251,8 +251,8 @@ def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) 
   """Rows of several whole examples each, first fit, `rows` open at a time.
 
   `lengths` gives the budget of a row for each feature, such as {'tokens': 4096, 'labels': 4096, 'tiles': 12}:
-  an example goes where all its features fit. Features not named are dropped. A row is zero-padded and has
-  besides its features, for the first of them,
+  an example goes to a row in which all its features fit. Features not named are dropped. A row is zero-padded; to its
+  features it adds, for the first of them,
     segments   int32 [length]: which example, from 1; 0 is padding
     positions  int32 [length]: from 0 in each example
   and `<name>_segments` for each feature whose budget differs from the first's.

@@ -148,7 +148,7 @@ class Run:
       if changed:
         raise ValueError(
           f'{path} is of a run with another config ({"; ".join(changed)}): '
-          'go on with the old values, or give another workdir'
+          'continue with the old values, or give another workdir'
         )
     elif jax.process_index() == 0:
       record.replace(path, json.dumps(self._config, indent=2) + '\n')

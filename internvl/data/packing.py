@@ -30,7 +30,7 @@ FIRST = 'first'  # feature of each tile: 1 at the first one of an image
 def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   """The beginning of a sample that fits `length` tokens and `tiles` tiles, ending before an image it would cut.
 
-  When nothing to learn is left, it is one token long: rows lose no room, and it is still counted.
+  If nothing to learn remains, it is one token long: it takes no space in rows, and is still counted.
   """
   context = np.flatnonzero(x.tokens == image_id)
   ends = np.cumsum(x.tiles)
@@ -156,10 +156,10 @@ def counts(rows: dict) -> dict:
 
 
 class Lessons:
-  """Watches that batches have something to learn; a run over none would reach its end at a loss of 0.
+  """Checks that batches have something to learn; a run without any would end with a loss of 0.
 
-  It looks at the metrics of the step before the one just launched, which are those of the whole batch: so all processes
-  decide alike, and no device waits.
+  It reads the metrics of the step before the one just launched, which are those of the whole batch: all processes reach
+  the same decision, and no device waits.
   """
 
   LIMIT = 10

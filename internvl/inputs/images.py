@@ -83,7 +83,7 @@ def load(source: Any, *, transparency: Transparency = 'white') -> Image.Image:
 
 @contextlib.contextmanager
 def decoding(name: str):
-  """Turns whatever a decoder raises on a hostile file into one ValueError that names the file."""
+  """Turns every exception that a decoder raises on a hostile file into one ValueError that names the file."""
   try:
     yield
   except ImageRefused:

@@ -247,7 +247,7 @@ class Processor:
 
 
 def compress(x: Inputs, image_id: int, compressed: np.ndarray, compact_tokens: int) -> Inputs:
-  """A conversation whose tiles `compressed` bool [N] have `compact_tokens` image tokens: the first of those they had.
+  """A conversation in which each tile of `compressed` bool [N] keeps only its first `compact_tokens` image tokens.
 
   x: laid out with the same number of image tokens for every tile. Positions are contiguous again, as they follow from
   the tokens. Raises ValueError if tiles and image tokens do not match.

@@ -73,7 +73,7 @@ class Layout:
     opening: what a prompt ends with, to make the model answer.
     system: the system text where the conversation brings none; '' for no system turn.
     thinking: the system text in thinking mode.
-    tokens: the special tokens used besides the image tokens.
+    tokens: the special tokens used, image tokens excluded.
     stop: the token that ends an answer.
     answer: the raw decoded output, special tokens included and cut at `stop` -> what to show.
     label_images: whether several images are introduced by `Image-{k}: `.
@@ -91,7 +91,7 @@ class Layout:
 
 def _chatml_turn(role: str, content: Sequence[Segment], last: bool) -> list[Segment]:
   """`<|im_start|>role\\n … <|im_end|>\\n`. Trained on: the assistant's content and its `<|im_end|>`."""
-  del last  # every turn ends alike
+  del last  # every turn has the same end
   loss = role == 'assistant'
   return [
     Segment('<|im_start|>', True),
@@ -169,8 +169,8 @@ LAYOUTS = {
 def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]], system: str) -> list[Segment]:
   """All segments of a conversation of (role, content) turns.
 
-  One that ends with the assistant is a training example; any other gets the layout's `opening`, for the model
-  to go on from.
+  One that ends with the assistant is a training example; any other ends with the layout's `opening`, which the model
+  continues.
   """
   training = turns[-1][0] == 'assistant'
   segments = layout.turn('system', [Segment(system)], training) if system else []

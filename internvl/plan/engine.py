@@ -101,8 +101,11 @@ def plan_step(config: Config, mesh: Mesh) -> plan.Program:
 
 def _note(config: Config, engines: int) -> str:
   engine = config.engine
-  beside = f'; one of {engines} equal engines side by side' if engines > 1 else ''
-  return f'{engine.slots} slots, pages for {engine.pages * engine.page_size:,} tokens{beside}'
+  tokens = engine.pages * engine.page_size
+  note = f'{engine.slots} slots, pages for {tokens:,} tokens'
+  if engines > 1:
+    note += f'; one of {engines} equal engines'
+  return note
 
 
 def _tips(config: Config, kinds: dict) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def _note(c: Config, m: model.Config) -> str:
 
 
 def parts(m: model.Config, *, batch: int, tiles: int, tokens: int) -> tuple[plan.Part, ...]:
-  """What prefill computes for `batch` prompts of so many tiles and tokens; both projectors run on every tile."""
+  """What prefill computes for `batch` prompts of `tiles` and `tokens` each; both projectors run on every tile."""
   pairs = lambda window: batch * triangle(tokens, window)
   return (
     *encoder_parts(m, tiles=batch * tiles, scored=m.flash is not None),

@@ -81,9 +81,9 @@ def parts(config: Config, m: model.Config) -> tuple[plan.Part, ...]:
 def towers(
   m: model.Config, *, tiles: int, tokens: int, scored: int, pairs: Callable[[int | None], float]
 ) -> tuple[plan.Part, ...]:
-  """The parts of a model that reads so many tiles and tokens and predicts the successors of `scored` of these.
+  """The parts of a model that reads `tiles` and `tokens` and predicts the successors of `scored` tokens.
 
-  pairs(window): visible pairs of query and key in a layer with that window.
+  pairs(window): pairs of a query and a key that it sees, in a layer with that window.
   """
   return (
     *encoder_parts(m, tiles=tiles, scored=False),
@@ -92,7 +92,7 @@ def towers(
 
 
 def encoder_parts(m: model.Config, *, tiles: int, scored: bool) -> tuple[plan.Part, ...]:
-  """The parts that make image embeddings of so many tiles. A Flash model's projectors both run on every tile.
+  """The parts that make image embeddings of `tiles` tiles. A Flash model runs both projectors on every tile.
 
   scored: whether the router runs; without it, its weights are counted and its work is not.
   """

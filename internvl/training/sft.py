@@ -1,4 +1,4 @@
-"""The training step, for training (`internvl.train`) and for planning (`core.plan`) alike.
+"""The training step, used by training (`internvl.train`) and by planning (`core.plan`).
 
 B rows   T tokens a row   n tiles a row   S side of a tile
 """

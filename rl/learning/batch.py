@@ -46,7 +46,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-  """A rollout as host arrays, without advantages: this process's units, and as many as any process has.
+  """A rollout as host arrays, without advantages: this process's units, padded to the most that any process has.
 
   batch: leaves [U, …]. scores: what an advantage is given, of [P, G, …].
   """
@@ -101,7 +101,7 @@ def scores_of(groups: Sequence[Group], shape: tuple[int, int, int], *, drop_cut:
 
 
 def _lineage(groups: Sequence[Sequence[Trajectory]], samples: int) -> Lineage | None:
-  """Who was forked from whom, and of which kind; None where all were sampled independently and alike."""
+  """Parent, segment and kind of each trajectory; None if all are independent samples of one kind."""
   if all(t.parent < 0 and t.kind == 0 for group in groups for t in group):
     return None
   rows = [[(t.parent, t.segment, t.kind) for t in group] for group in groups]

@@ -113,7 +113,7 @@ class Progress:
 
 
 class Updater:
-  """The compiled programs of one run, and what they need besides the training state."""
+  """The compiled programs of one run, and what they need in addition to the training state."""
 
   def __init__(self, u: Updating, weights: Any, place: mesh.Mesh):
     self._u = u

@@ -1,4 +1,4 @@
-"""One policy update: its loss and its step; for training (`rl.run`) and planning (`core.plan`) alike."""
+"""One policy update, its loss and its step, used by training (`rl.run`) and by planning (`core.plan`)."""
 
 import dataclasses
 import functools

@@ -14,7 +14,7 @@ from flax import struct
 from core import padding
 from core.attention import subtrees
 
-DENSE = 2 * subtrees.BLOCK  # rows of at most so many tokens attend densely
+DENSE = 2 * subtrees.BLOCK  # rows of at most this many tokens attend densely
 
 
 @struct.dataclass

@@ -42,7 +42,7 @@ def last_tag(text: str) -> str | None:
 def last_said(text: str) -> str | None:
   """What follows the last "answer is", "answer:", "correct option is" or answer heading, to the end of its line.
 
-  Where that line ends at once, the next line that is not blank. GSM8K's `#### 5` counts likewise.
+  If the rest of that line is blank, the next line that is not. GSM8K's `#### 5` counts as such a line.
   """
   ends = [pattern.end() for kind in (_SAID, _HEADING) for pattern in kind.finditer(text)]
   hashes = list(_HASHES.finditer(text))

@@ -110,7 +110,7 @@ def test_an_update_on_earned_rewards_is_that_of_the_papers(tmp_path, monkeypatch
   by_kind = {}
   for seed in list(engines[0].spoken)[CONFIG.eval_problems :][: len(KINDS) // 2]:
     by_kind[engines[0].kind(seed)] = engines[0].spoken[seed]
-  assert len(by_kind['clean']) == 2  # the tool answered, and the policy went on
+  assert len(by_kind['clean']) == 2  # the tool answered, and the policy continued
   want = gradient(before, policy.config, [(by_kind[kind], reward) for kind, reward in KEPT.items()])
 
   def compare(old, new, g):

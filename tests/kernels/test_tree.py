@@ -50,7 +50,7 @@ def expected(q, k, v, tables, lengths, window, sinks):
 
 
 def arrays(r, groups, tables, lengths):
-  """Random q, k, v; NaN wherever no row reads."""
+  """Random q, k, v; NaN in all places that no row reads."""
   q = r.standard_normal((len(tables), HEADS * groups, SIZE)).astype(np.float32)
   k, v = (r.standard_normal((POOL, HEADS, PAGE, SIZE)).astype(np.float32) for _ in range(2))
   read = np.zeros((POOL, PAGE), bool)
@@ -119,7 +119,7 @@ def test_every_page_is_read_once():
 
 
 def test_the_numbers_of_pages_change_no_bit():
-  """A plan lists the same work in the same order wherever the pages of a pool are."""
+  """A plan lists the same work in the same order for any page numbers."""
   r = np.random.default_rng(10)
   for rows in (1, 5, ROWS, 40):
     tables, lengths = tree(r, rows)
@@ -169,7 +169,7 @@ def readers(p):
 
 
 def test_tables_of_runs_give_the_plan_of_each_row():
-  """Neighbouring rows that read one table, as prompt tokens do, are planned as if each had listed it."""
+  """Neighbouring rows that read one table, as prompt tokens do, have the same plan as if each listed the table."""
   r = np.random.default_rng(8)
   for _ in range(20):
     tables, _ = tree(r, int(r.integers(1, 9)))

@@ -108,6 +108,7 @@ def gradient_excess(got: dict, want: dict) -> dict[str, float]:
   assert got.keys() == want.keys()
   router = ('mlp.gate.weight', 'router.weight', 'router.bias')
   allowed = lambda name: ROUTER_GRADIENT if name.endswith(router) else GRADIENT
-  # Some gradients are zero but for rounding (the softmax ignores a constant added to all keys): judged beside the rest.
+  # Some gradients are zero except for rounding (the softmax ignores a constant added to all keys), so the error of a
+  # gradient with a tiny norm is relative to the largest norm.
   floor = 1e-4 * max(np.linalg.norm(w) for w in want.values())
   return {k: float(np.linalg.norm(got[k] - w) / max(np.linalg.norm(w), floor) / allowed(k)) for k, w in want.items()}

@@ -85,7 +85,7 @@ def test_eight_devices_train_as_one(alone, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_through_a_stop(alone, tmp_path):
-  """SIGTERM reaches one process only; both agree on the step to stop after, save it, and go on later."""
+  """SIGTERM reaches one process only; both agree on the step to stop after, save it, and resume from it later."""
   pair = spawn(PROGRAM, str(tmp_path), STEPS, '0.2', count=2)
   while not (tmp_path / 'metrics.jsonl').exists() or len(losses(tmp_path)) < 2:
     assert all(p.poll() is None for p in pair), [p.communicate() for p in pair]

@@ -1,4 +1,4 @@
-"""Voice presets: a Realtime model continues from one as if it had read the voice itself."""
+"""Voice presets: a Realtime model continues from a preset exactly as from the voice that the preset was made of."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -2,7 +2,7 @@
 
 import jax
 
-NOISE = 2**31 - 1  # folded into a row's key for its noise; token positions, folded in likewise, stay below
+NOISE = 2**31 - 1  # folded into a row's key for its noise; token positions, which are folded into it too, stay below
 
 
 def frame_noise(seeds: jax.Array, frames: jax.Array, width: int) -> jax.Array:

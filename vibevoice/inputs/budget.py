@@ -48,7 +48,7 @@ def plan(
   *,
   itemsize: int = 2,
 ) -> Budget:
-  """The budget of utterances with voices of so many frames each; itemsize: bytes of a cached number.
+  """The budget of utterances, given the frames of each voice; itemsize: bytes of a cached number.
 
   Raises ValueError as `script.numbered` does.
   """

@@ -28,7 +28,7 @@ TRAINABLE = r'(language|head|acoustic_connector|semantic_connector)\..*'
 
 @struct.dataclass(kw_only=True)
 class Batch:
-  """Rows of a training batch. latents: scaled, of all slots of a row in order, voice prompts and targets alike.
+  """Rows of a training batch. latents: scaled, of all slots of a row in order, voice prompts as well as targets.
 
   The weights sum to 1 over a whole batch, as `weigh` makes them: sums over micro-batches are then means.
   """

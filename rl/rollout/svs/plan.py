@@ -147,7 +147,7 @@ class Svs:
   def _variants(
     self, sampler: Sampler, contexts: Sequence[Context], texts: Sequence[Sequence[Trajectory]]
   ) -> tuple[list[Variant], int]:
-    """(variants that can be solved, how many texts had one that is too long or gives its answer away)."""
+    """(variants that can be solved, number of texts whose variant is too long or gives its answer away)."""
     found = []
     rejected = 0
     for number, (context, group) in enumerate(zip(contexts, texts)):

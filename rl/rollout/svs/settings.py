@@ -40,9 +40,9 @@ class Synthesis:
       band(np.zeros(1, int), 1, low, high)
 
   def half_solved(self, correct: int, samples: int) -> bool:
-    """Whether a problem with so many right responses is varied; in exact fractions."""
+    """Whether a problem with `correct` right responses is varied; in exact fractions."""
     return bool(band(np.array([correct]), samples, self.low, self.high)[0])
 
   def rewarded(self, correct: int, samples: int) -> bool:
-    """Whether a variant with so many right responses is rewarded; in exact fractions."""
+    """Whether a variant with `correct` right responses is rewarded; in exact fractions."""
     return bool(band(np.array([correct]), samples, self.reward_low, self.reward_high)[0])

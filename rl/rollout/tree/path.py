@@ -9,7 +9,9 @@ import numpy as np
 
 from rl.rollout.tree.settings import Branching
 
-WINDOW, TIMES = 32, 8  # a text repeats itself if a window of so many characters occurs so often
+# A text repeats itself if a window of WINDOW characters occurs TIMES times.
+WINDOW = 32
+TIMES = 8
 # Braces up to three levels deep, counted from those of the box.
 _INNER = r'[^{}]*(?:\{[^{}]*\}[^{}]*)*'
 _BOX = re.compile(r'\\boxed\{' + rf'[^{{}}]*(?:\{{{_INNER}\}}[^{{}}]*)*' + r'\}')

@@ -16,7 +16,7 @@ class Branching:
   first_low: int = field(2, 'least number of paths that begin at the prompt, drawn for each query')
   first_high: int = field(8, 'greatest number of them; equal to the least: fixed')
   share: Literal['even', 'low', 'high'] = field(
-    'even', 'who branches more: all alike, or the less or more probable path'
+    'even', 'which paths branch more: none, the less probable or the more probable ones'
   )
   score: Literal['sum', 'mean', 'segment'] = field(
     'segment', 'log-probability that `share` compares: of the path, or mean'

@@ -18,7 +18,7 @@ ROW = {'conversations': [{'from': 'human', 'value': 'Hi'}, {'from': 'gpt', 'valu
 
 @pytest.fixture
 def folder(tmp_path):
-  """MMPR/annotations/{a, b}.jsonl of 10 and 4 rows beside MMPR/images."""
+  """MMPR/annotations/{a, b}.jsonl of 10 and 4 rows, and MMPR/images."""
   for name in ('MMPR/annotations', 'MMPR/images'):
     (tmp_path / name).mkdir(parents=True)
   for name, n in (('a', 10), ('b', 4)):

@@ -46,7 +46,7 @@ def one_prompt(r):
 @pytest.mark.parametrize('workload', [few, many, common_head, one_prompt])
 def test_a_step_looks_at_a_bounded_number_of_sequences(workload):
   _, (examined, compared) = steps(workload(np.random.default_rng(0)))
-  # Each call of `admit` passes over at most as many as there are slots, and
+  # Each call of `admit` passes over at most one sample a slot, and
   # a step calls it once for each of a few chunks of prompt tokens.
   assert examined <= 10 * (SIZES.slots + 1)
   assert compared <= 12 * SIZES.slots
@@ -105,7 +105,7 @@ def test_samples_that_end_together_leave_over_several_steps_and_decode_no_more()
   decoded = engine.stats.decoded
   assert len(done) == MOST_LEAVING and not engine.idle
   early = engine.cancel(ids[-1])
-  assert early.reason == 'length' and len(early.tokens) == 4  # it had ended before
+  assert early.reason == 'length' and len(early.tokens) == 4  # it ended before
   done += engine.step()
   assert engine.idle and engine.stats.decoded == decoded == 4 * slots
   assert sorted(c.id for c in [*done, early]) == ids

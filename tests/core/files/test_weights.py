@@ -45,7 +45,7 @@ def no_memory(monkeypatch):
   """Fails when the loader starts to read or place anything."""
 
   def forbidden(*a, **k):
-    raise AssertionError('the loader spent memory before it had checked everything')
+    raise AssertionError('the loader spent memory before its checks were complete')
 
   monkeypatch.setattr(weights, '_stream', forbidden)
   monkeypatch.setattr(Files, 'fill', forbidden)

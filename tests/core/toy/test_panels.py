@@ -31,7 +31,7 @@ def test_every_panel_is_asked_about_equally_often_and_every_quarter_at_all():
 
 
 def distance(a, b):
-  """Between two colours, of whatever brightness."""
+  """Distance between two colours, independent of brightness."""
   return np.abs(a / np.sum(a) - np.divide(b, np.sum(b))).sum()
 
 

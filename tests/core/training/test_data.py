@@ -107,7 +107,7 @@ def test_process_shares_are_disjoint_and_whole(many):
 
 
 def examples(sizes):
-  """Example i: tokens all i + 1, and tiles likewise."""
+  """Example i: all its tokens and tiles are i + 1."""
   return [
     {
       'tokens': np.full(n, i + 1),

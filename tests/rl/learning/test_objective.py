@@ -221,7 +221,7 @@ def test_an_unknown_advantage_is_refused_by_name(advantage):
 
 
 def test_ahead_with_a_cap_weighs_tokens_by_age_and_rounding():
-  """Without the trainer's own old log-probabilities the weight would be 1 whatever the cap."""
+  """Without the trainer's own old log-probabilities the weight would be 1 for any cap."""
   rule = dataclasses.replace(RULES['dapo'], importance_cap=2.0)
   out = losses.policy_loss(
     BATCH['logp'], None, np.ones((P, G, 1)), BATCH['mask'], rule=rule, rollout_logp=BATCH['sampled']

@@ -166,7 +166,7 @@ def test_a_named_reward_says_what_is_right(name):
 
 
 def broken(query, response):
-  """Fails whatever it is asked."""
+  """Fails on every input."""
   return query.solution.missing
 
 
