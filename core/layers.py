@@ -33,11 +33,14 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int, eps: float) -> jax.Array:
   """GroupNorm (arXiv 1803.08494) of images [B, Y, X, C] over pixels and the channels of a group, in float32."""
-  grouped = x.astype(jnp.float32).reshape(*x.shape[:3], groups, -1)
-  centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
-  variance = jnp.mean(centred * centred, (1, 2, 4), keepdims=True)
-  normed = (centred * jax.lax.rsqrt(variance + eps)).reshape(x.shape)
-  return (normed * scale + bias).astype(x.dtype)
+  x32 = x.astype(jnp.float32)
+  grouped = x32.reshape(*x.shape[:3], groups, -1)
+  axes = (1, 2, 4)
+  centred = grouped - grouped.mean(axes, keepdims=True)
+  variance = jnp.mean(centred * centred, axes, keepdims=True)
+  normed = centred * jax.lax.rsqrt(variance + eps)
+  scaled = normed.reshape(x.shape) * scale
+  return (scaled + bias).astype(x.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -96,7 +99,8 @@ class Yarn:
     pairs = len(frequencies)
     low, high = _yarn_bounds(2 * pairs, theta, self)
     # Pairs below `low` keep their frequency, pairs above `high` are interpolated, and a ramp connects them.
-    return np.clip((np.arange(pairs) - low) / max(high - low, 1e-3), 0, 1)
+    ramp = (np.arange(pairs) - low) / max(high - low, 1e-3)
+    return np.clip(ramp, 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +126,8 @@ class Llama3Rope:
   def interpolated(self, frequencies: np.ndarray, theta: float) -> np.ndarray:
     """As of `Yarn`."""
     turns = self.original_length * frequencies / (2 * math.pi)
-    kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+    low = self.low_freq_factor
+    kept = (turns - low) / (self.high_freq_factor - low)
     return 1 - np.clip(kept, 0, 1)
 
 
@@ -136,14 +141,17 @@ def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = 
   if scaling is None:
     return frequencies
   share = scaling.interpolated(frequencies, theta)
-  return frequencies * (1 - share) + frequencies / scaling.factor * share
+  kept = frequencies * (1 - share)
+  interpolated = frequencies / scaling.factor * share
+  return kept + interpolated
 
 
 def _yarn_bounds(head_dim: int, theta: float, yarn: Yarn) -> tuple[float, float]:
   """The dimensions that make beta_fast and beta_slow turns over the original length."""
 
   def dimension(turns: float) -> float:
-    return head_dim * math.log(yarn.original_length / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    wavelength = yarn.original_length / (turns * 2 * math.pi)
+    return head_dim * math.log(wavelength) / (2 * math.log(theta))
 
   low = dimension(yarn.beta_fast)
   high = dimension(yarn.beta_slow)
@@ -167,16 +175,21 @@ def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: Rope
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates the two halves of the last axis of x by tables that broadcast against them (half-split rope)."""
   a, b = jnp.split(x.astype(jnp.float32), 2, -1)
-  rotated = jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1)
+  first = a * cos - b * sin
+  second = b * cos + a * sin
+  rotated = jnp.concatenate([first, second], -1)
   return rotated.astype(x.dtype)
 
 
 def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates neighbouring pairs of the last axis of x by tables that broadcast against [..., H/2] (interleaved rope)."""
-  pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+  x32 = x.astype(jnp.float32)
+  pairs = x32.reshape(*x.shape[:-1], -1, 2)
   a = pairs[..., 0]
   b = pairs[..., 1]
-  rotated = jnp.stack([a * cos - b * sin, a * sin + b * cos], -1)
+  first = a * cos - b * sin
+  second = a * sin + b * cos
+  rotated = jnp.stack([first, second], -1)
   return rotated.reshape(x.shape).astype(x.dtype)
 
 
@@ -187,7 +200,10 @@ def sinusoids(values: jax.Array, width: int, period: float = 10_000.0) -> jax.Ar
   """
   half = width // 2
   # The exponents are float32, as the published models have them: angles near 1000 amplify the last bit of a frequency.
-  exponents = np.float32(-math.log(period)) * np.arange(half, dtype=np.float32) / np.float32(half)
+  log_period = np.float32(-math.log(period))
+  index = np.arange(half, dtype=np.float32)
+  exponents = log_period * index / np.float32(half)
   frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
-  angles = values.astype(jnp.float32)[:, None] * frequencies
+  column = values.astype(jnp.float32)[:, None]
+  angles = column * frequencies
   return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)

@@ -161,19 +161,26 @@ def _scan_keeping(layer: Callable, chosen: dict, x, blocks, *per_layer) -> tuple
   first = jax.tree.map(lambda a: a[0], (blocks, *per_layer))
   _, (shapes, _) = jax.eval_shape(layer, x, 0, *first)
   own = {site: layers for site, layers in chosen.items() if site in shapes}
-  buffers = {site: jnp.zeros((len(own[site]), *shapes[site].shape), shapes[site].dtype) for site in own}
+  buffers = {}
+  for site, layers in own.items():
+    one = shapes[site]
+    buffers[site] = jnp.zeros((len(layers), *one.shape), one.dtype)
 
   def step(carry, i, *rest):
     x, buffers = carry
     x, (kept, out) = layer(x, i, *rest)
-    fresh = {site: _put(buffers[site], kept.pop(site), jnp.asarray(own[site]) == i) for site in own}
+    fresh = {}
+    for site, layers in own.items():
+      is_layer = jnp.asarray(layers) == i
+      fresh[site] = _put(buffers[site], kept.pop(site), is_layer)
     return (x, fresh), (kept, out)
 
   (x, buffers), (kept, out) = walk(step, (x, buffers), blocks, *per_layer)
   return x, kept | buffers, out
 
 
-def _put(buffer: jax.Array, x: jax.Array, here: jax.Array) -> jax.Array:
-  """The buffer [n, …] with x in the rows where `here` [n] is true."""
-  rows = jnp.where(here, jnp.arange(here.shape[0]), here.shape[0])
+def _put(buffer: jax.Array, x: jax.Array, chosen: jax.Array) -> jax.Array:
+  """The buffer [n, …] with x in the rows where `chosen` [n] is true."""
+  count = chosen.shape[0]
+  rows = jnp.where(chosen, jnp.arange(count), count)  # a row out of bounds is dropped
   return buffer.at[rows].set(x[None], mode='drop')

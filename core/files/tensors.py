@@ -73,14 +73,19 @@ class Files:
     self.tensors: dict[str, Stored] = {}
     promised = {} if files else self._index()
     for tensors in _headers(self.folder, files or self._shards(promised)):
-      for name, stored in tensors.items():
-        if name in self.tensors:
-          raise CheckpointError(f'{self.folder}: {name} is in both {self.tensors[name].file} and {stored.file}')
-        self.tensors[name] = stored
+      self._add(tensors)
     held = {name: stored.file for name, stored in self.tensors.items()}
     absent = [f'{name} in {file}' for name, file in promised.items() if held.get(name) != file]
     if absent:
       raise CheckpointError(f'{self.folder}/{self._index_name} promises {absent[:5]}, which the files do not hold')
+
+  def _add(self, tensors: Mapping[str, Stored]) -> None:
+    """Adds the tensors of one file. Raises CheckpointError for one that another file holds too."""
+    for name, stored in tensors.items():
+      if name in self.tensors:
+        other = self.tensors[name].file
+        raise CheckpointError(f'{self.folder}: {name} is in both {other} and {stored.file}')
+      self.tensors[name] = stored
 
   def _index(self) -> dict[str, str]:
     """Tensor name → file name, of a folder in several shards; else empty."""
@@ -133,11 +138,13 @@ class Files:
 
     Only the bytes that `take` selects are read (and gaps under GAP). It may split, transpose and slice, but not copy.
     """
-    blocks = (
-      block for name, take, out in wanted for block in _blocks(self.tensors[name], take, out, self.folder.block)
-    )
-    for block, data in self.folder.fetch(blocks):
+    for block, data in self.folder.fetch(self._all_blocks(wanted)):
       block.out[...] = np.ndarray(block.out.shape, block.dtype, data, strides=block.strides)
+
+  def _all_blocks(self, wanted: Iterable[tuple[str, Callable, np.ndarray]]) -> Iterator[Block]:
+    for name, take, out in wanted:
+      stored = self.tensors[name]
+      yield from _blocks(stored, take, out, self.folder.block)
 
 
 def _blocks(stored: Stored, take: Callable, out: np.ndarray, size: int) -> Iterator[Block]:
@@ -145,13 +152,16 @@ def _blocks(stored: Stored, take: Callable, out: np.ndarray, size: int) -> Itera
   # Memory that is never touched, and so never allocated: only the addresses of the view on it are of interest.
   tensor = np.empty(stored.shape, dtype)
   for view, place in _split(take(tensor), out, size):
-    start = stored.start + view.ctypes.data - tensor.ctypes.data
-    yield Block(stored.file, start, start + _extent(view), dtype, view.strides, place)
+    offset = view.ctypes.data - tensor.ctypes.data
+    start = stored.start + offset
+    stop = start + _extent(view)
+    yield Block(stored.file, start, stop, dtype, view.strides, place)
 
 
 def _extent(view: np.ndarray) -> int:
   """Bytes from the first to the last value of a view that is not empty."""
-  return view.itemsize + sum((n - 1) * stride for n, stride in zip(view.shape, view.strides))
+  to_last = (stride * (n - 1) for n, stride in zip(view.shape, view.strides))
+  return view.itemsize + sum(to_last)
 
 
 def _split(view: np.ndarray, out: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -166,7 +176,8 @@ def _split(view: np.ndarray, out: np.ndarray, size: int) -> Iterator[tuple[np.nd
   axis = steps.index(stride)
   before = (slice(None),) * axis
   # A view is a box of a dense tensor, so its outermost gap is its widest.
-  gap = stride - _extent(view[(*before, slice(0, 1))])
+  first = view[(*before, slice(0, 1))]
+  gap = stride - _extent(first)
   if gap < GAP and _extent(view) <= size:
     yield view, out
     return
@@ -185,19 +196,32 @@ class _Range:
 
 def _headers(folder: Folder, files: Sequence[str]) -> list[dict[str, Stored]]:
   """The tensors of each file. Raises CheckpointError naming a file that is not complete or not safetensors."""
-  firsts = folder.fetch(_Range(file, 0, 8) for file in files)
-  spans = [_Range(span.file, 8, 8 + _header_length(folder, span.file, data)) for span, data in firsts]
+  spans = []
+  for first, data in folder.fetch(_Range(file, 0, 8) for file in files):
+    length = _header_length(folder, first.file, data)
+    spans.append(_Range(first.file, 8, 8 + length))
   headers = []
+  ends = []
   for span, data in folder.fetch(spans):
     with naming(f'{folder}/{span.file}: not a safetensors file'):
-      headers.append(_parse(span.file, data, span.stop))
-  ends = [max((stored.stop for stored in tensors.values()), default=span.stop) for span, tensors in zip(spans, headers)]
+      tensors = _parse(span.file, data, span.stop)
+    headers.append(tensors)
+    stops = (stored.stop for stored in tensors.values())
+    ends.append(max(stops, default=span.stop))
+  _check_complete(folder, files, ends)
+  return headers
+
+
+def _check_complete(folder: Folder, files: Sequence[str], ends: Sequence[int]) -> None:
+  """Raises CheckpointError for a file that does not end at the byte that its header says."""
   for _ in folder.fetch(_Range(file, end - 1, end) for file, end in zip(files, ends)):
     pass  # a file that was cut off has no such byte
+  if folder.local is None:
+    return
   for file, end in zip(files, ends):
-    if folder.local is not None and (folder.local / file).stat().st_size != end:
+    size = (folder.local / file).stat().st_size
+    if size != end:
       raise CheckpointError(f'{folder}/{file}: not a complete safetensors file: its header accounts for {end} bytes')
-  return headers
 
 
 def _header_length(folder: Folder, file: str, data: bytes) -> int:
@@ -214,17 +238,24 @@ def _parse(file: str, header: bytes, base: int) -> dict[str, Stored]:
   tensors = {}
   for name, entry in entries.items():
     begin, end = entry['data_offsets']
+    dtype = entry['dtype']
     shape = tuple(entry['shape'])
-    tensors[name] = Stored(file, entry['dtype'], shape, base + begin, base + end)
-    size = DTYPES[entry['dtype']].itemsize * math.prod(shape) if entry['dtype'] in DTYPES else end - begin
-    if end - begin != size:
-      raise ValueError(f'{name} has {end - begin} bytes; expected {size} of {entry["dtype"]}{list(shape)}')
+    tensors[name] = Stored(file, dtype, shape, base + begin, base + end)
+    given = end - begin
+    size = DTYPES[dtype].itemsize * math.prod(shape) if dtype in DTYPES else given
+    if given != size:
+      raise ValueError(f'{name} has {given} bytes; expected {size} of {dtype}{list(shape)}')
   at = base
-  for name, stored in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+  for name, stored in sorted(tensors.items(), key=_byte_range):
     if stored.start != at:
       raise ValueError(f'{name} begins at byte {stored.start}; expected {at}')
     at = stored.stop
   return tensors
+
+
+def _byte_range(item: tuple[str, Stored]) -> tuple[int, int]:
+  _, stored = item
+  return stored.start, stored.stop
 
 
 def header(tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> tuple[bytes, list[str]]:
@@ -237,7 +268,12 @@ def header(tensors: Mapping[str, tuple[np.dtype, tuple[int, ...]]]) -> tuple[byt
   for name, (dtype, _) in tensors.items():
     if dtype not in ranks:
       raise ValueError(f'{name}: {dtype} cannot be saved; expected one of {[str(known) for known in ranks]}')
-  order = sorted(tensors, key=lambda name: (-ranks[tensors[name][0]], name.encode()))
+
+  def rank_and_name(name: str) -> tuple[int, bytes]:
+    dtype, _ = tensors[name]
+    return -ranks[dtype], name.encode()
+
+  order = sorted(tensors, key=rank_and_name)
   entries: dict[str, Any] = {'__metadata__': {'format': 'pt'}}
   at = 0
   for name in order:

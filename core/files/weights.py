@@ -27,6 +27,7 @@ from core.files.tensors import DTYPES, STEM, SUFFIX, Files, header, index_name, 
 
 SHARD_BYTES = 5 * 10**9
 MOST_NAMES = 100_000  # that one weight may have: a config that asks for more layers is damaged, or hostile
+MOST_SHOWN = 20  # faults in a message
 # Computed from the config by every reader; older exports store them.
 DERIVED = ('rotary_emb.inv_freq',)
 
@@ -62,15 +63,17 @@ class From:
       yield index, self.name.format(**numbers)
 
   def _sizes(self, shape):
-    ours = self.pattern.split('->')[1].split()
-    return dict(zip(ours, ((self.parts,) if self.parts > 1 else ()) + tuple(shape)))
+    _, ours = self.pattern.split('->')
+    parts = (self.parts,) if self.parts > 1 else ()
+    return dict(zip(ours.split(), (*parts, *shape)))
 
   def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape in the file of one name, for our `shape` without the stack."""
     if not self.pattern:
       return tuple(shape)
     sizes = self._sizes(shape)
-    composition = ParsedExpression(self.pattern.split('->')[0].strip()).composition
+    stored, _ = self.pattern.split('->')
+    composition = ParsedExpression(stored.strip()).composition
     return tuple(math.prod(sizes[axis] for axis in group) for group in composition)
 
   def read(self, stored: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -95,9 +98,8 @@ class From:
 def leaves(names: Any, spec: Any) -> list[tuple[str, From, params_lib.Spec]]:
   """(our name, place in the files, spec) of each weight."""
   specs, tree = jax.tree.flatten_with_path(spec)
-  return [
-    (params_lib.path_name(path), source, s) for (path, s), source in zip(specs, tree.flatten_up_to(names), strict=True)
-  ]
+  sources = tree.flatten_up_to(names)
+  return [(params_lib.path_name(path), source, s) for (path, s), source in zip(specs, sources, strict=True)]
 
 
 def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) -> None:
@@ -106,7 +108,7 @@ def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) 
   unused: tensors that are stored but take no part in the computation, and so are not read.
   """
   faults = []
-  used = {}
+  used = set()
   for _, source, s in leaves(names, spec):
     want = source.stored_shape(s.shape[source.stack :])
     count = math.prod(s.shape[: source.stack])
@@ -114,20 +116,31 @@ def check(files: Files, names: Any, spec: Any, *, unused: Collection[str] = ()) 
       faults.append(f'{source.name}: the config asks for {count} of them; the files hold {len(files.tensors)} tensors')
       continue
     for _, name in source.names(s.shape):
-      used.setdefault(name, set()).add(source.part)
-      if name not in files:
-        faults.append(f'{name}: missing')
-      elif files.tensors[name].shape != want:
-        faults.append(f'{name}: shape {files.tensors[name].shape}, the model expects {want}')
-      elif files.tensors[name].dtype not in DTYPES:
-        faults.append(f'{name}: dtype {files.tensors[name].dtype}, expected one of {sorted(DTYPES)}')
+      used.add(name)
+      fault = _fault(files, name, want)
+      if fault is not None:
+        faults.append(f'{name}: {fault}')
   faults = list(dict.fromkeys(faults))  # a fused tensor is visited once a part
-  known = {*used, *unused}
-  strays = sorted(name for name in files.tensors if name not in known and not name.endswith(DERIVED))
-  faults += [f'{name}: not part of this model' for name in strays]
+  strays = sorted(files.tensors.keys() - used - set(unused))
+  faults += [f'{name}: not part of this model' for name in strays if not name.endswith(DERIVED)]
   if faults:
-    shown = '\n  '.join(faults[:20]) + (f'\n  … and {len(faults) - 20} more' if len(faults) > 20 else '')
-    raise CheckpointError(f'{files.folder}: {len(faults)} tensors do not fit the model:\n  {shown}')
+    shown = faults[:MOST_SHOWN]
+    if len(faults) > MOST_SHOWN:
+      shown.append(f'… and {len(faults) - MOST_SHOWN} more')
+    listed = '\n  '.join(shown)
+    raise CheckpointError(f'{files.folder}: {len(faults)} tensors do not fit the model:\n  {listed}')
+
+
+def _fault(files: Files, name: str, shape: tuple[int, ...]) -> str | None:
+  """What is wrong with one stored tensor, or None."""
+  if name not in files:
+    return 'missing'
+  stored = files.tensors[name]
+  if stored.shape != shape:
+    return f'shape {stored.shape}, the model expects {shape}'
+  if stored.dtype not in DTYPES:
+    return f'dtype {stored.dtype}, expected one of {sorted(DTYPES)}'
+  return None
 
 
 def load(
@@ -146,11 +159,13 @@ def load(
   memory is the weight), and each process reads only that share. unused: as in `check`, which says what is raised.
   """
   check(files, names, spec, unused=unused)
-  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  loaded = [
-    _stream(files, source, s, mesh_lib.sharding(s.shape, s.axes, mesh, rules) if mesh else place, dtype)
-    for _, source, s in leaves(names, spec)
-  ]
+  loaded = []
+  for _, source, s in leaves(names, spec):
+    if mesh:
+      place = mesh_lib.sharding(s.shape, s.axes, mesh, rules)
+    else:
+      place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    loaded.append(_stream(files, source, s, place, dtype))
   return jax.tree.unflatten(jax.tree.structure(spec), loaded)
 
 
@@ -178,7 +193,8 @@ def _wanted(source: From, s: params_lib.Spec, index: tuple[slice, ...], out: np.
   spans = [range(*i.indices(n)) for i, n in zip(index, s.shape)]
 
   def take(stored: np.ndarray) -> np.ndarray:
-    return source.read(stored, s.shape[depth:])[*index[depth:], ...]  # the dots keep a scalar a view
+    whole = source.read(stored, s.shape[depth:])
+    return whole[*index[depth:], ...]  # the dots keep a scalar a view
 
   for at, name in source.names(s.shape):
     if all(i in span for i, span in zip(at, spans)):
@@ -224,13 +240,15 @@ def save(path: FolderPath, params: Any, names: Any, spec: Any, *, stem: str = ST
     folder.delete(index)  # the old one would vouch for a mixture of old and new files
   for file, shard in zip(files, shards):
     _write(folder, file, {name: entries[name] for name in shard})
-  if first:
-    for stale in set(filter(_shard_pattern(stem).fullmatch, folder.names())) - set(files):
-      folder.delete(stale)
-    if len(shards) > 1:
-      total = sum(entry.nbytes for entry in entries.values())
-      weight_map = {name: file for file, shard in zip(files, shards) for name in shard}
-      write_json(folder, index, {'metadata': {'total_size': total}, 'weight_map': weight_map})
+  if not first:
+    return
+  written = set(filter(_shard_pattern(stem).fullmatch, folder.names()))
+  for stale in written - set(files):
+    folder.delete(stale)
+  if len(shards) > 1:
+    total = sum(entry.nbytes for entry in entries.values())
+    weight_map = {name: file for file, shard in zip(files, shards) for name in shard}
+    write_json(folder, index, {'metadata': {'total_size': total}, 'weight_map': weight_map})
 
 
 def save_one(path: FolderPath, file: str, params: Any, names: Any, spec: Any) -> None:
@@ -280,9 +298,13 @@ def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
 
 def restacked(params: Any) -> Any:
   """The parameters with unstacked blocks stacked again."""
-  is_tuple = lambda x: isinstance(x, tuple)
-  restack = lambda x: jax.tree.map(lambda *w: jnp.stack(w), *x) if is_tuple(x) else x
-  return jax.tree.map(restack, params, is_leaf=is_tuple)
+
+  def restack(x: Any) -> Any:
+    if not isinstance(x, tuple):
+      return x
+    return jax.tree.map(lambda *layers: jnp.stack(layers), *x)
+
+  return jax.tree.map(restack, params, is_leaf=lambda x: isinstance(x, tuple))
 
 
 def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
@@ -296,20 +318,23 @@ def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
 
 
 def _gather(parts: list) -> np.ndarray:
-  parts = sorted(parts, key=lambda p: p[0].part)
-  source = parts[0][0]
-  return np.ascontiguousarray(source.write([mesh_lib.to_local(w[*index, ...]) for _, w, index in parts]))
+  """The stored tensor of (source, weight, index) of each of its parts."""
+  parts = sorted(parts, key=lambda part: part[0].part)
+  source, _, _ = parts[0]
+  pieces = [mesh_lib.to_local(w[*index, ...]) for _, w, index in parts]
+  return np.ascontiguousarray(source.write(pieces))
 
 
 def _shard(sizes: dict[str, int]) -> list[list[str]]:
+  """The names of the tensors of each shard, in order; a shard holds at most SHARD_BYTES or one tensor."""
   shards = []
-  room = 0
+  free = 0
   for name, size in sizes.items():
-    if not shards or size > room:
+    if not shards or size > free:
       shards.append([])
-      room = SHARD_BYTES
+      free = SHARD_BYTES
     shards[-1].append(name)
-    room -= size
+    free -= size
   return shards
 
 

@@ -24,13 +24,19 @@ def partition(params, trainable: str):
   subtree to JAX, so the frozen part gets no gradient and no optimiser state.
   Raises ValueError when nothing matches.
   """
-  chosen = jax.tree.map_with_path(lambda path, _: bool(re.fullmatch(trainable, path_name(path))), params)
+
+  def is_chosen(path, _) -> bool:
+    return re.fullmatch(trainable, path_name(path)) is not None
+
+  chosen = jax.tree.map_with_path(is_chosen, params)
   if not any(jax.tree.leaves(chosen)):
     names = [path_name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    raise ValueError(
-      f'trainable={trainable!r} matches none of the {len(names)} weights, such as {", ".join(names[:3])}'
-    )
-  take = lambda wanted: jax.tree.map(lambda x, c: x if c == wanted else None, params, chosen)
+    some = ', '.join(names[:3])
+    raise ValueError(f'trainable={trainable!r} matches none of the {len(names)} weights, such as {some}')
+
+  def take(wanted: bool):
+    return jax.tree.map(lambda x, c: x if c == wanted else None, params, chosen)
+
   return take(True), take(False)
 
 
@@ -71,8 +77,13 @@ class TrainState:
 
 def _wide(tree):
   """Low-precision leaves as float32: moments and updates keep their digits when the weights are bfloat16."""
-  low = lambda x: jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
-  return jax.tree.map(lambda x: x.astype(jnp.float32) if low(x) else x, tree)
+
+  def widen(x):
+    if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4:
+      return x.astype(jnp.float32)
+    return x
+
+  return jax.tree.map(widen, tree)
 
 
 def init_state(params, tx: optax.GradientTransformation, carry: Any = None) -> TrainState:
@@ -80,44 +91,57 @@ def init_state(params, tx: optax.GradientTransformation, carry: Any = None) -> T
   make = _make(tx, carry)
   if _mesh(params) is None:
     return make(params).replace(params=params)
-  places = jax.tree.map(lambda x: x.sharding, abstract_state(params, tx, carry).replace(params=None))
-  return jax.jit(make, out_shardings=places)(params).replace(params=params)
+  abstract = abstract_state(params, tx, carry).replace(params=None)
+  places = jax.tree.map(lambda x: x.sharding, abstract)
+  state = jax.jit(make, out_shardings=places)(params)
+  return state.replace(params=params)
 
 
 def abstract_state(params, tx: optax.GradientTransformation, carry: Any = None) -> TrainState:
   """`init_state` as `jax.ShapeDtypeStruct`s with shardings, for parameters (abstract or not) on a mesh."""
-  homes = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
-  everywhere = jax.sharding.NamedSharding(_mesh(params), jax.P())
+  weights = {path_name(path): x for path, x in jax.tree.leaves_with_path(params)}
+  replicated = jax.sharding.NamedSharding(_mesh(params), jax.P())
 
-  def home(path, x):
+  def place(path, x):
     keys = path_name(path).split('.')  # opt_state.mu.<name of a weight>
     names = ('.'.join(keys[i:]) for i in range(len(keys)))
-    weight = next((homes[name] for name in names if name in homes), None)
-    place = weight.sharding if weight is not None and weight.shape == x.shape else everywhere
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+    weight = next((weights[name] for name in names if name in weights), None)
+    is_moment = weight is not None and weight.shape == x.shape
+    sharding = weight.sharding if is_moment else replicated
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
-  state = jax.tree.map_with_path(home, jax.eval_shape(_make(tx, carry), params))
-  here = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-  return state.replace(params=jax.tree.map(here, params))
+  state = jax.eval_shape(_make(tx, carry), params)
+  state = jax.tree.map_with_path(place, state)
+  abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+  return state.replace(params=jax.tree.map(abstract, params))
 
 
 def _make(tx, carry):
-  return lambda params: TrainState(jnp.int32(0), None, tx.init(_wide(params)), jax.tree.map(jnp.asarray, carry))
+  """The function of parameters that makes the rest of a state."""
+
+  def make(params) -> TrainState:
+    opt_state = tx.init(_wide(params))
+    arrays = jax.tree.map(jnp.asarray, carry)
+    return TrainState(jnp.int32(0), None, opt_state, arrays)
+
+  return make
 
 
 def _mesh(params):
-  """The mesh that some leaf of `params` is spread over, or None."""
+  """The mesh that a leaf of `params` is sharded over, or None."""
   places = (x.sharding for x in jax.tree.leaves(params))
   return next((s.mesh for s in places if isinstance(s, jax.sharding.NamedSharding)), None)
 
 
 def _split(batch, parts: int):
-  """[B, ...] leaves as [parts, B / parts, ...]. Strided, so that each part stays spread over the devices."""
+  """[B, ...] leaves as [parts, B / parts, ...]. Strided, so that each part stays sharded over the devices."""
 
   def split(path, x):
-    if x.shape[0] % parts:
-      raise ValueError(f'batch leaf {path_name(path)} has {x.shape[0]} rows: expected a multiple of accumulate={parts}')
-    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    rows = x.shape[0]
+    if rows % parts:
+      raise ValueError(f'batch leaf {path_name(path)} has {rows} rows: expected a multiple of accumulate={parts}')
+    strided = x.reshape(rows // parts, parts, *x.shape[1:])
+    return strided.swapaxes(0, 1)
 
   return jax.tree.map_with_path(split, batch)
 
@@ -126,8 +150,10 @@ def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
   """Gradient of the summed loss (float32 tree), the summed `Loss`, and the carry of the last evaluation."""
 
   def one(carry, batch, key):
+    remembered = () if carry is None else (carry,)
+
     def total(params):
-      loss = loss_fn(merge(params, frozen), batch, key, *(() if carry is None else (carry,)))
+      loss = loss_fn(merge(params, frozen), batch, key, *remembered)
       sums = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), loss.replace(carry=None))
       return sums.total, (sums, loss.carry)
 
@@ -138,20 +164,27 @@ def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
     carry, (grads, loss) = one(carry, batch, key)
     return grads, loss, carry
 
-  def body(sums, part):
-    i, batch = part
-    carry, new = one(sums[0], batch, jax.random.fold_in(key, i))
-    return (carry, jax.tree.map(jnp.add, sums[1], new)), None
+  def body(state, numbered_part):
+    carry, sums = state
+    i, part = numbered_part
+    carry, new = one(carry, part, jax.random.fold_in(key, i))
+    sums = jax.tree.map(jnp.add, sums, new)
+    return (carry, sums), None
 
-  parts = (jnp.arange(accumulate), _split(batch, accumulate))
-  _, shapes = jax.eval_shape(one, carry, jax.tree.map(lambda x: x[0], parts[1]), key)
+  parts = _split(batch, accumulate)
+  first = jax.tree.map(lambda x: x[0], parts)
+  _, shapes = jax.eval_shape(one, carry, first, key)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  (carry, (grads, loss)), _ = jax.lax.scan(body, (carry, zeros), parts)
+  numbered = (jnp.arange(accumulate), parts)
+  (carry, (grads, loss)), _ = jax.lax.scan(body, (carry, zeros), numbered)
   return grads, loss, carry
 
 
 def _mean(total, weight):
-  return jnp.where(weight == 0, 0.0, total / jnp.where(weight == 0, 1, weight))
+  """total / weight; 0 for a weight of 0."""
+  is_empty = weight == 0
+  divisor = jnp.where(is_empty, 1, weight)
+  return jnp.where(is_empty, 0.0, total / divisor)
 
 
 def make_step(
@@ -179,16 +212,22 @@ def make_step(
     raise ValueError(f'accumulate={accumulate}: expected 1 or more')
 
   def step(state, frozen, batch, key, reference=None):
-    given = loss_fn if reference is None else functools.partial(loss_fn, reference=jax.lax.stop_gradient(reference))
+    given = loss_fn
+    if reference is not None:
+      given = functools.partial(loss_fn, reference=jax.lax.stop_gradient(reference))
     grads, loss, carry = _gradient(given, state.params, frozen, batch, key, state.carry, accumulate)
     grads = jax.tree.map(lambda g: _mean(g, loss.weight), grads)
     norm = optax.global_norm(grads)
     good = jnp.isfinite(norm) & (loss.weight != 0)
     updates, opt_state = tx.update(grads, state.opt_state, _wide(state.params))
     params = optax.apply_updates(state.params, updates)
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
-    opt_state = keep(opt_state, state.opt_state)
-    carry = keep(carry, state.carry)
+
+    def if_good(new, old):
+      return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+    params = if_good(params, state.params)
+    opt_state = if_good(opt_state, state.opt_state)
+    carry = if_good(carry, state.carry)
     metrics = {name: _mean(*pair) for name, pair in loss.metrics.items()}
     metrics |= {
       'loss': _mean(loss.total, loss.weight),
@@ -199,6 +238,6 @@ def make_step(
     rate = optax.tree.get(opt_state, 'Rate')
     if rate is not None:
       metrics['lr'] = rate.rate
-    return TrainState(state.step + 1, keep(params, state.params), opt_state, carry), metrics
+    return TrainState(state.step + 1, params, opt_state, carry), metrics
 
   return jax.jit(step, donate_argnums=0, out_shardings=(places, None))

@@ -26,9 +26,11 @@ def features_of(at: jax.Array, tile_tokens: jax.Array | None, full: int) -> jax.
 def _locate(number: jax.Array, tile_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(tile, place in the tile) of image tokens numbered along their row, each int32 [B, T]."""
   ends = jnp.cumsum(tile_tokens, -1)
+  starts = ends - tile_tokens
+  last = tile_tokens.shape[-1] - 1
   search = jax.vmap(lambda ends, number: jnp.searchsorted(ends, number, side='right'))
-  tile = jnp.minimum(search(ends, number), tile_tokens.shape[-1] - 1)
-  start = jnp.take_along_axis(ends - tile_tokens, tile, -1)
+  tile = jnp.minimum(search(ends, number), last)
+  start = jnp.take_along_axis(starts, tile, -1)
   return tile, number - start
 
 
@@ -44,14 +46,19 @@ def shorten(
   0 at padding. tile_tokens: int32 [B, n]. places: bool [B, T], the image tokens that stay, for `internvl.model.embed`.
   """
   number = jnp.clip(jnp.cumsum(at, -1) - 1, 0)
-  tile = jnp.minimum(number // full, tile_tokens.shape[-1] - 1)
-  dropped = at & (number % full >= jnp.take_along_axis(tile_tokens, tile, -1))
+  last = tile_tokens.shape[-1] - 1
+  tile = jnp.minimum(number // full, last)
+  kept_of_tile = jnp.take_along_axis(tile_tokens, tile, -1)
+  dropped = at & (number % full >= kept_of_tile)
   before = jnp.cumsum(dropped, -1) - dropped
   # Earlier samples of the row have slots dropped too; `before` never falls, so its maximum is the present sample's.
-  before_sample = jax.lax.cummax(jnp.where(positions == 0, before, 0), axis=positions.ndim - 1)
+  at_starts = jnp.where(positions == 0, before, 0)
+  before_sample = jax.lax.cummax(at_starts, axis=positions.ndim - 1)
   closed = positions - (before - before_sample)
   padding = dropped | (positions < 0)
-  return at & ~dropped, jnp.where(padding, -1, closed), jnp.where(dropped, 0, segments)
+  closed = jnp.where(padding, -1, closed)
+  segments = jnp.where(dropped, 0, segments)
+  return at & ~dropped, closed, segments
 
 
 def shortened(tokens: np.ndarray, image_token: int, tile_tokens: np.ndarray, full: int) -> np.ndarray:
@@ -75,14 +82,21 @@ def check(config: Any, tokens: Any, pixels: Any = None, tile_tokens: Any = None)
 
   Only values that are known are looked at: nothing is checked under `jit`, or of arrays that span processes.
   """
-  known = (x for x in (tokens, pixels, tile_tokens) if isinstance(x, jax.Array))
-  if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in known):
+  if not all(map(_is_known, (tokens, pixels, tile_tokens))):
     return
-  counts = (np.asarray(tokens) == config.image_token).sum(-1)
+  is_image = np.asarray(tokens) == config.image_token
+  counts = is_image.sum(-1)
   if tile_tokens is not None:
     _check_ragged(config, counts, pixels, np.asarray(tile_tokens))
   else:
     _check_even(config.tokens_per_tile, counts, pixels)
+
+
+def _is_known(x: Any) -> bool:
+  """Whether this process can read the values of x."""
+  if not isinstance(x, jax.Array):
+    return True
+  return not isinstance(x, jax.core.Tracer) and x.is_fully_addressable
 
 
 def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.ndarray) -> None:
@@ -99,7 +113,9 @@ def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.
     tile_ends = np.cumsum(tile_tokens)
     same = np.isin(ends, [0, *tile_ends]).all() and ends[-1] == tile_tokens.sum()
   if not same:
-    raise ValueError(f'rows with {counts.tolist()} image tokens for tiles of {tile_tokens.tolist()}; expected as many')
+    raise ValueError(
+      f'rows with {counts.tolist()} image tokens for tiles of {tile_tokens.tolist()}; expected equal numbers'
+    )
 
 
 def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
@@ -110,18 +126,18 @@ def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
   used = counts // per_tile
   if pixels is None:
     given = np.zeros_like(used)
-    blank = True
+    rest = []
   elif pixels.ndim == 5:
     given = np.full_like(used, pixels.shape[1])
-    blank = all(_blank(row[n:]) for row, n in zip(pixels, used))
+    rest = [row[n:] for row, n in zip(pixels, used)]
   else:
     used = used.sum(keepdims=True)
     given = np.array([len(pixels)])
-    blank = _blank(pixels[int(used[0]) :])
-  if (used > given).any() or not blank:
+    rest = [pixels[int(used[0]) :]]
+  if (used > given).any() or not all(map(_is_blank, rest)):
     raise ValueError(f'the tokens have places for {used.tolist()} tiles, and the pixels hold {given.tolist()}')
 
 
-def _blank(tiles: Any) -> bool:
+def _is_blank(tiles: Any) -> bool:
   """Whether tiles are padding: a tile of an image is never 0 everywhere once normalised."""
   return not np.asarray(tiles).any()
