@@ -151,15 +151,19 @@ def text(result: Mapping) -> str:
   lines = [
     f'a: {result["a"]}',
     f'b: {result["b"]}',
-    f'{result["shared"]} questions in both, {result["only_a"]} only in a, {result["only_b"]} only in b',
+    '{shared} questions in both, {only_a} only in a, {only_b} only in b'.format(**result),
   ]
   lines += [f'WARNING: {what}' for what in result['differs']]
   lines += ['', f'{"metric":>32} {"a":>9} {"b":>9} {"a - b":>9}   95 % interval        p']
-  for name, m in result['metrics'].items():
-    value, low, high = (round(m[key], 4) + 0.0 for key in ('value', 'low', 'high'))  # + 0.0 turns -0.0 into 0.0
-    lines.append(f'{name:>32} {m["a"]:9.4f} {m["b"]:9.4f} {value:+9.4f}   [{low:+.4f}, {high:+.4f}]  {m["p"]:.4f}')
+  lines += [_metric_line(name, m) for name, m in result['metrics'].items()]
   lines += _flipped_lines(result['flipped'])
   return '\n'.join(lines)
+
+
+def _metric_line(name: str, m: Mapping[str, float]) -> str:
+  rounded = {key: round(m[key], 4) + 0.0 for key in ('value', 'low', 'high')}  # + 0.0 turns -0.0 into 0.0
+  line = '{name:>32} {a:9.4f} {b:9.4f} {value:+9.4f}   [{low:+.4f}, {high:+.4f}]  {p:.4f}'
+  return line.format(name=name, **{**m, **rounded})
 
 
 def _flipped_lines(rows: Sequence[Mapping]) -> list[str]:

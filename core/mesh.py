@@ -78,11 +78,13 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
 
 def of(tree: Any) -> Mesh:
   """The mesh that holds a tree's arrays; for arrays on one device or on the host, a mesh of one device."""
-  placement = getattr(jax.tree.leaves(tree)[0], 'sharding', None)
+  first, *_ = jax.tree.leaves(tree)
+  placement = getattr(first, 'sharding', None)
   if isinstance(placement, NamedSharding):
     return placement.mesh
-  devices = jax.devices()[:1] if placement is None else list(placement.device_set)
-  return make(devices=devices)
+  if placement is None:
+    return make(devices=jax.devices()[:1])
+  return make(devices=list(placement.device_set))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,8 @@ def groups(devices: Iterable, processes: int, **shape: int) -> list[Mesh]:
   def group_of(device) -> int:
     return device.process_index // processes
 
-  return [make(**shape, devices=list(group)) for _, group in itertools.groupby(by_process, group_of)]
+  grouped = itertools.groupby(by_process, group_of)
+  return [make(**shape, devices=list(group)) for _, group in grouped]
 
 
 def _by_process(devices: Iterable) -> list:
@@ -181,17 +184,20 @@ def constrain(x: jax.Array, axes: tuple[str | None, ...], rules=RULES) -> jax.Ar
 
 def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
   """A batch array's placement: its first dimension over the batch axes."""
-  return sharding(x.shape, ('batch',) + (None,) * (x.ndim - 1), mesh, rules)
+  others = (None,) * (x.ndim - 1)
+  return sharding(x.shape, ('batch', *others), mesh, rules)
 
 
 def to_global(batch: Any, mesh: Mesh, rules=RULES) -> Any:
   """Host arrays as global ones; each process passes an equal number of rows, in process order."""
+  count = jax.process_count()
 
   def place(x):
     x = np.asarray(x)
-    whole = jax.ShapeDtypeStruct((x.shape[0] * jax.process_count(), *x.shape[1:]), x.dtype)
+    rows, *rest = x.shape
+    whole = jax.ShapeDtypeStruct((rows * count, *rest), x.dtype)
     target = batch_sharding(whole, mesh, rules)
-    if jax.process_count() == 1:
+    if count == 1:
       return jax.device_put(x, target)
     if _rows_disjoint(target, whole.shape):
       return jax.make_array_from_process_local_data(target, x, whole.shape)
@@ -286,10 +292,10 @@ def sum_over_processes(values: Any, mesh: Mesh | None = None) -> Any:
 
   def total(x):
     local = np.asarray(x, np.float64)
-    # JAX arrays hold 32-bit numbers, so the bits of a float64 travel as integers.
-    bits = np.atleast_1d(local).view(np.uint32)[None]
-    values = gather(bits, mesh).view(np.float64)
-    return values.sum(0).reshape(local.shape)
+    # JAX arrays hold 32-bit numbers, so the bits of a float64 are sent as integers.
+    bits = np.atleast_1d(local).view(np.uint32)
+    by_process = gather(bits[None], mesh).view(np.float64)
+    return by_process.sum(0).reshape(local.shape)
 
   return jax.tree.map(total, values)
 
@@ -328,7 +334,7 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
 
 
 def barrier(name: str) -> None:
-  """Barrier over all processes; `name` tells different barriers apart."""
+  """Barrier over all processes; `name` distinguishes it from other barriers."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 

@@ -88,7 +88,7 @@ def cpwer(reference: Sequence[Segment], hypothesis: Sequence[Segment], normalise
   """WER of the concatenated words of each speaker, speakers assigned one to one for the fewest edits."""
 
   def count(a: list[Timed], b: list[Timed]) -> Edits:
-    return edits([word for word, _, _ in a], [word for word, _, _ in b])
+    return edits(_spoken(a), _spoken(b))
 
   return _best_assignment(_words(reference, normalise), _words(hypothesis, normalise), count)
 
@@ -106,13 +106,18 @@ def tcpwer(
   """
 
   def count(a: list[Timed], b: list[Timed]) -> Edits:
-    starts = np.array([start for _, start, _ in a]).reshape(-1, 1)
-    ends = np.array([end for _, _, end in a]).reshape(-1, 1)
-    middles = np.array([(start + end) / 2 for _, start, end in b]).reshape(1, -1)
-    near = (starts - collar <= middles) & (middles <= ends + collar)
-    return aligned([word for word, _, _ in a], [word for word, _, _ in b], near)
+    starts = np.array([start for _, start, _ in a])
+    ends = np.array([end for _, _, end in a])
+    middles = np.array([(start + end) / 2 for _, start, end in b])
+    is_after_start = middles >= starts[:, None] - collar
+    is_before_end = middles <= ends[:, None] + collar
+    return aligned(_spoken(a), _spoken(b), is_after_start & is_before_end)
 
   return _best_assignment(_words(reference, normalise), _words(hypothesis, normalise), count)
+
+
+def _spoken(words: list[Timed]) -> list[str]:
+  return [word for word, _, _ in words]
 
 
 def _words(segments: Sequence[Segment], normalise: Callable[[str], str]) -> list[list[Timed]]:
@@ -144,9 +149,8 @@ def _best_assignment(
   table = [[count(a, b) for b in columns] for a in rows]
   costs = [[cell.total for cell in row] for row in table]
   chosen = [table[i][j] for i, j in zip(*linear_sum_assignment(costs))]
-  names = [field.name for field in dataclasses.fields(Edits)]
-  sums = {name: sum(getattr(cell, name) for cell in chosen) for name in names}
-  return Edits(**sums)
+  counts = zip(*map(dataclasses.astuple, chosen))
+  return Edits(*map(sum, counts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +184,10 @@ def der(
   missed = false_alarm = confused = speech = 0.0
   for seconds, a, b in slices:
     right = sum(partner.get(speaker) in b for speaker in a)
-    missed += seconds * max(0, len(a) - len(b))
-    false_alarm += seconds * max(0, len(b) - len(a))
-    confused += seconds * (min(len(a), len(b)) - right)
+    both = min(len(a), len(b))
+    missed += seconds * (len(a) - both)
+    false_alarm += seconds * (len(b) - both)
+    confused += seconds * (both - right)
     speech += seconds * len(a)
   return Diarization(missed=missed, false_alarm=false_alarm, confused=confused, speech=speech)
 
@@ -210,7 +215,8 @@ def _slices(reference: Sequence[Segment], hypothesis: Sequence[Segment], collar:
   slices = []
   for start, end in itertools.pairwise(sorted(cuts)):
     middle = (start + end) / 2
-    if collar and np.any(np.abs(np.array(edges) - middle) < collar):
+    distances = np.abs(np.array(edges) - middle)
+    if collar and np.any(distances < collar):
       continue
     a = _speaking(reference, middle)
     b = _speaking(hypothesis, middle)

@@ -115,20 +115,27 @@ def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said, wan
 
   def penalise():
     # The table is read only, or the loop would copy it at every step; the segment's own tokens are added here.
-    seen = tables.seen.at[jnp.arange(said.shape[0])[:, None], said].set(True, mode='drop')
+    row = jnp.arange(said.shape[0])
+    seen = tables.seen.at[row[:, None], said].set(True, mode='drop')
     return penalised(logits, seen, sampling.repetition_penalty)
 
-  choices = jax.lax.cond(jnp.any(sampling.repetition_penalty != 1), penalise, lambda: logits)
-  token, logp = pick(logits, sampling, position, jnp.where(tables.allowed, choices, -jnp.inf))
+  is_penalised = jnp.any(sampling.repetition_penalty != 1)
+  choices = jax.lax.cond(is_penalised, penalise, lambda: logits)
+  choices = jnp.where(tables.allowed, choices, -jnp.inf)
+  token, logp = pick(logits, sampling, position, choices)
   if not top:
     return token, logp, None
-  nothing = jnp.zeros((len(logits), top), jnp.int32), jnp.zeros((len(logits), top), jnp.float32)
-  return token, logp, jax.lax.cond(wants_top.any(), lambda: likeliest(logits, sampling, top), lambda: nothing)
+  shape = (len(logits), top)
+  nothing = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+  best = jax.lax.cond(wants_top.any(), lambda: likeliest(logits, sampling, top), lambda: nothing)
+  return token, logp, best
 
 
 def _said(out: Segment, vocab: int) -> jax.Array:
   """The segment's tokens so far, `vocab` (which scatters drop) where there is none."""
-  return jnp.where(jnp.arange(out.tokens.shape[1]) < out.count[:, None], out.tokens, vocab)
+  place = jnp.arange(out.tokens.shape[1])
+  is_said = place < out.count[:, None]
+  return jnp.where(is_said, out.tokens, vocab)
 
 
 def _record(out: Segment, step, live, token, logp, top) -> Segment:
@@ -157,18 +164,22 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
 
   def step(s: _State) -> _State:
     at = jnp.where(s.live, s.position, -1)
-    page = jnp.where(s.live, slots.pages[rows, s.position // size - first], k[0].shape[0])
+    depth = s.position // size - first
+    page = jnp.where(s.live, slots.pages[rows, depth], k[0].shape[0])
     cache = Pages(s.k, s.v, plan.replace(lengths=at + 1), page, s.position % size)
     x = decoder.embed(params, s.token[:, None], RULES)
     out = decoder.forward(params, config, x, positions=at[:, None], cache=cache, rules=RULES)
-    # Pinned before the rows are spread over all devices, or XLA gathers the head instead.
-    logits = _constrain(decoder.logits(params, config, out.hidden)[:, 0], ('batch', 'vocab'))
+    # Constrained before the rows are sharded over all devices, or XLA gathers the head instead.
+    logits = decoder.logits(params, config, out.hidden)[:, 0]
+    logits = _constrain(logits, ('batch', 'vocab'))
     said = _said(s.out, config.vocab)
-    drawn = _choose(logits, slots.sampling, s.position + 1, tables, said, slots.wants_top & s.live, top=top)
+    wants_top = slots.wants_top & s.live
+    drawn = _choose(logits, slots.sampling, s.position + 1, tables, said, wants_top, top=top)
     drawn = jax.tree.map(lambda x: _constrain(x, (None,) * x.ndim), drawn)  # every process reads them
-    token = drawn[0]
-    recorded = _record(s.out, s.step, s.live, *drawn)
-    ended = (recorded.count >= slots.limit) | (token[:, None] == slots.stops).any(-1)
+    token, logp, best = drawn
+    recorded = _record(s.out, s.step, s.live, token, logp, best)
+    is_stop = (token[:, None] == slots.stops).any(-1)
+    ended = (recorded.count >= slots.limit) | is_stop
     return _State(
       step=s.step + 1,
       token=jnp.where(s.live, token, s.token),

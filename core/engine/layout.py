@@ -27,18 +27,27 @@ def _layer(blocks, i, dtype):
 def unstacked(config: decoder.Config) -> decoder.Params:
   """The decoder's spec, a block for each layer."""
   spec = decoder.spec(config)
-  one = jax.tree.map(lambda s: dataclasses.replace(s, shape=s.shape[1:], axes=s.axes[1:]), spec.blocks)
-  return spec.replace(blocks=(one,) * config.depth)
+
+  def without_layers(s: Spec) -> Spec:
+    return dataclasses.replace(s, shape=s.shape[1:], axes=s.axes[1:])
+
+  block = jax.tree.map(without_layers, spec.blocks)
+  return spec.replace(blocks=(block,) * config.depth)
 
 
 def abstract(config: decoder.Config, dtype, home: mesh.Mesh) -> decoder.Params:
   """The weights of an engine on the mesh `home` as shapes."""
-  shape = lambda s: jax.ShapeDtypeStruct(s.shape, dtype, sharding=mesh.sharding(s.shape, s.axes, home, RULES))
+
+  def shape(s: Spec) -> jax.ShapeDtypeStruct:
+    place = mesh.sharding(s.shape, s.axes, home, RULES)
+    return jax.ShapeDtypeStruct(s.shape, dtype, sharding=place)
+
   params = jax.tree.map(shape, unstacked(config))
 
   def merge(w):
     inputs, *outputs = w.shape
-    return jax.ShapeDtypeStruct((math.prod(outputs), inputs), dtype, sharding=_rows_of_heads(w.sharding))
+    matrix = (math.prod(outputs), inputs)
+    return jax.ShapeDtypeStruct(matrix, dtype, sharding=_rows_of_heads(w.sharding))
 
   return params.replace(blocks=tuple(_flat(block, merge) for block in params.blocks))
 
@@ -57,15 +66,18 @@ def _merge(w: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='place')
 def _matrix(w, place):
-  return jax.lax.with_sharding_constraint(w.reshape(w.shape[0], -1).T, place)
+  columns = w.reshape(w.shape[0], -1)
+  return jax.lax.with_sharding_constraint(columns.T, place)
 
 
 def _flat(block: Any, merge: Callable) -> Any:
   """The block with its projections to heads as `core.params.Flat`; int8 and adapted ones are left as they are."""
-  a = block.attn
-  plain = {name: w for name in 'qkv' if hasattr(w := getattr(a, name), 'shape')}
-  flat = {name: Flat(merge(w), w.shape[1:]) for name, w in plain.items()}
-  return block.replace(attn=a.replace(**flat))
+  flat = {}
+  for name in 'qkv':
+    w = getattr(block.attn, name)
+    if hasattr(w, 'shape'):
+      flat[name] = Flat(merge(w), w.shape[1:])
+  return block.replace(attn=block.attn.replace(**flat))
 
 
 def as_streamed(params: decoder.Params) -> decoder.Params:
@@ -81,7 +93,8 @@ def _ends_as_streamed(params: decoder.Params) -> decoder.Params:
 
 
 def _block_as_streamed(block: Block) -> Block:
-  a, m = block.attn, block.mlp
+  a = block.attn
+  m = block.mlp
   block = block.replace(attn=a.replace(q=streamed(a.q), k=streamed(a.k), v=streamed(a.v), o=streamed(a.o)))
   if isinstance(m, Mlp):  # experts are multiplied in groups, not by `core.params.einsum`
     block = block.replace(mlp=m.replace(gate=streamed(m.gate), up=streamed(m.up), down=streamed(m.down)))
@@ -92,13 +105,19 @@ def put(params: Any, spec: Any, place: mesh.Share) -> Any:
   """The weights that `spec` describes on the devices of `place.mesh`, by way of the other engines of a share."""
 
   def move(s, w):
-    axes = s.axes if w.ndim == len(s.axes) else (None,) * w.ndim  # a factor of an adapter: on every device
-    there = jax.device_put(w, mesh.sharding(w.shape, axes, place.whole, RULES))
+    axes = s.axes
+    if w.ndim != len(axes):
+      axes = (None,) * w.ndim  # a factor of an adapter: on every device
+    target = mesh.sharding(w.shape, axes, place.whole, RULES)
+    moved = jax.device_put(w, target)
     if place.count == 1:
-      return there
-    return mesh.local_shard(there, place.mesh)
+      return moved
+    return mesh.local_shard(moved, place.mesh)
 
-  return jax.tree.map(lambda s, w: jax.tree.map(functools.partial(move, s), w), spec, params)
+  def move_weight(s, w):
+    return jax.tree.map(functools.partial(move, s), w)  # a weight of several arrays, or a plain one
+
+  return jax.tree.map(move_weight, spec, params)
 
 
 def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> decoder.Params:

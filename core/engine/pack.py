@@ -35,13 +35,17 @@ def prompts(s: Scheduler, work: Work, size: int, chunk: int) -> Prompts:
   start, stop = np.array([(start, stop) for _, start, stop in work], np.int64).reshape(-1, 2).T
   runs = stop - start
   filled = int(runs.sum())
+  # Token i of all is token i - (those of the runs before) of its run, which starts at position `start`.
+  shift = stop - np.cumsum(runs)
   positions = np.full(size, -1, np.int32)
-  positions[:filled] = np.arange(filled) + np.repeat(stop - np.cumsum(runs), runs)
+  positions[:filled] = np.arange(filled) + np.repeat(shift, runs)
   names = np.zeros(size, np.int64)
   if work:
-    np.concatenate([s.rows.names(sequence, first, last) for sequence, first, last in work], out=names[:filled])
+    parts = [s.rows.names(sequence, first, last) for sequence, first, last in work]
+    np.concatenate(parts, out=names[:filled])
   page = np.full(size, len(s.pool.references), np.int32)
-  page[:filled] = s.rows.table[np.repeat(slots, runs), positions[:filled] // s.page_size]
+  slot = np.repeat(slots, runs)
+  page[:filled] = s.rows.table[slot, positions[:filled] // s.page_size]
   plan = _plan_of_runs(s, slots, stop, runs, size - filled, positions + 1, most_pages(s, chunk))
   return Prompts(plan, names, positions, page, positions % s.page_size)
 
@@ -68,10 +72,11 @@ def segment(
   rows = s.rows
   position = np.where(ready, rows.target, 0)
   counts = np.where(ready, rows.pages, 0)
+  left = np.minimum(rows.wanted - rows.new, most)
   inputs = Slots(
     token=_last_tokens(s, ready),
     position=position,
-    limit=np.where(ready, np.minimum(rows.wanted - rows.new, most), 0),
+    limit=np.where(ready, left, 0),
     stops=stops,
     sampling=sampling,
     pages=_pages_ahead(s, position, counts),
@@ -88,8 +93,10 @@ def segment(
 def _last_tokens(s: Scheduler, ready: np.ndarray) -> np.ndarray:
   """int32 [R]: the last token of each sequence that is ready."""
   rows = s.rows
-  last = rows.tokens[np.arange(len(ready)), np.maximum(rows.new - 1, 0)]
-  for slot in np.flatnonzero(ready & (rows.new == 0)).tolist():
+  index = np.maximum(rows.new - 1, 0)
+  last = rows.tokens[np.arange(len(ready)), index]
+  without_response = ready & (rows.new == 0)
+  for slot in np.flatnonzero(without_response).tolist():
     last[slot] = s.slots[slot].prompt.names[-1]
   return np.where(ready, last, 0)
 
@@ -101,4 +108,5 @@ def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.n
   listed = depth < counts[:, None]
   rows = np.arange(len(counts))[:, None]
   pages = s.rows.table[rows, np.where(listed, depth, 0)]
-  return np.where(listed, pages, len(s.pool.references)).astype(np.int32)
+  out_of_range = len(s.pool.references)
+  return np.where(listed, pages, out_of_range).astype(np.int32)

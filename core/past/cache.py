@@ -80,8 +80,9 @@ class Cache:
       kept = Keys(new.k, new.v)
     out = attention(q, runs, positions=new.positions, **options)
     # A write past the last slot overwrites it or is dropped, so the output must not pass for a valid one.
-    full = self.length + self._counted(new.positions) > self.capacity
-    return jnp.where(full.reshape(-1, 1, 1, 1), jnp.nan, out), kept
+    length = self.length + self._counted(new.positions)
+    is_full = (length > self.capacity).reshape(-1, 1, 1, 1)
+    return jnp.where(is_full, jnp.nan, out), kept
 
   def append(self, kept: Keys, positions: jax.Array) -> 'Cache':
     """The cache with T more tokens at int32 `positions` [B, T], -1 at padding."""
@@ -89,7 +90,8 @@ class Cache:
     if not kept.columns:
       kept = _write(Keys(self.k, self.v), kept, at)
     slots = _put(self.positions, positions, at, axis=1, rows=0)
-    return Cache(k=kept.k, v=kept.v, positions=slots, length=self.length + self._counted(positions))
+    length = self.length + self._counted(positions)
+    return Cache(k=kept.k, v=kept.v, positions=slots, length=length)
 
   def _counted(self, positions: jax.Array) -> jax.Array | int:
     """How many slots tokens at `positions` [B, T] take, as `length`."""
@@ -158,14 +160,15 @@ def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) ->
 def truncated(cache: Cache, length: jax.Array, *, slots: int) -> Cache:
   """The first `length` positions (int32 []) of a cache of one row, in order, as a cache of `slots`; padding goes."""
   held = cache.positions[0]
-  order = jnp.argsort(jnp.where(held < 0, jnp.iinfo(jnp.int32).max, held))[:slots]
-  order = pad(order, slots, axis=0)
+  after_all = jnp.iinfo(jnp.int32).max
+  by_position = jnp.argsort(jnp.where(held < 0, after_all, held))
+  order = pad(by_position[:slots], slots, axis=0)
   axis = 2 if isinstance(cache.k, tuple) else 3  # of the slots in v, and in stacked k
   k = jax.tree.map(lambda x: jnp.take(x, order, axis=3), cache.k)
   v = jax.tree.map(lambda x: jnp.take(x, order, axis=axis), cache.v)
-  positions = jnp.arange(slots, dtype=jnp.int32)
-  positions = jnp.where(positions < length, positions, -1)[None]
-  return Cache(k=k, v=v, positions=positions, length=jnp.int32(length))
+  slot = jnp.arange(slots, dtype=jnp.int32)
+  positions = jnp.where(slot < length, slot, -1)
+  return Cache(k=k, v=v, positions=positions[None], length=jnp.int32(length))
 
 
 def _check_slots(call: Call, slots: int) -> None:
@@ -203,7 +206,8 @@ def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows
     start[axis] = jnp.minimum(at[row], capacity - 1)
     one = jax.lax.slice_in_dim(fresh, row, row + 1, axis=rows)
     present = jax.lax.dynamic_slice(old, start, one.shape)
-    old = jax.lax.dynamic_update_slice(old, jnp.where(at[row] < capacity, one, present), start)
+    written = jnp.where(at[row] < capacity, one, present)
+    old = jax.lax.dynamic_update_slice(old, written, start)
   return old
 
 

@@ -34,7 +34,8 @@ def uniform(frames: int, n: int) -> list[int]:
 def middle(frames: int, n: int) -> list[int]:
   """The floor midpoint of each of n intervals with whole-number edges; the last repeats if frames < n."""
   _check(frames, n)
-  return _pad([(a + b) // 2 for a, b in _intervals(frames, n)], n)
+  middles = [(first + last) // 2 for first, last in _intervals(frames, n)]
+  return _pad(middles, n)
 
 
 def rand(frames: int, n: int, rng: np.random.Generator) -> list[int]:
@@ -44,9 +45,12 @@ def rand(frames: int, n: int, rng: np.random.Generator) -> list[int]:
   """
   _check(frames, n)
   intervals = _intervals(frames, n)
-  if all(a < b for a, b in intervals):
-    return _pad([int(rng.integers(a, b)) for a, b in intervals], n)
-  return _pad(sorted(rng.permutation(frames)[: len(intervals)].tolist()), n)
+  if all(first < last for first, last in intervals):
+    chosen = [int(rng.integers(first, last)) for first, last in intervals]
+  else:
+    subset = rng.permutation(frames)[: len(intervals)]
+    chosen = sorted(subset.tolist())
+  return _pad(chosen, n)
 
 
 def fixed_rate(frames: int, fps: float, rate: float, limit: int | None = None) -> list[int]:
@@ -54,8 +58,11 @@ def fixed_rate(frames: int, fps: float, rate: float, limit: int | None = None) -
   _check(frames, limit or 1)
   if not (fps > 0 and rate > 0):
     raise ValueError(f'frame rates must be positive: the clip has {fps}, sampled at {rate}')
-  centres = (np.arange(math.ceil(frames / fps * rate)) + 0.5) / rate
-  return [i for i in np.around(centres * fps).astype(int).tolist() if i < frames][:limit]
+  bins = np.arange(math.ceil(frames / fps * rate))
+  centres = (bins + 0.5) / rate
+  nearest = np.around(centres * fps).astype(int)
+  inside = nearest[nearest < frames]
+  return inside[:limit].tolist()
 
 
 def stepped(frames: int, n: int) -> list[int]:
@@ -65,7 +72,8 @@ def stepped(frames: int, n: int) -> list[int]:
     raise ValueError(f'{n} frames asked of a clip of {frames}')
   step = frames / n
   # Through float32, as torch does it: it decides where a product falls on a whole number.
-  return (step / 2 + step * np.arange(n)).astype(np.float32).astype(int).tolist()
+  places = step / 2 + step * np.arange(n)
+  return places.astype(np.float32).astype(int).tolist()
 
 
 def _check(frames: int, n: int) -> None:
@@ -74,8 +82,10 @@ def _check(frames: int, n: int) -> None:
 
 
 def _intervals(frames: int, n: int) -> list[tuple[int, int]]:
-  edges = np.linspace(0, frames, min(n, frames) + 1).astype(int).tolist()
-  return [(a, b - 1) for a, b in itertools.pairwise(edges)]
+  """(first frame, last frame) of each interval."""
+  edges = np.linspace(0, frames, min(n, frames) + 1)
+  whole = edges.astype(int).tolist()
+  return [(first, after - 1) for first, after in itertools.pairwise(whole)]
 
 
 def _pad(indices: list[int], n: int) -> list[int]:
@@ -100,23 +110,32 @@ def load_frames(source, n: int, pick=uniform, *, transparency: Transparency = 'w
   if isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
     if not source:
       raise ValueError('a video needs at least one frame, got an empty list')
-    return [images.load(source[i], transparency=transparency) for i in pick(len(source), n)]
+    return _loaded(source, pick(len(source), n), transparency)
   name = os.fspath(source)
   if os.path.isdir(name):
     files = _image_files(name)
-    return [images.load(files[i], transparency=transparency) for i in pick(len(files), n)]
+    return _loaded(files, pick(len(files), n), transparency)
   if not os.path.isfile(name):
     raise FileNotFoundError(f'{name}: no such video file or folder of frames')
   return _animation(name, n, pick, transparency) or _container(name, n, pick)
 
 
+def _loaded(frames: Sequence, chosen: Sequence[int], transparency: Transparency) -> list[Image.Image]:
+  return [images.load(frames[i], transparency=transparency) for i in chosen]
+
+
 def _image_files(folder: str) -> list[str]:
   known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-  files = [f for f in os.listdir(folder) if os.path.splitext(f)[1].lower() in known]
+  files = [name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in known]
   if not files:
     raise ValueError(f'{folder}: holds no image files to use as video frames')
-  natural = lambda f: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', f)]
-  return [os.path.join(folder, f) for f in sorted(files, key=natural)]
+  return [os.path.join(folder, name) for name in sorted(files, key=_by_numbers)]
+
+
+def _by_numbers(name: str) -> list[int | str]:
+  """A key that sorts numbers within names by value."""
+  parts = re.split(r'(\d+)', name)
+  return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _animation(name: str, n: int, pick, transparency: Transparency) -> list[Image.Image] | None:

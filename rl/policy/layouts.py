@@ -7,6 +7,7 @@
 B groups   G trajectories a group   P prompt slots   N response slots   K rows   T row slots   D width
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -93,8 +94,8 @@ def needs(groups: Sequence[Sequence[Any]], layout: Layout) -> Slots:
   prompts = [len(t.prompt.tokens) for t in trajectories]
   responses = [len(t.tokens) for t in trajectories]
   if layout == 'rows':
-    whole = max(map(sum, zip(prompts, responses)), default=1)
-    return Slots(prompt=0, response=whole, samples=samples)
+    lengths = map(operator.add, prompts, responses)
+    return Slots(prompt=0, response=max(lengths, default=1), samples=samples)
   slots = Slots(prompt=max(prompts, default=1), response=max(responses, default=1), samples=samples)
   if layout == 'trees':
     row, blocks = trees.sizes(trees.of_groups(groups))
@@ -174,8 +175,9 @@ def visible(groups: int, slots: Slots, triangle: Callable[[int, int | None], flo
 
   def pairs(window: int | None) -> float:
     if slots.row:  # at most the pairs of the blocks that attend
-      near = min(slots.blocks * BLOCK, slots.prompt + slots.row)
-      return groups * (slots.prompt + slots.row) * near
+      length = slots.prompt + slots.row
+      seen = min(slots.blocks * BLOCK, length)
+      return groups * length * seen
     prompt = triangle(slots.prompt, window)
     whole = triangle(slots.prompt + slots.response, window)
     responses = slots.samples * (whole - prompt)

@@ -36,12 +36,14 @@ def frame_step(params: model.Params, config: Config, state: State, settings: Set
   samples, heard, streams = _hear(params, config, latents, state, speaks=speaks, ends=token == config.end)
   spoken = model.embed_frames(params, latents[:, None], heard)[:, 0]
   written = decoder.embed(params.language, token[:, None])[:, 0]
-  following = jnp.where(speaks[:, None], spoken.astype(written.dtype), written)
+  spoken = spoken.astype(written.dtype)
+  following = jnp.where(speaks[:, None], spoken, written)
+  embedding = jnp.where(active[:, None], following, state.embedding)
   steps = state.steps + active
   over = active & (token != config.eos) & (steps >= settings.limit)
   after = State(
     cache=cache,
-    embedding=jnp.where(active[:, None], following, state.embedding),
+    embedding=embedding,
     decoder=streams[0],
     encoder=streams[1],
     frames=state.frames + speaks,
@@ -76,7 +78,10 @@ def _choose(params: model.Params, config: Config, hidden: jax.Array, state: Stat
   allowed = sorted({config.start, config.end, config.slot, config.eos})  # of equal logits the least id wins
   ids = jnp.asarray(allowed, jnp.int32)
   language = params.language
-  table = language.embed[ids] if language.head is None else dense(language.head)[:, ids].T
+  if language.head is None:
+    table = language.embed[ids]
+  else:
+    table = dense(language.head)[:, ids].T
   logits = jnp.einsum('bd,vd->bv', hidden, table, preferred_element_type=jnp.float32)
   choice, logp = pick(logits, settings.sampling, state.steps)
   token = ids[choice]
@@ -87,8 +92,9 @@ def _choose(params: model.Params, config: Config, hidden: jax.Array, state: Stat
 
 def _at(array: jax.Array, index: jax.Array) -> jax.Array:
   """array[b, index[b]] of each row, of [B, n, ...]; beyond the end the last."""
-  last = array.shape[1] - 1
-  return array[jnp.arange(array.shape[0]), jnp.minimum(index, last)]
+  rows, length = array.shape[:2]
+  known = jnp.minimum(index, length - 1)
+  return array[jnp.arange(rows), known]
 
 
 def _commit(new, old, active, *, speaks, starts, guided: bool):

@@ -69,12 +69,16 @@ def wrapped(samples: np.ndarray, silence: float = 1.0) -> np.ndarray:
   faded = samples.copy()
   faded[:fade] *= ramp
   faded[len(faded) - fade :] *= ramp[::-1]
-  return np.pad(faded, (round(silence * BEFORE * SAMPLE_RATE), round(silence * AFTER * SAMPLE_RATE)))
+  before = round(silence * BEFORE * SAMPLE_RATE)
+  after = round(silence * AFTER * SAMPLE_RATE)
+  return np.pad(faded, (before, after))
 
 
 def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
-  """A random piece of samples [n], to serve as a voice prompt: 5 s, or a quarter of a short recording, up to `longest`
-  seconds, or half of it."""
+  """A random piece of samples [n], as a voice prompt.
+
+  It takes at least 5 s, or a quarter of a short recording, and at most `longest` seconds, or half of the recording.
+  """
   seconds = len(samples) / SAMPLE_RATE
   most = min(longest, seconds / 2)
   least = min(SHORTEST_PROMPT, seconds / 4, most)
@@ -105,9 +109,10 @@ class Rows:
   def batch(self, step: int) -> losses.Batch:
     """The batch of a step, which depends on the config's seed and the step alone."""
     c = self.c
-    stage = next((stage for stage in self.stages if step < stage.end), self.stages[-1])
-    numbers = range(step * c.batch, (step + 1) * c.batch)
-    made = [self.row(n, stage) for n in numbers]
+    running = (stage for stage in self.stages if step < stage.end)
+    stage = next(running, self.stages[-1])
+    first = step * c.batch
+    made = [self.row(n, stage) for n in range(first, first + c.batch)]
     return rows.batch(self.config, made, length=stage.length, frames=stage.frames, slots=c.slot_labels)
 
   def row(self, n: int, stage: Stage | None = None) -> rows.Row:
@@ -116,7 +121,8 @@ class Rows:
     stage = stage or self.stages[-1]
     chosen = self._recordings(stage)
     passes, index = divmod(n, len(chosen))
-    order = np.random.default_rng((self.c.seed, passes)).permutation(len(chosen))
+    rng = np.random.default_rng((self.c.seed, passes))
+    order = rng.permutation(len(chosen))
     recording = chosen[order[index]]
     try:
       made = self._row(recording, n)
@@ -130,8 +136,11 @@ class Rows:
     if stage == self.stages[-1]:
       return self.recordings
     if stage not in self._fitting:
-      sizes = map(self._most, self.recordings)
-      fitting = [r for r, size in zip(self.recordings, sizes) if size[0] <= stage.length and size[1] <= stage.frames]
+      fitting = []
+      for recording in self.recordings:
+        tokens, frames = self._most(recording)
+        if tokens <= stage.length and frames <= stage.frames:
+          fitting.append(recording)
       if not fitting:
         raise ValueError(f'curriculum: no recording fits {stage.length} tokens with {stage.frames} frames')
       self._fitting[stage] = fitting
@@ -146,14 +155,15 @@ class Rows:
       lines = script.parse(recording.script)
       seconds = _seconds(recording.audio)
       voices = [_seconds(path) for path in recording.voices]
-      if not voices and len({line.speaker for line in lines}) == 1:
+      if not voices and _has_one_speaker(lines):
         voices = [min(self.c.max_prompt_seconds, seconds / 2)]
-      clips = [np.broadcast_to(np.float32(0), (math.ceil(s * SAMPLE_RATE) + 1,)) for s in voices]
+      clips = [_silence(math.ceil(length * SAMPLE_RATE) + 1) for length in voices]
       plan = self.processor.plan(lines, clips)
     except (OSError, ValueError) as error:
       raise DataError(f'{recording.place}: {error}') from error
     around = self.c.silence * (BEFORE + AFTER)
-    speech = math.ceil((seconds + around) * SAMPLE_RATE / self.config.acoustic.hop) + 1
+    samples = (seconds + around) * SAMPLE_RATE
+    speech = math.ceil(samples / self.config.acoustic.hop) + 1
     return plan.prompt + speech + ENDING, plan.voices + speech
 
   def _row(self, recording: Recording, n: int) -> rows.Row:
@@ -168,22 +178,27 @@ class Rows:
     inputs = self.processor(lines, voices)
     key = jax.random.fold_in(jax.random.key(c.seed), n)
     speech_key, *voice_keys = jax.random.split(key, len(inputs.voices) + 1)
-    encoded = [self._noised(self._means(clip), k) for clip, k in zip(inputs.voices, voice_keys)]
+    voice_latents = []
+    voice_semantic = []
+    for clip, voice_key in zip(inputs.voices, voice_keys):
+      latents, semantic = self._noised(self._means(clip), voice_key)
+      voice_latents.append(latents)
+      voice_semantic.append(semantic)
     latents, semantic = self._noised(self._speech_means(recording.audio), speech_key)
     example = rows.Example(
       prompt=Prompt(inputs.tokens, inputs.slots),
-      voices=_joined([pair[0] for pair in encoded], self.config.acoustic.latent),
-      voices_semantic=_joined([pair[1] for pair in encoded], self.config.semantic.latent),
+      voices=_joined(voice_latents, self.config.acoustic.latent),
+      voices_semantic=_joined(voice_semantic, self.config.semantic.latent),
       latents=latents,
       semantic=semantic,
     )
     return rows.row(self.config, example, bare=bare)
 
   def _voices(self, recording: Recording, lines, rng: np.random.Generator) -> list[np.ndarray]:
-    """The named voices; or, where one speaker speaks, a piece of the recording itself."""
+    """The named voices; or, if there is one speaker, a piece of the recording itself."""
     if recording.voices:
       clips = [read.load(path, SAMPLE_RATE) for path in recording.voices]
-    elif len({line.speaker for line in lines}) == 1:
+    elif _has_one_speaker(lines):
       speech = read.load(recording.audio, SAMPLE_RATE)
       clips = [cropped(speech, rng, self.c.max_prompt_seconds)]
     else:
@@ -203,8 +218,19 @@ class Rows:
   def _noised(self, means: tuple[np.ndarray, np.ndarray], key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """(scaled latents with noise [F, C], semantic features [F, S]) of `_means`."""
     acoustic, semantic = means
-    latents = tokenizer.sample(self.config.acoustic, jnp.asarray(acoustic)[None], key)[0]
-    return np.asarray(scaling.to_model(self.params.scaling, latents)), semantic
+    batch = jnp.asarray(acoustic)[None]
+    latents = tokenizer.sample(self.config.acoustic, batch, key)[0]
+    scaled = scaling.to_model(self.params.scaling, latents)
+    return np.asarray(scaled), semantic
+
+
+def _has_one_speaker(lines) -> bool:
+  return len({line.speaker for line in lines}) == 1
+
+
+def _silence(samples: int) -> np.ndarray:
+  """float32 [samples] of zeros that take no memory."""
+  return np.broadcast_to(np.float32(0), (samples,))
 
 
 def _seconds(path: pathlib.Path) -> float:
@@ -217,9 +243,14 @@ def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
 
 
 def vectors(params: tokenizer.Params, config: TokenizerConfig, samples: np.ndarray) -> np.ndarray:
-  """Means float32 [F, latent] of one clip [n]. Lengths are padded to powers of two, so few programs are compiled;
-  layers are causal, so the padding does not change the means."""
+  """Means float32 [F, latent] of one clip [n].
+
+  Lengths are padded to powers of two, so few programs are compiled; layers are causal, so the padding does not change
+  the means.
+  """
   count = tokenizer.frames(config, len(samples))
   bucket = max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
-  padded = np.pad(samples, (0, bucket * config.hop - len(samples)))
-  return np.asarray(tokenizer.encode(params, config, padded[None]))[0, :count]
+  missing = bucket * config.hop - len(samples)
+  padded = np.pad(samples, (0, missing))
+  means = np.asarray(tokenizer.encode(params, config, padded[None]))
+  return means[0, :count]
