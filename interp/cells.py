@@ -56,8 +56,10 @@ class Axes:
 
   def cells(self) -> Cells:
     """Every cell, in the order of `shape`."""
-    axes = (range(len(self.components)), self.layers, self.heads or (ALL,), self.positions or (ALL,))
-    grid = np.meshgrid(*(np.asarray(a, np.int32) for a in axes), indexing='ij')
+    components = range(len(self.components))
+    axes = (components, self.layers, self.heads or (ALL,), self.positions or (ALL,))
+    indices = [np.asarray(axis, np.int32) for axis in axes]
+    grid = np.meshgrid(*indices, indexing='ij')
     return Cells(*(g.reshape(-1) for g in grid))
 
 
@@ -89,9 +91,11 @@ class CellEdit:
     """x as edited, if the site is among the components."""
     if site not in self.components:
       return x
-    here = (self.cell.component == self.components.index(site)) & (self.cell.layer == layer)
-    inside = here & self._inside(site, x)
-    value = jnp.asarray(self.values[site])[layer].astype(x.dtype)
+    is_component = self.cell.component == self.components.index(site)
+    is_layer = self.cell.layer == layer
+    inside = is_component & is_layer & self._inside(site, x)
+    values = jnp.asarray(self.values[site])
+    value = values[layer].astype(x.dtype)
     blended = (1 - self.alpha) * x + self.alpha * value
     replaced = jnp.where(self.alpha == 1, value, blended).astype(x.dtype)
     return jnp.where(inside, replaced, x)
@@ -120,9 +124,12 @@ def check(axes: Axes, values: Mapping[str, jax.Array]) -> None:
     raise ValueError(f'patch: components {missing} have no values; keep them in the run that the values come from')
   for name in axes.components:
     sizes = np.shape(values[name])
-    limits = {'layers': sizes[0]} | {axis: _size(sizes, 1 + at) for axis, at in places(name).items()}
+    limits = {'layers': sizes[0]}
+    for axis, at in places(name).items():
+      limits[axis] = _size(sizes, 1 + at)
     for axis, limit in limits.items():
-      outside = [i for i in getattr(axes, axis) if i < 0 or (limit and i >= limit)]
+      indices = getattr(axes, axis)
+      outside = [i for i in indices if i < 0 or (limit and i >= limit)]
       if outside:
         raise ValueError(f'patch: {axis} {outside} of {name!r} {sizes}; expected 0 to {(limit or 0) - 1}')
 

@@ -46,11 +46,14 @@ def sweep(
   cells = axes.cells()
   used = {name: jnp.asarray(values[name]) for name in axes.components}
   out = None
-  for rows, size in _blocks(cells, block, resume=resume, multiple=1 if mesh is None else mesh.shape['data']):
+  multiple = 1 if mesh is None else mesh.shape['data']
+  share = jnp.float32(alpha)
+  for rows, size in _blocks(cells, block, resume=resume, multiple=multiple):
     padded = np.resize(rows, size)
-    some = _placed(cells.take(padded), mesh)
+    chosen = _placed(cells.take(padded), mesh)
     start = jnp.int32(cells.layer[rows[0]]) if resume else None
-    metric = np.asarray(_block(forward, axes.components, used, some, jnp.float32(alpha), start, inputs))
+    metric = _block(forward, axes.components, used, chosen, share, start, inputs)
+    metric = np.asarray(metric)
     if out is None:
       out = np.empty((len(cells.layer), *metric.shape[1:]), metric.dtype)
     out[rows] = metric[: len(rows)]
@@ -71,8 +74,9 @@ def _block(forward: Callable, components: tuple[str, ...], values, cells: Cells,
 
 def _blocks(cells: Cells, block: int, *, resume: bool, multiple: int) -> Iterator[tuple[np.ndarray, int]]:
   """(rows of cells, the size to pad them to), of one size for the whole grid; of one layer each, to resume."""
-  layers = np.unique(cells.layer) if resume else [None]
-  groups = [np.arange(len(cells.layer)) if layer is None else np.flatnonzero(cells.layer == layer) for layer in layers]
+  groups = [np.arange(len(cells.layer))]
+  if resume:
+    groups = [np.flatnonzero(cells.layer == layer) for layer in np.unique(cells.layer)]
   longest = max(len(group) for group in groups)
   size = -(-min(block, longest) // multiple) * multiple
   for group in groups:
@@ -89,12 +93,21 @@ def _placed(cells: Cells, mesh: Mesh | None) -> Cells:
 
 def zeros(kept: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """Values of zero ablation, which broadcast to the `kept` activations."""
-  return {name: jnp.zeros((x.shape[0],) + (1,) * (x.ndim - 1), x.dtype) for name, x in kept.items()}
+
+  def zero(x: jax.Array) -> jax.Array:
+    layers, *others = x.shape
+    return jnp.zeros((layers, *(1 for _ in others)), x.dtype)
+
+  return {name: zero(x) for name, x in kept.items()}
 
 
 def means(kept: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
   """Values of mean ablation: over rows and positions of the `kept` activations [L, B, T, …]."""
-  return {name: x.mean((1, 1 + places(name)['positions']), keepdims=True) for name, x in kept.items()}
+  means = {}
+  for name, x in kept.items():
+    positions = 1 + places(name)['positions']
+    means[name] = x.mean((1, positions), keepdims=True)
+  return means
 
 
 def attribution(
@@ -117,4 +130,8 @@ def attribution(
 
   nothing = {name: jnp.zeros_like(kept[name]) for name in components}
   gradients = jax.grad(metric)(nothing)
-  return {name: jnp.sum((values[name] - kept[name]) * gradients[name], -1) for name in components}
+  effects = {}
+  for name, gradient in gradients.items():
+    change = values[name] - kept[name]
+    effects[name] = jnp.sum(change * gradient, -1)
+  return effects

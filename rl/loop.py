@@ -88,7 +88,7 @@ def run(
   `steps` rollouts of `config.group` responses to each prompt. advantage: as `rl.advantages.resolve` takes it. rule: a
   `Rule`, or a name in `rl.losses.RULES`. None for either: that of `config`. options: fields of `RunOptions`, and of
   `Training` in place of those of `config`.
-  Raises ValueError for what cannot be, before any work.
+  Raises ValueError for settings that contradict each other, before any work.
   """
   config, extra = settings(config, options, advantage, rule)
   workdir, (place, home) = pathlib.Path(workdir), meshes(config)
@@ -117,7 +117,7 @@ def run(
 def settings(
   config: Training | None, options: dict, advantage: Any, rule: Rule | str | None
 ) -> tuple[Training, RunOptions]:
-  """The numbers of a run and its other options, all checked. Raises ValueError for what cannot be."""
+  """The numbers of a run and its other options, all checked. Raises ValueError for a bad value or combination."""
   names = {f.name for f in dataclasses.fields(RunOptions)}
   extra = RunOptions(**{name: value for name, value in options.items() if name in names})
   numbers = {name: value for name, value in options.items() if name not in names}

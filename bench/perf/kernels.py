@@ -51,7 +51,8 @@ class Case:
 
 def tables(options: Options) -> list[list[int]]:
   """The pages of each row, in order: those of its prompt, then its own."""
-  shared, own = (tokens // options.page_size for tokens in (options.shared, options.own))
+  shared = options.shared // options.page_size
+  own = options.own // options.page_size
   rows = []
   for tree in range(options.trees):
     first = tree * (shared + options.leaves * own)
@@ -69,11 +70,16 @@ def gathered(q, k_pages, v_pages, table):
 
   rows, query_heads, size = q.shape
   heads = k_pages.shape[1]
-  grouped = q.reshape(rows, heads, query_heads // heads, size) / size**0.5
-  k = jnp.moveaxis(k_pages[table], 1, 3).reshape(rows, heads, size, -1)
-  v = jnp.moveaxis(v_pages[table], 1, 2).reshape(rows, heads, -1, size)
-  weights = jax.nn.softmax(jnp.einsum('rkgh,rkht->rkgt', grouped, k), axis=-1)
-  return jnp.einsum('rkgt,rkth->rkgh', weights, v).reshape(q.shape)
+  scaled = q / size**0.5
+  grouped = scaled.reshape(rows, heads, query_heads // heads, size)
+  k = jnp.moveaxis(k_pages[table], 1, 3)
+  k = k.reshape(rows, heads, size, -1)
+  v = jnp.moveaxis(v_pages[table], 1, 2)
+  v = v.reshape(rows, heads, -1, size)
+  scores = jnp.einsum('rkgh,rkht->rkgt', grouped, k)
+  weights = jax.nn.softmax(scores, axis=-1)
+  out = jnp.einsum('rkgt,rkth->rkgh', weights, v)
+  return out.reshape(q.shape)
 
 
 def tree_case(options: Options) -> Case:
@@ -88,8 +94,9 @@ def tree_case(options: Options) -> Case:
   shape = shapes.ATTENTION[options.model]
   rows = tables(options)
   size = options.page_size
-  length = len(rows[0]) * options.page_size
-  made = jax.tree.map(jnp.asarray, plan(rows, [length] * len(rows), page_size=size))
+  length = len(rows[0]) * size
+  on_host = plan(rows, [length] * len(rows), page_size=size)
+  made = jax.tree.map(jnp.asarray, on_host)
   pages = max(row[-1] for row in rows) + 1
   rng = np.random.default_rng(0)
 
@@ -101,23 +108,24 @@ def tree_case(options: Options) -> Case:
   v = draw(pages, shape.key_heads, size, shape.head_size)
   table = jnp.asarray(rows, jnp.int32)
   ours = jax.jit(lambda q, k, v, plan: tree_attention(q, k, v, plan, implementation='xla')[0])
-  theirs = jax.jit(gathered)
-  ratio = len(rows) * length / (pages * size)
+  by_row = jax.jit(gathered)
+  tokens = len(rows) * length
+  ratio = tokens / (pages * size)
   token = 2 * shape.key_heads * shape.head_size * k.dtype.itemsize
   return Case(
     title=f'{options.model}, float32, {len(rows)} rows of {length} tokens, sharing ratio {ratio:.2f}',
     arms={
       'tree (xla)': lambda: np.asarray(ours(q, k, v, made)),
-      'gather a row': lambda: np.asarray(theirs(q, k, v, table)),
+      'gather a row': lambda: np.asarray(by_row(q, k, v, table)),
     },
     bytes=pages * size * token,
-    flops=4 * shape.query_heads * shape.head_size * len(rows) * length,
+    flops=4 * shape.query_heads * shape.head_size * tokens,
     tolerance=1e-4,
   )
 
 
 class TorchHead:
-  """The head of torch in the published order: modulation anew at every step, both branches in one batch."""
+  """The head of torch in the published order: modulation at every step, both branches in one batch."""
 
   def __init__(self, weights):
     self.blocks = []
@@ -171,16 +179,20 @@ def torch_frame(weights, noise, condition, steps, guidance):
   start = _tensor(noise)
   guide = float(guidance.scale)
   names = ('alpha', 'sigma', 'decay', 'gain', 'slope')
-  table = list(zip(*(np.asarray(getattr(steps, name)).tolist() for name in names)))
+  columns = [np.asarray(getattr(steps, name)).tolist() for name in names]
+  table = list(zip(*columns))
 
   def run():
     x = start
     previous = torch.zeros_like(start)
     with torch.inference_mode():
       for time, (alpha, sigma, decay, gain, slope) in zip(times, table):
-        positive, negative = head.velocity(torch.cat([x, x]), hidden, time).chunk(2)
-        x0 = alpha * x - sigma * (negative + guide * (positive - negative))
-        x = decay * x + gain * (x0 + slope * (x0 - previous))
+        both = head.velocity(torch.cat([x, x]), hidden, time)
+        positive, negative = both.chunk(2)
+        velocity = negative + guide * (positive - negative)
+        x0 = alpha * x - sigma * velocity
+        extrapolated = x0 + slope * (x0 - previous)
+        x = decay * x + gain * extrapolated
         previous = x0
     return x.numpy()
 
@@ -199,13 +211,20 @@ def random_head(options: Options):
 
   rng = np.random.default_rng(0)
   spec = diffusion.spec(HeadConfig(width=options.width))
-  weights = jax.tree.map(lambda s: rng.standard_normal(s.shape, np.float32) / np.float32(s.fan_in**0.5), spec)
+
+  def draw(s):
+    scale = np.float32(s.fan_in**0.5)
+    return rng.standard_normal(s.shape, np.float32) / scale
+
+  weights = jax.tree.map(draw, spec)
   weights = weights.replace(blocks=params_lib.unstack(weights.blocks))
   weights = jax.tree.map(jnp.asarray, weights)
-  noise = jnp.asarray(rng.standard_normal((options.rows, 64), np.float32))
-  condition, negative = jnp.asarray(rng.standard_normal((2, options.rows, options.width), np.float32))
+  noise = rng.standard_normal((options.rows, 64), np.float32)
+  hidden = rng.standard_normal((2, options.rows, options.width), np.float32)
+  condition, negative = jnp.asarray(hidden)
   guidance = diffusion.Guidance(scale=jnp.float32(1.3), negative=negative)
-  return weights, noise, condition, diffusion.solver_steps(weights, options.steps), guidance
+  steps = diffusion.solver_steps(weights, options.steps)
+  return weights, jnp.asarray(noise), condition, steps, guidance
 
 
 def head_case(options: Options) -> Case:
@@ -220,22 +239,24 @@ def head_case(options: Options) -> Case:
 
   torch.set_num_threads(1)
   wide = random_head(options)
-  theirs = torch_frame(*wide)
-  narrow = params_lib.cast(wide[:3], jnp.bfloat16)
-  steps = wide[3].replace(time=wide[3].time.astype(jnp.bfloat16))
-  narrow = (*narrow, steps, wide[4].replace(negative=wide[4].negative.astype(jnp.bfloat16)))
+  *arrays, steps, guidance = wide
+  arrays = params_lib.cast(arrays, jnp.bfloat16)
+  steps = steps.replace(time=steps.time.astype(jnp.bfloat16))
+  guidance = guidance.replace(negative=guidance.negative.astype(jnp.bfloat16))
+  narrow = (*arrays, steps, guidance)
   run = jax.jit(lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation='xla'))
   width = options.width
+  square = width**2
   count = options.steps
   return Case(
     title=f'width {width}, {options.rows} frames of {count} steps with guidance',
     arms={
       'head (xla), float32': lambda: np.asarray(run(*wide)),
-      'torch, published order, float32': theirs,
+      'torch, published order, float32': torch_frame(*wide),
       'head (xla), bfloat16': lambda: np.asarray(run(*narrow), np.float32),
     },
-    bytes=4 * (count * 36 + 15) * width**2,
-    flops=4 * options.rows * (count * 36 + count * 14) * width**2,
+    bytes=4 * (count * 36 + 15) * square,
+    flops=4 * options.rows * count * (36 + 14) * square,
     tolerance=0.1,
   )
 
@@ -248,14 +269,15 @@ def work(options: Options) -> None:
   case = {'tree': tree_case, 'head': head_case}[options.operation](options)
   results = {name: arm() for name, arm in case.arms.items()}
   ours, *_ = results.values()
+  largest = np.abs(ours).max()
   for name, result in results.items():
-    gap = np.abs(result - ours).max() / np.abs(ours).max()
+    gap = np.abs(result - ours).max() / largest
     if not gap <= case.tolerance:
       raise ValueError(f'{name} differs by {gap:.1e} of the largest value')
   seconds = fastest(case.arms, repeats=options.repeats)
   floor = case.bytes / bandwidth(repeats=options.repeats)
   print(f'{case.title}: {case.bytes / 1e6:.0f} MB, {case.flops / 1e9:.2f} GFLOP, floor {1e3 * floor:.1f} ms')
-  first = seconds[next(iter(seconds))]
+  first, *_ = seconds.values()
   for name, least in seconds.items():
     print(f'{name}: {1e3 * least:.1f} ms, {least / first:.2f} of the first; floor is {floor / least:.0%} of it')
 

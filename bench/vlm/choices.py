@@ -74,7 +74,8 @@ def _pictures(row: Mapping, folder: Path) -> list[bytes]:
   for name in names:
     value = row.get(name)
     cells += value if isinstance(value, list) else [value]
-  return [raw for raw in (picture_bytes(cell, folder) for cell in cells) if raw]
+  pictures = (picture_bytes(cell, folder) for cell in cells)
+  return [raw for raw in pictures if raw]
 
 
 def listed_options(value) -> dict[str, str]:
@@ -101,8 +102,10 @@ def _golds(answer) -> tuple[str, ...]:
       answer = [str(value) for value in read_list(answer)]
     except ValueError:
       answer = [answer]
-  golds = tuple(iter_texts(answer if isinstance(answer, list) else str(answer if answer is not None else '')))
-  if not golds or not any(gold.strip() for gold in golds):
+  if answer is None:
+    answer = ''
+  golds = tuple(iter_texts(answer if isinstance(answer, list) else str(answer)))
+  if not any(gold.strip() for gold in golds):
     raise RowError('missing:answer')
   return golds
 
@@ -114,25 +117,35 @@ def prompt(example: Example, *, instruction: str) -> list[dict]:
   lines.append(f['question'])
   if not f['written_out']:
     lines += [f'{letter}. {option}' for letter, option in f['choices'].items()]
-  text = '\n'.join([*lines, instruction if f['choices'] else SHORT])
+  lines.append(instruction if f['choices'] else SHORT)
+  return user_message(*_with_pictures('\n'.join(lines), f['pictures']))
+
+
+def _with_pictures(text: str, pictures: list[bytes]) -> list:
+  """The text in pieces, each picture where the text first marks it; pictures without a mark come first."""
+  numbered = dict(enumerate(pictures, 1))
   parts = []
-  used = set()
+  # Splitting by a pattern with one group alternates between text and number.
   for i, piece in enumerate(_REFERENCE.split(text)):
     if i % 2 == 0:
       parts += [piece] if piece.strip() else []
-    elif int(piece) <= len(f['pictures']) and int(piece) not in used:
-      used.add(int(piece))
-      parts.append(picture_part(f['pictures'][int(piece) - 1]))
-  unused = [picture_part(raw) for i, raw in enumerate(f['pictures'], 1) if i not in used]
-  return user_message(*unused, *parts)
+      continue
+    raw = numbered.pop(int(piece), None)
+    if raw is not None:
+      parts.append(picture_part(raw))
+  unmarked = map(picture_part, numbered.values())
+  return [*unmarked, *parts]
 
 
 def score(pairs: Iterable[tuple[Example, Answer]], *, rule, guess, judge, line_first) -> Iterator[Outcome]:
   """The outcomes of pairs of example and answer; judge: asked about what VLMEvalKit's rule cannot read."""
   pairs = list(pairs)
   read = [_read(example, answer.text, rule, line_first) for example, answer in pairs]
-  unread = [i for i, letter in enumerate(read) if letter is None] if judge else []
-  verdicts = dict(zip(unread, judge.ask_all(_question(*pairs[i]) for i in unread))) if judge else {}
+  verdicts = {}
+  if judge:
+    unread = [i for i, letter in enumerate(read) if letter is None]
+    replies = judge.ask_all(_question(*pairs[i]) for i in unread)
+    verdicts = dict(zip(unread, replies))
   for i, (example, answer) in enumerate(pairs):
     verdict = verdicts.get(i)
     status = verdict.status if verdict and verdict.status != judging.OK else None

@@ -26,8 +26,9 @@ def _centred(rewards, valid):
   total = counted.sum(-1, keepdims=True)
   mean = total / jnp.maximum(n, 1)
   centred = jnp.where(n == 1, rewards, rewards - mean)
-  no_signal = flat(rewards, valid)[..., None] & (n > 1)
-  return jnp.where(valid & ~no_signal, centred, 0), n
+  has_no_signal = flat(rewards, valid)[..., None] & (n > 1)
+  counts = valid & ~has_no_signal
+  return jnp.where(counts, centred, 0), n
 
 
 def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -48,7 +49,8 @@ def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
   A group of one keeps its reward.
   """
-  return _centred(rewards, _all(rewards, valid))[0]
+  centred, _ = _centred(rewards, _all(rewards, valid))
+  return centred
 
 
 def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -75,7 +77,8 @@ def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   points = jnp.where(own > other, 1.0, ties)
   itself = jnp.eye(rewards.shape[-1], dtype=bool)
   against = valid[..., None, :] & ~itself
-  won = jnp.where(against, points, 0.0).sum(-1)
+  counted = jnp.where(against, points, 0.0)
+  won = counted.sum(-1)
   opponents = jnp.maximum(against.sum(-1), 1)
   return grpo(won / opponents, valid)
 
@@ -105,4 +108,5 @@ def by_kind(rewards: jax.Array, kind: jax.Array, valid: jax.Array | None = None)
 
 def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """`decoupled`, whitened over all samples of the batch (GDPO, arXiv 2601.05242): [P, G, R] to [P, G]."""
-  return whiten(decoupled(rewards, weights, valid), _all(rewards[..., 0], valid))
+  counted = _all(rewards[..., 0], valid)
+  return whiten(decoupled(rewards, weights, valid), counted)

@@ -177,7 +177,7 @@ class Updater:
     parts = split(packed.batch.replace(advantages=gain), updates, self._place)
     if references is None or not divergence.in_loss:
       return parts
-    return [part.replace(ref_logp=_sharded_alike(ref, part)) for part, ref in zip(parts, references)]
+    return [part.replace(ref_logp=_sharded_as(ref, part)) for part, ref in zip(parts, references)]
 
   def _penalty(self, packed: Packed, references: Sequence[jax.Array]) -> np.ndarray:
     """Float32 […] of this process's units: the weighted divergence of what was sampled from the reference."""
@@ -192,7 +192,7 @@ class Updater:
   def _moved(self, train: TrainState, part: Batch) -> Batch:
     """For an update from weights that no longer are those that sampled."""
     old = self._logp(self.whole(train), part.inputs)
-    return part.replace(old_logp=_sharded_alike(old, part), fresh=jnp.zeros_like(part.fresh))
+    return part.replace(old_logp=_sharded_as(old, part), fresh=jnp.zeros_like(part.fresh))
 
 
 def _log_probs(weights: Any, inputs: Any, *, score: Pass) -> jax.Array:
@@ -208,7 +208,7 @@ def _copy(tree: Any) -> Any:
   return jax.tree.map(jnp.copy, tree)
 
 
-def _sharded_alike(x: jax.Array, part: Batch) -> jax.Array:
+def _sharded_as(x: jax.Array, part: Batch) -> jax.Array:
   """Sharded as what was sampled: one compiled step takes all updates."""
   return jax.device_put(x, part.sampled.sharding)
 
