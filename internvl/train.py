@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -40,6 +41,15 @@ from internvl.training.export import export
 
 __all__ = ['CONFIGS', 'Config', 'main', 'plan_step']  # CONFIGS and plan_step are what `core.plan` reads
 
+OFTEN = 8  # a question with fewer answers is not listed by itself
+
+
+class Answered(NamedTuple):
+  """A question of held-out data, and whether it was answered exactly."""
+
+  question: str
+  right: bool
+
 
 def shares(c: Config, parts: Sequence[mixture.Part], examples: Sequence[Examples]) -> Sequence[float]:
   """How much each file has of the mixture: as asked, else as a meta.json says by size and repetition, else equal."""
@@ -48,13 +58,15 @@ def shares(c: Config, parts: Sequence[mixture.Part], examples: Sequence[Examples
   return c.weights or [1.0] * len(parts)
 
 
-def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tokens: int, at_once: int = 32) -> tuple:
-  """(right, asked): greedy answers of an exported model that equal the last turn of the first `n` rows."""
+def evaluate(
+  folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tokens: int, at_once: int = 32
+) -> list[Answered]:
+  """The first `n` rows, each with whether the greedy answer of an exported model equals its last turn."""
   processor = Processor.load(folder)
   place = mesh.make(devices=jax.local_devices())
   config, params = checkpoint.load(folder, mesh=place, dtype=dtype)
   params = for_decoding(params)
-  right = 0
+  answered = []
   n = min(n, len(rows))
   with jax.set_mesh(place):
     for start in range(0, n, at_once):
@@ -68,8 +80,28 @@ def evaluate(folder: pathlib.Path, rows: Rows, n: int, *, dtype: str, answer_tok
         videos=videos,
         max_new_tokens=answer_tokens,
       )
-      right += sum(s == talk[-1]['content'].strip() for s, talk in zip(said, talks))
-  return right, n
+      for text, talk in zip(said, talks):
+        question = talk[-2]['content'].replace('<image>', '').strip()
+        answered.append(Answered(question, text == talk[-1]['content'].strip()))
+  return answered
+
+
+def shares_right(answered: Sequence[Answered]) -> list[str]:
+  """The share of right answers with its 95 % interval: of all, then of each question that is asked often."""
+  questions: dict[str, list[bool]] = {}
+  for one in answered:
+    questions.setdefault(one.question, []).append(one.right)
+  often = {question: right for question, right in questions.items() if len(right) >= OFTEN}
+  lines = [f'  {_share([one.right for one in answered])}']
+  if len(questions) > 1:
+    lines += [f'  {question}  {_share(right)}' for question, right in sorted(often.items())]
+  return lines
+
+
+def _share(right: Sequence[bool]) -> str:
+  low, high = wilson(sum(right), len(right))
+  share = sum(right) / len(right)
+  return f'{sum(right)} of {len(right)} answers exact: {share:.3f} (95% interval {low:.3f} to {high:.3f})'
 
 
 def main(c: Config, workdir: pathlib.Path) -> None:
@@ -122,11 +154,10 @@ def main(c: Config, workdir: pathlib.Path) -> None:
 
 
 def report(c: Config, workdir: pathlib.Path, tests: Sequence[Rows]) -> None:
-  """Prints the share of held-out rows that the exported model answers exactly."""
+  """Prints the share of held-out rows that the exported model answers exactly, also by question."""
   for rows in tests:
-    right, n = evaluate(workdir / 'model', rows, c.heldout_rows, dtype=c.dtype, answer_tokens=c.answer_tokens)
-    low, high = wilson(right, n)
-    print(f'{rows.records}: {right} of {n} answers exact: {right / n:.3f} (95% interval {low:.3f} to {high:.3f})')
+    answered = evaluate(workdir / 'model', rows, c.heldout_rows, dtype=c.dtype, answer_tokens=c.answer_tokens)
+    print(f'{rows.records}:', *shares_right(answered), sep='\n')
   print(f'python -m internvl.chat --model={workdir} --image=…')
 
 

@@ -239,3 +239,14 @@ def test_killed_and_started_again_it_ends_the_same(tmp_path):
   ]
   said = subprocess.run([sys.executable, '-m', 'internvl.chat', *ask], capture_output=True, text=True)
   assert said.returncode == 0 and said.stdout.endswith('\n'), said.stderr
+
+
+def test_right_answers_are_counted_by_question():
+  answered = [program.Answered('Sum?', n < 6) for n in range(8)] + [program.Answered('Larger?', True)] * 9
+  answered += [program.Answered('Asked once?', False)]
+  total, larger, sums = program.shares_right(answered)
+  assert total.strip().startswith('15 of 18 answers exact: 0.833 (95% interval 0.')
+  assert larger.startswith('  Larger?  9 of 9 answers exact: 1.000') and sums.startswith(
+    '  Sum?  6 of 8 answers exact: 0.750'
+  )
+  assert len(program.shares_right(answered[:8])) == 1, 'one question needs no list'
