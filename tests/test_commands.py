@@ -58,6 +58,7 @@ PROGRAMS = (
   'interp.loops',
   'interp.questions',
   'interp.report',
+  'interp.train',
   'interp.transcribe',
   'rl.flow.generate',
   'rl.mpo',
@@ -69,7 +70,15 @@ PROGRAMS = (
   'vibevoice.train',
   'vibevoice.train_tokenizer',
 )
-JOBS = ('agents.train', 'internvl.train', 'rl.mpo', 'rl.train', 'vibevoice.train', 'vibevoice.train_tokenizer')
+JOBS = (
+  'agents.train',
+  'internvl.train',
+  'interp.train',
+  'rl.mpo',
+  'rl.train',
+  'vibevoice.train',
+  'vibevoice.train_tokenizer',
+)
 # Programs that are not ours, and a package whose programs are walked one by one.
 ELSEWHERE = {'pytest', 'venv', 'pip', 'http.server', 'virtualenv', 'agents.mcp.servers'}
 

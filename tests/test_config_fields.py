@@ -17,6 +17,7 @@ JOBS = {
   'rl.mpo': 'release',
   'agents.train': 'tiny',
   'internvl.train': 'tiny',
+  'interp.train': 'digits',
   'vibevoice.train': 'finetune',
   'vibevoice.train_tokenizer': 'tiny',
 }
@@ -84,7 +85,7 @@ def needed(job: str, leaf: fields.Leaf, text: str) -> tuple[str, ...]:
   """The other changes that a change of a field needs."""
   if job == 'internvl.train':
     return NEEDED['weights'] if leaf.name == 'weights' else ()
-  if job in ('rl.mpo', 'vibevoice.train', 'vibevoice.train_tokenizer'):
+  if job in ('interp.train', 'rl.mpo', 'vibevoice.train', 'vibevoice.train_tokenizer'):
     return ()
   if job == 'agents.train' and leaf.name in AGENTS_SHARES:
     partner = every(job)[AGENTS_SHARES[leaf.name]]

@@ -25,7 +25,7 @@ BY_LANGUAGE = {
     'Viajan a las montañas cada invierno.',
     'Por favor cierra la ventana antes de salir.',
   ),
-  'fr-fr': (
+  'fr': (
     'Le train quitte la gare à neuf heures.',
     'Elle a acheté du pain et du lait ce matin.',
     'Mon frère travaille dans un petit hôpital.',

@@ -13,8 +13,8 @@ from interp.questions.sentences import BY_LANGUAGE, ENGLISH
 from interp.whisper.config import RATE
 
 VOICES = tuple(f'{sex}{number}' for number in range(1, 6) for sex in 'mf')  # of men and women
-ACCENTS = ('en-us', 'en-gb', 'en-gb-scotland', 'en-gb-x-rp', 'en-029')
-EACH = 4  # sentences of a voice
+ACCENTS = ('en-us', 'en', 'en-gb-scotland', 'en-gb-x-rp', 'en-029')  # 'en' is British
+EACH = 3  # sentences of a voice
 POOLS = 5  # of sentences in several languages, each said by one man and one woman
 SNR = 25.0  # dB
 

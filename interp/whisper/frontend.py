@@ -20,8 +20,8 @@ PAST = 5  # frames that a block shares with its neighbours: their samples hold m
 
 @functools.partial(jax.jit, static_argnames='mels')
 def _log_power(samples: jax.Array, mels: int) -> jax.Array:
-  """log10 of mel powers, float32 [n / hop, mels], of samples [n]; the last of the 1 + n / hop frames is left out."""
-  power = power_spectrum(samples, size=SIZE, hop=HOP)[:-1]
+  """log10 of mel powers, float32 [..., n / hop, mels], of samples [..., n]; the last of 1 + n / hop is left out."""
+  power = power_spectrum(samples, size=SIZE, hop=HOP)[..., :-1, :]
   filters = jnp.asarray(mel_filters(mels, rate=RATE, size=SIZE))
   return jnp.log10(jnp.maximum(power @ filters.T, FLOOR))
 
@@ -73,3 +73,10 @@ def log_mel(samples: np.ndarray, mels: int, *, length: int) -> np.ndarray:
   samples = np.asarray(samples, np.float32)[:length]
   padded = np.pad(samples, (0, length - len(samples)))
   return scaled(log_power(padded, mels))
+
+
+def log_mels(samples: jax.Array, mels: int) -> jax.Array:
+  """`log_mel` of windows [B, n] at once, float32 [B, n / 160, mels], n a multiple of 160; it can be traced."""
+  logs = _log_power(samples, mels)
+  loudest = logs.max((1, 2), keepdims=True)
+  return (jnp.maximum(logs, loudest - RANGE) + 4) / 4

@@ -17,7 +17,7 @@ from tests.interp.whisper import tiny
 
 
 def test_each_voice_has_sentences_of_its_own():
-  assert len(set(ENGLISH)) == len(ENGLISH) == EACH * len(VOICES)
+  assert len(set(ENGLISH)) == len(ENGLISH) >= EACH * len(VOICES)
   assert len(VOICES) == 2 * POOLS and {len(set(s)) for s in BY_LANGUAGE.values()} == {10}
   assert all(VOICES[2 * i][0] == 'm' and VOICES[2 * i + 1][0] == 'f' for i in range(POOLS))
 

@@ -1,0 +1,1 @@
+"""Training of a small Whisper from scratch on speech of espeak-ng."""
