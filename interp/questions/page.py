@@ -78,18 +78,20 @@ def probes_chart(answers: Sequence[Answer]):
 
 def lenses_chart(seen: Lenses):
   """Tokens decided at each decoder layer, and what the decoder makes of each encoder layer."""
-  fig, axes = charts.stacked(6, 4.6, 2)
-  decided = seen.decided / seen.decided.sum()
-  names = [*map(str, range(len(decided) - 1)), 'never']
-  axes[0].bar(np.arange(len(decided)), decided, color=charts.STRONG, label='tokens decided after decoder layer')
+  fig, (above, below) = charts.stacked(6, 4.8, 2)
+  decided = seen.decided / max(seen.decided.sum(), 1)
+  above.bar(np.arange(len(decided)), decided, color=charts.STRONG)
+  names = [*(f'layer {layer}' for layer in range(len(decided) - 1)), 'never']
   for at, (name, share) in enumerate(zip(names, decided)):
-    axes[0].text(at, share, f'{name}: {share:.0%}', ha='center', va='bottom', fontsize=8)
+    above.text(at, share, f'{name}: {share:.0%}', ha='center', va='bottom', fontsize=8)
+  above.set_title('tokens decided after each layer of the decoder', fontsize=10)
   layers = np.arange(len(seen.loops))
-  axes[1].bar(layers - 0.2, seen.silent, width=0.4, color=charts.SOFT, label='windows without a word')
-  axes[1].bar(layers + 0.2, seen.loops, width=0.4, color=charts.STRONG, label='windows that loop')
-  for axis in axes:
+  below.bar(layers - 0.2, seen.silent, width=0.4, color=charts.SOFT, label='without a word')
+  below.bar(layers + 0.2, seen.loops, width=0.4, color=charts.STRONG, label='that loop')
+  below.set_title('windows, when the decoder reads an earlier layer of the encoder', fontsize=10)
+  below.legend(fontsize=8, loc='upper right')
+  below.set_xticks(layers)
+  below.set_xlabel('blocks of the encoder')
+  for axis in (above, below):
     axis.set_ylim(0, 1.1)
-    axis.legend(fontsize=8, loc='upper left')
-  axes[1].set_xticks(layers)
-  axes[1].set_xlabel('above: decoder layer; below: encoder blocks before the norm and the decoder')
   return fig
