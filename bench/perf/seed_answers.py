@@ -149,26 +149,27 @@ def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
 
   draw = random.Random(seed)
   ranked = sorted(rows)
-  found = []
+  found = set()
   for number in range(count):
     first = draw.randrange(len(ranked) - 1)
-    second = first + 1 if number % 2 else draw.randrange(len(ranked))
-    (reference, kind), (prediction, _) = ranked[first], ranked[second]
+    is_neighbour = number % 2 == 1
+    second = first + 1 if is_neighbour else draw.randrange(len(ranked))
+    reference, kind = ranked[first]
+    prediction, _ = ranked[second]
     if reference != prediction and score(reference, prediction, kind).points == 100:
-      found.append((reference, prediction))
-  return sorted(set(found))
+      found.add((reference, prediction))
+  return sorted(found)
 
 
 def constants(rows: Sequence[Row]) -> list[tuple[str, str]]:
   """(answer, constant) of every other answer that a constant scores 100 against."""
   from bench.seed import score
 
-  return [
-    (text, constant)
-    for text, kind in rows
-    for constant in CONSTANTS
-    if text.strip(' $') != constant and score(text, constant, kind).points == 100
-  ]
+  found = []
+  for text, kind in rows:
+    others = [constant for constant in CONSTANTS if constant != text.strip(' $')]
+    found += [(text, constant) for constant in others if score(text, constant, kind).points == 100]
+  return found
 
 
 def _list(title: str, items: Sequence, show: int) -> None:
@@ -184,18 +185,29 @@ def work(options: Options) -> None:
   rows = read_answers(options.answers)
   whole = [row for row in rows if not broken(row[0])]
   bad = unreadable(whole)
-  share = 100 * len(bad) / max(1, len(whole))
-  _list(f'{len(rows)} answers, {len(whole)} of whole LaTeX, {len(bad)} unreadable ({share:.2f} %)', bad, options.show)
+  title = f'{len(rows)} answers, {len(whole)} of whole LaTeX, {_share(bad, whole)} unreadable'
+  _list(title, bad, options.show)
   formulas = [row for row in whole if not prose(row[0])]
   lost = [row for row in bad if not prose(row[0])]
-  print(f'{len(formulas)} without prose, {len(lost)} unreadable ({100 * len(lost) / max(1, len(formulas)):.2f} %)')
-  readable = [row for row in whole if row not in set(bad)]
-  results = list(rewritten(readable))
-  missed = [(name, text) for name, text, points in results if points != 100]
-  counts = dict(collections.Counter(name for name, _ in missed))
-  _list(f'{len(results)} rewritings, {len(missed)} below 100: {counts}', missed, options.show)
+  print(f'{len(formulas)} without prose, {_share(lost, formulas)} unreadable')
+  skipped = set(bad)
+  readable = [row for row in whole if row not in skipped]
+  _list_rewritings(readable, options.show)
   _list('different answers at 100:', alike(readable, options.pairs, options.seed), options.show)
   _list('constants at 100:', constants(readable), options.show)
+
+
+def _share(part: Sequence, whole: Sequence) -> str:
+  """How many, and in percent of the whole."""
+  percent = 100 * len(part) / max(1, len(whole))
+  return f'{len(part)} ({percent:.2f} %)'
+
+
+def _list_rewritings(rows: Sequence[Row], show: int) -> None:
+  results = list(rewritten(rows))
+  missed = [(name, text) for name, text, points in results if points != 100]
+  counts = collections.Counter(name for name, _ in missed)
+  _list(f'{len(results)} rewritings, {len(missed)} below 100: {dict(counts)}', missed, show)
 
 
 def main(argv: Sequence[str]) -> int:

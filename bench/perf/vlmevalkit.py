@@ -72,8 +72,14 @@ def compare(name: str, path: str, verdict: theirs.Verdict) -> tuple[tuple, list[
   for row, kit, own in zip(rows, wanted, points, strict=True):
     if abs(kit - own) > 1e-9:
       differ.append((row['prediction'], row['answer'], kit, own))
-  kit, own, by_default = (100 * sum(values) / len(rows) for values in (wanted, points, default))
-  return (name, len(rows), kit, own, own - kit, len(differ), by_default), differ
+  kit_mean = _percent(wanted)
+  own_mean = _percent(points)
+  line = (name, len(rows), kit_mean, own_mean, own_mean - kit_mean, len(differ), _percent(default))
+  return line, differ
+
+
+def _percent(points: Sequence[float]) -> float:
+  return 100 * sum(points) / len(points)
 
 
 def _points(name: str, settings: Sequence[str], path: str, predictions: Mapping[str, str]) -> list[float]:
@@ -97,25 +103,34 @@ def work(options: Options) -> None:
   if not options.kit:
     raise ValueError('--kit is missing: expected a checkout of VLMEvalKit')
   verdicts = theirs.verdicts(options.kit)
-  summary = ''
   with tempfile.TemporaryDirectory() as temporary:
     folder = Path(options.tables or temporary)
     if not options.tables:
       write_tables(folder, options.rows, options.seed)
-    known = [name for name in drawn.TASKS if (folder / f'{name}.tsv').is_file()]
-    if not known:
-      raise ValueError(f'{folder}: none of {", ".join(drawn.TASKS)} as .tsv')
-    paths = {name: str(folder / f'{name}.tsv') for name in known}
+    paths = _tables(folder)
     results = [compare(name, path, verdicts[name]) for name, path in paths.items()]
+    _print_table([line for line, _ in results])
     if 'hallusionbench' in paths:
-      summary = accuracies(paths['hallusionbench'], options.kit, verdicts['hallusionbench'])
-  print('| ' + ' | '.join(HEADS) + ' |\n' + '|---' * len(HEADS) + '|')
-  for (name, rows, kit, points, gap, count, default), _ in results:
-    print(f'| {name} | {rows} | {kit:.2f} | {points:.2f} | {gap:+.2f} | {count} | {default:.2f} |')
-  print(summary)
-  for (name, *_), differ in results:
-    for prediction, answer, kit, points in differ[: options.show]:
-      print(f'{name}: {prediction!r} against {answer!r}: the kit {kit:g}, ours {points:g}')
+      print(accuracies(paths['hallusionbench'], options.kit, verdicts['hallusionbench']))
+  for line, differ in results:
+    for prediction, answer, kit, own in differ[: options.show]:
+      print(f'{line[0]}: {prediction!r} against {answer!r}: the kit {kit:g}, ours {own:g}')
+
+
+def _tables(folder: Path) -> dict[str, str]:
+  """Task → its table in a folder. Raises ValueError if there is none."""
+  paths = {name: folder / f'{name}.tsv' for name in drawn.TASKS}
+  known = {name: str(path) for name, path in paths.items() if path.is_file()}
+  if not known:
+    raise ValueError(f'{folder}: none of {", ".join(drawn.TASKS)} as .tsv')
+  return known
+
+
+def _print_table(lines: Sequence[tuple]) -> None:
+  print('| ' + ' | '.join(HEADS) + ' |')
+  print('|---' * len(HEADS) + '|')
+  for name, rows, kit, own, gap, count, default in lines:
+    print(f'| {name} | {rows} | {kit:.2f} | {own:.2f} | {gap:+.2f} | {count} | {default:.2f} |')
 
 
 def main(argv: Sequence[str]) -> int:

@@ -54,9 +54,11 @@ def _unsolved(parts: list[Statement]) -> list[Token] | None:
 def _is_name(tokens: list[Token]) -> bool:
   """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
   outside = [tokens[k] for k in top_level(tokens)]
-  main = [token for token, before in zip(outside, [None, *outside]) if before != UNDER]
+  previous = [None, *outside]
+  main = [token for token, before in zip(outside, previous) if before != UNDER]
+  kinds = {token.kind for token in main}
   symbols = [token for token in main if token.kind in ('letter', 'command')]
-  return len(symbols) <= 1 and all(token.kind not in ('number', '^', '+', '-') for token in main)
+  return len(symbols) <= 1 and not kinds & {'number', '^', '+', '-'}
 
 
 def _is_zero_sum(parts: list[Statement]) -> bool:

@@ -31,7 +31,8 @@ _CHOSEN = re.compile(
 _TOKEN = re.compile(r'(?<![\w\'/-])[(\[]?([A-Z])(?=[\s.,;:)\]!?]|$)(?!\.\w)')
 _SPECIAL = re.compile(r'<\|[^|<>]{1,40}\|>')
 _ARTICLES = frozenset('AI')
-_WORDS = re.compile(r'[^\w.\']+|\.(?!\d)')
+_BETWEEN_WORDS = re.compile(r'[^\w.\']+|\.(?!\d)')
+_FEW_WORDS = 5  # longer outputs are named_option's
 _DENIALS = frozenset(('not', 'no', 'never', "isn't", "don't", 'nor', 'without', 'cannot'))
 
 
@@ -108,13 +109,21 @@ def _without_article(text: str) -> str:
 
 def _only_named(region: str, choices: Mapping[str, str]) -> str | None:
   """The one option whose text is among a few words, whole; None where none or several are, or a word denies it."""
-  words = f' {_WORDS.sub(" ", _folded(region))} '
-  forms = {letter: _WORDS.sub(' ', _without_article(str(option))).strip() for letter, option in choices.items()}
-  named = [letter for letter, form in forms.items() if form and f' {form} ' in words]
-  is_denied = bool(set(words.split()) & _DENIALS)
-  if len(named) == 1 and len(words.split()) <= 5 and not is_denied:
-    return named[0]
-  return None
+  words = _plain_words(region)
+  listed = words.split()
+  if len(listed) > _FEW_WORDS or _DENIALS.intersection(listed):
+    return None
+  named = []
+  for letter, option in choices.items():
+    name = _plain_words(_without_article(str(option)))
+    if name and f' {name} ' in f' {words} ':
+      named.append(letter)
+  return named[0] if len(named) == 1 else None
+
+
+def _plain_words(text: str) -> str:
+  """Words and numbers between single blanks, in lower case."""
+  return _BETWEEN_WORDS.sub(' ', _folded(text)).strip()
 
 
 def _folded(text: str) -> str:
