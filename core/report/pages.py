@@ -15,7 +15,9 @@ _STYLE = """
   .scroll { overflow-x: auto; }
   table { border-collapse: collapse; margin: .5rem 0 1rem; }
   th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: left; vertical-align: top; }
-  td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+  td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+  td.n { white-space: nowrap; }
+  @media (max-width: 40rem) { th, td { padding: .25rem .3rem; } }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem;
         max-height: 24rem; overflow: auto; }
   img { max-width: 100%; height: auto; } img.chart { background: #fff; }
