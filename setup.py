@@ -48,7 +48,7 @@ AUDIO = ['soundfile>=0.13,<0.15', 'soxr>=0.5,<2']
 # Models over HTTP; grammars for JSON and tool calls.
 SERVE = ['llguidance>=1.3,<2', 'starlette>=0.46,<2', 'uvicorn>=0.30,<1']
 
-# Spoken digits to train a small VibeVoice on: espeak-ng's library and data, under the GPL.
+# Synthetic speech to train a small VibeVoice or Whisper on, and to probe one: espeak-ng's library, under the GPL.
 ESPEAK = ['espeakng-loader>=0.2.4,<0.3', *AUDIO]
 
 # Quality of speech: PESQ, STOI, speaker embeddings (which bring torch).

@@ -97,6 +97,26 @@ def test_greedy_text_is_that_of_ctranslate2(tiny_en, folder, real_folder, count)
   print(f'{len(windows)} windows, ties: {different}')
 
 
+@pytest.mark.long
+def test_beam_search_follows_the_rules_of_openai(tiny_en, folder, real_folder):
+  """In the second and third window the two sets of rules differ, by where a loop ends and by words."""
+  oracle = pytest.importorskip('ctranslate2').models.Whisper(str(folder), compute_type='float32', intra_threads=1)
+  import ctranslate2
+
+  talk = audio.load(real_folder('real/toy_0.mp3'), 16_000)
+  fifth, tenth = (talk[i * WINDOW : (i + 1) * WINDOW] for i in (5, 10))
+  windows = (audio.load(real_folder('real/jfk.flac'), 16_000), fifth[::-1], tenth)
+  rule_sets = [recogniser(tiny_en, beams=5, rules=name) for name in rules.NAMES]
+  prompt = tiny_en[2].prompt(timestamps=False)
+  agree = []
+  for window in windows:
+    mel = frontend.log_mel(window, 80, length=WINDOW)
+    features = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel.T[None]))
+    theirs = oracle.generate(features, [prompt], beam_size=5, max_length=448)[0].sequences_ids[0]
+    agree.append([list(r(r.keys(mel[None]), [prompt], [0])[0].tokens) == theirs for r in rule_sets])
+  assert agree == [[True, True], [True, False], [True, False]]
+
+
 def _gap(params, config, mel, prompt, r, ours, theirs) -> float:
   """The difference in logit of the first two tokens that differ."""
   ends = [[*row, r.eot] for row in (ours, theirs)]
