@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from kernels import pieces
+from kernels.pieces import Streamed
 
 STACK_AXES = ('layers', 'experts')  # leading axes that index whole weights
 
@@ -190,25 +191,6 @@ def to_int8(w: jax.Array) -> Int8:
 
 
 @struct.dataclass
-class Streamed:
-  """A matrix as decoding on a CPU reads it: float32, or a bfloat16 one as its bits (`kernels.pieces`)."""
-
-  values: jax.Array  # float32, or uint16: XLA for CPU keeps a float32 copy of whatever has the type bfloat16
-
-  @property
-  def dtype(self) -> Any:
-    """Of the matrix."""
-    return jnp.bfloat16 if self.values.dtype == jnp.uint16 else self.values.dtype
-
-
-def streamed(w: Any) -> Any:
-  """A float32 or bfloat16 array as `Streamed`; every other weight as it is."""
-  if not isinstance(w, jax.Array) or w.dtype not in (jnp.bfloat16, jnp.float32):
-    return w
-  return Streamed(w if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w, jnp.uint16))
-
-
-@struct.dataclass
 class Lora:
   """A weight with a low-rank correction (LoRA, arXiv 2106.09685): base + alpha/rank · a·b.
 
@@ -256,6 +238,11 @@ def fold(params: Any) -> Any:
   return jax.tree.map(dense, params, is_leaf=is_weight)
 
 
+def fold_for_kernels(params: Any) -> Any:
+  """As `fold`, but what kernels read as it is stays."""
+  return jax.tree.map(lambda w: w if isinstance(w, Streamed) else dense(w), params, is_leaf=is_weight)
+
+
 def is_weight(w: Any) -> bool:
   """Whether a node of a tree is one weight that multiplies in its own way."""
   return isinstance(w, (Int8, Streamed, Lora, Flat))
@@ -266,9 +253,7 @@ def dense(w: Any) -> jax.Array:
   if isinstance(w, Int8):
     return _dense_int8(w)
   if isinstance(w, Streamed):
-    if w.dtype == jnp.float32:
-      return w.values
-    return jax.lax.bitcast_convert_type(w.values, w.dtype)
+    return pieces.array(w)
   if isinstance(w, Lora):
     return _dense_lora(w)
   if isinstance(w, Flat):
@@ -298,8 +283,10 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
   """`jnp.einsum(eqn, x, w)` for a weight `w` of any kind; the letter `z` is reserved for the rank and flat outputs."""
   if isinstance(w, Lora):
     return _einsum_lora(eqn, x, w)
-  if isinstance(w, (Int8, Streamed)):
-    return _by_pieces(eqn, x, w)
+  if isinstance(w, Streamed):
+    return pieces.einsum(eqn, x, w)
+  if isinstance(w, Int8):
+    return pieces.cut_einsum(eqn, x, w, shape=w.values.shape, narrow=True, array=dense, float32=_in_float32)
   if isinstance(w, Flat):
     return _einsum_flat(eqn, x, w)
   return jnp.einsum(eqn, x, dense(w))
@@ -330,31 +317,15 @@ def _einsum_flat(eqn: str, x: jax.Array, w: Flat) -> jax.Array:
   return y.reshape(*y.shape[:-1], *w.outputs)
 
 
+def _in_float32(w: Int8) -> jax.Array:
+  return dense(w.replace(scale=w.scale.astype(jnp.float32)))
+
+
 def take(table: Any, ids: jax.Array) -> jax.Array:
   """Rows [..., D] of a table [V, D] of any kind."""
   if isinstance(table, Streamed):
     return dense(Streamed(table.values[ids]))
   return table[ids]
-
-
-def _by_pieces(eqn: str, x: jax.Array, w: Any) -> jax.Array:
-  values = w.values
-  cut = pieces.plan(eqn, x, values.shape, narrow=values.dtype != jnp.float32)
-  whole = lambda x, w: jnp.einsum(eqn, x, dense(w))
-  if cut is None:
-    return whole(x, w)
-  dtype = jax.eval_shape(whole, x, w).dtype
-  by_pieces = lambda x, w: pieces.product(x, w, cut, _float32).astype(dtype)
-  return jax.lax.platform_dependent(x, w, cpu=by_pieces, default=whole)
-
-
-def _float32(w: Any) -> jax.Array:
-  """The plain array of an Int8 or Streamed weight in float32."""
-  if isinstance(w, Int8):
-    return dense(w.replace(scale=w.scale.astype(jnp.float32)))
-  if w.values.dtype == jnp.float32:
-    return w.values
-  return jax.lax.bitcast_convert_type(w.values.astype(jnp.uint32) << 16, jnp.float32)
 
 
 def map_weights(fn: Callable, params: Any, pattern: str) -> Any:

@@ -11,17 +11,81 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 PIECE = 2**17  # weights; 0.5 MB in float32, half of a core's cache
 FEW_ROWS = 64  # of x; with more, a converted weight is used often enough to be written out
 FLOAT32_ROWS = range(2, 17)  # of x, times a float32 weight; one row is a product with a vector, which packs nothing
 
 
+@struct.dataclass
+class Streamed:
+  """A weight as decoding on a CPU reads it: float32, or a bfloat16 one as its bits."""
+
+  values: jax.Array  # float32, or uint16: XLA for CPU keeps a float32 copy of whatever has the type bfloat16
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of the weight."""
+    return self.values.shape
+
+  @property
+  def dtype(self) -> Any:
+    """Of the weight."""
+    return jnp.bfloat16 if self.values.dtype == jnp.uint16 else self.values.dtype
+
+
+def streamed(w: Any) -> Any:
+  """A float32 or bfloat16 array as `Streamed`; every other weight as it is."""
+  if not isinstance(w, jax.Array) or w.dtype not in (jnp.bfloat16, jnp.float32):
+    return w
+  return Streamed(w if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w, jnp.uint16))
+
+
+def array(w: Streamed) -> jax.Array:
+  """The weight in its own dtype."""
+  return w.values if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w.values, w.dtype)
+
+
+def matmul(x: jax.Array, w: Any) -> jax.Array:
+  """x [R, I] times a weight [I, O], an array or `Streamed`."""
+  return einsum('ri,io->ro', x, w) if isinstance(w, Streamed) else x @ w
+
+
+def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
+  """`jnp.einsum(eqn, x, w)`, on a CPU piece by piece where that is faster."""
+  narrow = w.dtype != jnp.float32
+  return cut_einsum(eqn, x, w, shape=w.shape, narrow=narrow, array=array, float32=_float32)
+
+
+def _float32(w: Streamed) -> jax.Array:
+  if w.dtype == jnp.float32:
+    return w.values
+  return jax.lax.bitcast_convert_type(w.values.astype(jnp.uint32) << 16, jnp.float32)
+
+
+def cut_einsum(
+  eqn: str, x: jax.Array, w: Any, *, shape: tuple[int, ...], narrow: bool, array: Callable, float32: Callable
+) -> jax.Array:
+  """As `einsum`, of a weight of any kind: `array` makes it a plain one of this shape, `float32` one in float32."""
+  whole = lambda x, w: jnp.einsum(eqn, x, array(w))
+  cut = plan(eqn, x, shape, narrow=narrow)
+  if cut is None:
+    return whole(x, w)
+  dtype = jax.eval_shape(whole, x, w).dtype
+  by_pieces = lambda x, w: product(x, w, cut, float32).astype(dtype)
+  return jax.lax.platform_dependent(x, w, cpu=by_pieces, default=whole)
+
+
 class Plan(NamedTuple):
-  """How a product is cut: the first `axes` axes of the weight are summed over, in `pieces` equal pieces."""
+  """How a product is cut: the first `axes` axes of the weight are summed over, in `pieces` equal pieces.
+
+  by_row: each row of x is multiplied by itself, as a vector.
+  """
 
   axes: int
   pieces: int
+  by_row: bool = False
 
 
 def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Plan | None:
@@ -39,7 +103,8 @@ def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Pla
   if not narrow and (rows not in FLOAT32_ROWS or size <= PIECE):
     return Plan(axes, 1)
   pieces = _count(inputs, size) if rows <= FEW_ROWS else 0
-  return Plan(axes, pieces) if pieces else None
+  # A widened piece is in the cache: two products with vectors read it faster than one of two rows packs it.
+  return Plan(axes, pieces, by_row=narrow and rows == 2) if pieces else None
 
 
 def _summed_axes(eqn: str) -> int:
@@ -77,10 +142,15 @@ def product(x: jax.Array, weight: Any, cut: Plan, float32: Callable[[Any], jax.A
   if cut.pieces == 1:
     return (rows @ float32(weight)).reshape(shape)
   step = inputs // cut.pieces
+  multiply = _row_by_row if cut.by_row else jnp.matmul
 
   def add(i, y):
     piece = jax.tree.map(lambda w: jax.lax.dynamic_slice_in_dim(w, i * step, step), weight)
-    return y + jax.lax.dynamic_slice_in_dim(rows, i * step, step, axis=1) @ float32(piece)
+    return y + multiply(jax.lax.dynamic_slice_in_dim(rows, i * step, step, axis=1), float32(piece))
 
   y = jax.lax.fori_loop(0, cut.pieces, add, jnp.zeros((rows.shape[0], outputs), jnp.float32))
   return y.reshape(shape)
+
+
+def _row_by_row(rows: jax.Array, w: jax.Array) -> jax.Array:
+  return jnp.concatenate([row @ w for row in jnp.split(rows, rows.shape[0])])

@@ -236,14 +236,19 @@ def head_case(options: Options) -> Case:
 
   from core import params as params_lib
   from kernels import diffusion_head
+  from kernels.head import arguments
 
   torch.set_num_threads(1)
   wide = random_head(options)
-  *arrays, steps, guidance = wide
+  theirs = torch_frame(*wide)
+  weights, noise, condition, steps, guidance = wide
+  wide = (arguments.streamed(weights), noise, condition, steps, guidance)
+  arrays = (weights, noise, condition)
   arrays = params_lib.cast(arrays, jnp.bfloat16)
   steps = steps.replace(time=steps.time.astype(jnp.bfloat16))
   guidance = guidance.replace(negative=guidance.negative.astype(jnp.bfloat16))
-  narrow = (*arrays, steps, guidance)
+  weights, *rows = arrays
+  narrow = (arguments.streamed(weights), *rows, steps, guidance)
   run = jax.jit(lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation='xla'))
   width = options.width
   square = width**2
@@ -252,7 +257,7 @@ def head_case(options: Options) -> Case:
     title=f'width {width}, {options.rows} frames of {count} steps with guidance',
     arms={
       'head (xla), float32': lambda: np.asarray(run(*wide)),
-      'torch, published order, float32': torch_frame(*wide),
+      'torch, published order, float32': theirs,
       'head (xla), bfloat16': lambda: np.asarray(run(*narrow), np.float32),
     },
     bytes=4 * (count * 36 + 15) * square,

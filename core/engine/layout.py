@@ -10,7 +10,8 @@ import jax
 
 from core import decoder, mesh
 from core.decoder.params import Block, Mlp
-from core.params import Flat, Spec, cast, streamed
+from core.params import Flat, Spec, cast
+from kernels.pieces import streamed
 
 # A step multiplies each weight with only a few rows, so gathering it would cost more than the step: nothing is sharded
 # over `data`, and over `expert` only what is looked up or computed rarely, and the experts.

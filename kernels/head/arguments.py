@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from kernels import pieces
+
 
 @struct.dataclass(kw_only=True)
 class Block:
@@ -32,6 +34,17 @@ class Params:
   blocks: Any  # Block, leaves stacked on a layer axis, or a tuple of Blocks
   modulation: Any  # [D, 2, D]: to the final shift and scale
   out: Any  # [D, C]
+
+
+def streamed(weights: Params) -> Params:
+  """The weights, layers as a tuple, with those that are read at every step as `kernels.pieces.Streamed`."""
+  blocks = tuple(_block_streamed(block) for block in weights.blocks)
+  return weights.replace(blocks=blocks, modulation=pieces.streamed(weights.modulation))
+
+
+def _block_streamed(block: Block) -> Block:
+  names = ('modulation', 'gate', 'up', 'down')
+  return block.replace(**{name: pieces.streamed(getattr(block, name)) for name in names})
 
 
 @struct.dataclass(kw_only=True)

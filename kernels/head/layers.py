@@ -8,7 +8,9 @@ import operator
 import jax
 import jax.numpy as jnp
 
+from kernels import pieces
 from kernels.head.arguments import Block, Params
+from kernels.pieces import Streamed, matmul
 
 
 def blocks(weights: Params) -> tuple[Block, ...]:
@@ -32,8 +34,8 @@ def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Arr
   shift, scale, gate = vectors
   scaled = normed(u, eps) * block.norm * (1 + scale)
   m = scaled + shift
-  hidden = jax.nn.silu(m @ block.gate) * (m @ block.up)
-  return u + gate * (hidden @ block.down)
+  hidden = jax.nn.silu(matmul(m, block.gate)) * matmul(m, block.up)
+  return u + gate * matmul(hidden, block.down)
 
 
 def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> jax.Array:
@@ -45,7 +47,11 @@ def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> ja
 
 def modulate(active: jax.Array, weight: jax.Array) -> jax.Array:
   """Modulating vectors [..., P, R, D] of SiLU'd modulators [..., R, D]; weight [D, P, D]."""
-  return jnp.einsum('...rd,dpe->...pre', active, weight)
+  if not isinstance(weight, Streamed):
+    return jnp.einsum('...rd,dpe->...pre', active, weight)
+  rows = active.reshape(-1, active.shape[-1])
+  vectors = pieces.einsum('rd,dpe->rpe', rows, weight)
+  return jnp.moveaxis(vectors.reshape(*active.shape[:-1], *weight.shape[1:]), -2, -3)
 
 
 def guided(velocity: jax.Array, scale: jax.Array) -> jax.Array:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels import diffusion_head
-from kernels.head import layers
+from kernels import diffusion_head, pieces
+from kernels.head import arguments, layers
 from tests.kernels import heads
 
 SIZE = heads.Size(width=32, mlp=96, latent=8, depth=3)
@@ -56,6 +56,19 @@ def test_bfloat16(implementation):
   got = call(unstacked(weights), noise, condition, steps, guidance, implementation=implementation)
   assert got.dtype == jnp.bfloat16
   assert_close(got, heads.expected(weights, noise, condition, steps, guidance), 4e-2)
+
+
+@pytest.mark.parametrize('implementation', EVERYWHERE)
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(jnp.float32, 1e-5), (jnp.bfloat16, 4e-2)])
+@pytest.mark.parametrize('frames', [1, 2])
+def test_weights_in_pieces(implementation, dtype, tolerance, frames, monkeypatch):
+  monkeypatch.setattr(pieces, 'PIECE', 1024)
+  weights, steps = heads.weights(SIZE, dtype=dtype), heads.steps(SIZE, 5, dtype=dtype)
+  noise, condition, guidance = heads.inputs(SIZE, frames, dtype=dtype)
+  held = arguments.streamed(unstacked(weights))
+  got = call(held, noise, condition, steps, guidance, implementation=implementation)
+  assert got.dtype == dtype
+  assert_close(got, heads.expected(weights, noise, condition, steps, guidance), tolerance)
 
 
 @pytest.mark.parametrize('implementation', EVERYWHERE)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 import kernels
-from core.params import fold
+from core.params import fold_for_kernels
 from kernels.head.arguments import Guidance, Params, Steps
 from vibevoice.diffusion import head
 from vibevoice.diffusion.schedule import Schedule
@@ -35,4 +35,4 @@ def diffusion_head(
 
   guidance=None skips the negative branch: half the work. Both branches see the same noisy latents.
   """
-  return kernels.diffusion_head(fold(weights), noise, condition, steps, guidance=guidance, eps=eps)
+  return kernels.diffusion_head(fold_for_kernels(weights), noise, condition, steps, guidance=guidance, eps=eps)

@@ -17,6 +17,7 @@ from core.engine import generate
 from core.engine.sampling import Sampling
 from core.params import unstack
 from core.past import rows as rows_lib
+from kernels.head import arguments
 from vibevoice import model
 from vibevoice.config import Config
 from vibevoice.diffusion import solver_steps
@@ -51,10 +52,13 @@ def for_decoding(params: model.Params) -> model.Params:
 
 
 def head_for_decoding(head: Any) -> Any:
-  """The head's layers as a tuple, except on TPU."""
-  if isinstance(head.blocks, tuple) or not decodes_unstacked(head):
+  """The head's layers as a tuple, except on TPU; on one CPU device its matrices are `kernels.pieces.Streamed`."""
+  device, *others = jax.tree.leaves(head)[0].devices()
+  if device.platform == 'tpu':
     return head
-  return head.replace(blocks=unstack(head.blocks))
+  if not isinstance(head.blocks, tuple):
+    head = head.replace(blocks=unstack(head.blocks))
+  return head if others or device.platform != 'cpu' else arguments.streamed(head)
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'buffer'), donate_argnames='state')

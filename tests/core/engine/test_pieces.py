@@ -67,7 +67,7 @@ def test_a_decoding_loop_keeps_no_copy_of_the_weights(kind, monkeypatch):
   assert max(segment) <= 0.1 * size, f'{max(segment)} of {size} bytes'
 
 
-@pytest.mark.parametrize('make', [params.to_int8, lambda w: params.streamed(w.astype(jnp.bfloat16)), params.streamed])
+@pytest.mark.parametrize('make', [params.to_int8, lambda w: pieces.streamed(w.astype(jnp.bfloat16)), pieces.streamed])
 @pytest.mark.parametrize('eqn', EQUATIONS)
 def test_pieces_give_the_product_of_the_whole(eqn, make, monkeypatch):
   monkeypatch.setattr(pieces, 'PIECE', 2**12)
@@ -96,6 +96,6 @@ def test_bits_are_the_same_numbers():
   config = dataclasses.replace(CONFIG, depth=1)
   weights = decoder.init(jax.random.key(0), config, jnp.bfloat16)
   ready = loop.for_decoding(weights)
-  assert isinstance(ready.blocks[0].attn.q, params.Streamed) and isinstance(ready.head, params.Streamed)
+  assert isinstance(ready.blocks[0].attn.q, pieces.Streamed) and isinstance(ready.head, pieces.Streamed)
   for w, bits in ((weights.blocks.attn.o[0], ready.blocks[0].attn.o), (weights.head, ready.head)):
     assert (params.dense(bits) == w).all()
