@@ -149,7 +149,7 @@ def _decode(step, state: State, sampling, ends: Ends, hook, until) -> State:
 def for_decoding(params: decoder.Params) -> decoder.Params:
   """The decoder's weights as decoding wants them: unstacked, except on TPU where the layer slice fuses.
 
-  On one CPU device, matrices become `core.params.Streamed`.
+  On one CPU device, matrices become `kernels.pieces.Streamed`.
   """
   device, *others = jax.tree.leaves(params)[0].devices()
   if device.platform == 'tpu':

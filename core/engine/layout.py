@@ -82,7 +82,7 @@ def _flat(block: Any, merge: Callable) -> Any:
 
 
 def as_streamed(params: decoder.Params) -> decoder.Params:
-  """The decoder with the matrices of dense layers, head and embedding as `core.params.Streamed`."""
+  """The decoder with the matrices of dense layers, head and embedding as `kernels.pieces.Streamed`."""
   blocks = tuple(_block_as_streamed(block) for block in params.blocks)
   return _ends_as_streamed(params).replace(blocks=blocks)
 
