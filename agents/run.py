@@ -125,8 +125,12 @@ def open_tools(options: Options, folder: Path, stack: contextlib.ExitStack):
   """The toolbox over the servers that the flags ask for, ended with the stack."""
   from agents.toolbox import Functions
 
-  own = tool_servers.servers(options.tools, folder, searx=options.searx, corpus=options.corpus) if options.tools else {}
-  wanted = tool_servers.with_others(own, options.mcp) if options.mcp else own
+  own = {}
+  if options.tools:
+    own = tool_servers.servers(options.tools, folder, searx=options.searx, corpus=options.corpus)
+  wanted = own
+  if options.mcp:
+    wanted = tool_servers.with_others(own, options.mcp)
   if not wanted:
     return Functions()
   from agents.mcp import McpTools
@@ -169,7 +173,9 @@ def ask(options: Options) -> int:
     reward = judged(options.feedback)
     if reward is not None:
       agent.remember(episode, reward)
-  return 0 if episode.stop == 'answered' else 1
+  if episode.stop == 'answered':
+    return 0
+  return 1
 
 
 def save(episode, folder: Path) -> None:

@@ -68,8 +68,11 @@ def shortened(text: str, most: int = MAX_CHARACTERS) -> str:
   """A text of at most about `most` characters: its head and its tail, and between them how much was left out."""
   if len(text) <= most:
     return text
-  head, tail = most * 3 // 4, most // 4
-  return f'{text[:head]}\n[… {len(text) - head - tail} of {len(text)} characters left out …]\n{text[-tail:]}'
+  head = most * 3 // 4
+  tail = most // 4
+  omitted = len(text) - head - tail
+  note = f'[… {omitted} of {len(text)} characters left out …]'
+  return f'{text[:head]}\n{note}\n{text[-tail:]}'
 
 
 def arguments_text(arguments: Mapping[str, Any]) -> str:

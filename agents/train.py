@@ -87,7 +87,9 @@ def stages_of(config: Config, policy: policies.ToolPolicy, runner: Runner) -> li
   found = []
   for stage in config.stages:
     plan = plan_of(config, policy, runner, stage.bounds)
-    tries = dataclasses.replace(plan, samples=TRIES, stream=HARD_SEED) if stage.hard else None
+    tries = None
+    if stage.hard:
+      tries = dataclasses.replace(plan, samples=TRIES, stream=HARD_SEED)
     found.append(Stage(stage.steps, plan, tries, stage.hard, stage.reset))
   return found
 

@@ -280,14 +280,20 @@ def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
 
   key = os.environ.get(options.key_env, '')
   out = Path(options.out)
-  judge = models.Endpoint(options.judge, options.judge_name, key=key) if options.judge else None
+  judge = None
+  if options.judge:
+    judge = models.Endpoint(options.judge, options.judge_name, key=key)
   out.mkdir(parents=True, exist_ok=True)
-  judgements = os.path.join(out, 'judgements.jsonl') if judge else ''
+  judgements = ''
+  if judge:
+    judgements = os.path.join(out, 'judgements.jsonl')
   task = gaia.gaia(plain=True) if options.task == 'gaia' else qa.qa(judge=judge, judgements=judgements, plain=True)
   data = task.load(options.data)
   data = dataclasses.replace(data, examples=data.examples[: options.limit or None])
   planner = Endpoint(options.model, options.model_name, key=key)
-  executor = Endpoint(options.executor, options.executor_name, key=key) if options.executor else planner
+  executor = planner
+  if options.executor:
+    executor = Endpoint(options.executor, options.executor_name, key=key)
   root = Path(options.data) if Path(options.data).is_dir() else Path(options.data).parent
   own = tool_servers.servers(options.tools, root, searx=options.searx, corpus=options.corpus)
   wanted = tool_servers.with_others(own, options.mcp)
@@ -308,7 +314,9 @@ def _measure(options: Options, stack: contextlib.ExitStack) -> dict:
 def _memory(options: Options, stack: contextlib.ExitStack) -> Memory | None:
   if not options.bank:
     return None
-  encoder = SentenceEncoder.load(options.encoder) if options.encoder else None
+  encoder = None
+  if options.encoder:
+    encoder = SentenceEncoder.load(options.encoder)
   config, state = selector.load(options.selector) if options.selector else (None, None)
   reading = Reading(options.read, k=options.k, alpha=options.alpha, exclude_own=not options.own, seed=options.seed)
   bank = stack.enter_context(CaseBank(options.bank, encoder))

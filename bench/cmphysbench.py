@@ -93,7 +93,11 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, settings, processes) -> I
   pairs = list(pairs)
   boxes = [_extract(answer, compat=settings.mode == 'compat') for _, answer in pairs]
   asked = [i for i, box in enumerate(boxes) if box is not None and box.strip()]
-  jobs = [(f['gold'], boxes[i], f['kind'], f['symbol']) for i in asked for f in [pairs[i][0].fields]]
+  jobs = []
+  for i in asked:
+    example, _ = pairs[i]
+    fields = example.fields
+    jobs.append((fields['gold'], boxes[i], fields['kind'], fields['symbol']))
   with tqdm(total=len(jobs), desc='SEED', unit='answer', disable=not jobs) as bar:
     scores = seed.score_many(
       jobs, processes=min(processes, max(1, len(jobs))), settings=settings, on_result=lambda index, score: bar.update()

@@ -47,7 +47,9 @@ def read(path: str) -> Results:
       raise ValueError(f'{where}: not a line of results.jsonl') from None
     items[item.example.id] = item
   page = file.parent / 'report.json'
-  report = json.loads(page.read_text(encoding='utf-8')) if page.is_file() else {}
+  report = {}
+  if page.is_file():
+    report = json.loads(page.read_text(encoding='utf-8'))
   return Results(report.get('model') or str(file), items, report)
 
 
@@ -169,7 +171,9 @@ def _metric_line(name: str, m: Mapping[str, float]) -> str:
 def _flipped_lines(rows: Sequence[Mapping]) -> list[str]:
   if not rows:
     return []
-  more = f', the first {MOST_FLIPPED}' if len(rows) > MOST_FLIPPED else ''
+  more = ''
+  if len(rows) > MOST_FLIPPED:
+    more = f', the first {MOST_FLIPPED}'
   title = f'{len(rows)} questions differ in {rows[0]["metric"]}{more}:'
   return ['', title, *(f'{row["a"]:9.4f} {row["b"]:9.4f}   {row["id"]}' for row in rows[:MOST_FLIPPED])]
 

@@ -83,7 +83,9 @@ class Planner:
     results = [m['content'] for m in messages if m['content'].startswith('Task 1 result: ')]
     if results:
       return Reply(f'{FINAL} {results[-1].removeprefix("Task 1 result: ")}')
-    shown = messages[2]['content'] if len(messages) > 2 else ''
+    shown = ''
+    if len(messages) > 2:
+      shown = messages[2]['content']
     succeeded, _, failed = shown.partition('Plans that failed')
     weights = np.array([COPY ** succeeded.count(p) * SHUN ** failed.count(p) for p in PROCEDURES])
     chosen = np.random.default_rng(seed).choice(len(PROCEDURES), p=weights / weights.sum())

@@ -54,7 +54,9 @@ def markdown(reports: Sequence[Mapping]) -> str:
 
 
 def _cell(report: Mapping | None) -> str:
-  estimate = report['metrics'].get(report['primary']) if report else None
+  estimate = None
+  if report:
+    estimate = report['metrics'].get(report['primary'])
   if estimate:
     return number(estimate, scale_of(report['primary'], report))
   return '–'

@@ -106,7 +106,9 @@ class Block:
 
 def norm_spec(width: int, kind: str) -> Norm:
   """The weights of one norm."""
-  bias = Spec((width,), (None,), zeros) if kind == 'layer' else None
+  bias = None
+  if kind == 'layer':
+    bias = Spec((width,), (None,), zeros)
   return Norm(scale=Spec((width,), (None,), ones), bias=bias)
 
 
@@ -123,7 +125,9 @@ def spec(c: Config) -> Block:
     return None
 
   into = Spec((d, n, h), (c.axis, 'heads', None))
-  qk_norm = None if c.qk_norm_eps is None else Spec((n * h,), (None,), ones)
+  qk_norm = None
+  if c.qk_norm_eps is not None:
+    qk_norm = Spec((n * h,), (None,), ones)
   attn = Attention(
     q=into,
     k=into,
@@ -138,7 +142,9 @@ def spec(c: Config) -> Block:
   )
   wide = Spec((d, f), (c.axis, 'mlp'))
   norm = norm_spec(d, c.norm)
-  scale = None if c.layer_scale is None else Spec((d,), (None,), _constant(c.layer_scale))
+  scale = None
+  if c.layer_scale is not None:
+    scale = Spec((d,), (None,), _constant(c.layer_scale))
   block = Block(
     attn_norm=norm,
     attn=attn,

@@ -71,7 +71,9 @@ def batch(
     count = len(arrays)
   check_fits(longest, length, f'the longest {what}')
   check_fits(len(arrays), count, f'the batch of {what}s')
-  trailing = arrays[0].shape[1:] if arrays else ()
+  trailing = ()
+  if arrays:
+    trailing = arrays[0].shape[1:]
   out = np.full((count, length, *trailing), fill, dtype)
   for i, row in enumerate(arrays):
     start = 0 if side == 'right' else length - len(row)

@@ -89,7 +89,9 @@ def generate(
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens}: expected 1 or more')
-  seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
+  seeds = seed
+  if np.ndim(seed) == 0:
+    seeds = np.full(len(prompts), seed)
   rows = Sampling.of(len(prompts), seed=seeds, **sampling)
   mode = routing.resolve(config, compression)
   if mode == 'off':

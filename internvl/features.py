@@ -133,7 +133,9 @@ class Images:
     compression: as of `internvl.chat`. Raises ValueError for one that the model cannot do.
     """
     mode = routing.resolve(self._config, compression)
-    scores = self.score(x.pixels) if routing.needs_scores(mode) else None
+    scores = None
+    if routing.needs_scores(mode):
+      scores = self.score(x.pixels)
     decided = routing.decide(self._config, scores, len(x.pixels), mode)
     return routing.shorten(x, decided, self._config.image_token), decided
 

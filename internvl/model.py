@@ -164,7 +164,9 @@ def encode(
   features, kept = patches(params, config, pixels, drop_key=drop_key, **options)
   if tile_tokens is None:
     return project(params, config, features), kept
-  key = None if drop_key is None else jax.random.fold_in(drop_key, config.vision.depth)
+  key = None
+  if drop_key is not None:
+    key = jax.random.fold_in(drop_key, config.vision.depth)
   return project_mixed(params, config, features, tile_tokens, key=key), kept
 
 
@@ -187,9 +189,13 @@ def embed(
   x = decoder.embed(params.language, tokens, rules)
   if images is None:
     return x
-  at = tokens == config.image_token if places is None else places
+  at = places
+  if places is None:
+    at = tokens == config.image_token
   at_rows = at if images.ndim == 4 else at.reshape(1, -1)
-  tiles = None if tile_tokens is None else jnp.asarray(tile_tokens).reshape(at_rows.shape[0], -1)
+  tiles = None
+  if tile_tokens is not None:
+    tiles = jnp.asarray(tile_tokens).reshape(at_rows.shape[0], -1)
   order = slots.features_of(at_rows, tiles, images.shape[-2])
   rows = images.reshape(at_rows.shape[0], -1, images.shape[-1])
   image = jnp.take_along_axis(rows, order[..., None], 1, mode='clip').reshape(x.shape)

@@ -103,11 +103,14 @@ def bicubic_matrix(size: int, new: int) -> np.ndarray:
   at = (np.arange(new) + 0.5) * size / new - 0.5
   first = np.floor(at).astype(int) - 1
   out = np.zeros((new, size), np.float32)
-  for k in range(4):
-    d = np.abs(at - (first + k))
+  rows = np.arange(new)
+  for tap in range(4):
+    source = first + tap
+    d = np.abs(at - source)
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * (d**3 - 5 * d**2 + 8 * d - 4)
-    np.add.at(out, (np.arange(new), np.clip(first + k, 0, size - 1)), np.where(d <= 1, near, far))
+    weight = np.where(d <= 1, near, far)
+    np.add.at(out, (rows, np.clip(source, 0, size - 1)), weight)
   return out
 
 

@@ -46,12 +46,16 @@ def sweep(
   cells = axes.cells()
   used = {name: jnp.asarray(values[name]) for name in axes.components}
   out = None
-  multiple = 1 if mesh is None else mesh.shape['data']
+  multiple = 1
+  if mesh is not None:
+    multiple = mesh.shape['data']
   share = jnp.float32(alpha)
   for rows, size in _blocks(cells, block, resume=resume, multiple=multiple):
     padded = np.resize(rows, size)
     chosen = _placed(cells.take(padded), mesh)
-    start = jnp.int32(cells.layer[rows[0]]) if resume else None
+    start = None
+    if resume:
+      start = jnp.int32(cells.layer[rows[0]])
     metric = _block(forward, axes.components, used, chosen, share, start, inputs)
     metric = np.asarray(metric)
     if out is None:

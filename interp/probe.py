@@ -112,10 +112,10 @@ def _shuffled(labels: np.ndarray, groups, r: np.random.Generator) -> np.ndarray:
   if groups is None:
     return r.permutation(labels)
   names, of_group = np.unique(groups, return_inverse=True)
-  uniform = all(len(np.unique(labels[of_group == g])) == 1 for g in range(len(names)))
-  if not uniform:
+  by_group = [labels[of_group == g] for g in range(len(names))]
+  if any(len(np.unique(own)) > 1 for own in by_group):
     return r.permutation(labels)
-  first = np.array([labels[of_group == g][0] for g in range(len(names))])
+  first = np.array([own[0] for own in by_group])
   return r.permutation(first)[of_group]
 
 
@@ -141,9 +141,13 @@ def _held_out(x: np.ndarray, labels: np.ndarray, splits: list, kind: str, penalt
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
 
-  predicted = np.empty(len(labels), labels.dtype if kind == 'logistic' else np.float64)
+  is_logistic = kind == 'logistic'
+  predicted = np.empty(len(labels), labels.dtype if is_logistic else np.float64)
   for train, test in splits:
-    probe = LogisticRegression(C=1 / penalty, max_iter=1000) if kind == 'logistic' else Ridge(alpha=penalty)
+    if is_logistic:
+      probe = LogisticRegression(C=1 / penalty, max_iter=1000)
+    else:
+      probe = Ridge(alpha=penalty)
     pipeline = make_pipeline(StandardScaler(), probe)
     pipeline.fit(x[train], labels[train])
     predicted[test] = pipeline.predict(x[test])
@@ -152,5 +156,7 @@ def _held_out(x: np.ndarray, labels: np.ndarray, splits: list, kind: str, penalt
 
 def _r2(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """R² [L] of predictions [L, n]."""
-  residual = ((predicted - labels) ** 2).sum(1)
-  return 1 - residual / ((labels - labels.mean()) ** 2).sum()
+  errors = predicted - labels
+  deviations = labels - labels.mean()
+  residual = (errors**2).sum(1)
+  return 1 - residual / (deviations**2).sum()

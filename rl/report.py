@@ -126,7 +126,9 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
   """
   lines = curve(workdir)
   steps = [m['step'] for m in lines]
-  panels = [(page.panel, page.panel_label)] if page.panel else []
+  panels = []
+  if page.panel:
+    panels = [(page.panel, page.panel_label)]
   panels += [(((key, label),), label) for key, label in CURVES if any(key in m for m in lines)]
   ratios = (5, *[2] * len(panels))
   fig, axes = charts.stacked(8, 4.0 + 1.6 * len(panels), len(ratios), ratios=ratios)
@@ -219,7 +221,8 @@ def _share(right: float, n: int) -> tuple[str, str]:
   """A count with its share, and the interval of the share."""
   if not n:
     return 'none asked', ''
-  return f'{right:.0f} of {n} ({100 * right / n:.1f} %)', '{:.3f} to {:.3f}'.format(*wilson(right, n))
+  low, high = wilson(right, n)
+  return f'{right:.0f} of {n} ({100 * right / n:.1f} %)', f'{low:.3f} to {high:.3f}'
 
 
 def write(

@@ -54,7 +54,9 @@ def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> d
   task = task_of(config)
   sr1 = config.sr1.generation != 'off'
   separate = sr1 and config.sr1.published.targets == 'y2'  # each second pass has a prompt of its own
-  drawn = Flat(Draw(config.max_new), config.eval_samples) if config.eval_samples else None
+  drawn = None
+  if config.eval_samples:
+    drawn = Flat(Draw(config.max_new), config.eval_samples)
   outcome = run(
     (policy, weights),
     task,

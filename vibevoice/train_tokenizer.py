@@ -5,7 +5,7 @@
 
 Without a model and data, a small model with random weights learns from digits spoken by espeak-ng (extra `espeak`).
 The workdir gets metrics.jsonl, checkpoints, and at the end model/, the whole TTS checkpoint with the new tokenizer.
-After the acoustic tokenizer the scale and bias of latents are measured anew. The same command resumes a run.
+After the acoustic tokenizer the scale and bias of latents are measured again. The same command resumes a run.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ class Clips:
       start = rng.integers(max(0, len(clip) - length) + 1)
       piece = clip[start : start + length]
       wav[row, : len(piece)] = piece
-    return reconstruction.Batch(_dithered(wav, rng), np.full(self.size, 1 / self.size, np.float32))
+    weight = np.full(self.size, 1 / self.size, np.float32)
+    return reconstruction.Batch(_dithered(wav, rng), weight)
 
   def transcribed(self, step: int, processor: Processor) -> transcript.Batch:
     """Whole recordings and what is said."""
     rng, chosen = self._chosen(step)
     said = [processor.encode(' ' + self.said[i]) for i in chosen]
-    batch = transcript.batch(processor.config, [self.samples[i] for i in chosen], said)
+    samples = [self.samples[i] for i in chosen]
+    batch = transcript.batch(processor.config, samples, said)
     return batch.replace(wav=_dithered(batch.wav, rng))
 
   def _chosen(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
@@ -126,9 +128,10 @@ def measured(config: ModelConfig, acoustic: tokenizer.Params, clips: Clips, key:
   longest = max(map(len, chosen))
   wav = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in chosen])
   means = tokenizer.encode(acoustic, config.acoustic, wav)
-  counts = [tokenizer.frames(config.acoustic, len(clip)) for clip in chosen]
-  mask = np.arange(means.shape[1]) < np.asarray(counts)[:, None]
-  return scaling.measure(tokenizer.sample(config.acoustic, means, key), mask)
+  counts = np.array([tokenizer.frames(config.acoustic, len(clip)) for clip in chosen])
+  mask = np.arange(means.shape[1]) < counts[:, None]
+  latents = tokenizer.sample(config.acoustic, means, key)
+  return scaling.measure(latents, mask)
 
 
 def trained_model(c: Config, config: ModelConfig, params: model.Params, state: Any, clips: Clips) -> model.Params:
@@ -157,11 +160,13 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     step = steps.make_step(loss, tx)
 
     def advance(state, i):
-      return step(state, None, mesh.to_global(batch(i), place), jax.random.fold_in(key, i))
+      placed = mesh.to_global(batch(i), place)
+      return step(state, None, placed, jax.random.fold_in(key, i))
 
     copied = jax.tree.map(jnp.copy, start)  # the step donates it, and `params` is exported at the end
     state = loop(run, steps.init_state(copied, tx), advance, c.steps)
-    export(run.workdir / 'model', config, trained_model(c, config, params, state, clips), processor)
+    trained = trained_model(c, config, params, state, clips)
+    export(run.workdir / 'model', config, trained, processor)
   print(f'{workdir}/model holds the model with its trained {c.part} tokenizer')
 
 

@@ -63,7 +63,8 @@ class McpTools:
     restarts: int = 20,
     log: TextIO | None = None,
   ):
-    self._servers, self._start_seconds = dict(servers), start_seconds
+    self._servers = dict(servers)
+    self._start_seconds = start_seconds
     self._log = log or sys.__stderr__  # a notebook's sys.stderr is no file
     self._left = dict.fromkeys(servers, restarts)
     self._live: dict[str, _Connection] = {}
@@ -221,7 +222,8 @@ async def _answers(client: Client) -> bool:
 
 
 async def _list_tools(client: Client) -> dict[str, dict]:
-  tools, cursor = {}, None
+  tools = {}
+  cursor = None
   while True:
     page = await client.list_tools(cursor=cursor)
     for tool in page.tools:
@@ -254,7 +256,9 @@ def _part(part) -> str:
     return f'[{part.type}]'
   held = part.resource
   text = getattr(held, 'text', None)
-  return f'[resource {held.uri}]\n{text}' if text is not None else f'[resource {held.uri}: {_bytes(held.blob)} bytes]'
+  if text is not None:
+    return f'[resource {held.uri}]\n{text}'
+  return f'[resource {held.uri}: {_bytes(held.blob)} bytes]'
 
 
 def _bytes(base64: str) -> int:

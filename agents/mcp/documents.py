@@ -54,13 +54,16 @@ def piece(text: str, start: int, most: int) -> str:
   end = min(len(text), start + most)
   if not start and end == len(text):
     return text
-  rest = f'; go on with start={end}' if end < len(text) else ''
+  rest = ''
+  if end < len(text):
+    rest = f'; go on with start={end}'
   return f'{text[start:end]}\n[characters {start} to {end} of {len(text)}{rest}]'
 
 
 def table(rows: Iterable[Sequence]) -> str:
   """Rows as a Markdown table, the first as its head; cut where it is too long or too wide, and saying so."""
-  lines, width = [], 0
+  lines = []
+  width = 0
   for number, row in enumerate(rows):
     if number >= MAX_ROWS:
       lines.append(f'[only the first {MAX_ROWS} rows]')
@@ -79,9 +82,13 @@ def markdown(html: bytes | str, encoding: str = '') -> str:
   import bs4
   import markdownify
 
-  source = {'from_encoding': encoding} if encoding and isinstance(html, bytes) else {}
+  source = {}
+  if encoding and isinstance(html, bytes):
+    source = {'from_encoding': encoding}
   soup = bs4.BeautifulSoup(html, 'html.parser', **source)
-  title = soup.title.get_text(' ', strip=True) if soup.title else ''
+  title = ''
+  if soup.title:
+    title = soup.title.get_text(' ', strip=True)
   for tag in soup([*DROPPED, 'title']):
     tag.decompose()
   text = markdownify.MarkdownConverter(heading_style='atx', strip=['img']).convert_soup(soup)
@@ -134,8 +141,12 @@ def _docx(data: bytes) -> str:
     if isinstance(block, Table):
       parts.append(table([[cell.text for cell in row.cells] for row in block.rows]))
     elif block.text.strip():
-      style = block.style.name if block.style is not None else ''
-      level = style.removeprefix('Heading ') if style.startswith('Heading ') else ''
+      style = ''
+      if block.style is not None:
+        style = block.style.name
+      level = ''
+      if style.startswith('Heading '):
+        level = style.removeprefix('Heading ')
       parts.append(f'{"#" * int(level)} {block.text}' if level.isdigit() else block.text)
   return '\n\n'.join(parts)
 

@@ -93,7 +93,8 @@ def _checked(url: str, private: bool, names) -> tuple[str, dict]:
   """The address with its host replaced by a checked IP address, and the host it names."""
   try:
     parts = urlsplit(url.strip())
-    port, host = parts.port, parts.hostname or ''
+    port = parts.port
+    host = parts.hostname or ''
   except ValueError as error:
     raise FetchError(f'{url[:200]!r}: not an address ({error})') from None
   if parts.scheme not in ('http', 'https') or not host:
@@ -108,7 +109,8 @@ def _checked(url: str, private: bool, names) -> tuple[str, dict]:
 
 
 def _body(response, url: str, max_bytes: int, deadline: float) -> bytes:
-  parts, size = [], 0
+  parts = []
+  size = 0
   for part in response.iter_bytes():
     size += len(part)
     if size > max_bytes:

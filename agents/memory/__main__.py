@@ -67,8 +67,11 @@ class Options:
 
 def line(case: Case) -> str:
   """A case in one line."""
-  state = 'quarantined' if case.quarantined else f'reward {case.reward:g}'
-  return f'{case.id:6}  {state:12}  {case.run:20.20}  {" ".join(case.task.split())[:100]}'
+  state = 'quarantined'
+  if not case.quarantined:
+    state = f'reward {case.reward:g}'
+  task = ' '.join(case.task.split())
+  return f'{case.id:6}  {state:12}  {case.run:20.20}  {task[:100]}'
 
 
 def apply(bank: CaseBank, options: Options) -> str:
@@ -82,7 +85,9 @@ def apply(bank: CaseBank, options: Options) -> str:
   if name == 'import':
     result = import_jsonl(bank, path)
     skipped = [f'line {n} is skipped: {reason}' for n, reason in result.skipped]
-    repeated = [f'{result.repeats} of them repeat the task and the plan of an earlier one'] if result.repeats else []
+    repeated = []
+    if result.repeats:
+      repeated = [f'{result.repeats} of them repeat the task and the plan of an earlier one']
     return '\n'.join([f'{result.cases} cases', *repeated, *skipped])
   if name == 'export':
     count = export_jsonl(bank, path, form=options.form or 'plain')
@@ -115,7 +120,9 @@ def train(bank: CaseBank, folder: Path, *, epochs: int, share: float) -> str:
   about = f'{selector.version(state)}, made for vectors of {bank.encoder.id}'
   if validation is None:
     return f'{about}; no task was held out'
-  auc = 'not defined' if validation.auc is None else f'{validation.auc:.3f}'
+  auc = 'not defined'
+  if validation.auc is not None:
+    auc = f'{validation.auc:.3f}'
   figures = f'accuracy {validation.accuracy:.3f}, F1 {validation.f1:.3f}, AUC {auc}'
   return f'{about}; on {validation.pairs} pairs of held-out tasks {figures}'
 
@@ -125,7 +132,9 @@ def work(options: Options) -> None:
   name, path, *_ = options.words
   if name != 'import' and not Path(path).is_file():
     raise FileNotFoundError(f'{path}: no such file')
-  encoder = SentenceEncoder.load(options.encoder) if options.encoder else None
+  encoder = None
+  if options.encoder:
+    encoder = SentenceEncoder.load(options.encoder)
   with CaseBank(path, encoder) as bank:
     try:
       print(apply(bank, options))

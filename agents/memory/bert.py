@@ -227,7 +227,8 @@ def load(path: FolderPath, *, dtype=jnp.float32) -> tuple[Config, Params]:
   Raises core.files.config.CheckpointError naming what is missing, unexpected or misshapen.
   """
   folder = store.folder(path)
-  h, files = read_json(folder, 'config.json'), Files(folder)
+  h = read_json(folder, 'config.json')
+  files = Files(folder)
   for name in [n for n in files.tensors if n.startswith(HEADS) or n.endswith('embeddings.position_ids')]:
     del files.tensors[name]
   prefix = PREFIXES.get(h.get('model_type'), '')

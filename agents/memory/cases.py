@@ -102,7 +102,8 @@ class CaseBank:
   """
 
   def __init__(self, path: str | os.PathLike, encoder: Encoder | None = None):
-    self.path, self.encoder = str(path), encoder or HashEncoder()
+    self.path = str(path)
+    self.encoder = encoder or HashEncoder()
     self._lock = threading.RLock()
     try:
       if self.path != ':memory:':
@@ -111,16 +112,21 @@ class CaseBank:
       self._db.executescript('PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;' + _SCHEMA)
     except sqlite3.DatabaseError as error:
       raise ValueError(f'{self.path}: not a case bank ({error})') from None
-    self._index, self._seen, self._revision = Index(self.encoder.width), {}, -1
+    self._index = Index(self.encoder.width)
+    self._seen = {}
+    self._revision = -1
 
   # Writing.
 
   def add(self, task: str, plan: str, reward: float, *, key: str = '', run: str = '') -> Case:
     """Stores one finished task; writing (key, run) again replaces what it said, under the same id."""
-    task, plan, reward = clean(task), clean(plan), _reward(reward)
+    task = clean(task)
+    plan = clean(plan)
+    reward = _reward(reward)
     if not task.strip():
       raise ValueError(f'task {task!r}: expected some text')
-    key, now = clean(key) or task_key(task), time.time()
+    key = clean(key) or task_key(task)
+    now = time.time()
     with self._writing() as revision:
       (number,) = self._db.execute(
         'INSERT INTO cases (key, run, task, plan, reward, created, updated, revision) '
@@ -255,7 +261,9 @@ class CaseBank:
             [(self.encoder.id, h, np.asarray(v, '<f4').tobytes()) for h, v in fresh.items()],
           )
         known |= fresh
-    return np.stack([known[h] for h in hashes]) if texts else np.zeros((0, self.encoder.width), np.float32)
+    if texts:
+      return np.stack([known[h] for h in hashes])
+    return np.zeros((0, self.encoder.width), np.float32)
 
   # Copies.
 

@@ -30,7 +30,8 @@ class HashEncoder:
   def __init__(self, width: int = 256):
     from sklearn.feature_extraction.text import HashingVectorizer
 
-    self.id, self.width = f'hash-{width}', width
+    self.id = f'hash-{width}'
+    self.width = width
     self._hash = HashingVectorizer(n_features=width, token_pattern=r'(?u)\w+')
 
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
@@ -50,8 +51,11 @@ class SentenceEncoder:
 
     if pooling == 'pooler' and params.pooler is None:
       raise ValueError(f"{name}: pooling='pooler', but the folder has no pooler; expected 'cls' or 'mean'")
-    self.id, self.width = f'{name}/{pooling}/{max_length}', config.width
-    self.config, self.params, self.pooling = config, params, pooling
+    self.id = f'{name}/{pooling}/{max_length}'
+    self.width = config.width
+    self.config = config
+    self.params = params
+    self.pooling = pooling
     self._tokenizer = tokenizer
     self._length = min(max_length, config.max_length)
     self._embed = jax.jit(functools.partial(bert.embed, config=config, pooling=pooling))
@@ -82,7 +86,9 @@ class SentenceEncoder:
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """float32 [texts, width], as pooled and not normalised."""
     parts = [self._batch(list(texts[i : i + BATCH])) for i in range(0, len(texts), BATCH)]
-    return np.concatenate(parts) if parts else np.zeros((0, self.width), np.float32)
+    if parts:
+      return np.concatenate(parts)
+    return np.zeros((0, self.width), np.float32)
 
   def _batch(self, texts: list[str]) -> np.ndarray:
     tokens, mask = self.tokens(texts)
@@ -92,11 +98,14 @@ class SentenceEncoder:
     """int32 tokens and bool mask [texts, length], both sizes rounded up to powers of two."""
     rows = self._tokenizer(texts, truncation=True, max_length=self._length)['input_ids']
     # Sizes are powers of two, so that few programs are compiled; a padding row holds one token.
-    count, length = _power(len(rows)), min(_power(max(map(len, rows))), self._length)
-    tokens, mask = np.zeros((count, length), np.int32), np.zeros((count, length), bool)
+    count = _power(len(rows))
+    length = min(_power(max(map(len, rows))), self._length)
+    tokens = np.zeros((count, length), np.int32)
+    mask = np.zeros((count, length), bool)
     mask[:, 0] = True
     for i, row in enumerate(rows):
-      tokens[i, : len(row)], mask[i, : len(row)] = row, True
+      tokens[i, : len(row)] = row
+      mask[i, : len(row)] = True
     return tokens, mask
 
   def with_params(self, params, name: str) -> 'SentenceEncoder':

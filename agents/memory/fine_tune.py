@@ -56,9 +56,11 @@ def fit(
   params = Params(encoder.params, selector.init(c).params)
   total = epochs * -(-len(train) // c.batch)
   rule = selector.optimizer(c, total, decayed(params, Params(bert.spec(encoder.config), selector.spec(c))))
-  moments, step = rule.init(params), _step(rule, encoder.config, c)
+  moments = rule.init(params)
+  step = _step(rule, encoder.config, c)
   weight = fitting.class_weights(np.array([u.reward for u in train], np.float32))
-  rng, count = np.random.default_rng(c.seed), 0
+  rng = np.random.default_rng(c.seed)
+  count = 0
   for _ in range(epochs):
     order = rng.permutation(len(train))
     for start in range(0, len(order), c.batch):
@@ -68,7 +70,9 @@ def fit(
   tuned = encoder.with_params(params.encoder, name)
   state = selector.State(params.head, selector.optimizer(c).init(params.head), jnp.int32(count))
   test = [u for u, out in zip(uses, held) if out]
-  seen = fitting.validate(state.params, fitting.pairs_of(test, tuned)) if test else None
+  seen = None
+  if test:
+    seen = fitting.validate(state.params, fitting.pairs_of(test, tuned))
   return tuned, state, seen
 
 

@@ -14,7 +14,9 @@ def class_weights(rewards: np.ndarray) -> np.ndarray:
   """Weight of each pair: 1 for failures, max(1, failures / successes) for successes."""
   successes = float(np.sum(rewards))
   failures = len(rewards) - successes
-  factor = max(1.0, failures / successes) if successes else 1.0
+  factor = 1.0
+  if successes:
+    factor = max(1.0, failures / successes)
   return (1 + (factor - 1) * rewards).astype(np.float32)
 
 
@@ -66,7 +68,9 @@ class Validation:
   @property
   def rank(self) -> float:
     """The figure by which the best state is chosen: AUC, or F1 without one."""
-    return self.f1 if self.auc is None else self.auc
+    if self.auc is None:
+      return self.f1
+    return self.auc
 
 
 def validate(params: selector.Params, pairs: Pairs) -> Validation:

@@ -53,9 +53,11 @@ def import_jsonl(bank: CaseBank, path: str | os.PathLike, *, run: str = '') -> I
   run: what lines without one came from; by default the file's name. An object of two other fields is read as task
   and plan, which counts as a success. Of lines that repeat a task, all are kept.
   """
-  name, seen = run or Path(path).name, {}
+  name = run or Path(path).name
+  seen = {}
   plans: set[tuple[str, str]] = set()
-  count, skipped = 0, []
+  count = 0
+  skipped = []
   for number, raw in enumerate(Path(path).read_bytes().split(b'\n'), 1):
     text = raw.decode('utf-8-sig', 'replace').strip()
     if not text:
@@ -82,10 +84,13 @@ def _read(row) -> tuple[str, str, float, str, str | None]:
       raise ValueError('neither question nor case')
     task, plan, reward = (*row.values(), 1.0)
   else:
-    task, plan = row[named], row.get('plan', '')
+    task = row[named]
+    plan = row.get('plan', '')
     reward = LABELS.get(row.get('case_label')) if 'case_label' in row else row.get('reward')
-  plan = json.dumps(plan, ensure_ascii=False) if isinstance(plan, (dict, list)) else plan
-  key, origin = row.get('key', ''), row.get('run')
+  if isinstance(plan, (dict, list)):
+    plan = json.dumps(plan, ensure_ascii=False)
+  key = row.get('key', '')
+  origin = row.get('run')
   if not all(isinstance(text, str) for text in (task, plan, key, origin or '')):
     raise ValueError('a task, plan, key or run that is not text')
   if not isinstance(reward, (int, float)) or not math.isfinite(reward):

@@ -86,7 +86,9 @@ class Memory:
   def version(self) -> str:
     """The name in records of the way that cases are chosen."""
     kind = self.reading.kind
-    return f'q-{selection.version(self.state)}' if kind == 'q' else kind
+    if kind == 'q':
+      return f'q-{selection.version(self.state)}'
+    return kind
 
   def read(self, task: str, *, key: str = '') -> list[Found]:
     """The cases for a task, best first; empty for kind none, k = 0 and an empty bank."""
@@ -105,7 +107,9 @@ class Memory:
     self.bank.add_uses(task, used, reward, key=key, run=self.run, selector=self.version())
     case = self.bank.add(task, plan, reward, key=key, run=self.run)
     if self.online and self.reading.kind == 'q':
-      last = self._replay[-1].id if self._replay else 0
+      last = 0
+      if self._replay:
+        last = self._replay[-1].id
       self._replay += self.bank.uses(after=last)
       self._state = fitting.learn_online(self.state, self._replay, self.bank.vectors, self.config)
     return case

@@ -24,7 +24,9 @@ def estimate(turn: Mapping) -> int:
   """About how many tokens a turn takes, its tool calls counted."""
   content = turn['content']
   text = content if isinstance(content, str) else json.dumps(content, default=str)
-  calls = json.dumps(turn['tool_calls']) if turn.get('tool_calls') else ''
+  calls = ''
+  if turn.get('tool_calls'):
+    calls = json.dumps(turn['tool_calls'])
   return OVERHEAD + (len(text) + len(calls)) // CHARACTERS
 
 

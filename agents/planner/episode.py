@@ -96,9 +96,11 @@ class Watch:
   """The clock, the token count and the event log of an episode under way."""
 
   def __init__(self, limits: Limits, on_event: Callable[[Event], None] = lambda event: None):
-    self.limits, self.events = limits, []
+    self.limits = limits
+    self.events = []
     self.prompt_tokens = self.reply_tokens = 0
-    self._start, self._on_event = time.monotonic(), on_event
+    self._start = time.monotonic()
+    self._on_event = on_event
 
   @property
   def seconds(self) -> float:
@@ -117,7 +119,9 @@ class Watch:
     """Why nothing more may begin, or ''."""
     if self.seconds >= self.limits.seconds:
       return 'time'
-    return 'tokens' if self.prompt_tokens + self.reply_tokens >= self.limits.tokens else ''
+    if self.prompt_tokens + self.reply_tokens >= self.limits.tokens:
+      return 'tokens'
+    return ''
 
   def spend(self, turns, reply: Reply) -> None:
     """Counts one exchange, by the server's figures or, where it gives none, by estimate."""

@@ -29,7 +29,8 @@ def execute(
   head = Group(({'role': 'system', 'content': prompts.EXECUTOR},), pinned=True)
   groups = [head, *history, Group((prompts.task_turn(step.id, step.description),), pinned=True)]
   calls: list[ToolCall] = []
-  schemas, empty = tools.schemas(), 0
+  schemas = tools.schemas()
+  empty = 0
   end = lambda result, stop: _ended(watch, cycle, step, result, stop, calls)
   for number in range(watch.limits.steps):
     if reason := watch.stop():
@@ -103,7 +104,9 @@ def _written_exchange(text: str, done: Sequence[ToolCall]) -> list[Mapping]:
 
 
 def _told(call: ToolCall) -> str:
-  return f'Error: {call.result}' if call.failed else call.result
+  if call.failed:
+    return f'Error: {call.result}'
+  return call.result
 
 
 def _left_out(count: int) -> list[Mapping]:

@@ -46,9 +46,12 @@ class Agent:
     on_event: Callable[[Event], None] = lambda event: None,
   ) -> Episode:
     """Answers a question; the episode records all errors. Memory is read, not written."""
-    question, task_id = clean(question), clean(task_id)
+    question = clean(question)
+    task_id = clean(task_id)
     watch = Watch(self.limits, on_event)
-    found = self.memory.read(question, key=task_id) if self.memory else []
+    found = []
+    if self.memory:
+      found = self.memory.read(question, key=task_id)
     for f in found:
       watch.say(
         'case',
@@ -98,8 +101,12 @@ class _Run:
   """One question under way: the history that planner and executor share."""
 
   def __init__(self, agent: Agent, watch: Watch, history: list[Group], seed: int):
-    self.agent, self.watch, self.history, self.seed = agent, watch, history, seed
-    self.plan, self.replies = '', []
+    self.agent = agent
+    self.watch = watch
+    self.history = history
+    self.seed = seed
+    self.plan = ''
+    self.replies = []
     self.subtasks: list[Subtask] = []
 
   def to_the_end(self) -> tuple[str, str]:

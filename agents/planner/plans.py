@@ -70,7 +70,9 @@ def _undecorated(line: str, opening: str) -> str:
 def parse_plan(text: str) -> Plan:
   """The first plan in a text: bare, in a Markdown fence, or among other words. Raises PlanError."""
   reason = 'there is no JSON object in it'
-  decoder, starts, at = json.JSONDecoder(), 0, text.find('{')
+  decoder = json.JSONDecoder()
+  starts = 0
+  at = text.find('{')
   if len(text) > MAX_TEXT:
     raise PlanError(f'it has {len(text)} characters, more than {MAX_TEXT}')
   while at >= 0 and starts < MAX_STARTS:
@@ -89,20 +91,25 @@ def parse_plan(text: str) -> Plan:
 
 
 def _plan(value) -> Plan:
-  items = value.get('plan') if isinstance(value, dict) else None
+  items = None
+  if isinstance(value, dict):
+    items = value.get('plan')
   if not isinstance(items, list):
     raise PlanError('the object has no list called "plan"')
   if not 0 < len(items) <= MAX_STEPS:
     raise PlanError(f'the plan has {len(items)} tasks, expected 1 to {MAX_STEPS}')
   steps = []
   for number, item in enumerate(items, 1):
-    description = item.get('description') if isinstance(item, dict) else None
+    description = None
+    if isinstance(item, dict):
+      description = item.get('description')
     if not isinstance(description, str) or not description.strip():
       raise PlanError(f'task {number} has no description')
     if len(description) > MAX_DESCRIPTION:
       raise PlanError(f'task {number} has a description of more than {MAX_DESCRIPTION} characters')
-    given = item.get('id', number)
-    steps.append(Step(given if isinstance(given, int) and abs(given) < 10**6 else number, clean(description).strip()))
+    given = item.get('id')
+    is_number = isinstance(given, int) and abs(given) < 10**6
+    steps.append(Step(given if is_number else number, clean(description).strip()))
   return Plan(tuple(steps))
 
 

@@ -45,7 +45,9 @@ class Printer:
 
   def __call__(self, event: Event) -> None:
     detail = printable(event.text).strip()
-    line = f'{event.at:7.1f}s {event.kind:>11}  {printable(event.title)}{": " if detail else ""}{detail}'
+    line = f'{event.at:7.1f}s {event.kind:>11}  {printable(event.title)}'
+    if detail:
+      line += f': {detail}'
     if len(line) > LINE and event.kind not in ('answer', 'task'):
       line = f'{line[: LINE - 2]} …'
     if self._colour and event.kind in COLOURS:

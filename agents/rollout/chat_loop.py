@@ -45,7 +45,8 @@ def converse(
         c.messages, dataclasses.replace(sampling, max_tokens=min(sampling.max_tokens, left)), seed + len(c.turns), tools
       )
     except RequestFailed as error:
-      c.stop, c.error = 'request_failed', str(error)
+      c.stop = 'request_failed'
+      c.error = str(error)
       return c
     first = first or reply.prompt_tokens
     spent = reply.prompt_tokens + reply.reply_tokens - first

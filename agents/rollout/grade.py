@@ -24,13 +24,21 @@ def answer(trace: Trace) -> str | None:
   """
   text = '\n'.join(turn.text for turn in trace.turns)
   end = text.rfind(END_ANSWER)
-  start = text.rfind(ANSWER, 0, end) if end >= 0 else -1
-  block = text[start + len(ANSWER) : end].strip() if start >= 0 else ''
+  start = -1
+  if end >= 0:
+    start = text.rfind(ANSWER, 0, end)
+  block = ''
+  if start >= 0:
+    block = text[start + len(ANSWER) : end].strip()
   found = last_box(block) or block or last_box(text)
   if found:
     return found
-  numbers = _NUMBER.findall(trace.turns[-1].text) if trace.turns else []
-  return numbers[-1] if numbers else None
+  numbers = []
+  if trace.turns:
+    numbers = _NUMBER.findall(trace.turns[-1].text)
+  if numbers:
+    return numbers[-1]
+  return None
 
 
 def reward(trace: Trace, reference: str, symbolic: Callable[[str, str], bool] | None = None) -> float:
@@ -53,7 +61,9 @@ right_symbolic.warm_up = warm_up_symbolic  # loads Math-Verify before a guard's 
 
 
 def _trace(response: Trace | str) -> Trace:
-  return Trace([Turn(response)], 'final') if isinstance(response, str) else response
+  if isinstance(response, str):
+    return Trace([Turn(response)], 'final')
+  return response
 
 
 REWARDS = {

@@ -58,8 +58,12 @@ class _Rollout:
       raise ValueError('rollout: expected at least one engine, and all of them idle')
     if lag is not None and lag < 1:
       raise ValueError(f'lag={lag}: expected 1 or more, or none')
-    self._engines, self._protocol, self._runner = list(engines), protocol, runner
-    self._bounds, self._draw, self._lag = bounds, draw, lag
+    self._engines = list(engines)
+    self._protocol = protocol
+    self._runner = runner
+    self._bounds = bounds
+    self._draw = draw
+    self._lag = lag
     self._sizes = [e.scheduler.page_size for e in engines]
     self._placement = Placement([len(e.scheduler.pool.references) * size for e, size in zip(engines, self._sizes)])
     self._decoding: list[dict[int, Conversation]] = [{} for _ in engines]

@@ -86,7 +86,9 @@ def as_trajectory(c: Conversation, prompt) -> Trajectory:
 
 def said(response: Trace | str) -> str:
   """The answer of a conversation, or nothing; a query that was not asked has an empty text."""
-  return response if isinstance(response, str) else answer(response) or ''
+  if isinstance(response, str):
+    return response
+  return answer(response) or ''
 
 
 @dataclasses.dataclass(frozen=True)

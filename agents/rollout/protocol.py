@@ -11,9 +11,12 @@ from core.conversations.tool_calls import CALL, END_CALL, END_RESPONSE, RESPONSE
 from core.files.tokenizers import TextEncoder, token_id
 from core.text import clean
 
-START, END = '<|im_start|>', '<|im_end|>'
-REASON, END_REASON = '<reason>', '</reason>'
-ANSWER, END_ANSWER = '<answer>', '</answer>'
+START = '<|im_start|>'
+END = '<|im_end|>'
+REASON = '<reason>'
+END_REASON = '</reason>'
+ANSWER = '<answer>'
+END_ANSWER = '</answer>'
 WRITTEN = (CALL, END_CALL, REASON, END_REASON, ANSWER, END_ANSWER)  # by the model
 TAGS = (START, END, CALL, END_CALL, RESPONSE, END_RESPONSE, REASON, END_REASON, ANSWER, END_ANSWER)
 
@@ -63,14 +66,19 @@ class Protocol:
   def __init__(
     self, tokenizer, *, system: str = '', preamble: str = '', opening: str = REASON, markup: Sequence[str] = ()
   ):
-    self.tokenizer, self.system, self.preamble, self.opening = tokenizer, system, preamble, opening
+    self.tokenizer = tokenizer
+    self.system = system
+    self.preamble = preamble
+    self.opening = opening
     self.stop_id = token_id(tokenizer, END)
     self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self.stop_id
     self._plain = TextEncoder(tokenizer, structural=TAGS, markup=markup)
 
   def prompt(self, problem: str) -> list[int]:
     """Token ids up to where the assistant begins."""
-    ids = self._turn('system', self._plain(self.system)) if self.system else []
+    ids = []
+    if self.system:
+      ids = self._turn('system', self._plain(self.system))
     return ids + self._turn('user', self._plain(self.preamble) + self._plain(clean(problem))) + self._begin()
 
   def tool_turn(self, responses: Sequence[str]) -> list[int]:

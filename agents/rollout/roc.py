@@ -29,7 +29,9 @@ def counts(right: int, wrong: int, keep: int, *, at_least: int = 2, reference: b
   """
   n = right + wrong
   if n <= keep:
-    return (right, wrong) if n == keep else (0, 0)
+    if n == keep:
+      return (right, wrong)
+    return (0, 0)
   kept_right = round(Fraction(right * keep, n))
   kept_wrong = round(Fraction(wrong * keep, n)) if reference else keep - kept_right
   if kept_wrong < at_least and kept_right < at_least:

@@ -25,7 +25,9 @@ def example(messages: Sequence[Mapping], protocol: Protocol) -> Example:
   if not messages or messages[0]['role'] != 'user' or messages[-1]['role'] != 'assistant':
     raise ValueError(f'roles {[m["role"] for m in messages]}: expected user first and assistant last')
   ids = protocol.prompt(messages[0]['content'])
-  mask, before, pending = [False] * len(ids), 'user', []
+  mask = [False] * len(ids)
+  before = 'user'
+  pending = []
   for m in messages[1:]:
     if (before, m['role']) not in (
       ('user', 'assistant'),
@@ -40,17 +42,22 @@ def example(messages: Sequence[Mapping], protocol: Protocol) -> Example:
       continue
     if pending:
       new = protocol.tool_turn(pending)
-      ids, mask, pending = ids + new, mask + [False] * len(new), []
+      ids = ids + new
+      mask = mask + [False] * len(new)
+      pending = []
     new = protocol.assistant(_assistant_text(m).removeprefix(protocol.opening))
-    ids, mask = ids + new, mask + [True] * len(new)
+    ids = ids + new
+    mask = mask + [True] * len(new)
   return Example(ids, mask)
 
 
 def _assistant_text(message: Mapping) -> str:
   calls = []
   for call in message.get('tool_calls') or ():
-    name, arguments = call['function']['name'], call['function']['arguments']
-    arguments = parse_json(arguments) if isinstance(arguments, str) else arguments
+    name = call['function']['name']
+    arguments = call['function']['arguments']
+    if isinstance(arguments, str):
+      arguments = parse_json(arguments)
     if not isinstance(arguments, dict):
       raise ValueError(f'a call of {name!r} with {type(arguments).__name__} arguments: expected an object')
     calls.append(call_text(name, arguments))

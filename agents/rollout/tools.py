@@ -148,7 +148,9 @@ def _last_expression(code: str) -> int | None:
   except (SyntaxError, ValueError, RecursionError, MemoryError):
     return None
   is_expression = bool(body) and isinstance(body[-1], ast.Expr)
-  return body[-1].lineno if is_expression else None
+  if is_expression:
+    return body[-1].lineno
+  return None
 
 
 def python_tool(run: Callable[..., Awaitable[Result]], view: View = View()) -> Callable[..., Awaitable[Response]]:

@@ -81,7 +81,9 @@ class Conversation(Trace):
       self.stop = 'turns'
     elif bounds.user_turns is not None and len(self.turns) > bounds.user_turns:
       self.stop = 'user_turns'
-    calls = [] if self.stop else parse(protocol.text(ids), bounds.calls)
+    calls = []
+    if not self.stop:
+      calls = parse(protocol.text(ids), bounds.calls)
     if not calls and not self.stop:
       self.stop = 'final'
     return calls

@@ -57,7 +57,9 @@ def set_descriptors(stdin: int, out: int, err: int, ready: int, session: socket.
   os.setsid()
   # Copies above all targets, so that no target overwrites a source.
   high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in (stdin, out, err, ready)]
-  channel = fcntl.fcntl(session.fileno(), fcntl.F_DUPFD, 64) if session else None
+  channel = None
+  if session:
+    channel = fcntl.fcntl(session.fileno(), fcntl.F_DUPFD, 64)
   for fd, target in zip(high, (0, 1, 2, READY)):
     os.dup2(fd, target)
   if session:

@@ -41,6 +41,8 @@ class Capture:
 
   def parts(self) -> tuple[memoryview, memoryview, memoryview]:
     """The head, and the tail in two pieces."""
-    at = (self.total - self.half) % self.half if self.omitted else 0
+    at = 0
+    if self.omitted:
+      at = (self.total - self.half) % self.half
     length = min(max(self.total - self.half, 0), self.half)
     return self.head[: self.total], self.ring[at:length], self.ring[:at]

@@ -47,7 +47,9 @@ def execute(source: bytes, namespace: dict, label: str = '<snippet>') -> int:
     text = source.decode('utf-8')
     linecache.cache[label] = (len(text), None, text.splitlines(keepends=True), label)
     tree = compile(text, label, 'exec', ast.PyCF_ONLY_AST)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+      last = tree.body.pop()
     exec(compile(tree, label, 'exec'), namespace)
     if last is not None:
       value = eval(compile(ast.Expression(last.value), label, 'eval'), namespace)
@@ -109,11 +111,14 @@ def _tell(error: BaseException, label: str) -> None:
     message = '(the message cannot be shown)'
   line = text = None
   if isinstance(error, SyntaxError) and error.filename == label:
-    line, text, message = error.lineno, error.text, error.msg
+    line = error.lineno
+    text = error.text
+    message = error.msg
   else:
     for frame, number in traceback.walk_tb(error.__traceback__):
       if frame.f_code.co_filename == label:
-        line, text = number, linecache.getline(label, number)
+        line = number
+        text = linecache.getline(label, number)
   where = f' at line {line}' if line else ''
   shown = f'{type(error).__name__}{where}: {message}\n'
   if text and text.strip():

@@ -36,7 +36,9 @@ def send(sock: socket.socket, *parts: bytes | memoryview) -> None:
 
 def receive(sock: socket.socket, seconds: float | None = None) -> list[bytes]:
   """Receives one message. Raises Closed at the end of the stream or for no message, TimeoutError after `seconds`."""
-  deadline = None if seconds is None else time.monotonic() + seconds
+  deadline = None
+  if seconds is not None:
+    deadline = time.monotonic() + seconds
   head = _exactly(sock, 4, deadline)
   (count,) = struct.unpack('!I', head)
   if count > 4096:

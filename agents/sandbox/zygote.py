@@ -31,7 +31,8 @@ class _Zygote:
   """The seed's view of a zygote: its process and its folder."""
 
   def __init__(self, pid: int, folder: str):
-    self.pid, self.folder = pid, folder
+    self.pid = pid
+    self.folder = folder
 
   def end(self, seconds: float, jail: Plain) -> None:
     """Waits for it to leave, then kills it and what it left."""

@@ -26,7 +26,8 @@ def write_call(trajectory: str, code: str, options: Options) -> dict:
   unknown = sorted(options.keys() - FIELDS)
   if unknown:
     raise TypeError(f'{", ".join(unknown)}: expected some of {", ".join(Options.__annotations__)}')
-  limits, files = options.get('limits'), options.get('files') or {}
+  limits = options.get('limits')
+  files = options.get('files') or {}
   told = {'trajectory': trajectory, 'code': code, 'keep': False, 'wait': True} | options
   told['stdin'] = _write_content(options.get('stdin', ''))
   told['files'] = {name: _write_content(content) for name, content in files.items()}
@@ -76,7 +77,9 @@ def read_result(told: Mapping[str, Any]) -> Result:
 
 
 def _write_content(content: str | bytes) -> str | dict:
-  return {'base64': base64.b64encode(content).decode()} if isinstance(content, bytes) else content
+  if isinstance(content, bytes):
+    return {'base64': base64.b64encode(content).decode()}
+  return content
 
 
 def _read_content(value: object) -> str | bytes:

@@ -22,8 +22,12 @@ class Client:
 
   def __init__(self, address: str, *, token: str | None = None, patience: float = 10.0):
     path = address.removeprefix('unix:')
-    transport = httpx.AsyncHTTPTransport(uds=path) if path != address else None
-    headers = {'Authorization': f'Bearer {token}'} if token else {}
+    transport = None
+    if path != address:
+      transport = httpx.AsyncHTTPTransport(uds=path)
+    headers = {}
+    if token:
+      headers = {'Authorization': f'Bearer {token}'}
     self._http = httpx.AsyncClient(
       base_url='http://tools' if transport else address,
       transport=transport,
@@ -36,7 +40,8 @@ class Client:
   async def run(self, trajectory: str, code: str, **options: Unpack[Options]) -> Result:
     """As `Dispatcher.run`. Raises Full, ValueError as it does, and PermissionError on a wrong token."""
     body = write_call(trajectory, code, options)
-    deadline, pause = time.monotonic() + self.patience, 0.05
+    deadline = time.monotonic() + self.patience
+    pause = 0.05
     while True:
       try:
         answer = await self._http.post('/run', json=body)

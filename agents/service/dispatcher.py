@@ -55,7 +55,9 @@ class Dispatcher:
   def __init__(self, pool: Pool, *, queue: int = 4096, retries: int = 2):
     if queue < 1 or retries < 0:
       raise ValueError(f'queue={queue}, retries={retries}: expected queue ≥ 1 and retries ≥ 0')
-    self.pool, self.queue, self.retries = pool, queue, retries
+    self.pool = pool
+    self.queue = queue
+    self.retries = retries
     self.metrics = Metrics(pool.workers)
     self._threads = concurrent.futures.ThreadPoolExecutor(pool.workers, thread_name_prefix='sandbox')
     self._trajectories: collections.OrderedDict[Hashable, _Trajectory] = collections.OrderedDict()

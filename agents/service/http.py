@@ -53,7 +53,9 @@ def _calls(dispatcher: Dispatcher) -> list[Route]:
       return PlainTextResponse(str(error), 429)
     except ValueError as error:
       return PlainTextResponse(str(error), 400)
-    return JSONResponse(write_result(result)) if result else Response(status_code=499)
+    if result:
+      return JSONResponse(write_result(result))
+    return Response(status_code=499)
 
   async def batch(request: Request) -> Response:
     lines = [line for line in (await request.body()).splitlines() if line.strip()]

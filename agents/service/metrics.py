@@ -12,7 +12,8 @@ class Metrics:
   """Counts of calls by status, retries, evictions, callers that left; recent latencies; the workers' busy share."""
 
   def __init__(self, workers: int):
-    self.workers, self.started = workers, time.monotonic()
+    self.workers = workers
+    self.started = time.monotonic()
     self.statuses = dict.fromkeys(STATUSES, 0)
     self.retries = self.evicted = self.left = 0
     self.busy = 0.0  # worker seconds
@@ -26,7 +27,8 @@ class Metrics:
 
   def figures(self) -> dict:
     """Numbers by name: seconds, counts, fractions."""
-    up, calls = time.monotonic() - self.started, sum(self.statuses.values())
+    up = time.monotonic() - self.started
+    calls = sum(self.statuses.values())
     figures = {
       'calls': calls,
       'calls_per_second': calls / up,
@@ -37,7 +39,10 @@ class Metrics:
       'callers_left': self.left,
     }
     figures |= {f'status_{name}': count for name, count in self.statuses.items()}
-    for name, values in zip(('queued', 'run', 'total'), zip(*((q, s, q + s) for q, s in self._recent))):
+    times = zip(*((queued, run, queued + run) for queued, run in self._recent))
+    for name, values in zip(('queued', 'run', 'total'), times):
       ranked = sorted(values)
-      figures |= {f'{name}_p{p}': ranked[min(len(ranked) * p // 100, len(ranked) - 1)] for p in (50, 95, 99)}
+      for percent in (50, 95, 99):
+        place = min(len(ranked) * percent // 100, len(ranked) - 1)
+        figures[f'{name}_p{percent}'] = ranked[place]
     return figures

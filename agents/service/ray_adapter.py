@@ -18,7 +18,8 @@ class _Node:
   """The dispatcher of one node, an asynchronous actor."""
 
   def __init__(self, workers: int, limits: Limits, profile: str, queue: int):
-    self._settings, self._dispatcher = (workers, limits, profile, queue), None
+    self._settings = (workers, limits, profile, queue)
+    self._dispatcher = None
 
   async def run(self, trajectory: str, code: str, options: Options) -> Result:
     return await self._started().run(trajectory, code, **options)

@@ -36,7 +36,8 @@ def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
 
 def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   """Keeps a server running on the socket; the exit status once it was told to end, or 1 when it cannot start."""
-  server, failures = 0, 0
+  server = 0
+  failures = 0
 
   def stop(number, _):
     if server:

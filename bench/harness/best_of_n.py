@@ -74,7 +74,9 @@ def conversation(question: str, answer: str, protocol: Protocol = Protocol()) ->
   plain = [without_marks(step) for step in steps(answer, protocol.most)]
   fields = {'{question}': question, '{step}': plain[0]}
   asked = [re.sub(r'\{question\}|\{step\}', lambda m: fields[m[0]], protocol.first), *plain[1:]]
-  talk = [{'role': 'system', 'content': protocol.system}] if protocol.system else []
+  talk = []
+  if protocol.system:
+    talk = [{'role': 'system', 'content': protocol.system}]
   for text in asked:
     talk += [{'role': 'user', 'content': text}, {'role': 'assistant', 'content': protocol.good}]
   return talk

@@ -54,7 +54,9 @@ def question(messages: Sequence[Mapping]) -> tuple[str, list[Any]]:
   text = []
   images = []
   for turn in messages:
-    content = turn['content'] if turn['role'] == 'user' else []
+    content = []
+    if turn['role'] == 'user':
+      content = turn['content']
     for part in [{'type': 'text', 'text': content}] if isinstance(content, str) else content:
       if part['type'] not in ('text', 'image'):
         raise ValueError(f'a part of type {part["type"]!r} of the prompt: a critic takes text and images')

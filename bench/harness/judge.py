@@ -116,7 +116,9 @@ class Judge:
     """Verdicts in the order of the questions; equal questions are asked once."""
     questions = list(questions)
     unique = list({dump(dict(q)): q for q in questions}.values())
-    workers = self._workers if getattr(self._model, 'concurrent', True) else 0
+    workers = 0
+    if getattr(self._model, 'concurrent', True):
+      workers = self._workers
     finished = each_as_it_finishes(self.ask, unique, workers)
     bar = tqdm(finished, total=len(unique), desc='judging', unit='question', disable=len(unique) < 2)
     verdicts = {dump(dict(question)): verdict for question, verdict in bar}

@@ -28,7 +28,9 @@ class Endpoint(endpoint.Endpoint):
 
   def settings(self, sampling: Sampling) -> dict:
     """What the report says about how answers were drawn."""
-    extra = {'extra_body': json.dumps(self.dialect.extra, sort_keys=True)} if self.dialect.extra else {}
+    extra = {}
+    if self.dialect.extra:
+      extra = {'extra_body': json.dumps(self.dialect.extra, sort_keys=True)}
     return dataclasses.asdict(sampling) | extra
 
 

@@ -149,7 +149,10 @@ def _read_json(path: Path, name: str):
   if isinstance(value, dict):
     lists = [v for v in value.values() if isinstance(v, list)]
     # Either one list under a name, or objects under their ids (as MathVista has it).
-    value = lists[0] if len(lists) == 1 else [{'id': k, **v} for k, v in value.items() if isinstance(v, dict)]
+    if len(lists) == 1:
+      (value,) = lists
+    else:
+      value = [{'id': k, **v} for k, v in value.items() if isinstance(v, dict)]
   if not isinstance(value, list):
     raise ValueError(f'{path}: expected a JSON list of objects, got {type(value).__name__}')
   rows = [(f'{name}[{i}]', row) for i, row in enumerate(value) if isinstance(row, dict)]

@@ -250,7 +250,11 @@ def read_answers(path: str, examples: Sequence[Example]) -> tuple[dict[str, list
   }
   samples = max(map(len, given.values()))
   missing = Answer('no answer in the file', 'failed')
-  return {e.id: [*given.get(e.id, []), *[missing] * (samples - len(given.get(e.id, [])))] for e in examples}, account
+  answers = {}
+  for example in examples:
+    own = given.get(example.id, [])
+    answers[example.id] = own + [missing] * (samples - len(own))
+  return answers, account
 
 
 def _answers_of(row: Mapping) -> tuple[str | None, list[tuple[int | None, Answer]]]:
@@ -310,7 +314,9 @@ def result_line(item: Item, settings: str) -> dict:
 
 
 def _sample(answer: Answer, outcome: Outcome) -> dict:
-  detail = {'detail': dict(outcome.detail)} if outcome.detail else {}
+  detail = {}
+  if outcome.detail:
+    detail = {'detail': dict(outcome.detail)}
   return {
     **_plain(answer),
     'status': outcome.status,

@@ -81,7 +81,9 @@ def _first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_wor
   if nth_paragraph > len(parts) or sum(bool(part.strip()) for part in parts) != num_paragraphs:
     return False
   words = parts[nth_paragraph - 1].split()
-  first = words[0].lstrip('\'"') if words else ''
+  first = ''
+  if words:
+    first = words[0].lstrip('\'"')
   return re.split(r'[.,?!\'"]', first)[0].lower() == first_word.lower()
 
 
@@ -200,8 +202,12 @@ def followed(name: str, arguments: Mapping, response: str) -> bool:
 
 
 def loose(response: str) -> list[str]:
-  """The forms of a response of which one has to follow, in the loose accuracy: without its first line, its last line
-  or both, each also without asterisks."""
+  """The forms of a response of which one has to follow, in the loose accuracy.
+
+  Whole, without its first line, its last line or both, each also without asterisks.
+  """
   lines = response.split('\n')
-  forms = [response, *('\n'.join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
-  return [*forms, *(form.replace('*', '') for form in forms)]
+  parts = (lines[1:], lines[:-1], lines[1:-1])
+  forms = [response, *('\n'.join(part).strip() for part in parts)]
+  without_asterisks = [form.replace('*', '') for form in forms]
+  return forms + without_asterisks

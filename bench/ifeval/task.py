@@ -37,7 +37,9 @@ def _example(where: str, row: Mapping) -> Example:
     _check(name, given)
   fields = {'prompt': need(row, 'prompt'), 'instructions': tuple(zip(names, arguments))}
   kinds = {name.partition(':')[0] for name in names}
-  group = kinds.pop() if len(kinds) == 1 else 'several'
+  group = 'several'
+  if len(kinds) == 1:
+    group = kinds.pop()
   return Example(row_id(row, where, 'key', 'id'), fields, {'kind': group})
 
 

@@ -80,7 +80,8 @@ def sampler(net: Any, x: np.ndarray, context: np.ndarray, pooled: np.ndarray, sc
   """A function that follows noise x [R, Y, X, C] along the schedule, deterministically."""
   import torch
 
-  rows, start = x.shape[0], torch.tensor(pack(x))
+  rows = x.shape[0]
+  start = torch.tensor(pack(x))
   given = {'encoder_hidden_states': torch.tensor(context), 'pooled_projections': torch.tensor(pooled)}
   given |= _places(x.shape, context.shape[1]) | {'guidance': torch.full((rows,), guidance)}
   lengths = np.diff(schedule.levels).tolist()
@@ -122,7 +123,8 @@ def trainer(net: Any, steps: Steps, *, guidance: float, lr: float, clip: float):
 
   optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.0)
   column = lambda values: torch.tensor(values)[:, None, None]
-  states, following = torch.tensor(pack(steps.states)), torch.tensor(pack(steps.following))
+  states = torch.tensor(pack(steps.states))
+  following = torch.tensor(pack(steps.following))
   sigma, length, rate, deviation = map(column, (steps.sigma, steps.length, steps.rate, steps.deviation))
   advantage = torch.tensor(steps.advantage)
   given = {'encoder_hidden_states': torch.tensor(steps.context), 'pooled_projections': torch.tensor(steps.pooled)}

@@ -146,7 +146,10 @@ class Torch:
   def __init__(self, p: Problem, net, batch: int):
     import torch
 
-    self.p, self.net, self.batch, self.torch = p, net.model, batch, torch
+    self.p = p
+    self.net = net.model
+    self.batch = batch
+    self.torch = torch
     self.head = net.proj_out.weight[list(ANSWERS)]
     self.mel = torch.tensor(p.mel).mT.contiguous()
     self.tokens = torch.tensor(p.tokens, dtype=torch.long)
@@ -160,14 +163,16 @@ class Torch:
 
   def decoder(self):
     """[2, L, N, P]."""
-    torch, c = self.torch, self.p.config
+    torch = self.torch
+    c = self.p.config
     with torch.inference_mode():
       states = self.net.encoder(self.mel).last_hidden_state
       grids = [self._decoder_site(name, states) for name in ('self_attn', 'encoder_attn')]
     return torch.stack(grids).reshape(2, c.decoder_depth, len(self.p.heads), len(self.p.positions)).numpy()
 
   def _decoder_site(self, name: str, states):
-    torch, c = self.torch, self.p.config
+    torch = self.torch
+    c = self.p.config
     out = []
     places = [(head, at) for head in self.p.heads for at in self.p.positions]
     for layer in self.net.decoder.layers:
@@ -185,7 +190,8 @@ class Torch:
 
   def encoder(self):
     """[2, L, 1, F]."""
-    torch, c = self.torch, self.p.config
+    torch = self.torch
+    c = self.p.config
     with torch.inference_mode():
       out = [self._encoder_site(name) for name in ('self_attn', 'fc2')]
     return torch.stack(out).reshape(2, c.encoder_depth, 1, len(self.p.frames)).numpy()
@@ -209,7 +215,9 @@ class _Zeroed:
   """While open, row i of the input of a projection is 0 at the i-th (head, token)."""
 
   def __init__(self, projection, places, size: int):
-    self._projection, self._places, self._size = projection, places, size
+    self._projection = projection
+    self._places = places
+    self._size = size
 
   def _hook(self, module, args):
     x = args[0].clone()
@@ -231,7 +239,9 @@ def _zero_frames(frames: Sequence[int]):
     x = (output[0] if isinstance(output, tuple) else output).clone()
     for row, at in enumerate(frames):
       x[row, at] = 0
-    return (x, *output[1:]) if isinstance(output, tuple) else x
+    if isinstance(output, tuple):
+      return (x, *output[1:])
+    return x
 
   return hook
 
@@ -246,7 +256,8 @@ def work(options: Options) -> None:
   p = problem(options)
   net = converted(p)
   mine = ours(p, block=options.block)
-  serial, batched = Torch(p, net, 1), Torch(p, net, BATCH)
+  serial = Torch(p, net, 1)
+  batched = Torch(p, net, BATCH)
   for name, run in mine.items():
     start = time.process_time()
     grid = run()

@@ -89,18 +89,18 @@ def static(options: Options, params, config, prompts, lengths) -> list[list[int]
   """Batch by batch, each until its longest answer is done."""
   import numpy as np
 
+  from core import padding
   from core.engine import generate
   from core.engine.sampling import Sampling
 
   rows = []
   for start in range(0, len(prompts), options.slots):
     part = prompts[start : start + options.slots]
-    tokens = np.array([[0] * (options.prompt - len(p)) + p for p in part], np.int32)
-    at = np.array([[*[-1] * (options.prompt - len(p)), *range(len(p))] for p in part], np.int32)
+    tokens = padding.batch(part, dtype=np.int32, length=options.prompt, side='left')
+    at = padding.positions([len(prompt) for prompt in part], options.prompt, side='left')
     limit = lengths[start : start + options.slots]
-    g = generate.prompted(
-      params, config, tokens, at, max_new=limit, sampling=Sampling.of(len(part), temperature=1.0, seed=start)
-    )
+    sampling = Sampling.of(len(part), temperature=1.0, seed=start)
+    g = generate.prompted(params, config, tokens, at, max_new=limit, sampling=sampling)
     g.advance()
     rows += [row.tolist() for row in g.rows()]
   return rows
@@ -235,7 +235,9 @@ def work(options: Options) -> None:
   pages = 2 * options.slots * -(-config.max_length // options.page_size)
   sizes = {'slots': options.slots, 'page_size': options.page_size, 'segment': options.segment}
   engine = Engine(params, config, pages=pages, **sizes)
-  peer = Peer(options, params, config) if options.peer_python else None
+  peer = None
+  if options.peer_python:
+    peer = Peer(options, params, config)
   pairs = zip(rollout(engine, prompts, lengths)[0], static(options, fast, config, prompts, lengths))
   same = sum(a == b for a, b in pairs)
   if peer:

@@ -67,7 +67,9 @@ def main():
       ask = json.loads(line)
       start = time.process_time()
       for batch, steps in zip(ask['batches'], ask['steps']):
-        sampled = {'temperature': 1.0, 'top_p': 1.0} if ask['sampled'] else {}
+        sampled = {}
+        if ask['sampled']:
+          sampled = {'temperature': 1.0, 'top_p': 1.0}
         out = run(
           [' '.join(map(str, row)) for row in batch],
           max_generation_steps=steps,

@@ -52,7 +52,9 @@ def write(task: Task, report: dict, items: Sequence[Item], folder: Path) -> dict
   ]
   if task.charts:
     drawn = [*task.charts(report, str(folder)), *drawn]
-  gallery = task.gallery(items, str(folder)) if task.gallery else None
+  gallery = None
+  if task.gallery:
+    gallery = task.gallery(items, str(folder))
   tables = _tables(report)
   title = f'{report["task"]}: {report["model"]}'
   write_text(folder / 'report.json', _pretty(report))
@@ -93,7 +95,9 @@ def _charted(task: Task) -> str | None:
 
 
 def _chartable(task: Task, report: Mapping) -> list[tuple[str, Mapping]]:
-  groups = report['groups'].items() if _charted(task) else ()
+  groups = ()
+  if _charted(task):
+    groups = report['groups'].items()
   return [(key, values) for key, values in groups if 1 < len(values) <= 40]
 
 
@@ -126,7 +130,9 @@ def _headline(report: Mapping) -> str:
   primary = report['primary']
   best = report['metrics'].get(primary)
   why_not = report['extras'].get(f'no {primary}', 'not counted')
-  value = f'{number(best, scale_of(primary, report))} (95 % interval)' if best else why_not
+  value = why_not
+  if best:
+    value = f'{number(best, scale_of(primary, report))} (95 % interval)'
   failed = report['statuses'].get('request_failed', 0)
   return (
     f'{primary}: {value}. {data["read"]} rows read, {len(data["skipped"])} skipped, '
@@ -228,7 +234,9 @@ def _shown(item: Item) -> dict:
 
 
 def _ratios(scores: Mapping) -> str:
-  return ', '.join(f'{name} {a / b:.3g}' for name, (a, b) in list(scores.items())[:4] if b)
+  first = list(scores.items())[:4]
+  ratios = [f'{name} {above / below:.3g}' for name, (above, below) in first if below]
+  return ', '.join(ratios)
 
 
 def _field(item: Item, names: Sequence[str]) -> str | None:

@@ -73,13 +73,17 @@ def _metric(items: Sequence[Item], metric: str, bootstrap: Mapping) -> dict:
   """The estimate of one metric; with few samples for each problem, its interval resamples them too."""
   num, den = columns(items, [Column(metric)])
   out = _estimate(num, den, bootstrap)
-  table = _by_sample(items, metric) if len(num) == len(items) else None
+  table = None
+  if len(num) == len(items):
+    table = _by_sample(items, metric)
   if table is not None:
     draws = stats.two_level(table[..., 0], table[..., 1], **bootstrap)
     out['low'], out['high'] = stats.percentile(draws)
     out = _widened(out)
-  if np.all(den == 1) and np.all((num == 0) | (num == 1)):
-    out['wilson'] = list(wilson(float(num.sum()), len(num)))
+  is_binary = np.all((num == 0) | (num == 1))
+  if is_binary and np.all(den == 1):
+    right = float(num.sum())
+    out['wilson'] = list(wilson(right, len(num)))
   return out
 
 
@@ -118,14 +122,14 @@ def _groups(task: Task, items: Sequence[Item], bootstrap: Mapping) -> dict:
   metrics = [metric for metric in task.group_metrics if metric in known]
   if not metrics:
     return {}
-  keys = dict.fromkeys(key for item in items for key in item.example.groups)
-  table: dict[str, dict] = {}
-  for key in keys:
-    by_value: dict[str, list[Item]] = {}
-    for item in items:
-      if key in item.example.groups:
-        by_value.setdefault(item.example.groups[key], []).append(item)
-    table[key] = {value: _group(by_value[value], metrics, bootstrap) for value in sorted(by_value)}
+  by_group: dict[str, dict[str, list[Item]]] = {}
+  for item in items:
+    for group, value in item.example.groups.items():
+      by_value = by_group.setdefault(group, {})
+      by_value.setdefault(value, []).append(item)
+  table = {}
+  for group, by_value in by_group.items():
+    table[group] = {value: _group(by_value[value], metrics, bootstrap) for value in sorted(by_value)}
   return table
 
 

@@ -46,13 +46,17 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
 
 def _score(example: Example, answer: Answer, *, plain: bool) -> Outcome:
   found = answer.text.strip() if plain else _marked(answer.text)
-  right = right_answer(found, example.fields['gold']) if found else False
+  right = False
+  if found:
+    right = right_answer(found, example.fields['gold'])
   return Outcome(OK if found else NO_ANSWER, found or None, {'accuracy': (float(right), 1.0)})
 
 
 def _marked(text: str) -> str:
   marked = MARK.findall(text)
-  return marked[-1].strip(' *') if marked else ''
+  if marked:
+    return marked[-1].strip(' *')
+  return ''
 
 
 def right_answer(answer: str, gold: str) -> bool:

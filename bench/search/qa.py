@@ -64,7 +64,9 @@ def set_f1(prediction: str, accepted: Sequence[str]) -> float:
 
 def _f1(predicted: set, accepted: set) -> float:
   common = len(predicted & accepted)
-  return 2 * common / (len(predicted) + len(accepted)) if common else 0.0
+  if common:
+    return 2 * common / (len(predicted) + len(accepted))
+  return 0.0
 
 
 def squad_f1(prediction: str, accepted: Sequence[str]) -> float:
@@ -78,7 +80,9 @@ def squad_f1(prediction: str, accepted: Sequence[str]) -> float:
   def f1(gold: str) -> float:
     wanted = count(gold)
     common = (predicted & wanted).total()
-    return 2 * common / (predicted.total() + wanted.total()) if common else 0.0
+    if common:
+      return 2 * common / (predicted.total() + wanted.total())
+    return 0.0
 
   return max(map(f1, accepted), default=0.0)
 
@@ -89,14 +93,21 @@ def final_answer(text: str) -> str | None:
     return None
   _, opening, rest = text.partition('<answer>')
   answer, closing, _ = rest.partition('</answer>')
-  return answer.strip() if opening and closing else None
+  if opening and closing:
+    return answer.strip()
+  return None
 
 
 def read_judgement(text: str) -> bool:
   """True for correct. The outermost braces hold the JSON object. Raises ValueError for anything else."""
-  start, end = text.find('{'), text.rfind('}')
-  reply = parse_json(text[start : end + 1]) if 0 <= start < end else None
-  word = reply.get('judgement', reply.get('judgment')) if isinstance(reply, dict) else None
+  start = text.find('{')
+  end = text.rfind('}')
+  reply = None
+  if 0 <= start < end:
+    reply = parse_json(text[start : end + 1])
+  word = None
+  if isinstance(reply, dict):
+    word = reply.get('judgement', reply.get('judgment'))
   if not isinstance(word, str) or word.strip().lower() not in ('correct', 'incorrect'):
     raise ValueError('the judge wrote neither "correct" nor "incorrect"')
   return word.strip().lower() == 'correct'
@@ -104,7 +115,9 @@ def read_judgement(text: str) -> bool:
 
 def qa(*, judge=None, judgements: str = '', plain: bool = False) -> Task:
   """F1, EM and PM. judgements: file of verdicts, read and added to. plain: the whole output is the answer."""
-  asked = judging.Judge(judge, JUDGE, read_judgement, Path(judgements)) if judgements else None
+  asked = None
+  if judgements:
+    asked = judging.Judge(judge, JUDGE, read_judgement, Path(judgements))
   return Task(
     name='qa',
     primary='f1',
@@ -138,7 +151,8 @@ def _score(pairs: Iterable[tuple[Example, Answer]], *, judge, plain) -> Iterator
   found = [answer.text.strip() or None if plain else final_answer(answer.text) for _, answer in pairs]
   verdicts = _judged(pairs, found, judge) if judge else {}
   for i, (example, _) in enumerate(pairs):
-    accepted, text = example.fields['accepted'], found[i]
+    accepted = example.fields['accepted']
+    text = found[i]
     scores = {'f1': 0.0, 'em': 0.0, 'squad f1': 0.0}
     status = NO_ANSWER
     if text is not None:

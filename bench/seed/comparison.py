@@ -61,7 +61,9 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
 
 def flags_of(verdict: Verdict) -> tuple[str, ...]:
   """The flags of a mark that rests on a verdict: whether no test could decide."""
-  return ('undecided',) if verdict is Verdict.UNDECIDED else ()
+  if verdict is Verdict.UNDECIDED:
+    return ('undecided',)
+  return ()
 
 
 def _symbolically_equal(both: Pair) -> bool:
@@ -73,7 +75,9 @@ def _symbolically_equal(both: Pair) -> bool:
 def _verdict(a: Node, b: Node, context) -> Verdict:
   """Whether the two are equal, where a ± means the set of its two branches."""
   if 'relation' in (a.head, b.head):
-    return relation_verdict(a, b, context) if a.head == b.head else Verdict.DIFFERENT
+    if a.head == b.head:
+      return relation_verdict(a, b, context)
+    return Verdict.DIFFERENT
   left = [canonical(branch, context) for branch in branches(a)]
   right = [canonical(branch, context) for branch in branches(b)]
   if len(left) != len(right):
@@ -84,7 +88,9 @@ def _verdict(a: Node, b: Node, context) -> Verdict:
     if all(verdict is Verdict.EQUAL for verdict in verdicts):
       return Verdict.EQUAL
     is_different = is_different and Verdict.DIFFERENT in verdicts
-  return Verdict.DIFFERENT if is_different else Verdict.UNDECIDED
+  if is_different:
+    return Verdict.DIFFERENT
+  return Verdict.UNDECIDED
 
 
 def edit_points(reference: Node, prediction: Node, budget: Budget) -> float:

@@ -33,10 +33,12 @@ def equation(reference: str, prediction: str, job: Job) -> Mark:
 
 def _matched(points: list[list[float]]) -> float:
   """The mean points of the best partners, each taken once; what has no partner earns nothing."""
-  rows, columns = len(points), len(points[0])
+  rows = len(points)
+  columns = len(points[0])
   places = [(points[i][j], -i, -j) for i in range(rows) for j in range(columns)]
   total = 0.0
-  left, free = set(range(rows)), set(range(columns))
+  left = set(range(rows))
+  free = set(range(columns))
   for value, i, j in sorted(places, reverse=True):
     if -i in left and -j in free:
       total += value
@@ -84,7 +86,9 @@ def _read_equations(text: str, job: Job) -> list[Node]:
   for part in parts:
     if part.signs:
       found.append(_read_relation(part, job))
-      left = found[-1].args[0] if found[-1].value == ('=',) else None
+      left = None
+      if found[-1].value == ('=',):
+        left = found[-1].args[0]
     else:
       value = member(part.members[0], job.reading)
       found.append(value if left is None else relation([left, value], ['=']))

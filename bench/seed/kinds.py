@@ -48,7 +48,9 @@ def _unsolved(parts: list[Statement]) -> list[Token] | None:
     return None
   left, right = parts[0].members
   is_value = _is_name(left) or not _has_letter(left) or _has_letter(right)
-  return None if is_value else left
+  if is_value:
+    return None
+  return left
 
 
 def _is_name(tokens: list[Token]) -> bool:

@@ -108,7 +108,10 @@ OPAQUE = frozenset(
   )
 )
 
-PI, E, I, INFINITY = Node('pi'), Node('e'), Node('i'), Node('infinity')
+PI = Node('pi')
+E = Node('e')
+I = Node('i')
+INFINITY = Node('infinity')
 
 
 def number(value: int | Fraction) -> Node:
@@ -116,7 +119,10 @@ def number(value: int | Fraction) -> Node:
   return Node('number', (), Fraction(value))
 
 
-ZERO, ONE, MINUS_ONE, HALF = number(0), number(1), number(-1), number(Fraction(1, 2))
+ZERO = number(0)
+ONE = number(1)
+MINUS_ONE = number(-1)
+HALF = number(Fraction(1, 2))
 
 
 def symbol(base: str, sub: tuple[str, ...] = (), marks: tuple[str, ...] = ()) -> Node:
@@ -126,12 +132,16 @@ def symbol(base: str, sub: tuple[str, ...] = (), marks: tuple[str, ...] = ()) ->
 
 def add(*terms: Node) -> Node:
   """A sum."""
-  return terms[0] if len(terms) == 1 else Node('add', terms)
+  if len(terms) == 1:
+    return terms[0]
+  return Node('add', terms)
 
 
 def mul(*factors: Node) -> Node:
   """A product."""
-  return factors[0] if len(factors) == 1 else Node('mul', factors)
+  if len(factors) == 1:
+    return factors[0]
+  return Node('mul', factors)
 
 
 def power(base: Node, exponent: Node) -> Node:
@@ -141,7 +151,9 @@ def power(base: Node, exponent: Node) -> Node:
 
 def negative(x: Node) -> Node:
   """−x."""
-  return number(-x.value) if x.head == 'number' else Node('mul', (MINUS_ONE, x))
+  if x.head == 'number':
+    return number(-x.value)
+  return Node('mul', (MINUS_ONE, x))
 
 
 def subtract(a: Node, b: Node) -> Node:
@@ -182,7 +194,8 @@ def rewrite(node: Node, rule: Callable[[Node], Node]) -> Node:
 
 def depth(node: Node) -> int:
   """Levels of a tree; without recursion."""
-  level, most = [node], 0
+  level = [node]
+  most = 0
   while level:
     most += 1
     level = [a for n in level for a in n.args]

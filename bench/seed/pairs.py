@@ -119,7 +119,9 @@ def _ordered(reference: Node, prediction: Node, settled: tuple[Node, Node]) -> f
       operators.add(_without(name, 'hat', '†'))
   used = [name for side in settled for name in names(side)]
   ordered = frozenset(name for name in used if _without(name, 'hat', '†') in operators)
-  return ordered if len(ordered) > 1 else frozenset()
+  if len(ordered) > 1:
+    return ordered
+  return frozenset()
 
 
 def pair(reference: Node, prediction: Node, ordered: frozenset[Name], budget: Budget) -> Pair:
@@ -171,4 +173,6 @@ def _branch(node: Node, upper: bool) -> Node:
   if node.head not in ('pm', 'mp'):
     return node
   is_plus = (node.head == 'pm') == upper
-  return node.args[0] if is_plus else mul(number(-1), node.args[0])
+  if is_plus:
+    return node.args[0]
+  return mul(number(-1), node.args[0])

@@ -20,7 +20,9 @@ from pathlib import Path
 from bench.seed.result import Score, Settings
 
 _ROOT = Path(__file__).resolve().parents[2]
-_START_SECONDS, _STARTS, _TRIES = 120, 3, 2
+_START_SECONDS = 120
+_STARTS = 3
+_TRIES = 2
 
 
 @dataclasses.dataclass
@@ -48,12 +50,14 @@ class _Worker:
       os.set_blocking(pipe.fileno(), False)
     self.job: _Job | None = None
     self.ready = False
-    self.outgoing, self.incoming = b'', b''
+    self.outgoing = b''
+    self.incoming = b''
     self.start = time.monotonic()
 
   def send(self, job: _Job, settings: Settings) -> None:
     message = {'pair': job.pair[:3], 'settings': _item_settings(job, settings), 'symbolic': job.fallback is not None}
-    self.job, self.start = job, time.monotonic()
+    self.job = job
+    self.start = time.monotonic()
     self.outgoing = json.dumps(message).encode() + b'\n'
 
   def flush(self) -> None:
@@ -67,7 +71,8 @@ class _Worker:
     self.incoming += data or b''
     if not self.incoming.endswith(b'\n'):
       return None
-    answer, self.incoming = json.loads(self.incoming), b''
+    answer = json.loads(self.incoming)
+    self.incoming = b''
     return answer
 
   def close(self) -> None:
@@ -95,7 +100,8 @@ class Pool:
         f'processes={processes}, limit={limit}, memory={memory}: '
         'expected at least 1 process, a positive limit and 256 MiB'
       )
-    self.limit, self.memory = limit, memory
+    self.limit = limit
+    self.memory = memory
     self._workers: list[_Worker] = []
     self._failed_starts = 0
 
@@ -178,9 +184,11 @@ class Pool:
         return []
       return self._killed(worker, settings)
     if 'ready' in answer:
-      worker.ready, self._failed_starts = True, 0
+      worker.ready = True
+      self._failed_starts = 0
       return []
-    job, worker.job = worker.job, None
+    job = worker.job
+    worker.job = None
     score = self._read_score(job, answer, settings)
     if 'undecided' in score.flags and job.fallback is None:
       pending.appendleft(dataclasses.replace(job, fallback=score))

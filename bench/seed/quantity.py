@@ -35,7 +35,9 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
     return Mark(0.0, 'tolerance')
   if unit and other:
     is_same_dimension = unit.powers == other.powers
-    points = _points(_si(wanted, unit), _si(given, other), settings) if is_same_dimension else 0.0
+    points = 0.0
+    if is_same_dimension:
+      points = _points(_si(wanted, unit), _si(given, other), settings)
     return Mark(points, 'tolerance')
   if not unit and not other:
     return Mark(_points(wanted, given, settings), 'tolerance')
@@ -76,7 +78,9 @@ def _points(wanted, given, settings: Settings) -> float:
   """The points of the first tier whose border the relative error does not exceed."""
   is_finite = wanted.context.isfinite(wanted) and given.context.isfinite(given)
   if wanted == 0 or not is_finite:
-    return 100.0 if given == wanted else 0.0
+    if given == wanted:
+      return 100.0
+    return 0.0
   error = abs(given - wanted) / abs(wanted)
   for border, points in TIERS[settings.tiers]:
     if error <= border * (1 + _SLACK):
@@ -178,7 +182,9 @@ def _sum(values: tuple[Node, ...], units: list[Unit | None]) -> Node:
 
 
 def _scaled(value: Node, unit: Unit | None) -> Node:
-  return value if unit is None else mul(value, Node('number', (), Fraction(unit.factor)))
+  if unit is None:
+    return value
+  return mul(value, Node('number', (), Fraction(unit.factor)))
 
 
 def _formula(reference: str, prediction: str, job, settings: Settings) -> Mark:

@@ -71,7 +71,9 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
       if kind == 'Numeric':
         return quantity.numeric(reference, prediction, job, settings)
       mark = _SCORERS[kind](reference, prediction, job)
-      return Mark(0.0, 'distance') if contradict(reference, prediction) else mark
+      if contradict(reference, prediction):
+        return Mark(0.0, 'distance')
+      return mark
   except comparison.BadReference as error:
     return Mark(0.0, status=error.cause.status, flags=('reference',))
   except SeedError as error:

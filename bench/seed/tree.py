@@ -34,7 +34,9 @@ def _exponential(node: Node) -> bool:
 
 
 def _children(node: Node) -> tuple[Node, ...]:
-  return node.args[1:] if _exponential(node) else node.args
+  if _exponential(node):
+    return node.args[1:]
+  return node.args
 
 
 def _label(node: Node) -> tuple:
@@ -65,7 +67,8 @@ def distance(a: Flat, b: Flat, budget: Budget) -> float:
 
 def _forest(a: Flat, b: Flat, i: int, j: int, between: list[list[float]]) -> None:
   """Distances between all prefixes of the forests under the key roots i and j; fills `between`."""
-  la, lb = a.left[i], b.left[j]
+  la = a.left[i]
+  lb = b.left[j]
   columns = range(lb, j + 1)
   # Rows and columns are shifted by one: row x - la + 1 is the forest up to node x, row 0 the empty one.
   top = [0.0]
@@ -73,12 +76,17 @@ def _forest(a: Flat, b: Flat, i: int, j: int, between: list[list[float]]) -> Non
     top.append(top[b.left[y] - lb] + b.cost[y])
   rows = [top]
   for x in range(la, i + 1):
-    lx, cost_x, label_x = a.left[x], a.cost[x], a.labels[x]
-    above, far, known = rows[-1], rows[lx - la], between[x]
+    lx = a.left[x]
+    cost_x = a.cost[x]
+    label_x = a.labels[x]
+    above = rows[-1]
+    far = rows[lx - la]
+    known = between[x]
     row = [far[0] + cost_x]
     whole = lx == la
     for y in columns:
-      ly, c = b.left[y], y - lb
+      ly = b.left[y]
+      c = y - lb
       best = above[c + 1] + 1
       if (d := row[c] + 1) < best:
         best = d
@@ -98,4 +106,6 @@ def _forest(a: Flat, b: Flat, i: int, j: int, between: list[list[float]]) -> Non
 
 def tree_points(gap: float, size: int) -> float:
   """Points for a tree at distance `gap` from a reference tree of `size` nodes."""
-  return 100.0 if gap == 0 else max(0.0, 60 - 100 * gap / size)
+  if gap == 0:
+    return 100.0
+  return max(0.0, 60 - 100 * gap / size)

@@ -4,8 +4,8 @@
     python -m bench.speech.heard --spoken=spoken --model=WHISPER
 
 WHISPER is a CTranslate2 checkpoint of Whisper, which --engine=ctranslate2 runs by that library. What counts is digits
-right: those asked for, minus substitutions, deletions and insertions. A voice is told by its mean log mel spectrum:
-the nearest mean of the recordings with one speaker; where two speak, the first and the last third are looked at.
+right: those asked for, minus substitutions, deletions and insertions. A voice is recognised by its mean log mel
+spectrum: the nearest mean of the recordings with one speaker; of clips with two, the first and the last third count.
 heard.json in the folder has every transcript.
 """
 
@@ -74,23 +74,30 @@ def digits_right(script: str, heard: str) -> Count:
 def timbre(samples: np.ndarray) -> np.ndarray:
   """Mean log mel spectrum [40] of speech [n] at `RATE`, without its mean, so that loudness does not count."""
   power = np.asarray(audio.power_spectrum(samples, size=512, hop=128))
-  mels = power @ np.asarray(audio.mel_filters(40, rate=RATE, size=512)).T
-  logs = np.log(mels + 1e-8)
-  loud = logs[logs.mean(1) >= np.median(logs.mean(1))]
-  mean = loud.mean(0)
+  filters = np.asarray(audio.mel_filters(40, rate=RATE, size=512))
+  logs = np.log(power @ filters.T + 1e-8)
+  loudness = logs.mean(1)
+  is_loud = loudness >= np.median(loudness)
+  mean = logs[is_loud].mean(0)
   return mean - mean.mean()
 
 
 def voices_right(rows: Sequence[Mapping], clips: Sequence[np.ndarray], known: Mapping[str, np.ndarray]) -> Count:
   """How many parts of clips are nearest to the voice that their script gives them; known: timbre by voice."""
-  names = list(known)
-  right = total = 0
+  right = 0
+  total = 0
   for row, clip in zip(rows, clips):
-    for voice, part in zip(row['voices'], _parts(clip, len(row['voices']))):
-      distances = [np.linalg.norm(timbre(part) - known[name]) for name in names]
-      right += names[int(np.argmin(distances))] == voice
+    voices = row['voices']
+    for voice, part in zip(voices, _parts(clip, len(voices))):
+      right += _nearest(timbre(part), known) == voice
       total += 1
   return Count(right, total)
+
+
+def _nearest(heard: np.ndarray, known: Mapping[str, np.ndarray]) -> str:
+  """The voice whose timbre is nearest; of equal ones the first."""
+  distances = {voice: np.linalg.norm(heard - own) for voice, own in known.items()}
+  return min(distances, key=distances.__getitem__)
 
 
 def _parts(clip: np.ndarray, speakers: int) -> list[np.ndarray]:
@@ -103,11 +110,12 @@ def _parts(clip: np.ndarray, speakers: int) -> list[np.ndarray]:
 
 def known_voices(rows: Sequence[Mapping], recordings: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
   """Mean timbre of each voice, over recordings with one speaker."""
-  found: dict[str, list[np.ndarray]] = {}
+  by_voice: dict[str, list[np.ndarray]] = {}
   for row, clip in zip(rows, recordings):
-    if len(row['voices']) == 1:
-      found.setdefault(row['voices'][0], []).append(timbre(clip))
-  return {voice: np.mean(timbres, 0) for voice, timbres in found.items()}
+    voices = row['voices']
+    if len(voices) == 1:
+      by_voice.setdefault(voices[0], []).append(timbre(clip))
+  return {voice: np.mean(timbres, 0) for voice, timbres in by_voice.items()}
 
 
 def measure(rows: Sequence[Mapping], clips: Mapping[str, Sequence[np.ndarray]], hear) -> dict[str, Any]:
@@ -118,9 +126,13 @@ def measure(rows: Sequence[Mapping], clips: Mapping[str, Sequence[np.ndarray]], 
     texts = [hear(clip) for clip in clips[kind]]
     counts = [digits_right(row['script'], text) for row, text in zip(rows, texts)]
     total = Count(sum(c.right for c in counts), sum(c.total for c in counts))
-    told = voices_right(rows, clips[kind], voices)
-    print(f'{kind:10} digits {total}; voices {told}', flush=True)
-    results[kind] = {'digits': dataclasses.asdict(total), 'voices': dataclasses.asdict(told), 'transcripts': texts}
+    recognised = voices_right(rows, clips[kind], voices)
+    print(f'{kind:10} digits {total}; voices {recognised}', flush=True)
+    results[kind] = {
+      'digits': dataclasses.asdict(total),
+      'voices': dataclasses.asdict(recognised),
+      'transcripts': texts,
+    }
   return results
 
 
@@ -136,9 +148,12 @@ def work(options: Options) -> None:
   def hear(samples) -> str:
     return recognise(frontend.log_mel(samples, 80, length=length))
 
-  clips = {kind: [audio.load(folder / f'{i:04d}-{kind}.wav', RATE) for i in range(len(rows))] for kind in KINDS}
+  clips = {}
+  for kind in KINDS:
+    clips[kind] = [audio.load(folder / f'{i:04d}-{kind}.wav', RATE) for i in range(len(rows))]
   results = measure(rows, clips, hear)
-  share = results['speech']['digits']['right'] / max(results['recording']['digits']['right'], 1)
+  right = {kind: result['digits']['right'] for kind, result in results.items()}
+  share = right['speech'] / max(right['recording'], 1)
   print(f'of what is heard in the recordings, {share:.1%} is heard in the speech')
   (folder / 'heard.json').write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
 

@@ -173,7 +173,9 @@ def _load_tts(path: str, *, audio: str) -> Data:
     elif name in examples:
       skipped.append(Problem(f'line {number}', 'duplicate_id'))
     else:
-      file = str(Path(audio) / f'{name}.wav') if audio else None
+      file = None
+      if audio:
+        file = str(Path(audio) / f'{name}.wav')
       examples[name] = Example(name, {'text': parts[3].strip(), 'audio': file})
   if audio:
     missing = [e.fields['audio'] for e in examples.values() if not Path(e.fields['audio']).is_file()]
@@ -222,5 +224,7 @@ def _score_tts(example: Example, answer: Answer, *, normalise, vectors) -> Outco
 def _bad_utterances(items: Sequence[Item]) -> dict:
   """The number of utterances above 50 %, and the spread of the similarities."""
   similar = [item.scores['similarity'][0] for item in items if 'similarity' in item.scores]
-  spread = {'variance of similarity': statistics.pvariance(similar)} if similar else {}
+  spread = {}
+  if similar:
+    spread = {'variance of similarity': statistics.pvariance(similar)}
   return {'utterances above 50 %': sum(item.scores['above 50 %'][0] > 0 for item in items), **spread}

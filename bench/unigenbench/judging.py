@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from string import Template
 
 from bench.harness.literals import MAX_CHARS, read_list
@@ -81,7 +81,11 @@ def question(prompt: Prompt, template: str = '') -> str:
   """The instruction for an image of `prompt`. Raises ValueError for a template with an unknown field."""
   names = [getattr(point, prompt.language) for point in prompt.points]
   asks = [getattr(point, f'asks_{prompt.language}') for point in prompt.points]
-  listed = lambda texts: '\n'.join(f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1))
+
+  def listed(texts: Sequence[str]) -> str:
+    lines = [f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1)]
+    return '\n'.join(lines)
+
   fields: Mapping[str, str] = {
     'prompt': prompt.text,
     'names': ' | '.join(names),

@@ -26,7 +26,9 @@ def unigenbench(*, images: str = '', per_prompt: int = 4, suffix: str = 'png', t
   """
   if per_prompt < 1:
     raise ValueError(f'per_prompt is {per_prompt}, expected at least 1')
-  wording = Path(template).read_text(encoding='utf-8') if template else ''
+  wording = ''
+  if template:
+    wording = Path(template).read_text(encoding='utf-8')
   return Task(
     name='unigenbench',
     primary='Overall',

@@ -113,7 +113,9 @@ def _golds(answer) -> tuple[str, ...]:
 def prompt(example: Example, *, instruction: str) -> list[dict]:
   """The chat turn of a question: pictures where the text marks them, else before it."""
   f = example.fields
-  lines = [f'Hint: {f["hint"]}'] if f['hint'] else []
+  lines = []
+  if f['hint']:
+    lines = [f'Hint: {f["hint"]}']
   lines.append(f['question'])
   if not f['written_out']:
     lines += [f'{letter}. {option}' for letter, option in f['choices'].items()]
@@ -148,7 +150,9 @@ def score(pairs: Iterable[tuple[Example, Answer]], *, rule, guess, judge, line_f
     verdicts = dict(zip(unread, replies))
   for i, (example, answer) in enumerate(pairs):
     verdict = verdicts.get(i)
-    status = verdict.status if verdict and verdict.status != judging.OK else None
+    status = None
+    if verdict and verdict.status != judging.OK:
+      status = verdict.status
     yield _outcome(example, answer.text, verdict.value if verdict else read[i], status, rule, guess)
 
 

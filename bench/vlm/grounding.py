@@ -76,7 +76,9 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
 
 
 def _prompt(example: Example) -> list[dict]:
-  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  picture = []
+  if example.fields['picture']:
+    picture = [picture_part(example.fields['picture'])]
   return user_message(*picture, PROMPT.format(example.fields['expression']))
 
 
@@ -85,6 +87,10 @@ def _score(example: Example, answer: Answer, *, unit: str, threshold: float) -> 
   if box is None:
     return Outcome(NO_ANSWER, None, {'accuracy': (0.0, 1.0), 'iou': (0.0, 1.0)})
   width, height = example.fields['size']
-  x, y = {'thousandths': (width / 1000, height / 1000), 'unit': (width, height), 'pixels': (1, 1)}[unit]
-  overlap = iou((box[0] * x, box[1] * y, box[2] * x, box[3] * y), example.fields['box'])
-  return Outcome(OK, str(list(box)), {'accuracy': (float(overlap >= threshold), 1.0), 'iou': (overlap, 1.0)})
+  scales = {'thousandths': (width / 1000, height / 1000), 'unit': (width, height), 'pixels': (1, 1)}
+  x, y = scales[unit]
+  left, top, right, bottom = box
+  in_pixels = (left * x, top * y, right * x, bottom * y)
+  overlap = iou(in_pixels, example.fields['box'])
+  hit = float(overlap >= threshold)
+  return Outcome(OK, str(list(box)), {'accuracy': (hit, 1.0), 'iou': (overlap, 1.0)})

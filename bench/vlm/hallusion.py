@@ -118,7 +118,9 @@ def _place(row: Mapping) -> list[str]:
 
 
 def _prompt(example: Example) -> list[dict]:
-  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  picture = []
+  if example.fields['picture']:
+    picture = [picture_part(example.fields['picture'])]
   return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
 
 

@@ -62,7 +62,9 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   answer = row.get('answer')
   if not isinstance(answer, (str, int, float)) or str(answer) == '':
     raise RowError('missing:answer')
-  metadata = row.get('metadata') if isinstance(row.get('metadata'), dict) else {}
+  metadata = {}
+  if isinstance(row.get('metadata'), dict):
+    metadata = row.get('metadata')
   named = {name: row.get(name) or metadata.get(name) for name in _GROUPS}
   groups = {name: str(value) for name, value in named.items() if value}
   precision = row.get('precision')
@@ -81,7 +83,9 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
 
 def _prompt(example: Example, *, steps: bool) -> list[dict]:
   text = example.fields['query'] + (f'\n{STEPS}' if steps else '')
-  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  picture = []
+  if example.fields['picture']:
+    picture = [picture_part(example.fields['picture'])]
   return user_message(*picture, text)
 
 
@@ -127,7 +131,9 @@ def _marked(response: str, fields: Mapping) -> str | None:
 
 def _one_number(text: str) -> str | None:
   """The number that a short text states; None unless it is exactly one, however often it is written."""
-  value = answers.rational(answers.bare(text)) if len(text) <= answers.MAX_CHARS else None
+  value = None
+  if len(text) <= answers.MAX_CHARS:
+    value = answers.rational(answers.bare(text))
   if value is not None:
     if abs(value) < 1e300:
       return str(float(value))
@@ -173,7 +179,9 @@ def _kit_value(text: str, fields: Mapping) -> str | None:
     if _INTEGER.fullmatch(text):
       return str(int(text))
     return None
-  value = _number(text) if fields['kind'] == 'float' else None
+  value = None
+  if fields['kind'] == 'float':
+    value = _number(text)
   if value is None:
     return None
   return str(value)

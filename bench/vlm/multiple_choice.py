@@ -51,7 +51,9 @@ def inline_choices(question: str) -> dict[str, str]:
   """Options by letter that are written out in the question, as `A. left B. right`; {} without two in order."""
   marks = []
   for letter in LETTERS:
-    start = marks[-1].end() if marks else 0
+    start = 0
+    if marks:
+      start = marks[-1].end()
     mark = re.compile(rf'(?:^|(?<=\s)){letter}[.)]\s+').search(question, start)
     if mark is None:
       break

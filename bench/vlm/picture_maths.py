@@ -117,7 +117,9 @@ def _options(row: Mapping, question: str) -> tuple[dict[str, str], bool]:
 
 def _prompt(example: Example) -> list[dict]:
   f = example.fields
-  picture = [picture_part(f['picture'])] if f['picture'] else []
+  picture = []
+  if f['picture']:
+    picture = [picture_part(f['picture'])]
   listed = [] if f['listed'] else [f'{letter}. {option}' for letter, option in f['options'].items()]
   instruction = LETTER if f['options'] else DECIMALS if f['decimals'] else BOXED
   return user_message(*picture, '\n'.join([f['question'], *listed, instruction]))

@@ -174,7 +174,9 @@ def _accepted(value) -> tuple[str, ...]:
 
 
 def _prompt(example: Example) -> list[dict]:
-  picture = [picture_part(example.fields['picture'])] if example.fields['picture'] else []
+  picture = []
+  if example.fields['picture']:
+    picture = [picture_part(example.fields['picture'])]
   return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
 
 

@@ -45,11 +45,19 @@ def _to_tiles(x: jax.Array, axis: int) -> jax.Array:
   return pad(x, tiles * sizes.LANES, axis=axis)
 
 
+def _largest_block(length: int) -> int:
+  """The largest of 4, 3, 2 or 1 tiles that divides a length of whole tiles."""
+  for tiles in (4, 3, 2):
+    if length % (tiles * sizes.LANES) == 0:
+      return tiles * sizes.LANES
+  return sizes.LANES
+
+
 def _block_sizes(shape: tuple[int, int]):
   """The kernel's blocks of (queries, keys): the largest of 4, 3, 2 or 1 tiles that divides each length."""
   from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
-  bq, bk = (next(tiles * sizes.LANES for tiles in (4, 3, 2, 1) if size % (tiles * sizes.LANES) == 0) for size in shape)
+  bq, bk = map(_largest_block, shape)
   return kernels.BlockSizes(
     block_q=bq,
     block_kv=bk,

@@ -36,7 +36,9 @@ def clock(seconds: float, mark: str, *, hours: bool = True) -> str:
   rest, milliseconds = divmod(total, 1000)
   minutes, second = divmod(rest, 60)
   hour, minute = divmod(minutes, 60)
-  start = f'{hour:02d}:' if hours or hour else ''
+  start = ''
+  if hours or hour:
+    start = f'{hour:02d}:'
   return f'{start}{minute:02d}:{second:02d}{mark}{milliseconds:03d}'
 
 

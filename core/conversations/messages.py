@@ -134,14 +134,18 @@ def _marked(text: str) -> list[Part]:
 
 
 def _part(i: int, part: dict) -> Part | _Bare:
-  kind = part.get('type') if isinstance(part, dict) else None
+  kind = None
+  if isinstance(part, dict):
+    kind = part.get('type')
   if kind == 'text' and isinstance(part.get('text'), str):
     return Part('text', part['text'])
   if kind in MEDIA and set(part) <= {'type', kind}:
     return _Bare(kind, part.get(kind))
   if kind == 'image_url':
     link = part.get('image_url')
-    url = link.get('url') if isinstance(link, dict) else link
+    url = link
+    if isinstance(link, dict):
+      url = link.get('url')
     if isinstance(url, str):
       return _Bare('image', url)
   raise ValueError(

@@ -56,7 +56,9 @@ def parse(text: str, most: int = 1) -> list[Call]:
   at = 0
   while len(calls) < most:
     start = text.find(CALL, at)
-    end = text.find(END_CALL, start + len(CALL)) if start >= 0 else -1
+    end = -1
+    if start >= 0:
+      end = text.find(END_CALL, start + len(CALL))
     if end < 0:
       return calls
     calls.append(read(text[start + len(CALL) : end]))

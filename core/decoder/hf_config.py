@@ -140,10 +140,15 @@ def _windows(h: dict, kind: str) -> tuple[int | None, ...]:
     raise CheckpointError(
       f'layer_types has {len(layers)} layers of kinds {sorted(set(layers))}; expected {depth} of {LAYERS}'
     )
-  window = require(h, 'sliding_window', kind=int) if 'sliding_attention' in layers else None
+  window = None
+  if 'sliding_attention' in layers:
+    window = require(h, 'sliding_window', kind=int)
   windows = tuple(window if layer == 'sliding_attention' else None for layer in layers)
-  periods = (p for p in range(1, depth + 1) if depth % p == 0 and windows[:p] * (depth // p) == windows)
-  return windows[: next(periods)]
+  for period in range(1, depth):
+    repeats, rest = divmod(depth, period)
+    if rest == 0 and windows[:period] * repeats == windows:
+      return windows[:period]
+  return windows
 
 
 def _default_layers(h: dict, kind: str) -> list[str]:

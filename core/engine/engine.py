@@ -252,7 +252,9 @@ class Engine:
 
   def _add(self, request: Request, prompt: Prompt) -> list[int]:
     """Queues the samples of a request, each of which is a user of its media."""
-    strings = StopStrings(self._text, request.stop_strings, request.prompt) if request.stop_strings else None
+    strings = None
+    if request.stop_strings:
+      strings = StopStrings(self._text, request.stop_strings, request.prompt)
     first = self._next
     self._next = self._next + request.n
     samples = []
@@ -308,7 +310,9 @@ class Engine:
       with self._lock:
         copies = s.admit(last - s.admitted)
         exhausted = budget <= 0 and len(s.running) > len(s.filling)
-        work = [] if exhausted else s.unfilled(self._chunks[-1], pack.most_pages(s, self._chunks[-1]))
+        work = []
+        if not exhausted:
+          work = s.unfilled(self._chunks[-1], pack.most_pages(s, self._chunks[-1]))
         inputs = self._pack(work) if work else None
       if copies:
         self._programs.copy(copies)

@@ -88,7 +88,9 @@ class RepetitionPenalty:
 
 def _next(state: State, logits, sampling: Sampling, ends: Ends, hook) -> State:
   """Appends one token to each row that is not done."""
-  choices = logits if hook is None else hook(logits, state)
+  choices = logits
+  if hook is not None:
+    choices = hook(logits, state)
   token, logp = pick(logits, sampling, state.position + 1, choices)
   rows = jnp.arange(token.shape[0])
   failed = ~state.done & jnp.isnan(logp)
@@ -156,7 +158,9 @@ def for_decoding(params: decoder.Params) -> decoder.Params:
     return params
   if not isinstance(params.blocks, tuple):
     params = params.replace(blocks=unstack(params.blocks))
-  return params if others or device.platform != 'cpu' else as_streamed(params)
+  if others or device.platform != 'cpu':
+    return params
+  return as_streamed(params)
 
 
 def _ends(stops: Sequence[int], limit: np.ndarray) -> Ends:

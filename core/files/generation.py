@@ -94,14 +94,18 @@ def write(path: FolderPath, stops: Sequence[int]) -> None:
 
 
 def _number(h: dict, key: str, default: float) -> float:
-  value = default if h.get(key) is None else h[key]
+  value = default
+  if h.get(key) is not None:
+    value = h[key]
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     raise CheckpointError(f'{key}={value!r}; expected a number')
   return float(value)
 
 
 def _whole(h: dict, key: str, default: Any) -> Any:
-  value = default if h.get(key) is None else h[key]
+  value = default
+  if h.get(key) is not None:
+    value = h[key]
   if isinstance(value, bool) or not isinstance(value, (int, type(None))):
     raise CheckpointError(f'{key}={value!r}; expected a whole number')
   return value

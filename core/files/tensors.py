@@ -242,7 +242,9 @@ def _parse(file: str, header: bytes, base: int) -> dict[str, Stored]:
     shape = tuple(entry['shape'])
     tensors[name] = Stored(file, dtype, shape, base + begin, base + end)
     given = end - begin
-    size = DTYPES[dtype].itemsize * math.prod(shape) if dtype in DTYPES else given
+    size = given
+    if dtype in DTYPES:
+      size = DTYPES[dtype].itemsize * math.prod(shape)
     if given != size:
       raise ValueError(f'{name} has {given} bytes; expected {size} of {dtype}{list(shape)}')
   at = base

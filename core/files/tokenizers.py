@@ -144,6 +144,13 @@ def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
   return found
 
 
+def _after_first(text: str) -> str:
+  """A pattern of the place after the first character of `text`, of no width."""
+  first = re.escape(text[0])
+  rest = re.escape(text[1:])
+  return f'(?<={first})(?={rest})'
+
+
 class TextEncoder:
   """Encodes text in which special tokens are only characters.
 
@@ -155,9 +162,10 @@ class TextEncoder:
   def __init__(self, tokenizer: PreTrainedTokenizerFast, *, structural: Iterable[str] = (), markup: Iterable[str] = ()):
     self.tokenizer = tokenizer
     special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    special = sorted((special | set(structural)) - set(markup), key=len, reverse=True)
+    forbidden = (special | set(structural)) - set(markup)
+    longest_first = sorted(forbidden, key=len, reverse=True)
     # Matches after the first character of each forbidden string: cut there, neither half is a token.
-    pattern = '|'.join(f'(?<={re.escape(s[0])})(?={re.escape(s[1:])})' for s in special if len(s) > 1)
+    pattern = '|'.join(_after_first(s) for s in longest_first if len(s) > 1)
     self._cuts = re.compile(pattern) if pattern else None
 
   def forges(self, text: str) -> bool:

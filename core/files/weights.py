@@ -64,7 +64,9 @@ class From:
 
   def _sizes(self, shape):
     _, ours = self.pattern.split('->')
-    parts = (self.parts,) if self.parts > 1 else ()
+    parts = ()
+    if self.parts > 1:
+      parts = (self.parts,)
     return dict(zip(ours.split(), (*parts, *shape)))
 
   def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

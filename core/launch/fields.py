@@ -88,5 +88,7 @@ def rebuild(config, values: Mapping[str, Any], prefix: str = ''):
 def replace_at(config, path: str, value):
   """The config with the field at a dotted path replaced."""
   head, _, rest = path.partition('.')
-  inner = replace_at(getattr(config, head), rest, value) if rest else value
+  inner = value
+  if rest:
+    inner = replace_at(getattr(config, head), rest, value)
   return dataclasses.replace(config, **{head: inner})

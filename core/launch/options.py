@@ -27,7 +27,9 @@ class _Parser(flags.ArgumentParser):
   def parse(self, argument):
     if argument is None:
       return None
-    value = argument if self.verbatim else casting.cast(argument, self.leaf.kind)
+    value = argument
+    if not self.verbatim:
+      value = casting.cast(argument, self.leaf.kind)
     check_bounds(self.leaf, value)
     return value
 

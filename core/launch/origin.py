@@ -27,7 +27,9 @@ def shadowed(packages: Iterable[str] = tuple(IMPORTS)) -> dict[str, str]:
   hidden = {}
   for name in packages:
     spec = importlib.util.find_spec(name)
-    origin = pathlib.Path(spec.origin).resolve() if spec and spec.origin else None
+    origin = None
+    if spec and spec.origin:
+      origin = pathlib.Path(spec.origin).resolve()
     if origin != ROOT / name / '__init__.py':
       hidden[name] = str(origin or 'nowhere')
   return hidden

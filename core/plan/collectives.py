@@ -90,7 +90,9 @@ def _trips(line: str, limits: dict[str, int]) -> int | None:
 
 def _called(line: str, opcode: str, limits: dict[str, int]) -> list[tuple[str, int, bool]]:
   """The computations that an instruction calls: [(name, times, exact)]."""
-  trips = _trips(line, limits) if opcode == 'while' else 1
+  trips = 1
+  if opcode == 'while':
+    trips = _trips(line, limits)
   calls = [(name, trips or 1, trips is not None) for name in _CALLED.findall(line)]
   for group in _BRANCHES.findall(line):
     names = [name.strip().lstrip('%') for name in group.split(',')]

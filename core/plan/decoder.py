@@ -23,8 +23,12 @@ def decoder_parts(
   layers = config.depth // len(config.windows)
   # QKᵀ and PV: 2 FLOPs a multiply-add, N·H products each, for every visible pair.
   causal = 4.0 * config.heads * config.head_dim * layers * sum(map(pairs, config.windows))
-  table = 2.0 * config.width * config.vocab * scored if config.tied else 0.0
-  active = config.moe.top_k / config.moe.experts if config.moe else 1.0
+  table = 0.0
+  if config.tied:
+    table = 2.0 * config.width * config.vocab * scored
+  active = 1.0
+  if config.moe:
+    active = config.moe.top_k / config.moe.experts
   return (
     Part('language model', spec.replace(head=None), tokens, causal, active=active),
     Part('head', spec.head, scored, 0.0, table=table),

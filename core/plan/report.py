@@ -66,7 +66,9 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
 def advice(program: Program, mesh, chip: Chip, arguments: int) -> list[str]:
   """What to change first if a program does not fit, and why."""
   tips = []
-  uneven = _uneven(program.kinds.get('weights'), mesh) if arguments > chip.hbm / 4 else None
+  uneven = None
+  if arguments > chip.hbm / 4:
+    uneven = _uneven(program.kinds.get('weights'), mesh)
   if uneven:
     tips.append(uneven)
   elif arguments > chip.hbm / 2:
@@ -155,7 +157,9 @@ def _memory(plan: Plan) -> list[str]:
   memory = plan.compiled.memory
   refused = plan.compiled.refused
   if memory is None:
-    known = f': it needs {_size(refused.used)} of {_size(refused.available)}' if refused.used else ''
+    known = ''
+    if refused.used:
+      known = f': it needs {_size(refused.used)} of {_size(refused.available)}'
     return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
   names = {'arguments': 'arguments, as laid out', 'alias': 'alias (donated and reused)', 'code': 'program'}
   lines += ['Bytes a device, from the compiler:']
@@ -190,6 +194,8 @@ def _collectives(found: list[Collective]) -> list[str]:
     return ['No collectives in the program.']
   lines = ['Collectives in the program, times and result bytes a device and step:']
   for c in found:
-    note = '' if c.exact else '  at least: a loop without a known trip count is counted once'
-    lines.append(f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}{note}')
+    line = f'  {c.kind:<20}{c.sites:>4} sites {c.count:>6} times {_size(c.bytes):>12}'
+    if not c.exact:
+      line += '  at least: a loop without a known trip count is counted once'
+    lines.append(line)
   return lines

@@ -13,7 +13,8 @@ def wilson(right: float, n: int, z: float = 1.959963984540054) -> tuple[float, f
   p = right / n
   scale = 1 / (1 + z * z / n)
   centre = scale * (p + z * z / (2 * n))
-  half = scale * z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+  variance = p * (1 - p) / n + z * z / (4 * n * n)
+  half = scale * z * math.sqrt(variance)
   return centre - half, centre + half
 
 

@@ -17,7 +17,8 @@ class Admission:
   def __init__(self, *, running: int, waiting: int = 0):
     if running < 1 or waiting < 0:
       raise ValueError(f'running={running}, waiting={waiting}: expected running ≥ 1 and waiting ≥ 0')
-    self.running, self.waiting = running, waiting
+    self.running = running
+    self.waiting = waiting
     self.held = self.queued = 0
     self._places = asyncio.Semaphore(running)
 
@@ -45,7 +46,8 @@ class Capacity:
   def __init__(self, most: int):
     if most < 1:
       raise ValueError(f'most={most}: expected 1 or more')
-    self.most, self.held = most, 0
+    self.most = most
+    self.held = 0
 
   @contextlib.contextmanager
   def hold(self, count: int) -> Iterator[None]:
@@ -65,7 +67,9 @@ class Admitted:
   """503 with Retry-After when the queue in front of the application is full; `open_paths` are always served."""
 
   def __init__(self, app: asgi.App, admission: Admission, *, open_paths: frozenset[str] = frozenset()):
-    self.app, self.admission, self.open_paths = app, admission, open_paths
+    self.app = app
+    self.admission = admission
+    self.open_paths = open_paths
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
     if scope['type'] != 'http' or scope['path'] in self.open_paths:

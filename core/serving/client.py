@@ -129,8 +129,12 @@ class Endpoint:
   ):
     import httpx
 
-    self.url, self.dialect = url.rstrip('/'), dialect
-    self._timeout, self._retry, self._max_bytes, self._sleep = timeout, retry, max_bytes, sleep
+    self.url = url.rstrip('/')
+    self.dialect = dialect
+    self._timeout = timeout
+    self._retry = retry
+    self._max_bytes = max_bytes
+    self._sleep = sleep
     self._client = httpx.Client(
       timeout=httpx.Timeout(timeout, connect=min(timeout, 10.0)),
       limits=httpx.Limits(max_connections=256),
@@ -191,7 +195,8 @@ class Endpoint:
     try:
       with self._client.stream(method, self.url + path, **_content(body), timeout=limits) as response:
         raw = self._body(response, seconds)
-        status, headers = response.status_code, response.headers
+        status = response.status_code
+        headers = response.headers
     except httpx.InvalidURL as error:
       raise RequestFailed(f'{self.url}: {error}') from None
     except httpx.HTTPError as error:
@@ -211,7 +216,8 @@ class Endpoint:
   def _body(self, response, seconds: float) -> bytes:
     # The deadline covers the whole reply: a server that sends a byte a minute never trips a read timeout.
     deadline = time.monotonic() + seconds
-    parts, size = [], 0
+    parts = []
+    size = 0
     for part in response.iter_bytes():
       size += len(part)
       if size > self._max_bytes:
@@ -238,10 +244,14 @@ def _refusal(what: str, text: str, status: int) -> RequestFailed:
 
 def _check_error(reply: Any, what: str) -> None:
   """Raises for a reply that reports an error in its body alone, as some gateways do; `code` is a status then."""
-  error = reply.get('error') if isinstance(reply, dict) and 'choices' not in reply else None
+  error = None
+  if isinstance(reply, dict) and 'choices' not in reply:
+    error = reply.get('error')
   if not error:
     return
-  code = error.get('code') if isinstance(error, dict) else None
+  code = None
+  if isinstance(error, dict):
+    code = error.get('code')
   text = json.dumps(error, ensure_ascii=False)
   if code in RETRIED:
     raise _TryAgain(f'{what}: {text[:300]}')
@@ -249,7 +259,9 @@ def _check_error(reply: Any, what: str) -> None:
 
 
 def _seconds(text: str | None) -> float:
-  return float(text) if text and text.isdigit() and len(text) < 6 else 0.0
+  if text and text.isdigit() and len(text) < 6:
+    return float(text)
+  return 0.0
 
 
 def _read_completion(reply: Mapping) -> Reply:
@@ -273,11 +285,14 @@ def _read_completion(reply: Mapping) -> Reply:
 
 
 def _count(value: Any) -> int:
-  return value if type(value) is int and value >= 0 else 0
+  if type(value) is int and value >= 0:
+    return value
+  return 0
 
 
 def _read_call(call: Mapping) -> Call:
-  name, arguments = call['function']['name'], call['function'].get('arguments') or '{}'
+  name = call['function']['name']
+  arguments = call['function'].get('arguments') or '{}'
   key = call.get('id') or ''
   if not all(isinstance(text, str) for text in (key, name, arguments)):
     raise TypeError('a tool call whose id, name and arguments are not all text')

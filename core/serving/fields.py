@@ -64,4 +64,6 @@ def whole(body: Mapping[str, Any], name: str, default: Any, *, low: int = 0, hig
 def short(value: Any) -> str:
   """A value in an error message."""
   text = repr(value)
-  return text if len(text) <= 60 else text[:57] + '...'
+  if len(text) <= 60:
+    return text
+  return text[:57] + '...'

@@ -31,7 +31,9 @@ def _escaped(text: str) -> str:
 
 def _line(sample: Sample) -> str:
   labels = ','.join(f'{name}="{_escaped(value)}"' for name, value in sample.labels.items())
-  return f'{sample.name}{{{labels}}} {float(sample.value)!r}' if labels else f'{sample.name} {float(sample.value)!r}'
+  if labels:
+    return f'{sample.name}{{{labels}}} {float(sample.value)!r}'
+  return f'{sample.name} {float(sample.value)!r}'
 
 
 def text(samples: Iterable[Sample]) -> str:

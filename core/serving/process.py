@@ -47,7 +47,8 @@ def until_told(work: Coroutine) -> None:
   """Runs what would never end until SIGTERM or SIGINT."""
 
   async def both() -> None:
-    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
     for number in (signal.SIGTERM, signal.SIGINT):
       loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
@@ -66,7 +67,9 @@ def url(sock: socket.socket) -> str:
   if sock.family == socket.AF_UNIX:
     return f'unix:{sock.getsockname()}'
   host, port = sock.getsockname()[:2]
-  where = f'[{host}]' if ':' in host else host
+  where = host
+  if ':' in host:
+    where = f'[{host}]'
   return f'http://{where}:{port}'
 
 

@@ -46,7 +46,10 @@ class Stepper:
     name: str = 'stepper',
   ):
     self.error: Exception | None = None
-    self._step, self._is_idle, self._ended, self._stopped = step, is_idle, ended, stopped
+    self._step = step
+    self._is_idle = is_idle
+    self._ended = ended
+    self._stopped = stopped
     self._commands: list[Callable[[], None]] = []
     self._wake = threading.Condition()
     self._is_closing = False
@@ -73,7 +76,9 @@ class Stepper:
 
   def failure(self) -> Failed:
     """The error of whoever waits for the thread after its end."""
-    reason = f'{type(self.error).__name__}: {self.error}' if self.error else 'it is ending'
+    reason = 'it is ending'
+    if self.error:
+      reason = f'{type(self.error).__name__}: {self.error}'
     return Failed(f'the server stopped: {reason}')
 
   def _run(self) -> None:
@@ -85,7 +90,8 @@ class Stepper:
       self._stopped()
     with self._wake:
       self._is_closing = True
-      commands, self._commands = self._commands, []
+      commands = self._commands
+      self._commands = []
     for command in commands:
       command()
     self._ended()
@@ -95,7 +101,8 @@ class Stepper:
     with self._wake:
       while self._is_idle() and not (self._commands or self._is_closing):
         self._wake.wait()
-      commands, self._commands = self._commands, []
+      commands = self._commands
+      self._commands = []
     for command in commands:
       command()
     return not self._is_closing

@@ -37,5 +37,6 @@ def image_url(image) -> str:
   else:
     buffer = io.BytesIO()
     image.convert('RGB').save(buffer, 'PNG')
-    kind, raw = 'image/png', buffer.getvalue()
+    kind = 'image/png'
+    raw = buffer.getvalue()
   return f'data:{kind};base64,{base64.b64encode(raw).decode()}'

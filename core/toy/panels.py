@@ -73,7 +73,10 @@ def example(split: str, seed: int, index: int) -> Example:
   rng = np.random.default_rng((seed, index, SPLITS.index(split), PANELS))
   panels = tuple(_panel(colour, rng) for colour in rng.permutation(list(COLOURS)))
   pixels = np.concatenate([_draw(panel, rng) for panel in panels], axis=1)
-  words = [_word(panel, int(quarter)) for panel in panels for quarter in rng.permutation(QUARTERS)[:ASKED]]
+  words = []
+  for panel in panels:
+    quarters = rng.permutation(QUARTERS)[:ASKED]
+    words += [_word(panel, int(quarter)) for quarter in quarters]
   asked = [str(word) for word in rng.permutation(words)]
   question = ''.join(word[0] + '?' for word in asked)
   return Example(Image.fromarray(pixels), question, ''.join(asked), panels)
@@ -111,9 +114,9 @@ def _draw(panel: Panel, rng: np.random.Generator) -> np.ndarray:
     _stamp(ink, int(panel.text[0]), scale=3, corner=(row, 3 + column))
   if panel.kind == DENSE:
     for i, digit in enumerate(panel.text):
-      corner = half * (i // 2) + 1, half * (i % 2) + 2
-      _stamp(ink, int(digit), scale=1, corner=corner)
-  shades = np.reshape(SHADES, (2, 2)).repeat(half, axis=0).repeat(half, axis=1)
+      row, column = divmod(i, 2)
+      _stamp(ink, int(digit), scale=1, corner=(half * row + 1, half * column + 2))
+  shades = _enlarged(np.reshape(SHADES, (2, 2)), half)
   paper = shades[..., None] * np.array(COLOURS[panel.colour])
   pixels = np.where(ink[..., None], _INK, paper)
   noisy = pixels + _NOISE * rng.standard_normal((SIDE, SIDE, 1))
@@ -122,9 +125,15 @@ def _draw(panel: Panel, rng: np.random.Generator) -> np.ndarray:
 
 def _stamp(ink: np.ndarray, digit: int, *, scale: int, corner: tuple[int, int]) -> None:
   """Draws a digit into `ink`; corner: (row, column) of its upper left dot."""
-  glyph = _GLYPHS[digit].repeat(scale, axis=0).repeat(scale, axis=1)
+  glyph = _enlarged(_GLYPHS[digit], scale)
   row, column = corner
-  ink[row : row + glyph.shape[0], column : column + glyph.shape[1]] |= glyph
+  height, width = glyph.shape
+  ink[row : row + height, column : column + width] |= glyph
+
+
+def _enlarged(dots: np.ndarray, scale: int) -> np.ndarray:
+  """Each dot of [Y, X] as a square of `scale` dots."""
+  return dots.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def export(folder: str | os.PathLike, split: str, seed: int, n: int) -> str:

@@ -40,14 +40,17 @@ def example(split: str, seed: int, index: int) -> Example:
 
 def held_out(terms: list[int]) -> bool:
   """Whether a question belongs to the held-out ones: by its digits in their order, not by its sum."""
-  return sum(place * term for place, term in enumerate(terms, start=1)) % _SHARES == 0
+  weighted = (place * term for place, term in enumerate(terms, start=1))
+  return sum(weighted) % _SHARES == 0
 
 
 def worked(terms: list[int]) -> Example:
   """The sum of these numbers, worked out."""
-  running = list(itertools.accumulate(terms))[1:]
-  steps = ' '.join(map(str, running))
-  return Example('+'.join(map(str, terms)) + '?', str(running[-1]), f'{steps} \\boxed{{{running[-1]}}}', tuple(terms))
+  running = list(map(str, itertools.accumulate(terms)))[1:]
+  answer = running[-1]
+  steps = ' '.join(running)
+  question = '+'.join(map(str, terms)) + '?'
+  return Example(question, answer, f'{steps} \\boxed{{{answer}}}', tuple(terms))
 
 
 def variant(total: int, seed: int) -> str:

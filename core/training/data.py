@@ -134,7 +134,9 @@ class Parquet:
 
   def __getitem__(self, index: int) -> dict:
     group = int(np.searchsorted(self._ends, index, side='right'))
-    start = int(self._ends[group - 1]) if group else 0
+    start = 0
+    if group:
+      start = int(self._ends[group - 1])
     return _row_group(self.path, group).slice(index - start, 1).to_pylist()[0]
 
   def place(self, index: int) -> str:

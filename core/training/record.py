@@ -113,7 +113,8 @@ class Recorder:
       self._logged = now
       logging.info('step %d of %d, %s, %s', step, self._steps, self._pace(step, now), shown)
     if self._first is None:
-      self._first, self._began = step, now
+      self._first = step
+      self._began = now
 
   def _pace(self, step: int, now: float) -> str:
     """Steps a second and the time left, from the second step on."""

@@ -45,7 +45,9 @@ def differences(old, new, prefix='') -> list[str]:
     return [f'{prefix}: {old!r}, now {new!r}']
   found = []
   for key in sorted(old.keys() | new.keys()):
-    name = f'{prefix}.{key}' if prefix else key
+    name = key
+    if prefix:
+      name = f'{prefix}.{key}'
     if key not in old or key not in new:
       found.append(f'{name}: only {"now" if key in new else "before"}')
     else:
@@ -205,7 +207,9 @@ class Run:
     )
     changed = differences(old, new)
     if changed:
-      more = f'; and {len(changed) - 8} more' if len(changed) > 8 else ''
+      more = ''
+      if len(changed) > 8:
+        more = f'; and {len(changed) - 8} more'
       raise ValueError(
         f'checkpoint {step} in {self._checkpoints} is of another model or optimiser: {"; ".join(changed[:8])}{more}'
       )

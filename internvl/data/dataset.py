@@ -58,7 +58,9 @@ class Examples:
 
   def _example(self, i: int) -> Inputs:
     messages, images, videos = self.rows[i]
-    rng = np.random.default_rng((self.seed, i)) if self.augment else None
+    rng = None
+    if self.augment:
+      rng = np.random.default_rng((self.seed, i))
     try:
       return self.processor(messages, images, videos, pick=self.pick, augment=rng, max_tiles=self.max_tiles)
     except ValueError as error:

@@ -47,7 +47,9 @@ def shorten(x: Inputs, image_id: int, length: int, tiles: int) -> Inputs:
   if not x.mask[:end].any():
     kept = 0
     end = 1
-  total = int(ends[kept - 1]) if kept else 0
+  total = 0
+  if kept:
+    total = int(ends[kept - 1])
   return Inputs(
     tokens=x.tokens[:end],
     mask=x.mask[:end],
@@ -108,7 +110,8 @@ def batches(
   shares: of each part in the mixture, by default equal. which, many: the process and their number, by default as they
   are. Raises ValueError when the rows cannot be shared out evenly.
   """
-  which = jax.process_index() if which is None else which
+  if which is None:
+    which = jax.process_index()
   many = many or jax.process_count()
   if c.batch % many:
     raise ValueError(f'batch={c.batch} rows cannot be shared by {many} processes')

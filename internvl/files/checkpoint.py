@@ -76,7 +76,9 @@ def _projector(*, norm: str, up: str, out: str) -> projector.Params:
 
 
 def _norm(name: str, c: vision.Config) -> encoder.Norm:
-  bias = From(f'{name}.bias') if c.norm == 'layer' else None
+  bias = None
+  if c.norm == 'layer':
+    bias = From(f'{name}.bias')
   return encoder.Norm(scale=From(f'{name}.weight'), bias=bias)
 
 

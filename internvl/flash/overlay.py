@@ -11,8 +11,10 @@ from internvl.inputs import tiles as tiling
 from internvl.inputs.processor import Inputs
 from internvl.inputs.processor_config import ProcessorConfig
 
-CELL, GAP = 168, 12  # pixels: side of a tile, space between images and before a thumbnail
-TINT, STRENGTH = (255, 140, 0), 0.45  # of compressed tiles
+CELL = 168  # pixels: side of a tile
+GAP = 12  # pixels between images and before a thumbnail
+TINT = (255, 140, 0)  # of compressed tiles
+STRENGTH = 0.45  # of the tint
 EDGE = {True: (200, 90, 0), False: (0, 120, 60)}  # by whether a tile is compressed
 TEXT = 14
 
@@ -48,7 +50,8 @@ def _image(cells: list[Image.Image], columns: int, rows: int) -> Image.Image:
   width = columns * CELL + thumbnail * (GAP + CELL)
   out = Image.new('RGB', (width, rows * CELL), 'white')
   for number, cell in enumerate(cells[: columns * rows]):
-    out.paste(cell, (number % columns * CELL, number // columns * CELL))
+    row, column = divmod(number, columns)
+    out.paste(cell, (column * CELL, row * CELL))
   if thumbnail:
     out.paste(cells[-1], (columns * CELL + GAP, 0))
   return out
@@ -56,18 +59,21 @@ def _image(cells: list[Image.Image], columns: int, rows: int) -> Image.Image:
 
 def _cell(pixels: np.ndarray, routing: Routing, number: int) -> Image.Image:
   """One tile with its overlay."""
-  compressed = bool(routing.compressed[number])
+  is_compressed = bool(routing.compressed[number])
   cell = Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.BICUBIC)
-  if compressed:
-    cell = Image.blend(cell, Image.new('RGB', cell.size, TINT), STRENGTH)
-  tokens = routing.compact_tokens if compressed else routing.tokens
+  if is_compressed:
+    tint = Image.new('RGB', cell.size, TINT)
+    cell = Image.blend(cell, tint, STRENGTH)
+  tokens = routing.compact_tokens if is_compressed else routing.tokens
   label = f'{number + 1}: {tokens} tokens'
   if routing.scores is not None:
     label += f', p={routing.scores[number]:.2f}'
+  colour = EDGE[is_compressed]
   pen = ImageDraw.Draw(cell)
-  pen.rectangle((0, 0, CELL - 1, CELL - 1), outline=EDGE[compressed], width=3)
+  pen.rectangle((0, 0, CELL - 1, CELL - 1), outline=colour, width=3)
   font = ImageFont.load_default(TEXT)
-  box = pen.textbbox((6, CELL - TEXT - 10), label, font=font)
-  pen.rectangle((box[0] - 3, box[1] - 3, box[2] + 3, box[3] + 3), fill='white')
-  pen.text((6, CELL - TEXT - 10), label, fill=EDGE[compressed], font=font)
+  corner = (6, CELL - TEXT - 10)
+  left, top, right, bottom = pen.textbbox(corner, label, font=font)
+  pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), fill='white')
+  pen.text(corner, label, fill=colour, font=font)
   return cell

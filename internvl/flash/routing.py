@@ -124,7 +124,9 @@ def route(
 ) -> list[Routing]:
   """The routing of each prompt by itself. features: `patches` of the tiles of all prompts, in order."""
   asked = needs_scores(mode) and features is not None
-  found = np.asarray(scores(params.router, features)) if asked else None
+  found = None
+  if asked:
+    found = np.asarray(scores(params.router, features))
   routings = []
   start = 0
   for prompt in prompts:

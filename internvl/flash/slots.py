@@ -103,7 +103,9 @@ def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.
   allowed = (0, config.compact_tokens, config.tokens_per_tile)
   if not np.isin(tile_tokens, allowed).all():
     raise ValueError(f'tile_tokens={tile_tokens.tolist()}: expected some of {list(allowed)}')
-  tiles = None if pixels is None else tuple(pixels.shape[:-3])
+  tiles = None
+  if pixels is not None:
+    tiles = tuple(pixels.shape[:-3])
   if tile_tokens.shape != tiles:
     raise ValueError(f'tile_tokens of shape {tile_tokens.shape} for tiles {tiles}; expected one number a tile')
   if tile_tokens.ndim == 2:

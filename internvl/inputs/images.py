@@ -69,7 +69,9 @@ def load(source: Any, *, transparency: Transparency = 'white') -> Image.Image:
       f'an image must be a path, a data URI, bytes, a Pillow image or a uint8 array, not {type(source).__name__}'
     )
   name = os.fspath(source)
-  scheme = name.split(':', 1)[0].lower() if ':' in name[:8] else ''
+  scheme = ''
+  if ':' in name[:8]:
+    scheme = name.split(':', 1)[0].lower()
   if scheme == 'data':
     return _from_bytes(data_uri(name), 'the data URI', transparency)
   if scheme in ('http', 'https'):
@@ -134,7 +136,9 @@ def _upright(image: Image.Image, name: str, transparency: Transparency) -> Image
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-  channels = array.shape[2] if array.ndim == 3 else 1
+  channels = 1
+  if array.ndim == 3:
+    channels = array.shape[2]
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
     raise ValueError(f'an image array must be uint8 [H, W] or [H, W, 1, 3 or 4], not {array.dtype} {list(array.shape)}')
   check_size(array.shape[1], array.shape[0], 'the image array')

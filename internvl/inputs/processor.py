@@ -186,7 +186,9 @@ class Processor:
 
   def _system(self, turns, thinking: bool):
     """Splits off the system text: the conversation's own, or the configured one."""
-    own = ''.join(p.value for p in turns[0].parts) if turns[0].role == 'system' else None
+    own = None
+    if turns[0].role == 'system':
+      own = ''.join(p.value for p in turns[0].parts)
     if own is not None and thinking:
       raise ValueError('thinking mode brings its own system text, but the messages begin with one')
     default = self.layout.system if self.config.system is None else self.config.system
@@ -198,7 +200,9 @@ class Processor:
     config = self.config
     media = []
     shown = sum(p.kind == 'image' for t in turns for p in t.parts)
-    cap = tiles.share(max_tiles, shown) if config.share_tiles and shown else max_tiles
+    cap = max_tiles
+    if config.share_tiles and shown:
+      cap = tiles.share(max_tiles, shown)
     cap = max(cap, config.min_tiles)
     laid_out = []
     for turn in turns:

@@ -104,7 +104,9 @@ def read(path: FolderPath) -> ProcessorConfig:
     raise FileNotFoundError(
       f'{folder}: no config.json, preprocessor_config.json or processor_config.json in this folder'
     )
-  fields = _from_model(model, f'{folder}/config.json') if model else {}
+  fields = {}
+  if model:
+    fields = _from_model(model, f'{folder}/config.json')
   processor = processor or {}
   # Since version 5 transformers may nest the image processor's settings in processor_config.json.
   for source in (image or {}, processor.get('image_processor') or {}):

@@ -173,7 +173,9 @@ def conversation(layout: Layout, turns: Sequence[tuple[str, Sequence[Segment]]],
   continues.
   """
   training = turns[-1][0] == 'assistant'
-  segments = layout.turn('system', [Segment(system)], training) if system else []
+  segments = []
+  if system:
+    segments = layout.turn('system', [Segment(system)], training)
   for role, content in turns:
     segments += layout.turn(role, content, training)
   if training:
@@ -193,7 +195,9 @@ def tokenize(
   mask = []
   for (special, loss), run in itertools.groupby(segments, key=lambda s: (s.special, s.loss)):
     run = list(run)
-    structure = [ids[s.text] for s in run for _ in range(s.repeat)] if special else []
+    structure = []
+    if special:
+      structure = [ids[s.text] for s in run for _ in range(s.repeat)]
     encoded = structure or encode(''.join(s.text for s in run))
     tokens += encoded
     mask += [loss] * len(encoded)

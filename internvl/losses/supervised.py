@@ -55,12 +55,15 @@ def ntp(
     rules=rules,
   )
   language = cast(params.language, dtype)
-  logp, _ = decoder.log_probs(language, config.language, out.hidden[:, :-1], batch.tokens[:, 1:], rules=rules)
+  targets = batch.tokens[:, 1:]
+  logp, _ = decoder.log_probs(language, config.language, out.hidden[:, :-1], targets, rules=rules)
   weights = batch.weights[:, 1:]
   total = -jnp.sum(weights * logp)
   weight = jnp.sum(weights)
-  hits = jnp.sum((weights > 0) * (logp > jnp.log(0.5)))
-  notes = {'confident': (hits, jnp.sum(weights > 0))}
+  is_scored = weights > 0
+  is_confident = logp > jnp.log(0.5)
+  hits = jnp.sum(is_scored * is_confident)
+  notes = {'confident': (hits, jnp.sum(is_scored))}
   if config.language.moe is not None:
     notes['balance'] = (out.balance * weight, weight)
   return Loss(total + balance * out.balance * weight, weight, notes)

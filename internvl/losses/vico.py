@@ -163,13 +163,16 @@ def loss_ratios(
   """
   target = reference_states(reference, config, batch, rules=rules)
   full = model.project(params, config, patches)
-  member = (batch.tile_segments[..., None] == batch.segments[:, None, 1:]) & (batch.weights[:, None, 1:] > 0)
+  segments = batch.segments[:, None, 1:]
+  is_scored = batch.weights[:, None, 1:] > 0
+  member = (batch.tile_segments[..., None] == segments) & is_scored
   count = member.sum(-1)
 
   def by_tile(tile_tokens, images):
     hidden = states(params, config, batch, images, tile_tokens, rules=rules)
     divergence = divergences(params, config, hidden, reference, target, rules)
-    return jnp.sum(jnp.where(member, divergence[:, None], 0.0), -1) / jnp.maximum(count, 1)
+    of_tile = jnp.where(member, divergence[:, None], 0.0)
+    return jnp.sum(of_tile, -1) / jnp.maximum(count, 1)
 
   rank = ranks(batch.tile_segments)
   valid = (batch.tile_tokens > 0) & (count > 0)

@@ -121,7 +121,9 @@ def _work(c: decoder.Config, engine: EngineSize, home: Mesh, *, rows: int, steps
   """Of `steps` steps of `rows` tokens with all pages in use, each by one row; every expert is met."""
   spec = decoder.spec(c)
   axes = home.shape
-  active = c.moe.top_k / c.moe.experts if c.moe else 1.0
+  active = 1.0
+  if c.moe:
+    active = c.moe.top_k / c.moe.experts
   found = formula.weights(plan.Part('', spec, rows, 0.0, active=active), home)
   met = round(sum(w.active for w in found))
   attention = 4.0 * c.heads * c.head_dim * c.depth * engine.pages * engine.page_size

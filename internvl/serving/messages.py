@@ -35,11 +35,16 @@ def read(messages: Sequence[Mapping], tools: Sequence[Mapping], limits: Limits) 
     raise ValueError(f'{shown} images; expected at most {limits.images}')
   if not tools:
     return turns
-  told = {'type': 'text', 'text': tool_calls.described(tools)}
-  if turns[0]['role'] != 'system':
-    return [{'role': 'system', 'content': [told]}, *turns]
-  first = turns[0]['content'] + [{'type': 'text', 'text': '\n\n'}, told]
-  return [{'role': 'system', 'content': first}, *turns[1:]]
+  described = _text(tool_calls.described(tools))
+  first, *others = turns
+  if first['role'] != 'system':
+    return [{'role': 'system', 'content': [described]}, *turns]
+  content = [*first['content'], _text('\n\n'), described]
+  return [{'role': 'system', 'content': content}, *others]
+
+
+def _text(text: str) -> dict[str, str]:
+  return {'type': 'text', 'text': text}
 
 
 def frames(messages: Sequence[Mapping]) -> int:
@@ -55,24 +60,31 @@ def _turn(number: int, message: Mapping, limits: Limits) -> dict[str, Any]:
     return {'role': 'user', 'content': [_part(number, part, limits) for part in content]}
   plain = chat.turn(number, message)
   text = plain['content']
+  if plain['role'] == 'tool':
+    wrapped = f'{tool_calls.RESPONSE}\n{text}\n{tool_calls.END_RESPONSE}'
+    return {'role': 'user', 'content': [_text(wrapped)]}
+  lines = [text] if text else []
   for call in plain.get('tool_calls', []):
     function = call['function']
-    text += ('\n' if text else '') + tool_calls.written(function['name'], function['arguments'])
-  if plain['role'] == 'tool':
-    text = f'{tool_calls.RESPONSE}\n{text}\n{tool_calls.END_RESPONSE}'
-  kind = 'user' if plain['role'] == 'tool' else plain['role']
-  return {'role': kind, 'content': [{'type': 'text', 'text': text}]}
+    lines.append(tool_calls.written(function['name'], function['arguments']))
+  return {'role': plain['role'], 'content': [_text('\n'.join(lines))]}
 
 
 def _part(number: int, part: Any, limits: Limits) -> dict[str, Any]:
-  kind = part.get('type') if isinstance(part, Mapping) else None
+  kind = None
+  if isinstance(part, Mapping):
+    kind = part.get('type')
   if kind == 'text':
-    return {'type': 'text', 'text': chat.text_of(number, [part])}
+    return _text(chat.text_of(number, [part]))
   if kind == 'image_url':
     link = part.get('image_url')
-    url = link.get('url') if isinstance(link, Mapping) else link
+    url = link
+    if isinstance(link, Mapping):
+      url = link.get('url')
     return {'type': 'image', 'image': _image(number, url, limits)}
-  shots = part.get('video') if kind == 'video' else None
+  shots = None
+  if kind == 'video':
+    shots = part.get('video')
   if not isinstance(shots, list) or not 0 < len(shots) <= limits.frames:
     raise ValueError(
       f'messages[{number}]: a part {part!r:.60}; expected text, image_url, or video with 1 to {limits.frames} frames'

@@ -46,13 +46,17 @@ class VisionLanguageModel:
       return [Prepared(self._words.request(asked, self._tokens(prompt))) for prompt in asked.prompts]
     loop = asyncio.get_running_loop()
     inputs = await loop.run_in_executor(self._threads, self._inputs, asked)
-    mode = fields.choice(asked.extra, 'compression', get_args(Compression)) if 'compression' in asked.extra else None
+    mode = None
+    if 'compression' in asked.extra:
+      mode = fields.choice(asked.extra, 'compression', get_args(Compression))
     found = await self._vision.see(inputs, mode) if len(inputs.pixels) else Seen(inputs, None, ())
     request = self._words.request(asked, found.inputs.tokens.tolist(), found.media)
     return [Prepared(request, self._details(asked, inputs, found))]
 
   def _tokens(self, prompt: str | tuple[int, ...]) -> Any:
-    tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    tokens = prompt
+    if isinstance(prompt, str):
+      tokens = self.tokenizer.encode(prompt)
     if self._processor.image_id in tokens:
       raise ValueError('a text completion has an image token; expected text: /v1/chat/completions takes images')
     return tokens

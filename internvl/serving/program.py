@@ -28,7 +28,9 @@ def run(options: Options) -> int:
 
   folder = terminal.folder(options.model)
   processor = Processor.load(folder)
-  key = _key(options) if options.vision not in ('coupled', 'separate') else b''
+  key = b''
+  if options.vision not in ('coupled', 'separate'):
+    key = _key(options)
   defaults = generation.sampling(folder)
 
   @contextlib.contextmanager

@@ -129,7 +129,9 @@ class Encoder:
     scores = iter(self._scores([job for job in jobs if routing.needs_scores(job.mode)]))
     routings = []
     for job in jobs:
-      found = next(scores) if routing.needs_scores(job.mode) else None
+      found = None
+      if routing.needs_scores(job.mode):
+        found = next(scores)
       routings.append(routing.decide(self._config, found, len(job.pixels), job.mode))
     tiles = [tile for job in jobs for tile in job.pixels]
     counts = np.concatenate([tile_tokens(routed) for routed in routings]).tolist()

@@ -68,7 +68,9 @@ async def read(reader: asyncio.StreamReader, most: int = MOST_BODY) -> Message:
 
 def tiles_message(request: int, pixels: np.ndarray, compression: Compression | None) -> bytes:
   """A request for the features of tiles, uint8 [n, S, S, 3]."""
-  mode = OWN_MODE if compression is None else MODES.index(compression)
+  mode = OWN_MODE
+  if compression is not None:
+    mode = MODES.index(compression)
   return packed(TILES, request, pixels.tobytes(), mode=mode, tiles=len(pixels))
 
 

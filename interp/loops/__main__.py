@@ -101,7 +101,9 @@ def _outcomes(options: Options, config, params, processor, clips):
   decoding = Decoding(timestamps=False, previous=False, temperatures=(0.0,), tokens=options.tokens)
   recogniser = Recogniser(params, config, processor, decoding)
   plain = [clip for clip in clips if clip.manipulation == 'unchanged']
-  replaced = values.means_of(recogniser, plain) if options.value == 'mean' else None
+  replaced = None
+  if options.value == 'mean':
+    replaced = values.means_of(recogniser, plain)
   digest = zlib.crc32(params.decoder.positions.tobytes())
   settings = f'{digest} {options.value} {options.tokens}'
   folder = pathlib.Path(options.out) / 'outcomes'

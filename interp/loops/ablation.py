@@ -28,7 +28,9 @@ class Component:
 
   def __str__(self) -> str:
     place = f'{self.site}.{self.layer}'
-    return place if self.head is None else f'{place}.{self.head}'
+    if self.head is None:
+      return place
+    return f'{place}.{self.head}'
 
 
 def components(config: Config) -> tuple[Component, ...]:
@@ -63,7 +65,8 @@ def without(
   config: Config, sets: Sequence[Sequence[Component]], values: Mapping[str, jax.Array] | None = None
 ) -> Ablation:
   """The edit in which row i lacks the components of sets[i]. values: what takes their place; zeros by default."""
-  rows, layers = len(sets), config.decoder_depth
+  rows = len(sets)
+  layers = config.decoder_depth
   off = {site: np.zeros((rows, layers, config.heads), bool) for site in HEADED}
   off |= {site: np.zeros((rows, layers), bool) for site in WHOLE}
   for row, chosen in enumerate(sets):

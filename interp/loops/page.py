@@ -30,7 +30,8 @@ def name(parts) -> str:
 
 def summary(study: Study, errors: dict[str, dict[str, float]]) -> list[str]:
   """The findings in a few lines."""
-  chosen, held = len(study.chosen), len(study.held)
+  chosen = len(study.chosen)
+  held = len(study.held)
   lines = [f'{len(study.loops)} of {study.clips} clips loop; {chosen} to choose on, {held} held out']
   for one in study.sets:
     low, high = wilson(round(one.ended * held), held)
@@ -106,6 +107,8 @@ def _clips(study: Study) -> list[tuple]:
   without = dict(zip(study.held, study.sets[-1].outcomes))
   rows = []
   for i, (clip, outcome) in enumerate(study.loops):
-    after = without[i].text if i in without else ''
+    after = ''
+    if i in without:
+      after = without[i].text
     rows.append((clip.name, f'{outcome.compression:.1f}', outcome.text[:MOST_TEXT], after[:MOST_TEXT]))
   return rows

@@ -84,7 +84,8 @@ def find(
     raise ValueError(f'loops: {len(loops)} clips that loop, {len(unlooped)} that do not; expected at least two and one')
   rng = np.random.default_rng(settings.seed)
   order = rng.permutation(len(loops))[: settings.most].tolist()
-  chosen, held = sorted(order[::2]), sorted(order[1::2])
+  chosen = sorted(order[::2])
+  held = sorted(order[1::2])
   candidates = components(outcomes.recogniser.config)
   search_clips = [loops[i][0] for i in chosen]
   rounds = search.forward(

@@ -47,7 +47,9 @@ def work(options: Options) -> None:
 
   config, params = whisper.load(options.model)
   answers = [] if options.ask == 'lenses' else _probes(options, config, params)
-  seen = _lenses(options, config, params) if options.audio and options.ask != 'probes' else None
+  seen = None
+  if options.audio and options.ask != 'probes':
+    seen = _lenses(options, config, params)
   out = pathlib.Path(options.out)
   out.mkdir(parents=True, exist_ok=True)
   (out / 'results.json').write_text(json.dumps(page.numbers(answers, seen), indent=1), encoding='utf-8')

@@ -59,7 +59,8 @@ def lenses(r: Recogniser, windows: Sequence[np.ndarray]) -> Lenses:
   """Both lenses of windows, samples [n] each at 16 kHz, decoded greedily in English without timestamps."""
   decided = np.zeros(r.config.decoder_depth + 1, int)
   sums: dict[str, np.ndarray] = {}
-  tokens, heard = 0, []
+  tokens = 0
+  heard = []
   for samples in windows:
     mel = frontend.log_mel(samples, r.config.mels, length=r.config.samples)
     states = _states(r.params, r.config, mel[None])

@@ -27,7 +27,9 @@ def expanded(config: Config, tokens: Sequence[int], frames: Sequence[int]) -> li
   counts = iter(frames)
   out: list[int] = []
   for token in tokens:
-    times = audio_tokens(next(counts)) if token == config.audio_token else 1
+    times = 1
+    if token == config.audio_token:
+      times = audio_tokens(next(counts))
     out += [token] * times
   return out
 

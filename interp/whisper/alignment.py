@@ -80,12 +80,18 @@ def warp(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   for diagonal in range(2, height + width + 1):
     i = np.arange(max(1, diagonal - width), min(height, diagonal - 1) + 1)
     j = diagonal - i
-    both, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
-    choice = np.where((both < down) & (both < right), 0, np.where((down < both) & (down < right), 1, 2))
+    both = total[i - 1, j - 1]
+    down = total[i - 1, j]
+    right = total[i, j - 1]
+    both_wins = (both < down) & (both < right)
+    down_wins = (down < both) & (down < right)
+    choice = np.where(both_wins, 0, np.where(down_wins, 1, 2))
     step[i, j] = choice
-    total[i, j] = cost[i - 1, j - 1].astype(np.float32) + np.choose(choice, (both, down, right))
+    before = np.choose(choice, (both, down, right))
+    total[i, j] = cost[i - 1, j - 1].astype(np.float32) + before
   path = []
-  i, j = height, width
+  i = height
+  j = width
   while i > 0 or j > 0:
     path.append((i - 1, j - 1))
     move = 2 if i == 0 else step[i, j]

@@ -82,7 +82,10 @@ class Output:
 
 def spec(c: Config) -> Params:
   """Every weight, once."""
-  d, n, h, f = c.width, c.heads, c.head_dim, c.mlp_width
+  d = c.width
+  n = c.heads
+  h = c.head_dim
+  f = c.mlp_width
 
   def bias(*shape):
     return Spec(shape, (None,) * len(shape), zeros)
@@ -119,7 +122,9 @@ def spec(c: Config) -> Params:
 
 def for_decoding(params: Params) -> Params:
   """The weights unstacked, which steps of one token are faster with."""
-  return params if isinstance(params.blocks, tuple) else params.replace(blocks=unstack(params.blocks))
+  if isinstance(params.blocks, tuple):
+    return params
+  return params.replace(blocks=unstack(params.blocks))
 
 
 def new_cache(config: Config, rows: int, slots: int, dtype, *, unstacked: bool) -> Cache:
@@ -193,9 +198,12 @@ def forward(
   tap.check([k for k in keep if not tap.site_of(k).startswith('encoder.')], SITES)
   if positions is None:
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-  slots, length, cached = positions, jnp.int32(0), ()
+  slots = positions
+  length = jnp.int32(0)
+  cached = ()
   if cache is not None:
-    length, cached = cache.length, (cache.k, cache.v)
+    length = cache.length
+    cached = (cache.k, cache.v)
     slots = _write(cache.positions, positions, length, 1)
   sees = (slots[:, None] >= 0) & (slots[:, None] <= positions[:, :, None])
   note, kept = tap.taps(edit, keep, 0)

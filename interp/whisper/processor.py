@@ -104,7 +104,9 @@ class Processor:
     """
     if task not in ('transcribe', 'translate'):
       raise ValueError(f"task {task!r}; expected 'transcribe' or 'translate'")
-    out = [self.ids.sot_prev, *previous] if len(previous) else []
+    out = []
+    if len(previous):
+      out = [self.ids.sot_prev, *previous]
     out.append(self.ids.sot)
     if self.languages:
       if language not in self.languages:
@@ -112,7 +114,9 @@ class Processor:
       out += [self.languages[language], getattr(self.ids, task)]
     elif task == 'translate' or language not in (None, 'en'):
       raise ValueError(f'an English-only model cannot {task} {language or "other languages"}')
-    return out if timestamps else [*out, self.ids.no_timestamps]
+    if timestamps:
+      return out
+    return [*out, self.ids.no_timestamps]
 
   def symbols(self) -> tuple[int, ...]:
     """The non-speech tokens that OpenAI suppresses: symbols that are one token, and the first token of notes."""

@@ -35,7 +35,9 @@ def characters(tokens: list[int], processor: Processor) -> list[list[int]]:
       groups.append(current)
       at += len(text)
       current = []
-  return [*groups, current] if current else groups
+  if current:
+    return [*groups, current]
+  return groups
 
 
 def split(tokens: list[int], processor: Processor, language: str) -> list[list[int]]:
@@ -82,7 +84,8 @@ def _words(r: Any, keys, tokens: list[int], language: str, *, frames: int) -> li
   matrix = alignment.sharpness(weights)[len(prompt) : -1]
   starts = alignment.starts(matrix) / TIMESTAMPS_A_SECOND
   probabilities = np.exp(logp[len(prompt) :])
-  words, at = [], 0
+  words = []
+  at = 0
   for group in split(tokens, processor, language):
     end = at + len(group)
     likely = float(np.mean(probabilities[at:end]))
@@ -110,7 +113,9 @@ def _capped(words: list[Word]) -> list[Word]:
 
 def _shared_out(segments, texts, groups, words: list[Word]) -> list[Segment]:
   """Each segment with the words that begin in it, punctuation attached."""
-  out, at, next_word = [], 0, 0
+  out = []
+  at = 0
+  next_word = 0
   sizes = [len(group) for group in groups]
   for segment, text in zip(segments, texts):
     end = at + len(text)

@@ -122,7 +122,9 @@ def run(
 
 def _padded(noise: jax.Array, condition: jax.Array, guidance: Guidance | None, dtype):
   """Rows of zeros at the end, so that all rows fill register tiles; the scale as float32 [B]."""
-  unit = ROWS[dtype.itemsize] if guidance is None else BRANCH_ROWS
+  unit = BRANCH_ROWS
+  if guidance is None:
+    unit = ROWS[dtype.itemsize]
   rows = noise.shape[0]
   more = -rows % unit
   below = ((0, more), (0, 0))
@@ -197,7 +199,9 @@ def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
 
 
 def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
-  precision = jax.lax.Precision.HIGHEST if weight.dtype == jnp.float32 else None
+  precision = None
+  if weight.dtype == jnp.float32:
+    precision = jax.lax.Precision.HIGHEST
   return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
 
 
@@ -237,7 +241,9 @@ def _start_run(refs: _Refs) -> None:
 def _start_step(refs: _Refs) -> None:
   """The noisy latents become the hidden state of both branches."""
   x = refs.carried.x[...]
-  both = x if refs.fixed.scale is None else jnp.concatenate([x, x])
+  both = x
+  if refs.fixed.scale is not None:
+    both = jnp.concatenate([x, x])
   refs.carried.u[...] = _dot(both, refs.fixed.into[...])
 
 

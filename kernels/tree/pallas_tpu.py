@@ -28,16 +28,18 @@ RESERVE = 8 * 2**20  # bytes of VMEM for the compiler's temporaries
 
 def refuse(q, k_pages, v_pages, plan, sinks, *, window) -> str | None:
   """Why this kernel cannot compute these arguments, or None."""
-  page_size, head_size = v_pages.shape[2:]
+  _, _, page_size, head_size = v_pages.shape
   if page_size % LANES or head_size % LANES:  # XLA would copy a pool of other sizes before every call
     return f'the TPU kernel takes pages and heads of a multiple of {LANES}, got {page_size} tokens of {head_size}'
   if q.dtype not in (jnp.bfloat16, jnp.float32) or q.dtype != k_pages.dtype:
     return f'the TPU kernel takes q and pages of one type, bfloat16 or float32, got {q.dtype} and {k_pages.dtype}'
-  if plan.page.shape[0] > MOST_ITEMS:
-    return f'the TPU kernel takes at most {MOST_ITEMS} items, got {plan.page.shape[0]}'
+  items = plan.page.shape[0]
+  if items > MOST_ITEMS:
+    return f'the TPU kernel takes at most {MOST_ITEMS} items, got {items}'
   needed = _vmem(q.shape, k_pages.shape, q.dtype.itemsize)
-  if needed > chips.vmem():
-    return f'{q.shape[0]} rows need {needed / 2**20:.0f} MiB of VMEM, of {chips.vmem() / 2**20:.0f}'
+  held = chips.vmem()
+  if needed > held:
+    return f'{q.shape[0]} rows need {needed / 2**20:.0f} MiB of VMEM, of {held / 2**20:.0f}'
   return chips.refuse_partitioning()
 
 
@@ -106,7 +108,8 @@ def _with_sinks(out: jax.Array, lse: jax.Array, sinks: jax.Array) -> tuple[jax.A
   """A sink is one more token of value 0, so it joins the finished softmax by its log-sum-exp alone."""
   joint = jnp.logaddexp(lse, sinks.astype(lse.dtype))
   share = jnp.exp(lse - joint)
-  return (out * share[..., None]).astype(out.dtype), joint
+  scaled = out * share[..., None]
+  return scaled.astype(out.dtype), joint
 
 
 def block_page(i, page, start, first, readers) -> tuple:
@@ -122,9 +125,13 @@ def _call(queries: tuple, k_pages: jax.Array, plan, *, group: int, window: int |
   whole = functools.partial(pl.BlockSpec, memory_space=pltpu.VMEM)
   keys = pl.BlockSpec((1, heads, head_size, page_size), block_page)
   values = pl.BlockSpec((1, heads, page_size, head_size), block_page)
-  lanes = pltpu.VMEM((heads, query_rows, LANES), jnp.float32)
-  steps = jnp.maximum(jnp.asarray(plan.ends)[-1], 1)
-  bytes_accessed = plan.page.shape[0] * 2 * heads * head_size * page_size * dtype.itemsize
+  per_lane = (heads, query_rows, LANES)
+  lanes = pltpu.VMEM(per_lane, jnp.float32)
+  sums = pltpu.VMEM(queries, jnp.float32)
+  last_item = jnp.asarray(plan.ends)[-1]
+  steps = jnp.maximum(last_item, 1)
+  tokens = plan.page.shape[0] * page_size
+  numbers = tokens * 2 * heads * head_size
   return pl.pallas_call(
     functools.partial(_kernel, group=group, window=window),
     grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -132,20 +139,20 @@ def _call(queries: tuple, k_pages: jax.Array, plan, *, group: int, window: int |
       grid=(steps,),
       in_specs=[whole(), whole(), keys, values],
       out_specs=[whole(), whole()],
-      scratch_shapes=[_State(top=lanes, total=lanes, out=pltpu.VMEM(queries, jnp.float32))],
+      scratch_shapes=[_State(top=lanes, total=lanes, out=sums)],
     ),
     out_shape=[
       jax.ShapeDtypeStruct(queries, dtype),
-      jax.ShapeDtypeStruct((heads, query_rows, LANES), jnp.float32),
+      jax.ShapeDtypeStruct(per_lane, jnp.float32),
     ],
     compiler_params=pltpu.CompilerParams(
       dimension_semantics=('arbitrary',),
       vmem_limit_bytes=chips.vmem(),
     ),
     cost_estimate=pl.CostEstimate(
-      flops=2 * WIDE * bytes_accessed // dtype.itemsize,
-      transcendentals=WIDE * plan.page.shape[0] * heads * page_size,
-      bytes_accessed=bytes_accessed,
+      flops=2 * WIDE * numbers,
+      transcendentals=WIDE * heads * tokens,
+      bytes_accessed=numbers * dtype.itemsize,
     ),
     name='tree_attention',
     interpret=interpret,
@@ -271,5 +278,7 @@ def _softmax(state: _State, head: int, rows, is_reader, see, scores: jax.Array) 
 
 
 def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
-  precision = jax.lax.Precision.HIGHEST if y.dtype == jnp.float32 else None
+  precision = None
+  if y.dtype == jnp.float32:
+    precision = jax.lax.Precision.HIGHEST
   return jnp.dot(x, y, preferred_element_type=jnp.float32, precision=precision)

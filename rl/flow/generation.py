@@ -27,7 +27,9 @@ def defaults(config: mmdit.Config) -> tuple[int, float]:
   """(steps, guidance) that suit a model: FLUX.1-dev, FLUX.1-schnell, which is distilled to few steps, and SD3.5."""
   if config.guidance:
     return 30, 3.5
-  return (4, 1.0) if config.axes is not None else (40, 4.5)
+  if config.axes is not None:
+    return (4, 1.0)
+  return (40, 4.5)
 
 
 def check_size(config: mmdit.Config, autoencoder: vae.Config, height: int, width: int) -> None:
@@ -94,14 +96,17 @@ def images(
   An image depends on its seed and prompt alone, up to rounding. steps, guidance: by default as `defaults` says.
   Raises ValueError for a size the models cannot make, and for rows and seeds that differ in number.
   """
-  config, autoencoder = generator.transformer.config, generator.vae.config
+  config = generator.transformer.config
+  autoencoder = generator.vae.config
   check_size(config, autoencoder, height, width)
   rows = condition.context.shape[0]
   if len(seeds) != rows:
     raise ValueError(f'{len(seeds)} seeds; expected one for each of {rows} prompts')
   usual_steps, usual_guidance = defaults(config)
-  steps = usual_steps if steps is None else steps
-  guidance = usual_guidance if guidance is None else guidance
+  if steps is None:
+    steps = usual_steps
+  if guidance is None:
+    guidance = usual_guidance
   shape = (height // autoencoder.factor, width // autoencoder.factor, config.channels)
   patches = shape[0] * shape[1] // config.patch**2
   schedule = scheduler.schedule(generator.scheduler, steps, patches, ENDS[generator.family])
@@ -114,16 +119,20 @@ def to_bytes(decoded: Any) -> np.ndarray:
   values = np.asarray(decoded, np.float32)
   if not np.isfinite(values).all():
     raise ValueError('the images hold NaN or infinities: a precision that overflows, or damaged weights')
-  return np.round(127.5 * (np.clip(values, -1, 1) + 1)).astype(np.uint8)
+  from_zero = np.clip(values, -1, 1) + 1
+  return np.round(127.5 * from_zero).astype(np.uint8)
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
   """One picture of images uint8 [Y, X, 3] of one size, by rows."""
   height, width, _ = rows[0][0].shape
   columns = max(map(len, rows))
-  sheet = np.full((len(rows) * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, np.uint8)
+  sheet_height = len(rows) * (height + GAP) - GAP
+  sheet_width = columns * (width + GAP) - GAP
+  sheet = np.full((sheet_height, sheet_width, 3), 255, np.uint8)
   for i, row in enumerate(rows):
     for j, image in enumerate(row):
-      top, left = i * (height + GAP), j * (width + GAP)
+      top = i * (height + GAP)
+      left = j * (width + GAP)
       sheet[top : top + height, left : left + width] = image
   return Image.fromarray(sheet)

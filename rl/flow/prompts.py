@@ -57,7 +57,9 @@ _run_t5 = jax.jit(t5.apply, static_argnums=1)
 
 def _t5_states(texts: Texts, prompts: Sequence[str], width: int, tokens: int | None) -> jax.Array:
   """T5's states [B, tokens, width], or zeros."""
-  length = T5_TOKENS[texts.family] if tokens is None else tokens
+  length = tokens
+  if tokens is None:
+    length = T5_TOKENS[texts.family]
   part = texts.t5
   if part is None:
     dtype = texts.clips[0].params.norm.scale.dtype

@@ -45,7 +45,8 @@ def velocity(
   apply = lambda x, time, context, pooled, **more: mmdit.apply(
     params, config, x, time, context, pooled, **options, **more
   ).velocity.astype(jnp.float32)
-  context, pooled = condition.context, condition.pooled
+  context = condition.context
+  pooled = condition.pooled
   rows = x.shape[0]
   if config.guidance:
     return apply(x, time, context, pooled, guidance=jnp.full(rows, guidance, jnp.float32))

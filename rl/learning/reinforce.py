@@ -251,7 +251,9 @@ def reinforce(
     state = loop(run, first, advance, schedule.steps, host={'progress': progress}, finished=finished)
     if progress.solved:
       logging.warning('dynamic sampling found no mixed group: the task is solved, or too hard; training ends here')
-    averaged = updater.merged(state['average']) if 'average' in state else None
+    averaged = None
+    if 'average' in state:
+      averaged = updater.merged(state['average'])
     return updater.whole(state['train']), averaged
 
 

@@ -47,7 +47,9 @@ class Slots(NamedTuple):
     prompt = bucket(self.prompt) if self.prompt else 0
     tiles = bucket(self.tiles, 2) if self.tiles > 1 else self.tiles
     row = bucket(self.row) if self.row else 0
-    blocks = bucket(self.blocks, 1) if self.blocks else 0
+    blocks = 0
+    if self.blocks:
+      blocks = bucket(self.blocks, 1)
     return self._replace(prompt=prompt, response=bucket(self.response), tiles=tiles, row=row, blocks=blocks)
 
 

@@ -63,7 +63,9 @@ class VisionLanguagePolicy:
 
   def prompt(self, messages: Sequence[dict], images: Sequence[Any] = (), reading: Reading = PLAIN) -> VisionPrompt:
     """As of `rl.policy.Policy`; tiles are augmented by JPEG recompression."""
-    augment = None if reading.augment is None else np.random.default_rng(reading.augment)
+    augment = None
+    if reading.augment is not None:
+      augment = np.random.default_rng(reading.augment)
     inputs = self.processor(
       messages,
       images,
@@ -160,7 +162,9 @@ class VisionLanguagePolicy:
     """As of `rl.policy.Policy`."""
     side = self.config.vision.image_size
     pixels = jax.ShapeDtypeStruct((groups, slots.tiles, side, side, 3), np.float32)
-    tile_tokens = jax.ShapeDtypeStruct((groups, slots.tiles), np.int32) if self.config.flash else None
+    tile_tokens = None
+    if self.config.flash:
+      tile_tokens = jax.ShapeDtypeStruct((groups, slots.tiles), np.int32)
     return layouts.shapes(groups, slots).replace(pixels=pixels, tile_tokens=tile_tokens)
 
   def parts(self, groups: int, slots: Slots) -> tuple[Part, ...]:

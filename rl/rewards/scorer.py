@@ -88,7 +88,9 @@ class Scorer:
   def __call__(self, queries: Sequence[Query], responses: Sequence[Sequence[Any]]) -> Scored:
     """Rewards of the responses to each query, G to every one of P."""
     outcomes = self._evaluate(queries, responses)
-    samples = len(responses[0]) if len(responses) else 0
+    samples = 0
+    if len(responses):
+      samples = len(responses[0])
     shape = (len(queries), samples)
     rewards = np.zeros((*shape, len(self.weights)), np.float32)
     right = np.zeros(shape, np.float32)

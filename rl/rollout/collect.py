@@ -50,7 +50,9 @@ class QuerySource:
     """(number, query, prompt) of each number."""
     numbered = []
     for number in numbers:
-      chosen = number if self.only is None else self.only[number % len(self.only)]
+      chosen = number
+      if self.only is not None:
+        chosen = self.only[number % len(self.only)]
       query = self.query(chosen)
       numbered.append((number, query, self.prompt(query)))
     return numbered

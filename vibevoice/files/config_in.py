@@ -159,7 +159,9 @@ def _realtime_from(h: dict) -> RealtimeConfig:
     raise CheckpointError(f'tts_backbone_num_hidden_layers={upper_depth}; expected 1 to {whole.depth - 1}')
   lower, upper = split(whole, whole.depth - upper_depth)
   acoustic = _original_tokenizer(h, 'acoustic_tokenizer_config')
-  negative = {'negative': h['negative_token_id']} if 'negative_token_id' in h else {}
+  negative = {}
+  if 'negative_token_id' in h:
+    negative = {'negative': h['negative_token_id']}
   return RealtimeConfig(lower=lower, upper=upper, acoustic=acoustic, head=_head(h), **negative)
 
 
@@ -205,7 +207,9 @@ def _mirrored(h: dict, key: str, expected: tuple[int, ...]) -> None:
 
 def _numbers(value: Any) -> tuple[int, ...]:
   """Whole numbers given as a list or as '3-3-8'."""
-  parts = value.split('-') if isinstance(value, str) else value
+  parts = value
+  if isinstance(value, str):
+    parts = value.split('-')
   return tuple(int(part) for part in parts)
 
 
@@ -214,7 +218,9 @@ def _transformers_tokenizer(parent: dict, key: str, *, noisy: bool) -> Tokenizer
   h = require(parent, key)
   with naming(key):
     check(h, TRANSFORMERS_TOKENIZER)
-    std = SPREAD * require(h, 'vae_std') if noisy else 0.0
+    std = 0.0
+    if noisy:
+      std = SPREAD * require(h, 'vae_std')
     return TokenizerConfig(
       latent=require(h, 'hidden_size', kind=int),
       filters=require(h, 'num_filters', kind=int),

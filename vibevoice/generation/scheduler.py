@@ -163,7 +163,9 @@ class Scheduler:
     end = _end(ended, number)
     if end:
       del self._taken[number]
-    samples = frame.samples[number] if frame.spoken[number] else None
+    samples = None
+    if frame.spoken[number]:
+      samples = frame.samples[number]
     return Made(row.ticket, samples, end)
 
 

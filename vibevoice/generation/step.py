@@ -113,7 +113,9 @@ def _latents(params: model.Params, config: Config, positive, negative, state: St
     noise = _at(settings.given.noise, state.frames)
   else:
     noise = frame_noise(settings.sampling.seed, state.frames, config.head.latent)
-  guidance = None if negative is None else Guidance(scale=settings.scale, negative=negative)
+  guidance = None
+  if negative is not None:
+    guidance = Guidance(scale=settings.scale, negative=negative)
   noise = noise.astype(positive.dtype)
   return diffusion_head(params.head, noise, positive, settings.solver, guidance=guidance, eps=config.head.eps)
 

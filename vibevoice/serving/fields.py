@@ -65,7 +65,9 @@ def _lines(text: Any) -> tuple[script.Line, ...]:
 
 
 def _voices(given: Any, known: Collection[str]) -> tuple[str, ...]:
-  names = [name.strip() for name in given.split(',')] if isinstance(given, str) else given
+  names = given
+  if isinstance(given, str):
+    names = [name.strip() for name in given.split(',')]
   if not isinstance(names, list) or not names:
     raise ValueError(
       f'voice={fields.short(given)}: expected a name, names with commas between them, or a list of names'

@@ -58,7 +58,9 @@ def _speech(service: Service) -> list[Route]:
       return Response(status_code=CLIENT_LEFT)
     if understood.stream == 'sse':
       return Closing(_events(first, frames), frames, headers=sse.HEADERS)
-    header = sound.wav_header(SAMPLE_RATE) if understood.form == 'wav' else b''
+    header = b''
+    if understood.form == 'wav':
+      header = sound.wav_header(SAMPLE_RATE)
     return Closing(_bytes(header + first, frames), frames, media_type=TYPES[understood.form])
 
   return [Route('/v1/audio/speech', speech, methods=['POST'])]

@@ -73,8 +73,9 @@ def _feature_distance(heard: list[list[jax.Array]], recorded: list[list[jax.Arra
 
 def _told_apart(judges: discriminators.Params, recorded: jax.Array, made: jax.Array) -> jax.Array:
   """Least-squares loss [B] of the discriminators: 1 for what was recorded, 0 for what was made."""
-  true, false = (discriminators.apply(judges, wav) for wav in (recorded, made))
-  return sum(_mean((1 - a[-1]) ** 2) + _mean(b[-1] ** 2) for a, b in zip(true, false))
+  of_recorded = [features[-1] for features in discriminators.apply(judges, recorded)]
+  of_made = [features[-1] for features in discriminators.apply(judges, made)]
+  return sum(_mean((1 - a) ** 2) + _mean(b**2) for a, b in zip(of_recorded, of_made))
 
 
 def _mean(x: jax.Array) -> jax.Array:

@@ -57,7 +57,9 @@ def build(pool: Pool) -> 'MCPServer':
 
 def report(result: Result) -> str:
   """A result as text: output first, then errors, then how it ended unless well."""
-  parts = [result.stdout.rstrip('\n')] if result.stdout.strip() else []
+  parts = []
+  if result.stdout.strip():
+    parts = [result.stdout.rstrip('\n')]
   if result.stderr.strip():
     parts.append(f'stderr:\n{result.stderr.rstrip()}')
   if result.status != 'ok':

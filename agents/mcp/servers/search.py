@@ -48,7 +48,8 @@ class Searx:
   def __init__(self, url: str, *, transport=None):
     import httpx
 
-    self._url, self._http = url.rstrip('/'), httpx
+    self._url = url.rstrip('/')
+    self._http = httpx
     self._client = httpx.Client(timeout=TIMEOUT, transport=transport)
 
   def __call__(self, query: str, count: int) -> list[Hit]:
@@ -68,7 +69,8 @@ class Corpus:
   def __init__(self, path: str | os.PathLike):
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    self._hits, texts = [], []
+    self._hits = []
+    texts = []
     for number, line in enumerate(Path(path).read_text(encoding='utf-8').splitlines(), 1):
       row = parse_json(line) if line.strip() else None
       if row is None:

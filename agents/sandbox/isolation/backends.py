@@ -270,7 +270,8 @@ def _limit(limits: Limits, space: int) -> None:
     kind = getattr(resource, f'RLIMIT_{what}')
     _, highest = resource.getrlimit(kind)
     if highest != resource.RLIM_INFINITY:
-      soft, hard = min(soft, highest), min(hard, highest)
+      soft = min(soft, highest)
+      hard = min(hard, highest)
     resource.setrlimit(kind, (soft, hard))
 
 

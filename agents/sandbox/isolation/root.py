@@ -61,7 +61,9 @@ def _links() -> dict[str, str]:
 
 def scratch(paths: list[str]) -> str:
   """The path of the writable folder in the new root: /tmp, unless a needed tree is below /tmp."""
-  return '/scratch' if any(path.startswith('/tmp/') for path in paths) else '/tmp'
+  if any(path.startswith('/tmp/') for path in paths):
+    return '/scratch'
+  return '/tmp'
 
 
 def build(paths: list[str]) -> list[tuple[str, int, bool]]:

@@ -12,8 +12,13 @@ import struct
 from agents.sandbox.isolation import linux
 
 _AUDIT_ARCH = {'x86_64': 0xC000003E, 'aarch64': 0xC00000B7}
-_LOAD, _EQUAL, _ANY_BIT, _ABOVE, _RETURN = 0x20, 0x15, 0x45, 0x25, 0x06
-_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_LOAD = 0x20
+_EQUAL = 0x15
+_ANY_BIT = 0x45
+_ABOVE = 0x25
+_RETURN = 0x06
+_ALLOW = 0x7FFF0000
+_KILL = 0x80000000
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in seccomp_data
 
 _ALWAYS = """
@@ -45,15 +50,22 @@ _SLOT = 1
 
 _THREAD, _NAMESPACES = 0x10000, 0x7E020080  # CLONE_THREAD; CLONE_NEWTIME and every CLONE_NEW*
 _SHARED_ANONYMOUS = 0x21  # MAP_SHARED | MAP_ANONYMOUS: memory that no limit would count
-_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+_PR_SET_NAME = 15
+_PR_GET_NAME = 16
+_PR_SET_VMA = 0x53564D41
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15  # would send signals to any process of the user
 # Record locks and leases: they are kernel memory without a limit, and seen by all who open the same file, such as a
 # library or /dev/null. Notifications of a folder tell what others do there.
 _LOCKS = (5, 6, 7, 36, 37, 38)  # F_GETLK, F_SETLK, F_SETLKW, and the same of open file descriptions
-_F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 1024, 1026, 1031
+_F_SETLEASE = 1024
+_F_NOTIFY = 1026
+_F_SETPIPE_SZ = 1031
 _RLIMIT_CORE = 4
 _BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF and their forms for the privileged
-_FIOSETOWN, _SIOCSPGRP, _TIOCSTI, _TIOCLINUX = 0x8901, 0x8902, 0x5412, 0x541C
+_FIOSETOWN = 0x8901
+_SIOCSPGRP = 0x8902
+_TIOCSTI = 0x5412
+_TIOCLINUX = 0x541C
 
 
 def _op(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
@@ -70,7 +82,9 @@ _YES = _op(_RETURN, _ALLOW)
 def _rule(name: str, body: bytes) -> bytes:
   """`body`, which must return, for the call `name`; nothing where this machine has no such call."""
   number = linux.number(name)
-  return b'' if number is None else _op(_EQUAL, number, 0, len(body) // 8) + body
+  if number is None:
+    return b''
+  return _op(_EQUAL, number, 0, len(body) // 8) + body
 
 
 def _argument(index: int) -> bytes:
@@ -147,7 +161,9 @@ def program(*, private: bool, pid: int = 0) -> bytes:
     **aimed,
   }
   head = _op(_LOAD, _ARCH) + _op(_EQUAL, arch, 1, 0) + _op(_RETURN, _KILL) + _op(_LOAD, _NUMBER)
-  x32 = _op(_ABOVE, 0x3FFFFFFF, 0, 1) + _refuse(errno.ENOSYS) if platform.machine() == 'x86_64' else b''
+  x32 = b''
+  if platform.machine() == 'x86_64':
+    x32 = _op(_ABOVE, 0x3FFFFFFF, 0, 1) + _refuse(errno.ENOSYS)
   return (
     head
     + x32

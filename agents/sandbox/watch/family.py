@@ -35,7 +35,8 @@ class Family:
 
   def members(self) -> list[int]:
     """Every living descendant."""
-    found, new = [], [self.me]
+    found = []
+    new = [self.me]
     while new:
       new = [int(child) for pid in new for child in self._children(pid)]
       found += new
@@ -57,7 +58,10 @@ class Family:
 
     most: descriptors that a process may have; one whose descriptors cannot be listed has as many sockets.
     """
-    pipes, sockets, files, unknown = set(), set(), {}, 0
+    pipes = set()
+    sockets = set()
+    files = {}
+    unknown = 0
     for descriptor in self._descriptors():
       if descriptor is None:
         unknown += most
@@ -98,7 +102,9 @@ class Family:
   def local(self, pid: int) -> int | None:
     """The id of `pid` as the calling process sees it; None when it is gone."""
     ids = self._namespaced(pid)
-    return ids[self._depth] if len(ids) > self._depth else None
+    if len(ids) > self._depth:
+      return ids[self._depth]
+    return None
 
   def _namespaced(self, pid: int) -> list[int]:
     for line in self._read(f'{pid}/status').splitlines():
@@ -108,7 +114,9 @@ class Family:
 
   def _pages(self, pid: int) -> int:
     fields = self._read(f'{pid}/statm').split()
-    return int(fields[1]) if fields else 0
+    if fields:
+      return int(fields[1])
+    return 0
 
   def _children(self, pid: int) -> list[str]:
     return [child for tid in self._threads(pid) for child in self._read(f'{pid}/task/{tid}/children').split()]

@@ -169,5 +169,9 @@ def _problem(path: str, error: OSError) -> str:
 
 def _shown(path: str | int | None) -> str:
   """A path as printable text of bounded length."""
-  text = ascii(path)[1:-1] if isinstance(path, str) else 'a folder'
-  return text if len(text) <= 2 * _SHOWN else f'{text[:_SHOWN]}…{text[-_SHOWN:]}'
+  text = 'a folder'
+  if isinstance(path, str):
+    text = ascii(path)[1:-1]
+  if len(text) <= 2 * _SHOWN:
+    return text
+  return f'{text[:_SHOWN]}…{text[-_SHOWN:]}'

@@ -60,7 +60,9 @@ def run(options: Transformers) -> None:
 def _print(name: str, found: Figures, ours: Figures) -> None:
   same = sum(a == b for a, b in zip(found.texts, ours.texts))
   ratios = f'{ours.clock / found.clock:.2f}x and {ours.processor / found.processor:.2f}x as many'
-  says = '' if found is ours else f'; core.serve: {ratios}; {same} of {len(ours.texts)} texts the same'
+  says = ''
+  if found is not ours:
+    says = f'; core.serve: {ratios}; {same} of {len(ours.texts)} texts the same'
   print(f'{name}: {found.clock:.2f} requests/s, {found.processor:.2f} a processor second{says}', flush=True)
 
 
@@ -86,7 +88,8 @@ def measure(options: Transformers, command: Sequence[str]) -> Figures:
   """Starts a server and asks it."""
   with _started(command) as (process, address):
     asyncio.run(ask(options, address, _bodies(options, seed=1)[: options.in_flight]))  # first calls
-    before, start = _processor_seconds(process.pid), time.monotonic()
+    before = _processor_seconds(process.pid)
+    start = time.monotonic()
     texts = asyncio.run(ask(options, address, _bodies(options, seed=0)))
     seconds = time.monotonic() - start
     used = _processor_seconds(process.pid) - before

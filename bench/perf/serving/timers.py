@@ -33,7 +33,8 @@ class TimedDevice(FakeDevice):
   def __init__(self, vocab: int, pause: float):
     super().__init__(vocab, SEGMENT)
     self.pause = pause
-    self.host, self.segments = 0.0, 0
+    self.host = 0.0
+    self.segments = 0
     self._left = None  # processor time of the thread when it left here
 
   def decode(self, plan, slots):
@@ -52,7 +53,8 @@ class TimedImages:
   """Stands for `internvl.features.Images`: tiles take `seconds` each, one after the other."""
 
   def __init__(self, config: Any, seconds: float):
-    self._config, self._seconds = config, seconds
+    self._config = config
+    self._seconds = seconds
 
   def features(self, tiles: Sequence[np.ndarray], counts: Sequence[int]) -> list[np.ndarray]:
     """Features of each tile, in which only its content matters."""
@@ -155,7 +157,8 @@ async def closed_loop(options: Timers, place: Any, worker: Any) -> float:
 
   await asyncio.gather(*(client() for _ in range(options.in_flight)))
   ended = sorted(times['ended'])
-  first, last = options.in_flight, options.requests - options.in_flight
+  first = options.in_flight
+  last = options.requests - options.in_flight
   return (last - first) / (ended[last] - ended[first])
 
 
@@ -207,7 +210,8 @@ def run(options: Timers) -> None:
     print(f'  first token at load {options.load:g}: {first}')
     idle = 1 / (1 / ideal[kind] + f.host) / ideal[kind]
     print(f'  the thread of the engine takes {f.host * 1e3:.1f} ms of a core a request, which alone leaves {idle:.3f}')
-  coupled, decoupled = found['coupled'], found['decoupled']
+  coupled = found['coupled']
+  decoupled = found['decoupled']
   print(
     f'decoupled: {decoupled.throughput / coupled.throughput:.2f}x the throughput, '
     f'P99 of the first token {coupled.p99 / decoupled.p99:.2f}x lower'

@@ -61,7 +61,9 @@ def _config(arm: Arm, image_token: int) -> Any:
   )
   sizes = {'width': 256, 'mlp_width': 768, 'depth': 4, 'heads': 4, 'kv_heads': 2, 'head_dim': 64, 'max_length': 2048}
   language = dataclasses.replace(decoder.CONFIGS['tiny'], **sizes)
-  rule = router.Config(relative=0.5, absolute=0.0) if arm.flash else None
+  rule = None
+  if arm.flash:
+    rule = router.Config(relative=0.5, absolute=0.0)
   return internvl.Config(tower, language, image_token=image_token, flash=rule)
 
 
@@ -117,7 +119,8 @@ async def measure(options: Towers, arm: Arm, name: str) -> dict[str, float]:
   with Encoder(model.images, model.config) as encoder:
     local = Separate(encoder, model.processor.image_id)
     seen = [await local.see(x, None) for x in model.prompts]
-  inputs, known = [found.inputs for found in seen], Known(seen)
+  inputs = [found.inputs for found in seen]
+  known = Known(seen)
   fastest = {'vision': 0.0, 'language': 0.0, 'both': 0.0}
   async with contextlib.AsyncExitStack() as stack:
     engine = _engine(options, arm, model)
@@ -133,7 +136,8 @@ async def measure(options: Towers, arm: Arm, name: str) -> dict[str, float]:
       rates['both'] = await rate(options, where, worker, model.prompts)
       engine.scheduler.cache.clear()
       fastest = {stage: max(fastest[stage], found) for stage, found in rates.items()}
-  vision, language = 1 / fastest['vision'], 1 / fastest['language']
+  vision = 1 / fastest['vision']
+  language = 1 / fastest['language']
   predicted = 1 / (vision + language if arm.coupled else max(vision, language))
   return {'rate': fastest['both'], 'vision': vision, 'language': language, 'predicted': predicted}
 

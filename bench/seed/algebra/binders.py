@@ -59,7 +59,9 @@ def pull_out(node: Node) -> tuple[Node, Node]:
 def _product(factors: list[Node]) -> Node:
   if not factors:
     return ONE
-  return factors[0] if len(factors) == 1 else Node('mul', tuple(factors))
+  if len(factors) == 1:
+    return factors[0]
+  return Node('mul', tuple(factors))
 
 
 def _constant(factor: Node, node: Node) -> bool:

@@ -121,7 +121,9 @@ def _rank(leaf: Node, context: Context) -> float:
 
 
 def _factors(node: Node) -> tuple[Node, ...]:
-  return node.args if node.head == 'mul' else (node,)
+  if node.head == 'mul':
+    return node.args
+  return (node,)
 
 
 def commutes(node: Node, context: Context) -> bool:
@@ -148,7 +150,9 @@ def split(term: Node) -> tuple[Fraction, Node]:
 
 def _product(factors: tuple[Node, ...]) -> Node:
   """One or more factors as a node."""
-  return factors[0] if len(factors) == 1 else Node('mul', factors)
+  if len(factors) == 1:
+    return factors[0]
+  return Node('mul', factors)
 
 
 def _scaled(coefficient: Fraction, rest: Node) -> Node:

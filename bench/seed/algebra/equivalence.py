@@ -45,7 +45,9 @@ def compare(a: Node, b: Node, context: Context) -> Verdict:
   if a.head == b.head == 'matrix' or 'list' in (a.head, b.head):
     return _compare_entries(a, b, context)
   a, b = abstract((a, b), context)
-  return Verdict.EQUAL if a == b else _sample(a, b, context)
+  if a == b:
+    return Verdict.EQUAL
+  return _sample(a, b, context)
 
 
 def _compare_entries(a: Node, b: Node, context: Context) -> Verdict:
@@ -93,7 +95,9 @@ class _Abstraction:
     for other, stand_in in alike:
       if all(self._equal(x, y) for x, y in zip(other.args, node.args)):
         return stand_in
-    marks = ('vec',) if self._has_vectors and node.head in ('curl', 'nabla') else ()
+    marks = ()
+    if self._has_vectors and node.head in ('curl', 'nabla'):
+      marks = ('vec',)
     stand_in = Node('symbol', (), Name(STAND_IN, (str(self._count),), marks))
     self._count += 1
     alike.append((node, stand_in))
@@ -116,9 +120,13 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
   context.budget.spend(200 + 50 * len(nodes))
   is_rounded = _rounded(nodes)
   if a.head == b.head == 'number' and not is_rounded:
-    return Verdict.EQUAL if a == b else Verdict.DIFFERENT
+    if a == b:
+      return Verdict.EQUAL
+    return Verdict.DIFFERENT
   points = _Points(a, b, nodes, context)
-  tolerance = 1e-9 if is_rounded else mpmath.mpf(10) ** (_SPARE - points.digits)
+  tolerance = 1e-9
+  if not is_rounded:
+    tolerance = mpmath.mpf(10) ** (_SPARE - points.digits)
   enough = _ENOUGH_SENSITIVE if _sensitive(a) or _sensitive(b) else _ENOUGH
   counts = dict.fromkeys(('agree', 'crossed', 'lone', 'undefined'), 0)
   for attempt in range(_ATTEMPTS):
@@ -133,7 +141,9 @@ def _sample(a: Node, b: Node, context: Context) -> Verdict:
   # Branch cuts alone do not prove a difference if the answers agree inside their real domain.
   if counts['agree'] >= 3 and not counts['lone']:
     return Verdict.EQUAL
-  return Verdict.DIFFERENT if counts['crossed'] or counts['lone'] else Verdict.UNDECIDED
+  if counts['crossed'] or counts['lone']:
+    return Verdict.DIFFERENT
+  return Verdict.UNDECIDED
 
 
 def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
@@ -146,7 +156,9 @@ def _at_point(a: Node, b: Node, point_of, tolerance: float) -> str:
   left, left_crossed = _value(a, point)
   right, right_crossed = _value(b, point)
   if left is None or right is None:
-    return 'undefined' if left is right else 'lone'
+    if left is right:
+      return 'undefined'
+    return 'lone'
   if type_of(left) != type_of(right):
     return 'differ'
   gap, scale = distance(left, right)
@@ -185,7 +197,9 @@ def type_of(value) -> str:
   """The type of an expression's value."""
   if is_vector(value):
     return 'vector'
-  return 'matrix' if is_matrix(value) else 'number'
+  if is_matrix(value):
+    return 'matrix'
+  return 'number'
 
 
 def distance(a, b):
@@ -219,7 +233,9 @@ class _Points:
     first: dict[Name, int] = {}  # a complex name and its conjugate share the number of the first of them
     for k, name in enumerate(self.names):
       plain = unconjugated(name)
-      number = first.setdefault(plain, k) if plain in self._complex else k
+      number = k
+      if plain in self._complex:
+        number = first.setdefault(plain, k)
       rng = random.Random(attempt * 4096 + number)
       point.values[name] = self._draw(name, point, rng, _RANGES[attempt % len(_RANGES)])
     return point
@@ -267,7 +283,9 @@ def _span(nodes: list[Node]) -> int:
   values = [node.value for node in nodes if node.head == 'number']
   sizes = [abs(value.numerator.bit_length() - value.denominator.bit_length()) for value in values]
   largest = max(sizes, default=0)
-  return int(largest * math.log10(2)) if largest > 24 else 0
+  if largest > 24:
+    return int(largest * math.log10(2))
+  return 0
 
 
 def _rounded(nodes: list[Node]) -> bool:

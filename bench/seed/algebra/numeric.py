@@ -25,7 +25,9 @@ class Point:
   """
 
   def __init__(self, values: dict[Name, object], digits: int, budget: Budget):
-    self.values, self.budget, self.crossed = values, budget, False
+    self.values = values
+    self.budget = budget
+    self.crossed = False
     self.mp = _context(digits)
 
 
@@ -110,7 +112,9 @@ def _sum(point, *terms):
 
 
 def _lift(point, x, like):
-  return x if is_matrix(x) else x * point.mp.eye(like.rows)
+  if is_matrix(x):
+    return x
+  return x * point.mp.eye(like.rows)
 
 
 def _product(point, *factors):
@@ -209,17 +213,23 @@ def _branched(act: Callable, outside: Callable) -> Callable:
 def _absolute(point, x):
   if is_vector(x):
     return point.mp.sqrt(abs(_dot(point, x, x)))
-  return point.mp.det(x) if is_matrix(x) else abs(x)
+  if is_matrix(x):
+    return point.mp.det(x)
+  return abs(x)
 
 
 def _conjugate(point, x):
   if is_vector(x):
     return tuple(map(point.mp.conj, x))
-  return x.apply(point.mp.conj) if is_matrix(x) else point.mp.conj(x)
+  if is_matrix(x):
+    return x.apply(point.mp.conj)
+  return point.mp.conj(x)
 
 
 def _determinant(point, x):
-  return point.mp.det(x) if is_matrix(x) else x
+  if is_matrix(x):
+    return point.mp.det(x)
+  return x
 
 
 def _binomial(point, n, k):

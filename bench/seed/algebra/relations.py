@@ -48,7 +48,9 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
   if verdict is Verdict.EQUAL and a.value[0] not in ('=', '\\neq'):
     ratio = factor(f, g, context)
     is_positive = ratio is not None and ratio.imag == 0 and ratio.real > 0
-    return Verdict.EQUAL if is_positive else Verdict.DIFFERENT
+    if is_positive:
+      return Verdict.EQUAL
+    return Verdict.DIFFERENT
   if verdict is Verdict.DIFFERENT and a.value == ('=',) and _solved_alike(*abstract((f, g), context), context):
     return Verdict.EQUAL
   return verdict
@@ -86,7 +88,9 @@ def proportional(f: Node, g: Node, context: Context) -> Verdict:
   zeros = [_vanishes(t, context) for t in (f, g)]
   if any(zeros):
     # Identities: their differences are equal as written, or nothing says that they are.
-    return Verdict.UNDECIDED if all(zeros) else Verdict.DIFFERENT
+    if all(zeros):
+      return Verdict.UNDECIDED
+    return Verdict.DIFFERENT
   for name in list(context.rank):
     if isinstance(name, Name):
       context.rank.setdefault(_twin(name), float(len(context.rank)))
@@ -106,7 +110,9 @@ def _twin(name: Name) -> Name:
 
 
 def _to_twin(node: Node) -> Node:
-  return node._replace(value=_twin(node.value)) if node.head == 'symbol' else node
+  if node.head == 'symbol':
+    return node._replace(value=_twin(node.value))
+  return node
 
 
 def factor(f: Node, g: Node, context: Context):
@@ -135,7 +141,9 @@ def factor(f: Node, g: Node, context: Context):
 
 def _opaque_to_symbol(node: Node) -> Node:
   """A part without a value as a symbol."""
-  return Node('symbol', (), Name(repr(node))) if node.head in OPAQUE else node
+  if node.head in OPAQUE:
+    return Node('symbol', (), Name(repr(node)))
+  return node
 
 
 def _solved_alike(f: Node, g: Node, context: Context) -> bool:

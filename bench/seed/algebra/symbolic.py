@@ -75,4 +75,6 @@ def _symbol(name: Name, context: Context, phased: frozenset[Name]):
   if not is_phased:
     return sympy.Symbol(label, positive=True)
   symbol = sympy.Symbol(label)
-  return sympy.conjugate(symbol) if is_conjugate(name) else symbol
+  if is_conjugate(name):
+    return sympy.conjugate(symbol)
+  return symbol

@@ -47,9 +47,12 @@ def _unit(text: str) -> Unit | None:
 
 def _points(wanted, given, settings: Settings) -> float:
   try:
-    wanted, given = float(wanted), float(given)
+    wanted = float(wanted)
+    given = float(given)
     if wanted == 0:
-      return 100.0 if given == 0 else 0.0
+      if given == 0:
+        return 100.0
+      return 0.0
     error = abs(given - wanted) / abs(wanted)
   except (TypeError, OverflowError, ValueError):
     return 0.0

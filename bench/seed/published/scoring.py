@@ -88,7 +88,9 @@ def _equation(reference: str, prediction: str, _: Settings) -> Mark:
 
 
 def _difference(parsed):
-  return parsed.args[0] - parsed.args[1] if parsed is not None and len(parsed.args) > 1 else None
+  if parsed is not None and len(parsed.args) > 1:
+    return parsed.args[0] - parsed.args[1]
+  return None
 
 
 def _tuple(reference: str, prediction: str, settings: Settings) -> Mark:
@@ -101,14 +103,19 @@ def _tuple(reference: str, prediction: str, settings: Settings) -> Mark:
 def _entries(text: str) -> list[str] | None:
   """Entries cut at every comma, nested or not; None without round brackets."""
   text = re.sub(r'\\left|\\right|\$', '', text).strip()
-  text = text.rpartition('=')[2].strip() if re.fullmatch(r'\(.*\)\s*=\s*\(.*\)', text) else text
-  return text[1:-1].split(',') if text[:1] in '([' and text[-1:] in ')]' and text else None
+  if re.fullmatch(r'\(.*\)\s*=\s*\(.*\)', text):
+    text = text.rpartition('=')[2].strip()
+  if text[:1] in '([' and text[-1:] in ')]' and text:
+    return text[1:-1].split(',')
+  return None
 
 
 def _interval(reference: str, prediction: str, settings: Settings) -> Mark:
   """Bounds glued to marker symbols and joined by a plus sign, without the brackets they would need."""
   texts = [_joined(t) for t in (reference, prediction)]
-  return Mark(0.0, status='parse_error') if None in texts else _expression(*texts, settings)
+  if None in texts:
+    return Mark(0.0, status='parse_error')
+  return _expression(*texts, settings)
 
 
 def _joined(text: str) -> str | None:
@@ -158,10 +165,12 @@ def _compare(a, b) -> Mark:
   if a is None or b is None:
     return Mark(0.0, status='parse_error')
   try:
-    a, b = _simplified(a), _simplified(b)
+    a = _simplified(a)
+    b = _simplified(b)
     if _equal(a, b):
       return Mark(100.0, 'symbolic')
-    flat, other = tree.Flat(_tree(a)), tree.Flat(_tree(b))
+    flat = tree.Flat(_tree(a))
+    other = tree.Flat(_tree(b))
     return Mark(tree.tree_points(tree.distance(other, flat, Budget(STEPS)), len(flat.labels)), 'distance')
   except Exception:  # published: any exception in an item is a zero
     return Mark(0.0, status='unsupported')
@@ -186,7 +195,9 @@ def _equal(a, b) -> bool:
 def _tree(parsed) -> Node:
   """The labelled tree of a sympy object; Limit, Sum, sets and logic have none."""
   if parsed.is_Number or isinstance(parsed, sympy.NumberSymbol) or parsed == sympy.I:
-    return number(parsed.p) if parsed.is_Integer else Node('number', (), str(parsed))
+    if parsed.is_Integer:
+      return number(parsed.p)
+    return Node('number', (), str(parsed))
   if isinstance(parsed, sympy.Symbol):
     return Node('symbol', (), parsed.name)
   if isinstance(parsed, sympy.MatrixBase):

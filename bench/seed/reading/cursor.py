@@ -19,7 +19,9 @@ class Cursor:
 
   def peek(self, ahead: int = 0) -> Token:
     k = self.at + ahead
-    return self.tokens[k] if k < len(self.tokens) else END
+    if k < len(self.tokens):
+      return self.tokens[k]
+    return END
 
   def next(self) -> Token:
     token = self.peek()

@@ -60,7 +60,8 @@ def apply(parser, name: str) -> Node:
   head = FUNCTIONS[name]
   if head == 'sqrt':
     return _root(parser)
-  exponent, base = None, None
+  exponent = None
+  base = None
   while parser.ahead('^', '_'):
     if parser.next().kind == '^':
       exponent = parser.inner(parser.script())
@@ -68,9 +69,12 @@ def apply(parser, name: str) -> Node:
       base = parser.script()
   args = _arguments(parser)
   if exponent == number(-1) and head in INVERSE:
-    head, exponent = INVERSE[head], None
+    head = INVERSE[head]
+    exponent = None
   node = _call(parser, head, base, args)
-  return power(node, exponent) if exponent else node
+  if exponent:
+    return power(node, exponent)
+  return node
 
 
 def _call(parser, head, base, args):
@@ -79,13 +83,17 @@ def _call(parser, head, base, args):
     base = parser.inner(base) if base else number(10) if head == 'lg' else parser.reading.log_base
     if head == 'log' and base == '10':
       base = number(10)
-    return divide(Node('ln', (arg,)), Node('ln', (base,))) if isinstance(base, Node) else Node('ln', (arg,))
+    if isinstance(base, Node):
+      return divide(Node('ln', (arg,)), Node('ln', (base,)))
+    return Node('ln', (arg,))
   if head in ('min', 'max'):
     return Node(head, tuple(args))
   (arg,) = _one(args)
   if base:
     return Node('at', (Node(head, (arg,)),), tuple(map(sign, base)))
-  return power(E, arg) if head == 'exp' else Node(head, (arg,))
+  if head == 'exp':
+    return power(E, arg)
+  return Node(head, (arg,))
 
 
 def _one(args):
@@ -125,7 +133,9 @@ def _bare(parser) -> Node:
   if not factors:
     raise ParseError('a function without an argument')
   factors = [number(-1), *factors] if negative else factors
-  return Node('mul', tuple(factors)) if len(factors) > 1 else factors[0]
+  if len(factors) > 1:
+    return Node('mul', tuple(factors))
+  return factors[0]
 
 
 def _ends(parser, factors) -> bool:

@@ -59,14 +59,18 @@ def expand(name: str, take, braced) -> str:
   Raises ParseError where an argument is missing.
   """
   if name == 'dd':
-    return f'd {take()}' if braced() else 'd '
+    if braced():
+      return f'd {take()}'
+    return 'd '
   if name == 'num':
     return _number(take())
   if name == 'qty':
     if not braced():
       return ''
     first = take()
-    return rf'{_number(first)}\,\mathrm{{{_units(take())}}}' if braced() else f'({first})'
+    if braced():
+      return rf'{_number(first)}\,\mathrm{{{_units(take())}}}'
+    return f'({first})'
   count, pattern = _BRACED[name]
   values = [take()]
   while len(values) < count and braced():

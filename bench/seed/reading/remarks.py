@@ -35,5 +35,6 @@ def deciding_words(text: str) -> tuple[str, ...]:
 
 def contradict(reference: str, prediction: str) -> bool:
   """Whether both answers have deciding words, and not the same ones."""
-  wanted, given = deciding_words(reference), deciding_words(prediction)
+  wanted = deciding_words(reference)
+  given = deciding_words(prediction)
   return bool(wanted and given) and wanted != given

@@ -64,7 +64,9 @@ def condition(parser, tokens: list[Token]) -> Node:
   if not all(map(trim, pieces)):
     raise ParseError('nothing between two commas')
   nodes = tuple(_relation(parser, trim(piece)) for piece in pieces)
-  return nodes[0] if len(nodes) == 1 else Node('list', nodes, ')')
+  if len(nodes) == 1:
+    return nodes[0]
+  return Node('list', nodes, ')')
 
 
 def _relation(parser, tokens: list[Token]) -> Node:
@@ -72,7 +74,9 @@ def _relation(parser, tokens: list[Token]) -> Node:
   if not all(map(trim, members)):
     raise ParseError('nothing on one side of a relation')
   nodes = [parser.inner(trim(member)) for member in members]
-  return relation(nodes, signs) if signs else nodes[0]
+  if signs:
+    return relation(nodes, signs)
+  return nodes[0]
 
 
 def cases(parser) -> Node:

@@ -156,7 +156,8 @@ DROPPED = words(
 SPACES = frozenset(('\\,', '\\;', '\\:', '\\!', '\\ ', '\\(', '\\)', '\\[', '\\]', '\\/', '\\-'))
 ROMAN = words('mathrm mathit mathsf mathtt mathnormal textit textrm mathup up')
 TEXT = words('text textnormal mbox hbox textsf texttt operatorname emph')
-LEFT, RIGHT = words('left bigl Bigl biggl Biggl'), words('right bigr Bigr biggr Biggr')
+LEFT = words('left bigl Bigl biggl Biggl')
+RIGHT = words('right bigr Bigr biggr Biggr')
 SKIP_ARGUMENT = words('hspace vspace label tag phantom hphantom vphantom color ref')
 
 WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap textcircled')

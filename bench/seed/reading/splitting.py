@@ -102,7 +102,9 @@ def _interval_end(tokens: list[Token], start: int) -> int | None:
     kind = sign(tokens[k])
     if level == 0 and kind in ('[', ']'):
       is_last = k + 1 == len(tokens) or sign(tokens[k + 1]) in _AFTER_INTERVAL
-      return k if commas == 1 and is_last else None
+      if commas == 1 and is_last:
+        return k
+      return None
     level += (kind in OPENING) - (kind in CLOSING)
     commas += level == 0 and kind in (',', ';')
     if level < 0:

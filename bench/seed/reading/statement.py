@@ -225,10 +225,14 @@ def _is_named_function(tokens: list[Token]) -> bool:
 def side(part: Statement, reading: Reading) -> Node:
   """The part of a statement that counts as an Expression: its last member, or a whole inequality."""
   equals = [k for k, what in enumerate(part.signs) if what in EQUALS]
-  start = equals[-1] + 1 if equals else 0
+  start = 0
+  if equals:
+    start = equals[-1] + 1
   nodes = [member(tokens, reading) for tokens in part.members[start:]]
   signs = part.signs[start:]
-  return relation(nodes, signs) if signs else nodes[0]
+  if signs:
+    return relation(nodes, signs)
+  return nodes[0]
 
 
 def member(tokens: list[Token], reading: Reading) -> Node:

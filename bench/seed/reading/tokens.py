@@ -72,10 +72,12 @@ def closing(text: str, start: int) -> int:
 
 
 def _plain(text: str) -> str:
-  text = ''.join(UNICODE.get(c, c) for c in text) if not text.isascii() else text
+  if not text.isascii():
+    text = ''.join(UNICODE.get(c, c) for c in text)
   if not text.isascii():
     text = _scripted(_scripted(text, '^', SUPERSCRIPTS), '_', SUBSCRIPTS)
-  text = _VERDICT.sub(r'\\text{\1}, ', text, count=1) if _VERDICT.match(text) else text
+  if _VERDICT.match(text):
+    text = _VERDICT.sub(r'\\text{\1}, ', text, count=1)
   return re.sub(r'\s', ' ', _ANGSTROM.sub(r'\\AA ', text))
 
 
@@ -86,8 +88,12 @@ def _scripted(text: str, mark: str, digits: dict[str, str]) -> str:
 
 class _Scanner:
   def __init__(self, text: str, units: bool, roman: bool = False, level: int = 0):
-    self.text, self.units, self.roman, self.level = text, units, roman, level
-    self.at, self.out = 0, []
+    self.text = text
+    self.units = units
+    self.roman = roman
+    self.level = level
+    self.at = 0
+    self.out = []
 
   def scan(self) -> list[Token]:
     while self.at < len(self.text):
@@ -121,10 +127,12 @@ class _Scanner:
     if grouped:
       whole = re.sub(r'\D', '', grouped[0])
       tail = re.compile(r'\.\d+').match(self.text, grouped.end())
-      digits, self.at = whole + (tail[0] if tail else ''), (tail or grouped).end()
+      digits = whole + (tail[0] if tail else '')
+      self.at = (tail or grouped).end()
     else:
       match = _NUMBER.match(self.text, self.at)
-      digits, self.at = match[0].rstrip('.'), match.end()
+      digits = match[0].rstrip('.')
+      self.at = match.end()
     if len(digits) > MAX_DIGITS:
       raise TooLarge(f'a number of {len(digits)} digits, at most {MAX_DIGITS} are read')
     exponent = _EXPONENT.match(self.text, self.at)
@@ -132,7 +140,8 @@ class _Scanner:
     if exponent and (self.units or '.' in digits):
       if len(exponent[1]) > MAX_DIGITS:
         raise TooLarge('an exponent of too many digits')
-      digits, self.at = digits + 'e' + exponent[1], exponent.end()
+      digits = digits + 'e' + exponent[1]
+      self.at = exponent.end()
     self._emit('number', digits)
 
   def _letters(self):
@@ -156,14 +165,16 @@ class _Scanner:
     match = _COMMAND.match(self.text, self.at)
     if match is None:
       raise ParseError('a backslash ends the text')
-    name, self.at = match[0][1:].rstrip('*') or '*', match.end()
+    name = match[0][1:].rstrip('*') or '*'
+    self.at = match.end()
     if match[0] in SPACES:
       return
     if name in LEFT or name in RIGHT:
       self._fence(name)
     elif name in MACROS:
       plain = expand(name, self._argument, lambda: bool(_ARGUMENT.match(self.text, self.at)))
-      self.text, self.at = plain + self.text[self.at :], 0
+      self.text = plain + self.text[self.at :]
+      self.at = 0
     elif name == '$' and _MONEY.match(self.text, self.at):
       return
     elif name in ('begin', 'end'):
@@ -218,7 +229,8 @@ class _Scanner:
       self.at = len(self.text) - len(rest) + len(content)
       return content
     end = closing(self.text, brace.end())
-    content, self.at = self.text[brace.end() : end], end + 1
+    content = self.text[brace.end() : end]
+    self.at = end + 1
     return content
 
   def _text(self, content):
@@ -236,17 +248,22 @@ class _Scanner:
     """Part of the text in braces or in another font; braces keep it one group when it is more than a word."""
     if self.level == MAX_NESTING:
       raise TooLarge(f'more than {MAX_NESTING} levels of fonts or boxes')
-    exponent = _EXPONENT_AFTER.match(self.text, self.at) if roman and '/' in content else None
+    exponent = None
+    if roman and '/' in content:
+      exponent = _EXPONENT_AFTER.match(self.text, self.at)
     if exponent:
       # The power in m/s}^2 belongs to the last unit, not to the whole group.
-      content, self.at = content + exponent[0], exponent.end()
+      content = content + exponent[0]
+      self.at = exponent.end()
     inner = _Scanner(content, self.units, roman, self.level + 1).scan()
     self.out += inner if len(inner) == 1 else [Token('{', '{'), *inner, Token('}', '}')] if inner else []
 
 
 def sign(token: Token) -> str:
   """What a token is for the grammar: its sign, or its command with a backslash."""
-  return '\\' + token.text if token.kind == 'command' else token.kind
+  if token.kind == 'command':
+    return '\\' + token.text
+  return token.kind
 
 
 def label(tokens: list[Token]) -> tuple[str, ...]:

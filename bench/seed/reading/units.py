@@ -34,7 +34,9 @@ class Unit(NamedTuple):
 
 
 def _product(a, b):
-  return a * b if isinstance(a, Fraction) and isinstance(b, Fraction) else float(a) * float(b)
+  if isinstance(a, Fraction) and isinstance(b, Fraction):
+    return a * b
+  return float(a) * float(b)
 
 
 def _unit(factor: str | float | Fraction, **powers: int) -> Unit:
@@ -46,7 +48,10 @@ def _unit(factor: str | float | Fraction, **powers: int) -> Unit:
 ONE_UNIT = _unit('1')
 _JOULE = {'kg': 1, 'm': 2, 's': -2}
 _DEGREE = 0.017453292519943295
-_EV, _HBAR, _KB, _U = '1.602176634e-19', 1.054571817e-34, '1.380649e-23', '1.66053906892e-27'
+_EV = '1.602176634e-19'
+_HBAR = 1.054571817e-34
+_KB = '1.380649e-23'
+_U = '1.66053906892e-27'
 
 # CODATA 2022 where a value is measured.
 _PREFIXED = {

@@ -144,8 +144,12 @@ def _option_line(region: str, choices: Mapping[str, str]) -> str | None:
   listed = [letter_of(line, choices) for line in lines[-12:]]
   if len(lines[-1]) <= 200 and listed[-1] and len(set(filter(None, listed[:-1])) - {listed[-1]}) < 2:
     return listed[-1]
-  first = letter_of(lines[0], choices) if len(lines[0]) <= 200 else None
-  second = letter_of(lines[1], choices) if len(lines) > 1 else None
+  first = None
+  if len(lines[0]) <= 200:
+    first = letter_of(lines[0], choices)
+  second = None
+  if len(lines) > 1:
+    second = letter_of(lines[1], choices)
   if second is None or second == first:
     return first
   return None

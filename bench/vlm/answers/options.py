@@ -56,7 +56,9 @@ def named_option(text: str, choices: Mapping[str, str], *, strict: bool = False)
 def _last_place(part: str, text: str, whole_words: bool) -> int:
   if not whole_words:
     return text.rfind(part)
-  found = [m.start() for m in re.finditer(rf'(?<!\w){re.escape(part)}(?!\w)', text)] if part.strip() else []
+  found = []
+  if part.strip():
+    found = [m.start() for m in re.finditer(rf'(?<!\w){re.escape(part)}(?!\w)', text)]
   if found:
     return found[-1]
   return -1
@@ -97,7 +99,9 @@ def _contained_option(text: str, choices: Mapping[str, str]) -> str | None:
 def answer_line(text: str, choices: Mapping[str, str]) -> str | None:
   """The letter of the last line that says "Answer: X", as MMMU-Pro's prompts ask for."""
   lines = re.findall(r'^\W*answer\s*:\W*([A-Za-z])\b', text, re.IGNORECASE | re.MULTILINE)
-  letter = lines[-1].upper() if lines else None
+  letter = None
+  if lines:
+    letter = lines[-1].upper()
   if letter in choices:
     return letter
   return None
@@ -136,7 +140,9 @@ def _tails(text: str) -> list[str]:
   lines = text.split('\n')
   tails = []
   for number, line in enumerate(lines):
-    cues = (*_CUES, '=') if number == len(lines) - 1 else _CUES
+    cues = _CUES
+    if number == len(lines) - 1:
+      cues = (*_CUES, '=')
     after = [line.rsplit(cue, 1)[1].strip() for cue in cues if cue in line]
     # The shortest tail, the first of equals; an empty one never beats an earlier cue's, as in the official
     # code.

@@ -186,7 +186,9 @@ class Scheduler:
 
   def _make_way(self, sequence: Sequence, match: Match) -> list[tuple[int, int]] | None:
     """As `_enter`, preempting sequences of lower priority one by one; none if all of them would not be enough."""
-    made = self._enter(sequence, match) if self._free_slots else None
+    made = None
+    if self._free_slots:
+      made = self._enter(sequence, match)
     if made is not None:
       return made
     lower = [s for s in self.running if s.request.priority < sequence.request.priority]

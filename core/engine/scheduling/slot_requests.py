@@ -44,7 +44,9 @@ class SlotRequests:
     return self._stops.copy(), Sampling(**copied), self._most.copy(), self._wants_top.copy()
 
   def _set(self, slot: int, sample: Sequence | None) -> None:
-    stops = sample.request.stops[:STOPS] if sample else ()
+    stops = ()
+    if sample:
+      stops = sample.request.stops[:STOPS]
     values = sample.request.sampling(sample.sample) if sample else self._idle
     self._stops[slot] = -1
     self._stops[slot, : len(stops)] = stops

@@ -11,7 +11,9 @@ from core.files.generation import Generation
 from core.serving import fields
 from core.serving.fields import short
 
-MOST_STOPS, MOST_SAMPLES, MOST_PROMPTS = 16, 128, 128
+MOST_STOPS = 16
+MOST_SAMPLES = 128
+MOST_PROMPTS = 128
 MOST_TOKENS = 2**31 - 1
 MOST_TOP, MOST_TOP_TEXT = 20, 5  # likeliest tokens that chat and text completions may ask for
 # Fields of OpenAI's interface that have no effect here, whatever their value.
@@ -84,7 +86,8 @@ def chat(body: Any, defaults: Generation, extra: Sequence[str] = ()) -> Chat:
   schema = _schema(given.get('response_format', {'type': 'text'}))
   if schema is not None and tools and choice != 'auto':
     raise ValueError('response_format and a required tool_choice exclude each other')
-  logprobs, top = fields.flag(given, 'logprobs'), fields.whole(given, 'top_logprobs', 0, low=0, high=MOST_TOP)
+  logprobs = fields.flag(given, 'logprobs')
+  top = fields.whole(given, 'top_logprobs', 0, low=0, high=MOST_TOP)
   if top and not logprobs:
     raise ValueError(f'top_logprobs={top}: expected logprobs=true with it')
   options = given.get('chat_template_kwargs', {})
@@ -197,7 +200,9 @@ def _tools(given: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str
     return (), 'auto'
   if isinstance(choice, Mapping):
     function = choice.get('function')
-    wanted = function.get('name') if isinstance(function, Mapping) else None
+    wanted = None
+    if isinstance(function, Mapping):
+      wanted = function.get('name')
     if wanted not in names:
       raise ValueError(f'tool_choice={short(choice)}: expected one of the tools {names}')
     return tuple(tools), wanted
@@ -208,7 +213,9 @@ def _tools(given: Mapping[str, Any]) -> tuple[tuple[Mapping[str, Any], ...], str
 
 
 def _tool_name(tool: Any) -> str:
-  function = tool.get('function') if isinstance(tool, Mapping) else None
+  function = None
+  if isinstance(tool, Mapping):
+    function = tool.get('function')
   if not isinstance(function, Mapping) or not isinstance(function.get('name'), str):
     raise ValueError(f"tools has {short(tool)}: expected {{'type': 'function', 'function': {{'name': …}}}}")
   return function['name']
@@ -216,13 +223,19 @@ def _tool_name(tool: Any) -> str:
 
 def _schema(given: Any) -> Any:
   """The schema of a response_format; None where any text will do."""
-  kind = given.get('type') if isinstance(given, Mapping) else None
+  kind = None
+  if isinstance(given, Mapping):
+    kind = given.get('type')
   if kind == 'text':
     return None
   if kind == 'json_object':
     return {'type': 'object'}
-  named = given.get('json_schema') if kind == 'json_schema' else None
-  schema = named.get('schema') if isinstance(named, Mapping) else None
+  named = None
+  if kind == 'json_schema':
+    named = given.get('json_schema')
+  schema = None
+  if isinstance(named, Mapping):
+    schema = named.get('schema')
   if not isinstance(schema, Mapping | bool):
     raise ValueError(f'response_format={short(given)}: expected text, json_object, or json_schema with a schema')
   if len(json.dumps(schema)) > 1 << 16:

@@ -20,7 +20,9 @@ class Grammars:
   """Grammars over a tokenizer's V tokens; a response that is complete can only end, with one of `stops`."""
 
   def __init__(self, tokenizer: Any, vocab: int, stops: Sequence[int]):
-    self._hf, self._vocab, self._stops = tokenizer, vocab, list(stops)
+    self._hf = tokenizer
+    self._vocab = vocab
+    self._stops = list(stops)
 
   def of_schema(self, schema: Any) -> Callable[[], 'Matched']:
     """Makes the constraint of a sample that is JSON of a schema. Raises ValueError for one that cannot be followed."""
@@ -71,7 +73,8 @@ class Matched:
   """A `core.engine.request.Constraint` over one matcher."""
 
   def __init__(self, matcher: Any, vocab: int):
-    self._matcher, self._vocab = matcher, vocab
+    self._matcher = matcher
+    self._vocab = vocab
     self._bits = np.zeros((1, -(-vocab // 32)), np.int32)
 
   def allowed(self) -> np.ndarray:

@@ -51,7 +51,9 @@ def _answering(service: Service, understand: Callable[[Any], Any]) -> Callable:
       if asked.stream:
         return await _streamed(service, asked, request)
       reply = await unless_disconnected(request.receive, service.reply(asked))
-      return Response(status_code=CLIENT_LEFT) if reply is None else JSONResponse(reply)
+      if reply is None:
+        return Response(status_code=CLIENT_LEFT)
+      return JSONResponse(reply)
     except REFUSALS as refused:
       return _refused(refused)
 

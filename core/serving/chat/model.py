@@ -49,7 +49,9 @@ class Words:
   """Makes engine requests of token ids: limits, stops, grammars. tokens: that prompt and response have at most."""
 
   def __init__(self, tokenizer: Any, *, vocab: int, stops: Sequence[int], tokens: int):
-    self.tokenizer, self.stops, self.tokens = tokenizer, tuple(stops), tokens
+    self.tokenizer = tokenizer
+    self.stops = tuple(stops)
+    self.tokens = tokens
     self.grammars = Grammars(tokenizer, vocab, self.stops)
 
   def request(self, asked: Asked, prompt: Sequence[int], media: Sequence[Any] = ()) -> Request:
@@ -89,8 +91,10 @@ class TextModel:
   extra = ()
 
   def __init__(self, name: str, words: Words, defaults: Generation):
-    self.name, self.defaults = name, defaults
-    self.tokenizer, self.stops = words.tokenizer, words.stops
+    self.name = name
+    self.defaults = defaults
+    self.tokenizer = words.tokenizer
+    self.stops = words.stops
     self._words = words
     self._template = ChatTemplate(words.tokenizer)
     self._threads = concurrent.futures.ThreadPoolExecutor(2, 'prompts')
@@ -115,12 +119,15 @@ class TextModel:
 
   def _tokens(self, prompt: str | tuple[int, ...]) -> Sequence[int]:
     """A prompt's ids; those of a text as the tokenizer alone makes them, special tokens included."""
-    return self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    if isinstance(prompt, str):
+      return self.tokenizer.encode(prompt)
+    return prompt
 
 
 def turn(number: int, message: Mapping[str, Any]) -> dict[str, Any]:
   """A message with a text as content, as chat templates take it. Raises ValueError naming its number."""
-  role, content = message['role'], message.get('content')
+  role = message['role']
+  content = message.get('content')
   if role not in ROLES:
     raise ValueError(f'messages[{number}]: role {role!r}; expected one of {", ".join(ROLES)}')
   made = {'role': 'system' if role == 'developer' else role, 'content': text_of(number, content)}
@@ -139,12 +146,16 @@ def text_of(number: int, content: Any) -> str:
   """The text of a message's content. Raises ValueError for other parts."""
   if content is None:
     return ''
-  parts = [{'type': 'text', 'text': content}] if isinstance(content, str) else content
+  parts = content
+  if isinstance(content, str):
+    parts = [{'type': 'text', 'text': content}]
   if not isinstance(parts, list):
     raise ValueError(f'messages[{number}]: content {content!r:.60}; expected a text or a list of parts')
   texts = []
   for part in parts:
-    text = part.get('text') if isinstance(part, Mapping) and part.get('type') == 'text' else None
+    text = None
+    if isinstance(part, Mapping) and part.get('type') == 'text':
+      text = part.get('text')
     if not isinstance(text, str):
       raise ValueError(f'messages[{number}]: a part {part!r:.60}; this model reads only text')
     check_text(text)
@@ -156,9 +167,15 @@ def _call(number: int, call: Any) -> dict[str, Any]:
   """A call of an earlier turn, its arguments an object where they are one: templates write them as JSON."""
   from core.text import parse_json
 
-  function = call.get('function') if isinstance(call, Mapping) else None
-  name = function.get('name') if isinstance(function, Mapping) else None
-  arguments = function.get('arguments') if isinstance(function, Mapping) else None
+  function = None
+  if isinstance(call, Mapping):
+    function = call.get('function')
+  name = None
+  if isinstance(function, Mapping):
+    name = function.get('name')
+  arguments = None
+  if isinstance(function, Mapping):
+    arguments = function.get('arguments')
   if not isinstance(name, str) or not isinstance(arguments, str):
     raise ValueError(f'messages[{number}]: a tool call {call!r:.60}; expected a function with name and arguments')
   try:

@@ -27,7 +27,8 @@ def run(options: Options) -> int:
 
   folder = store.folder(options.model)
   tokenizer = load_tokenizer(folder)
-  stops, defaults = generation.ends(folder, tokenizer.eos_token_id), generation.sampling(folder)
+  stops = generation.ends(folder, tokenizer.eos_token_id)
+  defaults = generation.sampling(folder)
 
   @contextlib.contextmanager
   def loaded() -> Iterator[tuple[Served, Engine]]:

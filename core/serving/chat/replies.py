@@ -14,7 +14,9 @@ class Replies:
   """Objects for one request. writers: of its samples, in order."""
 
   def __init__(self, asked: Asked, prepared: Sequence[Prepared], writers: Sequence[Writer]):
-    self.asked, self._prepared, self._writers = asked, prepared, writers
+    self.asked = asked
+    self._prepared = prepared
+    self._writers = writers
     self.is_chat = isinstance(asked, Chat)
     self._tokenizer = writers[0].model.tokenizer
     kind = 'chatcmpl' if self.is_chat else 'cmpl'
@@ -53,7 +55,9 @@ class Replies:
         return []
       choice = _choice(index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
       return [self._chunk([choice])]
-    deltas = [{'content': piece.text}] if piece.text or logprobs else []
+    deltas = []
+    if piece.text or logprobs:
+      deltas = [{'content': piece.text}]
     deltas += [{'tool_calls': [call]} for call in piece.calls]
     choices = [_choice(index, delta=delta) for delta in deltas]
     if choices:
@@ -64,7 +68,9 @@ class Replies:
 
   def ending(self) -> list[dict[str, Any]]:
     """The chunk with token counts, where it was asked for."""
-    return [{**self._chunk([]), 'usage': self.usage()}] if self.asked.usage else []
+    if self.asked.usage:
+      return [{**self._chunk([]), 'usage': self.usage()}]
+    return []
 
   def _chunk(self, choices: list[dict]) -> dict[str, Any]:
     kind = 'chat.completion.chunk' if self.is_chat else 'text_completion'
@@ -102,7 +108,9 @@ class Replies:
     }
 
   def _empty_logprobs(self) -> Mapping:
-    return {'content': [], 'refusal': None} if self.is_chat else {'tokens': [], 'token_logprobs': []}
+    if self.is_chat:
+      return {'content': [], 'refusal': None}
+    return {'tokens': [], 'token_logprobs': []}
 
 
 def _by_text(top: Sequence[Mapping]) -> dict[str, float]:

@@ -34,7 +34,10 @@ class Service:
   """Replies of a model. capacity: of samples that run or wait. seconds: that a request may take."""
 
   def __init__(self, model: Served, worker: Worker, *, capacity: Capacity, seconds: float):
-    self.model, self.worker, self.capacity, self._seconds = model, worker, capacity, seconds
+    self.model = model
+    self.worker = worker
+    self.capacity = capacity
+    self._seconds = seconds
     self._first_seconds = 0.0  # from request to first token, of all requests
 
   def chat(self, body: Any) -> Chat:
@@ -77,7 +80,9 @@ class Service:
   async def _pieces(self, asked: Chat | Completion) -> AsyncIterator[Any]:
     """The request's `Replies`, the number of its samples, then (sample, piece) as they come."""
     started = time.monotonic()
-    prompts = len(asked.prompts) if isinstance(asked, Completion) else 1
+    prompts = 1
+    if isinstance(asked, Completion):
+      prompts = len(asked.prompts)
     with self.capacity.hold(asked.n * prompts):
       async with asyncio.timeout(self._seconds):
         prepared = await self.model.prepare(asked)
@@ -111,7 +116,8 @@ class Service:
 
   def samples(self) -> list[metrics.Sample]:
     """Counts and gauges for Prometheus."""
-    engine, counts = self.worker.engine, self.worker.counts
+    engine = self.worker.engine
+    counts = self.worker.counts
     made = [
       metrics.Sample(f'espalier_{name}_total', counts[name], 'counter', meaning) for name, meaning in MEANINGS.items()
     ]

@@ -56,7 +56,8 @@ class Worker:
     Raises ValueError for a request that the engine refuses, Failed when the logits are not finite or the thread has
     ended, TimeoutError after `seconds`.
     """
-    stream, ids = Stream(), []
+    stream = Stream()
+    ids = []
     deadline = time.monotonic() + seconds
     if not self._stepper.command(functools.partial(self._submit, stream, requests, ids)):
       raise self._stepper.failure()

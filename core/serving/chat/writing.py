@@ -66,12 +66,15 @@ class Writer:
 
   def _fresh(self, text: str, *, ended: bool) -> tuple[str, list[dict]]:
     """(text, calls) that were not given out yet and can be."""
-    held = 0 if ended else _held(text, [*self.stop, *([CALL] if self.with_calls else [])])
+    held = 0
+    if not ended:
+      held = _held(text, [*self.stop, *([CALL] if self.with_calls else [])])
     safe = text[self._given : len(text) - held]
     if not self.with_calls:
       self._given += len(safe)
       return safe, []
-    given, calls = '', []
+    given = ''
+    calls = []
     while (start := safe.find(CALL)) >= 0:
       end = safe.find(END_CALL, start)
       if end < 0:
@@ -99,7 +102,9 @@ class Writer:
 
 def _before(text: str) -> str:
   """Text between calls: nothing if it is white space."""
-  return text if text.strip() else ''
+  if text.strip():
+    return text
+  return ''
 
 
 def _held(text: str, endings: Sequence[str]) -> int:

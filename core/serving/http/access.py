@@ -23,7 +23,8 @@ class BearerToken:
   """401 unless the request has `Authorization: Bearer TOKEN`, compared in constant time. `open_paths` need none."""
 
   def __init__(self, app: asgi.App, token: str, *, open_paths: Iterable[str] = ()):
-    self.app, self.open_paths = app, frozenset(open_paths)
+    self.app = app
+    self.open_paths = frozenset(open_paths)
     self.wanted = f'Bearer {token}'.encode()
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -41,7 +42,9 @@ def host_name(value: str) -> str | None:
     plain = parts.netloc == value and '@' not in value and parts.port != 0
   except ValueError:
     return None
-  return (parts.hostname or '').rstrip('.') or None if plain else None
+  if plain:
+    return (parts.hostname or '').rstrip('.') or None
+  return None
 
 
 class KnownHost:
@@ -51,7 +54,8 @@ class KnownHost:
   """
 
   def __init__(self, app: asgi.App, hosts: Iterable[str]):
-    self.app, self.hosts = app, frozenset(host.lower() for host in hosts)
+    self.app = app
+    self.hosts = frozenset(host.lower() for host in hosts)
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
     if scope['type'] == 'http' and (refusal := self.refusal(scope)):
@@ -76,7 +80,8 @@ class ContentType:
   """415 for a request with a body (POST, PUT, PATCH) whose type is none of `types`."""
 
   def __init__(self, app: asgi.App, types: Iterable[str]):
-    self.app, self.types = app, frozenset(types)
+    self.app = app
+    self.types = frozenset(types)
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
     if scope['type'] == 'http' and scope['method'] in ('POST', 'PUT', 'PATCH'):

@@ -21,7 +21,11 @@ class WholeBody:
   """
 
   def __init__(self, app: asgi.App, *, max_bytes: int, max_buffered: int, idle: float, total: float):
-    self.app, self.max_bytes, self.max_buffered, self.idle, self.total = app, max_bytes, max_buffered, idle, total
+    self.app = app
+    self.max_bytes = max_bytes
+    self.max_buffered = max_buffered
+    self.idle = idle
+    self.total = total
     self.buffered = 0  # bytes of all requests now inside
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
@@ -56,7 +60,8 @@ class WholeBody:
     """Appends the body's parts as they come."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + self.total
-    more, size = True, 0
+    more = True
+    size = 0
     # One timer that is moved: `wait_for` would make a task for every byte of a slow client.
     async with asyncio.timeout_at(deadline) as limit:
       while more:
@@ -80,7 +85,9 @@ def _replayed(body: bytes, receive: asgi.Receive) -> asgi.Receive:
   first = [{'type': 'http.request', 'body': body, 'more_body': False}]
 
   async def replay() -> asgi.Message:
-    return first.pop() if first else await receive()
+    if first:
+      return first.pop()
+    return await receive()
 
   return replay
 
@@ -94,7 +101,9 @@ async def unless_disconnected(receive: asgi.Receive, work):
   gone = asyncio.ensure_future(_disconnected(receive))
   try:
     await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
-    return await working if working.done() else None
+    if working.done():
+      return await working
+    return None
   finally:
     for task in (working, gone):
       task.cancel()

@@ -134,7 +134,8 @@ class _Bounded:
     return ends or len(self._unread) > self.config.h11_max_incomplete_event_size
 
   def _read_waiting(self):
-    data, self._unread = self._unread, b''
+    data = self._unread
+    self._unread = b''
     self._waits = False
     if not self.transport.is_closing():
       self.flow.resume_reading()

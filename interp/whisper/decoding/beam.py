@@ -73,7 +73,9 @@ def beam(
     out = decoder.forward(params, config, choice.token, keys, positions=positions, cache=cache, edit=edit)
     best = score_of(choice.logp[:, 0], s.step)
     full = s.filled >= kept
-    closes = full if openai else full & (best <= s.score.min(-1))
+    closes = full
+    if not openai:
+      closes = full & (best <= s.score.min(-1))
     stays = s.closed[:, None]  # audios that are done wait for the others of the batch
     return s.replace(
       tokens=jnp.where(stays[..., None], s.tokens, choice.tokens),
@@ -145,7 +147,8 @@ def _choose(s: _State, rules: Rules, score_of, *, openai: bool) -> tuple[_State,
   total = s.logp[:, :, None] + logp.reshape(rows, beams, vocab)
   # One end a beam at most, so 2 G candidates hold G that continue.
   top, index = jax.lax.top_k(total.reshape(rows, -1), 2 * beams)
-  parent, token = index // vocab, index % vocab
+  parent = index // vocab
+  token = index % vocab
   ends = token == rules.eot
   running_before = jnp.cumsum(~ends, -1) - ~ends
   counted = running_before < beams if openai else jnp.arange(2 * beams) < beams

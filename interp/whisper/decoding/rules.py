@@ -79,7 +79,8 @@ def of(processor: Processor, vocab: int, *, name: str = 'openai', timestamps: bo
     banned_first = (*processor.encode(' '), ids.eot)
     initial = OPENAI_INITIAL
   else:
-    banned, banned_first = processor.suppress, processor.suppress_first
+    banned = processor.suppress
+    banned_first = processor.suppress_first
     initial = processor.max_initial_timestamp
   return Rules(
     banned=_mask(banned, vocab),
@@ -107,4 +108,6 @@ def text_compression(text: str) -> float:
 def token_compression(tokens) -> float:
   """The same over token ids of two bytes each (transformers)."""
   raw = np.asarray(tokens, '<u2').tobytes()
-  return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+  if raw:
+    return len(raw) / len(zlib.compress(raw))
+  return 0.0

@@ -62,7 +62,9 @@ class Recogniser:
     edit: Callable | None = None,
   ):
     self.params = params.replace(decoder=decoder.for_decoding(params.decoder))
-    self.config, self.processor, self.options = config, processor, options
+    self.config = config
+    self.processor = processor
+    self.options = options
     self.edit = tap.as_argument(edit)
     self.rules: Rules = rules_lib.of(processor, config.vocab, name=options.rules, timestamps=options.timestamps)
     self.limit = config.text_length // 2 if options.tokens is None else options.tokens
@@ -81,7 +83,8 @@ class Recogniser:
 
   def language(self, keys: tuple) -> list[str]:
     """The most probable language of each window; 'en' of an English-only model."""
-    codes, ids = list(self.processor.languages), list(self.processor.languages.values())
+    codes = list(self.processor.languages)
+    ids = list(self.processor.languages.values())
     rows = keys[0][0].shape[0]
     if not ids:
       return ['en'] * rows
@@ -116,9 +119,11 @@ class Recogniser:
     return repeats or improbable
 
   def _at(self, temperature: float, keys, prompt: Prompt, seeds: Sequence[int]) -> list[Result]:
-    o, no_speech = self.options, self.processor.ids.no_speech
+    o = self.options
+    no_speech = self.processor.ids.no_speech
     shared = {'new': self.limit, 'no_speech': no_speech, 'edit': self.edit}
-    params, copies = self.params.decoder, 1
+    params = self.params.decoder
+    copies = 1
     if temperature == 0 and o.beams > 1:
       search = {'beams': o.beams, 'patience': o.patience, 'penalty': o.length_penalty, 'style': o.rules}
       decoded = beam(params, self.config, keys, prompt, self.rules, **search, **shared)
@@ -142,9 +147,11 @@ class Recogniser:
     tokens = tuple(int(t) for t in host.tokens[row, :count])
     text = self.processor.text(tokens)
     if self.options.rules == 'openai':
-      compression, length = rules_lib.text_compression(text.strip()), count + 1
+      compression = rules_lib.text_compression(text.strip())
+      length = count + 1
     else:
-      compression, length = rules_lib.token_compression(tokens), max(count + int(host.ended[row]), 1)
+      compression = rules_lib.token_compression(tokens)
+      length = max(count + int(host.ended[row]), 1)
     return Result(
       tokens=tokens,
       text=text,

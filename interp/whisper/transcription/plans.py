@@ -68,7 +68,9 @@ class Sequential:
   at_once = False
 
   def __init__(self, r: Recogniser, recording: Recording, language: str):
-    self.recording, self._r, self._language = recording, r, language
+    self.recording = recording
+    self._r = r
+    self._language = language
     self._history = _first_prompt(r.options, r.processor)
     self._fresh = 0  # history before this is no longer shown
     self._seek = 0
@@ -80,7 +82,8 @@ class Sequential:
 
   def next(self) -> tuple[Window, list[int]]:
     """(window, prompt)."""
-    o, c = self._r.options, self._r.config
+    o = self._r.options
+    c = self._r.config
     window = _window(self.recording, c, self._seek)
     shown = self._history[self._fresh :][-(c.text_length // 2 - 1) :]
     prompt = self._r.processor.prompt(language=self._language, task=o.task, timestamps=o.timestamps, previous=shown)
@@ -88,7 +91,9 @@ class Sequential:
 
   def take(self, heard: Heard) -> list[Segment]:
     """Its segments; the next window is then known."""
-    o, window, result = self._r.options, heard.window, heard.result
+    o = self._r.options
+    window = heard.window
+    result = heard.result
     if result.silent(o):
       self._seek += window.size
       return []
@@ -110,8 +115,11 @@ class Independent:
   at_once = True
 
   def __init__(self, r: Recogniser, recording: Recording, language: str):
-    self.recording, self._r, self._language = recording, r, language
-    o, previous = r.options, _first_prompt(r.options, r.processor)
+    self.recording = recording
+    self._r = r
+    self._language = language
+    o = r.options
+    previous = _first_prompt(r.options, r.processor)
     self._prompt = r.processor.prompt(language=language, task=o.task, timestamps=False, previous=previous)
     self._seek = 0
 
@@ -132,7 +140,9 @@ class Independent:
     if result.silent(self._r.options) or not result.text.strip():
       return []
     found = [segments.whole(result, heard.window, self._r.processor)]
-    return _timed(self._r, heard, found, self._language) if self._r.options.words else found
+    if self._r.options.words:
+      return _timed(self._r, heard, found, self._language)
+    return found
 
 
 def _window(recording: Recording, config: Config, start: int) -> Window:
@@ -141,7 +151,9 @@ def _window(recording: Recording, config: Config, start: int) -> Window:
 
 def _first_prompt(options: Options, processor: Processor) -> list[int]:
   text = options.prompt.strip()
-  return processor.encode(f' {text}') if text else []
+  if text:
+    return processor.encode(f' {text}')
+  return []
 
 
 def _timed(r: Recogniser, heard: Heard, found: list[Segment], language: str) -> list[Segment]:

@@ -47,7 +47,8 @@ def cut(result: Result, window: Window, processor: Processor) -> tuple[list[Segm
   segments = []
   for start, stop in zip([0, *cuts], cuts):
     piece = result.tokens[start:stop]
-    begin, end = processor.seconds(piece[0]), processor.seconds(piece[-1])
+    begin = processor.seconds(piece[0])
+    end = processor.seconds(piece[-1])
     segments.append(_segment(result, piece, processor, start=window.seconds + begin, duration=end - begin))
   if ends_once:
     return segments, window.size

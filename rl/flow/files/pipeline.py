@@ -68,7 +68,9 @@ class Index:
 
 
 def _folder_name(base: str, number: int) -> str:
-  return base if number == 0 else f'{base}_{number + 1}'
+  if number == 0:
+    return base
+  return f'{base}_{number + 1}'
 
 
 def read_index(path: FolderPath) -> Index:
@@ -86,7 +88,8 @@ def _index(h: dict) -> Index:
   encoders = []
   known = ['transformer']
   for number, kind in enumerate(ENCODERS[family]):
-    name, tokenizer = _folder_name('text_encoder', number), _folder_name('tokenizer', number)
+    name = _folder_name('text_encoder', number)
+    tokenizer = _folder_name('tokenizer', number)
     known += [name, tokenizer]
     if kind == 't5' and family == 'sd3' and h.get(name) in (None, [None, None]):
       continue
@@ -98,7 +101,9 @@ def _index(h: dict) -> Index:
 
 def _check_class(h: dict, part: str, allowed: tuple[str, ...]) -> None:
   entry = h.get(part)
-  name = entry[-1] if isinstance(entry, list) and entry else entry
+  name = entry
+  if isinstance(entry, list) and entry:
+    name = entry[-1]
   if name not in allowed:
     raise CheckpointError(f'{part}={entry!r}; expected {" or ".join(allowed)}')
 
@@ -112,7 +117,8 @@ def load_texts(path: FolderPath, *, mesh=None, rules=RULES, dtype=None) -> Texts
   folder = store.folder(path)
   index = read_index(folder)
   options = {'mesh': mesh, 'rules': rules, 'dtype': dtype}
-  clips, t5 = [], None
+  clips = []
+  t5 = None
   for kind, name, tokenizer in index.encoders:
     if kind == 'clip':
       text = tokenizers.load_clip(folder / tokenizer)
@@ -171,7 +177,8 @@ def save(path: FolderPath, texts: Texts, generator: Generator) -> None:
   index['scheduler'][1] = scheduler_files.CLASS
   parts = iter((*texts.clips, texts.t5))
   for number, kind in enumerate(ENCODERS[family]):
-    name, tokenizer = _folder_name('text_encoder', number), _folder_name('tokenizer', number)
+    name = _folder_name('text_encoder', number)
+    tokenizer = _folder_name('tokenizer', number)
     part = next(parts)
     if part is None:
       index[name] = index[tokenizer] = [None, None]

@@ -12,7 +12,8 @@ from core.files.store import CheckpointError, FolderPath
 from rl.flow.files.transformer import IGNORED
 from rl.flow.sampling import Schedule, dynamic_shift, shifted
 
-CLASS, FILE = 'FlowMatchEulerDiscreteScheduler', 'scheduler_config.json'
+CLASS = 'FlowMatchEulerDiscreteScheduler'
+FILE = 'scheduler_config.json'
 TRAIN_STEPS = 1000
 KEYS = Keys(
   read=('shift', 'use_dynamic_shifting'),

@@ -13,7 +13,8 @@ from rl.flow.mmdit.config import Config
 from rl.flow.mmdit.params import Attention, Joint, Params, Single, Stream, TwoLayers, spec
 
 STEM = 'diffusion_pytorch_model'
-SD3, FLUX = 'SD3Transformer2DModel', 'FluxTransformer2DModel'
+SD3 = 'SD3Transformer2DModel'
+FLUX = 'FluxTransformer2DModel'
 # Keys of every diffusers config that say nothing about the computation.
 IGNORED = ('_class_name', '_diffusers_version')
 COMMON = ('attention_head_dim', 'in_channels', 'joint_attention_dim', 'num_attention_heads', 'num_layers')
@@ -174,7 +175,9 @@ def _attention(
 ) -> Attention:
   into = [linear(f'{at}.{name}', pattern='(n h) d -> d n h', bias='(n h) -> n h', first=first) for name in projections]
   q_norm, k_norm = (From(f'{at}.{name}.weight', first=first) if c.qk_norm else None for name in norms)
-  o = linear(f'{at}.{out}', pattern='d (n h) -> n h d', first=first) if out else None
+  o = None
+  if out:
+    o = linear(f'{at}.{out}', pattern='d (n h) -> n h d', first=first)
   return Attention(q=into[0], k=into[1], v=into[2], o=o, q_norm=q_norm, k_norm=k_norm)
 
 

@@ -13,7 +13,8 @@ from rl.flow.vae.config import Config
 from rl.flow.vae.params import Attention, Half, Level, Middle, Params, Residual, spec
 
 CLASS = 'AutoencoderKL'
-DOWN, UP = 'DownEncoderBlock2D', 'UpDecoderBlock2D'
+DOWN = 'DownEncoderBlock2D'
+UP = 'UpDecoderBlock2D'
 KEYS = Keys(
   read=(
     'block_out_channels',
@@ -121,7 +122,9 @@ def _half(at: str, half: Half, level: str, resample: str) -> Half:
   for i, described in half.levels.items():
     name = f'{at}.{level}.{i}'
     blocks = {j: _residual(f'{name}.resnets.{j}', block) for j, block in described.blocks.items()}
-    last = None if described.resample is None else _conv(f'{name}.{resample}.0.conv')
+    last = None
+    if described.resample is not None:
+      last = _conv(f'{name}.{resample}.0.conv')
     levels[i] = Level(blocks=blocks, resample=last)
   middle = Middle(
     before=_residual(f'{at}.mid_block.resnets.0', half.middle.before),

@@ -26,7 +26,8 @@ class Replies:
   """
 
   def __init__(self, path: str | pathlib.Path):
-    self._path, self._lock = pathlib.Path(path), threading.Lock()
+    self._path = pathlib.Path(path)
+    self._lock = threading.Lock()
     self._replies = self._read()
 
   def _read(self) -> dict[str, str]:

@@ -26,7 +26,9 @@ class ChatJudge:
 
   def __init__(self, ask: Ask, name: str, *, template: str = templates.DEFAULT, cache: str | None = None):
     templates.question('', template)
-    self._ask, self._name, self._template = ask, name, template
+    self._ask = ask
+    self._name = name
+    self._template = template
     self.template_hash = templates.template_hash(template)
     self._replies = None if cache is None else Replies(cache)
 
@@ -36,7 +38,9 @@ class ChatJudge:
   def reply(self, caption: str, first: Image.Image, second: Image.Image) -> str:
     """The judge's text, from the cache where it is known. Raises JudgeFailed."""
     key = key_of([self._name, self.template_hash, caption], [first, second])
-    known = None if self._replies is None else self._replies.get(key)
+    known = None
+    if self._replies is not None:
+      known = self._replies.get(key)
     if known is not None:
       return known
     text = {'type': 'text', 'text': templates.question(caption, self._template)}

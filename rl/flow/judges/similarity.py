@@ -22,7 +22,9 @@ class ScoreJudge:
     difference = self.score(prompt, first) - self.score(prompt, second)
     if abs(difference) <= self.zone:
       return 'tie'
-    return 'first' if difference > 0 else 'second'
+    if difference > 0:
+      return 'first'
+    return 'second'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,7 +80,8 @@ def _patches(params: Params, config: Config, latents: jax.Array) -> jax.Array:
   """Patches [B, S, D] by rows."""
   c = config
   batch, height, width, _ = latents.shape
-  rows, columns = height // c.patch, width // c.patch
+  rows = height // c.patch
+  columns = width // c.patch
   blocks = latents.reshape(batch, rows, c.patch, columns, c.patch, c.channels).astype(params.patch.bias.dtype)
   x = einsum('brpsqc,pqcd->brsd', blocks, params.patch.weight) + params.patch.bias
   x = x.reshape(batch, rows * columns, -1)

@@ -107,10 +107,16 @@ def _two_layers(c: Config, inputs: int) -> TwoLayers:
 
 
 def _attention(c: Config, *, out: bool) -> Attention:
-  d, n, h = c.width, c.heads, c.head_dim
+  d = c.width
+  n = c.heads
+  h = c.head_dim
   into = _linear((d, n, h), ('embed', 'heads', None))
-  norm = Spec((h,), (None,), ones) if c.qk_norm else None
-  o = _linear((n, h, d), ('heads', None, 'embed'), inputs=2) if out else None
+  norm = None
+  if c.qk_norm:
+    norm = Spec((h,), (None,), ones)
+  o = None
+  if out:
+    o = _linear((n, h, d), ('heads', None, 'embed'), inputs=2)
   return Attention(q=into, k=into, v=into, o=o, q_norm=norm, k_norm=norm)
 
 
@@ -138,13 +144,16 @@ def _single(c: Config) -> Single:
 
 
 def _stack(block: Any, depth: int) -> Any:
-  return stacked(block, depth) if depth else None
+  if depth:
+    return stacked(block, depth)
+  return None
 
 
 def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
-  text, image = _stream(c), _stream(c)
+  text = _stream(c)
+  image = _stream(c)
   unread = Stream(modulation=_modulation(c, 2), attn=_attention(c, out=False))
   table = None
   if c.table is not None:

@@ -47,7 +47,8 @@ class PathEngine:
   """Samples `rows` images at a time, padded to that number, so that one program is compiled."""
 
   def __init__(self, policy: Any, weights: Any, home: Mesh | Share, rows: int):
-    self._policy, self._rows = policy, rows
+    self._policy = policy
+    self._rows = rows
     self._home = home if isinstance(home, Share) else Share(home, home)
     self._mesh = self._home.mesh
     self._program = jax.jit(functools.partial(_paths, policy=policy))
@@ -95,5 +96,6 @@ def _paths(weights, context, pooled, seeds, starts, picks, stochastic, *, policy
   options = policy.options
   path = sampling.sample(move, begin, options.schedule, noise=options.noise, keys=keys, stochastic=stochastic)
   rows = jnp.arange(len(seeds))[:, None]
-  states, following = path.states[picks, rows], path.states[picks + 1, rows]
+  states = path.states[picks, rows]
+  following = path.states[picks + 1, rows]
   return path.clean, path.logp[picks, rows], states, following, path.mean[picks, rows]

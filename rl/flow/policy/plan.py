@@ -26,7 +26,9 @@ class Paths:
     groups = [(number + self.seed * 2**20) * self.samples for number in ask.numbers]
     seeds = [first + g for first in groups for g in range(self.samples)]
     shared = options.shared_noise and not self.deterministic
-    starts = np.repeat(groups, self.samples).tolist() if shared else seeds
+    starts = seeds
+    if shared:
+      starts = np.repeat(groups, self.samples).tolist()
     prompts = [prompt for prompt in ask.prompts for _ in range(self.samples)]
     picks = options.trained(ask.step, seeds)
     stochastic = np.zeros(options.steps, bool) if self.deterministic else options.stochastic(ask.step)

@@ -120,7 +120,8 @@ class FlowPolicy:
     schedule = self.options.schedule
     states = _rows(inputs.states)
     repeated = lambda x: jnp.repeat(jnp.asarray(x), g * m, 0)
-    context, pooled = repeated(inputs.context), repeated(inputs.pooled)
+    context = repeated(inputs.context)
+    pooled = repeated(inputs.pooled)
     time = jnp.asarray(schedule.times)[index]
     v = self.velocity(weights, states, time, context, pooled, remat=remat, rules=rules)
     return sampling.moments(states, v, Step.at(schedule.levels, index), self.options.noise)

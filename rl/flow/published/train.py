@@ -104,7 +104,8 @@ def _nothing(query: Any, image: Any) -> float:
 
 def task_of(data: Sequence[str], heldout: Sequence[str]) -> Task:
   """The prompts of files. Raises DataError naming file and line for a line without one, ValueError for common ones."""
-  train, looked_at = _prompts(data), _prompts(heldout)
+  train = _prompts(data)
+  looked_at = _prompts(heldout)
   both = sorted(set(train) & set(looked_at))
   if both:
     raise ValueError(f'prompt {both[0]!r:.80} is in data and in heldout: expected different ones')

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
   from sentencepiece import SentencePieceProcessor
   from tokenizers import Tokenizer as Tokenizers
 
-START, END = '<|startoftext|>', '<|endoftext|>'
+START = '<|startoftext|>'
+END = '<|endoftext|>'
 SPLIT = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -60,7 +61,8 @@ class T5Tokenizer:
 
   def __call__(self, texts: Sequence[str], length: int) -> np.ndarray:
     """int32 [len(texts), length]: at most length - 1 tokens, end, padding."""
-    end, pad = self.model.eos_id(), self.model.pad_id()
+    end = self.model.eos_id()
+    pad = self.model.pad_id()
     rows = [[*self.model.encode(text)[: length - 1], end] for text in texts]
     return _padded(rows, length, pad)
 
@@ -121,7 +123,9 @@ def _pad_token(folder: Folder) -> str:
   for name in ('special_tokens_map.json', 'tokenizer_config.json'):
     if folder.has(name):
       token: Any = read_json(folder, name).get('pad_token')
-      content = token.get('content') if isinstance(token, dict) else token
+      content = token
+      if isinstance(token, dict):
+        content = token.get('content')
       if isinstance(content, str):
         return content
   return END

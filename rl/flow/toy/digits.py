@@ -40,7 +40,10 @@ class Scans(NamedTuple):
 
   def caption(self, i: int) -> str:
     """Of one scan."""
-    return f'a {INK[self.ink[i]]} {SLANT[self.slant[i]]} {DIGITS[self.digit[i]]}'
+    ink = INK[self.ink[i]]
+    slant = SLANT[self.slant[i]]
+    digit = DIGITS[self.digit[i]]
+    return f'a {ink} {slant} {digit}'
 
 
 class Medians(NamedTuple):
@@ -52,10 +55,10 @@ class Medians(NamedTuple):
 
 def read(prompt: str) -> Asked:
   """What a caption asks for. Raises ValueError for any other text."""
-  words = prompt.split()
   if prompt not in PROMPTS:
     raise ValueError(f'prompt {prompt!r:.80}: expected "a thin|thick upright|slanted <digit>"')
-  return Asked(DIGITS.index(words[3]), INK.index(words[1]), SLANT.index(words[2]))
+  _, ink, slant, digit = prompt.split()
+  return Asked(DIGITS.index(digit), INK.index(ink), SLANT.index(slant))
 
 
 def ink(levels: np.ndarray) -> np.ndarray:
@@ -66,13 +69,17 @@ def ink(levels: np.ndarray) -> np.ndarray:
 def slant(levels: np.ndarray) -> np.ndarray:
   """[R]: how far strokes lean to the right, in pixels a row upwards, of images [R, 8, 8] from 0 to 1."""
   at = np.arange(SIDE, dtype=np.float64)
-  total = np.maximum(levels.sum((1, 2)), 1e-6)
-  row = (levels.sum(2) * at).sum(1) / total
-  column = (levels.sum(1) * at).sum(1) / total
+  pixels = (1, 2)
+  total = np.maximum(levels.sum(pixels), 1e-6)
+  by_row = levels.sum(2)
+  by_column = levels.sum(1)
+  row = (by_row * at).sum(1) / total
+  column = (by_column * at).sum(1) / total
   down = at[None, :, None] - row[:, None, None]
   right = at[None, None, :] - column[:, None, None]
-  spread = (levels * down**2).sum((1, 2))
-  return -(levels * down * right).sum((1, 2)) / np.maximum(spread, 1e-6)
+  spread = (levels * down**2).sum(pixels)
+  lean = -(levels * down * right).sum(pixels)
+  return lean / np.maximum(spread, 1e-6)
 
 
 def levels_of(images: Sequence[Image.Image]) -> np.ndarray:
@@ -91,8 +98,11 @@ def _levels(split: str) -> tuple[np.ndarray, np.ndarray]:
 def medians() -> Medians:
   """Of the training scans."""
   levels, digit = _levels('train')
-  halves = lambda measured: np.array([np.median(measured[digit == d]) for d in range(len(DIGITS))])
-  return Medians(halves(ink(levels)), halves(slant(levels)))
+
+  def by_digit(measured: np.ndarray) -> np.ndarray:
+    return np.array([np.median(measured[digit == d]) for d in range(len(DIGITS))])
+
+  return Medians(by_digit(ink(levels)), by_digit(slant(levels)))
 
 
 @functools.cache
@@ -100,11 +110,14 @@ def scans(split: str) -> Scans:
   """The scans of 'train' or 'heldout' with their measured attributes."""
   levels, digit = _levels(split)
   middle = medians()
+  is_thick = ink(levels) > middle.ink[digit]
+  is_slanted = slant(levels) > middle.slant[digit]
+  pixels = np.float32(2 * levels - 1)
   return Scans(
-    pixels=np.float32(2 * levels - 1)[..., None],
+    pixels=pixels[..., None],
     digit=digit,
-    ink=np.int64(ink(levels) > middle.ink[digit]),
-    slant=np.int64(slant(levels) > middle.slant[digit]),
+    ink=np.int64(is_thick),
+    slant=np.int64(is_slanted),
   )
 
 
@@ -124,7 +137,8 @@ def draw(rng: np.random.Generator, n: int) -> list[tuple[np.ndarray, str]]:
 @functools.cache
 def _example(prompt: str) -> Image.Image:
   """A training scan with this caption."""
-  asked, every = read(prompt), scans('train')
+  asked = read(prompt)
+  every = scans('train')
   fits = (every.digit == asked.digit) & (every.ink == asked.ink) & (every.slant == asked.slant)
   return decode(every.pixels[np.flatnonzero(fits)[:1]])[0]
 

@@ -120,7 +120,8 @@ def _levels(widths: tuple[int, ...], entry: int, depth: int) -> dict[int, Level]
 def spec(config: Config) -> Params:
   """Every weight, once."""
   c = config
-  fine, coarse = c.widths[0], c.widths[-1]
+  fine = c.widths[0]
+  coarse = c.widths[-1]
   encoder = Half(
     entry=conv2d_spec(3, c.images, fine),
     levels=_levels(c.widths, fine, c.depth),

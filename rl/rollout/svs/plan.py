@@ -89,7 +89,9 @@ class Svs:
   ) -> list[Group]:
     """Rewarded groups of responses to queries; lineage: what tells a query from all others of the run."""
     seeds = [self._seed(kind, *key) for key in lineage]
-    answered = sample(sampler, prompts, self.draw, samples=self.samples, seeds=seeds) if prompts else []
+    answered = []
+    if prompts:
+      answered = sample(sampler, prompts, self.draw, samples=self.samples, seeds=seeds)
     return ask.grade(queries, [_of_kind(group, kind) for group in answered], numbers)
 
   def _synthesise(self, sampler: Sampler, ask: Ask, solved: Sequence[Group], clock) -> tuple[list, list, object]:

@@ -64,7 +64,8 @@ class Growth:
     missing = self._width - len(self.leaves)
     if survivors:
       finished = len(self.leaves) - before
-      total = max(min(missing, self._options.branch * (finished + len(survivors))), len(survivors))
+      branched = self._options.branch * (finished + len(survivors))
+      total = max(min(missing, branched), len(survivors))
       counts = shares(survivors, total, self._options)
       self.active = [path for path, count in zip(survivors, counts) for _ in range(count)]
     else:
@@ -74,9 +75,11 @@ class Growth:
     """Leaves cut back to whole segments, `branch` copies of each, until `missing` paths are active."""
     self.fallbacks += 1
     opened = []
-    for leaf in candidates(self.leaves, self._options, self._random) or [Leaf(Path.empty(), Reason.END)]:
+    leaves = candidates(self.leaves, self._options, self._random)
+    for leaf in leaves or [Leaf(Path.empty(), Reason.END)]:
       copies = min(self._options.branch, missing - len(opened))
-      opened += [reopened(leaf.path, self._options, self._random)] * copies
+      path = reopened(leaf.path, self._options, self._random)
+      opened += [path] * copies
       if len(opened) == missing or self._options.reopen == 'start':
         break
     return opened
@@ -91,13 +94,19 @@ def shares(survivors: Sequence[Path], total: int, options: Branching) -> list[in
   scores = np.array([_score(path, options) for path in survivors])
   sign = 1 if options.share == 'high' else -1
   power = sign * scores / options.temperature
-  weights = np.exp(power - power.max())
-  wanted = weights / weights.sum() * (total - count)
+  extra = total - count
+  wanted = _softmax(power) * extra
   whole = np.floor(wanted).astype(int)
   # Largest remainders first; a stable sort gives ties to the earlier path.
   order = np.argsort(whole - wanted, kind='stable')
-  whole[order[: total - count - whole.sum()]] += 1
+  missing = extra - whole.sum()
+  whole[order[:missing]] += 1
   return (whole + 1).tolist()
+
+
+def _softmax(power: np.ndarray) -> np.ndarray:
+  weights = np.exp(power - power.max())
+  return weights / weights.sum()
 
 
 def _score(path: Path, options: Branching) -> float:
@@ -118,8 +127,9 @@ def candidates(leaves: Sequence[Leaf], options: Branching, random: np.random.Gen
   if options.fallback == 'long':
     # Adding Gumbel noise to log-weights draws without replacement in proportion to the weights.
     noise = random.gumbel(size=len(shuffled))
-    weights = [np.log(len(leaf.path.tokens)) for leaf in shuffled]
-    return [shuffled[i] for i in np.argsort(-(weights + noise), kind='stable')]
+    log_weights = [np.log(len(leaf.path.tokens)) for leaf in shuffled]
+    order = np.argsort(-(log_weights + noise), kind='stable')
+    return [shuffled[i] for i in order]
   return shuffled
 
 
@@ -131,8 +141,9 @@ def reopened(path: Path, options: Branching, random: np.random.Generator) -> Pat
   if options.reopen == 'random':
     dropped = int(random.integers(1, segments + 1))
     return path.cut(segments - dropped, options.segment)
-  parts = [path.logp[n * options.segment : (n + 1) * options.segment].mean() for n in range(segments)]
+  starts = range(0, len(path.tokens), options.segment)
+  parts = [path.logp[start : start + options.segment].mean() for start in starts]
   sign = 1 if options.reopen == 'high' else -1
-  power = sign * np.array(parts)
-  chances = np.exp(power - power.max())
-  return path.cut(int(random.choice(segments, p=chances / chances.sum())), options.segment)
+  chances = _softmax(sign * np.array(parts))
+  kept = int(random.choice(segments, p=chances))
+  return path.cut(kept, options.segment)

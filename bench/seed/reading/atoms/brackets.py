@@ -154,4 +154,6 @@ def environment(parser) -> Node:
     raise ParseError('the rows of a matrix differ in length')
   cells = tuple(cell for row in rows for cell in row)
   matrix = Node('matrix', cells, (len(rows), width))
-  return Node('det', (matrix,)) if name in ('vmatrix', 'Vmatrix') else matrix
+  if name in ('vmatrix', 'Vmatrix'):
+    return Node('det', (matrix,))
+  return matrix

@@ -159,7 +159,9 @@ def _sign_argument(parser) -> str | None:
 
 
 def _raise(node: Node, exponent: Node | None) -> Node:
-  return node if exponent is None else power(node, exponent)
+  if exponent is None:
+    return node
+  return power(node, exponent)
 
 
 def _lone(arg: Node) -> bool:

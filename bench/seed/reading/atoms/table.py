@@ -10,7 +10,9 @@ from bench.seed.reading.atoms.symbols import ACCENTS, accent, prescript
 def _number(parser) -> Node:
   digits, _, exponent = parser.next().text.partition('e')
   value = number(Fraction(digits))
-  return mul(value, power(number(10), number(int(exponent)))) if exponent else value
+  if exponent:
+    return mul(value, power(number(10), number(int(exponent))))
+  return value
 
 
 def _binomial(parser) -> Node:

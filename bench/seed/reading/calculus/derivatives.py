@@ -13,7 +13,9 @@ _OPERATOR_SIGNS = (symbol('d'), symbol('\\partial'))
 
 def differential_sign(token: Token) -> str:
   r"""The sign that tells a differential, such as `d` or `\partial`, upright or not."""
-  return token.text if token.kind == 'letter' else sign(token)
+  if token.kind == 'letter':
+    return token.text
+  return sign(token)
 
 
 def is_operator(node: Node) -> bool:
@@ -24,7 +26,9 @@ def is_operator(node: Node) -> bool:
 def operate(parser, operator: Node) -> Node:
   """An operator applied to the factors that follow it, or to a blank if there are none."""
   head, value = operator.value
-  operand = parser.chain() if parser.operand_ahead(first=False) else BLANK
+  operand = BLANK
+  if parser.operand_ahead(first=False):
+    operand = parser.chain()
   return Node(head, (operand, *operator.args), value)
 
 
@@ -40,7 +44,9 @@ def fraction(parser) -> Node:
 
 def _derivative(parser, top: list[Token], bottom: list[Token]) -> Node | None:
   """The derivative that a fraction means if numerator and denominator start with the same kind of differential."""
-  head = _KINDS.get(differential_sign(top[0])) if top else None
+  head = None
+  if top:
+    head = _KINDS.get(differential_sign(top[0]))
   if head is None or not bottom or _KINDS.get(differential_sign(bottom[0])) != head:
     return None
   variables = _variables(parser, bottom)
@@ -133,7 +139,9 @@ def slash_derivative(parser, left: Node) -> Node | None:
 
 def _is_operator_sign(node: Node) -> bool:
   """Whether the node is d or ∂, or a power of one."""
-  base = node.args[0] if node.head == 'pow' else node
+  base = node
+  if node.head == 'pow':
+    base = node.args[0]
   return base in _OPERATOR_SIGNS
 
 
