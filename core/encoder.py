@@ -165,7 +165,7 @@ def _constant(value: float) -> Callable:
 
 
 def normalise(x: jax.Array, p: Norm, eps: float) -> jax.Array:
-  """LayerNorm, or RMSNorm where there is no bias, over the last axis."""
+  """LayerNorm of x [..., D], or RMSNorm if there is no bias."""
   if p.bias is None:
     return rms_norm(x, p.scale, eps)
   return layer_norm(x, p.scale, p.bias, eps)

@@ -15,7 +15,7 @@ from core.params import einsum
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-  """RMSNorm over the last axis; mean square in float32, scaled after the cast back (as Qwen, InternViT-6B)."""
+  """RMSNorm (arXiv 1910.07467, eq. 4) of x [..., D], scale [D]; mean square in float32, scaled after the cast back."""
   x32 = x.astype(jnp.float32)
   mean_square = jnp.mean(x32 * x32, -1, keepdims=True)
   normed = x32 * jax.lax.rsqrt(mean_square + eps)
@@ -23,7 +23,7 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
-  """LayerNorm over the last axis, statistics in float32."""
+  """LayerNorm (arXiv 1607.06450, eq. 4) of x [..., D], scale and bias [D]; statistics in float32."""
   x32 = x.astype(jnp.float32)
   centred = x32 - x32.mean(-1, keepdims=True)
   variance = jnp.mean(centred * centred, -1, keepdims=True)
@@ -44,17 +44,17 @@ def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int, 
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """Exact (erf) GELU."""
+  """Exact (erf) GELU (arXiv 1606.08415) of each value of x."""
   return jax.nn.gelu(x, approximate=False)
 
 
 def tanh_gelu(x: jax.Array) -> jax.Array:
-  """The tanh approximation of GELU (T5 1.1's `gelu_new`)."""
+  """The tanh approximation of GELU (T5 1.1's `gelu_new`) of each value of x."""
   return jax.nn.gelu(x, approximate=True)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
-  """The sigmoid approximation of GELU (CLIP): x σ(1.702 x)."""
+  """The sigmoid approximation of GELU (CLIP), x σ(1.702 x), of each value of x."""
   return x * jax.nn.sigmoid(1.702 * x)
 
 
@@ -173,7 +173,7 @@ def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: Rope
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotates the two halves of the last axis of x by tables that broadcast against them (half-split rope)."""
+  """Rotates the halves of the last axis of x [..., H] by tables that broadcast against [..., H/2] (half-split rope)."""
   a, b = jnp.split(x.astype(jnp.float32), 2, -1)
   first = a * cos - b * sin
   second = b * cos + a * sin

@@ -217,7 +217,7 @@ def forward(
   drop_key=None,
   **options: Any,
 ) -> decoder.Hidden:
-  """Final hidden states; arguments as in `apply` and `embed`, and for training `remat_policy` and `drop_key`."""
+  """Final hidden states [B, T, D]; arguments as in `apply` and `embed`, with `remat_policy` and `drop_key` to train."""
   check(keep, SITES)
   images = None
   seen = {}

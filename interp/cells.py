@@ -26,7 +26,7 @@ class Cells:
   position: np.ndarray
 
   def take(self, rows: np.ndarray) -> 'Cells':
-    """The cells of those rows."""
+    """The cells of those rows, int [m]."""
     return jax.tree.map(lambda x: x[rows], self)
 
 

@@ -123,7 +123,7 @@ def _acoustic(c: Config, config: ModelConfig, params: model.Params):
 
 
 def measured(config: ModelConfig, acoustic: tokenizer.Params, clips: Clips, key: jax.Array) -> scaling.Params:
-  """Scale and bias of the latents of some recordings, noise included."""
+  """Scale and bias, one number each, of the latents of the first recordings, noise included."""
   chosen = clips.samples[:MEASURED]
   longest = max(map(len, chosen))
   wav = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in chosen])

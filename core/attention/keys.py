@@ -70,7 +70,7 @@ def visible(positions, segments, keys: Keys, how: How, index=None) -> jax.Array 
 
 
 def joined(parts: list[jax.Array], axis: int) -> jax.Array:
-  """The parts concatenated; a single one is not copied."""
+  """Parts of equal shape but for `axis`, concatenated along it; a single one is not copied."""
   if len(parts) > 1:
     return jnp.concatenate(parts, axis)
   return parts[0]

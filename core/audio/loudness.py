@@ -7,7 +7,7 @@ EPSILON = 1e-6
 
 
 def at_loudness(samples: np.ndarray, dbfs: float = SPEECH_DBFS) -> np.ndarray:
-  """Samples scaled to a root mean square of `dbfs` decibels of full scale, then to a peak of 1 where it is above 1.
+  """Samples [n] scaled to a root mean square of `dbfs` decibels of full scale, then to a peak of 1 where it is above 1.
 
   float32, as VibeVoice's processor does it. Silence stays silence.
   """

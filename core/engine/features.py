@@ -30,13 +30,13 @@ class Features(Protocol):
     """
 
   def share(self, names: np.ndarray) -> None:
-    """One more user of the content in these names (other names are ignored)."""
+    """One more user of the content in these names, int64 [n]; names of tokens are ignored."""
 
   def release(self, names: np.ndarray) -> None:
-    """One user less of the content in these names; content without users may be forgotten."""
+    """One user less of the content in these names, int64 [n]; content without users may be dropped."""
 
   def encode(self, names: np.ndarray) -> None:
-    """Computes the features of the content in these names that are not known yet."""
+    """Computes the features of the content in these names, int64 [n], that are not known yet."""
 
   def embeddings(self, names: np.ndarray) -> np.ndarray:
     """Features [n, D] of negative names [n], encoded before."""
@@ -131,7 +131,7 @@ class FeatureStore:
         self.encoded += len(pending)
 
   def embeddings(self, names: np.ndarray) -> list[np.ndarray]:
-    """The feature of each name."""
+    """The feature [D] of each name, int64 [n]."""
     found = []
     with self._state:
       for name in names.tolist():

@@ -8,7 +8,6 @@ the mesh; `save` writes the same tensors back.
 import collections
 import dataclasses
 import math
-import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -20,12 +19,12 @@ from einops.parsing import ParsedExpression
 
 from core import mesh as mesh_lib
 from core import params as params_lib
-from core.files import store
+from core.files import shards, store
 from core.files.config import write_json
+from core.files.shards import Entry
 from core.files.store import CheckpointError, Folder, FolderPath
-from core.files.tensors import DTYPES, STEM, SUFFIX, Files, header, index_name, single_name
+from core.files.tensors import DTYPES, STEM, Files, index_name
 
-SHARD_BYTES = 5 * 10**9
 MOST_NAMES = 100_000  # that one weight may have: a config that asks for more layers is damaged, or hostile
 MOST_SHOWN = 20  # faults in a message
 # Computed from the config by every reader; older exports store them.
@@ -212,19 +211,6 @@ def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
   return raw[start : start + size].view(dtype).reshape(shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Entry:
-  """A tensor to be saved: its shape in the file, and (source, weight, index) of each part of it."""
-
-  shape: tuple[int, ...]
-  dtype: np.dtype
-  parts: list
-
-  @property
-  def nbytes(self) -> int:
-    return math.prod(self.shape) * self.dtype.itemsize
-
-
 def save(path: FolderPath, params: Any, names: Any, spec: Any, *, stem: str = STEM) -> None:
   """Writes safetensors shards and, when there are several, their index, with the names, shapes and dtypes given.
 
@@ -235,21 +221,21 @@ def save(path: FolderPath, params: Any, names: Any, spec: Any, *, stem: str = ST
   folder = store.folder(path)
   index = index_name(stem)
   entries = _entries(params, names, spec)
-  shards = _shard({name: entry.nbytes for name, entry in entries.items()})
+  divided = shards.divide({name: entry.nbytes for name, entry in entries.items()})
   first = jax.process_index() == 0
-  files = [_shard_name(stem, i, len(shards)) for i in range(len(shards))]
+  files = [shards.file_name(stem, i, len(divided)) for i in range(len(divided))]
   if first:
     folder.delete(index)  # the old one would vouch for a mixture of old and new files
-  for file, shard in zip(files, shards):
+  for file, shard in zip(files, divided):
     _write(folder, file, {name: entries[name] for name in shard})
   if not first:
     return
-  written = set(filter(_shard_pattern(stem).fullmatch, folder.names()))
+  written = set(filter(shards.pattern(stem).fullmatch, folder.names()))
   for stale in written - set(files):
     folder.delete(stale)
-  if len(shards) > 1:
+  if len(divided) > 1:
     total = sum(entry.nbytes for entry in entries.values())
-    weight_map = {name: file for file, shard in zip(files, shards) for name in shard}
+    weight_map = {name: file for file, shard in zip(files, divided) for name in shard}
     write_json(folder, index, {'metadata': {'total_size': total}, 'weight_map': weight_map})
 
 
@@ -258,8 +244,8 @@ def save_one(path: FolderPath, file: str, params: Any, names: Any, spec: Any) ->
   _write(store.folder(path), file, _entries(params, names, spec))
 
 
-def _write(folder: Folder, file: str, entries: dict[str, _Entry]) -> None:
-  pieces = _pieces(entries)
+def _write(folder: Folder, file: str, entries: dict[str, Entry]) -> None:
+  pieces = shards.pieces(entries)
   if jax.process_index() == 0:
     folder.write(file, pieces)
   else:
@@ -272,24 +258,15 @@ def save_config(path: FolderPath, config: dict) -> None:
     write_json(store.folder(path), 'config.json', config)
 
 
-def _entries(params: Any, names: Any, spec: Any) -> dict[str, _Entry]:
+def _entries(params: Any, names: Any, spec: Any) -> dict[str, Entry]:
   """The tensors to be saved, by name."""
-  entries: dict[str, _Entry] = {}
+  entries: dict[str, Entry] = {}
   for (_, source, s), w in zip(leaves(names, spec), _stacked_leaves(params, spec)):
     shape = source.stored_shape(s.shape[source.stack :])
     for index, name in source.names(s.shape):
-      entry = entries.setdefault(name, _Entry(shape, np.dtype(w.dtype), []))
+      entry = entries.setdefault(name, Entry(shape, np.dtype(w.dtype), []))
       entry.parts.append((source, w, index))
   return entries
-
-
-def _pieces(entries: dict[str, _Entry]) -> Iterator[Any]:
-  """The bytes of a safetensors file, one tensor in memory at a time."""
-  head, order = header({name: (entry.dtype, entry.shape) for name, entry in entries.items()})
-  yield head
-  for name in order:
-    tensor = _gather(entries[name].parts)
-    yield tensor.reshape(-1).view(np.uint8).data
 
 
 def _stacked_leaves(params: Any, spec: Any) -> list[jax.Array]:
@@ -317,35 +294,3 @@ def _host_view(w: jax.Array) -> jax.Array | np.ndarray:
   if device.platform == 'cpu' and not others:
     return np.asarray(w)
   return w
-
-
-def _gather(parts: list) -> np.ndarray:
-  """The stored tensor of (source, weight, index) of each of its parts."""
-  parts = sorted(parts, key=lambda part: part[0].part)
-  source, _, _ = parts[0]
-  pieces = [mesh_lib.to_local(w[*index, ...]) for _, w, index in parts]
-  return np.ascontiguousarray(source.write(pieces))
-
-
-def _shard(sizes: dict[str, int]) -> list[list[str]]:
-  """The names of the tensors of each shard, in order; a shard holds at most SHARD_BYTES or one tensor."""
-  shards = []
-  free = 0
-  for name, size in sizes.items():
-    if not shards or size > free:
-      shards.append([])
-      free = SHARD_BYTES
-    shards[-1].append(name)
-    free -= size
-  return shards
-
-
-def _shard_name(stem: str, i: int, n: int) -> str:
-  if n == 1:
-    return single_name(stem)
-  return f'{stem}-{i + 1:05d}-of-{n:05d}{SUFFIX}'
-
-
-def _shard_pattern(stem: str) -> re.Pattern:
-  """The names that `_shard_name` gives."""
-  return re.compile(rf'{re.escape(stem)}(-\d{{5}}-of-\d{{5}})?{re.escape(SUFFIX)}')

@@ -59,7 +59,7 @@ class Lora:
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-  """Dropout (arXiv 1207.0580): each value is 0 with probability `rate`, the others are scaled up; no key: x itself."""
+  """Dropout (arXiv 1207.0580) of x of any shape: a value is 0 with probability `rate`, else scaled up; no key: x."""
   if key is None:
     return x
   kept = jax.random.bernoulli(key, 1 - rate, x.shape)

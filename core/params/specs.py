@@ -152,7 +152,7 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
 
 
 def stack(leaf: Any) -> jax.Array:
-  """One leaf of what `walk` returned as an array with a leading layer axis."""
+  """One leaf of what `walk` returned, an array or a tuple of [...], as an array [L, ...]."""
   if isinstance(leaf, tuple):
     return jnp.stack(leaf)
   return leaf

@@ -43,4 +43,4 @@ class Past(Protocol):
     """
 
   def append(self, kept: Any, positions: jax.Array) -> 'Past | None':
-    """The past with the new tokens; `kept` as `attend` returned it, over all layers."""
+    """The past with the new tokens at `positions` int32 [B, T]; `kept` as `attend` returned it, over all layers."""

@@ -63,7 +63,7 @@ class Cache:
     return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
 
   def layers(self, positions: jax.Array) -> tuple:
-    """`Keys` of each layer."""
+    """`Keys` of each layer; positions: int32 [B, T], of the new tokens."""
     return (self.keys(positions),)
 
   def attend(self, layer: Keys, q: jax.Array, new: Keys, **options: Any) -> tuple[jax.Array, Keys]:

@@ -107,6 +107,6 @@ def normalize(tiles: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
 
 
 def denormalize(pixels: np.ndarray, mean=MEAN, std=STD) -> np.ndarray:
-  """The inverse of `normalize`, to uint8."""
+  """The inverse of `normalize`: float [..., S, S, 3] to uint8."""
   scaled = pixels * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
   return np.clip(np.round(scaled * 255), 0, 255).astype(np.uint8)

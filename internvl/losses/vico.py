@@ -93,7 +93,7 @@ def routing(
 
 
 def label(kept: jax.Array) -> jax.Array:
-  """The class of a tile, int32: the index of the gate's output that should be high."""
+  """The class of tiles, int32 of the argument's shape: the index of the gate's output that should be high."""
   return jnp.where(kept, 1 - router.COMPRESS, router.COMPRESS)
 
 

@@ -15,12 +15,12 @@ SEMITONES = 5
 
 
 def unchanged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """The recording as it is."""
+  """The recording, samples [n], as it is."""
   return x
 
 
 def backwards(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """From the last sample to the first."""
+  """Samples [n] from the last to the first."""
   return x[::-1]
 
 

@@ -76,7 +76,7 @@ class Guidance:
 
 
 def both_branches(x: jax.Array, other: jax.Array, guidance: Guidance | None) -> jax.Array:
-  """Rows of the positive branch, then with guidance those of the negative one: one batch, one read of the weights."""
+  """x [R, D], or with guidance [2R, D], x and then `other`: both branches in one batch read the weights once."""
   if guidance is None:
     return x
   return jnp.concatenate([x, other])

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 
 def advance(at: Any, x: jax.Array, previous: jax.Array, velocity: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(next sample in x's dtype, x0) after one step; `at` holds the step's coefficients, `previous` the last x0.
+  """(next sample in x's dtype, x0), [R, C] each, after one step (DPM-Solver++, arXiv 2211.01095, algorithm 2).
 
+  x, velocity, previous: [R, C], the sample, its velocity and the x0 of the step before. at: coefficients of the step.
   Arithmetic is float32 or wider; the sample is rounded to its dtype after each step, as in the published code.
   """
   wide = jnp.promote_types(x.dtype, jnp.float32)

@@ -19,7 +19,7 @@ class PagePool:
     return self._free
 
   def take(self, count: int) -> np.ndarray:
-    """`count` free pages, one reference each. Raises IndexError if fewer are free."""
+    """The numbers of `count` free pages, int32, one reference each. Raises IndexError if fewer are free."""
     if count > self._free:
       raise IndexError(f'{count} pages wanted; {self._free} are free')
     self._free -= count
@@ -28,7 +28,7 @@ class PagePool:
     return pages
 
   def share(self, pages: np.ndarray) -> None:
-    """Adds a reference to each. Raises ValueError for a free page."""
+    """Adds a reference to each page of int32 [n]. Raises ValueError for a free page."""
     self.references[pages] = self._counts(pages) + 1
 
   def drop(self, pages: np.ndarray) -> None:

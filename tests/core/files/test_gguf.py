@@ -10,7 +10,7 @@ import pytest
 
 from core import decoder
 from core.decoder import hf
-from core.files import convert, weights
+from core.files import convert, shards, weights
 from core.files.config import CheckpointError
 from core.files.tensors import Files
 from core.files.tokenizers import byte_characters, load_tokenizer
@@ -25,7 +25,7 @@ def published(config) -> dict[str, np.ndarray]:
   """Random weights under the names of a published folder."""
   params = decoder.init(jax.random.key(0), config)
   entries = weights._entries(params, hf.names(config), decoder.spec(config))
-  return {name: weights._gather(entry.parts) for name, entry in entries.items()}
+  return {name: shards.gather(entry.parts) for name, entry in entries.items()}
 
 
 def adjacent(rows: np.ndarray, heads: int) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_a_folder_has_the_weights_of_the_file(kind, error, tmp_path):
   entries = weights._entries(params, hf.names(config), decoder.spec(config))
   assert entries.keys() == file.weights.keys()
   for name, want in file.weights.items():
-    got = weights._gather(entries[name].parts)
+    got = shards.gather(entries[name].parts)
     assert np.abs(got - want).max() <= error * np.abs(want).max(), name
 
 

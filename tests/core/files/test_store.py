@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 import internvl
 from core import decoder
-from core.files import tensors, weights
+from core.files import shards, tensors
 from core.files.store import CheckpointError, Folder
 from core.files.tensors import Block, Files, Stored
 from internvl.inputs.processor_config import ProcessorConfig
@@ -54,7 +54,7 @@ def equal(a, b) -> bool:
 
 @pytest.mark.parametrize('driver', ['memory', 'file', 'path'])
 def test_a_decoder_comes_back_from_every_store_and_each_byte_is_read_once(driver, tmp_path, read, monkeypatch):
-  monkeypatch.setattr(weights, 'SHARD_BYTES', 150_000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 150_000)
   where = url(driver, tmp_path)
   params = draw(decoder.spec(TINY))
   decoder.save(where, TINY, params)
@@ -126,10 +126,10 @@ def test_the_blocks_of_a_view_are_the_view(data):
 
 @pytest.mark.parametrize('driver', ['memory', 'path'])
 def test_an_interrupted_save_is_no_checkpoint(driver, tmp_path, monkeypatch):
-  monkeypatch.setattr(weights, 'SHARD_BYTES', 150_000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 150_000)
   where = url(driver, tmp_path)
   decoder.save(where, TINY, draw(decoder.spec(TINY)))
-  gathered, gather = [], weights._gather
+  gathered, gather = [], shards.gather
 
   def fails(parts):
     gathered.append(parts)
@@ -138,12 +138,12 @@ def test_an_interrupted_save_is_no_checkpoint(driver, tmp_path, monkeypatch):
     return gather(parts)
 
   with monkeypatch.context() as m:
-    m.setattr(weights, '_gather', fails)
+    m.setattr(shards, 'gather', fails)
     with pytest.raises(OSError, match='disk full'):
       decoder.save(where, TINY, draw(decoder.spec(TINY), 1))
   names = Folder(where).names()
   assert tensors.index_name() not in names and not any(name.endswith('.part') for name in names)
-  monkeypatch.setattr(weights, 'SHARD_BYTES', 10**9)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 10**9)
   params = draw(decoder.spec(TINY), 2)
   decoder.save(where, TINY, params)  # a whole one, over what the others left
   assert Folder(where).names() == ['config.json', 'model.safetensors']

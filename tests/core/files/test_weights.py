@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from core import decoder, params
 from core.decoder import hf_config
-from core.files import weights
+from core.files import shards, weights
 from core.files.config import CheckpointError
 from core.files.tensors import Files
 from core.training import lora
@@ -147,21 +147,21 @@ def test_save_leaves_nothing_half_written(tmp_path, monkeypatch):
   def fails(*a, **k):
     raise OSError('disk full')
 
-  monkeypatch.setattr(weights, '_gather', fails)
+  monkeypatch.setattr(shards, 'gather', fails)
   with pytest.raises(OSError, match='disk full'):
     decoder.save(tmp_path, TINY, decoder.init(jax.random.key(0), TINY))
   assert not list(tmp_path.iterdir())
 
 
 def test_sharded_save_round_trips(saved, tmp_path, monkeypatch):
-  monkeypatch.setattr(weights, 'SHARD_BYTES', 60_000)
+  monkeypatch.setattr(shards, 'SHARD_BYTES', 60_000)
   config, loaded = decoder.load(saved, dtype=jnp.float32)
   decoder.save(tmp_path, config, loaded)
-  shards = sorted(tmp_path.glob('*.safetensors'))
+  written = sorted(tmp_path.glob('*.safetensors'))
   index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
-  assert len(shards) > 3 and set(index['weight_map'].values()) == {s.name for s in shards}
+  assert len(written) > 3 and set(index['weight_map'].values()) == {s.name for s in written}
   want, got = load_file(saved / 'model.safetensors'), {}
-  for shard in shards:
+  for shard in written:
     got |= load_file(shard)
   assert index['metadata']['total_size'] == sum(w.nbytes for w in want.values())
   assert got.keys() == want.keys() and all((got[k] == want[k]).all() for k in want)
@@ -222,7 +222,7 @@ def test_loading_streams(stored, devices, tmp_path, saved):
   dtype = jnp.dtype(stored)
   ones = jax.tree.map(lambda s: np.ones(s.shape, dtype), decoder.spec(config))
   with pytest.MonkeyPatch.context() as m:
-    m.setattr(weights, 'SHARD_BYTES', 100 * 10**6)
+    m.setattr(shards, 'SHARD_BYTES', 100 * 10**6)
     decoder.save(tmp_path, config, ones)
   out = subprocess.run(
     [sys.executable, '-c', MEASURE, str(tmp_path), 'bfloat16', str(devices), str(saved)],
