@@ -175,7 +175,8 @@ def _flipped_lines(rows: Sequence[Mapping]) -> list[str]:
   if len(rows) > MOST_FLIPPED:
     more = f', the first {MOST_FLIPPED}'
   title = f'{len(rows)} questions differ in {rows[0]["metric"]}{more}:'
-  return ['', title, *(f'{row["a"]:9.4f} {row["b"]:9.4f}   {row["id"]}' for row in rows[:MOST_FLIPPED])]
+  lines = ['{a:9.4f} {b:9.4f}   {id}'.format(**row) for row in rows[:MOST_FLIPPED]]
+  return ['', title, *lines]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,9 +89,7 @@ def generate(
   """
   if max_new_tokens < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens}: expected 1 or more')
-  seeds = seed
-  if np.ndim(seed) == 0:
-    seeds = np.full(len(prompts), seed)
+  seeds = np.full(len(prompts), seed) if np.ndim(seed) == 0 else seed
   rows = Sampling.of(len(prompts), seed=seeds, **sampling)
   mode = routing.resolve(config, compression)
   if mode == 'off':
@@ -263,9 +261,7 @@ def chat(
     return pieces(generation, processor)
   generation.advance()
   answers = [processor.answer(row) for row in generation.rows()]
-  if many:
-    return answers
-  return answers[0]
+  return answers if many else answers[0]
 
 
 def _prompts(

@@ -93,8 +93,13 @@ def demonstration_trajectories(
   def examples(numbers: Sequence[int]) -> list[Trajectory]:
     found = demonstrations(seed, numbers[0], len(numbers), shares, protocol)
     nothing = TextPrompt(np.zeros(0, np.int32))
-    ids = [np.array(e.ids, np.int32) for e in found]
-    return [Trajectory(nothing, x, np.array(e.mask), np.zeros(len(x), np.float32)) for x, e in zip(ids, found)]
+    trajectories = []
+    for shown in found:
+      ids = np.array(shown.ids, np.int32)
+      mask = np.array(shown.mask)
+      logp = np.zeros(len(ids), np.float32)
+      trajectories.append(Trajectory(nothing, ids, mask, logp))
+    return trajectories
 
   return examples
 

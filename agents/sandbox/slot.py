@@ -151,8 +151,7 @@ class Slot:
   def _watch(self, call: Call, limits: Limits, report: dict) -> None:
     """Follows a call or a cell to its end or to a limit, and sends the report with the output."""
     start = time.monotonic()
-    out = Capture(limits.output)
-    err = Capture(limits.output)
+    out, err = Capture(limits.output), Capture(limits.output)
     call.pipes = dict(zip(call.pipes, (out, err)))
     verdict, cell = self._follow(call, limits, start)
     report['seconds'] = time.monotonic() - start

@@ -170,7 +170,8 @@ def work(o: Options) -> None:
   gain = total('flat', 'seconds') / total('tree', 'seconds') - 1
   share = total('tree', 'decoded') / total('tree', 'delivered')
   print(f'decoded / delivered of the tree: {share:.3f}')
-  print(f'trajectories per CPU second: {100 * gain:+.0f} %, time {-100 * (1 - 1 / (1 + gain)):+.0f} %')
+  saved = 1 - 1 / (1 + gain)
+  print(f'trajectories per CPU second: {100 * gain:+.0f} %, time {-100 * saved:+.0f} %')
   print(f'arithmetic bound: {100 * bound:+.0f} %; reached {(1 + gain) / (1 + bound):.2f} of its throughput')
 
 

@@ -36,4 +36,6 @@ def pass_at_k(n: int, c: int, k: int) -> float:
   if n - c < k:
     return 1.0
   # C(n-c, k) / C(n, k) = C(n-k, c) / C(n, c) = Π (1 - k / i), i = n-c+1 … n, summed as logarithms.
-  return -math.expm1(math.fsum(math.log1p(-k / i) for i in range(n - c + 1, n + 1)))
+  factors = range(n - c + 1, n + 1)
+  log_of_none = math.fsum(math.log1p(-k / i) for i in factors)
+  return -math.expm1(log_of_none)

@@ -73,9 +73,7 @@ class Processor:
 
   def __init__(self, config: ProcessorConfig, tokenizer: PreTrainedTokenizerFast, stops: Sequence[int] = ()):
     """stops: token ids that end an answer, further to the layout's stop token and padding."""
-    self.config = config
-    self.tokenizer = tokenizer
-    self.stops = tuple(stops)
+    self.config, self.tokenizer, self.stops = config, tokenizer, tuple(stops)
     self.layout = templates.LAYOUTS[config.template]
     structural = templates.IMAGE_TOKENS + self.layout.tokens
     self._ids = {token: token_id(tokenizer, token) for token in structural}
@@ -105,8 +103,7 @@ class Processor:
   @classmethod
   def over_bytes(cls, config: ProcessorConfig) -> Processor:
     """For models trained from scratch: the tokens are bytes and what `config.template` and images need."""
-    layout = templates.LAYOUTS[config.template]
-    blank = '<|endoftext|>'
+    layout, blank = templates.LAYOUTS[config.template], '<|endoftext|>'
     special = [blank, *layout.tokens, *templates.IMAGE_TOKENS, *templates.MARKUP]
     return cls(config, byte_tokenizer(special, eos=layout.stop, pad=blank))
 
@@ -186,9 +183,7 @@ class Processor:
 
   def _system(self, turns, thinking: bool):
     """Splits off the system text: the conversation's own, or the configured one."""
-    own = None
-    if turns[0].role == 'system':
-      own = ''.join(p.value for p in turns[0].parts)
+    own = ''.join(p.value for p in turns[0].parts) if turns[0].role == 'system' else None
     if own is not None and thinking:
       raise ValueError('thinking mode brings its own system text, but the messages begin with one')
     default = self.layout.system if self.config.system is None else self.config.system
@@ -197,12 +192,9 @@ class Processor:
 
   def _load(self, turns, pick, *, max_tiles: int, frames: int):
     """Loads the media. Returns (role, segments) turns, and each image or frame with its cap on tiles."""
-    config = self.config
-    media = []
+    config, media = self.config, []
     shown = sum(p.kind == 'image' for t in turns for p in t.parts)
-    cap = max_tiles
-    if config.share_tiles and shown:
-      cap = tiles.share(max_tiles, shown)
+    cap = tiles.share(max_tiles, shown) if config.share_tiles and shown else max_tiles
     cap = max(cap, config.min_tiles)
     laid_out = []
     for turn in turns:
@@ -236,9 +228,7 @@ class Processor:
 
   def _pixels(self, image, cap: int | None) -> np.ndarray:
     """uint8 [tiles, S, S, 3]; a video frame (no cap) is always one tile."""
-    if cap is None:
-      return tiles.single(image, size=self.config.image_size)
-    return tiles.tile(image, **self._grid(cap))
+    return tiles.single(image, size=self.config.image_size) if cap is None else tiles.tile(image, **self._grid(cap))
 
   def _tokenize(self, turns, system: str):
     segments = templates.conversation(self.layout, turns, system)

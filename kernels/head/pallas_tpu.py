@@ -122,9 +122,7 @@ def run(
 
 def _padded(noise: jax.Array, condition: jax.Array, guidance: Guidance | None, dtype):
   """Rows of zeros at the end, so that all rows fill register tiles; the scale as float32 [B]."""
-  unit = BRANCH_ROWS
-  if guidance is None:
-    unit = ROWS[dtype.itemsize]
+  unit = ROWS[dtype.itemsize] if guidance is None else BRANCH_ROWS
   rows = noise.shape[0]
   more = -rows % unit
   below = ((0, more), (0, 0))
@@ -199,9 +197,7 @@ def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
 
 
 def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
-  precision = None
-  if weight.dtype == jnp.float32:
-    precision = jax.lax.Precision.HIGHEST
+  precision = jax.lax.Precision.HIGHEST if weight.dtype == jnp.float32 else None
   return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
 
 
@@ -241,9 +237,7 @@ def _start_run(refs: _Refs) -> None:
 def _start_step(refs: _Refs) -> None:
   """The noisy latents become the hidden state of both branches."""
   x = refs.carried.x[...]
-  both = x
-  if refs.fixed.scale is not None:
-    both = jnp.concatenate([x, x])
+  both = x if refs.fixed.scale is None else jnp.concatenate([x, x])
   refs.carried.u[...] = _dot(both, refs.fixed.into[...])
 
 

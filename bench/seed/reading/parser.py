@@ -77,18 +77,14 @@ class Parser(Cursor):
     while sign(self.peek()) in RELATIONS:
       signs.append(sign(self.next()))
       members.append(self.ratio())
-    if signs:
-      return relation(members, signs)
-    return members[0]
+    return relation(members, signs) if signs else members[0]
 
   def ratio(self) -> Node:
     """Sums joined by colons, or by the signs of sets."""
     parts = [self.union()]
     while self.accept(':'):
       parts.append(self.union())
-    if len(parts) == 1:
-      return parts[0]
-    return Node('ratio', tuple(parts))
+    return parts[0] if len(parts) == 1 else Node('ratio', tuple(parts))
 
   def union(self) -> Node:
     """Sets joined by union, intersection or difference, from left to right."""
@@ -150,9 +146,7 @@ class Parser(Cursor):
     while is_unit(node) and sign(self.peek()) in _TIMES:
       start = self.at
       self.next()
-      factor = None
-      if self.operand_ahead(first=True):
-        factor = self.factor()
+      factor = self.factor() if self.operand_ahead(first=True) else None
       if factor is None or not is_unit(factor) or negative_power(factor):
         self.at = start
         break
@@ -271,9 +265,7 @@ class Parser(Cursor):
     unit = unit_atom(self) if may_be_unit else None
     if unit:
       return unit
-    if token.kind in ('word', 'text'):
-      return word_atom(self)
-    return symbol_atom(self)
+    return word_atom(self) if token.kind in ('word', 'text') else symbol_atom(self)
 
   def inner(self, tokens: list[Token], *, differentials: bool = False) -> Node:
     """The tree of tokens taken out of the stream; `differentials`: those inside belong to the open integral."""

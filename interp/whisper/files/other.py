@@ -84,7 +84,8 @@ def _unfused(name: str, array: np.ndarray) -> dict[str, np.ndarray]:
     start, found, end = name.partition(f'.{fused}.')
     if not found:
       continue
-    pieces = {f'{start}.{part}.{end}': piece for part, piece in zip(parts, np.split(array, len(parts)))}
+    split = np.split(array, len(parts))
+    pieces = {f'{start}.{part}.{end}': piece for part, piece in zip(parts, split)}
     keys = next(key for key in pieces if '.k_proj.' in key)
     if end == 'bias' and pieces.pop(keys).any():
       raise ValueError(f'{keys} is not zero; keys of Whisper have no bias')
