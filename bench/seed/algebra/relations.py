@@ -57,11 +57,13 @@ def relation_verdict(a: Node, b: Node, context: Context) -> Verdict:
 
 
 def _name_a_value(a: Node, b: Node) -> bool:
-  """Whether both equate one symbol with a value without it: then the values decide, however small they are."""
+  """Whether both equate the same left side with a value without it: then the values decide, however small they are."""
   left = a.args[0]
-  if a.value != ('=',) or left.head != 'symbol' or left != b.args[0]:
+  if a.value != ('=',) or left != b.args[0]:
     return False
-  return all(left.value not in names(relation.args[1]) for relation in (a, b))
+  named = set(names(left))
+  others = {name for relation in (a, b) for name in names(relation.args[1])}
+  return bool(named) and not named & others
 
 
 def _members_verdict(a: Node, b: Node, context: Context) -> Verdict:
