@@ -20,7 +20,11 @@ MOST_TEXT = 240  # characters of an encoder layer's text: early layers repeat th
 
 BODY = """
 <style>
-.lens td { padding: .1rem .3rem; white-space: nowrap; cursor: pointer; border-radius: 3px; }
+.lens td { padding: .1rem .3rem; white-space: nowrap; cursor: pointer; border-radius: 3px; max-width: 6rem;
+           overflow: hidden; text-overflow: ellipsis; }
+.lens th { position: sticky; left: 0; background: Canvas; }
+.lens td.dark { color: #fff; }
+#values { min-height: 1.5em; font-variant-numeric: tabular-nums; }
 .lens td.said { font-weight: 600; }
 </style>
 <p><b>{{ study.answer.text }}</b></p>
@@ -28,13 +32,15 @@ BODY = """
 log-probability {{ '%.2f' % study.answer.avg_logp }}, no-speech probability {{ '%.2f' % study.answer.no_speech }}.</p>
 <audio id="recording" controls src="{{ recording }}"></audio>
 <h2>What each layer of the decoder would say</h2>
-<p>The logit lens: the final norm and the output matrix on the residual stream after each layer. Point at a cell for its
-values; click it to hear its part of the recording. The last row is what the model says.</p>
+<p>The logit lens: the final norm and the output matrix on the residual stream after each layer. Point at a cell, or
+tap it, for its values and to hear its part of the recording. The last row is what the model says.</p>
 <div class="scroll lens"><table>
-{% for row in cells %}<tr><th>{{ loop.index0 }}</th>{% for c in row %}<td class="{{ 'said' if c.rank == 0 }}"
+{% for row in cells %}<tr><th>{{ loop.index0 }}</th>
+{% for c in row %}<td class="{{ 'said' if c.rank == 0 }} {{ 'dark' if c.shade > 0.6 }}"
  title="{{ c.title }}" data-start="{{ c.start }}" data-end="{{ c.end }}"
  style="background: rgba(24, 128, 58, {{ c.shade }})">{{ c.text }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>
+<p id="values"></p>
 {{ lens_chart }}
 <h2>How sure it is</h2>{{ curves_chart }}
 <p>{{ saturated }}</p>
@@ -44,13 +50,21 @@ values; click it to hear its part of the recording. The last row is what the mod
 <p>The encoder lens: the encoder's final norm on an earlier layer. Row 0 is before any layer.</p>{{ encoder }}
 <script>
 const audio = document.getElementById('recording');
+const values = document.getElementById('values');
 let end = Infinity;
-audio.addEventListener('timeupdate', () => { if (audio.currentTime >= end) { audio.pause(); end = Infinity; } });
-document.querySelectorAll('.lens td').forEach(cell => cell.addEventListener('click', () => {
-  audio.currentTime = Number(cell.dataset.start);
-  end = Number(cell.dataset.end);
-  audio.play();
-}));
+// The audio's own events come four times a second, too seldom for a token.
+function stop() {
+  if (audio.currentTime >= end) { audio.pause(); end = Infinity; }
+  if (!audio.paused) requestAnimationFrame(stop);
+}
+document.querySelectorAll('.lens td').forEach(cell => {
+  cell.addEventListener('pointerenter', () => { values.textContent = cell.title; });
+  cell.addEventListener('click', () => {
+    audio.currentTime = Number(cell.dataset.start);
+    end = Number(cell.dataset.end);
+    audio.play().then(stop);
+  });
+});
 </script>
 """
 
