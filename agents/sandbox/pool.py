@@ -42,7 +42,7 @@ class _Turns:
 
 
 class Caller:
-  """Somebody who waits for a call of `Pool.run` and may leave; then the call ends, with status 'error'."""
+  """A caller that waits for a call of `Pool.run` and may leave; then the call ends, with status 'error'."""
 
   def __init__(self):
     self._lock = threading.Lock()

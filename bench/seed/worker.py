@@ -34,7 +34,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   answers = os.fdopen(os.dup(1), 'w', encoding='ascii')
-  # Whatever a library prints must not mix with the answers.
+  # Nothing that a library prints may mix with the answers.
   os.dup2(2, 1)
   print(json.dumps({'ready': True}), file=answers, flush=True)
   for line in sys.stdin:

@@ -23,7 +23,7 @@ _MOST_STEPS = 100_000_000
 def unbearable(text: str) -> bool:
   """Whether a text is too long to normalise.
 
-  Whisper's patterns for bracketed text look ahead from every opening bracket, so many of them that never
+  Whisper's patterns for bracketed text look ahead from every opening bracket, so a large number that never
   close take time that grows with the square of the length: a minute for 60 000.
   """
   return len(text) > LONGEST or len(text) * sum(map(text.count, '[(<')) > _MOST_STEPS

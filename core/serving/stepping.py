@@ -75,7 +75,7 @@ class Stepper:
     return True
 
   def failure(self) -> Failed:
-    """The error of whoever waits for the thread after its end."""
+    """The error that callers get that wait for the thread after its end."""
     reason = 'it is ending'
     if self.error:
       reason = f'{type(self.error).__name__}: {self.error}'

@@ -232,7 +232,7 @@ def resume(
   *,
   edit: Callable | None = None,
 ) -> jax.Array:
-  """Hidden states [R, T, D] of a run that enters layer `start`, int32 [], with what an earlier run had there.
+  """Hidden states [R, T, D] of a run that starts at layer `start`, int32 [], from an earlier run's input to that layer.
 
   stream: `resid_in` of the earlier run, [L, R, T, D], whose rows have no padding. keys: `cross_keys`, stacked.
   """

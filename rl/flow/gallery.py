@@ -1,4 +1,4 @@
-"""Grids of images, written while a run goes on."""
+"""Grids of images, written during a run."""
 
 import dataclasses
 import pathlib

@@ -15,7 +15,7 @@ from rl.flow import mmdit
 
 @struct.dataclass
 class Condition:
-  """What a velocity depends on besides latents and time. context: [R, T, D]; pooled: [R, P].
+  """What a velocity depends on in addition to latents and time. context: [R, T, D]; pooled: [R, P].
 
   nothing: the condition of an empty prompt, [1, T, D] and [1, P], needed where guidance takes two passes.
   """

@@ -33,7 +33,7 @@ class Hit:
 
 
 class Search(Protocol):
-  """Whatever finds documents for words. Raises SearchError."""
+  """A source that finds documents for words. Raises SearchError."""
 
   def __call__(self, query: str, count: int) -> list[Hit]: ...
 

@@ -83,7 +83,7 @@ class Worker:
         for id in self.engine.submit(request):
           self._streams[id] = stream, len(ids)
           ids.append(id)
-    except Exception as error:  # the engine's refusal is for whoever asked
+    except Exception as error:  # the client that asked gets the engine's refusal
       self._cancel(ids)
       stream.put(error)
       return

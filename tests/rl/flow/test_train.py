@@ -1,4 +1,4 @@
-"""`rl.train` on a flow model: what a run leaves, how a stopped one goes on, what a config refuses."""
+"""`rl.train` on a flow model: what a run writes, how a stopped one resumes, what a config refuses."""
 
 import dataclasses
 import json
