@@ -3,8 +3,8 @@
     python -m bench.pref_grpo.study --out=runs/hacking
     python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
 
-One model is pretrained. Each arm tries three learning rates on a seed of its own; the one with the highest
-score at the end is used for the three seeds that are reported. One more trial has guidance 4.5. Trials that have ended
+One model is pretrained. Each arm tries three learning rates on a seed of its own; the one that the held-out judge finds
+best at the end is used for the three seeds that are reported. One more trial has guidance 4.5. Trials that have ended
 are not run again and a stopped one continues, so the same command can be given any number of times.
 """
 

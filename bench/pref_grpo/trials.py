@@ -7,12 +7,12 @@ import pathlib
 import numpy as np
 
 ARMS = ('pref_grpo', 'flow_grpo')  # configurations of rl.train: comparisons of images, and a score of each
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = (3e-5, 1e-4, 3e-4)
 CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
 LAST = 15  # rollouts over which the end of a trial is averaged
-CHOICE = 'reward/score'  # what an experimenter sees without a held-out judge, in both arms
+CHOICE = 'right'  # by the held-out judge: each arm is given its best chance at what is wanted
 
 
 @dataclasses.dataclass(frozen=True)
