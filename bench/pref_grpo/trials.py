@@ -11,6 +11,7 @@ RATES = (3e-5, 1e-4, 3e-4)
 CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
+ROLLOUTS = 40
 LAST = 15  # rollouts over which the end of a trial is averaged
 CHOICE = 'right'  # by the held-out judge: each arm is given its best chance at what is wanted
 
@@ -53,9 +54,9 @@ def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
 
 
 def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
-  """The metrics of each rollout of a trial."""
+  """The metrics of each of the first rollouts of a trial."""
   lines = (folder / trial.name / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
+  return [json.loads(line) for line in lines[:ROLLOUTS]]
 
 
 def column(rollouts: list[dict], measure: str) -> np.ndarray:
