@@ -48,6 +48,31 @@ def test_no_runtime_file_imports_torch(package):
       assert 'torch' not in imported(path), path
 
 
+# How a package is imported, where not by its own name; grain opens ArrayRecord files for us, and needs array_record.
+MODULES = {
+  'absl-py': 'absl',
+  'array_record': 'grain',
+  'orbax-checkpoint': 'orbax',
+  'pillow': 'PIL',
+  'scikit-learn': 'sklearn',
+}
+
+
+def declared() -> list[str]:
+  """The packages that every installation brings, without their versions."""
+  tree = ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8'))
+  lists = [node.value for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == 'install_requires']
+  return [re.match(r'[\w-]+', requirement)[0] for requirement in ast.literal_eval(lists[0])]
+
+
+def test_every_declared_package_is_imported_by_a_package():
+  files = [path for package in PRESENT for path in (ROOT / package).rglob('*.py') if 'perf' not in path.parts]
+  used = set().union(*map(imported, files))
+  names = declared()
+  assert {'jax', 'flax', 'optax', 'grain', 'transformers', 'tokenizers', 'sentencepiece', 'safetensors'} < set(names)
+  assert not [name for name in names if MODULES.get(name, name) not in used]
+
+
 def test_every_package_says_what_it_is():
   for package in PRESENT:
     assert ast.get_docstring(ast.parse((ROOT / package / '__init__.py').read_text(encoding='utf-8'))), package

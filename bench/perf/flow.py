@@ -166,8 +166,10 @@ def training_arms(options: Options, net: Any, policy: Any, params: Any) -> dict[
 
   batch = batch_of(options, policy)
   tx = update.optimizer(policy, Optim(lr=RATE, schedule='constant'), 1000)
-  step = update.make_step(update.Pass(policy), RULES['pref_grpo'], tx)
-  held = {'state': init_state(params, tx)}
+  first = init_state(params, tx)
+  places = jax.tree.map(lambda x: x.sharding, first)
+  step = update.make_step(update.Pass(policy), RULES['pref_grpo'], tx, places=places)
+  held = {'state': first}
   placed = jax.device_put(batch)
 
   def ours() -> float:

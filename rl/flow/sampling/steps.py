@@ -53,27 +53,30 @@ class Step:
 def deviations(step: Step, noise: Noise) -> jax.Array:
   """float32 [R]: the standard deviation of the noise that each step adds."""
   length = step.sigma - step.next
-  if noise.form == 'dance':
-    return noise.level * jnp.sqrt(length)
   return jnp.sqrt(_rate(step, noise) * length)
 
 
 def _rate(step: Step, noise: Noise) -> jax.Array:
-  """w² = a²·σ/(1 − σ), of the flow form."""
+  """w², what the noise adds to the variance in a unit of σ: a²·σ/(1 − σ) of the flow form, η² of the dance form."""
+  if noise.form == 'dance':
+    return jnp.full_like(step.sigma, noise.level**2)
   below_one = jnp.where(step.sigma == 1, step.second, step.sigma)
   return noise.level**2 * step.sigma / (1 - below_one)
 
 
 def _flow_mean(x, v, sigma, change, rate):
   """x + [v + w²/(2σ)·(x + (1 − σ)·v)]·dσ (Flow-GRPO, arXiv 2505.05470 eq. 9)."""
-  correction = rate / (2 * sigma) * (x + (1 - sigma) * v)
+  noise = x + (1 - sigma) * v
+  correction = rate / (2 * sigma) * noise
   return x + (v + correction) * change
 
 
 def _dance_mean(x, v, sigma, change, rate):
   """x + v·dσ − ½·η²·score·dσ (DanceGRPO, arXiv 2505.07818)."""
-  score = -(x - (1 - sigma) * (x - sigma * v)) / sigma**2
-  return x + (v - 0.5 * rate * score) * change
+  data = x - sigma * v
+  score = -(x - (1 - sigma) * data) / sigma**2
+  drift = v - 0.5 * rate * score
+  return x + drift * change
 
 
 FORMS = {'flow': _flow_mean, 'dance': _dance_mean}
@@ -82,8 +85,10 @@ FORMS = {'flow': _flow_mean, 'dance': _dance_mean}
 def moments(x: jax.Array, v: jax.Array, step: Step, noise: Noise) -> tuple[jax.Array, jax.Array]:
   """(mean [R, …], standard deviation [R]) of the next latent, given latent and velocity [R, …]."""
   x, v = x.astype(jnp.float32), v.astype(jnp.float32)
-  rate = _rate(step, noise) if noise.form == 'flow' else jnp.full_like(step.sigma, noise.level**2)
-  sigma, change, rate = (_over_entries(value, x) for value in (step.sigma, step.next - step.sigma, rate))
+  rate = _rate(step, noise)
+  sigma = _over_entries(step.sigma, x)
+  change = _over_entries(step.next - step.sigma, x)
+  rate = _over_entries(rate, x)
   mean = FORMS[noise.form](x, v, sigma, change, rate)
   return mean, deviations(step, noise)
 
