@@ -26,7 +26,7 @@ MEASURES = {
   'reward/edges': 'ink at the edges (the hack)',
   'reward/distance': 'distance to the nearest scan',
 }
-SMOOTHED = 10  # rollouts of a moving average
+SMOOTHED = 5  # rollouts of a moving average
 SHOWN = 5  # grids of a trial, from before training to its end
 
 

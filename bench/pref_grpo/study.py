@@ -21,6 +21,8 @@ from core.launch.fields import field
 
 # jax is imported by the functions that need it: flags are checked first.
 
+HELDOUT = 80  # images before and after a trial, each caption twice
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -31,7 +33,7 @@ class Options:
   batch: int = field(64, 'scans of such an update', low=1)
   rollouts: int = field(trials.ROLLOUTS, 'rollouts of a trial', low=trials.LAST)
   denoising: int = field(10, 'denoising steps of an image', low=3)
-  eval_every: int = field(10, 'rollouts between grids of held-out images', low=1)
+  eval_every: int = field(8, 'rollouts between grids of held-out images', low=1)
 
 
 def configuration(options: Options, trial: Trial):
@@ -49,6 +51,7 @@ def configuration(options: Options, trial: Trial):
     steps=options.rollouts,
     eval_every=options.eval_every,
     save_every=options.eval_every,
+    eval_queries=HELDOUT,
   )
 
 
