@@ -18,8 +18,8 @@ from core.launch.fields import field
 from core.report import charts
 
 NAMES = {'pref_grpo': 'Pref-GRPO', 'flow_grpo': 'pointwise GRPO'}
-COLORS = {'pref_grpo': 'C0', 'flow_grpo': 'C3'}
 GUIDED = f'Pref-GRPO, guidance {trials.GUIDANCE:g}'
+COLORS = {'Pref-GRPO': 'C0', 'pointwise GRPO': 'C3', GUIDED: 'C2'}
 MEASURES = {
   'reward/score': 'score (can be hacked)',
   'right': 'right, by the held-out judge',
@@ -36,11 +36,26 @@ class Options:
 
   runs: str = field('runs/hacking', 'folder of the study')
   out: str = field('docs', 'folder for the pictures')
+  rate: float = field(0.0, 'learning rate of the trials to draw, of all seeds; 0: those that were chosen', low=0)
 
   def __post_init__(self):
     for folder in (self.runs, self.out):
       if not pathlib.Path(folder).is_dir():
         raise ValueError(f'{folder}: expected a folder that exists')
+
+
+def drawn(options: Options) -> dict[str, list[Trial]]:
+  """The trials to draw, by the name of their line: those that have ended, at the given rate or at those chosen."""
+  folder = pathlib.Path(options.runs)
+  lines = {}
+  for arm in ARMS:
+    rate = options.rate or trials.best_rate(folder, arm)
+    seeds = (trials.CHOOSING, *trials.REPORTED) if options.rate else trials.REPORTED
+    lines[NAMES[arm]] = [Trial(arm, rate, seed) for seed in seeds]
+    if arm == 'pref_grpo':
+      lines[GUIDED] = [trials.guided(rate)]
+  kept = {name: [trial for trial in line if trials.ended(folder, trial)] for name, line in lines.items()}
+  return {name: line for name, line in kept.items() if line}
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
@@ -51,21 +66,19 @@ def smoothed(values: np.ndarray) -> np.ndarray:
   return (sums[ends] - sums[starts]) / (ends - starts)
 
 
-def curves(folder: pathlib.Path, out: pathlib.Path) -> None:
-  """Each measure over the rollouts: the mean of the seeds, each seed, and the trial with guidance."""
+def curves(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
+  """Each measure over the rollouts: the mean of the seeds and each seed."""
   fig, axes = charts.stacked(7.0, 9.5, len(MEASURES))
   for axis, (measure, label) in zip(axes, MEASURES.items()):
-    for arm in ARMS:
-      rows = [smoothed(_column(folder, trial, measure)) for trial in trials.reported(folder, arm)]
+    for name, line in lines.items():
+      rows = [smoothed(_column(folder, trial, measure)) for trial in line]
       for row in rows:
-        axis.plot(row, color=COLORS[arm], linewidth=0.7, alpha=0.5)
-      charts.curve(axis, range(len(rows[0])), np.mean(rows, 0), label=NAMES[arm], color=COLORS[arm], linewidth=2)
-    guided = smoothed(_column(folder, trials.guided(folder), measure))
-    charts.curve(axis, range(len(guided)), guided, label=GUIDED, color='C2', linewidth=1, linestyle='--')
+        axis.plot(row, color=COLORS[name], linewidth=0.7, alpha=0.5)
+      charts.curve(axis, range(len(rows[0])), np.mean(rows, 0), label=name, color=COLORS[name], linewidth=2)
     axis.set_ylabel(label)
     axis.grid(alpha=0.3)
   axes[0].legend()
-  axes[-1].set_xlabel(f'rollouts (moving average of {SMOOTHED}; thin lines: {len(trials.REPORTED)} seeds)')
+  axes[-1].set_xlabel(f'rollouts (moving average of {SMOOTHED}; thin lines: one seed each)')
   charts.save(fig, out / 'pref_grpo_curves.png')
 
 
@@ -83,9 +96,9 @@ def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:
   return [Image.open(kept[i]) for i in chosen]
 
 
-def images(folder: pathlib.Path, out: pathlib.Path) -> None:
-  """Held-out images over training of the first reported seed, a row for each arm."""
-  rows = {NAMES[arm]: trials.reported(folder, arm)[0] for arm in ARMS} | {GUIDED: trials.guided(folder)}
+def images(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
+  """Held-out images over training of each line's last seed."""
+  rows = {name: line[-1] for name, line in lines.items()}
   fig, axes = charts.stacked(7.0, 11.5, len(rows))
   for axis, (name, trial) in zip(axes, rows.items()):
     sheets = [np.asarray(sheet) for sheet in grids(folder, trial)]
@@ -99,11 +112,10 @@ def images(folder: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def table(folder: pathlib.Path) -> list[str]:
-  """Lines of two tables in Markdown: the end of each reported trial, and the choice of learning rates."""
+  """Lines of a table in Markdown: start and end of each trial that has ended."""
   head = ' | '.join(MEASURES.values())
   lines = [f'| trial | {head} |', '|---' * (len(MEASURES) + 1) + '|']
-  every = [trial for arm in ARMS for trial in trials.reported(folder, arm)]
-  for trial in [*every, trials.guided(folder), *trials.choosing()]:
+  for trial in trials.every(folder):
     rollouts = trials.curve(folder, trial)
     start = [float(trials.column(rollouts, measure)[: trials.LAST].mean()) for measure in MEASURES]
     end = [trials.at_end(rollouts, measure) for measure in MEASURES]
@@ -115,8 +127,9 @@ def table(folder: pathlib.Path) -> list[str]:
 def work(options: Options) -> None:
   """Writes the pictures and prints the tables."""
   folder, out = pathlib.Path(options.runs), pathlib.Path(options.out)
-  curves(folder, out)
-  images(folder, out)
+  lines = drawn(options)
+  curves(lines, folder, out)
+  images(lines, folder, out)
   print('\n'.join(table(folder)))
 
 

@@ -83,11 +83,11 @@ def run(options: Options, trial: Trial) -> None:
   """Runs a trial to its end, unless it has ended already."""
   from rl.flow import train
 
-  folder = pathlib.Path(options.out) / trial.name
-  if (folder / 'results.json').exists():
+  out = pathlib.Path(options.out)
+  if trials.ended(out, trial):
     return
   print(f'trial {trial.name}', flush=True)
-  train.train(configuration(options, trial), folder)
+  train.train(configuration(options, trial), out / trial.name)
 
 
 def work(options: Options) -> None:
@@ -99,7 +99,7 @@ def work(options: Options) -> None:
   chosen = zip(*(trials.reported(folder, arm) for arm in trials.ARMS))
   for trial in itertools.chain.from_iterable(chosen):
     run(options, trial)
-  run(options, trials.guided(folder))
+  run(options, trials.guided(trials.best_rate(folder, 'pref_grpo')))
   print(f'all trials have ended: {options.out}')
 
 

@@ -43,14 +43,26 @@ def reported(folder: pathlib.Path, arm: str) -> list[Trial]:
   return [Trial(arm, rate, seed) for seed in REPORTED]
 
 
-def guided(folder: pathlib.Path) -> Trial:
-  """Comparisons with classifier-free guidance, at the learning rate without it."""
-  return Trial('pref_grpo', best_rate(folder, 'pref_grpo'), REPORTED[0], GUIDANCE)
+def guided(rate: float) -> Trial:
+  """Comparisons with classifier-free guidance."""
+  return Trial('pref_grpo', rate, REPORTED[0], GUIDANCE)
+
+
+def every(folder: pathlib.Path) -> list[Trial]:
+  """All trials that have ended."""
+  seeds = (CHOOSING, *REPORTED)
+  plain = [Trial(arm, rate, seed) for arm in ARMS for rate in RATES for seed in seeds]
+  return [trial for trial in [*plain, *map(guided, RATES)] if ended(folder, trial)]
 
 
 def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
   """The learning rate with the highest measure at the end of its trial on the seed that is not reported."""
   return max(RATES, key=lambda rate: at_end(curve(folder, Trial(arm, rate, CHOOSING)), measure))
+
+
+def ended(folder: pathlib.Path, trial: Trial) -> bool:
+  """Whether a trial has come to its end."""
+  return (folder / trial.name / 'results.json').exists()
 
 
 def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
