@@ -99,13 +99,13 @@ def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:
 def images(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
   """Held-out images over training of each line's last seed."""
   rows = {name: line[-1] for name, line in lines.items()}
-  fig, axes = charts.stacked(7.0, 11.5, len(rows))
+  fig, axes = charts.stacked(7.0, 3.7 * len(rows), len(rows))
   for axis, (name, trial) in zip(axes, rows.items()):
     sheets = [np.asarray(sheet) for sheet in grids(folder, trial)]
     height, width = sheets[0].shape
     gap = np.full((height, width // 8), 255, np.uint8)
     joined = [part for sheet in sheets for part in (sheet, gap)][:-1]
-    axis.imshow(np.concatenate(joined, 1), cmap='gray', vmin=0, vmax=255)
+    axis.imshow(np.concatenate(joined, 1), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     axis.set_title(name)
     axis.set_axis_off()
   charts.save(fig, out / 'pref_grpo_images.png')

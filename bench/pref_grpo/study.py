@@ -33,7 +33,7 @@ class Options:
   batch: int = field(64, 'scans of such an update', low=1)
   rollouts: int = field(trials.ROLLOUTS, 'rollouts of a trial', low=trials.LAST)
   denoising: int = field(10, 'denoising steps of an image', low=3)
-  eval_every: int = field(8, 'rollouts between grids of held-out images', low=1)
+  eval_every: int = field(15, 'rollouts between grids of held-out images', low=1)
 
 
 def configuration(options: Options, trial: Trial):

@@ -11,8 +11,8 @@ RATES = (3e-5, 1e-4, 3e-4)
 CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
-ROLLOUTS = 25
-LAST = 8  # rollouts over which the end of a trial is averaged
+ROLLOUTS = 60
+LAST = 10  # rollouts over which the end of a trial is averaged
 CHOICE = 'right'  # by the held-out judge: each arm is given its best chance at what is wanted
 
 

@@ -83,11 +83,11 @@ print(', '.join(scans.caption(i) for i in chosen[:4]), '…')
 named = CONFIGS['pref_grpo']
 config = dataclasses.replace(
   named,
-  pretraining=dataclasses.replace(named.pretraining, steps=150, batch=64),
+  pretraining=dataclasses.replace(named.pretraining, steps=120, batch=64),
   paths=PathOptions(steps=10),
-  steps=8,
+  steps=6,
   eval_queries=40,
-  eval_every=8,
+  eval_every=6,
 )
 place, home = meshes(config)
 policy, weights = train.load(config, place)
@@ -147,7 +147,7 @@ for caption, row, worth in zip(captions, wins, gain):
 # %% [markdown]
 # ## Updates
 #
-# The same loop as for language models samples, compares and updates: eight rollouts of eight captions, two updates
+# The same loop as for language models samples, compares and updates: six rollouts of eight captions, two updates
 # each.
 
 # %%
@@ -167,7 +167,7 @@ for line in (work / 'run' / 'metrics.jsonl').read_text().splitlines():
   print('  '.join(f'{name} {metrics[name]:.4g}' for name in names))
 
 # %% [markdown]
-# Held-out captions before and after, from the same noise. Eight rollouts change little; the figures of a longer run
+# Held-out captions before and after, from the same noise. Six rollouts change little; the figures of a longer run
 # are in [the docs](../pref_grpo.md).
 
 # %%
