@@ -97,8 +97,8 @@ def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:
 
 
 def images(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
-  """Held-out images over training of each line's last seed."""
-  rows = {name: line[-1] for name, line in lines.items()}
+  """Held-out images over training of the first seed of each line."""
+  rows = {name: line[0] for name, line in lines.items()}
   fig, axes = charts.stacked(7.0, 3.7 * len(rows), len(rows))
   for axis, (name, trial) in zip(axes, rows.items()):
     sheets = [np.asarray(sheet) for sheet in grids(folder, trial)]

@@ -17,7 +17,7 @@
 # A small text-to-image flow model learns to draw handwritten digits from captions such as "a thick slanted seven",
 # first by flow matching, then by reinforcement learning whose reward is a comparison: a judge sees the images of a
 # caption two by two, and an image is worth the share of comparisons that it wins
-# ([Pref-GRPO](https://arxiv.org/abs/2508.20751)). Two CPU cores need about a minute. What a longer run learns, and
+# ([Pref-GRPO](https://arxiv.org/abs/2508.20751)). Two CPU cores need about two minutes. What a longer run learns, and
 # how a score is hacked, is in [the docs](../pref_grpo.md).
 
 # %%
@@ -158,7 +158,8 @@ outcome = train.train(config, work / 'run')
 
 # %% [markdown]
 # A ratio compares the probability of a step under the present weights with that under the weights that sampled it. Its
-# logarithm is a mean over pixels, so the clip range is 0.0001, and before the first update the gap must be almost 0.
+# logarithm is a mean over pixels, so the clip range is 0.0001. The metrics are of the second update of each rollout,
+# which starts from weights that the first has moved: half of the ratios are clipped. Before the first update all are 1.
 
 # %%
 for line in (work / 'run' / 'metrics.jsonl').read_text().splitlines():
@@ -167,8 +168,8 @@ for line in (work / 'run' / 'metrics.jsonl').read_text().splitlines():
   print('  '.join(f'{name} {metrics[name]:.4g}' for name in names))
 
 # %% [markdown]
-# Held-out captions before and after, from the same noise. Six rollouts change little; the figures of a longer run
-# are in [the docs](../pref_grpo.md).
+# Held-out captions before and after, from the same noise. Six rollouts are too few to see a gain: the intervals of 40
+# captions are wide. What a longer run learns is in [the docs](../pref_grpo.md).
 
 # %%
 for result, title in ((outcome.before, 'before'), (outcome.after, 'after')):
