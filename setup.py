@@ -99,6 +99,7 @@ EXTRAS = {
     'pytest-xdist>=3.6',
     'hypothesis>=6.100',
     'ruff>=0.17,<0.18',
+    'setuptools>=70',
     *AGENTS,
     *AUDIO,
     *ESPEAK,

@@ -76,6 +76,11 @@ def make(*, data: int = -1, expert: int = 1, seq: int = 1, model: int = 1, devic
   return Mesh(devices.reshape(shape), AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
 
 
+def abstract(shape: tuple[int, int, int, int] = (1, 1, 1, 1)) -> jax.sharding.AbstractMesh:
+  """A mesh of no devices, for counting and for shapes; jax 0.11 would make its axes explicit by default."""
+  return jax.sharding.AbstractMesh(shape, AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+
+
 def of(tree: Any) -> Mesh:
   """The mesh that holds a tree's arrays; for arrays on one device or on the host, a mesh of one device."""
   first, *_ = jax.tree.leaves(tree)

@@ -182,7 +182,6 @@ def training_arms(options: Options, net: Any, policy: Any, params: Any) -> dict[
 
 def operations(options: Options, policy: Any, rows: int) -> float:
   """Floating-point operations of the products of one pass over `rows` images."""
-  import jax
 
   from core import mesh
   from core.plan import formula
@@ -191,7 +190,7 @@ def operations(options: Options, policy: Any, rows: int) -> float:
 
   once = PathOptions(steps=2, fraction=1.0)
   config = plan.Config(batch=rows, accumulate=1, tokens=options.tokens, paths=once)
-  on = jax.sharding.AbstractMesh((1,) * len(mesh.AXES), mesh.AXES)
+  on = mesh.abstract()
   total = 0.0
   for part in plan.parts(config, policy):
     total += 2 * part.tokens * sum(weight.active for weight in formula.weights(part, on)) + part.attention

@@ -5,12 +5,11 @@ import dataclasses
 import jax
 import pytest
 
-from core import plan
-from core.mesh import AXES
+from core import mesh, plan
 from internvl import configs
 from internvl.plan import vision
 
-ONE = jax.sharding.AbstractMesh((1, 1, 1, 1), AXES)
+ONE = mesh.abstract()
 
 
 def test_bytes_of_a_tile_are_the_published_ones():

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 
-import jax
 import pytest
 
 from core import mesh as mesh_lib
@@ -13,7 +12,7 @@ from vibevoice import config as configs
 from vibevoice import model
 from vibevoice.plan import frame, training
 
-ONE = jax.sharding.AbstractMesh((1, 1, 1, 1), mesh_lib.AXES)
+ONE = mesh_lib.abstract()
 SEVEN, SMALL = configs.CONFIGS['7B'], configs.CONFIGS['1.5B']
 
 

@@ -62,6 +62,8 @@ def run(user: str, folder: pathlib.Path, *arguments: str) -> str:
     shutil.chown(temporary, NOBODY, NOBODY)
   command = [*python_for(user, folder), *arguments]
   environment = os.environ | {'TMPDIR': str(temporary), 'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'}
+  if user == 'nobody':
+    environment['LD_LIBRARY_PATH'] = str(folder / 'base' / 'lib')  # of a Python whose own library is a shared one
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
   return done.stdout
