@@ -139,7 +139,8 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
     axis.set(ylabel=label, ylim=(0, None))
   for axis in axes:
     axis.grid(alpha=0.2)
-    axis.legend(frameon=False)
+    if axis.get_legend_handles_labels()[0]:
+      axis.legend(frameon=False)
   axes[-1].set(xlabel='rollout', xlim=(0, max(steps, default=1)))
   charts.save(fig, workdir / 'reward.png')
   return charts.png(fig)

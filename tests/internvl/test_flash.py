@@ -235,7 +235,7 @@ def test_tokens_and_tiles_that_do_not_match_are_refused():
   pixels = PIXELS[:2]
   slots.check(FLASH, tokens, pixels, np.array([FULL, FEW]))
   for tile_tokens, given, why in (
-    (np.array([FULL, FULL]), pixels, 'expected as many'),
+    (np.array([FULL, FULL]), pixels, 'expected equal numbers'),
     (np.array([FULL, FEW]), PIXELS, 'one number a tile'),
     (np.array([FULL, 2]), pixels, r'expected some of \[0, 1, 4\]'),
     (np.array([FULL, FEW]), None, 'one number a tile'),
