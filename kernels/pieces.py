@@ -44,7 +44,8 @@ def streamed(w: Any) -> Any:
 
 def array(w: Streamed) -> jax.Array:
   """The weight in its own dtype."""
-  return w.values if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w.values, w.dtype)
+  bits = w.values.dtype == jnp.uint16
+  return jax.lax.bitcast_convert_type(w.values, jnp.bfloat16) if bits else w.values
 
 
 def matmul(x: jax.Array, w: Any) -> jax.Array:
@@ -59,8 +60,8 @@ def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
 
 
 def _float32(w: Streamed) -> jax.Array:
-  if w.dtype == jnp.float32:
-    return w.values
+  if w.values.dtype != jnp.uint16:  # of another dtype after a cast of all weights
+    return w.values.astype(jnp.float32)
   return jax.lax.bitcast_convert_type(w.values.astype(jnp.uint32) << 16, jnp.float32)
 
 

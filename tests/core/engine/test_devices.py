@@ -20,7 +20,9 @@ def run(params, **shape):
   params = jax.device_put(params, mesh.shardings(decoder.spec(config), on))
   e = Engine(params, config, slots=4, pages=30, page_size=4, segment=4, chunk=8, top_logprobs=2)
   assert all(k.sharding.shard_shape(k.shape)[1] == 2 // shape.get('model', 1) for k in e._programs.k + e._programs.v)
-  q, up = e._programs.params.blocks[0].attn.q.matrix, e._programs.params.blocks[0].mlp.up
+  q, up = e._programs.params.blocks[0].attn.q, e._programs.params.blocks[0].mlp.up
+  # A matrix whose rows are heads, unless one CPU device multiplies it piece by piece.
+  q = q.matrix if shape else q.values.reshape(64, -1).T
   assert q.sharding.shard_shape(q.shape) == (4 // shape.get('model', 1) * 24, 64)
   assert up.sharding.shard_shape(up.shape) == (4 // shape.get('expert', 1), 64, 32 // shape.get('model', 1))
   for i, n in enumerate((3, 17, 9)):

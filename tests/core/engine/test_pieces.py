@@ -92,6 +92,16 @@ def test_what_is_cut_and_what_is_not():
   assert pieces.plan('btd,df->btf', jnp.zeros((1, 1, 97)), (97, 8), narrow=True) is None  # nothing divides 97
 
 
+def test_a_cast_of_all_weights_casts_pieces_too():
+  w = jax.random.normal(jax.random.key(0), (96, 2**11))
+  x = jax.random.normal(jax.random.key(1), (2, 96), jnp.bfloat16)
+  held = params.cast(pieces.streamed(w), jnp.bfloat16)
+  want = np.asarray(x, np.float64) @ np.asarray(w.astype(jnp.bfloat16), np.float64)
+  assert held.dtype == jnp.bfloat16 and (params.dense(held) == w.astype(jnp.bfloat16)).all()
+  got = jax.jit(params.einsum, static_argnums=0)('bd,df->bf', x, held)
+  np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=1e-2 * np.abs(want).max())
+
+
 def test_bits_are_the_same_numbers():
   config = dataclasses.replace(CONFIG, depth=1)
   weights = decoder.init(jax.random.key(0), config, jnp.bfloat16)
