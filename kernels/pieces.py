@@ -37,20 +37,28 @@ class Streamed:
 
 def streamed(w: Any) -> Any:
   """A float32 or bfloat16 array as `Streamed`; every other weight as it is."""
-  if not isinstance(w, jax.Array) or w.dtype not in (jnp.bfloat16, jnp.float32):
+  if not isinstance(w, jax.Array):
     return w
-  return Streamed(w if w.dtype == jnp.float32 else jax.lax.bitcast_convert_type(w, jnp.uint16))
+  if w.dtype == jnp.float32:
+    return Streamed(w)
+  if w.dtype == jnp.bfloat16:
+    bits = jax.lax.bitcast_convert_type(w, jnp.uint16)
+    return Streamed(bits)
+  return w
 
 
 def array(w: Streamed) -> jax.Array:
   """The weight in its own dtype."""
-  bits = w.values.dtype == jnp.uint16
-  return jax.lax.bitcast_convert_type(w.values, jnp.bfloat16) if bits else w.values
+  if w.values.dtype != jnp.uint16:
+    return w.values
+  return jax.lax.bitcast_convert_type(w.values, jnp.bfloat16)
 
 
 def matmul(x: jax.Array, w: Any) -> jax.Array:
   """x [R, I] times a weight [I, O], an array or `Streamed`."""
-  return einsum('ri,io->ro', x, w) if isinstance(w, Streamed) else x @ w
+  if isinstance(w, Streamed):
+    return einsum('ri,io->ro', x, w)
+  return x @ w
 
 
 def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
@@ -62,19 +70,26 @@ def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
 def _float32(w: Streamed) -> jax.Array:
   if w.values.dtype != jnp.uint16:  # of another dtype after a cast of all weights
     return w.values.astype(jnp.float32)
-  return jax.lax.bitcast_convert_type(w.values.astype(jnp.uint32) << 16, jnp.float32)
+  widened = w.values.astype(jnp.uint32) << 16  # a bfloat16 is the upper half of a float32
+  return jax.lax.bitcast_convert_type(widened, jnp.float32)
 
 
 def cut_einsum(
   eqn: str, x: jax.Array, w: Any, *, shape: tuple[int, ...], narrow: bool, array: Callable, float32: Callable
 ) -> jax.Array:
   """As `einsum`, of a weight of any kind: `array` makes it a plain one of this shape, `float32` one in float32."""
-  whole = lambda x, w: jnp.einsum(eqn, x, array(w))
+
+  def whole(x, w):
+    return jnp.einsum(eqn, x, array(w))
+
   cut = plan(eqn, x, shape, narrow=narrow)
   if cut is None:
     return whole(x, w)
   dtype = jax.eval_shape(whole, x, w).dtype
-  by_pieces = lambda x, w: product(x, w, cut, float32).astype(dtype)
+
+  def by_pieces(x, w):
+    return product(x, w, cut, float32).astype(dtype)
+
   return jax.lax.platform_dependent(x, w, cpu=by_pieces, default=whole)
 
 
@@ -96,16 +111,19 @@ def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Pla
   The summed axes must be the weight's first and x's last.
   """
   axes = _summed_axes(eqn)
-  alone = jax.sharding.get_abstract_mesh().size <= 1
-  if not (axes and alone):
+  mesh = jax.sharding.get_abstract_mesh()
+  if not axes or mesh.size > 1:
     return None
-  inputs, size = math.prod(shape[:axes]), math.prod(shape)
+  inputs = math.prod(shape[:axes])
+  size = math.prod(shape)
   rows = x.size // inputs
   if not narrow and (rows not in FLOAT32_ROWS or size <= PIECE):
     return Plan(axes, 1)
   pieces = _count(inputs, size) if rows <= FEW_ROWS else 0
+  if not pieces:
+    return None
   # A widened piece is in the cache: two products with vectors read it faster than one of two rows packs it.
-  return Plan(axes, pieces, by_row=narrow and rows == 2) if pieces else None
+  return Plan(axes, pieces, by_row=narrow and rows == 2)
 
 
 def _summed_axes(eqn: str) -> int:
@@ -115,7 +133,7 @@ def _summed_axes(eqn: str) -> int:
   summed = ''.join(c for c in w_dims if c not in out)
   outputs = w_dims.removeprefix(summed)
   kept = x_dims.removesuffix(summed)
-  regular = w_dims == summed + outputs and x_dims == kept + summed and out == kept + outputs
+  regular = (x_dims, w_dims, out) == (kept + summed, summed + outputs, kept + outputs)
   return len(summed) if regular and outputs else 0
 
 
@@ -124,9 +142,12 @@ def _count(inputs: int, size: int) -> int:
 
   At least two: a loop of one turn would be inlined, and its copy moved out again.
   """
-  least = max(2, -(-size // PIECE))
-  divisors = (pieces for pieces in range(least, min(4 * least, inputs) + 1) if inputs % pieces == 0)
-  return next(divisors, 0)
+  least = max(2, math.ceil(size / PIECE))
+  most = min(4 * least, inputs)
+  for pieces in range(least, most + 1):
+    if inputs % pieces == 0:
+      return pieces
+  return 0
 
 
 def product(x: jax.Array, weight: Any, cut: Plan, float32: Callable[[Any], jax.Array]) -> jax.Array:
@@ -134,24 +155,35 @@ def product(x: jax.Array, weight: Any, cut: Plan, float32: Callable[[Any], jax.A
 
   weight: a tree of arrays that share the weight's input axes; `float32` makes [I, O] of slices of its [I, ...] arrays.
   """
-  leaves = jax.tree.leaves(weight)
-  inputs = math.prod(leaves[0].shape[: cut.axes])
-  weight = jax.tree.map(lambda w: w.reshape(inputs, -1), weight)
-  outputs = jax.eval_shape(float32, weight).shape[1]
+  first, *_ = jax.tree.leaves(weight)
+  inputs = math.prod(first.shape[: cut.axes])
+  kept = x.shape[: x.ndim - cut.axes]
+  shape = (*kept, *first.shape[cut.axes :])
   rows = x.reshape(-1, inputs).astype(jnp.float32)
-  shape = (*x.shape[: x.ndim - cut.axes], *leaves[0].shape[cut.axes :])
+  matrix = jax.tree.map(lambda w: w.reshape(inputs, -1), weight)
+  y = _sum_of_pieces(rows, matrix, cut, float32)
+  return y.reshape(shape)
+
+
+def _sum_of_pieces(rows: jax.Array, matrix: Any, cut: Plan, float32: Callable[[Any], jax.Array]) -> jax.Array:
+  """rows [R, I] times a matrix [I, O]: for each piece, its columns of `rows` times its rows of the matrix."""
   if cut.pieces == 1:
-    return (rows @ float32(weight)).reshape(shape)
+    return rows @ float32(matrix)
+  count, inputs = rows.shape
   step = inputs // cut.pieces
   multiply = _row_by_row if cut.by_row else jnp.matmul
 
   def add(i, y):
-    piece = jax.tree.map(lambda w: jax.lax.dynamic_slice_in_dim(w, i * step, step), weight)
-    return y + multiply(jax.lax.dynamic_slice_in_dim(rows, i * step, step, axis=1), float32(piece))
+    start = i * step
+    piece = jax.tree.map(lambda w: jax.lax.dynamic_slice_in_dim(w, start, step), matrix)
+    columns = jax.lax.dynamic_slice_in_dim(rows, start, step, axis=1)
+    return y + multiply(columns, float32(piece))
 
-  y = jax.lax.fori_loop(0, cut.pieces, add, jnp.zeros((rows.shape[0], outputs), jnp.float32))
-  return y.reshape(shape)
+  outputs = jax.eval_shape(float32, matrix).shape[1]
+  zeros = jnp.zeros((count, outputs), jnp.float32)
+  return jax.lax.fori_loop(0, cut.pieces, add, zeros)
 
 
 def _row_by_row(rows: jax.Array, w: jax.Array) -> jax.Array:
-  return jnp.concatenate([row @ w for row in jnp.split(rows, rows.shape[0])])
+  products = [row @ w for row in jnp.split(rows, rows.shape[0])]
+  return jnp.concatenate(products)

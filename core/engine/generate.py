@@ -18,11 +18,10 @@ import numpy as np
 from flax import struct
 
 from core import decoder
-from core.engine.layout import as_streamed
+from core.engine.layout import as_streamed, for_few_rows
 from core.engine.sampling import Sampling, penalised, pick
 from core.mesh import RULES
 from core.padding import bucket, pad
-from core.params import unstack
 from core.past.cache import Cache, Start
 from core.tap import as_argument
 
@@ -149,18 +148,8 @@ def _decode(step, state: State, sampling, ends: Ends, hook, until) -> State:
 
 
 def for_decoding(params: decoder.Params) -> decoder.Params:
-  """The decoder's weights as decoding wants them: unstacked, except on TPU where the layer slice fuses.
-
-  On one CPU device, matrices become `kernels.pieces.Streamed`.
-  """
-  device, *others = jax.tree.leaves(params)[0].devices()
-  if device.platform == 'tpu':
-    return params
-  if not isinstance(params.blocks, tuple):
-    params = params.replace(blocks=unstack(params.blocks))
-  if others or device.platform != 'cpu':
-    return params
-  return as_streamed(params)
+  """The decoder's weights as decoding wants them (`core.engine.layout.for_few_rows`)."""
+  return for_few_rows(params, as_streamed)
 
 
 def _ends(stops: Sequence[int], limit: np.ndarray) -> Ends:

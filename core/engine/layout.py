@@ -10,7 +10,7 @@ import jax
 
 from core import decoder, mesh
 from core.decoder.params import Block, Mlp
-from core.params import Flat, Spec, cast
+from core.params import Flat, Spec, cast, unstack
 from kernels.pieces import streamed
 
 # A step multiplies each weight with only a few rows, so gathering it would cost more than the step: nothing is sharded
@@ -79,6 +79,23 @@ def _flat(block: Any, merge: Callable) -> Any:
     if hasattr(w, 'shape'):
       flat[name] = Flat(merge(w), w.shape[1:])
   return block.replace(attn=block.attn.replace(**flat))
+
+
+def for_few_rows(weights: Any, stream: Callable[[Any], Any]) -> Any:
+  """Weights with `blocks` as steps of few rows want them.
+
+  Layers are a tuple, except on TPU, where the slice of a stacked one fuses. On one CPU device they go through `stream`,
+  which makes `kernels.pieces.Streamed` of what is read at every step.
+  """
+  first, *_ = jax.tree.leaves(weights)
+  device, *others = first.devices()
+  if device.platform == 'tpu':
+    return weights
+  if not isinstance(weights.blocks, tuple):
+    weights = weights.replace(blocks=unstack(weights.blocks))
+  if others or device.platform != 'cpu':
+    return weights
+  return stream(weights)
 
 
 def as_streamed(params: decoder.Params) -> decoder.Params:

@@ -34,7 +34,8 @@ def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Arr
   shift, scale, gate = vectors
   scaled = normed(u, eps) * block.norm * (1 + scale)
   m = scaled + shift
-  hidden = jax.nn.silu(matmul(m, block.gate)) * matmul(m, block.up)
+  gated = jax.nn.silu(matmul(m, block.gate))
+  hidden = gated * matmul(m, block.up)
   return u + gate * matmul(hidden, block.down)
 
 
@@ -51,7 +52,9 @@ def modulate(active: jax.Array, weight: jax.Array) -> jax.Array:
     return jnp.einsum('...rd,dpe->...pre', active, weight)
   rows = active.reshape(-1, active.shape[-1])
   vectors = pieces.einsum('rd,dpe->rpe', rows, weight)
-  return jnp.moveaxis(vectors.reshape(*active.shape[:-1], *weight.shape[1:]), -2, -3)
+  *leading, _ = active.shape
+  shaped = vectors.reshape(*leading, *weight.shape[1:])
+  return jnp.moveaxis(shaped, -2, -3)
 
 
 def guided(velocity: jax.Array, scale: jax.Array) -> jax.Array:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from core.engine import generate
+from core.engine.layout import for_few_rows
 from core.engine.sampling import Sampling
-from core.params import unstack
 from core.past import rows as rows_lib
 from kernels.head import arguments
 from vibevoice import model
@@ -28,12 +28,6 @@ from vibevoice.inputs.processor import Inputs
 
 SMALLEST_CACHE = 4096  # slots; caches double when they are full
 AT_ONCE = 16  # frames of one program, unless they are streamed
-
-
-def decodes_unstacked(weights: Any) -> bool:
-  """Whether layers are read faster from a tuple where these weights are: everywhere but on TPU."""
-  device = next(iter(jax.tree.leaves(weights)[0].devices()))
-  return device.platform != 'tpu'
 
 
 def in_float32(params: Any) -> Any:
@@ -52,13 +46,8 @@ def for_decoding(params: model.Params) -> model.Params:
 
 
 def head_for_decoding(head: Any) -> Any:
-  """The head's layers as a tuple, except on TPU; on one CPU device its matrices are `kernels.pieces.Streamed`."""
-  device, *others = jax.tree.leaves(head)[0].devices()
-  if device.platform == 'tpu':
-    return head
-  if not isinstance(head.blocks, tuple):
-    head = head.replace(blocks=unstack(head.blocks))
-  return head if others or device.platform != 'cpu' else arguments.streamed(head)
+  """The diffusion head's weights as a solver of few rows wants them."""
+  return for_few_rows(head, arguments.streamed)
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'buffer'), donate_argnames='state')

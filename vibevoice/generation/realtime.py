@@ -20,7 +20,7 @@ from core.past.cache import Cache
 from vibevoice import realtime, scaling
 from vibevoice.config import RealtimeConfig
 from vibevoice.diffusion import Guidance, Steps, diffusion_head, solver_steps
-from vibevoice.generation.host import decodes_unstacked, head_for_decoding, in_float32, slots_for
+from vibevoice.generation.host import head_for_decoding, in_float32, slots_for
 from vibevoice.generation.noise import frame_noise
 from vibevoice.inputs.presets import Preset
 from vibevoice.tokenizer import decoder as acoustic
@@ -123,15 +123,14 @@ def voice_of(preset: Preset) -> Voice:
 
 def for_decoding(params: realtime.Params, voice: Voice) -> tuple[realtime.Params, Voice]:
   """Weights and voice as the windows want them: layers as a tuple, except on TPU."""
-  params = params.replace(acoustic=in_float32(params.acoustic))
-  if not decodes_unstacked(params.upper):
-    return params, voice
-
   params = params.replace(
+    acoustic=in_float32(params.acoustic),
     lower=generate.for_decoding(params.lower),
     upper=generate.for_decoding(params.upper),
     head=head_for_decoding(params.head),
   )
+  if not isinstance(params.upper.blocks, tuple):
+    return params, voice
   lower = rows_lib.unstacked(voice.lower)
   upper = rows_lib.unstacked(voice.upper)
   return params, voice.replace(lower=lower, upper=upper)

@@ -76,6 +76,8 @@ def _namespace(nodes: Sequence[ast.AST], path: str, known: Mapping[str, Any]) ->
   space = {'np': np, 're': re, 'os': os, 'string': string, 'cp': copy, 'Optional': Optional, 'defaultdict': defaultdict}
   space |= known
   module = ast.Module(body=list(nodes), type_ignores=[])
+  # Code of a checkout that the user names, as trusted as a package that is imported. Importing the kit's own modules
+  # would need its models and their packages.
   exec(compile(module, path, 'exec'), space)
   return space
 

@@ -52,7 +52,7 @@ def recorded(monkeypatch, module, name):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['float32', 'int8', 'bfloat16'])
 def test_a_decoding_loop_keeps_no_copy_of_the_weights(kind, monkeypatch):
-  monkeypatch.setattr(pieces, 'PIECE', 2**13)  # as small beside these weights as the real one beside a model's
+  monkeypatch.setattr(pieces, 'PIECE', 2**13)  # about the share of these weights that the real size is of a model's
   weights, size = held(kind)
   simple, segment = recorded(monkeypatch, loop, '_decode'), recorded(monkeypatch, device, 'decode')
   sampling = Sampling.of(1)
