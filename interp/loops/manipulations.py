@@ -67,20 +67,40 @@ MANIPULATIONS = {
 def stretched(x: np.ndarray, factor: float) -> np.ndarray:
   """`factor` times as long at the same pitch, by a phase vocoder (Flanagan and Golden 1966), after a fade-in."""
   window = np.hanning(SIZE + 1)[:-1]
+  spectra = np.fft.rfft(_frames(x) * window)
+  slower = _at_other_speed(spectra, factor)
+  out = _overlapped(np.fft.irfft(slower) * window)
+  gain = (window**2).reshape(-1, HOP).sum(0).mean()
+  length = round(len(x) * factor)
+  return (out / gain)[:length].astype(np.float32)
+
+
+def _frames(x: np.ndarray) -> np.ndarray:
+  """Overlapping frames, float64 [F, SIZE], of samples followed by silence."""
   padded = np.pad(np.asarray(x, np.float64), (0, 2 * SIZE))
   count = (len(padded) - SIZE) // HOP
-  frames = np.stack([padded[i * HOP : i * HOP + SIZE] for i in range(count)]) * window
-  spectra = np.fft.rfft(frames)
-  at = np.arange(0, count - 1, 1 / factor)
+  starts = HOP * np.arange(count)
+  return padded[starts[:, None] + np.arange(SIZE)]
+
+
+def _at_other_speed(spectra: np.ndarray, factor: float) -> np.ndarray:
+  """Spectra of `factor` times as many frames: sizes are interpolated, phases turn at the speed of the recording."""
+  at = np.arange(0, len(spectra) - 1, 1 / factor)
   left = at.astype(int)
+  before = spectra[left]
+  after = spectra[left + 1]
   share = (at - left)[:, None]
-  size = (1 - share) * np.abs(spectra[left]) + share * np.abs(spectra[left + 1])
+  size = (1 - share) * np.abs(before) + share * np.abs(after)
   # Each bin turns by what it turned between the two frames of the recording that are nearest.
-  turn = np.angle(spectra[left + 1] * np.conj(spectra[left]))
+  turn = np.angle(after * np.conj(before))
   phase = np.angle(spectra[:1]) + np.cumsum(turn, 0) - turn
-  pieces = np.fft.irfft(size * np.exp(1j * phase)) * window
-  out = np.zeros(len(pieces) * HOP + SIZE)
-  for i, piece in enumerate(pieces):
-    out[i * HOP : i * HOP + SIZE] += piece
-  gain = (window**2).reshape(-1, HOP).sum(0).mean()
-  return (out / gain)[: round(len(x) * factor)].astype(np.float32)
+  return size * np.exp(1j * phase)
+
+
+def _overlapped(frames: np.ndarray) -> np.ndarray:
+  """The sum of frames that begin every HOP samples."""
+  out = np.zeros(len(frames) * HOP + SIZE)
+  for i, frame in enumerate(frames):
+    start = i * HOP
+    out[start : start + SIZE] += frame
+  return out

@@ -66,39 +66,49 @@ def sharpness(weights: np.ndarray) -> np.ndarray:
   return normal.mean(0)
 
 
+BOTH, DOWN, RIGHT = range(3)  # steps of a path: to the next row and column, to the next row, to the next column
+
+
 def warp(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(rows, columns) of the cheapest monotonic path through a cost matrix [T, S], float32 as published.
 
-  A diagonal step needs to be strictly cheapest, then one to the next row; ties go to the next column. Computed
-  by antidiagonals, whose cells do not depend on one another.
+  A diagonal step needs to be strictly cheapest, then one to the next row; ties go to the next column.
   """
+  step = _cheapest_steps(cost)
+  path = []
+  i, j = cost.shape
+  while i > 0 or j > 0:
+    path.append((i - 1, j - 1))
+    move = RIGHT if i == 0 else step[i, j]
+    i -= move in (BOTH, DOWN)
+    j -= move in (BOTH, RIGHT)
+  rows, columns = np.array(path[::-1]).T
+  return rows, columns
+
+
+def _cheapest_steps(cost: np.ndarray) -> np.ndarray:
+  """int8 [T + 1, S + 1]: the last step of the cheapest path to each cell, by antidiagonals, whose cells do not depend
+  on one another."""
   height, width = cost.shape
   total = np.full((height + 1, width + 1), np.inf, np.float32)
-  step = np.full((height + 1, width + 1), 2, np.int8)
-  step[1:, 0] = 1
+  step = np.full((height + 1, width + 1), RIGHT, np.int8)
+  step[1:, 0] = DOWN
   total[0, 0] = 0
   for diagonal in range(2, height + width + 1):
-    i = np.arange(max(1, diagonal - width), min(height, diagonal - 1) + 1)
+    first = max(1, diagonal - width)
+    last = min(height, diagonal - 1)
+    i = np.arange(first, last + 1)
     j = diagonal - i
     both = total[i - 1, j - 1]
     down = total[i - 1, j]
     right = total[i, j - 1]
-    both_wins = (both < down) & (both < right)
-    down_wins = (down < both) & (down < right)
-    choice = np.where(both_wins, 0, np.where(down_wins, 1, 2))
+    choice = np.full(len(i), RIGHT)
+    choice[(down < both) & (down < right)] = DOWN
+    choice[(both < down) & (both < right)] = BOTH
     step[i, j] = choice
     before = np.choose(choice, (both, down, right))
     total[i, j] = cost[i - 1, j - 1].astype(np.float32) + before
-  path = []
-  i = height
-  j = width
-  while i > 0 or j > 0:
-    path.append((i - 1, j - 1))
-    move = 2 if i == 0 else step[i, j]
-    i -= move in (0, 1)
-    j -= move in (0, 2)
-  rows, columns = np.array(path[::-1]).T
-  return rows, columns
+  return step
 
 
 def starts(matrix: np.ndarray) -> np.ndarray:

@@ -49,16 +49,29 @@ def tree_centred(
   weights = np.zeros(rewards.shape)
   for level in range(deepest + 1):
     member = (common >= level) & valid[:, None, :]
-    others = np.broadcast_to(rewards[:, None, :], member.shape)
-    size = member.sum(-1)
-    mean = np.where(member, others, 0).sum(-1) / np.maximum(size, 1)
-    equal = np.asarray(flat(others, member))
-    counts = (size > 1) if level else np.ones(size.shape, bool)
-    if reject and level:
+    size, centred, equal = _within(rewards, member)
+    counts = np.ones(size.shape, bool)
+    if level:
+      counts = size > 1
+    if level and reject:
       counts = counts & ~equal
     weight = np.where(counts, size if by_size else 1, 0)
-    total = total + weight * np.where(equal, 0, rewards - mean)
+    total = total + weight * centred
     weights = weights + weight
   alone = valid.sum(-1, keepdims=True) == 1
   average = total / np.maximum(weights, 1)
-  return np.where(valid, np.where(alone, rewards, average), 0)
+  kept = np.where(alone, rewards, average)
+  return np.where(valid, kept, 0)
+
+
+def _within(rewards: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """(size, reward minus the mean, whether all rewards are equal), [P, G] each, of the group member [P, G, G] of a leaf.
+
+  Of equal rewards the difference is exactly 0.
+  """
+  others = np.broadcast_to(rewards[:, None, :], member.shape)
+  size = member.sum(-1)
+  mean = np.where(member, others, 0).sum(-1) / np.maximum(size, 1)
+  equal = np.asarray(flat(others, member))
+  centred = np.where(equal, 0, rewards - mean)
+  return size, centred, equal
