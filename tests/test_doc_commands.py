@@ -33,9 +33,16 @@ OPEN = {
   '--out=…': '--out=out.wav',
   '--model=URL': '--model=http://127.0.0.1:8000/v1',
   '--judge=URL': '--judge=http://127.0.0.1:8000/v1',
+  '--runs=runs/hacking': '--runs=.',
 }
 # Programs that pages name without the arguments that they need.
-MENTIONS = ('python -m bench.agent', 'python -m bench.unigenbench.images', 'python -m core.files.convert')
+MENTIONS = (
+  'python -m bench.agent',
+  'python -m bench.run --task=unigenbench',
+  'python -m bench.unigenbench.images',
+  'python -m core.files.convert',
+  'python -m interp.report',
+)
 # Forms, of which a reader fills in a part that decides how the rest is read.
 FORMS = ('core.plan --program=…',)
 ASKS = '--feedback=ask'  # needs a terminal

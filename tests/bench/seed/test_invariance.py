@@ -17,7 +17,8 @@ _PLAIN_TEXT = re.compile(r'[A-Za-z]{3,}')
 
 
 def thin_spaces(text):
-  return re.sub(r'(?<![\\^_{(\[])([+=<>])(?![}\d)])', r'\\,\1\\;', text)
+  # Two signs side by side are one sign: `<<` is much less.
+  return re.sub(r'(?<![\\^_{(\[<>])([+=<>])(?![}\d)<>])', r'\\,\1\\;', text)
 
 
 def display_fractions(text):
