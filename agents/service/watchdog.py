@@ -1,20 +1,32 @@
 """A server process that is replaced when it dies: its socket and its pool live in the process that watches it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 from agents.sandbox import HarnessError, Pool
 from agents.sandbox.isolation import linux
 
 _SOON, _FAILURES = 10.0, 4  # seconds; quick failures in a row after which it gives up
+_ENDINGS = {signal.SIGTERM: 0, signal.SIGINT: 130}  # the exit status once told to end
 
 Serve = Callable[[socket.socket, Pool], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def _held() -> Iterator[None]:
+  """Signals that end the service arrive afterwards: none may come while it is unclear whom they are for."""
+  signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
 
 
 def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
@@ -22,8 +34,9 @@ def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   holder = os.getpid()
   if pid := os.fork():
     return pid
-  for number in (signal.SIGINT, signal.SIGTERM):
+  for number in _ENDINGS:
     signal.signal(number, signal.SIG_DFL)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
   linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
   try:
     if os.getppid() == holder:
@@ -37,22 +50,32 @@ def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
 def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   """Keeps a server running on the socket; the exit status once it was told to end, or 1 when it cannot start."""
   server = 0
+  told = 0
   failures = 0
 
   def stop(number, _):
+    nonlocal told
+    told = number
     if server:
-      os.kill(server, number)
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(server, number)
 
-  for number in (signal.SIGINT, signal.SIGTERM):
+  for number in _ENDINGS:
     signal.signal(number, stop)
   while True:
     started = time.monotonic()
-    server = fork_server(sock, pool, serve)
+    with _held():
+      if told:
+        return _ENDINGS[told]
+      server = fork_server(sock, pool, serve)
     code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
-    if code in (0, -signal.SIGTERM):
+    server = 0
+    if told:
+      return _ENDINGS[told]
+    if code == 0:
       return 0
-    if code == -signal.SIGINT:
-      return 130
+    if -code in _ENDINGS:
+      return _ENDINGS[-code]
     failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0
     if failures == _FAILURES:
       return 1

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -277,6 +278,21 @@ def service(tmp_path):
     yield f'unix:{path}', process
     process.terminate()
     assert process.wait(10) == 0
+
+
+@pytest.mark.slow
+def test_a_service_that_is_told_to_end_at_once_ends(tmp_path):
+  """Between its last line and the first request it forks its server, which must not swallow the signal."""
+  command = [sys.executable, '-m', 'agents.serve_tools', f'--uds={tmp_path / "tools.sock"}', '--workers=1']
+  for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGTERM, 0)):
+    with subprocess.Popen([*command, '--profile=python'], stdout=subprocess.PIPE, text=True) as process:
+      assert 'listening' in process.stdout.readline()
+      assert 'workers' in process.stdout.readline()
+      process.send_signal(number)
+      try:
+        assert process.wait(30) in (status, -number)  # the latter before the watch begins
+      finally:
+        process.kill()
 
 
 def test_service_over_a_unix_socket(service):
