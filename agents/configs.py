@@ -7,7 +7,7 @@ from agents.rollout.grade import REWARDS
 from agents.rollout.roc import Mode
 from agents.rollout.trajectory import Bounds
 from core.engine import EngineSize
-from core.launch.fields import field
+from core.launch.fields import field, fixed
 from core.training.optim import Optim
 from rl.configs import Supervision, Training, at_least_one
 from rl.learning import objective
@@ -81,6 +81,10 @@ class Config(Training):
   eval_every: int = field(10, 'rollouts between looks at an eighth of them')
   save_every: int = field(10, 'rollouts between checkpoints')
 
+  # Every process runs its own tools, and `roc` leaves out the groups that are all right or all wrong.
+  engine_processes: int = fixed(1)
+  dynamic: bool = fixed(False)
+
   stages = property(lambda self: tuple(s for s in (self.stage1, self.stage2, self.stage3) if s.steps))
   steps = property(lambda self: sum(s.steps for s in self.stages))
   sampled = property(lambda self: self.group if self.roc == 'off' else self.group * self.oversample)
@@ -114,19 +118,9 @@ class Config(Training):
       raise ValueError(f'eval_problems={self.eval_problems}: expected 8 or more')
     if self.model != 'tiny' and (not self.data or self.sft.steps):
       raise ValueError(f'model={self.model!r}: expected data, and sft.steps=0, with a published checkpoint')
-    self._check_plan()
-    objective.check(self.rule, self.advantage, length=self.length, max_new=self.bounds.response)
-
-  def _check_plan(self) -> None:
-    """What the loop could do with other plans, but not with tools."""
-    if self.engine_processes != 1:
-      raise ValueError(f'engine_processes={self.engine_processes}: expected 1, since every process runs its own tools')
-    if self.dynamic:
-      raise ValueError('dynamic=True: expected False; roc leaves out the groups that are all right or all wrong')
     if self.ahead and any(stage.hard for stage in self.stages):
       raise ValueError('ahead=True: expected no stage with hard problems, which are tried between two rollouts')
-    if self.top_k or self.min_p:
-      raise ValueError(f'top_k={self.top_k}, min_p={self.min_p}: expected 0; conversations are drawn by top_p')
+    objective.check(self.rule, self.advantage, length=self.length, max_new=self.bounds.response)
 
 
 _TINY = Config(

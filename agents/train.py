@@ -33,7 +33,7 @@ from rl.evaluate import Evaluation
 from rl.learning.reinforce import Stage
 from rl.learning.supervised import Demonstrations
 from rl.loop import run
-from rl.policy import Slots
+from rl.policy import Draw, Slots
 from rl.report import Outcome, Page
 from rl.tasks import HELDOUT_SEED, ROLLOUT_SEED, WARMUP_SEED
 
@@ -72,8 +72,7 @@ def plan_of(config: Config, policy: policies.ToolPolicy, runner: Runner, bounds:
     protocol=policy.protocol,
     runner=runner,
     bounds=bounds,
-    temperature=config.temperature,
-    top_p=config.top_p,
+    draw=config.draw(bounds.response),
     samples=config.sampled,
     seed=config.seed,
     stream=ROLLOUT_SEED,
@@ -143,8 +142,8 @@ def main(config: Config, workdir: pathlib.Path) -> dict:
   examples = demonstration_trajectories(policy.protocol, config.seed * 16 + WARMUP_SEED, shares)
   every = max(config.sft.steps // 4, 1)
   with tool_runner(config) as runner:
-    widest = {'samples': 1, 'temperature': config.eval_temperature, 'top_p': 1.0, 'stream': HELDOUT_SEED}
-    answers = plan_of(config, policy, runner, config.bounds, **widest)
+    widest = Draw(config.bounds.response, config.eval_temperature)
+    answers = plan_of(config, policy, runner, config.bounds, samples=1, draw=widest, stream=HELDOUT_SEED)
     outcome = run(
       (policy, weights),
       task_of(config.data, config.heldout, config.seed),

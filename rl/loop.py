@@ -135,7 +135,7 @@ def training(config: Training | None, options: dict, advantage: Any, rule: Rule 
   """The numbers of a run. Raises ValueError for a field that does not exist, and as `Training` does."""
   if config is None:
     config = Training()
-  known = {f.name for f in dataclasses.fields(config)}
+  known = {f.name for f in dataclasses.fields(config) if f.init}
   unknown = sorted(options.keys() - known)
   if unknown:
     raise ValueError(f'{", ".join(unknown)}: expected fields of {type(config).__name__}: {", ".join(sorted(known))}')

@@ -22,15 +22,14 @@ LOST = 0.5  # share of a rollout's calls that may fail for want of a tool; learn
 class ToolPlan:
   """`samples` conversations about each problem, within `bounds`.
 
-  seed, stream: name the draws, which depend on them, the step and the place in the rollout alone. lag: see
-  `agents.rollout.loop.rollout`.
+  draw: how a turn is sampled. seed, stream: name its random numbers, which depend on them, the step and the place in
+  the rollout alone. lag: see `agents.rollout.loop.rollout`.
   """
 
   protocol: Protocol
   runner: Runner
   bounds: Bounds
-  temperature: float
-  top_p: float
+  draw: Draw
   samples: int
   seed: int
   stream: int
@@ -53,7 +52,7 @@ class ToolPlan:
       protocol=self.protocol,
       runner=self.runner,
       bounds=self.bounds,
-      draw=Draw(self.bounds.response, self.temperature, self.top_p),
+      draw=self.draw,
       lag=self.lag,
     )
     check_tools(conversations)

@@ -33,6 +33,11 @@ def field(
   return dataclasses.field(default=default, metadata=metadata)
 
 
+def fixed(value: Any) -> Any:
+  """A field of the base class that a subclass leaves at one value: no flag sets it, and `--help` is silent on it."""
+  return dataclasses.field(default=value, init=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Leaf:
   """A field that one flag sets: its dotted name, annotation, default value and what `field` says of it."""

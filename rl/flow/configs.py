@@ -3,12 +3,14 @@
 import dataclasses
 from typing import Literal
 
-from core.launch.fields import field
+from core.engine import EngineSize
+from core.launch.fields import field, fixed
 from core.training.optim import Optim
 from rl.configs import Training, at_least_one
 from rl.flow.policy.options import PathOptions
 from rl.flow.pretrain import Pretraining
 from rl.losses import RULES, Rule
+from rl.rewards import Length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +44,17 @@ class FlowTraining(Training):
   compare: Preference = field(Preference(), 'comparisons')
   steps: int = field(100, 'rollouts')
   eval_queries: int = field(240, 'held-out images before and after')
+  # Of responses in tokens; an image has a path, whose noise is `paths.noise`.
+  temperature: float = fixed(1.0)
+  top_p: float = fixed(1.0)
+  top_k: int = fixed(0)
+  min_p: float = fixed(0.0)
+  length: Length = fixed(Length())
+  engine: EngineSize = fixed(EngineSize())
 
   def __post_init__(self):
     super().__post_init__()
     at_least_one(self, 'steps', 'eval_queries')
-    if self.temperature != 1:
-      raise ValueError(f'temperature={self.temperature}: expected 1; the noise of a flow is paths.noise')
     if self.rule.kl.in_reward:
       raise ValueError("rule.kl.where='reward': expected 'loss', where the divergence of a flow is exact")
 

@@ -32,7 +32,6 @@ SMALL = Training(
   'change, message',
   [
     ({'preference': 0.0}, r'score=0\.0'),
-    ({'temperature': 0.5}, r'temperature=0\.5'),
     ({'preference': -1.0}, r'preference=-1\.0'),
     ({'rule': dataclasses.replace(RULES['pref_grpo'], kl=rl.losses.Kl(0.1, where='reward'))}, 'kl.where'),
   ],
