@@ -34,13 +34,15 @@ def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   holder = os.getpid()
   if pid := os.fork():
     return pid
-  for number in _ENDINGS:
-    signal.signal(number, signal.SIG_DFL)
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
   linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGTERM)
   try:
     if os.getppid() == holder:
       asyncio.run(serve(sock, pool))
+  except KeyboardInterrupt:
+    os._exit(_ENDINGS[signal.SIGINT])
   except BaseException:
     traceback.print_exc()
     os._exit(1)
@@ -72,8 +74,8 @@ def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
     server = 0
     if told:
       return _ENDINGS[told]
-    if code == 0:
-      return 0
+    if code in _ENDINGS.values():
+      return code
     if -code in _ENDINGS:
       return _ENDINGS[-code]
     failures = failures + 1 if code > 0 and time.monotonic() - started < _SOON else 0

@@ -36,11 +36,10 @@ def run(
 ) -> None:
   """Says where it listens and serves until SIGTERM or SIGINT."""
   announce(sock, token)
-  # uvicorn raises the signal that ended it again, which would end the process before it can say why it ends.
-  signal.signal(signal.SIGTERM, _ignored)
   hosts = server.served_hosts(host, names)
   guarded = server.guarded(app, token=token, hosts=hosts, bounds=bounds, open_paths=open_paths)
   asyncio.run(server.serve(guarded, sock, bounds))
+  signal.signal(signal.SIGTERM, _ignored)  # one that `stop` sends meanwhile
 
 
 def until_told(work: Coroutine) -> None:

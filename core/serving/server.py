@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import os
+import signal
 import socket
 import stat
 from collections.abc import Iterable, Sequence
@@ -127,8 +128,21 @@ def listen_unix(path: str) -> socket.socket:
   return sock
 
 
+class _Ending:
+  """In front of uvicorn's server, which raises the signal that ended it again: its caller would close nothing."""
+
+  def handle_exit(self, number, frame):
+    if number == signal.SIGTERM:
+      self.should_exit = True
+    else:
+      super().handle_exit(number, frame)
+
+
 async def serve(app: asgi.App, sock: socket.socket, bounds: Bounds = Bounds()) -> None:
-  """Serves until SIGTERM or SIGINT; then takes no new connections and lets running requests end, within bounds."""
+  """Serves until SIGTERM or SIGINT; then takes no new connections and lets running requests end, within bounds.
+
+  Raises KeyboardInterrupt after SIGINT.
+  """
   import uvicorn
 
   made = connections.protocol(
@@ -149,4 +163,5 @@ async def serve(app: asgi.App, sock: socket.socket, bounds: Bounds = Bounds()) -
     timeout_keep_alive=max(int(bounds.idle_seconds), 1),
     timeout_graceful_shutdown=max(int(bounds.drain_seconds), 1),
   )
-  await uvicorn.Server(config).serve([sock])
+  ending = type('Server', (_Ending, uvicorn.Server), {})
+  await ending(config).serve([sock])
