@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from typing import IO
 
 from agents.sandbox import wire
 from agents.sandbox.limits import HarnessError
@@ -18,6 +19,8 @@ from agents.sandbox.watch import trees
 
 _GRACE = 5.0  # seconds for a zygote to answer
 _START = 60.0  # seconds for a seed to import its profile
+_JUST = 0.5  # seconds for a process that has closed its connection to end
+_SHOWN = 1000  # characters of what a seed wrote that an error quotes
 _LEAVE = 3.0  # seconds for a slot or a seed to end what is below it and to remove its files
 _THREADS = dict.fromkeys(('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
 _ENVIRONMENT = {
@@ -76,24 +79,19 @@ class Seed:
   def __init__(self, backend: str, profile: str, wrap: Sequence[str]):
     self.folder = tempfile.mkdtemp(prefix='sandbox-')
     self.zygote = None
-    self.control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with other:
-      code = _program(other.fileno(), backend, profile)
-      self.process = subprocess.Popen(
-        [*wrap, sys.executable, '-s', '-P', '-c', code],
-        pass_fds=[other.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        cwd='/',
-        start_new_session=True,
-        env=_environment(self.folder),
-      )
-    try:
-      _hear_ready(self.control, _START)
-      self.fork_zygote()
-    except OSError as error:
-      self.close()
-      raise HarnessError(f'the zygote did not start: {error}') from error
+    with tempfile.TemporaryFile() as said:
+      try:
+        self.control, self.process = _launch(backend, profile, wrap, folder=self.folder, said=said)
+      except OSError:
+        os.rmdir(self.folder)
+        raise
+      try:
+        _hear_ready(self.control, _START)
+        self.fork_zygote()
+      except OSError as error:
+        reasons = (str(error), _ending(self.process), _tail(said))
+        self.close()
+        raise HarnessError(f'the zygote did not start: {"; ".join(filter(None, reasons))}') from error
 
   def slot(self) -> Slot:
     """Forks a slot. Raises OSError if that fails, also after the seed has forked a new zygote."""
@@ -145,12 +143,53 @@ def _hang_up(sock: socket.socket) -> None:
   sock.close()
 
 
-def _program(control: int, backend: str, profile: str) -> str:
+def _launch(
+  backend: str, profile: str, wrap: Sequence[str], *, folder: str, said: IO
+) -> tuple[socket.socket, subprocess.Popen]:
+  """(our end of its control, a new seed), whose standard error is `said` until it has started."""
+  control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+  with other, _standard_error() as errors:
+    code = _program(other.fileno(), backend, profile, errors.fileno())
+    process = subprocess.Popen(
+      [*wrap, sys.executable, '-s', '-P', '-c', code],
+      pass_fds=[other.fileno(), errors.fileno()],
+      stdin=subprocess.DEVNULL,
+      stdout=subprocess.DEVNULL,
+      stderr=said,
+      cwd='/',
+      start_new_session=True,
+      env=_environment(folder),
+    )
+  return control, process
+
+
+def _standard_error() -> IO:
+  """A copy of this process's standard error, or of nothing if it is closed."""
+  try:
+    return open(os.dup(2), 'wb')
+  except OSError:
+    return open(os.devnull, 'wb')
+
+
+def _ending(process: subprocess.Popen) -> str:
+  """How a process has just ended, or nothing if it goes on."""
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    return f'exit status {process.wait(_JUST)}'
+  return ''
+
+
+def _tail(file: IO) -> str:
+  """The end of a file's text on one line."""
+  data = os.pread(file.fileno(), 1 << 16, 0)
+  return ' '.join(data.decode('utf-8', 'replace').split())[-_SHOWN:]
+
+
+def _program(control: int, backend: str, profile: str, errors: int) -> str:
   """The code that a seed runs. The project is on sys.path only for its first import."""
   base = str(pathlib.Path(__file__).resolve().parents[2])
   return (
     f'import sys; sys.path.insert(0, {base!r}); from agents.sandbox import zygote; '
-    f'sys.path.pop(0); zygote.main({control}, {backend!r}, {profile!r})'
+    f'sys.path.pop(0); zygote.main({control}, {backend!r}, {profile!r}, {errors})'
   )
 
 
@@ -164,7 +203,11 @@ def _environment(folder: str) -> dict[str, str]:
 
 def _hear_ready(sock: socket.socket, seconds: float) -> None:
   sock.settimeout(seconds)
-  _expect(b'ready', sock.recv(1 << 16))
+  try:
+    message = sock.recv(1 << 16)
+  except TimeoutError as error:
+    raise TimeoutError(f'no answer within {seconds:g} s') from error
+  _expect(b'ready', message)
 
 
 def _expect(wanted: bytes, message: bytes) -> None:

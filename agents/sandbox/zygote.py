@@ -46,10 +46,12 @@ class _Zygote:
       print(f'sandbox: not removed: {problem}', file=sys.stderr, flush=True)
 
 
-def main(control: int, backend: str, profile: str) -> None:
-  """The seed: serves until the other end of `control` is closed."""
+def main(control: int, backend: str, profile: str, errors: int) -> None:
+  """The seed: serves until the other end of `control` is closed. errors: what is standard error once it has started."""
   sock = socket.socket(fileno=control)
   jail = _tell(sock, lambda: _load(backend, profile))
+  os.dup2(errors, 2)
+  os.close(errors)
   zygote = None
   while True:
     message, descriptors = _next(sock)

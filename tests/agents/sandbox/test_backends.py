@@ -15,6 +15,21 @@ def test_a_command_may_be_put_before_the_zygote():
     assert psutil.Process(pool._seed.process.pid).nice() == min(os.nice(0) + 3, 19)
 
 
+@pytest.mark.parametrize(
+  ('wrap', 'cause'),
+  [
+    (('sh', '-c', 'echo no namespaces for you >&2; exit 3'), 'exit status 3; no namespaces for you'),
+    (('sh', '-c', 'kill -9 $$'), 'exit status -9'),
+    (('no such command',), 'no such command'),
+  ],
+)
+def test_a_pool_that_does_not_start_says_why_and_leaves_no_folder(wrap, cause, tmp_path, monkeypatch):
+  monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+  with pytest.raises(HarnessError, match=cause):
+    Pool(1, profile='python', backend='rlimits', wrap=wrap)
+  assert not list(tmp_path.iterdir())
+
+
 def test_refusal_says_why():
   def broken(backend):
     raise OSError(f'{backend} is off')
