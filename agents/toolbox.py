@@ -20,7 +20,7 @@ class Observation:
 
 
 class Toolbox(Protocol):
-  """Something with tools. `call` never raises for what a tool or its arguments do."""
+  """Something with tools. What `call` raises is what the model reads of it."""
 
   def schemas(self) -> Sequence[Mapping[str, Any]]: ...
   def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> Observation: ...
@@ -28,7 +28,7 @@ class Toolbox(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-  """Python functions as tools, in this process: for trusted code of ours and for tests. No timeout is kept."""
+  """Python functions as tools, in this process: for trusted code and for tests. No timeout is kept."""
 
   functions: Mapping[str, tuple[Mapping[str, Any], Callable[..., str]]] = dataclasses.field(default_factory=dict)
 
@@ -36,10 +36,7 @@ class Functions:
     return [schema(name, function.__doc__ or '', parameters) for name, (parameters, function) in self.functions.items()]
 
   def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> Observation:
-    try:
-      return Observation(str(self.functions[name][1](**arguments)))
-    except (TypeError, ValueError, ArithmeticError, LookupError, OSError) as error:
-      return Observation(f'{type(error).__name__}: {error}', True)
+    return Observation(str(self.functions[name][1](**arguments)))
 
 
 def schema(name: str, description: str, parameters: Mapping[str, Any]) -> dict:
@@ -48,7 +45,16 @@ def schema(name: str, description: str, parameters: Mapping[str, Any]) -> dict:
 
 
 def carry_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
-  """Runs a call as the model wrote it; unknown names and arguments that are no JSON object are observations."""
+  """Runs a call as the model wrote it; whatever happens is an observation, of valid Unicode."""
+  try:
+    got = _carried_out(tools, call, timeout)
+  except Exception as error:  # a fault of the tools: the model goes on without them, and the trace shows it
+    got = Observation(f'{type(error).__name__}: {error}', True)
+  return dataclasses.replace(got, text=shortened(clean(got.text)))
+
+
+def _carried_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
+  """Unknown names and arguments that are no JSON object are observations."""
   if not call.name:
     return Observation(f'the call could not be read: {call.arguments[:300]}', True)
   known = [s['function']['name'] for s in tools.schemas()]
@@ -60,8 +66,7 @@ def carry_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
     return Observation(f'the arguments are not JSON ({error})', True)
   if not isinstance(arguments, dict):
     return Observation(f'the arguments are {type(arguments).__name__}, expected a JSON object', True)
-  got = tools.call(call.name, arguments, timeout)
-  return dataclasses.replace(got, text=shortened(clean(got.text)))
+  return tools.call(call.name, arguments, timeout)
 
 
 def shortened(text: str, most: int = MAX_CHARACTERS) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from agents.sandbox import Result
 from core.conversations.tool_calls import Call
+from core.text import clean
 
 # In addition to `agents.sandbox.STATUSES`: the call was no JSON, named no tool, or raised.
 STATUSES = ('undecodable', 'unknown_tool', 'exception')
@@ -206,6 +207,10 @@ class Runner:
     return list(await asyncio.gather(*answers))
 
   async def _one(self, trajectory: str, call: Call) -> Response:
+    response = await self._answer(trajectory, call)
+    return dataclasses.replace(response, text=clean(response.text))
+
+  async def _answer(self, trajectory: str, call: Call) -> Response:
     if call.error:
       return Response(f'The tool call could not be decoded: {call.error}', 'undecodable')
     if call.name not in self.tools:

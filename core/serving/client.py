@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.serving.turns import openai_turn
-from core.text import clean, parse_json
+from core.text import clean_json, parse_json
 
 MAX_REPLY_BYTES = 8 << 20
 SEARCHED = 4000  # characters of a refusal
@@ -207,7 +207,7 @@ class Endpoint:
     if status != 200:
       raise _refusal(f'{self.url}{path}: status {status}', text, status)
     try:
-      reply = parse_json(text)
+      reply = clean_json(parse_json(text))
       _check_error(reply, f'{self.url}{path}: status 200 with an error')
       return read(reply)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -259,7 +259,7 @@ def _check_error(reply: Any, what: str) -> None:
 
 
 def _seconds(text: str | None) -> float:
-  if text and text.isdigit() and len(text) < 6:
+  if text and re.fullmatch('[0-9]{1,5}', text):
     return float(text)
   return 0.0
 
@@ -275,12 +275,12 @@ def _read_completion(reply: Mapping) -> Reply:
   reasoning = message.get('reasoning_content') or message.get('reasoning')
   usage = reply.get('usage') or {}
   return Reply(
-    clean(content or ''),
+    content or '',
     finish='length' if choice.get('finish_reason') == 'length' else 'stop',
     calls=tuple(map(_read_call, message.get('tool_calls') or ())),
     prompt_tokens=_count(usage.get('prompt_tokens')),
     reply_tokens=_count(usage.get('completion_tokens')),
-    reasoning=clean(reasoning) if isinstance(reasoning, str) else '',
+    reasoning=reasoning if isinstance(reasoning, str) else '',
   )
 
 
@@ -296,4 +296,4 @@ def _read_call(call: Mapping) -> Call:
   key = call.get('id') or ''
   if not all(isinstance(text, str) for text in (key, name, arguments)):
     raise TypeError('a tool call whose id, name and arguments are not all text')
-  return Call(clean(key), clean(name), clean(arguments))
+  return Call(key, name, arguments)

@@ -1,6 +1,7 @@
 """The planner-executor loop under models and tools that misbehave."""
 
 import contextlib
+import io
 import json
 
 import pytest
@@ -12,9 +13,10 @@ from agents.planner import context, plans, trace
 from agents.planner.context import Group
 from agents.planner.episode import Limits
 from agents.planner.planner import Agent
+from agents.run import save
 from agents.toolbox import Functions, Observation, shortened
-from core.serving.client import Call, ContextTooLong, Reply, RequestFailed
-from core.text import clean
+from core.serving.client import Call, ContextTooLong, Endpoint, Reply, RequestFailed, Retry
+from tests.bench.chat_server import serve
 
 PLAN = '{"plan": [{"id": 1, "description": "add two numbers"}]}'
 
@@ -205,37 +207,66 @@ def test_a_final_answer_is_read_from_the_last_line_that_begins_with_the_mark(tex
   assert plans.final_answer(text) == answer
 
 
-# Any character, lone surrogates included, and JSON that escapes them.
-TEXTS = st.text(st.characters(), max_size=40) | st.sampled_from(['\ud800', '"\\ud800"', PLAN, 'FINAL ANSWER: \udfff'])
-SAID = TEXTS.map(clean)  # by `Endpoint`, which leaves only escapes in JSON
+# Any character, lone surrogates included, JSON that escapes them, and nesting beyond every limit.
+TEXTS = st.text(st.characters(), max_size=40) | st.sampled_from(
+  ['\ud800', '"\\ud800"', '\0', '\x1b[2J', '[' * 100_000, '{"a":' * 100_000, PLAN, 'FINAL ANSWER: \udfff']
+)
+FIELDS = st.sampled_from(
+  ['choices', 'message', 'content', 'tool_calls', 'function', 'name', 'arguments', 'id', 'error', 'code', 'usage']
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
+VALUES = st.recursive(
+  LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(FIELDS | TEXTS, v, max_size=4), max_leaves=8
+)
 PLANS = TEXTS.map(lambda text: json.dumps({'plan': [{'id': 1, 'description': text}]}))
-CALLS = st.builds(Call, SAID, st.just('echo') | SAID, TEXTS.map(lambda text: json.dumps({'text': text})) | SAID)
-WRITTEN = CALLS.map(lambda c: Reply(f'<tool_call>{{"name": "echo", "arguments": {c.arguments}}}</tool_call>'))
+ARGUMENTS = TEXTS.map(lambda text: json.dumps({'text': text})) | TEXTS
+WRITTEN = ARGUMENTS.map(lambda text: f'<tool_call>{{"name": "echo", "arguments": {text}}}</tool_call>')
+CALLS = ARGUMENTS.map(lambda text: [{'function': {'name': 'echo', 'arguments': text}}])
+MESSAGES = st.fixed_dictionaries({'content': TEXTS | PLANS | WRITTEN}) | st.fixed_dictionaries(
+  {'content': TEXTS, 'tool_calls': CALLS | VALUES}
+)
+completion = lambda message: {'choices': [{'message': message}]}
+BODIES = (TEXTS | VALUES).map(lambda value: {'error': value}) | VALUES.map(completion) | VALUES
+HUGE = completion({'content': 'x' * 10_000_000})
+STATUSES = st.sampled_from([200, 200, 302, 404, 429, 500])
+REPLIES = (
+  st.tuples(st.just(200), MESSAGES.map(completion).map(json.dumps))
+  | st.tuples(STATUSES, BODIES.map(json.dumps) | st.just(json.dumps(HUGE)))
+  | st.tuples(STATUSES, st.text(max_size=60))
+)
+FIRST = (200, json.dumps(completion({'content': PLAN})))
 
 
-class Echo:
-  """A tool that returns what it is given, as it is."""
+class Unkind:
+  """A tool that returns what it is given, with a lone surrogate, or raises it, and sometimes ten megabytes."""
 
   def schemas(self):
     return [{'function': {'name': 'echo'}}]
 
   def call(self, name, arguments, timeout):
-    return Observation(str(arguments.get('text')) + '\udc00')
+    text = str(arguments.get('text')) + '\udc00'
+    if len(text) % 3 == 0:
+      raise RuntimeError(text)
+    return Observation(text if len(text) % 3 == 1 else text * (10_000_000 // len(text)))
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
-@given(
-  st.lists(SAID | PLANS, min_size=1, max_size=4),
-  st.lists(SAID | WRITTEN | st.lists(CALLS, min_size=1, max_size=3).map(lambda c: calls(*c)), min_size=1, max_size=4),
-  TEXTS,
-)
-def test_every_episode_ends_with_a_trace_whatever_a_model_or_a_tool_sends(planned, executed, question):
-  planner, executor = Script(planned), Script(executed)
-  episode = Agent(planner, executor, Echo(), limits=Limits(steps=4)).answer(question)
-  json.dumps(episode.to_json(), ensure_ascii=False).encode()
-  trace.html(episode).encode()
-  json.dumps(planner.seen, ensure_ascii=False).encode()
+def test_every_episode_ends_with_a_readable_trace_whatever_a_server_or_a_tool_sends(tmp_path):
+  sent = []
+
+  def ended(replies: list, question: str) -> None:
+    sent[:] = [(status, text.encode('utf-8', 'surrogatepass')) for status, text in reversed([FIRST, *replies])]
+    episode = Agent(model, model, Unkind(), limits=Limits(cycles=2, steps=3)).answer(question)
+    save(episode, tmp_path)
+    assert json.loads((tmp_path / 'episode.json').read_text('utf-8'))['stop'] == episode.stop
+    assert f'<td>{episode.stop} after' in (tmp_path / 'trace.html').read_text('utf-8')
+    printed = io.TextIOWrapper(io.BytesIO(), 'utf-8')
+    for event in episode.events:
+      trace.Printer(printed)(event)
+
+  with serve(lambda number, body: sent.pop() if len(sent) > 1 else sent[0]) as (url, _):
+    model = Endpoint(url, 'm', retry=Retry(attempts=2, first=0.0, longest=0.0))
+    settings(max_examples=150, deadline=None)(given(st.lists(REPLIES, min_size=1, max_size=5), TEXTS)(ended))()
 
 
 def test_calls_in_the_text_are_carried_out_and_answered_in_the_text():

@@ -33,7 +33,12 @@ def runner():
   async def echo(trajectory, arguments):
     return Response('says ' + arguments['code'], 'ok')
 
-  runner = Runner({'python': echo})
+  async def garbled(trajectory, arguments):
+    if arguments:
+      raise ValueError('\ud800')
+    return Response('\ud800', 'ok')
+
+  runner = Runner({'python': echo, 'garbled': garbled})
   yield runner
   runner.close()
 
@@ -65,6 +70,12 @@ def test_arguments_that_are_no_json_are_answered(runner):
   broken = Reply('', calls=(Call('id1', 'python', '{"code": '),), prompt_tokens=1, reply_tokens=1)
   c, _ = run(runner, broken, DONE)
   assert c.responses[0].status == 'undecodable' and c.stop == 'final'
+
+
+@pytest.mark.parametrize(('arguments', 'text'), [({}, '?'), ({'fail': 1}, 'Error when executing tool: ValueError: ?')])
+def test_what_a_tool_returns_or_raises_is_valid_unicode(runner, arguments, text):
+  c, _ = run(runner, Reply(call_text('garbled', arguments)), DONE)
+  assert (c.responses[0].text, c.stop) == (text, 'final')
 
 
 def test_limits(runner):
