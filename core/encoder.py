@@ -234,26 +234,35 @@ def _scaled(y, factor):
   return y * factor
 
 
+def _entering(x, norm: Norm, c: Config):
+  """What a branch reads."""
+  if c.norm_place == 'pre':
+    return normalise(x, norm, c.norm_eps)
+  return x
+
+
+def _leaving(x, norm: Norm, c: Config):
+  """The sum of a branch's input and output, as the next branch gets it."""
+  if c.norm_place == 'post':
+    return normalise(x, norm, c.norm_eps)
+  return x
+
+
 def _block(x, i, p: Block, tap, ctx: _Context):
   c = ctx.config
-
-  def before(x, norm):
-    if c.norm_place == 'pre':
-      return normalise(x, norm, c.norm_eps)
-    return x
-
-  def after(x, norm):
-    if c.norm_place == 'post':
-      return normalise(x, norm, c.norm_eps)
-    return x
-
   x = tap('resid_in', constrain(x, ('batch', None, None), ctx.rules))
-  h = tap('attn_in', before(x, p.attn_norm))
+  h = tap('attn_in', _entering(x, p.attn_norm, c))
   y = tap('attn_out', _scaled(_attend(p.attn, h, tap, ctx), p.attn_scale))
-  x = after(x + _drop_path(y, i, 0, ctx), p.attn_norm)
-  h = tap('mlp_in', before(x, p.mlp_norm))
+  x = _leaving(x + _drop_path(y, i, 0, ctx), p.attn_norm, c)
+  return _mlp(x, i, p, tap, ctx)
+
+
+def _mlp(x, i, p: Block, tap, ctx: _Context):
+  """The second half of a block."""
+  c = ctx.config
+  h = tap('mlp_in', _entering(x, p.mlp_norm, c))
   y = tap('mlp_out', _scaled(_feed_forward(p, h, c), p.mlp_scale))
-  x = after(x + _drop_path(y, i, 1, ctx), p.mlp_norm)
+  x = _leaving(x + _drop_path(y, i, 1, ctx), p.mlp_norm, c)
   return tap('resid_out', x)
 
 
@@ -295,25 +304,50 @@ def apply(
 def resume(
   blocks: Block,
   config: Config,
-  stream: jax.Array,
+  x: jax.Array,
   start: jax.Array,
   *,
   edit: Callable | None = None,
   prefix: str = '',
   rules=RULES,
 ) -> jax.Array:
-  """Features [B, T, D] of a run that starts at layer `start`, int32 [], from an earlier run's input to that layer.
+  """Features [B, T, D] of a run that starts at layer `start`, int32 [], whose input is x [B, T, D].
 
-  stream: `resid_in` of the earlier run, [L, B, T, D]. blocks: stacked. Every token attends to all.
-  Raises ValueError for a causal configuration.
+  blocks: stacked. Every token attends to all. Raises ValueError for a causal configuration.
   """
   if config.causal:
     raise ValueError('encoder: resume is for attention to all tokens; the configuration is causal')
   ctx = _Context(config=config, positions=None, bias=None, rules=rules, drop_key=None)
 
   def layer(i, x):
-    block = jax.tree.map(lambda leaf: leaf[i], blocks)
+    block = _layer(blocks, i)
     tap, _ = taps(edit, (), i, prefix)
     return _block(x, i, block, tap, ctx)
 
-  return jax.lax.fori_loop(start, config.depth, layer, stream[start])
+  return jax.lax.fori_loop(start, config.depth, layer, x)
+
+
+def after_attention(
+  blocks: Block,
+  config: Config,
+  x: jax.Array,
+  attn_out: jax.Array,
+  layer: jax.Array,
+  *,
+  edit: Callable | None = None,
+  prefix: str = '',
+) -> jax.Array:
+  """Features [B, T, D] after a layer, int32 [], of tokens whose input is x and to which attention adds `attn_out`.
+
+  The rest of a layer treats each token by itself, so these may be a few of a sequence. blocks: stacked.
+  """
+  ctx = _Context(config=config, positions=None, bias=None, rules=RULES, drop_key=None)
+  block = _layer(blocks, layer)
+  tap, _ = taps(edit, (), layer, prefix)
+  x = _leaving(x + tap('attn_out', attn_out), block.attn_norm, config)
+  return _mlp(x, layer, block, tap, ctx)
+
+
+def _layer(blocks: Block, i: jax.Array) -> Block:
+  """The weights of one of the stacked layers."""
+  return jax.tree.map(lambda leaf: leaf[i], blocks)

@@ -100,6 +100,19 @@ class CellEdit:
     replaced = jnp.where(self.alpha == 1, value, blended).astype(x.dtype)
     return jnp.where(inside, replaced, x)
 
+  def alone(self) -> 'CellEdit':
+    """The edit of activations that are cut to the cell's position: [B, 1, …] along their positions."""
+
+    def cut(site: str, x: jax.Array) -> jax.Array:
+      axis = 1 + places(site)['positions']
+      if _size(x.shape, axis) is None:
+        return x
+      return jax.lax.dynamic_slice_in_dim(x, self.cell.position, 1, axis)
+
+    values = {site: cut(site, jnp.asarray(x)) for site, x in self.values.items()}
+    first = jnp.zeros_like(self.cell.position)
+    return self.replace(values=values, cell=self.cell.replace(position=first))
+
   def _inside(self, site: str, x: jax.Array) -> jax.Array:
     """Bool, broadcasting to x: the heads and positions that the cell covers."""
     axes = places(site)

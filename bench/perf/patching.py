@@ -24,7 +24,6 @@ from core.launch.fields import field
 # jax is imported by the functions that need it: `pin` must come before its first import.
 
 HEADS = ('z', 'cross_z')
-BRANCHES = ('encoder.attn_out', 'encoder.mlp_out')
 BATCH = 16
 ANSWERS = (11, 13)
 
@@ -97,11 +96,10 @@ def ours(p: Problem, *, block: int) -> dict:
 
   from interp import patch
   from interp.whisper import decoder, model
-  from interp.whisper.patching import DecoderLogits, EncoderLogits
+  from interp.whisper.patching import BRANCHES, DecoderLogits, encoder_logits
 
   c = p.config
   answers = jnp.asarray(ANSWERS)
-  encode = jax.jit(lambda mel: model.encode(p.params, c, mel, keep=('encoder.resid_in', *BRANCHES))[1])
 
   @jax.jit
   def read(mel, tokens):
@@ -117,10 +115,8 @@ def ours(p: Problem, *, block: int) -> dict:
     return found[..., 0, 0] - found[..., 0, 1]
 
   def encoder_grid():
-    kept = encode(p.mel)
     axes = patch.Axes(BRANCHES, tuple(range(c.encoder_depth)), positions=p.frames)
-    inputs = (p.params, kept['encoder.resid_in'], p.tokens, answers)
-    found = patch.sweep(EncoderLogits(c), axes, patch.zeros(kept), *inputs, block=min(block, 4), resume=True)
+    found = encoder_logits(p.params, c, p.mel, p.tokens, answers, axes)
     return found[..., 0, 0] - found[..., 0, 1]
 
   return {'decoder': decoder_grid, 'encoder': encoder_grid}

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from core.attention import Keys, attention, sizes
 from core.attention import subtrees as trees
+from core.attention.keys import How
+from core.attention.multihead import TABLE
 
 
 def definition(q, k, v, positions, segments, window, sinks):
@@ -151,6 +153,44 @@ def test_bidirectional_attention_never_reads_padded_keys(implementation, monkeyp
   scores = 0.7 * np.einsum('tnh,nsh->nts', q[0], k[0][:, real]) + bias[0][:, :, real]
   weights = np.asarray(jax.nn.softmax(scores, -1))
   np.testing.assert_allclose(got[0], np.einsum('nts,nsh->tnh', weights, v[0][:, real]), atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype, error', [(jnp.float32, 2e-5), (jnp.bfloat16, 3e-2)])
+def test_tiles_equal_the_reference_with_gradients(dtype, error, monkeypatch):
+  """Two query heads a key head, and a last tile that is not full."""
+  monkeypatch.setattr(sizes, 'TILE', 8)
+  r = np.random.default_rng(0)
+  q, k, v, g = (
+    jnp.asarray(r.standard_normal(s), dtype) for s in ((2, 9, 4, 6), (2, 2, 7, 6), (2, 2, 7, 6), (2, 9, 4, 6))
+  )
+
+  def run(implementation):
+    def f(q, k, v):
+      y = attention(q, [Keys(k, v)], causal=False, scale=0.7, implementation=implementation)
+      return (y * g).astype(jnp.float32).sum(), y
+
+    return jax.value_and_grad(f, (0, 1, 2), has_aux=True)(q, k, v)
+
+  (_, want), wanted = run('reference')
+  (_, got), gradients = run('tiled')
+  for a, b in zip((got, *gradients), (want, *wanted)):
+    assert a.dtype == dtype
+    np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=error, rtol=error)
+
+
+def test_a_long_encoder_on_one_cpu_goes_by_tiles():
+  def choice(time, causal=False, **options):
+    x = jnp.zeros((1, time, 2, 4))
+    at = jnp.zeros((1, time), jnp.int32) if causal else None
+    keys = Keys(jnp.zeros((1, 2, time, 4)), jnp.zeros((1, 2, time, 4)), at)
+    how = How(causal=causal, window=None, divisor=2.0, rules={})
+    return TABLE.choices(x, (keys,), at, None, None, options.get('bias'), default='reference', how=how)['cpu']
+
+  assert choice(600) == 'tiled'
+  assert 'as fast whole' in choice(100) and 'every key' in choice(600, causal=True)
+  assert 'bias' in choice(600, bias=jnp.zeros((1, 2, 600, 600)))
+  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2,), ('data',))):
+    assert 'sharded' in choice(600)
 
 
 def test_contradictions_are_refused():

@@ -14,7 +14,7 @@ from interp import lens, patch
 from interp.sites import at, edits, replace, zero
 from interp.whisper import decoder, model
 from interp.whisper.config import NORM_EPS
-from interp.whisper.patching import DecoderLogits, EncoderLogits
+from interp.whisper.patching import DecoderLogits, encoder_logits
 from tests.interp.whisper import tiny
 from tests.interp.whisper.tiny import CONFIG, params
 
@@ -67,20 +67,38 @@ def test_a_resumed_sweep_is_the_whole_one_and_compiles_once():
   assert compiled == [1, 0]
 
 
-def test_an_encoder_is_resumed_at_any_layer():
-  kept = jax.jit(lambda: model.encode(WEIGHTS, CONFIG, MEL, keep=('encoder.resid_in', 'encoder.mlp_out'))[1])()
-  axes = patch.Axes(components=('encoder.mlp_out',), layers=(0, 1), positions=(2, 9))
-  off = patch.zeros(kept)
-  inputs = (WEIGHTS, kept['encoder.resid_in'], TOKENS, jnp.asarray([40]))
+@pytest.mark.parametrize(
+  'components, heads, positions',
+  [
+    (
+      ('encoder.attn_out', 'encoder.mlp_out'),
+      (),
+      (2, 9),
+    ),  # one position of a branch: that row alone, then later layers
+    (('encoder.mlp_out',), (), ()),
+    (('encoder.z',), (1,), (9,)),
+  ],
+)
+def test_a_resumed_sweep_of_the_encoder_is_the_whole_one(components, heads, positions):
+  other = jax.jit(lambda mel: model.encode(WEIGHTS, CONFIG, mel, keep=components)[1])(MEL[:, ::-1])
+  axes = patch.Axes(components, layers=(0, 1), heads=heads, positions=positions)
   one = mesh.make(data=1, devices=jax.devices()[:1])
-  grid = patch.sweep(EncoderLogits(CONFIG), axes, off, *inputs, resume=True, mesh=one)
 
   def whole(edit):
     encoded, _ = model.encode(WEIGHTS, CONFIG, MEL, edit=edit)
     return decoder.logits(WEIGHTS.decoder, decode(states=encoded).hidden)[:, -1, 40]
 
-  np.testing.assert_allclose(grid[..., 0], patch.sweep(whole, axes, off), atol=1e-5)
-  assert np.ptp(grid) > 1e-4
+  for values in (other, None):
+    grid = encoder_logits(WEIGHTS, CONFIG, MEL, TOKENS, jnp.asarray([40]), axes, values, alpha=0.7, mesh=one)
+    wanted = patch.sweep(whole, axes, values or patch.zeros(other), alpha=0.7)
+    np.testing.assert_allclose(grid[..., 0], wanted, atol=1e-5)
+    assert np.ptp(grid) > 1e-4
+
+
+def test_positions_outside_the_window_are_refused():
+  axes = patch.Axes(('encoder.mlp_out',), layers=(0,), positions=(20,))
+  with pytest.raises(ValueError, match='0 to 19'):
+    encoder_logits(WEIGHTS, CONFIG, MEL, TOKENS, jnp.asarray([40]), axes)
 
 
 def test_layers_are_chosen_in_each_stack():
