@@ -19,7 +19,19 @@ from typing import Literal
 from core.launch import command
 from core.launch.fields import field
 
-Way = Literal['unchanged', 'backwards', 'slow', 'fast', 'high', 'noise', 'spliced']
+Way = Literal[
+  'unchanged',
+  'backwards',
+  'slow',
+  'fast',
+  'high',
+  'noise',
+  'muffled',
+  'mirrored',
+  'echoes',
+  'spliced',
+  'turned',
+]
 
 
 @dataclasses.dataclass(frozen=True)

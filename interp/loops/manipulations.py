@@ -12,6 +12,8 @@ SIZE = 1024  # samples of a frame of the phase vocoder
 HOP = SIZE // 4
 PIECE = 0.4  # seconds of a splice
 SEMITONES = 5
+MUFFLED = 500.0  # Hz, above which nothing is left
+ECHOES = (0.5, 1.0, 1.5)  # seconds
 
 
 def unchanged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -46,11 +48,45 @@ def noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return x + rng.standard_normal(len(x)).astype(np.float32) * x.std()
 
 
+def muffled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Without frequencies above 500 Hz."""
+  spectrum = np.fft.rfft(x)
+  limit = round(MUFFLED * len(x) / RATE)
+  spectrum[limit:] = 0
+  return np.fft.irfft(spectrum, len(x))
+
+
+def mirrored(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """With the spectrum upside down: f becomes 8000 Hz - f."""
+  signs = 1 - 2 * (np.arange(len(x)) % 2)
+  return x * signs
+
+
+def echoes(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """With three echoes as loud as the recording, half a second apart."""
+  out = x.copy()
+  for seconds in ECHOES:
+    late = round(seconds * RATE)
+    heard = max(len(x) - late, 0)
+    out[late:] += x[:heard]
+  return out / (1 + len(ECHOES))
+
+
 def spliced(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """Cut into pieces of 0.4 s in random order."""
+  pieces = _pieces(x)
+  order = rng.permutation(len(pieces))
+  return np.concatenate([pieces[i] for i in order])
+
+
+def turned(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Cut into pieces of 0.4 s, each backwards, in the order of the recording."""
+  return np.concatenate([piece[::-1] for piece in _pieces(x)])
+
+
+def _pieces(x: np.ndarray) -> list[np.ndarray]:
   size = int(PIECE * RATE)
-  pieces = [x[at : at + size] for at in range(0, len(x), size)]
-  return np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
+  return [x[at : at + size] for at in range(0, len(x), size)]
 
 
 MANIPULATIONS = {
@@ -60,7 +96,11 @@ MANIPULATIONS = {
   'fast': fast,
   'high': high,
   'noise': noise,
+  'muffled': muffled,
+  'mirrored': mirrored,
+  'echoes': echoes,
   'spliced': spliced,
+  'turned': turned,
 }
 
 

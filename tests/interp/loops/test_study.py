@@ -2,11 +2,13 @@
 
 import json
 import types
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from interp.loops import Component, Settings, coverage, find, loops, page, search
+from interp.loops.__main__ import Way
 from interp.loops.clips import Clip, clips, transcript, word_errors
 from interp.loops.manipulations import MANIPULATIONS, stretched
 from interp.loops.outcomes import Outcome
@@ -90,6 +92,23 @@ def test_stretching_keeps_pitch_and_changes_length():
     assert 0.6 < middle.std() / tone.std() < 1.4
   higher = MANIPULATIONS['high'](tone, np.random.default_rng(0))
   assert abs(len(higher) - 16_000) < 50
+
+
+def test_each_manipulation_does_what_it_says():
+  t = np.arange(16_000) / 16_000
+  low, high = (np.sin(2 * np.pi * hertz * t).astype(np.float32) for hertz in (400, 3_000))
+  rng = np.random.default_rng(0)
+
+  def changed(way, x):
+    return MANIPULATIONS[way](x, rng)
+
+  np.testing.assert_allclose(changed('muffled', low + high), low, atol=1e-5)
+  spectrum = np.abs(np.fft.rfft(changed('mirrored', low)))
+  assert spectrum.argmax() == 7_600
+  np.testing.assert_array_equal(changed('turned', changed('turned', high)), high)
+  click = np.eye(1, 16_000, 100, dtype=np.float32)[0]
+  assert np.flatnonzero(changed('echoes', click)).tolist() == [100, 8_100]  # the others come after the end
+  assert set(MANIPULATIONS) == set(get_args(Way))
 
 
 def test_clips_are_windows_under_every_manipulation_and_repeatable(tmp_path):
