@@ -31,10 +31,11 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-  """A set, and for each held-out clip what is said without it."""
+  """A set, for each held-out clip what is said without it, and its damage to the clips of the search."""
 
   parts: Parts
   outcomes: tuple[Outcome, ...]
+  damage: float
 
   @property
   def ended(self) -> float:
@@ -97,7 +98,7 @@ def find(
   )
   best = [ranking[0].parts for ranking in rounds]
   random_sets = search.controls(best[-1], candidates, settings.controls, rng)
-  sets, controls = _held_out(outcomes, [loops[i][0] for i in held], best, random_sets)
+  counted = _held_out(outcomes, [loops[i][0] for i in held], unlooped, [*best, *random_sets])
   return Study(
     clips=len(clips),
     loops=tuple(loops),
@@ -105,8 +106,8 @@ def find(
     held=tuple(held),
     unlooped=tuple(unlooped),
     rounds=tuple(map(tuple, rounds)),
-    sets=sets,
-    controls=controls,
+    sets=counted[: len(best)],
+    controls=counted[len(best) :],
     candidates=candidates,
     by_clip=ended(outcomes, search_clips, [(part,) for part in candidates]),
   )
@@ -119,13 +120,27 @@ def _measures_damage(clip: Clip, outcome: Outcome, held_out: Sequence[str]) -> b
 
 
 def _held_out(
-  outcomes: Outcomes, clips: Sequence[Clip], best: Sequence[Parts], random_sets: Sequence[Parts]
-) -> tuple[tuple[Held, ...], tuple[Held, ...]]:
-  """(the sets found, the random ones) on the clips that took no part in the search."""
-  table = [outcomes(clip, [*best, *random_sets]) for clip in clips]
-  columns = [tuple(column) for column in zip(*table)]
-  held = [Held(parts, column) for parts, column in zip([*best, *random_sets], columns)]
-  return tuple(held[: len(best)]), tuple(held[len(best) :])
+  outcomes: Outcomes, clips: Sequence[Clip], unlooped: Sequence[Clip], sets: Sequence[Parts]
+) -> tuple[Held, ...]:
+  """Each set on the clips that took no part in the search."""
+  table = [outcomes(clip, sets) for clip in clips]
+  damages = damage(outcomes, unlooped, sets)
+  found = []
+  for i, parts in enumerate(sets):
+    said = tuple(row[i] for row in table)
+    found.append(Held(parts=parts, outcomes=said, damage=float(damages[i])))
+  return tuple(found)
+
+
+def damage(outcomes: Outcomes, clips: Sequence[Clip], sets: Sequence[Parts]) -> np.ndarray:
+  """float [sets]: edits that each set's absence makes in a word of what is said of clips."""
+  errors = np.zeros(len(sets))
+  length = 0
+  for clip, whole in zip(clips, unedited(outcomes, clips)):
+    counts = [word_errors(whole.text, one.text) for one in outcomes(clip, sets)]
+    errors += [edits for edits, _ in counts]
+    length += counts[0][1]
+  return errors / max(length, 1)
 
 
 def _counts(clips: Sequence[Clip]) -> str:
@@ -135,19 +150,14 @@ def _counts(clips: Sequence[Clip]) -> str:
 
 def _evaluator(outcomes: Outcomes, loops: Sequence[Clip], unlooped: Sequence[Clip], progress: Callable[[str], None]):
   """The function sets → scores of the search."""
-  base = [outcome.text for outcome in unedited(outcomes, unlooped)]
 
   def evaluate(sets: list[Parts]) -> list[Score]:
     ends = ended(outcomes, loops, sets).mean(1)
-    errors = np.zeros(len(sets))
-    length = 0
-    for clip, text in zip(unlooped, base):
-      counts = [word_errors(text, outcome.text) for outcome in outcomes(clip, sets)]
-      errors += [edits for edits, _ in counts]
-      length += counts[0][1]
-    scores = [Score(float(end), float(error)) for end, error in zip(ends, errors / max(length, 1))]
-    best = max(range(len(sets)), key=lambda i: scores[i].ended)
-    progress(f'{len(sets)} sets; most ended: {"+".join(map(str, sets[best]))} {scores[best]}')
+    damages = damage(outcomes, unlooped, sets)
+    scores = [Score(float(end), float(harm)) for end, harm in zip(ends, damages)]
+    best = int(ends.argmax())
+    names = '+'.join(map(str, sets[best]))
+    progress(f'{len(sets)} sets; most ended: {names} {scores[best]}')
     return scores
 
   return evaluate

@@ -13,6 +13,7 @@ from interp.loops.clips import Clip, clips, transcript, word_errors
 from interp.loops.manipulations import MANIPULATIONS, stretched
 from interp.loops.outcomes import Outcome
 from interp.loops.search import Score
+from interp.loops.study import damage
 from interp.whisper.decoding.rules import text_compression
 from tests.interp.whisper import tiny
 
@@ -51,6 +52,8 @@ def test_the_search_finds_both_reasons_and_not_what_silences_the_model(tmp_path)
   assert single[C] == Score(1.0, 1.0) and found.rounds[0][-1].parts == (C,)
   assert found.by_clip.any(0).all() and len(found.controls) == 10
   assert all(control.ended == 0 or {A, B} & set(control.parts) for control in found.controls)
+  assert found.sets[1].damage == 0 and all(control.damage == 0 for control in found.controls)
+  assert damage(Planted(), INPUTS[:4:2], [(C,), (A,)]).tolist() == [1, 0]
   page.write(tmp_path, found, {'talk': {'with': 0.1, 'without': 0.2}})
   assert json.loads(json.dumps(page.numbers(found, {})))['sets'][1]['ended'] == 1
   html = (tmp_path / 'loops.html').read_text()
