@@ -4,8 +4,8 @@
 
 FOLDER is a CTranslate2 checkpoint of Whisper. Recordings are cut into plain windows; both decode each window in turn,
 float32, without timestamps and fallback, at most 224 tokens, greedily and with 5 beams. Word errors need a transcript
-(a .json or .txt file of the same name). CTranslate2 halves its `max_length`, so it is given twice the limit. Compile
-time is listed by itself, and so is our encoder.
+(a .json or .txt file of the same name); at the end they are counted over all recordings. CTranslate2 halves its
+`max_length`, so it is given twice the limit. Compile time is listed by itself, and so is our encoder.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ from typing import Any
 from bench.perf import pinned
 from core.launch import command
 from core.launch.fields import field
+
+ENCODER = 'our encoder'
 
 # jax is imported by the functions that need it: `pin` must come before its first import.
 
@@ -86,16 +88,22 @@ def _windows(path: str, options: Options):
   return [frontend.log_mel(samples[at : at + length], 80, length=length) for at in starts]
 
 
-def _error_rate(path: str, texts: Sequence[str]) -> str:
-  """Word error rate of joined texts; '-' without a transcript."""
+def _errors(path: str, texts: Sequence[str]) -> tuple[int, int]:
+  """(edits, words of the transcript) of joined texts; (0, 0) without a transcript."""
   from interp.loops.clips import transcript, word_errors
 
   try:
     reference = transcript(path)
   except ValueError:
+    return 0, 0
+  return word_errors(reference, ' '.join(texts))
+
+
+def _rate(edits: int, words: int) -> str:
+  """Word error rate; '-' without words."""
+  if not words:
     return '-'
-  edits, length = word_errors(reference, ' '.join(texts))
-  return f'{edits / length:.1%}'
+  return f'{edits / words:.1%}'
 
 
 def work(options: Options) -> None:
@@ -103,30 +111,45 @@ def work(options: Options) -> None:
   pinned.pin()
   from bench.speech.recognisers import recogniser
 
-  arms = {'our encoder': Arm(_encoder(options))}
+  arms = {ENCODER: Arm(_encoder(options))}
   for beams in (1, options.beams):
     name = 'greedy' if beams == 1 else f'{beams} beams'
     limits = {'beams': beams, 'tokens': options.tokens}
     arms[f'ours, {name}'] = Arm(recogniser('ours', options.model, **limits))
     arms[f'CTranslate2, {name}'] = Arm(recogniser('ctranslate2', options.model, **limits))
+  totals = dict.fromkeys(arms, (0, 0))
   for path in options.audio:
     windows = _windows(path, options)
-    for name, arm in arms.items():
-      start = time.process_time()
-      arm.run(windows[0])
-      print(f'first window, {name}: {time.process_time() - start:.1f} s', flush=True)
-      arm.reset()
+    if path == options.audio[0]:
+      _warm_up(arms, windows[0])
     for mel in windows:
       for arm in arms.values():
         arm(mel)
-    _report(path, arms)
+    errors = {name: _errors(path, arm.texts) for name, arm in arms.items()}
+    _report(path, arms, errors)
+    for name, arm in arms.items():
+      edits, words = errors[name]
+      totals[name] = (totals[name][0] + edits, totals[name][1] + words)
+      arm.reset()
+  print(f'\n{len(options.audio)} recordings: word errors, words of their transcripts')
+  for name, (edits, words) in totals.items():
+    if name != ENCODER:
+      print(f'{name:24} {edits:4} {words:5} {_rate(edits, words):>7}')
 
 
-def _report(path: str, arms: dict[str, Arm]) -> None:
+def _warm_up(arms: dict[str, Arm], mel) -> None:
+  """Compiles and loads; every later window has these shapes."""
+  for name, arm in arms.items():
+    start = time.process_time()
+    arm.run(mel)
+    print(f'first window, {name}: {time.process_time() - start:.1f} s', flush=True)
+
+
+def _report(path: str, arms: dict[str, Arm], errors: dict[str, tuple[int, int]]) -> None:
   print(f'\n{pathlib.Path(path).name}: windows, CPU seconds a window, word error rate')
   for name, arm in arms.items():
     mean = sum(arm.seconds) / len(arm.seconds)
-    rate = '-' if name == 'our encoder' else _error_rate(path, arm.texts)
+    rate = '' if name == ENCODER else _rate(*errors[name])
     print(f'{name:24} {len(arm.seconds):3} {mean:6.2f} {rate:>7}', flush=True)
   names = [name for name in arms if name.startswith('ours')]
   for name in names:
