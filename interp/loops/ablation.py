@@ -46,11 +46,12 @@ class Ablation:
   """An edit that puts `value` in place of the components that are `off` in each row.
 
   off: bool by site, [R or 1, L, N] of heads, [R or 1, L] of branches. value: by site, [L, N, H] and [L, D], or what
-  broadcasts to that.
+  broadcasts to that. share: of the value; the rest is what was there.
   """
 
   off: dict[str, jax.Array]
   value: dict[str, jax.Array]
+  share: float | jax.Array = 1.0
 
   def __call__(self, site: str, layer, x: jax.Array) -> jax.Array:
     """x [R, T, N, H] or [R, T, D] as edited."""
@@ -58,13 +59,18 @@ class Ablation:
       return x
     off = self.off[site][:, layer]
     inside = off[:, None, :, None] if site in HEADED else off[:, None, None]
-    return jnp.where(inside, self.value[site][layer].astype(x.dtype), x)
+    blended = (1 - self.share) * x + self.share * self.value[site][layer]
+    return jnp.where(inside, blended.astype(x.dtype), x)
 
 
 def without(
-  config: Config, sets: Sequence[Sequence[Component]], values: Mapping[str, jax.Array] | None = None
+  config: Config,
+  sets: Sequence[Sequence[Component]],
+  values: Mapping[str, jax.Array] | None = None,
+  *,
+  share: float = 1.0,
 ) -> Ablation:
-  """The edit in which row i lacks the components of sets[i]. values: what takes their place; zeros by default."""
+  """The edit in which row i lacks the components of sets[i]. values, share: of `Ablation`; zeros by default."""
   rows = len(sets)
   layers = config.decoder_depth
   off = {site: np.zeros((rows, layers, config.heads), bool) for site in HEADED}
@@ -74,7 +80,7 @@ def without(
       place = (row, part.layer) if part.head is None else (row, part.layer, part.head)
       off[part.site][place] = True
   masks = {site: jnp.asarray(mask) for site, mask in off.items()}
-  return Ablation(off=masks, value=dict(values or _zeros(layers)))
+  return Ablation(off=masks, value=dict(values or _zeros(layers)), share=share)
 
 
 def _zeros(layers: int) -> dict[str, jax.Array]:

@@ -3,7 +3,8 @@
     python -m interp.questions --model=FOLDER --audio=talk.mp3 --audio=speech.flac --out=questions
 
 Probes of the encoder are trained on synthetic speech (extra `espeak`): voice, accent, noise, language. The logit lens
-and the encoder lens see the windows of the recordings.
+and the encoder lens see the windows of the recordings. Sentences in which an unlikely word is spoken show whether the
+model writes what it hears or what it expects, and which branches are behind it.
 """
 
 import dataclasses
@@ -25,18 +26,22 @@ class Options:
 
   model: str | None = field(None, "folder of a checkpoint, or OpenAI's .pt file")
   tokenizer: str | None = field(None, 'folder with tokenizer.json, if the checkpoint has none')
-  audio: tuple[str, ...] = field((), 'a recording for the lenses; without one there are only probes', repeated=True)
+  audio: tuple[str, ...] = field((), 'a recording for the lenses; without one there are none', repeated=True)
   windows: int = field(12, 'of each recording at most', low=1)
   tokens: int = field(112, 'of a window at most', low=1)
-  ask: Literal['all', 'probes', 'lenses'] = field('all', 'part of the study')
+  ask: Literal['all', 'probes', 'lenses', 'bias'] = field('all', 'part of the study')
   seconds: float = field(LENGTH, 'of the window in which the probed clips are', low=1.0, high=LENGTH)
-  out: str = field('questions', 'folder for results.json, probes.png and lenses.png')
+  out: str = field('questions', 'folder for results.json and the charts')
 
   def __post_init__(self):
     if not self.model:
       raise ValueError('--model=FOLDER is needed')
     if self.ask == 'lenses' and not self.audio:
       raise ValueError('name at least one recording by --audio for the lenses')
+
+  def asks(self, part: str) -> bool:
+    """Whether a part of the study is asked for."""
+    return self.ask in ('all', part)
 
 
 def work(options: Options) -> None:
@@ -46,18 +51,19 @@ def work(options: Options) -> None:
   from interp.questions import page
 
   config, params = whisper.load(options.model)
-  answers = [] if options.ask == 'lenses' else _probes(options, config, params)
-  seen = None
-  if options.audio and options.ask != 'probes':
-    seen = _lenses(options, config, params)
+  answers = _probes(options, config, params) if options.asks('probes') else []
+  seen = _lenses(options, config, params) if options.asks('lenses') and options.audio else None
+  found = _bias(options, config, params) if options.asks('bias') else None
   out = pathlib.Path(options.out)
   out.mkdir(parents=True, exist_ok=True)
-  (out / 'results.json').write_text(json.dumps(page.numbers(answers, seen), indent=1), encoding='utf-8')
+  (out / 'results.json').write_text(json.dumps(page.numbers(answers, seen, found), indent=1), encoding='utf-8')
   if answers:
     charts.save(page.probes_chart(answers), out / 'probes.png')
   if seen is not None:
     charts.save(page.lenses_chart(seen), out / 'lenses.png')
-  print('\n'.join(page.summary(answers, seen)))
+  if found is not None and len(found.recovered):
+    charts.save(page.bias_chart(found), out / 'bias.png')
+  print('\n'.join(page.summary(answers, seen, found)))
 
 
 def _probes(options: Options, config, params) -> list:
@@ -71,20 +77,32 @@ def _probes(options: Options, config, params) -> list:
 
 def _lenses(options: Options, config, params):
   from core import audio
-  from interp import whisper
   from interp.questions.lenses import lenses
   from interp.whisper.config import RATE
-  from interp.whisper.decoding.window import Recogniser
-  from interp.whisper.options import Options as Decoding
 
   windows = []
   for path in options.audio:
     samples = audio.load(path, RATE)
     starts = range(0, len(samples), config.samples)[: options.windows]
     windows += [samples[at : at + config.samples] for at in starts]
+  return lenses(_recogniser(options, config, params), windows)
+
+
+def _bias(options: Options, config, params):
+  from interp.questions.bias import bias, sentences
+
+  return bias(_recogniser(options, config, params), list(sentences()))
+
+
+def _recogniser(options: Options, config, params):
+  """Of greedy decoding, one window by itself."""
+  from interp import whisper
+  from interp.whisper.decoding.window import Recogniser
+  from interp.whisper.options import Options as Decoding
+
   processor = whisper.Processor.load(options.tokenizer or options.model)
   decoding = Decoding(timestamps=False, previous=False, temperatures=(0.0,), tokens=options.tokens)
-  return lenses(Recogniser(params, config, processor, decoding), windows)
+  return Recogniser(params, config, processor, decoding)
 
 
 def main(argv: Sequence[str]) -> int:

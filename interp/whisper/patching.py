@@ -40,6 +40,17 @@ class DecoderLogits:
 
 
 @dataclasses.dataclass(frozen=True)
+class EncodedStates:
+  """[B, S, D], what the decoder reads, for patches of the encoder."""
+
+  config: Config
+
+  def __call__(self, edit, params: model.Params, kept: Mapping[str, jax.Array], *, start) -> jax.Array:
+    """kept: `encoder.resid_in` [L, B, S, D] of the run to patch."""
+    return _encoded(params, self.config, kept['encoder.resid_in'][start], edit=edit, start=start)
+
+
+@dataclasses.dataclass(frozen=True)
 class EncoderLogits:
   """float32 [B, A], for patches of the encoder."""
 
@@ -120,12 +131,17 @@ def _kept(params: model.Params, config: Config, mel: jax.Array) -> dict[str, jax
 
 def _encoder_logits(params, c: Config, stream, tokens, answers, *, edit, start) -> jax.Array:
   """From the input to layer `start` of the encoder."""
-  x = encoder.resume(params.blocks, c.encoder, stream, start, edit=edit, prefix=model.ENCODER)
-  note, _ = taps(edit, (), c.encoder_depth - 1, model.ENCODER)
-  encoded = note('final', normalise(x, params.norm, NORM_EPS))
+  encoded = _encoded(params, c, stream, edit=edit, start=start)
   keys = decoder.cross_keys(params.decoder, encoded)
   hidden = decoder.forward(params.decoder, c, tokens, keys).hidden
   return _logits(params.decoder, hidden, answers)
+
+
+def _encoded(params, c: Config, stream, *, edit, start) -> jax.Array:
+  """From the input to layer `start` of the encoder."""
+  x = encoder.resume(params.blocks, c.encoder, stream, start, edit=edit, prefix=model.ENCODER)
+  note, _ = taps(edit, (), c.encoder_depth - 1, model.ENCODER)
+  return note('final', normalise(x, params.norm, NORM_EPS))
 
 
 def _logits(params: decoder.Params, hidden: jax.Array, answers: jax.Array) -> jax.Array:

@@ -5,9 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from interp.loops import Component
+from interp.loops.clips import words
 from interp.questions import page
+from interp.questions.bias import SHARES, Bias, Sentence, _Study, white_noise
 from interp.questions.layers import Answer, answers
 from interp.questions.lenses import Lenses, lenses
+from interp.questions.pairs import PAIRS
 from interp.questions.sentences import BY_LANGUAGE, ENGLISH
 from interp.questions.speech import EACH, POOLS, SNR, VOICES, Speech, _noisy
 from interp.whisper.config import RATE
@@ -48,7 +52,7 @@ def test_probes_find_a_tone_and_not_shuffled_labels(tmp_path):
   assert found.layers.accuracy.shape == (3,) and found.layers.accuracy.min() > 0.9 and found.mel.accuracy[0] > 0.9
   assert found.layers.control.max() < 0.8 and found.layers.items == 12
   page.probes_chart([found, Answer('again', found.layers, found.mel)])
-  assert json.loads(json.dumps(page.numbers([found], None)))['probes']['pitch']['groups'] == 12
+  assert json.loads(json.dumps(page.numbers([found], None, None)))['probes']['pitch']['groups'] == 12
 
 
 @pytest.mark.slow
@@ -65,7 +69,7 @@ def test_the_last_layers_say_what_the_model_says():
   assert seen.decided.sum() == sum(len(result.tokens) + 1 for result in own)
   assert seen.errors[-1] == 0 and len(seen.loops) == 3
   assert np.isfinite(seen.curves['entropy']).all() and seen.curves['probability'].shape == (3,)
-  assert len(page.summary([], seen)) == 4
+  assert len(page.summary([], seen, None)) == 4
   page.lenses_chart(seen)
 
 
@@ -73,6 +77,50 @@ def _mel(samples):
   from interp.whisper import frontend
 
   return frontend.log_mel(samples, tiny.CONFIG.mels, length=tiny.CONFIG.samples)
+
+
+def test_pairs_are_of_words_that_differ_and_fit_the_sentence():
+  assert all(sentence.count('{}') == 1 and expected != spoken for sentence, expected, spoken in PAIRS)
+  for sentence, expected, spoken in PAIRS:
+    assert not {expected, spoken} & set(words(sentence.format('')))
+
+
+def test_a_verdict_is_of_whole_words():
+  sentence = Sentence(np.zeros(1), expected='rice', spoken='lice')
+  texts = ('Lice, and beans', 'with rice.', 'with price', 'with lice, not rice')
+  assert [sentence.verdict(text) for text in texts] == ['right', 'biased', 'other', 'right']
+
+
+@pytest.mark.slow
+def test_noise_blended_with_noise_is_noise():
+  options = Options(timestamps=False, previous=False, temperatures=(0.0,), tokens=6)
+  r = Recogniser(tiny.params(), tiny.CONFIG, tiny.processor(), options)
+  study = _Study(r)
+  c = tiny.CONFIG
+  noise = Sentence(white_noise(c.samples), 'expected', 'spoken')
+  tone = Sentence(np.sin(np.arange(4_000) / 3).astype(np.float32), 'expected', 'spoken')
+  for share in SHARES:
+    same = study._encoder_texts(_mel(noise.samples)[None], share)
+    assert same == [study.text(noise)] * 2 * c.encoder_depth
+    texts = [
+      *study._encoder_texts(_mel(tone.samples)[None], share),
+      *study._decoder_texts(_mel(tone.samples)[None], share),
+    ]
+    assert len(texts) == len(study.components) and len(set(texts)) > 1
+  table = study.right_without([tone])
+  assert table.shape == (1, len(SHARES), len(study.components)) and not table.any()
+  found = Bias(('biased', 'right'), study.components, table, table)
+  assert len(page.summary([], None, found)) == 4 + 2 * page.SHOWN_BRANCHES
+  assert json.loads(json.dumps(page.numbers([], None, found)))['bias']['shares'] == [0.5, 1.0]
+  page.bias_chart(found)
+
+
+def test_sides_of_the_model_are_counted_apart():
+  parts = (Component('encoder.mlp_out', 0), Component('mlp_out', 0))
+  recovered = np.array([[[True, False]], [[False, True]], [[False, False]]])
+  found = Bias(('biased',) * 3, parts, recovered, recovered[:0])
+  sides = [found.any(side).tolist() for side in page.SIDES]
+  assert sides == [[True, False, False], [False, True, False], [True, True, False]]
 
 
 def test_shares_of_silent_and_looping_layers():
