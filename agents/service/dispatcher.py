@@ -1,7 +1,7 @@
 """Calls of many trajectories onto one pool: fair, bounded, counted. Asyncio; one dispatcher to an event loop.
 
-Trajectories take turns however many calls each has queued. A full queue holds its callers back. Only a failure of the
-sandbox is retried, never one of the code.
+Trajectories share the workers' time equally, however many calls each has queued and however long they are. A full
+queue holds its callers back. Only a failure of the sandbox is retried, never one of the code.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from collections.abc import Hashable, Mapping
 
 from agents.sandbox import Caller, HarnessError, Limits, Pool, Result, Session
 from agents.service.metrics import Metrics
+from agents.service.turns import Turns
 
 _PAUSE = 0.05  # seconds before the first retry, doubled for each further one
 
@@ -43,6 +44,8 @@ class _Trajectory:
   running: int = 0
 
   idle = property(lambda self: not self.waiting and not self.running)
+  # Whether its next call can start: one that uses the state waits while another does.
+  ready = property(lambda self: not (self.busy and self.waiting[0].keep))
 
 
 class Dispatcher:
@@ -61,7 +64,7 @@ class Dispatcher:
     self.metrics = Metrics(pool.workers)
     self._threads = concurrent.futures.ThreadPoolExecutor(pool.workers, thread_name_prefix='sandbox')
     self._trajectories: collections.OrderedDict[Hashable, _Trajectory] = collections.OrderedDict()
-    self._turns: collections.deque[Hashable] = collections.deque()  # waiting trajectories, in order of turn
+    self._turns = Turns()
     self._waiting = self._running = 0
     self._admission = asyncio.Condition()
     self._tasks: set[asyncio.Task] = set()
@@ -91,7 +94,7 @@ class Dispatcher:
       call = _Call((code, stdin, files, limits), keep, asyncio.get_running_loop().create_future(), asked)
       line = self._trajectories.setdefault(trajectory, _Trajectory())
       if not line.waiting:
-        self._turns.append(trajectory)
+        self._turns.wait(trajectory)
       line.waiting.append(call)
       self._waiting += 1
     self._pump()
@@ -141,19 +144,16 @@ class Dispatcher:
 
   def _next(self) -> tuple[Hashable, _Trajectory, _Call] | None:
     """The next call that can start now, or None."""
-    for _ in range(len(self._turns)):
-      name = self._turns.popleft()
-      line = self._trajectories[name]
-      if line.busy and line.waiting[0].keep:  # its state is in use
-        self._turns.append(name)
-        continue
-      call = line.waiting.popleft()
-      if line.waiting:
-        self._turns.append(name)
-      line.busy |= call.keep
-      line.running += 1
-      return name, line, call
-    return None
+    name = self._turns.begin(lambda name: self._trajectories[name].ready)
+    if name is None:
+      return None
+    line = self._trajectories[name]
+    call = line.waiting.popleft()
+    if line.waiting:
+      self._turns.wait(name)
+    line.busy |= call.keep
+    line.running += 1
+    return name, line, call
 
   async def _serve(self, name: Hashable, line: _Trajectory, call: _Call) -> None:
     """Runs one call to its answer."""
@@ -177,6 +177,7 @@ class Dispatcher:
     finally:
       self._running -= 1
       line.running -= 1
+      self._turns.end(name)
       if call.keep:
         line.busy = False
         self._trajectories.move_to_end(name)
