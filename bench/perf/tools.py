@@ -4,7 +4,8 @@
 
 A server is started as in production. Good callers run `6 * 7` one after another, first alone, then while the crowd of
 `bench.perf.crowd` is there, then alone again. Prints their latency in each phase and the ratio, what became of the
-crowd, and the server's descriptors and memory in each phase.
+crowd, and the server's descriptors, memory and processor time in each phase. Callers, crowd and sandbox run on the same
+cores as the server; the cores that each takes are printed, for a busy machine stretches latencies but not these.
 """
 
 import asyncio
@@ -54,7 +55,8 @@ class Server:
 class Phase:
   """Latencies of the good callers in seconds, how many of their calls failed, and what the server holds afterwards.
 
-  first: of the first call of each caller, which connects; the others use its connection.
+  first: of the first call of each caller, which connects; the others use its connection. cores: processor seconds a
+  second of the server, of the sandbox and of the callers.
   """
 
   first: np.ndarray
@@ -62,6 +64,7 @@ class Phase:
   failed: int
   descriptors: int
   memory: int  # bytes
+  cores: dict[str, float]
 
   def quantile(self, q: float) -> float:
     """A quantile of the latencies, in milliseconds."""
@@ -70,10 +73,11 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The phases by name, what became of the crowd, and what the server wrote to standard error."""
+  """The phases by name, what became of the crowd and how many cores it took, and the server's standard error."""
 
   phases: dict[str, Phase]
   crowd: dict[str, dict[str, int]]
+  crowd_cores: float
   errors: str
 
 
@@ -134,13 +138,40 @@ async def _call(server: Server, callers: int, seconds: float) -> tuple[list[floa
 
 
 def _phase(server: Server, options: Options, seconds: float) -> Phase:
+  start = time.monotonic()
+  before = _processor_seconds(server)
   first, latencies, failed = asyncio.run(_call(server, options.callers, seconds))
-  return Phase(np.array(first), np.array(latencies), failed, server.process.num_fds(), server.process.memory_info().rss)
+  after = _processor_seconds(server)
+  elapsed = time.monotonic() - start
+  cores = {name: (after[name] - before[name]) / elapsed for name in before}
+  return Phase(
+    first=np.array(first),
+    latencies=np.array(latencies),
+    failed=failed,
+    descriptors=server.process.num_fds(),
+    memory=server.process.memory_info().rss,
+    cores=cores,
+  )
+
+
+def _processor_seconds(server: Server) -> dict[str, float]:
+  """Of the server, of the sandbox with the calls that have ended, and of the callers, which are this process."""
+  import psutil
+
+  sandbox = 0.0
+  for process in server.process.parent().children(recursive=True):
+    if process != server.process:
+      with contextlib.suppress(psutil.Error):  # it has just ended
+        sandbox += sum(process.cpu_times()[:4])  # user and system, its own and that of its ended children
+  return {'server': sum(server.process.cpu_times()[:4]), 'sandbox': sandbox, 'callers': time.process_time()}
 
 
 def _come(target: crowd.Target, clients: int, seconds: float, results) -> None:
   """The body of the crowd's process."""
-  results.send({kind: dict(counts) for kind, counts in asyncio.run(crowd.crowd(target, clients, seconds)).items()})
+  began = time.process_time()
+  outcomes = asyncio.run(crowd.crowd(target, clients, seconds))
+  cores = (time.process_time() - began) / seconds
+  results.send(({kind: dict(counts) for kind, counts in outcomes.items()}, cores))
 
 
 def measure(options: Options, errors: str) -> Report:
@@ -157,30 +188,42 @@ def measure(options: Options, errors: str) -> Report:
     coming.start()
     _phase(server, options, 4.0)
     phases['with the crowd'] = _phase(server, options, options.seconds)
-    outcomes = ours.recv()
+    outcomes, cores = ours.recv()
     coming.join()
     _phase(server, options, 1.0)
     phases['alone again'] = _phase(server, options, options.seconds)
   with open(errors, encoding='utf-8', errors='replace') as stream:
-    return Report(phases, outcomes, stream.read())
+    return Report(phases, outcomes, cores, stream.read())
+
+
+def table(phases: dict[str, Phase]) -> str:
+  """A line for each phase."""
+  names = ('calls', 'failed', 'first ms', 'p50 ms', 'p95 ms', 'descriptors', 'MiB', 'server', 'sandbox', 'callers')
+  lines = [' ' * 14 + ' '.join(f'{name:>11}' for name in names)]
+  for name, phase in phases.items():
+    counts = (len(phase.latencies), phase.failed)
+    times = (1e3 * phase.first.max(), phase.quantile(0.5), phase.quantile(0.95))
+    cells = [
+      *map(str, counts),
+      *(f'{milliseconds:.1f}' for milliseconds in times),
+      str(phase.descriptors),
+      f'{phase.memory / 2**20:.1f}',
+      *(f'{cores:.2f}' for cores in phase.cores.values()),
+    ]
+    lines.append(f'{name:14}' + ' '.join(f'{cell:>11}' for cell in cells))
+  return '\n'.join([*lines, 'The last three columns are cores.'])
 
 
 def work(options: Options) -> None:
   """Measures and prints."""
   with tempfile.NamedTemporaryFile() as errors:
     report = measure(options, errors.name)
-  print(
-    f'{"":16} {"calls":>6} {"failed":>6} {"first ms":>8} {"p50 ms":>8} {"p95 ms":>8} {"descriptors":>12} {"MiB":>6}'
-  )
-  for name, phase in report.phases.items():
-    memory = phase.memory / 2**20
-    latencies = (1e3 * phase.first.max(), phase.quantile(0.5), phase.quantile(0.95))
-    times = ' '.join(f'{milliseconds:8.1f}' for milliseconds in latencies)
-    print(f'{name:16} {len(phase.latencies):6} {phase.failed:6} {times} {phase.descriptors:12} {memory:6.1f}')
+  print(table(report.phases))
   alone = report.phases['alone']
   crowded = report.phases['with the crowd']
   print(f'latency with the crowd over alone: p50 {crowded.quantile(0.5) / alone.quantile(0.5):.2f}, ', end='')
   print(f'p95 {crowded.quantile(0.95) / alone.quantile(0.95):.2f}')
+  print(f'cores that the crowd took: {report.crowd_cores:.2f}')
   for kind, counts in report.crowd.items():
     print(f'  {kind:12} {counts}')
   print(f'lines on standard error: {len(report.errors.splitlines())}')

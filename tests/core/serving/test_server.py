@@ -328,6 +328,14 @@ def test_clients_that_idle_stall_or_vanish_leave_nothing_behind():
     assert descriptors() <= before
 
 
+def test_small_packets_are_not_held_back():
+  """Else each response would wait for the client's delayed acknowledgement of its head."""
+  with server.listen('127.0.0.1', 0) as sock, socket.create_connection(sock.getsockname()):
+    connection, _ = sock.accept()
+    with connection:
+      assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_sigterm_lets_running_requests_end():
   with running() as (process, port):
     slow = socket.create_connection(('127.0.0.1', port))
