@@ -62,9 +62,10 @@ class VisionServer:
 
     server = await asyncio.start_server(accepted, sock=sock)
     try:
-      async with server:
-        await server.serve_forever()
+      await asyncio.Event().wait()
     finally:
+      # From Python 3.12 on `serve_forever` ends when the last connection does, which a client may keep for ever.
+      server.close()
       ending = [*connections]
       for task in ending:
         task.cancel()
