@@ -7,7 +7,7 @@ import jax
 
 from kernels import dispatch
 from kernels.dispatch import Implementation
-from kernels.head import pallas_tpu, reference, xla
+from kernels.head import mosaic_gpu, pallas_tpu, reference, xla
 from kernels.head.arguments import Guidance, Params, Steps
 
 TABLE = dispatch.Table(
@@ -16,6 +16,8 @@ TABLE = dispatch.Table(
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
     'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse, decline=pallas_tpu.decline),
+    # By name only: it has not run on a GPU.
+    'mosaic_gpu': Implementation(mosaic_gpu.run, refuse=mosaic_gpu.refuse),
   },
 )
 

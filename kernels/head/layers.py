@@ -4,6 +4,7 @@ R rows   D width   F feed-forward   C latent
 """
 
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 from kernels import pieces
 from kernels.head.arguments import Block, Params
 from kernels.pieces import Streamed, matmul
+
+FeedForward = Callable[[jax.Array, Block], jax.Array]
 
 
 def blocks(weights: Params) -> tuple[Block, ...]:
@@ -29,14 +32,18 @@ def normed(u: jax.Array, eps: float) -> jax.Array:
   return scaled.astype(u.dtype)
 
 
-def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float) -> jax.Array:
+def feed_forward(m: jax.Array, block: Block) -> jax.Array:
+  """(silu(m·gate)·(m·up))·down of m [R, D]."""
+  gated = jax.nn.silu(matmul(m, block.gate))
+  hidden = gated * matmul(m, block.up)
+  return matmul(hidden, block.down)
+
+
+def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float, feed_forward: FeedForward = feed_forward):
   """u [R, D] after one layer; vectors: its shift, scale and gate, [3, R, D]."""
   shift, scale, gate = vectors
   scaled = normed(u, eps) * block.norm * (1 + scale)
-  m = scaled + shift
-  gated = jax.nn.silu(matmul(m, block.gate))
-  hidden = gated * matmul(m, block.up)
-  return u + gate * matmul(hidden, block.down)
+  return u + gate * feed_forward(scaled + shift, block)
 
 
 def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> jax.Array:

@@ -18,9 +18,16 @@ def modulators(weights: Params, condition: jax.Array, steps: Steps, guidance: Gu
 
 
 def run(
-  weights: Params, noise: jax.Array, condition: jax.Array, steps: Steps, guidance: Guidance | None, *, eps: float
+  weights: Params,
+  noise: jax.Array,
+  condition: jax.Array,
+  steps: Steps,
+  guidance: Guidance | None,
+  *,
+  eps: float,
+  feed_forward: layers.FeedForward = layers.feed_forward,
 ) -> jax.Array:
-  """As `kernels.diffusion_head`.
+  """As `kernels.diffusion_head`; feed_forward: how a layer's is computed.
 
   The condition is fixed for a frame and the timesteps for a run, so the AdaLN weights are read once a frame instead of
   N times. The loop reads the other weights once a step for both branches.
@@ -34,7 +41,7 @@ def run(
     per_layer, last = vectors
     u = both_branches(x, x, guidance) @ weights.noise
     for block, given in zip(blocks, per_layer, strict=True):
-      u = layers.layer(u, block, given, eps)
+      u = layers.layer(u, block, given, eps, feed_forward)
     v = layers.project(u, weights, last, eps)
     if guidance is None:
       return v

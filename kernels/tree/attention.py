@@ -5,7 +5,7 @@ R rows   N query heads   K key heads   H head size
 
 from kernels import dispatch
 from kernels.dispatch import Implementation
-from kernels.tree import pallas_tpu, reference, xla
+from kernels.tree import mosaic_gpu, pallas_tpu, reference, xla
 
 TABLE = dispatch.Table(
   'tree_attention',
@@ -13,6 +13,8 @@ TABLE = dispatch.Table(
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
     'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse),
+    # By name only: it has not run on a GPU.
+    'mosaic_gpu': Implementation(mosaic_gpu.run, refuse=mosaic_gpu.refuse),
   },
 )
 

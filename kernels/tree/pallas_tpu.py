@@ -16,6 +16,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import chips
+from kernels.tree.sinks import with_sinks
 
 MASKED = -1e30  # finite: the difference of two of them is 0, not NaN
 LANES = 128
@@ -101,15 +102,7 @@ def run(q, k_pages, v_pages, plan, sinks, *, window, interpret: Any = False):
   lse = in_order(lse[..., :1])[..., 0]
   if sinks is None:
     return out, lse
-  return _with_sinks(out, lse, sinks)
-
-
-def _with_sinks(out: jax.Array, lse: jax.Array, sinks: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """A sink is one more token of value 0, so it joins the finished softmax by its log-sum-exp alone."""
-  joint = jnp.logaddexp(lse, sinks.astype(lse.dtype))
-  share = jnp.exp(lse - joint)
-  scaled = out * share[..., None]
-  return scaled.astype(out.dtype), joint
+  return with_sinks(out, lse, sinks)
 
 
 def block_page(i, page, start, first, readers) -> tuple:

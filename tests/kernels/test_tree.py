@@ -13,7 +13,7 @@ from kernels.tree.plan import from_table, plan
 PAGE, POOL, HEADS, SIZE, ROWS, CAPACITY = 4, 64, 2, 8, 12, 48
 
 
-def tree(r, rows):
+def tree(r, rows, page=PAGE):
   """Random tables whose pages are shared as a tree's: children copy a prefix of their parent's table."""
   free = list(r.permutation(POOL))
   tables = []
@@ -25,38 +25,39 @@ def tree(r, rows):
     base = tables[r.integers(len(tables))] if tables and kind < 0.75 else []
     own = min(int(r.integers(0, 5)), len(free))
     tables.append(base[: r.integers(0, len(base) + 1)] + [free.pop() for _ in range(own)])
-  lengths = np.array([0 if not t else int(r.integers(0, len(t) * PAGE + 1)) for t in tables], np.int32)
+  lengths = np.array([0 if not t else int(r.integers(0, len(t) * page + 1)) for t in tables], np.int32)
   return tables, lengths
 
 
 def expected(q, k, v, tables, lengths, window, sinks):
   """Row by row and head by head in float64."""
-  n = q.shape[1]
+  n, size = q.shape[1:]
+  heads, page = v.shape[1:3]
   out, lse = np.zeros(q.shape), np.full(q.shape[:2], -np.inf)
   for r, (table, length) in enumerate(zip(tables, lengths)):
     for head in range(n):
-      key = head * HEADS // n
+      key = head * heads // n
       first = 0 if window is None else max(length - window, 0)
-      keys = [k[table[t // PAGE], key, :, t % PAGE] for t in range(first, length)]
-      values = [v[table[t // PAGE], key, t % PAGE] for t in range(first, length)]
+      keys = [k[table[t // page], key, :, t % page] for t in range(first, length)]
+      values = [v[table[t // page], key, t % page] for t in range(first, length)]
       s = np.array(
-        [q[r, head].astype(np.float64) @ x / np.sqrt(SIZE) for x in keys] + ([] if sinks is None else [sinks[head]]),
+        [q[r, head].astype(np.float64) @ x / np.sqrt(size) for x in keys] + ([] if sinks is None else [sinks[head]]),
         np.float64,
       )
       if len(s):
         lse[r, head] = np.log(np.exp(s).sum())
-        out[r, head] = sum((np.exp(x - lse[r, head]) * y for x, y in zip(s, values)), np.zeros(SIZE))
+        out[r, head] = sum((np.exp(x - lse[r, head]) * y for x, y in zip(s, values)), np.zeros(size))
   return out, lse
 
 
-def arrays(r, groups, tables, lengths):
+def arrays(r, groups, tables, lengths, page=PAGE, size=SIZE):
   """Random q, k, v; NaN in all places that no row reads."""
-  q = r.standard_normal((len(tables), HEADS * groups, SIZE)).astype(np.float32)
-  k, v = (r.standard_normal((POOL, HEADS, PAGE, SIZE)).astype(np.float32) for _ in range(2))
-  read = np.zeros((POOL, PAGE), bool)
+  q = r.standard_normal((len(tables), HEADS * groups, size)).astype(np.float32)
+  k, v = (r.standard_normal((POOL, HEADS, page, size)).astype(np.float32) for _ in range(2))
+  read = np.zeros((POOL, page), bool)
   for table, length in zip(tables, lengths):
     for t in range(length):
-      read[table[t // PAGE], t % PAGE] = True
+      read[table[t // page], t % page] = True
   for x in (k, v):
     x[np.broadcast_to(~read[:, None, :, None], x.shape)] = np.nan
   return q, np.swapaxes(k, 2, 3), v

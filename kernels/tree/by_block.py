@@ -1,0 +1,90 @@
+"""The items that each block of query rows reads: from a plan, on the device.
+
+R rows   G query heads of a key head   B blocks   C rows of a block   W items
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from kernels.tree.plan import Plan
+
+
+@struct.dataclass
+class Items:
+  """The items of each block, in the order of the plan, int32 [B, W]; the first `count` [B] of a block are read.
+
+  page, start: as in `Plan`. begin, end: the query rows of the block that read the item are begin to end - 1.
+  low, high: tokens of the page outside of low to high - 1 are read by no row. lengths: int32 [B, Q], tokens that each
+  query row reads.
+  """
+
+  page: jax.Array
+  start: jax.Array
+  begin: jax.Array
+  end: jax.Array
+  low: jax.Array
+  high: jax.Array
+  count: jax.Array
+  lengths: jax.Array
+
+
+def items(plan: Plan, groups: int, *, query_rows: int, page_size: int, window: int | None) -> Items:
+  """The items of blocks of `query_rows` query rows, each of whole rows of `groups` query rows; items that no row sees
+  are left out."""
+  rows = query_rows // groups
+  lengths = _by_block(jnp.asarray(plan.lengths)[jnp.asarray(plan.order)], rows)
+  base = rows * jnp.arange(lengths.shape[0])[:, None]
+  first = jnp.asarray(plan.first)
+  begin = jnp.clip(first - base, 0, rows)  # [B, W]
+  end = jnp.clip(first + plan.readers - base, 0, rows)
+  low, high = _seen(begin, end, lengths, plan, page_size=page_size, window=window)
+  is_listed = jnp.arange(first.shape[0]) < jnp.asarray(plan.ends)[-1]
+  reads = is_listed & (begin < end) & (low < high)
+  index = _compact(reads)
+
+  def taken(x):
+    return jnp.take_along_axis(jnp.broadcast_to(x, reads.shape), index, 1)
+
+  per_query_row = jnp.repeat(lengths, groups, 1)
+  padding = query_rows - rows * groups
+  return Items(
+    page=taken(jnp.asarray(plan.page)),
+    start=taken(jnp.asarray(plan.start)),
+    begin=taken(begin) * groups,
+    end=taken(end) * groups,
+    low=taken(low),
+    high=taken(high),
+    count=reads.sum(1, dtype=jnp.int32),
+    lengths=jnp.pad(per_query_row, ((0, 0), (0, padding))),
+  )
+
+
+def _by_block(lengths: jax.Array, rows: int) -> jax.Array:
+  """[R] as [B, C], padded with rows that read nothing."""
+  missing = -lengths.shape[0] % rows
+  return jnp.pad(lengths, (0, missing)).reshape(-1, rows)
+
+
+def _seen(begin, end, lengths, plan: Plan, *, page_size: int, window: int | None) -> tuple[jax.Array, jax.Array]:
+  """The first token of each page that a row of the block reads, and the one after the last, int32 [B, W] each."""
+  row = jnp.arange(lengths.shape[1])
+  reads = (row >= begin[..., None]) & (row < end[..., None])  # [B, W, C]
+  by_row = lengths[:, None]
+  longest = jnp.where(reads, by_row, 0).max(-1)
+  start = jnp.asarray(plan.start)
+  high = jnp.clip(longest - start, 0, page_size)
+  if window is None:
+    return jnp.zeros_like(high), high
+  shortest = jnp.where(reads, by_row, jnp.iinfo(jnp.int32).max).min(-1)
+  return jnp.clip(shortest - window - start, 0, page_size), high
+
+
+def _compact(reads: jax.Array) -> jax.Array:
+  """The indices of the true entries of each line of [B, W], in order, and anything after them."""
+  items = reads.shape[1]
+  place = jnp.where(reads, jnp.cumsum(reads, 1) - 1, items)
+  line = jnp.arange(reads.shape[0])[:, None]
+  index = jnp.arange(items, dtype=jnp.int32)
+  empty = jnp.zeros(reads.shape, jnp.int32)
+  return empty.at[line, place].set(index, mode='drop')
