@@ -36,7 +36,7 @@ class Options:
 
   runs: str = field('runs/hacking', 'folder of the study')
   out: str = field('docs', 'folder for the pictures')
-  rate: float = field(0.0, 'learning rate of the trials to draw, of all seeds; 0: those that were chosen', low=0)
+  rate: float = field(0.0, 'learning rate of the trials to draw; 0: those that were chosen', low=0)
 
   def __post_init__(self):
     for folder in (self.runs, self.out):
@@ -50,8 +50,7 @@ def drawn(options: Options) -> dict[str, list[Trial]]:
   lines = {}
   for arm in ARMS:
     rate = options.rate or trials.best_rate(folder, arm)
-    seeds = (trials.CHOOSING, *trials.REPORTED) if options.rate else trials.REPORTED
-    lines[NAMES[arm]] = [Trial(arm, rate, seed) for seed in seeds]
+    lines[NAMES[arm]] = trials.reported(arm, rate)
     if arm == 'pref_grpo':
       lines[GUIDED] = [trials.guided(rate)]
   kept = {name: [trial for trial in line if trials.ended(folder, trial)] for name, line in lines.items()}

@@ -1,10 +1,12 @@
 """Trains digits by comparisons and by a score that can be hacked, from the same pretrained model.
 
     python -m bench.pref_grpo.study --out=runs/hacking
+    python -m bench.pref_grpo.study --out=runs/hacking --rate=3e-4
     python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
 
 One model is pretrained. Each arm tries three learning rates on a seed of its own; the one that the held-out judge finds
-best at the end is used for the three seeds that are reported. One more trial has guidance 4.5. Trials that have ended
+best at the end is used for the three seeds that are reported. One more trial has guidance 4.5. With --rate, nothing is
+chosen: the three seeds of both arms have that rate. Trials that have ended
 are not run again and a stopped one continues, so the same command can be given any number of times.
 """
 
@@ -34,6 +36,7 @@ class Options:
   rollouts: int = field(trials.ROLLOUTS, 'rollouts of a trial', low=trials.LAST)
   denoising: int = field(10, 'denoising steps of an image', low=3)
   eval_every: int = field(15, 'rollouts between grids of held-out images', low=1)
+  rate: float = field(0.0, 'learning rate of the reported seeds of both arms; 0: the one chosen for each', low=0)
 
 
 def configuration(options: Options, trial: Trial):
@@ -92,16 +95,24 @@ def run(options: Options, trial: Trial) -> None:
   train.train(configuration(options, trial), out / trial.name)
 
 
+def report(options: Options, rates: Sequence[float]) -> None:
+  """Runs the reported seeds of all arms, each at its learning rate, seed by seed."""
+  arms = zip(*(trials.reported(arm, rate) for arm, rate in zip(trials.ARMS, rates, strict=True)))
+  for trial in itertools.chain.from_iterable(arms):
+    run(options, trial)
+
+
 def work(options: Options) -> None:
   """Runs what is left of the study."""
   pretrain(options)
-  for trial in trials.choosing():
-    run(options, trial)
   folder = pathlib.Path(options.out)
-  chosen = zip(*(trials.reported(folder, arm) for arm in trials.ARMS))
-  for trial in itertools.chain.from_iterable(chosen):
-    run(options, trial)
-  run(options, trials.guided(trials.best_rate(folder, 'pref_grpo')))
+  if options.rate:
+    report(options, [options.rate] * len(trials.ARMS))
+  else:
+    for trial in trials.choosing():
+      run(options, trial)
+    report(options, [trials.best_rate(folder, arm) for arm in trials.ARMS])
+    run(options, trials.guided(trials.best_rate(folder, 'pref_grpo')))
   print(f'all trials have ended: {options.out}')
 
 

@@ -37,9 +37,8 @@ def choosing() -> list[Trial]:
   return [Trial(arm, rate, CHOOSING) for arm in ARMS for rate in RATES]
 
 
-def reported(folder: pathlib.Path, arm: str) -> list[Trial]:
-  """An arm's trials at its learning rate. Raises OSError before the trials that choose it have begun."""
-  rate = best_rate(folder, arm)
+def reported(arm: str, rate: float) -> list[Trial]:
+  """An arm's trials at a learning rate."""
   return [Trial(arm, rate, seed) for seed in REPORTED]
 
 
@@ -56,7 +55,10 @@ def every(folder: pathlib.Path) -> list[Trial]:
 
 
 def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
-  """The learning rate with the highest measure at the end of its trial on the seed that is not reported."""
+  """The learning rate with the highest measure at the end of its trial on the seed that is not reported.
+
+  Raises OSError before those trials have begun.
+  """
   return max(RATES, key=lambda rate: at_end(curve(folder, Trial(arm, rate, CHOOSING)), measure))
 
 
