@@ -85,3 +85,17 @@ def test_find_your_way_names_functions_of_its_files():
   for path, text in rows:
     names = re.findall(r'`(\w+)`', text.partition(';')[0].partition(':')[0])
     assert names and set(names) <= defined(ROOT / path), f'{path}: {names}'
+
+
+def test_flags_names_every_job_and_every_environment_variable():
+  page = (ROOT / 'docs/flags.md').read_text(encoding='utf-8')
+  sources = [path for package in PACKAGES.split('|') for path in (ROOT / package).rglob('*.py')]
+  sources += (ROOT / 'docs/notebooks').glob('*.py')
+  missing = set()
+  for source in sources:
+    text = source.read_text(encoding='utf-8')
+    missing |= {name for name in re.findall('ESPALIER_[A-Z]+(?:_[A-Z]+)*', text) if f'`{name}' not in page}
+    job = '.'.join(source.relative_to(ROOT).with_suffix('').parts)
+    if text.endswith("')\n") and '\n  launch.run(main, CONFIGS' in text and f'`{job}`' not in page:
+      missing.add(job)
+  assert not missing
