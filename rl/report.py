@@ -23,7 +23,7 @@ from rl.query import Query
 
 PICTURES = 8  # images written as files
 MOST_KINDS = 12  # questions that are counted one by one
-CURVES = (('response_length', 'tokens of a response'), ('entropy', 'entropy in nats'))
+CURVES = (('response_length', 'tokens of a response'), ('entropy', 'entropy, nats per token'))
 BODY = """
 {{ run }}{{ table }}{{ kinds }}{{ chart }}
 {% for name, r in results %}<h2>Responses {{ name }} reinforcement learning</h2>
@@ -185,20 +185,16 @@ def _question(query: Query) -> str:
 
 def _passes(result: Result) -> str:
   rates = {k: v for k, v in result.summary().items() if k.startswith('pass@')}
-  return ', '.join(f'{k}: {100 * v:.1f} %' for k, v in rates.items()) or 'none drawn'
+  return ', '.join(f'{k}: {100 * v:.1f} %' for k, v in rates.items())
 
 
 def _table(results: Sequence[tuple[str, Result]]) -> str:
-  head = [
-    'reinforcement learning',
-    f'held-out {results[0][1].measure}',
-    '95 % interval',
-    'drawn responses',
-    'questions',
-  ]
-  rows = [
-    (name, f'{r.accuracy:.3f}', '{:.3f} to {:.3f}'.format(*r.interval), _passes(r), len(r.right)) for name, r in results
-  ]
+  head = ['reinforcement learning', f'held-out {results[0][1].measure}', '95 % interval', 'questions']
+  rows = [[name, f'{r.accuracy:.3f}', '{:.3f} to {:.3f}'.format(*r.interval), len(r.right)] for name, r in results]
+  drawn = [_passes(result) for _, result in results]
+  if any(drawn):
+    head.append('drawn responses')
+    rows = [[*row, passes] for row, passes in zip(rows, drawn)]
   return pages.table(head, rows)
 
 

@@ -33,7 +33,7 @@ from rl.loop import prompt_limit, run
 from rl.plan import plan_step
 from rl.policy import ANY_SLOTS, Draw, Policy, Slots
 from rl.preference.offline import offline
-from rl.report import Outcome, Page
+from rl.report import Outcome
 from rl.rollout import Flat, Plan, svs, tree, vision_sr1
 from rl.rollout.collect import QuerySource
 from rl.tasks import TASKS, Task, from_files
@@ -73,7 +73,6 @@ def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> d
     supervision=config.warmup,
     demonstrations=demonstrations_of(config, policy, task),
     offline=_offline_phase(config),
-    page=Page(panel=(('entropy', 'entropy'),), panel_label='nats per token'),
     claim=config,
     config=config,
   )

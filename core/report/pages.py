@@ -17,10 +17,12 @@ _STYLE = """
   th, td { border-bottom: 1px solid var(--line); padding: .25rem .7rem; text-align: left; vertical-align: top; }
   td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
   td.n { white-space: nowrap; }
-  @media (max-width: 40rem) { th, td { padding: .25rem .3rem; } }
+  .words td + td { overflow-wrap: anywhere; }
+  @media (max-width: 40rem) { th, td { padding: .25rem .3rem; } td.n { white-space: normal; } }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem;
         max-height: 24rem; overflow: auto; }
   img { max-width: 100%; height: auto; } img.chart { background: #fff; }
+  @media (max-width: 40rem) { .scroll > img.chart { max-width: none; width: 36rem; } }
   img.shown { height: 7rem; width: auto; image-rendering: pixelated; vertical-align: middle; }
   details { margin: .3rem 0; } summary { cursor: pointer; overflow-wrap: anywhere; }
   .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(13rem, 100%), 1fr)); gap: 1rem; }
@@ -42,13 +44,13 @@ _PAGE = """\
 """
 
 _TABLE = """\
-<div class="scroll"><table>
+<div class="scroll"><table{% if not numeric %} class="words"{% endif %}>
 <tr>{% for cell in head %}<th class="{{ 'n' if loop.index0 in numeric }}">{{ cell }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr>{% for cell in row -%}
 <td class="{{ 'n' if loop.index0 in numeric }}">{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table></div>"""
 
-_CHART = """<p><img class="chart" alt="{{ alt }}" src="{{ source }}"></p>"""
+_CHART = """<div class="scroll"><img class="chart" alt="{{ alt }}" src="{{ source }}"></div>"""
 
 
 @functools.cache
@@ -67,12 +69,15 @@ def page(title: str, body: str, **values: Any) -> str:
 
 
 def table(head: Sequence[Any], rows: Iterable[Sequence[Any]], *, text: Iterable[int] = (0,)) -> Markup:
-  """A table that scrolls sideways where it is wider than the screen; the columns `text` are not numbers."""
+  """A table that scrolls sideways where it is wider than the screen; the columns `text` are not numbers.
+
+  If none is, long words break.
+  """
   rows = list(rows)
   numeric = set(range(len(head))) - set(text)
   return render(_TABLE, head=head, rows=rows, numeric=numeric)
 
 
 def chart(source: str, alt: str) -> Markup:
-  """A picture by its data URI or by the name of a file next to the page."""
+  """A picture by its data URI or by the name of a file next to the page; on a phone it scrolls, at a size to read."""
   return render(_CHART, source=source, alt=alt)
