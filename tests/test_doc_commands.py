@@ -80,7 +80,8 @@ RUNS: dict[str, tuple[str, ...]] = {
   'python -m rl.train --config=expressions --workdir=runs/gspo': QUICK_RL,
   'python -m rl.train --config=cascade --workdir=runs/cascade': (
     *QUICK_RL,
-    '--config.offline.queries=16',
+    '--config.warmup.steps=60',  # a pair needs a right response, and a wrong one to the same query
+    '--config.offline.queries=64',
     '--config.offline.phase.steps=2',
     '--config.offline.phase.optim.warmup_steps=0',
   ),

@@ -32,7 +32,9 @@ class Options(distributed.Distributed, process.Kept):
   """The flags of every job besides --config."""
 
   workdir: str | None = field(None, 'folder for metrics, checkpoints and reports; default runs/<config>')
-  verbosity: int = field(0, '0 logs progress, 1 also where an error was raised, -1 only warnings', low=-3, high=1)
+  verbosity: int = field(
+    0, '0 logs progress, 1 also where an error was raised and what JAX and Orbax do, -1 only warnings', low=-3, high=1
+  )
 
 
 class Parsed(NamedTuple):
@@ -90,13 +92,15 @@ def help_text(doc: str, configs: Mapping[str, Any], name: str, *, options: type 
 
 
 def _worth_reading(record) -> bool:
-  """Drops the forty lines that orbax logs for every checkpoint."""
-  return record.levelno >= stdlib_logging.WARNING or '/orbax/' not in record.pathname
+  """Drops the forty lines that orbax logs for every checkpoint, and what JAX says where there is no TPU."""
+  quiet = '/orbax/' in record.pathname or record.pathname.endswith('/jax/_src/xla_bridge.py')
+  return record.levelno >= stdlib_logging.WARNING or not quiet
 
 
 def _start_logging(verbosity: int) -> None:
   logging.use_absl_handler()
-  logging.get_absl_handler().addFilter(_worth_reading)
+  if verbosity < 1:
+    logging.get_absl_handler().addFilter(_worth_reading)
   logging.set_verbosity(verbosity)
 
 
