@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import itertools
+import logging
 import pathlib
 import re
 import runpy
@@ -291,3 +292,17 @@ def test_start_up_leaves_heavy_libraries_alone():
   )
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
   assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize(
+  ('path', 'level', 'kept'),
+  [
+    ('/lib/jax/_src/xla_bridge.py', logging.INFO, False),  # that there is no TPU
+    ('/lib/jax/_src/xla_bridge.py', logging.WARNING, True),
+    ('/lib/orbax/checkpoint/handler.py', logging.INFO, False),
+    ('/lib/core/training/run.py', logging.INFO, True),
+  ],
+)
+def test_what_libraries_say_below_a_warning_is_not_logged(path, level, kept):
+  record = logging.LogRecord('absl', level, path, 1, 'text', (), None)
+  assert launch._worth_reading(record) == kept
