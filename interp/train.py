@@ -13,7 +13,7 @@ import pathlib
 import jax
 import numpy as np
 
-from core import mesh
+from core import mesh, padding
 from core.launch import job as launch
 from core.training import optim, steps
 from core.training.run import Run, loop
@@ -30,26 +30,35 @@ AT_ONCE = 20  # held-out clips
 OPTIONS = Options(timestamps=False, previous=False, temperatures=(0.0,))
 
 
-def word_error_rate(r: Recogniser, clips: list[tuple[np.ndarray, str]]) -> float:
-  """Edits a word of clips (samples, text), decoded greedily."""
-  prompt = r.processor.prompt(timestamps=False)
-  edits = length = 0
+def errors(r: Recogniser, clips: list[tuple[np.ndarray, str]]) -> tuple[int, int]:
+  """(edits, words) of clips (samples, text), decoded greedily."""
+  edits = 0
+  length = 0
   for first in range(0, len(clips), AT_ONCE):
     some = clips[first : first + AT_ONCE]
-    rows = [*some, *[some[-1]] * (AT_ONCE - len(some))]  # one shape for all
-    mels = np.asarray(frontend.log_mels(np.stack([samples for samples, _ in rows]), r.config.mels))
-    results = r(r.keys(mels), [prompt] * AT_ONCE, [0] * AT_ONCE)
-    counts = [word_errors(text, result.text) for (_, text), result in zip(some, results)]
-    edits += sum(count for count, _ in counts)
-    length += sum(words for _, words in counts)
-  return edits / length
+    heard = _texts(r, np.stack([samples for samples, _ in some]))
+    for (_, text), said in zip(some, heard):
+      count, words = word_errors(text, said)
+      edits += count
+      length += words
+  return edits, length
 
 
-def measured(c: Config, r: Recogniser) -> float:
-  """The word error rate of clips by voices that are not trained on."""
+def _texts(r: Recogniser, samples: np.ndarray) -> list[str]:
+  """What is heard in at most AT_ONCE clips [n, samples]; fewer are padded, so that there is one shape."""
+  rows = padding.repeat_last(samples, AT_ONCE)
+  mels = np.asarray(frontend.log_mels(rows, r.config.mels))
+  prompt = r.processor.prompt(timestamps=False)
+  results = r(r.keys(mels), [prompt] * AT_ONCE, [0] * AT_ONCE)
+  return [result.text for result in results[: len(samples)]]
+
+
+def measured(c: Config, r: Recogniser) -> tuple[int, int]:
+  """`errors` of clips by voices that are not trained on."""
   others = speech.record(speech.HELD_OUT, takes=1, seed=c.seed + 1)
   rng = np.random.default_rng((c.seed, c.steps, 1))
-  return word_error_rate(r, [others.clip(rng, most=c.most, length=r.config.samples) for _ in range(c.held_out)])
+  clips = [others.clip(rng, most=c.most, length=r.config.samples) for _ in range(c.held_out)]
+  return errors(r, clips)
 
 
 def main(c: Config, workdir: pathlib.Path) -> None:
@@ -82,9 +91,11 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     folder = run.workdir / 'model'
     whisper.save(folder, config, trained)
     processor.tokenizer.save_pretrained(folder)
-    rate = measured(c, Recogniser(trained, config, processor, OPTIONS))
-    (run.workdir / 'heldout.json').write_text(json.dumps({'word_error_rate': rate, 'clips': c.held_out}))
-  print(f'{folder} holds the model; word error rate on voices that it did not hear: {rate:.1%}')
+    edits, words = measured(c, Recogniser(trained, config, processor, OPTIONS))
+    rate = edits / words
+    found = {'word_error_rate': rate, 'edits': edits, 'words': words, 'clips': c.held_out}
+    (run.workdir / 'heldout.json').write_text(json.dumps(found))
+  print(f'{folder} holds the model; {edits} edits in {words} words by voices that it did not hear: {rate:.1%}')
 
 
 if __name__ == '__main__':

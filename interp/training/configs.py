@@ -19,10 +19,10 @@ class Config:
   held_out: int = field(100, 'clips by voices that are not trained on, for the word error rate', low=1)
   batch: int = field(32, 'clips a step', low=1)
   optim: Optim = Optim(lr=1.5e-3, warmup_steps=100, end=0.05)
-  steps: int = field(2000, 'updates', low=1)
+  steps: int = field(500, 'updates', low=1)
   mesh: Shape = Shape()
   seed: int = field(0, 'of weights and clips')
-  save_every: int = field(250, 'steps between checkpoints', low=1)
+  save_every: int = field(100, 'steps between checkpoints', low=1)
 
   def __post_init__(self):
     if self.width % 8:

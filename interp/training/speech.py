@@ -29,14 +29,18 @@ class Voices:
     """(samples [length], text) of 1 to `most` digits by one voice, with pauses; what is too long is left out."""
     voice = self.words[rng.integers(len(self.words))]
     out = rng.normal(scale=NOISE, size=length).astype(np.float32)
-    at, said = 0, []
-    for digit in rng.integers(len(WORDS), size=rng.integers(1, most + 1)):
-      word = voice[digit][rng.integers(len(voice[digit]))]
+    count = rng.integers(1, most + 1)
+    at = 0
+    said = []
+    for digit in rng.integers(len(WORDS), size=count):
+      takes = voice[digit]
+      word = takes[rng.integers(len(takes))]
       at += round(rng.uniform(*PAUSE) * RATE)
-      if at + len(word) > length:
+      end = at + len(word)
+      if end > length:
         break
-      out[at : at + len(word)] += word
-      at += len(word)
+      out[at:end] += word
+      at = end
       said.append(WORDS[digit])
     return out, ' '.join(said)
 
@@ -44,12 +48,16 @@ class Voices:
 def record(voices: tuple[str, ...], *, takes: int, seed: int) -> Voices:
   """Every digit by each voice, `takes` times at other speeds and pitches. Raises ImportError without espeak."""
   rng = np.random.default_rng(seed)
-
-  def word(text: str, voice: str) -> np.ndarray:
-    speed, pitch = int(rng.integers(170, 230)), int(rng.integers(35, 65))
-    samples = espeak.speak(text, f'en-us+{voice}', rate=RATE, words_per_minute=speed, pitch=pitch)
-    loud = np.flatnonzero(np.abs(samples) > QUIET)
-    return audio.at_loudness(samples[loud[0] : loud[-1] + 1])
-
-  words = [[tuple(word(text, voice) for _ in range(takes)) for text in WORDS] for voice in voices]
+  words = [[tuple(_word(text, voice, rng) for _ in range(takes)) for text in WORDS] for voice in voices]
   return Voices(tuple(map(tuple, words)))
+
+
+def _word(text: str, voice: str, rng: np.random.Generator) -> np.ndarray:
+  """A word without the silence around it, at a random speed and pitch."""
+  speed = int(rng.integers(170, 230))
+  pitch = int(rng.integers(35, 65))
+  samples = espeak.speak(text, f'en-us+{voice}', rate=RATE, words_per_minute=speed, pitch=pitch)
+  (loud,) = np.nonzero(np.abs(samples) > QUIET)
+  first = loud[0]
+  last = loud[-1]
+  return audio.at_loudness(samples[first : last + 1])

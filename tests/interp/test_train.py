@@ -65,3 +65,10 @@ def test_a_run_ends_with_a_model_that_transcribes(tmp_path):
   options = whisper.transcription.DEFAULTS
   options = dataclasses.replace(options, timestamps=False, previous=False, temperatures=(0.0,))
   assert isinstance(whisper.transcribe(params, config, processor, samples, options), list)
+
+
+@pytest.mark.long
+def test_the_default_job_hears_voices_that_it_was_not_trained_on(tmp_path):
+  pytest.importorskip('espeakng_loader')
+  train.main(configs.CONFIGS['digits'], tmp_path)
+  assert json.loads((tmp_path / 'heldout.json').read_text())['word_error_rate'] <= 0.1
