@@ -68,9 +68,9 @@ def ended(folder: pathlib.Path, trial: Trial) -> bool:
 
 
 def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
-  """The metrics of each of the first rollouts of a trial."""
+  """The metrics of each rollout of a trial."""
   lines = (folder / trial.name / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines[:ROLLOUTS]]
+  return [json.loads(line) for line in lines]
 
 
 def column(rollouts: list[dict], measure: str) -> np.ndarray:
