@@ -33,6 +33,7 @@ PROGRAMS = (
   'bench.perf.flow',
   'bench.perf.generate',
   'bench.perf.kernels',
+  'bench.perf.kernels_gpu',
   'bench.perf.patching',
   'bench.perf.rollout',
   'bench.perf.sandbox',
