@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 from core.text import clean, parse_json
 
@@ -10,7 +11,9 @@ MAX_DESCRIPTION = 4000  # characters of one step
 MAX_TEXT = 200_000  # characters that are searched for a plan
 MAX_STARTS = 64  # braces at which JSON may begin
 FINAL = 'FINAL ANSWER:'
-DECORATION = ' \t*#>_-`"\'“‘'  # what may precede the mark in its line
+# The mark as models write it: after Markdown, quotes and invisible marks, in bold that may end before the colon. No
+# part is tried twice, so any text takes linear time.
+MARK = re.compile(r'(?P<opening>[\s*#>_\-`"\'“‘|\u200b\ufeff]*+)FINAL\s++ANSWER\s*+(?P<closed>[*_]*+)\s*+[:：]', re.I)
 CLOSING = {'“': '”', '‘': '’'}
 
 
@@ -45,11 +48,12 @@ def final_answer(text: str) -> str | None:
   """
   lines = text.splitlines()
   for number in reversed(range(len(lines))):
-    line = lines[number].strip()
-    words = line.lstrip(DECORATION)
-    if words[: len(FINAL)].upper() == FINAL:
-      opening = line[: len(line) - len(words)]
-      rest = [words[len(FINAL) :], *lines[number + 1 :]]
+    line = lines[number]
+    if found := MARK.match(line):
+      opening = found['opening'].strip()
+      if found['closed']:
+        opening = opening.removesuffix(found['closed'])
+      rest = [line[found.end() :], *lines[number + 1 :]]
       answers = (_undecorated(part, opening) for part in rest)
       return next(filter(None, answers), None)
   return None
