@@ -33,7 +33,7 @@ OPEN = {
   '--out=…': '--out=out.wav',
   '--model=URL': '--model=http://127.0.0.1:8000/v1',
   '--judge=URL': '--judge=http://127.0.0.1:8000/v1',
-  '--runs=runs/hacking': '--runs=.',
+  '--runs=runs/hacked': '--runs=.',
 }
 # Programs that pages name without the arguments that they need.
 MENTIONS = (

@@ -1,8 +1,8 @@
 """Trains digits by comparisons and by a score that can be hacked, from the same pretrained model.
 
     python -m bench.pref_grpo.study --out=runs/hacking
-    python -m bench.pref_grpo.study --out=runs/hacking --rate=3e-4
     python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
+    python -m bench.pref_grpo.study --out=runs/hacked --rate=3e-4 --rollouts=180
 
 One model is pretrained. Each arm tries three learning rates on a seed of its own; the one that the held-out judge finds
 best at the end is used for the three seeds that are reported. One more trial has guidance 4.5. With --rate, nothing is
