@@ -1,15 +1,28 @@
 """Scorers of Expression and Tuple (Equation is in equations.py, Interval in intervals.py, Numeric in quantity.py)."""
 
+from typing import NamedTuple
+
 from bench.seed.comparison import Job, read_reference, trees
 from bench.seed.equations import equation
 from bench.seed.nodes import Node, ParseError, SeedError
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.splitting import EQUALS, split_at, top_level, trim
-from bench.seed.reading.statement import Statement, commas_for_words, side, statement, statements, tokens_of, unwrap
+from bench.seed.reading.statement import (
+  Statement,
+  commas_for_words,
+  matching,
+  side,
+  statement,
+  statements,
+  tokens_of,
+  unwrap,
+)
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
 UNDER = Token('_', '_')
+ZERO = [Token('number', '0')]
+_OF_SUMS = frozenset(('number', '^', '+', '-'))  # what no name holds outside its brackets
 
 # Expression.
 
@@ -20,14 +33,24 @@ def expression(reference: str, prediction: str, job: Job) -> Mark:
   Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is a sum
   that equals 0 with any other answer that has an equals sign.
   """
-  answers = [_statements(text, job.reading) for text in (reference, prediction)]
-  lefts = list(map(_unsolved, answers))
-  if all(lefts) and any(map(_is_sum, lefts)):
-    return equation(reference, prediction, job)
-  if all(map(_equates, answers)) and any(map(_is_zero_sum, answers)):
+  a = _statements(reference, job.reading)
+  b = _statements(prediction, job.reading)
+  if _are_equations(a, b):
     return equation(reference, prediction, job)
   wanted = read_reference(read_expression, reference, job)
-  return trees(wanted, read_expression(prediction, job), job)
+  given = read_expression(prediction, job)
+  return trees(wanted, given, job)
+
+
+def _are_equations(a: list[Statement], b: list[Statement]) -> bool:
+  """Whether two answers say something as equations only."""
+  left_a = _unsolved(a)
+  left_b = _unsolved(b)
+  if left_a and left_b:
+    return _is_sum(left_a) or _is_sum(left_b)
+  if _equates(a) and _equates(b):
+    return _is_zero_sum(a) or _is_zero_sum(b)
+  return False
 
 
 def _statements(text: str, reading: Reading) -> list[Statement]:
@@ -47,25 +70,31 @@ def _unsolved(parts: list[Statement]) -> list[Token] | None:
   if len(parts) != 1 or parts[0].signs != ['=']:
     return None
   left, right = parts[0].members
-  is_value = _is_name(left) or not _has_letter(left) or _has_letter(right)
-  if is_value:
+  if _is_name(left):
+    return None
+  if _has_letter(right) or not _has_letter(left):
     return None
   return left
 
 
 def _is_name(tokens: list[Token]) -> bool:
   """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
-  outside = [tokens[k] for k in top_level(tokens)]
-  previous = [None, *outside]
-  main = [token for token, before in zip(outside, previous) if before != UNDER]
-  kinds = {token.kind for token in main}
-  symbols = [token for token in main if token.kind in ('letter', 'command')]
-  return len(symbols) <= 1 and not kinds & {'number', '^', '+', '-'}
+  kinds = []
+  before = None
+  for place in top_level(tokens):
+    token = tokens[place]
+    if before != UNDER:
+      kinds.append(token.kind)
+    before = token
+  symbols = kinds.count('letter') + kinds.count('command')
+  return symbols <= 1 and _OF_SUMS.isdisjoint(kinds)
 
 
 def _is_zero_sum(parts: list[Statement]) -> bool:
   left = _unsolved(parts)
-  return left is not None and _is_sum(left) and parts[0].members[-1] == [Token('number', '0')]
+  if left is None or not _is_sum(left):
+    return False
+  return parts[0].members[-1] == ZERO
 
 
 def _is_sum(tokens: list[Token]) -> bool:
@@ -80,10 +109,10 @@ def _has_letter(tokens: list[Token]) -> bool:
 def read_expression(text: str, job: Job) -> Node:
   """Parses the text of an Expression answer."""
   tokens = tokens_of(text, job.reading)
-  parts = [side(part, job.reading) for part in statements(tokens)]
-  if len(parts) == 1:
-    return parts[0]
-  return Node('list', tuple(parts), ')')
+  nodes = [side(part, job.reading) for part in statements(tokens)]
+  if len(nodes) == 1:
+    return nodes[0]
+  return Node('list', tuple(nodes), ')')
 
 
 # Tuple.
@@ -95,42 +124,75 @@ def tuple_(reference: str, prediction: str, job: Job) -> Mark:
   given = _entries(prediction, job)
   if len(wanted) != len(given):
     return Mark(0.0, 'structure')
-  names = [name for name, _ in wanted]
-  names_given = [name for name, _ in given]
+  marks = []
+  for entry, partner in zip(wanted, _ordered(given, like=wanted)):
+    marks.append(_entry_mark(entry.value, partner.value, job))
+  return mean(marks)
+
+
+class Entry(NamedTuple):
+  """The value of an entry, and its name where it is written `name = value`."""
+
+  name: tuple[str, ...] | None
+  value: list[Token]
+
+
+def _ordered(entries: list[Entry], *, like: list[Entry]) -> list[Entry]:
+  """`entries` in the order of the names of `like`; as they are unless both name the same things, each once."""
+  by_name = {entry.name: entry for entry in entries}
+  names = [entry.name for entry in like]
   is_named = None not in names and len(set(names)) == len(names)
-  if is_named and set(names) == set(names_given):
-    by_name = dict(given)
-    given = [(name, by_name[name]) for name in names]
-  return mean([_entry(a, b, job) for (_, a), (_, b) in zip(wanted, given)])
+  if not is_named or set(names) != set(by_name):
+    return entries
+  return [by_name[name] for name in names]
 
 
-def _entry(reference: list[Token], prediction: list[Token], job: Job) -> Mark:
+def _entry_mark(reference: list[Token], prediction: list[Token], job: Job) -> Mark:
   wanted = read_reference(_read_entry, reference, job)
   try:
-    return trees(wanted, _read_entry(prediction, job), job)
+    given = _read_entry(prediction, job)
+    return trees(wanted, given, job)
   except SeedError as error:
     return Mark(0.0, status=error.status)
 
 
 def _read_entry(tokens: list[Token], job: Job) -> Node:
-  return side(statement(unwrap(tokens)), job.reading)
+  part = statement(unwrap(tokens))
+  return side(part, job.reading)
 
 
-def _entries(text: str, job: Job) -> list[tuple[tuple[str, ...] | None, list[Token]]]:
-  """Each entry's name (None without one) and its tokens."""
-  tokens = commas_for_words([token for token in tokens_of(text, job.reading) if token.kind != 'quad'])
-  parts, signs = split_at(tokens, EQUALS)
-  if signs and _bracketed(parts[-2]) and _bracketed(parts[-1]):
-    names = [label(piece) for piece in comma_pieces(unwrap(parts[-2])[1:-1])]
-    values = comma_pieces(unwrap(parts[-1])[1:-1])
-    if len(names) != len(values):
-      names = [None] * len(values)
-    return list(zip(names, values))
-  if signs and len(parts) == 2 and _bracketed(parts[-1]) and len(comma_pieces(tokens)) == 1:
-    tokens = parts[-1]
+def _entries(text: str, job: Job) -> list[Entry]:
+  tokens = tokens_of(text, job.reading)
+  tokens = [token for token in tokens if token.kind != 'quad']
+  tokens = commas_for_words(tokens)
+  members, signs = split_at(tokens, EQUALS)
+  values = members[-1]
+  if signs and _bracketed(members[-2]) and _bracketed(values):
+    return _named_apart(members[-2], values)
+  is_one = len(comma_pieces(tokens)) == 1
+  if len(signs) == 1 and is_one and _bracketed(values):
+    tokens = values
   if _bracketed(tokens):
-    tokens = unwrap(trim(tokens))[1:-1]
+    tokens = _inside(tokens)
   return [_named(piece) for piece in comma_pieces(tokens)]
+
+
+def _named_apart(names: list[Token], values: list[Token]) -> list[Entry]:
+  """The entries of (a, b) = (1, 2); without names if their numbers differ."""
+  names = comma_pieces(_inside(names))
+  values = comma_pieces(_inside(values))
+  if len(names) != len(values):
+    return [Entry(None, value) for value in values]
+  return [Entry(label(name), value) for name, value in zip(names, values)]
+
+
+def _named(piece: list[Token]) -> Entry:
+  """The entry of the tokens between two commas."""
+  members, signs = split_at(piece, EQUALS)
+  name = None
+  if signs:
+    name = label(members[0])
+  return Entry(name, members[-1])
 
 
 def comma_pieces(tokens: list[Token]) -> list[list[Token]]:
@@ -142,32 +204,20 @@ def comma_pieces(tokens: list[Token]) -> list[list[Token]]:
   return [piece for piece in pieces if piece]
 
 
-def _named(piece: list[Token]) -> tuple[tuple[str, ...] | None, list[Token]]:
-  """The name of an entry written `name = value` (else None), and the tokens of its value."""
-  parts, signs = split_at(piece, EQUALS)
-  name = label(parts[0]) if signs else None
-  return name, parts[-1]
-
-
 _PAIRS = {'(': ')', '[': ']', '\\{': '\\}', '\\langle': '\\rangle'}
+
+
+def _inside(tokens: list[Token]) -> list[Token]:
+  """The tokens between the brackets that enclose them all."""
+  tokens = unwrap(trim(tokens))
+  return tokens[1:-1]
 
 
 def _bracketed(tokens: list[Token]) -> bool:
   """Whether one pair of brackets encloses all tokens."""
   tokens = unwrap(trim(tokens))
-  if len(tokens) < 2 or sign(tokens[-1]) != _PAIRS.get(sign(tokens[0])):
+  if len(tokens) < 2:
     return False
-  kinds = {token.kind for token in tokens} - set('()[]')
-  _, outside = split_at(tokens, kinds)
-  return not outside and _closes_last(tokens)
-
-
-def _closes_last(tokens: list[Token]) -> bool:
-  """Whether the last token is the one that closes the first."""
-  level = 0
-  for k, token in enumerate(tokens):
-    what = sign(token)
-    level += (what in (*_PAIRS, '{')) - (what in (*_PAIRS.values(), '}'))
-    if level == 0:
-      return k == len(tokens) - 1
-  return False
+  first = sign(tokens[0])
+  last = sign(tokens[-1])
+  return last == _PAIRS.get(first) and matching(tokens) == len(tokens) - 1

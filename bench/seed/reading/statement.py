@@ -75,12 +75,12 @@ def _joined_rows(tokens: list[Token]) -> list[Token]:
 
 def unwrap(tokens: list[Token]) -> list[Token]:
   """Tokens without braces that enclose all of them."""
-  while len(tokens) > 1 and tokens[0].kind == '{' and _matching(tokens) == len(tokens) - 1:
+  while len(tokens) > 1 and tokens[0].kind == '{' and matching(tokens) == len(tokens) - 1:
     tokens = trim(tokens[1:-1])
   return tokens
 
 
-def _matching(tokens: list[Token]) -> int | None:
+def matching(tokens: list[Token]) -> int | None:
   """The index of the bracket that closes the first token."""
   level = 0
   for k, token in enumerate(tokens):
@@ -174,7 +174,7 @@ def _range_start(tokens: list[Token]) -> int:
   starts = [k for k in range(1, len(tokens)) if tokens[k].kind == '(' and tokens[k - 1].kind in ('number', '}', ')')]
   for k in starts:
     inside = tokens[k + 1 : -1]
-    is_last = _matching(tokens[k:]) == len(tokens) - 1 - k
+    is_last = matching(tokens[k:]) == len(tokens) - 1 - k
     has_range = any(sign(inside[place]) in ORDER for place in top_level(inside))
     if is_last and has_range:
       return k
