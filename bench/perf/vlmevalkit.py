@@ -24,6 +24,8 @@ from core.launch import command
 from core.launch.fields import field
 
 HEADS = ('task', 'rows', 'kit', 'ours', 'difference', 'rows that differ', 'ours by default')
+KIT_RULE = 'rule=vlmevalkit'
+TOLERANCE = 1e-9  # of the points of one row; both sum floats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,61 +39,108 @@ class Options:
   show: int = field(3, 'differing rows to print for each task', low=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The points of a table's rows by the kit, by us under its rule, and by us under the default rule."""
+
+  task: str
+  rows: Sequence[Mapping]
+  kit: Sequence[float]
+  own: Sequence[float]
+  default: Sequence[float]
+
+  def different(self) -> list[tuple[str, str, float, float]]:
+    """(prediction, answer, the kit's points, ours) of each row on which they differ."""
+    found = []
+    for row, kit, own in zip(self.rows, self.kit, self.own, strict=True):
+      if abs(kit - own) > TOLERANCE:
+        found.append((row['prediction'], row['answer'], kit, own))
+    return found
+
+  def line(self) -> str:
+    """The row of the table."""
+    kit = _percent(self.kit)
+    own = _percent(self.own)
+    default = _percent(self.default)
+    rows = str(len(self.rows))
+    different = str(len(self.different()))
+    return _row((self.task, rows, f'{kit:.2f}', f'{own:.2f}', f'{own - kit:+.2f}', different, f'{default:.2f}'))
+
+
 def write_tables(folder: Path, rows: int, seed: int) -> None:
   """Writes a drawn table for each task."""
   for task in drawn.TASKS:
     table = drawn.table(task, rows, seed)
-    text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in table for name in row)), dialect='excel-tab')
-    writer.writeheader()
-    writer.writerows(table)
-    write_text(folder / f'{task}.tsv', text.getvalue())
+    text = _tab_separated(table)
+    write_text(folder / f'{task}.tsv', text)
+
+
+def _tab_separated(table: Sequence[Mapping[str, str]]) -> str:
+  """The text of a table, whose columns are those of any row."""
+  columns = {}
+  for row in table:
+    columns.update(dict.fromkeys(row))
+  text = io.StringIO(newline='')
+  writer = csv.DictWriter(text, list(columns), dialect='excel-tab')
+  writer.writeheader()
+  writer.writerows(table)
+  return text.getvalue()
 
 
 def ours(task: Task, path: str, predictions: Mapping[str, str]) -> list[Item]:
   """Every example of a table with its prediction, scored. Raises ValueError where a row cannot be read."""
   data = task.load(path)
   if data.skipped:
-    raise ValueError(f'{path}: {data.skipped[0].where} cannot be read: {data.skipped[0].reason}')
-  pairs = [(example, Answer(predictions[example.id])) for example in data.examples]
-  outcomes = list(task.score(pairs))
+    first = data.skipped[0]
+    raise ValueError(f'{path}: {first.where} cannot be read: {first.reason}')
+  answers = [Answer(predictions[example.id]) for example in data.examples]
+  pairs = list(zip(data.examples, answers, strict=True))
+  outcomes = task.score(pairs)
   items = []
   for (example, answer), outcome in zip(pairs, outcomes, strict=True):
     items.append(Item(example, (answer,), (outcome,), outcome.scores))
   return items
 
 
-def compare(name: str, path: str, verdict: theirs.Verdict) -> tuple[tuple, list[tuple]]:
-  """(a line of the table, the rows that differ: prediction, answer, the kit's points, ours)."""
-  rows = [row for _, row in read_rows(path).rows]
-  predictions = {row['index']: row['prediction'] for row in rows}
-  wanted = list(map(verdict, rows))
-  points = _points(name, ['rule=vlmevalkit'], path, predictions)
-  default = _points(name, [], path, predictions)
-  differ = []
-  for row, kit, own in zip(rows, wanted, points, strict=True):
-    if abs(kit - own) > 1e-9:
-      differ.append((row['prediction'], row['answer'], kit, own))
-  kit_mean = _percent(wanted)
-  own_mean = _percent(points)
-  line = (name, len(rows), kit_mean, own_mean, own_mean - kit_mean, len(differ), _percent(default))
-  return line, differ
+def compare(name: str, path: str, verdict: theirs.Verdict) -> Comparison:
+  """A table of predictions, scored by `verdict`, by us as the kit does, and by us as we do."""
+  rows = _rows(path)
+  return Comparison(
+    task=name,
+    rows=rows,
+    kit=[verdict(row) for row in rows],
+    own=_points(name, path, rows, settings=[KIT_RULE]),
+    default=_points(name, path, rows, settings=[]),
+  )
+
+
+def _rows(path: str) -> list[Mapping]:
+  return [row for _, row in read_rows(path).rows]
+
+
+def _predictions(rows: Sequence[Mapping]) -> dict[str, str]:
+  return {row['index']: row['prediction'] for row in rows}
 
 
 def _percent(points: Sequence[float]) -> float:
   return 100 * sum(points) / len(points)
 
 
-def _points(name: str, settings: Sequence[str], path: str, predictions: Mapping[str, str]) -> list[float]:
+def _points(name: str, path: str, rows: Sequence[Mapping], settings: Sequence[str]) -> list[float]:
+  """Our points of each row of a table."""
   task = tasks.make(name, settings)
-  return [item.scores[task.primary][0] for item in ours(task, path, predictions)]
+  points = []
+  for item in ours(task, path, _predictions(rows)):
+    numerator, _ = item.scores[task.primary]
+    points.append(numerator)
+  return points
 
 
 def accuracies(path: str, kit: str, verdict: theirs.Verdict) -> str:
   """The line that gives HallusionBench's three accuracies by the kit and by us."""
-  rows = [row for _, row in read_rows(path).rows]
-  task = tasks.make('hallusionbench', ['rule=vlmevalkit'])
-  items = ours(task, path, {row['index']: row['prediction'] for row in rows})
+  rows = _rows(path)
+  task = tasks.make('hallusionbench', [KIT_RULE])
+  items = ours(task, path, _predictions(rows))
   own = task.extras(items)
   published = theirs.three_accuracies(kit, rows, list(map(verdict, rows)))
   pairs = [f'{name} {value:.2f} and {own[name]:.2f}' for name, value in published.items()]
@@ -108,29 +157,40 @@ def work(options: Options) -> None:
     if not options.tables:
       write_tables(folder, options.rows, options.seed)
     paths = _tables(folder)
-    results = [compare(name, path, verdicts[name]) for name, path in paths.items()]
-    _print_table([line for line, _ in results])
+    comparisons = [compare(name, path, verdicts[name]) for name, path in paths.items()]
+    _print_table(comparisons)
     if 'hallusionbench' in paths:
       print(accuracies(paths['hallusionbench'], options.kit, verdicts['hallusionbench']))
-  for line, differ in results:
-    for prediction, answer, kit, own in differ[: options.show]:
-      print(f'{line[0]}: {prediction!r} against {answer!r}: the kit {kit:g}, ours {own:g}')
+  for comparison in comparisons:
+    _print_different(comparison, options.show)
 
 
 def _tables(folder: Path) -> dict[str, str]:
   """Task → its table in a folder. Raises ValueError if there is none."""
-  paths = {name: folder / f'{name}.tsv' for name in drawn.TASKS}
-  known = {name: str(path) for name, path in paths.items() if path.is_file()}
+  known = {}
+  for name in drawn.TASKS:
+    path = folder / f'{name}.tsv'
+    if path.is_file():
+      known[name] = str(path)
   if not known:
     raise ValueError(f'{folder}: none of {", ".join(drawn.TASKS)} as .tsv')
   return known
 
 
-def _print_table(lines: Sequence[tuple]) -> None:
-  print('| ' + ' | '.join(HEADS) + ' |')
+def _row(cells: Sequence[str]) -> str:
+  return '| ' + ' | '.join(cells) + ' |'
+
+
+def _print_table(comparisons: Sequence[Comparison]) -> None:
+  print(_row(HEADS))
   print('|---' * len(HEADS) + '|')
-  for name, rows, kit, own, gap, count, default in lines:
-    print(f'| {name} | {rows} | {kit:.2f} | {own:.2f} | {gap:+.2f} | {count} | {default:.2f} |')
+  for comparison in comparisons:
+    print(comparison.line())
+
+
+def _print_different(comparison: Comparison, show: int) -> None:
+  for prediction, answer, kit, own in comparison.different()[:show]:
+    print(f'{comparison.task}: {prediction!r} against {answer!r}: the kit {kit:g}, ours {own:g}')
 
 
 def main(argv: Sequence[str]) -> int:

@@ -51,9 +51,10 @@ def test_one_of_yes_and_no(text, answer):
 def test_drawn_tables_are_read_whole_and_differences_are_found(tmp_path, name):
   vlmevalkit.write_tables(tmp_path, rows=40, seed=1)
   path = str(tmp_path / f'{name}.tsv')
-  (_, rows, kit, own, gap, count, _), differ = vlmevalkit.compare(name, path, lambda row: 0.0)
-  assert (rows, kit, gap) == (40, 0, own) and 0 < own < 100
-  assert count == len(differ) and all(row[2] == 0 < row[3] for row in differ)
+  found = vlmevalkit.compare(name, path, lambda row: 0.0)
+  gained = [points for points in found.own if points]
+  assert len(found.kit) == len(found.own) == len(found.default) == 40 and 0 < len(gained) < 40
+  assert [(kit, own) for _, _, kit, own in found.different()] == [(0, points) for points in gained]
 
 
 def test_a_function_of_a_checkout_is_called_as_it_is(tmp_path):
