@@ -6,11 +6,14 @@ import itertools
 from bench.seed import tree
 from bench.seed.algebra.canonical import canonical
 from bench.seed.algebra.equivalence import Verdict, compare
-from bench.seed.algebra.relations import relation_verdict
+from bench.seed.algebra.relations import factor, proportional, relation_verdict
 from bench.seed.nodes import Budget, Node, SeedError
 from bench.seed.pairs import Pair, branches, pair, settle
 from bench.seed.reading.parser import Reading
+from bench.seed.reading.remarks import Fact, facts
 from bench.seed.result import Mark
+
+ROUNDING = 0.05  # of the values in conditions, relative
 
 
 @dataclasses.dataclass
@@ -57,6 +60,44 @@ def trees(reference: Node, prediction: Node, job: Job) -> Mark:
     return Mark(100.0, 'symbolic')
   points = edit_points(both.reference, both.prediction, job.budget)
   return Mark(points, 'distance', flags=flags_of(verdict))
+
+
+def opposed(reference: str, prediction: str, job: Job) -> bool:
+  """Whether the conditions of two answers say different things of one name, or name different states."""
+  wanted = facts(reference, job.reading)
+  given = facts(prediction, job.reading)
+  names = {fact.name for fact in wanted} & {fact.name for fact in given}
+  for name in names:
+    a = [fact for fact in wanted if fact.name == name]
+    b = [fact for fact in given if fact.name == name]
+    if not _includes(a, b, job) and not _includes(b, a, job):
+      return True
+  return False
+
+
+def _includes(facts_of_one: list[Fact], others: list[Fact], job: Job) -> bool:
+  """Whether each of the others is among the facts; a strict inequality counts as the other one."""
+  return all(any(_same(fact, other, job) for fact in facts_of_one) for other in others)
+
+
+def _same(a: Fact, b: Fact, job: Job) -> bool:
+  if a.sign != b.sign:
+    return False
+  if trees(a.value, b.value, job).points == 100:
+    return True
+  return _near(a.value, b.value, job)
+
+
+def _near(a: Node, b: Node, job: Job) -> bool:
+  """Whether two values differ by rounding: a condition such as g = 9.8 is no result."""
+  if 'relation' in (a.head, b.head):
+    return False
+  a, b, ordered = settle(a, b, hats=job.hats)
+  both = pair(a, b, ordered, job.budget)
+  if proportional(both.reference, both.prediction, both.context) is not Verdict.EQUAL:
+    return False
+  ratio = factor(both.reference, both.prediction, both.context)
+  return ratio is not None and abs(ratio - 1) <= ROUNDING
 
 
 def flags_of(verdict: Verdict) -> tuple[str, ...]:

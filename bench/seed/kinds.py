@@ -6,7 +6,7 @@ from bench.seed.comparison import Job, read_reference, trees
 from bench.seed.equations import equation
 from bench.seed.nodes import Node, ParseError, SeedError
 from bench.seed.reading.parser import Reading
-from bench.seed.reading.splitting import EQUALS, split_at, top_level, trim
+from bench.seed.reading.splitting import EQUALS, is_name, split_at, trim
 from bench.seed.reading.statement import (
   Statement,
   commas_for_words,
@@ -20,9 +20,7 @@ from bench.seed.reading.statement import (
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
-UNDER = Token('_', '_')
 ZERO = [Token('number', '0')]
-_OF_SUMS = frozenset(('number', '^', '+', '-'))  # what no name holds outside its brackets
 
 # Expression.
 
@@ -70,24 +68,11 @@ def _unsolved(parts: list[Statement]) -> list[Token] | None:
   if len(parts) != 1 or parts[0].signs != ['=']:
     return None
   left, right = parts[0].members
-  if _is_name(left):
+  if is_name(left):
     return None
   if _has_letter(right) or not _has_letter(left):
     return None
   return left
-
-
-def _is_name(tokens: list[Token]) -> bool:
-  """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
-  kinds = []
-  before = None
-  for place in top_level(tokens):
-    token = tokens[place]
-    if before != UNDER:
-      kinds.append(token.kind)
-    before = token
-  symbols = kinds.count('letter') + kinds.count('command')
-  return symbols <= 1 and _OF_SUMS.isdisjoint(kinds)
 
 
 def _is_zero_sum(parts: list[Statement]) -> bool:

@@ -71,7 +71,7 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
       if kind == 'Numeric':
         return quantity.numeric(reference, prediction, job, settings)
       mark = _SCORERS[kind](reference, prediction, job)
-      if contradict(reference, prediction):
+      if contradict(reference, prediction) or (mark.points and comparison.opposed(reference, prediction, job)):
         return Mark(0.0, 'distance')
       return mark
   except comparison.BadReference as error:

@@ -8,11 +8,15 @@ from bench.seed.reading.tokens import Token, sign
 EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
 # Each inequality and its mirror image; one of the two is the normal form.
 MIRROR = {'>': '<', '\\geq': '\\leq', '\\gg': '\\ll', '\\gtrsim': '\\lesssim', '\\succ': '\\prec'}
+MIRROR_IMAGES = MIRROR | {smaller: larger for larger, smaller in MIRROR.items()}
 ORDER = frozenset((*MIRROR, *MIRROR.values()))
 RELATIONS = EQUALS | ORDER | {'\\neq', '\\in', '\\to'}
 OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lfloor', '\\lceil'))
 CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
 _AFTER_INTERVAL = frozenset(('\\cup', '\\cap', '\\setminus', ',', ';', '.', 'quad', 'text', 'word', '\\}', '}'))
+
+_UNDER = Token('_', '_')
+_OF_SUMS = frozenset(('number', '^', '+', '-'))  # what no name holds outside its brackets
 
 
 def trim(tokens: list[Token]) -> list[Token]:
@@ -70,6 +74,19 @@ def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[lis
   edges = [-1, *cuts, len(tokens)]
   pieces = [tokens[a + 1 : b] for a, b in itertools.pairwise(edges)]
   return pieces, [sign(tokens[k]) for k in cuts]
+
+
+def is_name(tokens: list[Token]) -> bool:
+  """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
+  kinds = []
+  before = None
+  for place in top_level(tokens):
+    token = tokens[place]
+    if before != _UNDER:
+      kinds.append(token.kind)
+    before = token
+  symbols = kinds.count('letter') + kinds.count('command')
+  return symbols <= 1 and _OF_SUMS.isdisjoint(kinds)
 
 
 def rounded(tokens: list[Token]) -> list[Token]:

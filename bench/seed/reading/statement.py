@@ -116,17 +116,42 @@ def _unlabelled(tokens: list[Token]) -> list[Token]:
 
 def statements(tokens: list[Token]) -> list[Statement]:
   """The listed statements of an answer, without the conditions after a blank, a comma or a word."""
-  tokens = trim(_before_condition(commas_for_words(tokens)))
-  pieces, _ = split_at(tokens, {',', ';'})
+  found, _ = divided(tokens)
+  return found
+
+
+def divided(tokens: list[Token]) -> tuple[list[Statement], list[list[Token]]]:
+  """(the statements of an answer, its conditions)."""
+  result, rest = _before_condition(commas_for_words(tokens))
+  pieces, _ = split_at(trim(result), {',', ';'})
   first, *others = map(trim, pieces)
   main = [statement(first)]
+  conditions = []
   for piece in others:
     if not piece:
       raise ParseError('nothing between two commas')
-    if _is_condition(piece, main):
-      break
-    main.append(statement(piece))
-  return main
+    if conditions or _is_condition(piece, main):
+      conditions.append(piece)
+    else:
+      main.append(statement(piece))
+  for piece in split_at(rest, {',', ';', 'quad'})[0]:
+    result, remark = _before_condition(trim(piece))
+    if _is_one_more(result, main):
+      main.append(statement(result))
+      conditions.append(remark)
+    else:
+      conditions.append(trim(piece))
+  return main, [condition for condition in conditions if condition]
+
+
+def _is_one_more(tokens: list[Token], main: list[Statement]) -> bool:
+  """Whether tokens after a condition are one more result: E_2 = … after E_1 = … for n = 1."""
+  members, signs = split_at(tokens, EQUALS)
+  if not signs or not members[0] or not main[0].signs:
+    return False
+  wanted = main[0].members[0][:1]
+  is_value = _contains(main[-1].members[-1], members[0])
+  return members[0][:1] == wanted and not is_value
 
 
 def commas_for_words(tokens: list[Token]) -> list[Token]:
@@ -141,23 +166,27 @@ def commas_for_words(tokens: list[Token]) -> list[Token]:
   return joined
 
 
-def _before_condition(tokens: list[Token]) -> list[Token]:
-  """The tokens up to the first blank, remark or bracketed range, without blanks."""
+def _before_condition(tokens: list[Token]) -> tuple[list[Token], list[Token]]:
+  """(the tokens up to the first blank, remark or bracketed range, without blanks; the tokens from there on)."""
   outside = set(top_level(tokens)) - {0}
   kept = []
+  rest = []
   for k, token in enumerate(tokens):
     is_unit = k and tokens[k - 1].kind == '/'  # the inch of lb/in
     if k in outside and token.kind == 'quad':
       if not _equates_more(tokens[k + 1 :]):
+        rest = tokens[k + 1 :]
         break
       neighbours = (*kept[-1:], *tokens[k + 1 : k + 2])
       if not any(neighbour.kind in (',', ';') for neighbour in neighbours):
         kept.append(COMMA)
     elif k in outside and not is_unit and _is_remark(token):
+      rest = tokens[k:]
       break
     elif token.kind != 'quad':
       kept.append(token)
-  return kept[: _range_start(kept)]
+  start = _range_start(kept)
+  return kept[:start], kept[start:] + rest
 
 
 def _equates_more(tokens: list[Token]) -> bool:
