@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 from bench.seed.comparison import Job, read_reference, trees
-from bench.seed.equations import equation
+from bench.seed.equations import equation, renamed, statements_of
 from bench.seed.nodes import Node, ParseError, SeedError
-from bench.seed.reading.parser import Reading
 from bench.seed.reading.splitting import EQUALS, is_name, split_at, trim
 from bench.seed.reading.statement import (
   Statement,
@@ -29,11 +28,11 @@ def expression(reference: str, prediction: str, job: Job) -> Mark:
   """A bare right side and `name = right side` are equivalent; of a chain the last member counts.
 
   Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is a sum
-  that equals 0 with any other answer that has an equals sign.
+  that equals 0 with any other answer that has an equals sign, and P(1)=x with P(2)=x.
   """
-  a = _statements(reference, job.reading)
-  b = _statements(prediction, job.reading)
-  if _are_equations(a, b):
+  a = statements_of(reference, job.reading)
+  b = statements_of(prediction, job.reading)
+  if _are_equations(a, b) or renamed(a, b) is not None:
     return equation(reference, prediction, job)
   wanted = read_reference(read_expression, reference, job)
   given = read_expression(prediction, job)
@@ -51,21 +50,13 @@ def _are_equations(a: list[Statement], b: list[Statement]) -> bool:
   return False
 
 
-def _statements(text: str, reading: Reading) -> list[Statement]:
-  """The statements of an answer; none of one that cannot be read."""
-  try:
-    return statements(tokens_of(text, reading))
-  except SeedError:
-    return []
-
-
 def _equates(parts: list[Statement]) -> bool:
-  return any('=' in part.signs for part in parts)
+  return any(EQUALS.intersection(part.signs) for part in parts)
 
 
 def _unsolved(parts: list[Statement]) -> list[Token] | None:
   """The left side of an answer that equates symbols, but not a name, with a number; None for any other answer."""
-  if len(parts) != 1 or parts[0].signs != ['=']:
+  if len(parts) != 1 or len(parts[0].signs) != 1 or parts[0].inequality:
     return None
   left, right = parts[0].members
   if is_name(left):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bench.seed.nodes import Node, ParseError, words
+from bench.seed.nodes import Node, ParseError, symbol, words
 from bench.seed.reading.atoms.symbols import SYMBOLS
 from bench.seed.reading.parser import Reading, parse_tokens
 from bench.seed.reading.splitting import (
@@ -26,6 +26,7 @@ _CONDITIONS = words(
   'for where if when with at as in provided assuming and or since because such given while per is are '
   'on the let unless only so'
 )
+_CONSTANT = words('constant const')
 
 COMMA = Token(',', ',')
 _LONGEST_NAME = 6  # tokens, such as n _ { r }
@@ -149,9 +150,9 @@ def _is_one_more(tokens: list[Token], main: list[Statement]) -> bool:
   members, signs = split_at(tokens, EQUALS)
   if not signs or not members[0] or not main[0].signs:
     return False
-  wanted = main[0].members[0][:1]
+  named = [token for token in main[0].members[0] if token.kind not in ('text', 'word')]
   is_value = _contains(main[-1].members[-1], members[0])
-  return members[0][:1] == wanted and not is_value
+  return members[0][:1] == named[:1] and not is_value
 
 
 def commas_for_words(tokens: list[Token]) -> list[Token]:
@@ -257,11 +258,19 @@ def side(part: Statement, reading: Reading) -> Node:
   start = 0
   if equals:
     start = equals[-1] + 1
+  if start and _is_constant(part.members[-1]):  # pV = const says something of pV
+    kept = member(part.members[-2], reading)
+    return relation([kept, symbol('constant')], ['='])
   nodes = [member(tokens, reading) for tokens in part.members[start:]]
   signs = part.signs[start:]
   if signs:
     return relation(nodes, signs)
   return nodes[0]
+
+
+def _is_constant(tokens: list[Token]) -> bool:
+  """Whether a member is the word "constant"."""
+  return len(tokens) == 1 and tokens[0].kind in ('text', 'word') and tokens[0].text.strip(' .').lower() in _CONSTANT
 
 
 def member(tokens: list[Token], reading: Reading) -> Node:
