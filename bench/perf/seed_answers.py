@@ -24,17 +24,27 @@ from core.launch.fields import field
 from rl.rewards.extract import last_box
 
 _TEXT = re.compile(r'\\(?:text|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}')
+_GROUP = r'\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}'  # with groups of two more levels inside
+_WHOLE_TEXT = rf'\\(?:text|textbf|textit|mathrm|mbox)\s*{_GROUP}'
 _BRACKETS = {'(': r'\bigl(', ')': r'\bigr)'}
 
 
 def _sized(text: str) -> str:
-  """`text` with sizes before its brackets, but for those inside text commands, where LaTeX allows none."""
-  return re.sub(rf'{_TEXT.pattern}|[()]', lambda match: _BRACKETS.get(match[0], match[0]), text)
+  r"""`text` with sizes before its brackets; not in words, which have none, nor in \( and \)."""
+  if '$' in text:
+    return text
+  return re.sub(rf'{_WHOLE_TEXT}|\\.|[()]', lambda match: _BRACKETS.get(match[0], match[0]), text)
+
+
+def _in_dollars(text: str) -> str:
+  if '$' in text:  # a sentence, which has its own
+    return text
+  return f'${text}$'
 
 
 # Spellings of the same value that no reader would call another answer.
 REWRITINGS: dict[str, Callable[[str], str]] = {
-  'dollars': lambda text: f'${text}$',
+  'dollars': _in_dollars,
   'thin space': lambda text: rf'\,{text}',
   'display fractions': lambda text: re.sub(r'\\[dt]?frac(?![A-Za-z])', r'\\dfrac', text),
   'sized brackets': _sized,

@@ -72,7 +72,8 @@ def _different_places(one: list[list[Token]], other: list[list[Token]]) -> list[
 
 def _is_signed_name(tokens: list[Token]) -> bool:
   has_sign = bool(tokens) and tokens[0].kind in ('+', '-')
-  return is_name(tokens[has_sign:])
+  is_calculation = any(sign(token) in ('\\sqrt', '\\frac') for token in tokens)
+  return is_name(tokens[has_sign:]) and not is_calculation
 
 
 def _are_different(x: list[Token], y: list[Token]) -> bool:

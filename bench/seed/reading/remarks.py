@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from bench.seed.nodes import Node, SeedError, names, words
 from bench.seed.reading.parser import Reading
+from bench.seed.reading.spelling import words_as_text
 from bench.seed.reading.splitting import MIRROR_IMAGES, RELATIONS, is_name, split_at, trim
 from bench.seed.reading.statement import divided, matching, member, tokens_of
 from bench.seed.reading.tokens import Token, label
@@ -24,8 +25,10 @@ _LABEL = re.compile(r'\s*\$?\s*(?:\\(?:text|textrm|mathrm|mbox)\s*\{\s*)?([A-Z][
 
 
 def deciding_words(text: str) -> tuple[str, ...]:
-  """The deciding words inside the text commands of a LaTeX answer, in order, without their endings."""
-  found = [match[1].lower() for part in _TEXT.findall(text) for match in _WORD.finditer(part)]
+  """The deciding words in the text commands of a LaTeX answer and between its formulas, in order, without endings."""
+  found = []
+  for part in _TEXT.findall(words_as_text(text)):
+    found += [match[1].lower() for match in _WORD.finditer(part)]
   return tuple(_SAME.get(word, word) for word in found)
 
 

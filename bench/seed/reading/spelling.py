@@ -1,6 +1,16 @@
 """How LaTeX and Unicode spell things: aliases, what is dropped, which commands hold text."""
 
+import re
+
 from bench.seed.nodes import words
+
+_FORMULA = re.compile(r'(\$\$.+?\$\$|(?<!\\)\$.+?(?<!\\)\$)', re.DOTALL)
+_PLAIN_WORDS = re.compile(
+  r'(?P<before>(?:\\[,;:!]|[\s,;~])*)(?P<words>[^\\{}^_=]*?[A-Za-z]{2,}[^\\{}^_=]*?)(?P<after>[\s,;:~]*)'
+)
+_OPENING_COMMA = re.compile(r'(?<!\\),\s*$')  # after "Therefore": it ends no member of a list
+_EXTREMUM = re.compile(r'\$\\(max|min)\$')  # a word of a sentence, as in "max at x = 2"
+_EXTREMUM_LAST = re.compile(r'\\(max|min)\$')
 
 _LETTERS = 'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ'
 _NAMES = (
@@ -166,3 +176,18 @@ WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace
 PLAIN_FUNCTIONS = words(
   'sin cos tan cot sec csc sinh cosh tanh coth exp ln log sqrt arcsin arccos arctan arcsinh arccosh arctanh'
 )
+
+
+def words_as_text(text: str) -> str:
+  """A text with formulas between dollar signs, with a text command around the words between them."""
+  text = _EXTREMUM_LAST.sub(r'$\1', _EXTREMUM.sub(r'\1', text))
+  pieces = _FORMULA.split(text)
+  if len(pieces) == 1:
+    return text
+  pieces[0] = _OPENING_COMMA.sub('', pieces[0])
+  pieces[-1] = pieces[-1].rstrip(' .\n')
+  for place in range(0, len(pieces), 2):  # what lies outside the formulas
+    words = _PLAIN_WORDS.fullmatch(pieces[place])
+    if words:
+      pieces[place] = rf'{words["before"]}\text{{{words["words"]}}}{words["after"]}'
+  return ''.join(pieces)

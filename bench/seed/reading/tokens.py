@@ -19,6 +19,7 @@ from bench.seed.reading.spelling import (
   TEXT,
   UNICODE,
   WRAPPERS,
+  words_as_text,
 )
 from bench.seed.reading.units import is_unit_text
 
@@ -47,6 +48,10 @@ _COMMAND = re.compile(r'\\(?:[A-Za-z]+\*?|.)', re.DOTALL)
 _TEN = re.compile(r'[xX]\s*\{?10(?!\d)')
 _EXPONENT_AFTER = re.compile(r'\s*\^\s*(?:\{[^{}\\]{1,12}\}|\d)')
 _MONEY = re.compile(r'\s*\.?\d')
+_INLINE = re.compile(r'\\[()]')  # around a formula in a text
+_MATHS = re.compile(
+  r'\\\(|(?<!\\)\$.*(?<!\\)\$|\\(?:frac|dfrac|tfrac|sqrt|mathcal|mathbf|vec|hat)(?![A-Za-z])', re.DOTALL
+)
 _LETTERS = re.compile(r'[A-Za-z]+')
 _ARGUMENT = re.compile(r'\s*\{')
 
@@ -58,6 +63,8 @@ def tokenize(text: str, *, units: bool = False) -> list[Token]:
   """
   if len(text) > MAX_CHARACTERS:
     raise TooLarge(f'{len(text)} characters, at most {MAX_CHARACTERS} are read')
+  if not units:
+    text = words_as_text(text)
   return _Scanner(_plain(text), units).scan()
 
 
@@ -241,6 +248,9 @@ class _Scanner:
       self._group(word, roman=False)
     elif _SLASHED.fullmatch(word) or (self.units and is_unit_text(word)):
       self._group(word, roman=True)
+    elif _MATHS.search(content) and self.level < MAX_NESTING:
+      formula = words_as_text(_INLINE.sub('$', content))
+      self.out += _Scanner(formula, self.units, level=self.level + 1).scan()
     else:
       self._emit('text', word.replace('$', ''))
 
