@@ -19,6 +19,8 @@ from typing import Any
 from core.launch import command
 from core.launch.fields import field
 
+SHORTEST = 2048  # samples: two of the longest windows of the mel distance
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -41,10 +43,26 @@ class Options:
 
 def distance(recording: Any, made: Any) -> float:
   """Mel distance of two clips float32 [n] and [m], over the shorter length."""
+  from core import padding
   from vibevoice.training import reconstruction
 
   count = min(len(recording), len(made))
-  return float(reconstruction.mel_distance(recording[None, :count], made[None, :count])[0])
+  # Few lengths, since each is compiled. Beyond their ends the clips are equal.
+  length = padding.bucket(count, SHORTEST)
+  pair = [padding.pad(clip[:count], length)[None] for clip in (recording, made)]
+  return float(reconstruction.mel_distance(*pair)[0]) * length / count
+
+
+def through_codec(params: Any, config: Any, recording: Any) -> Any:
+  """The samples float32 [n] that an acoustic tokenizer makes of those of a recording."""
+  from core import padding
+  from vibevoice import tokenizer
+
+  count = tokenizer.frames(config, len(recording))
+  # Few lengths; layers are causal, so that what follows a recording does not change it.
+  padded = padding.pad(recording, padding.bucket(count) * config.hop)
+  means = tokenizer.encode(params, config, padded[None])
+  return tokenizer.decode(params, config, means)[0, : len(recording)]
 
 
 def compare(options: Options) -> None:
@@ -66,8 +84,7 @@ def compare(options: Options) -> None:
   rows = []
   for i, item in enumerate(listed):
     recording = recordings.wrapped(audio.load(item.audio, SAMPLE_RATE), options.silence)
-    means = vibevoice.tokenizer.encode(params.acoustic, config.acoustic, recording[None])
-    codec = vibevoice.tokenizer.decode(params.acoustic, config.acoustic, means)[0, : len(recording)]
+    codec = through_codec(params.acoustic, config.acoustic, recording)
     started = time.monotonic()
     speech = vibevoice.synthesize(params, config, processor, item.script, item.voices, **sampling)
     seconds = time.monotonic() - started
@@ -80,7 +97,7 @@ def compare(options: Options) -> None:
       'speech_seconds': len(speech) / SAMPLE_RATE,
       'codec_mel': distance(recording, codec),
       'codec_snr': reconstruction.noise_ratio(recording, codec),
-      'speech_mel': distance(recording, speech) if len(speech) >= 2048 else None,
+      'speech_mel': distance(recording, speech) if len(speech) >= SHORTEST else None,
       'real_time_factor': seconds * SAMPLE_RATE / max(len(speech), 1),
     }
     print(json.dumps(row), flush=True)

@@ -49,13 +49,15 @@ class Clips:
     self.size = batch
     self.seed = seed
 
-  def pieces(self, step: int, length: int) -> reconstruction.Batch:
-    """Random pieces of `length` samples; shorter recordings are padded."""
+  def pieces(self, step: int, *, frames: int, hop: int) -> reconstruction.Batch:
+    """Random pieces of `frames` frames of `hop` samples, of those that the recordings have; shorter ones are padded."""
     rng, chosen = self._chosen(step)
+    length = frames * hop
     wav = np.zeros((self.size, length), np.float32)
     for row, index in enumerate(chosen):
       clip = self.samples[index]
-      start = rng.integers(max(0, len(clip) - length) + 1)
+      later = max(0, len(clip) - length)
+      start = hop * rng.integers(later // hop + 1)
       piece = clip[start : start + length]
       wav[row, : len(piece)] = piece
     weight = np.full(self.size, 1 / self.size, np.float32)
@@ -89,8 +91,8 @@ def start_from(c: Config, workdir: pathlib.Path) -> pathlib.Path:
 def task(c: Config, config: ModelConfig, params: model.Params, clips: Clips, processor: Processor):
   """(weights to train, their Specs, loss of (weights, batch, key), batch of a step)."""
   if c.part == 'acoustic':
-    length = c.frames * config.acoustic.hop
-    return *_acoustic(c, config, params), lambda step: clips.pieces(step, length)
+    hop = config.acoustic.hop
+    return *_acoustic(c, config, params), lambda step: clips.pieces(step, frames=c.frames, hop=hop)
   spec = transcript.spec(config)
   start = params_lib.init(jax.random.key(c.seed), spec).replace(semantic=params.semantic)
 

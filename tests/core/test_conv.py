@@ -32,7 +32,7 @@ def scattered(x, kernel, stride):
 def as_reference(kind, w):
   """The function of x [T, I] in float64 that a layer of this kind must compute."""
   weight, bias = w.weight.astype(np.float64), w.bias
-  if kind == 'causal':
+  if kind in ('causal', 'narrow'):
     return lambda x: strided(x, weight, 1) + bias
   if kind == 'depthwise':
     return lambda x: strided(x, weight[:, :, None] * np.eye(x.shape[1]), 1) + bias
@@ -44,16 +44,21 @@ def as_reference(kind, w):
 
 LAYERS = {
   'causal': conv.plain_spec(7, 3, 4),
+  'narrow': conv.plain_spec(7, 3, 1),
   'depthwise': conv.depthwise_spec(7, 3),
   'down': conv.down_spec(5, 3, 4),
   'up': conv.up_spec(4, 3, 2),
 }
 
 
+def layer_of(kind):
+  return getattr(conv, 'causal' if kind == 'narrow' else kind)
+
+
 @pytest.mark.parametrize('kind', LAYERS)
 def test_a_layer_is_its_sum_and_a_stream_is_one_call(kind):
   w = drawn(LAYERS[kind])
-  layer = getattr(conv, kind)
+  layer = layer_of(kind)
   x = RNG.normal(size=(2, 40, 3)).astype(np.float32)
   whole, end = layer(x, w)
   want = np.stack([as_reference(kind, w)(row) for row in x])
@@ -76,7 +81,7 @@ def test_a_stride_takes_whole_blocks():
 def test_layers_start_at_the_scale_of_their_input():
   for kind, spec in LAYERS.items():
     w = params.init(jax.random.key(0), {kind: spec})[kind]
-    y, _ = getattr(conv, kind)(RNG.normal(size=(2, 400, 3)).astype(np.float32), w)
+    y, _ = layer_of(kind)(RNG.normal(size=(2, 400, 3)).astype(np.float32), w)
     assert 0.3 < np.std(y) < 3, kind
 
 

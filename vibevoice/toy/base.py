@@ -22,10 +22,10 @@ VOCAB = 384
 WIDTH = 128
 # 15 frames a second instead of 7.5, and a hundredth of the published width: minutes on a CPU.
 ACOUSTIC = TokenizerConfig(
-  latent=16,
-  filters=8,
-  ratios=(5, 5, 8, 8),
-  depths=(1, 1, 1, 1, 2),
+  latent=32,
+  filters=16,
+  ratios=(40, 8, 5),
+  depths=(0, 2, 2, 2),
   sampling='gaussian',
   std=0.2,
   layer_scale=0.4,
