@@ -145,7 +145,7 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
     for i, (block, *rest) in enumerate(zip(blocks, *per_layer)):
       x, out = layer(x, i, block, *rest)
       outs.append(out)
-    return x, jax.tree.map(lambda *leaves: leaves, *outs)
+    return x, jax.tree.map(lambda *leaves: leaves, *outs) if outs else ()
   depth = jax.tree.leaves(blocks)[0].shape[0]
   inputs = (jnp.arange(depth), blocks, *per_layer)
   return jax.lax.scan(lambda x, xs: layer(x, *xs), x, inputs)

@@ -1,7 +1,7 @@
 """The tokenizers' tensors by name, in both published layouts."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from core import conv
 from core.files.weights import From
@@ -71,19 +71,20 @@ def names(config: TokenizerConfig, layout: str, *, encoder: str | None, decoder:
   """The tree of names of the halves under the prefixes given; None for a half that is not stored."""
   at = LAYOUTS[layout]
   return Params(
-    encoder=None if encoder is None else _half(config, at, encoder, entry=at.entry, pattern=DOWN),
-    decoder=None if decoder is None else _half(config, at, decoder, entry=at.up, pattern=UP),
+    encoder=None if encoder is None else _half(config.depths, at, encoder, entry=at.entry, pattern=DOWN),
+    decoder=None if decoder is None else _half(config.depths[::-1], at, decoder, entry=at.up, pattern=UP),
   )
 
 
 def _half(
-  config: TokenizerConfig, layout: Layout, prefix: str, *, entry: Callable[[int], str], pattern: str
+  depths: Sequence[int], layout: Layout, prefix: str, *, entry: Callable[[int], str], pattern: str
 ) -> tower.Params:
-  """entry: the name of a stage's convolution, which `pattern` reads; that of stage 0 is plain."""
+  """depths: blocks of each stage. entry: the name of a stage's convolution, read by `pattern`; stage 0's is plain."""
   stages = {}
-  for i in range(len(config.depths)):
+  for i, depth in enumerate(depths):
     convolution = _conv(prefix + entry(i), pattern if i else PLAIN)
-    stages[i] = tower.Stage(conv=convolution, blocks=_block(prefix + layout.block(i), layout.mixer))
+    blocks = _block(prefix + layout.block(i), layout.mixer) if depth else ()
+    stages[i] = tower.Stage(conv=convolution, blocks=blocks)
   return tower.Params(stages=stages, head=_conv(prefix + layout.head, PLAIN))
 
 

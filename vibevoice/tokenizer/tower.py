@@ -39,7 +39,7 @@ class Block:
 
 @struct.dataclass
 class Stage:
-  """A convolution and the blocks after it, stacked on a layer axis or as a tuple."""
+  """A convolution and the blocks after it, stacked on a layer axis or as a tuple, which may be empty."""
 
   conv: conv.Conv
   blocks: Any
@@ -78,6 +78,8 @@ def initialiser(config: TokenizerConfig) -> Callable | None:
 
 def stage_spec(config: TokenizerConfig, entry: conv.Conv, channels: int, depth: int) -> Stage:
   """Weights of the stage behind the convolution `entry`."""
+  if not depth:
+    return Stage(conv=entry, blocks=())  # arrays of no layers could not be saved while training
   return Stage(conv=entry, blocks=stacked(_block_spec(config, channels), depth))
 
 
