@@ -279,7 +279,7 @@ def restacked(params: Any) -> Any:
   """The parameters with unstacked blocks stacked again."""
 
   def restack(x: Any) -> Any:
-    if not isinstance(x, tuple):
+    if not isinstance(x, tuple) or not x:  # a stage may have no blocks
       return x
     return jax.tree.map(lambda *layers: jnp.stack(layers), *x)
 
