@@ -6,8 +6,8 @@
 
 One model is pretrained. Each arm tries three learning rates on a seed of its own; the one that the held-out judge finds
 best at the end is used for the three seeds that are reported. One more trial has guidance 4.5. With --rate, nothing is
-chosen: the three seeds of both arms have that rate. Trials that have ended
-are not run again and a stopped one continues, so the same command can be given any number of times.
+chosen: the three seeds of both arms have that rate. Trials that have ended are not run again and a stopped one
+continues, so the same command can be given any number of times.
 """
 
 import dataclasses
