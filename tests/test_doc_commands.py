@@ -112,7 +112,7 @@ SERVED: dict[str, tuple[str, ...]] = {
     '--port=0',
     '--vision_device=0',
   ),
-  'python -m core.serve --model=FOLDER': ('--model=runs/gspo/model', '--port=0'),
+  'python -m core.serve --model=FOLDER': ('--model=runs/tools/model', '--port=0'),
   'python -m vibevoice.serve --model=FOLDER --voices=FOLDER_OF_RECORDINGS --rows=4': (
     '--model=runs/digits/model',
     '--voices=runs/digits/data',
