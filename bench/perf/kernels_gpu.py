@@ -2,9 +2,9 @@
 
   python -m bench.perf.kernels_gpu [--trees=16 --leaves=16 --shared=2048 --own=512]
 
-bfloat16. Each time is that of one of many dependent calls in one program, so launches of the host are not in it; the
-least of the repeats. Bytes are those by formula: each page once, and the head's weights as the hoisted form reads
-them. Compiling takes most of the minutes that this needs. On a CPU, `--implementations=xla` walks through small sizes.
+bfloat16. A time is the minimum over the repeats of a chain of dependent calls in one program, divided by their number,
+so it excludes launches from the host. Bytes are counted by formula: each page once, and the head's weights as the
+hoisted form reads them. Most of the run is compilation. On a CPU, use `--implementations=xla` and small sizes.
 """
 
 import dataclasses

@@ -165,7 +165,7 @@ def _product_kernel(hidden, down, out, shared: _Shared, *, steps: int):
 def _stream(shared: _Shared, left: Any, weights: tuple, accumulators: tuple, columns: Any, first: Any, steps: int):
   """Adds left [R, lines] · weight [lines, columns] to each weight's accumulator, `steps` slots from `first` on."""
   rows = pl.ds(0, left.shape[0])
-  # Rows that no copy fills are multiplied too: what they give is not read, but it must not be NaN in a NaN check.
+  # Rows that no copy fills are multiplied too: zeros keep uninitialised memory out of the products.
   for slot in range(SLOTS):
     shared.left[slot] = jnp.zeros((ROWS, LINES), shared.left.dtype)
   plgpu.commit_smem()

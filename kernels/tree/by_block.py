@@ -30,11 +30,15 @@ class Items:
 
 
 def items(plan: Plan, groups: int, *, query_rows: int, page_size: int, window: int | None) -> Items:
-  """The items of blocks of `query_rows` query rows, each of whole rows of `groups` query rows; items that no row sees
-  are left out."""
+  """The items of each block of `query_rows` query rows that hold whole rows of `groups` query rows.
+
+  Items that no row sees are left out.
+  """
   rows = query_rows // groups
-  lengths = _by_block(jnp.asarray(plan.lengths)[jnp.asarray(plan.order)], rows)
-  base = rows * jnp.arange(lengths.shape[0])[:, None]
+  by_place = jnp.asarray(plan.lengths)[jnp.asarray(plan.order)]
+  lengths = _by_block(by_place, rows)
+  block = jnp.arange(lengths.shape[0])
+  base = rows * block[:, None]
   first = jnp.asarray(plan.first)
   begin = jnp.clip(first - base, 0, rows)  # [B, W]
   end = jnp.clip(first + plan.readers - base, 0, rows)
@@ -63,7 +67,8 @@ def items(plan: Plan, groups: int, *, query_rows: int, page_size: int, window: i
 def _by_block(lengths: jax.Array, rows: int) -> jax.Array:
   """[R] as [B, C], padded with rows that read nothing."""
   missing = -lengths.shape[0] % rows
-  return jnp.pad(lengths, (0, missing)).reshape(-1, rows)
+  padded = jnp.pad(lengths, (0, missing))
+  return padded.reshape(-1, rows)
 
 
 def _seen(begin, end, lengths, plan: Plan, *, page_size: int, window: int | None) -> tuple[jax.Array, jax.Array]:
@@ -76,8 +81,10 @@ def _seen(begin, end, lengths, plan: Plan, *, page_size: int, window: int | None
   high = jnp.clip(longest - start, 0, page_size)
   if window is None:
     return jnp.zeros_like(high), high
-  shortest = jnp.where(reads, by_row, jnp.iinfo(jnp.int32).max).min(-1)
-  return jnp.clip(shortest - window - start, 0, page_size), high
+  unbounded = jnp.iinfo(jnp.int32).max
+  shortest = jnp.where(reads, by_row, unbounded).min(-1)
+  low = jnp.clip(shortest - window - start, 0, page_size)
+  return low, high
 
 
 def _compact(reads: jax.Array) -> jax.Array:

@@ -172,7 +172,8 @@ def _kernel(*refs, window: int | None, scale: float):
     slot = lax.rem(i, SLOTS)
     fetch(i + SLOTS - 1)
     plgpu.barrier_wait(shared.arrived.at[slot])
-    item = _Item(*(x[block, i] for x in (items.start, items.begin, items.end, items.low, items.high)))
+    fields = items.start, items.begin, items.end, items.low, items.high
+    item = _Item(*(field[block, i] for field in fields))
     return _add(shared, slot, item, state, window=window, scale=scale)
 
   fetch(first)
@@ -207,8 +208,8 @@ def _add(shared: _Shared, slot, item: _Item, state: _Softmax, *, window: int | N
   products = _product(shared.queries, shared.keys.at[slot], (ROWS, page_size))
   scores = jnp.where(see, products * scale, MASKED)
   # Rounded up to an integer: factors between two tops are powers of two, so weights round alike after any page.
-  highest = (scores.max(1).astype(jnp.int32) + 1).astype(jnp.float32)
-  top = jnp.maximum(state.top, highest)
+  above = scores.max(1).astype(jnp.int32) + 1
+  top = jnp.maximum(state.top, above.astype(jnp.float32))
   keep = jnp.exp2(state.top - top)
   exponent = scores - lax.broadcast_in_dim(top, scores.shape, [0])
   weights = jnp.where(see, jnp.exp2(exponent), 0.0)

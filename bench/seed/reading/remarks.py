@@ -1,4 +1,4 @@
-"""What stands beside a formula and may decide an answer: words, labels and conditions."""
+"""Words, labels and conditions next to a formula that may decide an answer."""
 
 import re
 from typing import NamedTuple
