@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,7 @@ MEASURES = {
   'reward/distance': 'distance to the nearest scan',
 }
 SMOOTHED = 5  # rollouts of a moving average
+PAPER = 255
 SHOWN = 5  # grids of a trial, from before training to its end
 
 
@@ -45,7 +47,10 @@ class Options:
 
 
 def drawn(options: Options) -> dict[str, list[Trial]]:
-  """The trials to draw, by the name of their line: those that have ended, at the given rate or at those chosen."""
+  """The trials to draw, by the name of their line: those that have ended, at the given rate or at those chosen.
+
+  Raises ValueError when none has ended.
+  """
   folder = pathlib.Path(options.runs)
   lines = {}
   for arm in ARMS:
@@ -53,58 +58,88 @@ def drawn(options: Options) -> dict[str, list[Trial]]:
     lines[NAMES[arm]] = trials.reported(arm, rate)
     if arm == 'pref_grpo':
       lines[GUIDED] = [trials.guided(rate)]
-  kept = {name: [trial for trial in line if trials.ended(folder, trial)] for name, line in lines.items()}
-  return {name: line for name, line in kept.items() if line}
+  kept = {}
+  for name, line in lines.items():
+    ended = [trial for trial in line if trials.ended(folder, trial)]
+    if ended:
+      kept[name] = ended
+  if not kept:
+    raise ValueError(f'{folder}: no reported trial has ended; bench.pref_grpo.study runs them')
+  return kept
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
   """A moving average over the rollouts up to each, of fewer at the start."""
-  sums = np.cumsum(np.pad(values, (1, 0)))
-  ends = np.arange(1, len(values) + 1)
+  padded = np.pad(values, (1, 0))
+  sums = np.cumsum(padded)
+  ends = np.arange(1, len(sums))
   starts = np.maximum(ends - SMOOTHED, 0)
-  return (sums[ends] - sums[starts]) / (ends - starts)
+  counts = ends - starts
+  return (sums[ends] - sums[starts]) / counts
 
 
 def curves(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
   """Each measure over the rollouts: the mean of the seeds and each seed."""
   fig, axes = charts.stacked(7.0, 9.5, len(MEASURES))
-  for axis, (measure, label) in zip(axes, MEASURES.items()):
+  for axis, measure in zip(axes, MEASURES):
     for name, line in lines.items():
-      rows = [smoothed(_column(folder, trial, measure)) for trial in line]
-      for row in rows:
-        axis.plot(row, color=COLORS[name], linewidth=0.7, alpha=0.5)
-      charts.curve(axis, range(len(rows[0])), np.mean(rows, 0), label=name, color=COLORS[name], linewidth=2)
-    axis.set_ylabel(label)
+      rows = [_row(folder, trial, measure) for trial in line]
+      _line(axis, rows, name)
+    axis.set_ylabel(MEASURES[measure])
     axis.grid(alpha=0.3)
   axes[0].legend()
   axes[-1].set_xlabel(f'rollouts (moving average of {SMOOTHED}; thin lines: one seed each)')
   charts.save(fig, out / 'pref_grpo_curves.png')
 
 
-def _column(folder: pathlib.Path, trial: Trial, measure: str) -> np.ndarray:
-  return trials.column(trials.curve(folder, trial), measure)
+def _row(folder: pathlib.Path, trial: Trial, measure: str) -> np.ndarray:
+  """A trial's measure over its rollouts, smoothed."""
+  rollouts = trials.curve(folder, trial)
+  values = trials.column(rollouts, measure)
+  return smoothed(values)
+
+
+def _line(axis: Any, rows: Sequence[np.ndarray], name: str) -> None:
+  """Each seed thinly, and their mean."""
+  color = COLORS[name]
+  for row in rows:
+    axis.plot(row, color=color, linewidth=0.7, alpha=0.5)
+  mean = np.mean(rows, 0)
+  rollouts = range(len(mean))
+  charts.curve(axis, rollouts, mean, label=name, color=color, linewidth=2)
 
 
 def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:
   """The trial's grids of held-out images in order; a continued trial has drawn the one before training again."""
-  paths = sorted((folder / trial.name / 'images').glob('*.png'))
-  first = paths[0].read_bytes()
-  later = [path for path in paths[1:] if path.read_bytes() != first]
-  chosen = np.linspace(0, len(later), SHOWN).round().astype(int)
-  kept = [paths[0], *later]
+  images = folder / trial.name / 'images'
+  first, *others = sorted(images.glob('*.png'))
+  before = first.read_bytes()
+  later = [path for path in others if path.read_bytes() != before]
+  kept = [first, *later]
+  places = np.linspace(0, len(later), SHOWN)
+  chosen = places.round().astype(int)
   return [Image.open(kept[i]) for i in chosen]
+
+
+def _joined(sheets: Sequence[Image.Image]) -> np.ndarray:
+  """Grids side by side, with gaps between them."""
+  pixels = [np.asarray(sheet) for sheet in sheets]
+  height, width = pixels[0].shape
+  gap = np.full((height, width // 8), PAPER, np.uint8)
+  parts = []
+  for sheet in pixels:
+    parts += [sheet, gap]
+  return np.concatenate(parts[:-1], 1)
 
 
 def images(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
   """Held-out images over training of the first seed of each line."""
-  rows = {name: line[0] for name, line in lines.items()}
-  fig, axes = charts.stacked(7.0, 3.7 * len(rows), len(rows))
-  for axis, (name, trial) in zip(axes, rows.items()):
-    sheets = [np.asarray(sheet) for sheet in grids(folder, trial)]
-    height, width = sheets[0].shape
-    gap = np.full((height, width // 8), 255, np.uint8)
-    joined = [part for sheet in sheets for part in (sheet, gap)][:-1]
-    axis.imshow(np.concatenate(joined, 1), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
+  rows = len(lines)
+  fig, axes = charts.stacked(7.0, 3.7 * rows, rows)
+  for axis, name in zip(axes, lines):
+    first = lines[name][0]
+    sheets = grids(folder, first)
+    axis.imshow(_joined(sheets), cmap='gray', vmin=0, vmax=PAPER, interpolation='nearest')
     axis.set_title(name)
     axis.set_axis_off()
   charts.save(fig, out / 'pref_grpo_images.png')
@@ -112,24 +147,31 @@ def images(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Pat
 
 def table(folder: pathlib.Path) -> list[str]:
   """Lines of a table in Markdown: start and end of each trial that has ended."""
-  head = ' | '.join(MEASURES.values())
-  lines = [f'| trial | {head} |', '|---' * (len(MEASURES) + 1) + '|']
+  rows = [('trial', *MEASURES.values())]
+  rows.append(('---',) * len(rows[0]))
   for trial in trials.every(folder):
     rollouts = trials.curve(folder, trial)
-    start = [float(trials.column(rollouts, measure)[: trials.LAST].mean()) for measure in MEASURES]
-    end = [trials.at_end(rollouts, measure) for measure in MEASURES]
-    cells = [f'{a:.3f} → {b:.3f}' for a, b in zip(start, end)]
-    lines.append(f'| {trial.name} | {" | ".join(cells)} |')
-  return lines
+    cells = [_change(rollouts, measure) for measure in MEASURES]
+    rows.append((trial.name, *cells))
+  return [f'| {" | ".join(row)} |' for row in rows]
+
+
+def _change(rollouts: list[dict], measure: str) -> str:
+  """A measure's means over the first and the last rollouts."""
+  start = trials.at_start(rollouts, measure)
+  end = trials.at_end(rollouts, measure)
+  return f'{start:.3f} → {end:.3f}'
 
 
 def work(options: Options) -> None:
   """Writes the pictures and prints the tables."""
-  folder, out = pathlib.Path(options.runs), pathlib.Path(options.out)
+  folder = pathlib.Path(options.runs)
+  out = pathlib.Path(options.out)
   lines = drawn(options)
   curves(lines, folder, out)
   images(lines, folder, out)
-  print('\n'.join(table(folder)))
+  for row in table(folder):
+    print(row)
 
 
 def main(argv: Sequence[str]) -> int:

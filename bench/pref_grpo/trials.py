@@ -12,7 +12,7 @@ CHOOSING = 0  # the seed on which each arm's learning rate is chosen
 REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
 ROLLOUTS = 60
-LAST = 10  # rollouts over which the end of a trial is averaged
+LAST = 10  # rollouts over which the start and the end of a trial are averaged
 CHOICE = 'right'  # by the held-out judge: each arm is given its best chance at what is wanted
 
 
@@ -51,7 +51,8 @@ def every(folder: pathlib.Path) -> list[Trial]:
   """All trials that have ended."""
   seeds = (CHOOSING, *REPORTED)
   plain = [Trial(arm, rate, seed) for arm in ARMS for rate in RATES for seed in seeds]
-  return [trial for trial in [*plain, *map(guided, RATES)] if ended(folder, trial)]
+  planned = [*plain, *map(guided, RATES)]
+  return [trial for trial in planned if ended(folder, trial)]
 
 
 def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
@@ -59,7 +60,12 @@ def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
 
   Raises OSError before those trials have begun.
   """
-  return max(RATES, key=lambda rate: at_end(curve(folder, Trial(arm, rate, CHOOSING)), measure))
+
+  def reached(rate: float) -> float:
+    rollouts = curve(folder, Trial(arm, rate, CHOOSING))
+    return at_end(rollouts, measure)
+
+  return max(RATES, key=reached)
 
 
 def ended(folder: pathlib.Path, trial: Trial) -> bool:
@@ -69,15 +75,24 @@ def ended(folder: pathlib.Path, trial: Trial) -> bool:
 
 def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
   """The metrics of each rollout of a trial."""
-  lines = (folder / trial.name / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-  return [json.loads(line) for line in lines]
+  path = folder / trial.name / 'metrics.jsonl'
+  text = path.read_text(encoding='utf-8')
+  return [json.loads(line) for line in text.splitlines()]
 
 
 def column(rollouts: list[dict], measure: str) -> np.ndarray:
   """float64 [rollouts]: one metric of each."""
-  return np.array([rollout[measure] for rollout in rollouts])
+  values = [rollout[measure] for rollout in rollouts]
+  return np.array(values)
+
+
+def at_start(rollouts: list[dict], measure: str) -> float:
+  """The mean of a metric over the first rollouts."""
+  first = column(rollouts[:LAST], measure)
+  return float(first.mean())
 
 
 def at_end(rollouts: list[dict], measure: str) -> float:
   """The mean of a metric over the last rollouts."""
-  return float(column(rollouts, measure)[-LAST:].mean())
+  last = column(rollouts[-LAST:], measure)
+  return float(last.mean())

@@ -47,35 +47,49 @@ class Step:
   def at(cls, levels: jax.Array, index: jax.Array) -> 'Step':
     """Steps `index` int [R] of a schedule's levels [T + 1]."""
     levels = jnp.asarray(levels)
-    return cls(sigma=levels[index], next=levels[index + 1], second=jnp.full(index.shape, levels[1]))
+    second = jnp.full(index.shape, levels[1])
+    following = index + 1
+    return cls(sigma=levels[index], next=levels[following], second=second)
+
+  @property
+  def change(self) -> jax.Array:
+    """float32 [R]: dσ, negative."""
+    return self.next - self.sigma
 
 
 def deviations(step: Step, noise: Noise) -> jax.Array:
   """float32 [R]: the standard deviation of the noise that each step adds."""
-  length = step.sigma - step.next
-  return jnp.sqrt(_rate(step, noise) * length)
+  length = -step.change
+  variance = _rate(step, noise) * length
+  return jnp.sqrt(variance)
 
 
 def _rate(step: Step, noise: Noise) -> jax.Array:
   """w², what the noise adds to the variance in a unit of σ: a²·σ/(1 − σ) of the flow form, η² of the dance form."""
+  scale = noise.level**2
   if noise.form == 'dance':
-    return jnp.full_like(step.sigma, noise.level**2)
-  below_one = jnp.where(step.sigma == 1, step.second, step.sigma)
-  return noise.level**2 * step.sigma / (1 - below_one)
+    return jnp.full_like(step.sigma, scale)
+  is_one = step.sigma == 1
+  below_one = jnp.where(is_one, step.second, step.sigma)
+  above_data = 1 - below_one
+  return scale * step.sigma / above_data
 
 
 def _flow_mean(x, v, sigma, change, rate):
   """x + [v + w²/(2σ)·(x + (1 − σ)·v)]·dσ (Flow-GRPO, arXiv 2505.05470 eq. 9)."""
   noise = x + (1 - sigma) * v
   correction = rate / (2 * sigma) * noise
-  return x + (v + correction) * change
+  drift = v + correction
+  return x + drift * change
 
 
 def _dance_mean(x, v, sigma, change, rate):
   """x + v·dσ − ½·η²·score·dσ (DanceGRPO, arXiv 2505.07818)."""
   data = x - sigma * v
-  score = -(x - (1 - sigma) * data) / sigma**2
-  drift = v - 0.5 * rate * score
+  noise = x - (1 - sigma) * data
+  score = -noise / sigma**2
+  correction = 0.5 * rate * score
+  drift = v - correction
   return x + drift * change
 
 
@@ -84,19 +98,22 @@ FORMS = {'flow': _flow_mean, 'dance': _dance_mean}
 
 def moments(x: jax.Array, v: jax.Array, step: Step, noise: Noise) -> tuple[jax.Array, jax.Array]:
   """(mean [R, …], standard deviation [R]) of the next latent, given latent and velocity [R, …]."""
-  x, v = x.astype(jnp.float32), v.astype(jnp.float32)
+  x = x.astype(jnp.float32)
+  v = v.astype(jnp.float32)
   rate = _rate(step, noise)
-  sigma = _over_entries(step.sigma, x)
-  change = _over_entries(step.next - step.sigma, x)
-  rate = _over_entries(rate, x)
-  mean = FORMS[noise.form](x, v, sigma, change, rate)
+  scalars = (step.sigma, step.change, rate)
+  sigma, change, rate = (_over_entries(scalar, x) for scalar in scalars)
+  mean_of = FORMS[noise.form]
+  mean = mean_of(x, v, sigma, change, rate)
   return mean, deviations(step, noise)
 
 
 def euler(x: jax.Array, v: jax.Array, step: Step) -> jax.Array:
   """The deterministic step x + v·dσ, float32 [R, …]."""
-  change = _over_entries(step.next - step.sigma, x)
-  return x.astype(jnp.float32) + v.astype(jnp.float32) * change
+  x = x.astype(jnp.float32)
+  v = v.astype(jnp.float32)
+  change = _over_entries(step.change, x)
+  return x + v * change
 
 
 def log_prob(following: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -106,8 +123,10 @@ def log_prob(following: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax
   two of them is the geometric mean of the entries' ratios.
   """
   spread = _over_entries(deviation, mean)
-  squares = jnp.square((following - mean) / spread)
-  return -0.5 * _entry_mean(squares) - jnp.log(deviation) - LOG_ROOT_2PI
+  noise = (following - mean) / spread
+  squares = _entry_mean(jnp.square(noise))
+  norm = jnp.log(deviation)
+  return -0.5 * squares - norm - LOG_ROOT_2PI
 
 
 def normalised_log_ratio(following: jax.Array, old: jax.Array, mean: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -116,20 +135,26 @@ def normalised_log_ratio(following: jax.Array, old: jax.Array, mean: jax.Array, 
   Equal to deviation·[ln p_mean − ln p_old + mean(δ²)/(2·deviation²)], without its cancellation: the log-ratio without
   its negative bias, scaled so that all steps have a similar spread.
   """
-  noise = (following - old) / _over_entries(deviation, old)
-  return _entry_mean(noise * (mean - old))
+  spread = _over_entries(deviation, old)
+  noise = (following - old) / spread
+  moved = mean - old
+  return _entry_mean(noise * moved)
 
 
 def divergence(mean: jax.Array, other: jax.Array, deviation: jax.Array) -> jax.Array:
   """float32 [R]: KL of two steps' Gaussians by entry, mean((mean − other)²)/(2·deviation²)."""
-  return _entry_mean(jnp.square(mean - other)) / (2 * jnp.square(deviation))
+  squares = jnp.square(mean - other)
+  variance = jnp.square(deviation)
+  return _entry_mean(squares) / (2 * variance)
 
 
 def _over_entries(values: jax.Array, like: jax.Array) -> jax.Array:
   """[R] values that broadcast over [R, …]."""
-  return values.reshape(-1, *(1,) * (like.ndim - 1))
+  entries = (1,) * (like.ndim - 1)
+  return values.reshape(-1, *entries)
 
 
 def _entry_mean(values: jax.Array) -> jax.Array:
   """[R]: the mean over all axes but the first."""
-  return jnp.mean(values.reshape(values.shape[0], -1), -1)
+  entries = values.reshape(len(values), -1)
+  return jnp.mean(entries, -1)

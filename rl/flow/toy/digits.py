@@ -19,6 +19,7 @@ DIGITS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight'
 INK = ('thin', 'thick')
 SLANT = ('upright', 'slanted')
 PROMPTS = tuple(f'a {ink} {slant} {digit}' for digit in DIGITS for ink in INK for slant in SLANT)
+NO_INK = 1e-6  # takes the place of smaller sums that divide
 HELDOUT = 6 * len(PROMPTS)  # each prompt from six different noises
 
 
@@ -58,7 +59,11 @@ def read(prompt: str) -> Asked:
   if prompt not in PROMPTS:
     raise ValueError(f'prompt {prompt!r:.80}: expected "a thin|thick upright|slanted <digit>"')
   _, ink, slant, digit = prompt.split()
-  return Asked(DIGITS.index(digit), INK.index(ink), SLANT.index(slant))
+  return Asked(
+    digit=DIGITS.index(digit),
+    ink=INK.index(ink),
+    slant=SLANT.index(slant),
+  )
 
 
 def ink(levels: np.ndarray) -> np.ndarray:
@@ -68,41 +73,52 @@ def ink(levels: np.ndarray) -> np.ndarray:
 
 def slant(levels: np.ndarray) -> np.ndarray:
   """[R]: how far strokes lean to the right, in pixels a row upwards, of images [R, 8, 8] from 0 to 1."""
-  at = np.arange(SIDE, dtype=np.float64)
   pixels = (1, 2)
-  total = np.maximum(levels.sum(pixels), 1e-6)
-  by_row = levels.sum(2)
-  by_column = levels.sum(1)
-  row = (by_row * at).sum(1) / total
-  column = (by_column * at).sum(1) / total
-  down = at[None, :, None] - row[:, None, None]
-  right = at[None, None, :] - column[:, None, None]
-  spread = (levels * down**2).sum(pixels)
-  lean = -(levels * down * right).sum(pixels)
-  return lean / np.maximum(spread, 1e-6)
+  down = _from_centre(levels.sum(2))[:, :, None]
+  right = _from_centre(levels.sum(1))[:, None]
+  spread = levels * down**2
+  lean = -levels * down * right
+  most = np.maximum(spread.sum(pixels), NO_INK)
+  return lean.sum(pixels) / most
+
+
+def _from_centre(ink: np.ndarray) -> np.ndarray:
+  """float64 [R, 8]: where each row (or column) is from the centre of the ink [R, 8] of rows."""
+  at = np.arange(SIDE, dtype=np.float64)
+  total = np.maximum(ink.sum(1), NO_INK)
+  moment = (ink * at).sum(1)
+  centre = moment / total
+  return at - centre[:, None]
 
 
 def levels_of(images: Sequence[Image.Image]) -> np.ndarray:
   """float64 [R, 8, 8] from 0 (paper) to 1 (ink)."""
-  return np.stack([np.asarray(image, np.float64) for image in images]) / 255
+  pixels = [np.asarray(image, np.float64) for image in images]
+  return np.stack(pixels) / 255
 
 
 @functools.cache
 def _levels(split: str) -> tuple[np.ndarray, np.ndarray]:
   """(float64 [R, 8, 8] from 0 to 1, digit int [R])."""
   scans = digits.scans(split)
-  return scans.pixels[:, ::2, ::2, 0] / 255, scans.labels
+  halved = scans.pixels[:, ::2, ::2, 0]
+  return halved / 255, scans.labels
 
 
 @functools.cache
 def medians() -> Medians:
   """Of the training scans."""
   levels, digit = _levels('train')
+  members = [digit == d for d in range(len(DIGITS))]
 
   def by_digit(measured: np.ndarray) -> np.ndarray:
-    return np.array([np.median(measured[digit == d]) for d in range(len(DIGITS))])
+    middles = [np.median(measured[which]) for which in members]
+    return np.array(middles)
 
-  return Medians(by_digit(ink(levels)), by_digit(slant(levels)))
+  return Medians(
+    ink=by_digit(ink(levels)),
+    slant=by_digit(slant(levels)),
+  )
 
 
 @functools.cache
@@ -123,8 +139,10 @@ def scans(split: str) -> Scans:
 
 def decode(latents: np.ndarray) -> list[Image.Image]:
   """Latents float32 [R, 8, 8, 1], which are pixels from −1 to 1, as grey images."""
-  grey = np.rint(127.5 * (np.clip(latents[..., 0], -1, 1) + 1)).astype(np.uint8)
-  return [Image.fromarray(image) for image in grey]
+  clipped = np.clip(latents[..., 0], -1, 1)
+  grey = np.rint(127.5 * (clipped + 1))
+  pixels = grey.astype(np.uint8)
+  return [Image.fromarray(image) for image in pixels]
 
 
 def draw(rng: np.random.Generator, n: int) -> list[tuple[np.ndarray, str]]:
@@ -139,15 +157,23 @@ def _example(prompt: str) -> Image.Image:
   """A training scan with this caption."""
   asked = read(prompt)
   every = scans('train')
-  fits = (every.digit == asked.digit) & (every.ink == asked.ink) & (every.slant == asked.slant)
-  return decode(every.pixels[np.flatnonzero(fits)[:1]])[0]
+  measured = (every.digit, every.ink, every.slant)
+  agree = [values == wanted for values, wanted in zip(measured, asked)]
+  fits = np.all(agree, axis=0)
+  first = np.flatnonzero(fits)[:1]
+  (image,) = decode(every.pixels[first])
+  return image
 
 
 def query(split: str, seed: int, index: int) -> Query:
   """Query `index`: a caption, drawn for training, in turn for evaluation; its solution is a scan."""
-  number = index if split == 'heldout' else int(np.random.default_rng((seed, index)).integers(len(PROMPTS)))
+  number = index
+  if split != 'heldout':
+    rng = np.random.default_rng((seed, index))
+    number = int(rng.integers(len(PROMPTS)))
   prompt = PROMPTS[number % len(PROMPTS)]
-  return Query([{'role': 'user', 'content': prompt}], answer=prompt, solution=_example(prompt))
+  message = {'role': 'user', 'content': prompt}
+  return Query([message], answer=prompt, solution=_example(prompt))
 
 
 TASK = Task(query, heldout=HELDOUT)
