@@ -4,6 +4,7 @@ python -m bench.pref_grpo.figures --runs=runs/hacking --out=docs
 """
 
 import dataclasses
+import io
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -110,15 +111,17 @@ def _line(axis: Any, rows: Sequence[np.ndarray], name: str) -> None:
 
 
 def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:
-  """The trial's grids of held-out images in order; a continued trial has drawn the one before training again."""
+  """The trial's grids of held-out images in order.
+
+  Equal grids count once: the end is drawn twice, and a continued trial draws the one before training again.
+  """
   images = folder / trial.name / 'images'
-  first, *others = sorted(images.glob('*.png'))
-  before = first.read_bytes()
-  later = [path for path in others if path.read_bytes() != before]
-  kept = [first, *later]
-  places = np.linspace(0, len(later), SHOWN)
+  files = [path.read_bytes() for path in sorted(images.glob('*.png'))]
+  distinct = list(dict.fromkeys(files))
+  last = len(distinct) - 1
+  places = np.linspace(0, last, SHOWN)
   chosen = places.round().astype(int)
-  return [Image.open(kept[i]) for i in chosen]
+  return [Image.open(io.BytesIO(distinct[i])) for i in chosen]
 
 
 def _joined(sheets: Sequence[Image.Image]) -> np.ndarray:

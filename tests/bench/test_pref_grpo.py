@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from PIL import Image
 
-from bench.pref_grpo import study, trials
+from bench.pref_grpo import figures, study, trials
 from rl.flow import train
 
 
@@ -53,3 +54,22 @@ def test_a_study_that_was_stopped_trains_only_what_is_left(trained, tmp_path):
   assert len(trained) == len(set(trained)) == 13
   study.work(options)
   assert len(trained) == 13
+
+
+def test_grids_that_were_drawn_twice_are_shown_once(tmp_path):
+  trial = trials.Trial('pref_grpo', 1e-4, 1)
+  folder = tmp_path / trial.name / 'images'
+  folder.mkdir(parents=True)
+  continued_and_ended = (0, 10, 0, 20, 30, 40, 40)
+  for number, level in enumerate(continued_and_ended):
+    Image.new('L', (2, 2), level).save(folder / f'{number:03d}.png')
+  shown = [grid.getpixel((0, 0)) for grid in figures.grids(tmp_path, trial)]
+  assert shown == [0, 10, 20, 30, 40]
+
+
+def test_figures_of_a_study_without_a_reported_trial_say_so(trained, tmp_path, capsys):
+  options = study.Options(out=str(tmp_path))
+  for trial in trials.choosing():
+    study.run(options, trial)
+  assert figures.main(['figures', f'--runs={tmp_path}', f'--out={tmp_path}']) == 1
+  assert 'no reported trial has ended' in capsys.readouterr().err
