@@ -11,6 +11,7 @@ from rl.flow.policy.options import PathOptions
 from rl.flow.pretrain import Pretraining
 from rl.losses import RULES, Rule
 from rl.rewards import Length
+from rl.rewards.comparisons import pairs_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Preference:
   order: Literal['fixed', 'alternate', 'both'] = field(
     'alternate', 'which image of a pair is shown first: always the earlier one, in turn, or each once in two requests'
   )
-  decimals: int | None = field(None, 'win rates are rounded to as many; the released trainer has 3; none: not rounded')
+  decimals: int | None = field(
+    None, 'win rates are rounded to as many; the released trainer has 3; none: not rounded', low=0
+  )
   patience: int = field(256, 'equal verdicts in a row after which the run stops; 0: any number')
   zone: float = field(0.1, 'scores that differ by less are a tie, of a judge that compares scores')
 
@@ -55,6 +58,7 @@ class FlowTraining(Training):
   def __post_init__(self):
     super().__post_init__()
     at_least_one(self, 'steps', 'eval_queries')
+    pairs_of(self.group, self.compare.opponents or None)  # refuses opponents that no group has, before long work
     if self.rule.kl.in_reward:
       raise ValueError("rule.kl.where='reward': expected 'loss', where the divergence of a flow is exact")
 

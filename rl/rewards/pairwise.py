@@ -28,7 +28,7 @@ class JudgeFailed(RuntimeError):
   """A judge has no verdict on a pair, after all its attempts."""
 
 
-class OneSidedJudge(RuntimeError):
+class OneSidedJudge(ValueError):
   """A judge gives the same verdict for every pair: nothing can be learned from it."""
 
 

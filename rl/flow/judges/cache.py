@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+EXPECTED = 'expected a JSON object with key and reply, both texts'
+
 
 def key_of(parts: Sequence[str], images: Sequence[Image.Image]) -> str:
   """Identifies a question: texts, and images by mode, size and pixels."""
@@ -41,11 +43,12 @@ class Replies:
     for number, line in enumerate(lines, 1):
       try:
         entry = json.loads(line)
-        replies[entry['key']] = entry['reply']
+        key, reply = entry['key'], entry['reply']
       except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-          f'{self._path}, line {number}: expected a JSON object with key and reply ({error!r})'
-        ) from None
+        raise ValueError(f'{self._path}, line {number}: {EXPECTED} ({error!r})') from None
+      if not isinstance(key, str) or not isinstance(reply, str):
+        raise ValueError(f'{self._path}, line {number}: {EXPECTED}')
+      replies[key] = reply
     return replies
 
   def __len__(self) -> int:

@@ -1,15 +1,21 @@
 """A judge that compares scores, such as CLIP's similarity of image and caption."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from rl.rewards.pairwise import JudgeFailed
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreJudge:
-  """The image with the higher score(prompt, image) wins; closer than `zone` is a tie."""
+  """The image with the higher score(prompt, image) wins; closer than `zone` is a tie.
+
+  Scores that do not compare, of which one is not a number or both are infinite, raise JudgeFailed.
+  """
 
   score: Callable[[str, Any], float]
   zone: float = 0.0
@@ -19,7 +25,10 @@ class ScoreJudge:
       raise ValueError(f'zone={self.zone}: expected zero or a positive number')
 
   def __call__(self, prompt: str, first: Any, second: Any) -> str:
-    difference = self.score(prompt, first) - self.score(prompt, second)
+    scores = (self.score(prompt, first), self.score(prompt, second))
+    difference = scores[0] - scores[1]
+    if math.isnan(difference):
+      raise JudgeFailed(f'scores {scores[0]} and {scores[1]} of {prompt!r:.80}: expected two numbers that compare')
     if abs(difference) <= self.zone:
       return 'tie'
     if difference > 0:

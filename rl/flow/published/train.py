@@ -9,12 +9,12 @@ import jax
 import numpy as np
 from PIL import Image
 
-from core.serving.client import Endpoint
+from core.serving.client import Endpoint, RequestFailed
 from core.training.data import DataError, JsonLines
 from rl.devices import meshes
 from rl.evaluate import Evaluation
 from rl.flow import generation
-from rl.flow.configs import PublishedConfig
+from rl.flow.configs import JudgeServer, PublishedConfig
 from rl.flow.gallery import Gallery
 from rl.flow.judges.chat import ChatJudge, endpoint
 from rl.flow.policy import Paths
@@ -41,12 +41,21 @@ def train(config: PublishedConfig, workdir: pathlib.Path) -> Outcome:
   if missing:
     raise ValueError(f'{", ".join(missing)}: expected a folder, files of prompts to train and to look at, and a server')
   task = task_of(config.data, config.heldout)
-  server = Endpoint(config.judge.url, config.judge.name, key=os.environ.get(config.judge.key_env, ''))
+  server = _server(config.judge)
   process = jax.process_index()
   cache = workdir / (f'judge.{process}.jsonl' if process else 'judge.jsonl')  # a file has one writer
   workdir.mkdir(parents=True, exist_ok=True)
   judge = ChatJudge(endpoint(server), server.name, cache=str(cache))
   return learn(config, workdir, task, judge)
+
+
+def _server(judge: JudgeServer) -> Endpoint:
+  """The judge's server. Raises ValueError for one that has to be asked for its model and does not answer."""
+  key = os.environ.get(judge.key_env, '')
+  try:
+    return Endpoint(judge.url, judge.name, key=key)
+  except RequestFailed as error:
+    raise ValueError(f'judge.url={judge.url!r}: {error}') from error
 
 
 def learn(config: PublishedConfig, workdir: pathlib.Path, task: Task, judge: Callable[[str, Any, Any], str]) -> Outcome:

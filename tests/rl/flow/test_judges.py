@@ -111,9 +111,20 @@ def test_a_torn_cache_is_read_up_to_its_last_whole_line(monkeypatch, tmp_path):
   cache.write_text(whole + whole[:20])
   judge_of(monkeypatch, server, cache)('a cat', grey(0), grey(99))
   assert server.calls == 1 and cache.read_text() == whole
-  cache.write_text('{}\n' + whole)
-  with pytest.raises(ValueError, match='line 1'):
-    judge_of(monkeypatch, server, cache)
+  for wrong in ('{}', '[]', '{"key": "a", "reply": 1}'):
+    cache.write_text(f'{wrong}\n{whole}')
+    with pytest.raises(ValueError, match='line 1'):
+      judge_of(monkeypatch, server, cache)
+
+
+@pytest.mark.parametrize('first, second', [(np.nan, 1.0), (1.0, np.nan), (np.inf, np.inf)])
+def test_scores_that_do_not_compare_are_a_tie_and_no_loss(first, second):
+  judge = ScoreJudge(lambda prompt, image: image)
+  with pytest.raises(JudgeFailed, match='expected two numbers'):
+    judge('a cat', first, second)
+  query = Query([{'role': 'user', 'content': 'a cat'}])
+  got = Pairwise(judge)(query, [first, second])
+  assert rates(got).tolist() == [0.5, 0.5] and got[0]['failed'] == 1
 
 
 def test_similarity_with_a_dead_zone():

@@ -5,6 +5,7 @@ import json
 import types
 from typing import NamedTuple
 
+import httpx
 import jax
 import numpy as np
 import pytest
@@ -140,12 +141,27 @@ def test_a_run_needs_a_folder_prompts_and_a_server(tmp_path):
   config = dataclasses.replace(CONFIG, model='x', data=('missing.jsonl',), heldout=('y.jsonl',), judge=server)
   with pytest.raises(FileNotFoundError, match=r'missing\.jsonl'):
     train.main(config, tmp_path)
+  empty = tmp_path / 'empty.jsonl'
+  empty.write_text('')
+  with pytest.raises(DataError, match=r'empty\.jsonl: no records'):
+    train.main(dataclasses.replace(config, data=(str(empty),)), tmp_path)
   good, bad = write(tmp_path / 'good.jsonl', ['a']), tmp_path / 'bad.jsonl'
   bad.write_text('{"prompt": "b"}\n{"text": "c"}\n')
   with pytest.raises(DataError, match=r'bad\.jsonl.*2.*prompt=None'):
     task_of([str(good)], [str(bad)])
   with pytest.raises(ValueError, match="prompt 'a' is in data and in heldout"):
     task_of([str(good)], [str(good)])
+
+
+def test_a_server_that_does_not_say_its_model_ends_the_run_in_one_line(tmp_path, monkeypatch):
+  real = httpx.Client
+  nobody = httpx.MockTransport(lambda request: httpx.Response(404))
+  monkeypatch.setattr(httpx, 'Client', lambda **k: real(transport=nobody))
+  data, heldout = write(tmp_path / 'a.jsonl', ['a']), write(tmp_path / 'b.jsonl', ['b'])
+  server = JudgeServer(url='http://judge/v1')
+  config = dataclasses.replace(CONFIG, model='x', data=(str(data),), heldout=(str(heldout),), judge=server)
+  with pytest.raises(ValueError, match=r"judge\.url='http://judge/v1': .*/models: status 404"):
+    train.main(config, tmp_path)
 
 
 class Drawn(NamedTuple):

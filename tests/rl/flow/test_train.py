@@ -13,7 +13,7 @@ from core.files.tensors import Files
 from rl import train
 from rl.configs import Training
 from rl.flow import mmdit
-from rl.flow.configs import CONFIGS, FlowConfig
+from rl.flow.configs import CONFIGS, FlowConfig, Preference
 from rl.flow.policy import FlowPolicy, PathOptions, Paths
 from rl.flow.toy import digits
 from rl.flow.toy.words import Words
@@ -33,6 +33,8 @@ SMALL = Training(
   [
     ({'preference': 0.0}, r'score=0\.0'),
     ({'preference': -1.0}, r'preference=-1\.0'),
+    ({'group': 1}, 'group=1'),
+    ({'group': 5, 'compare': Preference(opponents=3)}, r'opponents=3 in groups of 5: expected 2 to 4, an even number'),
     ({'rule': dataclasses.replace(RULES['pref_grpo'], kl=rl.losses.Kl(0.1, where='reward'))}, 'kl.where'),
   ],
 )
