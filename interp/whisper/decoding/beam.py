@@ -89,7 +89,7 @@ def beam(
   end = jax.lax.while_loop(lambda s: ~s.closed.all() & (s.step < new), advance, state)
   said = jnp.minimum(end.step, last + 1)[:, None]
   end = _unfinished(end, score_of, said, kept=kept, always=openai)
-  return _best(end, no_speech=jax.nn.softmax(start)[:, no_speech], new=new)
+  return _best(end, no_speech=jax.nn.softmax(start)[:, no_speech], kept=kept)
 
 
 class _Choice(NamedTuple):
@@ -161,8 +161,8 @@ def _choose(s: _State, rules: Rules, score_of, *, openai: bool) -> tuple[_State,
   return s, _Choice(tokens=tokens, logp=logp, token=token.reshape(-1, 1), row=row)
 
 
-def _best(s: _State, *, no_speech: jax.Array, new: int) -> Decoded:
-  """The finished response of the highest score of each audio."""
+def _best(s: _State, *, no_speech: jax.Array, kept: int) -> Decoded:
+  """The response of the highest score of each audio; the first `kept` places hold those that ended by themselves."""
   at = jnp.arange(s.score.shape[0])
   best = jnp.argmax(s.score, -1)
   count = s.done_count[at, best]
@@ -171,7 +171,7 @@ def _best(s: _State, *, no_speech: jax.Array, new: int) -> Decoded:
     count=count,
     logp=s.done_logp[at, best],
     no_speech=no_speech,
-    ended=count < new,
+    ended=best < kept,
   )
 
 

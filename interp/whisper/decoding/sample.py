@@ -22,7 +22,7 @@ class Decoded:
   """tokens: int32 [R, N], without the end token. count: int32 [R]. logp: float32 [R], sum over tokens and end.
 
   Log-probabilities are of the distribution after the rules, at temperature 1. no_speech: float32 [R]. ended: bool [R],
-  whether the end token came.
+  whether the end token was decoded; false where `new` tokens or the last position cut the response.
   """
 
   tokens: jax.Array

@@ -154,17 +154,36 @@ def test_one_beam_is_greedy_and_rows_do_not_mix(audio):
     np.testing.assert_allclose(other.no_speech[0], both.no_speech[0], rtol=1e-4)
 
 
-def test_nothing_follows_the_last_position(audio):
+@pytest.fixture(params=['greedy', 'sampling', *rules.NAMES])
+def search(audio, request):
+  """A function from prompts, one an audio, rules and a limit of tokens to what is decoded, greedy or by three beams."""
   d, keys = audio
-  prompt = PROCESSOR.prompt(language='en', previous=[70] * 30)
-  out = sample(
-    d,
-    tiny.CONFIG,
-    row_of(keys, 0),
-    pack([prompt], IDS.sot),
-    only([65, 66]).replace(banned=only([65, 66]).banned.at[IDS.eot].set(True)),
-    Sampling.of(1),
-    new=20,
-    no_speech=IDS.no_speech,
-  )
-  assert int(out.count[0]) == tiny.CONFIG.text_length + 1 - len(prompt) and not bool(out.ended[0])
+
+  def run(prompts, r, new):
+    packed = pack(prompts, IDS.sot)
+    shared = {'new': new, 'no_speech': IDS.no_speech}
+    if request.param in rules.NAMES:
+      return beam(d, tiny.CONFIG, keys, packed, r, beams=3, style=request.param, **shared)
+    heat = 1.0 if request.param == 'sampling' else 0.0
+    sampling = Sampling.of(len(prompts), temperature=heat, seed=range(len(prompts)))
+    return sample(d, tiny.CONFIG, keys, packed, r, sampling, **shared)
+
+  return run
+
+
+def without_end(tokens):
+  """Rules that allow these tokens and never the end."""
+  r = only(tokens)
+  return r.replace(banned=r.banned.at[IDS.eot].set(True))
+
+
+@pytest.mark.slow
+def test_a_response_that_a_limit_cuts_has_not_ended(search):
+  """The last position cuts the response to the first prompt, the limit of tokens that to the second."""
+  prompts = [PROCESSOR.prompt(language='en', previous=[70] * 30), PROCESSOR.prompt(language='en')]
+  room = tiny.CONFIG.text_length + 1 - len(prompts[0])
+  new = room + 3
+  cut = search(prompts, without_end([65, 66]), new)
+  assert cut.count.tolist() == [room, new] and not cut.ended.any()
+  whole = search(prompts, only([]), new)
+  assert whole.count.tolist() == [0, 0] and whole.ended.all()
