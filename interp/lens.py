@@ -31,7 +31,12 @@ class Lens:
 
 
 def logit_lens(
-  stream: jax.Array, norm: Callable, unembed: Callable, *, top: int = 5, final: jax.Array | None = None
+  stream: jax.Array,
+  norm: Callable,
+  unembed: Callable,
+  *,
+  top: int = 5,
+  final: jax.Array | None = None,
 ) -> Lens:
   """The logit lens of `resid_out` [L, B, T, D], as `apply(…, keep=('resid_out',))` keeps it.
 
@@ -41,18 +46,29 @@ def logit_lens(
   """
   if stream.ndim != 4:
     raise ValueError(f'logit_lens: stream {stream.shape}; expected [layers, batch, time, width]')
+
+  def read(x):
+    return unembed(norm(x)).astype(jnp.float32)
+
   if final is None:
-    final = unembed(norm(stream[-1])).argmax(-1)
+    final = read(stream[-1]).argmax(-1)
+  return jax.lax.map(lambda x: _measured(read(x), final, top), stream)
 
-  def layer(x):
-    logp = jax.nn.log_softmax(unembed(norm(x)).astype(jnp.float32), -1)
-    top_logp, tokens = jax.lax.top_k(logp, top)
-    chosen = jnp.take_along_axis(logp, final[..., None], -1)
-    rank = (logp > chosen).sum(-1)
-    entropy = -jnp.sum(jnp.exp(logp) * logp, -1)
-    return Lens(top=tokens, top_logp=top_logp, rank=rank, logp=chosen[..., 0], entropy=entropy)
 
-  return jax.lax.map(layer, stream)
+def _measured(logits: jax.Array, final: jax.Array, top: int) -> Lens:
+  """The `Lens` of one layer, without its axis L, of float32 logits [B, T, V]."""
+  logp = jax.nn.log_softmax(logits)
+  top_logp, tokens = jax.lax.top_k(logp, top)
+  chosen = jnp.take_along_axis(logp, final[..., None], -1)
+  better = logp > chosen
+  weighted = jnp.exp(logp) * logp
+  return Lens(
+    top=tokens,
+    top_logp=top_logp,
+    rank=better.sum(-1),
+    logp=chosen[..., 0],
+    entropy=-weighted.sum(-1),
+  )
 
 
 def saturation(lens: Lens) -> jax.Array:
@@ -62,21 +78,30 @@ def saturation(lens: Lens) -> jax.Array:
   """
   wrong = lens.rank > 0
   depth = wrong.shape[0]
-  last_wrong = depth - 1 - jnp.argmax(wrong[::-1], 0)
-  return jnp.where(wrong.any(0), last_wrong + 1, 0)
+  right_at_the_end = jnp.argmax(wrong[::-1], 0)  # layers, counted from the last
+  return jnp.where(wrong.any(0), depth - right_at_the_end, 0)
 
 
 def first_hit(lens: Lens) -> jax.Array:
   """int32 [B, T]: the first layer in which the final token is the likeliest, though a later one may lose it; else L."""
   right = lens.rank == 0
-  return jnp.where(right.any(0), jnp.argmax(right, 0), right.shape[0])
+  depth = right.shape[0]
+  first = jnp.argmax(right, 0)
+  return jnp.where(right.any(0), first, depth)
 
 
 def curves(lens: Lens, mask: jax.Array) -> dict[str, jax.Array]:
   """Means [L] over the tokens in `mask` [B, T]: probability of the final token, its rank, the entropy."""
-  weight = mask / jnp.maximum(mask.sum(), 1)
-  values = {'probability': jnp.exp(lens.logp), 'rank': lens.rank, 'entropy': lens.entropy}
-  return {name: jnp.einsum('lbt,bt->l', value.astype(jnp.float32), weight) for name, value in values.items()}
+  count = jnp.maximum(mask.sum(), 1)
+
+  def mean(values):
+    return jnp.einsum('lbt,bt->l', values.astype(jnp.float32), mask / count)
+
+  return {
+    'probability': mean(jnp.exp(lens.logp)),
+    'rank': mean(lens.rank),
+    'entropy': mean(lens.entropy),
+  }
 
 
 def encoder_lens(states: jax.Array, norm: Callable, decode: Callable) -> list[Any]:
@@ -91,13 +116,16 @@ def encoder_lens(states: jax.Array, norm: Callable, decode: Callable) -> list[An
 
 def encoder_states(kept: dict, prefix: str = 'encoder.') -> jax.Array:
   """[1 + L, B, S, D]: the embeddings, then every layer, from what a model kept. Raises ValueError if it did not."""
-  missing = [site for site in ('embed', 'resid_out') if prefix + site not in kept]
+  embed, layers = (f'{prefix}{site}' for site in ('embed', 'resid_out'))
+  missing = [site for site in (embed, layers) if site not in kept]
   if missing:
-    raise ValueError(f'encoder_states: {[prefix + site for site in missing]} are not kept; pass them in `keep`')
-  return jnp.concatenate([kept[f'{prefix}embed'][None], kept[f'{prefix}resid_out']])
+    raise ValueError(f'encoder_states: {missing} are not kept; pass them in `keep`')
+  before = kept[embed][None]
+  return jnp.concatenate([before, kept[layers]])
 
 
 def exit_at(stream: jax.Array, layer: int) -> Callable:
   """An `edit` by which a model's own norm and head see layer `layer` of `stream` [L, B, T, D]: the lens, by a patch."""
   depth = stream.shape[0]
-  return edits({('resid_out', depth - 1): replace(stream[layer])}, depth=depth)
+  last = ('resid_out', depth - 1)
+  return edits({last: replace(stream[layer])}, depth=depth)

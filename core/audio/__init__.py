@@ -3,6 +3,7 @@
 from core.audio.loudness import at_loudness
 from core.audio.read import Recording, load, open_recording
 from core.audio.resample import Resampler, to_rate
+from core.audio.samples import check
 from core.audio.spectra import mel_filters, power_spectrum, spectrum
 from core.audio.subtitles import WRITERS, Segment, Word
 from core.audio.write import save_wav, wav_bytes
@@ -14,6 +15,7 @@ __all__ = [
   'Segment',
   'Word',
   'at_loudness',
+  'check',
   'load',
   'mel_filters',
   'open_recording',

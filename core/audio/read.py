@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.audio.resample import Resampler
+from core.audio.samples import check
 
 BLOCK_SECONDS = 30
 
@@ -31,33 +32,34 @@ class Recording:
   def blocks(self, rate: int | None = None) -> Iterator[np.ndarray]:
     """Mono float32 [samples] blocks at `rate` Hz, by default the file's own, from the start of the file.
 
-    Channels are averaged. Memory is that of one block. Raises ValueError, naming the file, where it cannot be decoded
-    or a sample is NaN or infinite.
+    Channels are averaged. Memory is that of one block. Raises ValueError, naming the file, where it cannot be decoded,
+    its rate is none that can be changed, or a sample is NaN, infinite or beyond 2^31.
     """
     with _naming(self.path):
       self._file.seek(0)
-    resampler = Resampler(self.rate, self.rate if rate is None else rate)
+      resampler = Resampler(self.rate, self.rate if rate is None else rate)
     while True:
       with _naming(self.path):
         block = self._file.read(BLOCK_SECONDS * self.rate, dtype='float32', always_2d=True)
       if not len(block):
         break
       mono = block.mean(1, dtype=np.float32)
-      if not np.isfinite(mono).all():
-        raise ValueError(f'{self.path}: samples are NaN or infinite')
+      check(mono, self.path)
       yield resampler(mono)
     yield resampler.end()
 
 
 @contextlib.contextmanager
 def _naming(path: str):
-  """Turns libsndfile's errors into a ValueError that names the file."""
+  """Errors of decoding and of sample rates as a ValueError that names the file."""
   import soundfile
 
   try:
     yield
   except soundfile.LibsndfileError as error:
     raise ValueError(f'{path}: not a recording that can be decoded ({error.error_string})') from error
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
 
 
 @contextlib.contextmanager

@@ -46,9 +46,9 @@ class Options:
 
 def work(options: Options) -> None:
   """Runs the study, writes its files and says what was found."""
-  from core.report import charts
+  from core.report.charts import save
   from interp import whisper
-  from interp.questions import page
+  from interp.questions import charts, findings
 
   config, params = whisper.load(options.model)
   answers = _probes(options, config, params) if options.asks('probes') else []
@@ -56,14 +56,16 @@ def work(options: Options) -> None:
   found = _bias(options, config, params) if options.asks('bias') else None
   out = pathlib.Path(options.out)
   out.mkdir(parents=True, exist_ok=True)
-  (out / 'results.json').write_text(json.dumps(page.numbers(answers, seen, found), indent=1), encoding='utf-8')
+  numbers = findings.numbers(answers, seen, found)
+  text = json.dumps(numbers, indent=1)
+  (out / 'results.json').write_text(text, encoding='utf-8')
   if answers:
-    charts.save(page.probes_chart(answers), out / 'probes.png')
+    save(charts.probes(answers), out / 'probes.png')
   if seen is not None:
-    charts.save(page.lenses_chart(seen), out / 'lenses.png')
+    save(charts.lenses(seen), out / 'lenses.png')
   if found is not None and len(found.recovered):
-    charts.save(page.bias_chart(found), out / 'bias.png')
-  print('\n'.join(page.summary(answers, seen, found)))
+    save(charts.bias(found), out / 'bias.png')
+  print('\n'.join(findings.summary(answers, seen, found)))
 
 
 def _probes(options: Options, config, params) -> list:

@@ -7,7 +7,7 @@ import pytest
 
 from interp.loops import Component
 from interp.loops.clips import words
-from interp.questions import page
+from interp.questions import charts, findings
 from interp.questions.bias import SHARES, Bias, Sentence, _Study, white_noise
 from interp.questions.layers import Answer, answers
 from interp.questions.lenses import Lenses, lenses
@@ -51,8 +51,8 @@ def test_probes_find_a_tone_and_not_shuffled_labels(tmp_path):
   (found,) = answers(tiny.params(), tiny.CONFIG, speech, samples=tiny.CONFIG.samples // 2)
   assert found.layers.accuracy.shape == (3,) and found.layers.accuracy.min() > 0.9 and found.mel.accuracy[0] > 0.9
   assert found.layers.control.max() < 0.8 and found.layers.items == 12
-  page.probes_chart([found, Answer('again', found.layers, found.mel)])
-  assert json.loads(json.dumps(page.numbers([found], None, None)))['probes']['pitch']['groups'] == 12
+  charts.probes([found, Answer('again', found.layers, found.mel)])
+  assert json.loads(json.dumps(findings.numbers([found], None, None)))['probes']['pitch']['groups'] == 12
 
 
 @pytest.mark.slow
@@ -69,8 +69,8 @@ def test_the_last_layers_say_what_the_model_says():
   assert seen.decided.sum() == sum(len(result.tokens) + 1 for result in own)
   assert seen.errors[-1] == 0 and len(seen.loops) == 3
   assert np.isfinite(seen.curves['entropy']).all() and seen.curves['probability'].shape == (3,)
-  assert len(page.summary([], seen, None)) == 4
-  page.lenses_chart(seen)
+  assert len(findings.summary([], seen, None)) == 4
+  charts.lenses(seen)
 
 
 def _mel(samples):
@@ -110,16 +110,16 @@ def test_noise_blended_with_noise_is_noise():
   table = study.right_without([tone])
   assert table.shape == (1, len(SHARES), len(study.components)) and not table.any()
   found = Bias(('biased', 'right'), study.components, table, table)
-  assert len(page.summary([], None, found)) == 4 + 2 * page.SHOWN_BRANCHES
-  assert json.loads(json.dumps(page.numbers([], None, found)))['bias']['shares'] == [0.5, 1.0]
-  page.bias_chart(found)
+  assert len(findings.summary([], None, found)) == 4 + 2 * findings.SHOWN_BRANCHES
+  assert json.loads(json.dumps(findings.numbers([], None, found)))['bias']['shares'] == [0.5, 1.0]
+  charts.bias(found)
 
 
 def test_sides_of_the_model_are_counted_apart():
   parts = (Component('encoder.mlp_out', 0), Component('mlp_out', 0))
   recovered = np.array([[[True, False]], [[False, True]], [[False, False]]])
   found = Bias(('biased',) * 3, parts, recovered, recovered[:0])
-  sides = [found.any(side).tolist() for side in page.SIDES]
+  sides = [found.any(side).tolist() for side in findings.SIDES]
   assert sides == [[True, False, False], [False, True, False], [True, True, False]]
 
 

@@ -47,8 +47,7 @@ def _checked(samples: Any, name: str) -> np.ndarray:
   array = np.asarray(samples)
   if array.ndim != 1 or not np.issubdtype(array.dtype, np.floating):
     raise ValueError(f'{name}: {array.dtype} of shape {array.shape}; expected one channel of float [samples] in -1..1')
-  if not np.isfinite(array).all():
-    raise ValueError(f'{name}: samples are NaN or infinite')
+  audio.check(array, name)
   _check_length(name, len(array) / SAMPLE_RATE)
   return array.astype(np.float32)
 

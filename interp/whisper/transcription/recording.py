@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from core.audio import open_recording
+from core.audio import check, open_recording
 from interp.whisper import frontend
 from interp.whisper.config import HOP, RATE, Config
 
@@ -24,7 +24,8 @@ class Recording:
   def __init__(self, audio: str | os.PathLike | np.ndarray | Blocks, config: Config):
     """audio: a file, samples float [n] at 16 kHz, or a function that gives blocks of such samples from the start.
 
-    Raises OSError or ValueError, naming the file, for what cannot be read to its end or holds no samples.
+    Raises OSError or ValueError, naming the file, for what cannot be read to its end, holds no samples, or some that
+    `core.audio.check` refuses.
     """
     self.name, self._blocks = _opened(audio)
     self._config = config
@@ -60,6 +61,7 @@ class Recording:
     def counted() -> Iterator[np.ndarray]:
       nonlocal length
       for block in self._blocks():
+        check(block, self.name)
         length += len(block)
         yield block
 
@@ -82,8 +84,8 @@ def _opened(audio) -> tuple[str, Blocks]:
   if callable(audio):
     return 'the stream', audio
   samples = np.asarray(audio, np.float32)
-  if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
-    raise ValueError(f'audio of shape {samples.shape}; expected one channel of finite samples at 16 kHz')
+  if samples.ndim != 1 or not samples.size:
+    raise ValueError(f'audio of shape {samples.shape}; expected one channel of samples at 16 kHz')
   starts = range(0, len(samples), frontend.BLOCK)
   return 'the samples', lambda: (samples[at : at + frontend.BLOCK] for at in starts)
 

@@ -51,9 +51,13 @@ def test_what_cannot_be_read_is_named(tmp_path):
   soundfile.write(tmp_path / 'empty.wav', np.zeros(0, np.float32), 16_000)
   with pytest.raises(ValueError, match=r'empty\.wav: the recording is empty'):
     audio.load(tmp_path / 'empty.wav')
-  soundfile.write(tmp_path / 'nan.wav', np.full(9, np.nan, np.float32), 16_000, subtype='FLOAT')
-  with pytest.raises(ValueError, match=r'nan\.wav: samples are NaN'):
-    audio.load(tmp_path / 'nan.wav')
+  for name, value in (('nan', np.nan), ('loud', 1e30)):
+    soundfile.write(tmp_path / f'{name}.wav', np.full(9, value, np.float32), 16_000, subtype='FLOAT')
+    with pytest.raises(ValueError, match=rf'{name}\.wav: samples are NaN'):
+      audio.load(tmp_path / f'{name}.wav')
+  soundfile.write(tmp_path / 'slow.wav', np.zeros(9, np.float32), 7)
+  with pytest.raises(ValueError, match=r'slow\.wav: sample rate 7 Hz'):
+    audio.load(tmp_path / 'slow.wav', 16_000)
   with pytest.raises(ValueError, match='sample rate 10 Hz'):
     audio.to_rate(np.zeros(9), 10, 16_000)
 

@@ -97,10 +97,20 @@ def test_recordings_advance_together_with_the_text_of_their_own_runs(beams):
 def test_bad_options_and_audio_are_named():
   with pytest.raises(ValueError, match='beams=0'):
     Options(beams=0)
-  with pytest.raises(ValueError, match='one channel of finite'):
-    whisper.transcribe(tiny.params(), tiny.CONFIG, PROCESSOR, np.full(9, np.nan))
+  for samples in (np.zeros((2, 9)), np.zeros(0)):
+    with pytest.raises(ValueError, match='one channel'):
+      whisper.transcribe(tiny.params(), tiny.CONFIG, PROCESSOR, samples)
   with pytest.raises(ValueError, match="language 'xx'"):
     whisper.transcribe(tiny.params(), tiny.CONFIG, PROCESSOR, sound(0.1), Options(language='xx'))
+
+
+@pytest.mark.parametrize('value', [np.nan, -np.inf, 1e30])  # the power of the last is infinite
+def test_samples_without_a_finite_power_are_refused(value):
+  bad = np.full(9, value, np.float32)
+  with pytest.raises(ValueError, match='the samples: samples are NaN, infinite or beyond'):
+    Recording(bad, tiny.CONFIG)
+  with pytest.raises(ValueError, match='the stream: samples are NaN, infinite or beyond'):
+    Recording(lambda: iter([sound(1), bad]), tiny.CONFIG)
 
 
 def test_a_stream_of_blocks_has_the_frames_of_the_whole(monkeypatch):
