@@ -2,8 +2,9 @@
 
     python -m vibevoice.compare --model=FOLDER --data=heldout.jsonl --out=spoken --clips=20
 
-The list is that of `vibevoice.train`. The folder gets three wav files a clip (recording, codec, speech) and
-results.json. mel: mean difference of log10 mel amplitudes over several windows, on the shorter of the two lengths.
+The list is that of `vibevoice.train`. Recordings get the noise that tokenizers are trained with. The folder gets three
+wav files a clip (recording, codec, speech) and results.json. mel: mean difference of log10 mel amplitudes over several
+windows, on the shorter of the two lengths.
 """
 
 from __future__ import annotations
@@ -55,19 +56,16 @@ def distance(recording: Any, made: Any) -> float:
 
 def through_codec(params: Any, config: Any, recording: Any) -> Any:
   """The samples float32 [n] that an acoustic tokenizer makes of those of a recording."""
-  from core import padding
-  from vibevoice import tokenizer
+  from vibevoice.training import recordings
 
-  count = tokenizer.frames(config, len(recording))
-  # Few lengths; layers are causal, so that what follows a recording does not change it.
-  padded = padding.pad(recording, padding.bucket(count) * config.hop)
-  means = tokenizer.encode(params, config, padded[None])
-  return tokenizer.decode(params, config, means)[0, : len(recording)]
+  means = recordings.vectors(params, config, recording)
+  return recordings.decoded(params, config, means)[: len(recording)]
 
 
 def compare(options: Options) -> None:
   """Everything after the flags. Raises ValueError or OSError with one clear line."""
   import jax.numpy as jnp
+  import numpy as np
 
   import vibevoice
   from core import audio
@@ -83,7 +81,9 @@ def compare(options: Options) -> None:
   sampling = {'cfg_scale': options.cfg_scale, 'steps': options.steps, 'seed': options.seed}
   rows = []
   for i, item in enumerate(listed):
-    recording = recordings.wrapped(audio.load(item.audio, SAMPLE_RATE), options.silence)
+    loaded = recordings.wrapped(audio.load(item.audio, SAMPLE_RATE), options.silence)
+    # No tokenizer makes digital silence; the mel distance would be that of the pauses alone.
+    recording = recordings.dithered(loaded, np.random.default_rng(i))
     codec = through_codec(params.acoustic, config.acoustic, recording)
     started = time.monotonic()
     speech = vibevoice.synthesize(params, config, processor, item.script, item.voices, **sampling)

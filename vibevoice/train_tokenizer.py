@@ -32,11 +32,9 @@ from vibevoice.inputs import script
 from vibevoice.inputs.processor import Processor
 from vibevoice.toy import base, digits
 from vibevoice.training import adversarial, discriminators, reconstruction, transcript
-from vibevoice.training.recordings import Recording, listed, wrapped
+from vibevoice.training.recordings import Recording, dithered, listed, wrapped
 from vibevoice.training.tokenizer_configs import CONFIGS, Config
 
-# Exact silence stays zero in every layer, and each norm multiplies its gradient by 1 / √eps: it would overflow.
-DITHER = 1e-3  # deviation of the noise under each recording, -60 dBFS
 MEASURED = 64  # recordings that scale and bias are measured on
 
 
@@ -61,7 +59,7 @@ class Clips:
       piece = clip[start : start + length]
       wav[row, : len(piece)] = piece
     weight = np.full(self.size, 1 / self.size, np.float32)
-    return reconstruction.Batch(_dithered(wav, rng), weight)
+    return reconstruction.Batch(dithered(wav, rng), weight)
 
   def transcribed(self, step: int, processor: Processor) -> transcript.Batch:
     """Whole recordings and what is said."""
@@ -69,15 +67,11 @@ class Clips:
     said = [processor.encode(' ' + self.said[i]) for i in chosen]
     samples = [self.samples[i] for i in chosen]
     batch = transcript.batch(processor.config, samples, said)
-    return batch.replace(wav=_dithered(batch.wav, rng))
+    return batch.replace(wav=dithered(batch.wav, rng))
 
   def _chosen(self, step: int) -> tuple[np.random.Generator, np.ndarray]:
     rng = np.random.default_rng((self.seed, step))
     return rng, rng.integers(len(self.samples), size=self.size)
-
-
-def _dithered(wav: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  return wav + DITHER * rng.standard_normal(wav.shape, np.float32)
 
 
 def start_from(c: Config, workdir: pathlib.Path) -> pathlib.Path:

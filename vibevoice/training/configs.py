@@ -43,6 +43,9 @@ class Config:
   drop_voices: float = field(0.2, 'share of rows without voice prompts', low=0.0, high=1.0)
   bare: float = field(0.0, 'share of rows of speech alone, which is what guidance compares with', low=0.0, high=1.0)
   prompt_semantic: bool = field(False, 'voice prompts carry semantic features, unlike at inference')
+  semantic_of: Literal['recording', 'codec'] = field(
+    'recording', 'what semantic features are of; codec: what the acoustic tokenizer makes of it, as when it speaks'
+  )
   slot_labels: bool = field(False, 'cross-entropy also teaches that speech continues')
   ce_weight: float = field(0.04, 'weight of the cross-entropy', low=0.0)
   diffusion_weight: float = field(1.4, 'weight of the diffusion loss', low=0.0)
@@ -72,19 +75,21 @@ class Config:
 TINY = Config(
   clips=600,
   batch=8,
-  length=192,
-  frames=128,
+  length=144,
+  frames=96,
   silence=0.2,
   drop_voices=0.0,
   bare=0.1,
+  semantic_of='codec',
   slot_labels=True,
   ce_weight=0.2,
   diffusion_weight=1.0,
+  repeats=2,
   lora=Lora(rank=0),
   trainable=r'(language|head|acoustic_connector|semantic_connector)\..*',
   optim=Optim(lr=1e-3, warmup_steps=100, end=0.1),
   ema=0.0,
-  steps=3000,
+  steps=1500,
   remat='none',
   dtype='float32',
   save_every=250,

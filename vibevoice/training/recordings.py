@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from core import padding
 from core.audio import loudness, read
 from core.training.data import DataError, JsonLines
 from vibevoice import model, scaling, tokenizer
@@ -26,6 +27,8 @@ from vibevoice.training.stages import Stage
 
 KEYS = ('script', 'audio', 'voices')
 BEFORE, FADE, AFTER = 0.25, 0.25, 0.75  # seconds around a recording: silence, fades inside it, silence
+# Exact silence stays zero in every layer, and each norm multiplies its gradient by 1 / √eps: it would overflow.
+DITHER = 1e-3  # deviation of the noise under each recording, -60 dBFS
 SHORTEST_PROMPT = 5.0  # seconds, or a quarter of the recording
 SMALLEST_BUCKET = 64  # frames
 ENDING = 2  # tokens after the speech: END and EOS
@@ -72,6 +75,11 @@ def wrapped(samples: np.ndarray, silence: float = 1.0) -> np.ndarray:
   before = round(silence * BEFORE * SAMPLE_RATE)
   after = round(silence * AFTER * SAMPLE_RATE)
   return np.pad(faded, (before, after))
+
+
+def dithered(wav: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+  """Samples float32 [...] with the noise of a quiet room under them."""
+  return wav + DITHER * rng.standard_normal(wav.shape, np.float32)
 
 
 def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np.ndarray:
@@ -213,7 +221,10 @@ class Rows:
   def _means(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(acoustic means [F, C], semantic features [F, S]) of samples [n]."""
     acoustic = vectors(self.params.acoustic, self.config.acoustic, samples)
-    return acoustic, vectors(self.params.semantic, self.config.semantic, samples)
+    heard = samples
+    if self.c.semantic_of == 'codec':
+      heard = decoded(self.params.acoustic, self.config.acoustic, acoustic)
+    return acoustic, vectors(self.params.semantic, self.config.semantic, heard)
 
   def _noised(self, means: tuple[np.ndarray, np.ndarray], key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """(scaled latents with noise [F, C], semantic features [F, S]) of `_means`."""
@@ -245,12 +256,17 @@ def _joined(parts: list[np.ndarray], width: int) -> np.ndarray:
 def vectors(params: tokenizer.Params, config: TokenizerConfig, samples: np.ndarray) -> np.ndarray:
   """Means float32 [F, latent] of one clip [n].
 
-  Lengths are padded to powers of two, so few programs are compiled; layers are causal, so the padding does not change
-  the means.
+  Lengths are padded to few sizes, since each is compiled; layers are causal, so the padding does not change the means.
   """
   count = tokenizer.frames(config, len(samples))
-  bucket = max(SMALLEST_BUCKET, 1 << (count - 1).bit_length())
-  missing = bucket * config.hop - len(samples)
-  padded = np.pad(samples, (0, missing))
-  means = np.asarray(tokenizer.encode(params, config, padded[None]))
-  return means[0, :count]
+  padded = padding.pad(samples, padding.bucket(count, SMALLEST_BUCKET) * config.hop)
+  means = tokenizer.encode(params, config, padded[None])
+  return np.asarray(means[0, :count])
+
+
+def decoded(params: tokenizer.Params, config: TokenizerConfig, means: np.ndarray) -> np.ndarray:
+  """Samples float32 [F · hop] of the means [F, latent] of one clip, padded as in `vectors`."""
+  count = len(means)
+  padded = padding.pad(means, padding.bucket(count, SMALLEST_BUCKET))
+  samples = tokenizer.decode(params, config, padded[None])
+  return np.asarray(samples[0, : count * config.hop])

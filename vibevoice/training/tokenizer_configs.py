@@ -36,17 +36,18 @@ class Config:
   clips: int = field(600, 'clips that espeak-ng makes if no data file is given', low=1)
   silence: float = field(0.2, 'factor of 0.25 s before, 0.75 s after a recording and 0.25 s fades', low=0.0)
   part: Literal['acoustic', 'semantic'] = field('acoustic', 'the tokenizer to train')
-  batch: int = field(8, 'recordings a step', low=1)
-  frames: int = field(12, 'frames of the random crop that the acoustic tokenizer sees', low=1)
+  batch: int = field(4, 'recordings a step', low=1)
+  frames: int = field(8, 'frames of the random crop that the acoustic tokenizer sees', low=1)
   mel_weight: float = field(15.0, 'weight of the mel distance', low=0.0)
   wave_weight: float = field(1.0, 'weight of the L1 distance of waveforms', low=0.0)
   latent_weight: float = field(0.01, 'weight of the mean square of latents', low=0.0)
   adversarial: Adversarial = Adversarial()
-  optim: Optim = Optim(lr=2e-3, warmup_steps=50, end=0.1)
-  steps: int = field(1500, 'updates', low=1)
+  optim: Optim = Optim(lr=3e-3, warmup_steps=50, end=0.1)
+  steps: int = field(2500, 'updates', low=1)
   mesh: Shape = Shape()
   seed: int = field(0, 'of weights, order of the data, crops and noise')
   save_every: int = field(250, 'steps between checkpoints', low=1)
 
 
-CONFIGS = {'tiny': Config(), 'tiny-semantic': Config(part='semantic', steps=600)}
+SEMANTIC = Config(part='semantic', batch=8, optim=Optim(lr=2e-3, warmup_steps=50, end=0.1), steps=300)
+CONFIGS = {'tiny': Config(), 'tiny-semantic': SEMANTIC}

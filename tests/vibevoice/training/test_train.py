@@ -119,6 +119,18 @@ def test_padding_to_few_lengths_changes_no_vector():
   np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+def test_semantic_features_are_of_what_the_model_will_hear_of_itself(data):
+  params = tiny.params()
+  plain, heard = rows(data), rows(data, semantic_of='codec')
+  path = plain.recordings[0].audio
+  acoustic, semantic = heard._speech_means(path)
+  np.testing.assert_array_equal(acoustic, plain._speech_means(path)[0])
+  made = vibevoice.tokenizer.decode(params.acoustic, CONFIG.acoustic, acoustic[None])
+  want = vibevoice.tokenizer.encode(params.semantic, CONFIG.semantic, made)[0]
+  np.testing.assert_allclose(semantic, want, atol=1e-4 * np.std(want))
+  assert np.abs(semantic - plain._speech_means(path)[1]).mean() > 0.1 * np.std(want)
+
+
 def test_bad_data_is_named(data, tmp_path):
   def refused(record, match):
     path = tmp_path / 'bad.jsonl'
