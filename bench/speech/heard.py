@@ -6,7 +6,7 @@
 WHISPER is a CTranslate2 checkpoint of Whisper, which --engine=ctranslate2 runs by that library. What counts is digits
 right: those asked for, minus substitutions, deletions and insertions. A voice is recognised by its mean log mel
 spectrum: the nearest mean of the recordings with one speaker; of clips with two, the first and the last third count.
-heard.json in the folder has every transcript.
+heard.json in the folder gets every transcript, heard.png the spectra of the first clips.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.speech import recognisers
+from bench.speech import recognisers, spectrograms
 from core import audio
 from core.audio.edits import aligned
 from core.launch import command
@@ -30,6 +30,7 @@ from vibevoice.toy.digits import WORDS
 KINDS = ('recording', 'codec', 'speech')
 DIGITS = {word: str(i) for i, word in enumerate(WORDS)} | {'oh': '0'}
 RATE = 16_000
+DRAWN = 4  # clips in the picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +157,8 @@ def work(options: Options) -> None:
   share = right['speech'] / max(right['recording'], 1)
   print(f'of what is heard in the recordings, {share:.1%} is heard in the speech')
   (folder / 'heard.json').write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+  shown = rows[:DRAWN]
+  spectrograms.draw(folder / 'heard.png', rows=shown, clips=clips, results=results, rate=RATE)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -38,8 +38,10 @@ from IPython.display import Audio, display
 
 import vibevoice
 from core import audio
-from vibevoice import compare, scaling, tokenizer, train, train_tokenizer
+from vibevoice import compare, generation, scaling, tokenizer, train, train_tokenizer
 from vibevoice.config import SAMPLE_RATE
+from vibevoice.inputs import script as scripts
+from vibevoice.inputs import voices
 from vibevoice.toy import digits
 from vibevoice.training import configs, reconstruction, recordings, tokenizer_configs
 
@@ -68,11 +70,12 @@ Audio(recording, rate=SAMPLE_RATE)
 # %% [markdown]
 # ## Learn it by heart
 #
-# First the codec learns to say what it hears, in 32 numbers a frame; then language model and diffusion head learn to say
-# the clip when they read its script. These are the programs `vibevoice.train_tokenizer` and `vibevoice.train`, called as
-# functions.
+# First the codec learns to say what it hears, in 32 numbers a frame; then language model and diffusion head learn to
+# say the clip when they read its script. These are the programs `vibevoice.train_tokenizer` and `vibevoice.train`,
+# called as functions.
 
 # %%
+# %%capture
 data = (str(folder / 'data.jsonl'),)
 model = os.environ.get('ESPALIER_VOICE')
 if not model:
@@ -102,7 +105,7 @@ processor = vibevoice.Processor.load(model)
 # %% [markdown]
 # ## Speak
 #
-# The distance between log mel spectra says how close the speech is; the codec's own is the least it can be.
+# The distance between log mel spectra says how close the speech is; the codec's own is about the least it can be.
 
 # %%
 spoken = vibevoice.synthesize(params, config, processor, script, [voice], cfg_scale=1)
@@ -110,15 +113,15 @@ through = compare.through_codec(params.acoustic, config.acoustic, recording)
 for name, samples in {'recording': recording, 'through the codec': through, 'spoken': spoken}.items():
   print(f'{name}: {len(samples) / SAMPLE_RATE:.2f} s, distance {compare.distance(recording, samples):.2f}')
   display(Audio(samples, rate=SAMPLE_RATE))
+assert compare.distance(recording, spoken) <= 2 * compare.distance(recording, through)
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True, layout='constrained')
 for axis, (name, samples) in zip(axes, {'recording': recording, 'codec': through, 'spoken': spoken}.items()):
   mel = np.asarray(reconstruction.log_mel(samples[None], 1024, 80)[0])
-  axis.imshow(mel.T, origin='lower', aspect='auto', vmin=-4, vmax=-1, extent=(0, len(samples) / SAMPLE_RATE, 0, 80))
+  axis.imshow(mel.T, origin='lower', aspect='auto', vmin=-2, vmax=1, extent=(0, len(samples) / SAMPLE_RATE, 0, 80))
   axis.set(title=name, xlabel='seconds')
-axes[0].set_ylabel('mel');
-
+_ = axes[0].set_ylabel('mel')
 # %% [markdown]
 # ## Stream
 #
@@ -133,17 +136,30 @@ print(f'largest difference from one call: {np.abs(joined - spoken).max():.1e}')
 # %% [markdown]
 # ## Latents as pictures
 #
-# What the language model sees of the recording, and of its own speech when that is encoded again: a column is a frame.
+# A column is a frame: of the recording, as the head drew them, and of the speech when it is encoded again. The third
+# differs from the second although the sound is nearly the recording's: an encoder notices that a codec has spoken. The
+# semantic features that the language model gets of its own speech come from such an encoder, so training takes them of
+# what the codec makes of recordings too (`semantic_of='codec'`).
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 2.6), sharey=True, layout='constrained')
-for axis, (name, samples) in zip(axes, {'recording': recording, 'spoken': spoken}.items()):
+prompt = processor(scripts.parse(script), [voices.prepare(voice, config)])
+made = generation.begin(params, config, [prompt], scale=1, steps=10, seed=0)
+drawn = np.stack([frame.latents[0] for frame in made.frames() if frame.spoken[0]])
+
+
+def encoded(samples):
+  """What the language model sees of a clip."""
   means = tokenizer.encode(params.acoustic, config.acoustic, samples[None])
-  latents = np.asarray(scaling.to_model(params.scaling, means)[0])
+  return np.asarray(scaling.to_model(params.scaling, means)[0])
+
+
+shown = {'recording': encoded(recording), 'drawn by the head': drawn, 'spoken, encoded again': encoded(spoken)}
+figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), sharey=True, layout='constrained')
+for axis, (name, latents) in zip(axes, shown.items()):
   image = axis.imshow(latents.T, aspect='auto', cmap='RdBu_r', vmin=-3, vmax=3)
   axis.set(title=name, xlabel='frame')
 axes[0].set_ylabel('dimension')
-figure.colorbar(image, ax=axes);
+_ = figure.colorbar(image, ax=axes)
 
 # %% [markdown]
 # ## Another noise

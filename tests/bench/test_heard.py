@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from bench.speech import heard
+from bench.speech import heard, spectrograms
 
 TIME = np.arange(2 * heard.RATE) / heard.RATE
 
@@ -42,3 +43,12 @@ def test_voices_are_told_apart_and_an_exchange_is_seen():
   assert results['recording']['voices'] == {'right': 4, 'total': 4}
   assert results['speech']['voices'] == {'right': 0, 'total': 4}
   assert results['recording']['digits'] == {'right': 2, 'total': 4}
+
+
+def test_the_picture_has_a_row_a_clip_and_a_column_a_kind(tmp_path):
+  rows = [{'voices': ['dark'], 'script': f'Speaker 1: {word}'} for word in ('one', 'two')]
+  clips = {kind: [tone(120, bright=0.1), tone(210, bright=3.0)[:9000]] for kind in ('recording', 'speech')}
+  results = {kind: {'transcripts': ['one', 'two <b>$x']} for kind in clips}
+  spectrograms.draw(tmp_path / 'heard.png', rows=rows, clips=clips, results=results, rate=heard.RATE)
+  with Image.open(tmp_path / 'heard.png') as image:
+    assert image.width > 2 * image.height > 200
