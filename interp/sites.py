@@ -64,7 +64,8 @@ def _check_layer(site: str, layer: int | None, depth: int | None) -> None:
 def _where_layer(layer, at: int, change: Callable, x: jax.Array) -> jax.Array:
   """change(x) in layer `at`, x in others; a scanned layer has a traced number."""
   if not isinstance(layer, int):
-    return jnp.where(layer == at, change(x), x)
+    changed = change(x)
+    return jnp.where(layer == at, changed, x)
   if layer == at:
     return change(x)
   return x
@@ -113,10 +114,12 @@ def at(change: Callable, *, positions: Indices = None, heads: Indices = None) ->
 
 def _change_at(change: Callable, positions: Indices, heads: Indices, x: jax.Array) -> jax.Array:
   if heads is not None and x.ndim != 4:
-    raise ValueError(f'heads={list(heads)} of an activation {x.shape}; expected [batch, time, heads, head size]')
+    given = f'heads={list(heads)} of an activation {x.shape}'
+    raise ValueError(f'{given}; expected [batch, time, heads, head size]')
   in_time = _chosen(x, positions, axis=1)
   in_heads = _chosen(x, heads, axis=2)
-  return jnp.where(in_time & in_heads, change(x), x)
+  changed = change(x)
+  return jnp.where(in_time & in_heads, changed, x)
 
 
 def _chosen(x: jax.Array, indices: Indices, *, axis: int) -> jax.Array:
@@ -126,7 +129,8 @@ def _chosen(x: jax.Array, indices: Indices, *, axis: int) -> jax.Array:
   size = x.shape[axis]
   outside = [i for i in indices if not 0 <= i < size]
   if outside:
-    raise ValueError(f'indices {outside} are outside 0..{size - 1}, axis {axis} of {x.shape}')
+    last = size - 1
+    raise ValueError(f'indices {outside} are outside 0..{last}, axis {axis} of {x.shape}')
   wanted = jnp.asarray(indices, jnp.int32)
   nothing = jnp.zeros(size, bool)
   mask = nothing.at[wanted].set(True)

@@ -19,10 +19,11 @@ def probes(answers: Sequence[Answer]):
   fig, axes = charts.stacked(6, 1.7 * panels, panels)
   for axis, one in zip(axes, answers):
     _accuracy(axis, one)
+  lowest = axes[-1]
   axes[0].legend(fontsize=TINY, loc='lower right', ncols=2)
   layers = len(answers[0].layers.accuracy)
-  axes[-1].set_xticks(range(layers))
-  axes[-1].set_xlabel('blocks of the encoder')
+  lowest.set_xticks(range(layers))
+  lowest.set_xlabel('blocks of the encoder')
   return fig
 
 
@@ -97,7 +98,8 @@ def bias(found: Bias):
     axis.set_title(f'{share:.0%} of a branch is that of white noise', fontsize=TITLE)
   axes[0].legend(fontsize=SMALL, loc='upper right')
   names = list(map(str, found.components))
-  axes[-1].set_xticks(places, names, rotation=90, fontsize=TINY)
+  lowest = axes[-1]
+  lowest.set_xticks(places, names, rotation=90, fontsize=TINY)
   return fig
 
 

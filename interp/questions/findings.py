@@ -14,13 +14,14 @@ from interp.questions.lenses import Lenses
 SHOWN = 70  # characters of a text
 SHOWN_BRANCHES = 5
 VERDICTS = ('right', 'biased', 'other')
+Numbers = dict[str, Any]
 SIDES = ('encoder', 'decoder', 'either')
 
 
-def numbers(answers: Sequence[Answer], seen: Lenses | None, bias: Bias | None) -> dict[str, Any]:
+def numbers(answers: Sequence[Answer], seen: Lenses | None, bias: Bias | None) -> Numbers:
   """The findings as JSON."""
   probes = {one.question: _probe(one) for one in answers}
-  found: dict[str, Any] = {'probes': probes}
+  found: Numbers = {'probes': probes}
   if seen is not None:
     found['lenses'] = _lenses(seen)
   if bias is not None:
@@ -28,7 +29,7 @@ def numbers(answers: Sequence[Answer], seen: Lenses | None, bias: Bias | None) -
   return found
 
 
-def _lenses(seen: Lenses) -> dict[str, Any]:
+def _lenses(seen: Lenses) -> Numbers:
   curves = {name: curve.tolist() for name, curve in seen.curves.items()}
   heard = [list(map(dataclasses.asdict, row)) for row in seen.heard]
   return {
@@ -41,7 +42,7 @@ def _lenses(seen: Lenses) -> dict[str, Any]:
   }
 
 
-def _bias(bias: Bias) -> dict[str, Any]:
+def _bias(bias: Bias) -> Numbers:
   return {
     'verdicts': bias.verdicts,
     'components': list(map(str, bias.components)),
@@ -51,7 +52,7 @@ def _bias(bias: Bias) -> dict[str, Any]:
   }
 
 
-def _probe(one: Answer) -> dict[str, Any]:
+def _probe(one: Answer) -> Numbers:
   p = one.layers
   return {
     'accuracy': p.accuracy.tolist(),
@@ -75,7 +76,8 @@ def summary(answers: Sequence[Answer], seen: Lenses | None, bias: Bias | None) -
 
 def _probe_line(one: Answer) -> str:
   p = one.layers
-  layers = ' '.join(f'{share:.1%}' for share in p.accuracy)
+  shares = [f'{share:.1%}' for share in p.accuracy]
+  layers = ' '.join(shares)
   mel = one.mel.accuracy[0]
   shuffled = p.control.max()
   controls = f'chance {p.chance:.1%}, shuffled labels {shuffled:.1%} at most'
@@ -114,12 +116,14 @@ def _branch_lines(bias: Bias, part: int) -> Iterator[str]:
   for at, share in enumerate(SHARES):
     recovered = bias.recovered[:, at, part]
     kept = bias.kept[:, at, part].mean()
-    yield f'  {name} blended {share:.0%}: {_share(recovered)}; {kept:.0%} of right sentences stay right'
+    gained = f'  {name} blended {share:.0%}: {_share(recovered)}'
+    yield f'{gained}; {kept:.0%} of right sentences stay right'
 
 
 def _share(right: np.ndarray) -> str:
   """A share of bools [n], with its interval."""
   n = len(right)
   count = int(right.sum())
+  share = count / n
   low, high = wilson(count, n)
-  return f'{count} of {n}, {count / n:.0%} ({low:.0%} to {high:.0%})'
+  return f'{count} of {n}, {share:.0%} ({low:.0%} to {high:.0%})'
