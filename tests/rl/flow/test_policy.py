@@ -22,6 +22,7 @@ from rl.rollout.collect import Collected
 
 ONE = mesh.make(devices=jax.devices()[:1])
 CONFIG = mmdit.Config(channels=1, heads=2, head_dim=4, text=8, pooled=8, joint=2, table=4, table_extent=4)
+FLUX = mmdit.CONFIGS['tiny-flux']
 OPTIONS = PathOptions(steps=6, fraction=0.8)
 FORMS = {
   'flow': OPTIONS,
@@ -34,18 +35,24 @@ SLOTS = Slots(prompt=0, response=4, samples=3, tiles=0)
 QUERIES = [digits.query('heldout', 0, i) for i in range(2)]
 
 
-def policy_of(options):
-  return FlowPolicy(CONFIG, options, latent=(8, 8, 1), encode=Words(8, 8), decode=digits.decode, rows=6)
+def policy_of(options, config=CONFIG):
+  latent = (8, 8, config.channels)
+  encode = Words(config.text, config.pooled)
+  return FlowPolicy(config, options, latent=latent, encode=encode, decode=digits.decode, rows=6)
 
 
 @pytest.fixture(scope='module')
 def weights():
-  """Random ones: those of the start have velocity 0."""
-  spec = mmdit.spec(CONFIG)
+  return drawn(CONFIG)
+
+
+def drawn(config):
+  """Random weights: those of the start have velocity 0."""
+  spec = mmdit.spec(config)
   leaves, tree = jax.tree.flatten(spec)
   rng = np.random.default_rng(0)
-  drawn = [jnp.asarray(0.3 * rng.normal(size=s.shape), jnp.float32) for s in leaves]
-  return jax.tree.unflatten(tree, drawn)
+  arrays = [jnp.asarray(0.3 * rng.normal(size=s.shape), jnp.float32) for s in leaves]
+  return jax.tree.unflatten(tree, arrays)
 
 
 class Sampler:
@@ -74,9 +81,10 @@ def packed_of(policy, groups, rewards=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', FORMS)
-def test_ratios_are_one_before_the_first_update(name, weights):
-  policy = policy_of(FORMS[name])
+@pytest.mark.parametrize('name, config', [*((name, CONFIG) for name in FORMS), ('guided', FLUX)])
+def test_ratios_are_one_before_the_first_update(name, config):
+  weights = drawn(config)
+  policy = policy_of(FORMS[name], config)
   packed = packed_of(policy, rollout(policy, weights))
   logp, _ = jax.jit(lambda w, x: policy.log_probs(w, x))(weights, packed.batch.inputs)
   ratio = np.exp(np.asarray(logp) - packed.batch.sampled)
