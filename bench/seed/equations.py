@@ -7,7 +7,7 @@ from bench.seed.algebra.canonical import canonical
 from bench.seed.algebra.equivalence import Verdict
 from bench.seed.algebra.relations import relation_verdict
 from bench.seed.comparison import Job, edit_points, flags_of, read_reference, trees
-from bench.seed.nodes import Node, SeedError, TooLarge, subtract
+from bench.seed.nodes import Name, Node, SeedError, TooLarge, subtract
 from bench.seed.pairs import pair, settle
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.splitting import is_name, relation
@@ -17,6 +17,7 @@ from bench.seed.result import Mark
 
 MOST_EQUATIONS = 24  # of one answer; more would take work that grows with the square
 _AMOUNTS = frozenset(('number', '+', '-', '^', '{', '}', '*', '/'))
+_CALCULATIONS = frozenset(('\\sqrt', '\\frac'))
 _OPERATIONS = frozenset(('\\frac', '\\cdot', '\\times'))
 
 
@@ -32,10 +33,23 @@ def equation(reference: str, prediction: str, job: Job) -> Mark:
   given = read(prediction, job)
   if len(wanted) == len(given) == 1:
     return _one_equation(wanted[0], given[0], job)
-  marks = [[_one_equation(a, b, job) for b in given] for a in wanted]
-  points = _matched([[mark.points for mark in row] for row in marks])
-  flags = {flag for row in marks for mark in row for flag in mark.flags}
-  return Mark(points, 'numeric' if points == 100 else 'distance', flags=tuple(sorted(flags)))
+  return _listed_mark(wanted, given, job)
+
+
+def _listed_mark(wanted: list[Node], given: list[Node], job: Job) -> Mark:
+  """The mark of two lists of equations, matched one to one in any order."""
+  rows = []
+  flags = set()
+  for one in wanted:
+    row = []
+    for other in given:
+      mark = _one_equation(one, other, job)
+      row.append(mark.points)
+      flags.update(mark.flags)
+    rows.append(row)
+  points = _matched(rows)
+  test = 'numeric' if points == 100 else 'distance'
+  return Mark(points, test, flags=tuple(sorted(flags)))
 
 
 def statements_of(text: str, reading: Reading) -> list[Statement]:
@@ -71,9 +85,11 @@ def _different_places(one: list[list[Token]], other: list[list[Token]]) -> list[
 
 
 def _is_signed_name(tokens: list[Token]) -> bool:
+  signs = {sign(token) for token in tokens}
+  if signs & _CALCULATIONS:
+    return False
   has_sign = bool(tokens) and tokens[0].kind in ('+', '-')
-  is_calculation = any(sign(token) in ('\\sqrt', '\\frac') for token in tokens)
-  return is_name(tokens[has_sign:]) and not is_calculation
+  return is_name(tokens[has_sign:])
 
 
 def _are_different(x: list[Token], y: list[Token]) -> bool:
@@ -83,8 +99,10 @@ def _are_different(x: list[Token], y: list[Token]) -> bool:
   letters = _letters(outside_x)
   if not letters or letters != _letters(outside_y):
     return False
+  if label(outside_x) != label(outside_y):
+    return True
   have_amounts = _has_amount(inside_x) and _has_amount(inside_y)
-  return label(outside_x) != label(outside_y) or (have_amounts and label(inside_x) != label(inside_y))
+  return have_amounts and label(inside_x) != label(inside_y)
 
 
 def _parted(tokens: list[Token]) -> tuple[list[Token], list[Token]]:
@@ -112,18 +130,21 @@ def _has_amount(tokens: list[Token]) -> bool:
 
 def _matched(points: list[list[float]]) -> float:
   """The mean points of the best partners, each taken once; what has no partner earns nothing."""
-  rows = len(points)
-  columns = len(points[0])
-  places = [(points[i][j], -i, -j) for i in range(rows) for j in range(columns)]
+  places = []
+  for i, row in enumerate(points):
+    for j, value in enumerate(row):
+      places.append((-value, i, j))
+  places.sort()  # the best first, then in the order of the answers
+  rows = set()
+  columns = set()
   total = 0.0
-  left = set(range(rows))
-  free = set(range(columns))
-  for value, i, j in sorted(places, reverse=True):
-    if -i in left and -j in free:
-      total += value
-      left.remove(-i)
-      free.remove(-j)
-  return total / max(rows, columns)
+  for value, i, j in places:
+    if i in rows or j in columns:
+      continue
+    total -= value
+    rows.add(i)
+    columns.add(j)
+  return total / max(len(points), len(points[0]))
 
 
 def _one_equation(a: Node, b: Node, job: Job) -> Mark:
@@ -136,11 +157,18 @@ def _one_equation(a: Node, b: Node, job: Job) -> Mark:
   if verdict is Verdict.EQUAL:
     is_same = canonical(a, context) == canonical(b, context)
     return Mark(100.0, 'structure' if is_same else 'numeric')
+  points = _best_distance(a, b, ordered, job)
+  return Mark(points, 'distance', flags=flags_of(verdict))
+
+
+def _best_distance(a: Node, b: Node, ordered: frozenset[Name], job: Job) -> float:
+  """The most points that two relations earn by their distance, in any orientation."""
   points = 0.0
   for x, y in itertools.product(_orientations(a), _orientations(b)):
     both = pair(x, y, ordered, job.budget)
-    points = max(points, edit_points(both.reference, both.prediction, job.budget))
-  return Mark(points, 'distance', flags=flags_of(verdict))
+    earned = edit_points(both.reference, both.prediction, job.budget)
+    points = max(points, earned)
+  return points
 
 
 def _orientations(node: Node) -> list[Node]:

@@ -6,8 +6,8 @@ from bench.seed.comparison import Job, edit_points, read_reference, trees
 from bench.seed.kinds import comma_pieces
 from bench.seed.nodes import INFINITY, Node, ParseError, negative, symbol
 from bench.seed.pairs import pair, settle
-from bench.seed.reading.splitting import ORDER, mirrored, split_at, trim
-from bench.seed.reading.statement import Statement, member, statement, tokens_of, unwrap
+from bench.seed.reading.splitting import ORDER, mirrored, split_at, trim, unwrap
+from bench.seed.reading.statement import Statement, member, statement, tokens_of
 from bench.seed.reading.tokens import Token, sign
 from bench.seed.result import Mark, mean
 

@@ -5,21 +5,19 @@ from typing import NamedTuple
 from bench.seed.comparison import Job, read_reference, trees
 from bench.seed.equations import equation, renamed, statements_of
 from bench.seed.nodes import Node, ParseError, SeedError
-from bench.seed.reading.splitting import EQUALS, is_name, split_at, trim
+from bench.seed.reading.splitting import EQUALS, commas_for_words, is_name, matching, split_at, top_level, trim, unwrap
 from bench.seed.reading.statement import (
   Statement,
-  commas_for_words,
-  matching,
   side,
   statement,
   statements,
   tokens_of,
-  unwrap,
 )
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
 ZERO = [Token('number', '0')]
+_CHANGES = frozenset(('\\Delta', '\\delta'))  # in front of a name they make another name
 
 # Expression.
 
@@ -27,8 +25,8 @@ ZERO = [Token('number', '0')]
 def expression(reference: str, prediction: str, job: Job) -> Mark:
   """A bare right side and `name = right side` are equivalent; of a chain the last member counts.
 
-  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is a sum
-  that equals 0 with any other answer that has an equals sign, and P(1)=x with P(2)=x.
+  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is what
+  equals 0 and is no name, with any other answer that has an equals sign, and P(1)=x with P(2)=x.
   """
   a = statements_of(reference, job.reading)
   b = statements_of(prediction, job.reading)
@@ -43,10 +41,10 @@ def _are_equations(a: list[Statement], b: list[Statement]) -> bool:
   """Whether two answers say something as equations only."""
   left_a = _unsolved(a)
   left_b = _unsolved(b)
-  if left_a and left_b:
-    return _is_sum(left_a) or _is_sum(left_b)
+  if left_a and left_b and (_is_sum(left_a) or _is_sum(left_b)):
+    return True
   if _equates(a) and _equates(b):
-    return _is_zero_sum(a) or _is_zero_sum(b)
+    return _is_law(a) or _is_law(b)
   return False
 
 
@@ -59,18 +57,28 @@ def _unsolved(parts: list[Statement]) -> list[Token] | None:
   if len(parts) != 1 or len(parts[0].signs) != 1 or parts[0].inequality:
     return None
   left, right = parts[0].members
-  if is_name(left):
+  if _is_quantity(left):
     return None
   if _has_letter(right) or not _has_letter(left):
     return None
   return left
 
 
-def _is_zero_sum(parts: list[Statement]) -> bool:
-  left = _unsolved(parts)
-  if left is None or not _is_sum(left):
+def _is_quantity(tokens: list[Token]) -> bool:
+  """Whether a left side names one quantity: a name, a change of one, a derivative; not a commutator."""
+  if tokens and tokens[0].kind == '[':
     return False
-  return parts[0].members[-1] == ZERO
+  outside = [sign(tokens[place]) for place in top_level(tokens)]
+  if outside == ['\\frac']:
+    return True
+  has_change = bool(outside) and outside[0] in _CHANGES
+  return is_name(tokens[has_change:])
+
+
+def _is_law(parts: list[Statement]) -> bool:
+  """Whether an answer equates more than a name with 0, so that the 0 says nothing."""
+  left = _unsolved(parts)
+  return left is not None and parts[0].members[-1] == ZERO
 
 
 def _is_sum(tokens: list[Token]) -> bool:

@@ -1,22 +1,27 @@
 """The Numeric type: a number with or without a unit, scored by its relative error."""
 
 from fractions import Fraction
+from typing import NamedTuple
 
-from bench.seed import comparison, kinds
+from bench.seed import comparison, equations, kinds
 from bench.seed.algebra.canonical import Context, canonical
 from bench.seed.algebra.equivalence import Verdict
 from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.algebra.relations import factor, proportional
-from bench.seed.nodes import ONE, Budget, Node, ParseError, Unsupported, add, mul, power, walk
+from bench.seed.nodes import ONE, Budget, Node, ParseError, SeedError, Unsupported, add, mul, power, walk
 from bench.seed.pairs import branches, pair, settle
 from bench.seed.reading.atoms.quantities import is_unit
+from bench.seed.reading.remarks import counted
 from bench.seed.reading.statement import member, statements, tokens_of
-from bench.seed.reading.units import ONE_UNIT, Unit
+from bench.seed.reading.tokens import label, tokenize
+from bench.seed.reading.units import ONE_UNIT, Unit, lookup
 from bench.seed.result import TIERS, Mark, Settings
 
 _DIGITS = 40
 # Rounding in unit factors must not push a value over an inclusive border.
 _SLACK = 1e-12
+# "Units" of a drawing, whatever their length, and the power of a length that they are.
+_UNITS_OF_A_FIGURE = {'units': 1, 'square units': 2, 'cubic units': 3}
 
 
 class NotANumber(Exception):
@@ -41,9 +46,102 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
     return Mark(points, 'tolerance')
   if not unit and not other:
     return Mark(_points(wanted, given, settings), 'tolerance')
-  if _bare(reference if unit else prediction, job):
+  measured, counted = (reference, prediction) if unit else (prediction, reference)
+  if _bare(measured, job) or _counts_something(counted, unit or other, job):
     return Mark(0.0, 'tolerance', flags=('lone_unit',))
   return _lone(wanted, unit, given, other, settings)
+
+
+class _Amount(NamedTuple):
+  """A number with or without a unit, and the left side that it is the value of."""
+
+  name: tuple[str, ...]
+  value: object
+  unit: Unit | None
+
+
+def with_units(scorer, reference: str, prediction: str, kind: str, job, settings: Settings) -> Mark:
+  """The mark of two Expressions or Equations: by their units if both are numbers, by `scorer` if that says nothing.
+
+  One of the units must be upright, since a letter of a formula is no unit.
+  """
+  has_unit = _has_written_unit(reference) or _has_written_unit(prediction)
+  wanted = _amount(reference, job) if has_unit else None
+  given = _amount(prediction, job) if wanted else None
+  if given is None or not _may_be_one_quantity(reference, prediction, kind, wanted, given, job):
+    return scorer(reference, prediction, job)
+  if wanted.unit and given.unit:
+    return _both_measured(wanted, given) or _partial(scorer(reference, prediction, job))
+  measured, other = (reference, prediction) if wanted.unit else (prediction, reference)
+  if _counts_something(other, wanted.unit or given.unit, job):
+    return Mark(0.0, 'numeric')
+  if not _are_equal(wanted.value, given.value) or _bare(measured, job):
+    return scorer(reference, prediction, job)
+  points = 0.0 if settings.lone_unit == 'zero' else 100.0
+  return Mark(points, 'numeric', flags=('lone_unit',))
+
+
+def _both_measured(wanted: _Amount, given: _Amount) -> Mark | None:
+  """The mark of two numbers with units: full for one value, nothing for another dimension, else None."""
+  if wanted.unit.powers != given.unit.powers:
+    return Mark(0.0, 'numeric')
+  if _are_equal(_si(wanted.value, wanted.unit), _si(given.value, given.unit)):
+    return Mark(100.0, 'numeric')
+  return None
+
+
+def _partial(mark: Mark) -> Mark:
+  """The mark of two values that differ; one that took their units for words is wrong."""
+  if mark.points == 100:
+    return Mark(0.0, 'numeric')
+  return mark
+
+
+def _has_written_unit(text: str) -> bool:
+  """Whether a word of the answer, outside its formulas' letters, is a unit."""
+  try:
+    tokens = tokenize(text, units=True)
+  except SeedError:
+    return False
+  return any(token.kind == 'word' and lookup(token.text) for token in tokens)
+
+
+def _amount(text: str, job) -> _Amount | None:
+  """The answer as a number with or without a unit; None if it is none."""
+  try:
+    value, unit = _quantity(text, job)
+  except (NotANumber, SeedError):
+    return None
+  parts = statements(tokens_of(text, comparison.unit_reading(job.reading)))
+  members = parts[0].members
+  name = label(members[0]) if len(members) > 1 else ()
+  return _Amount(name, value, unit)
+
+
+def _may_be_one_quantity(reference: str, prediction: str, kind: str, a: _Amount, b: _Amount, job) -> bool:
+  """Whether the left sides, if they count, are the same."""
+  if a.name == b.name:
+    return True
+  if kind == 'Equation':
+    return False
+  wanted = equations.statements_of(reference, job.reading)
+  given = equations.statements_of(prediction, job.reading)
+  return equations.renamed(wanted, given) is None
+
+
+def _counts_something(text: str, unit: Unit, job) -> bool:
+  """Whether an answer without a unit counts what the unit of the other one does not measure: 5 digits, 5 inches."""
+  noun = counted(tokens_of(text, comparison.unit_reading(job.reading)))
+  if noun is None:
+    return False
+  squares = _UNITS_OF_A_FIGURE.get(noun)
+  if squares is None:
+    return True
+  return unit.powers != lookup('m').to(Fraction(squares)).powers
+
+
+def _are_equal(a, b) -> bool:
+  return abs(a - b) <= _SLACK * abs(a)
 
 
 def _bare(text: str, job) -> bool:

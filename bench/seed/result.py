@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.util
 
-VERSION = '3'
+VERSION = '4'
 KINDS = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
 # Largest relative errors and the points they earn, inclusive. 2025-08: the first public scorer and the
 # paper's table;

@@ -68,18 +68,27 @@ def _mark(reference: str, prediction: str | None, kind: str, settings: Settings,
   job = comparison.Job(_reading(settings), settings.hats, Budget(STEPS), symbolic)
   try:
     with _deep_recursion():
-      if kind == 'Numeric':
-        return quantity.numeric(reference, prediction, job, settings)
-      mark = _SCORERS[kind](reference, prediction, job)
-      if contradict(reference, prediction) or (mark.points and comparison.opposed(reference, prediction, job)):
-        return Mark(0.0, 'distance')
-      return mark
+      mark = _of_kind(reference, prediction, kind, job, settings)
+      is_opposed = contradict(reference, prediction)
+      if kind != 'Numeric' and mark.points:
+        is_opposed = is_opposed or comparison.opposed(reference, prediction, job)
+      return Mark(0.0, 'distance') if is_opposed else mark
   except comparison.BadReference as error:
     return Mark(0.0, status=error.cause.status, flags=('reference',))
   except SeedError as error:
     return Mark(0.0, status=error.status)
   except RecursionError:
     return Mark(0.0, status='too_large')
+
+
+def _of_kind(reference: str, prediction: str, kind: str, job: comparison.Job, settings: Settings) -> Mark:
+  """The mark before words and conditions are compared."""
+  if kind == 'Numeric':
+    return quantity.numeric(reference, prediction, job, settings)
+  scorer = _SCORERS[kind]
+  if kind in ('Expression', 'Equation'):
+    return quantity.with_units(scorer, reference, prediction, kind, job, settings)
+  return scorer(reference, prediction, job)
 
 
 def _trimmed(text: str) -> str:

@@ -14,7 +14,7 @@ from bench.seed.reading.calculus import derivatives, integrals
 from bench.seed.reading.calculus.table import COMMANDS
 from bench.seed.reading.cursor import END, Cursor
 from bench.seed.reading.functions import FUNCTIONS, apply
-from bench.seed.reading.products import is_vector, times
+from bench.seed.reading.products import are_multiplicities, continues_list, is_vector, listed, times
 from bench.seed.reading.splitting import RELATIONS, relation
 from bench.seed.reading.tokens import Token, sign, tokenize
 
@@ -170,11 +170,13 @@ class Parser(Cursor):
     """Juxtaposed factors. An operator (d/dx, nabla) acts on the factors after it."""
     factors: list[Node] = []
     dropped = False
+    is_list = False
     while self.operand_ahead(first=not factors) or (not factors and self.ahead('^')):
       if self.drops_word(factors):
         self.next()
         dropped = True
         continue
+      is_list = is_list or continues_list(self, factors)
       factor = self.factor()
       if factor is None:
         dropped = True
@@ -184,6 +186,8 @@ class Parser(Cursor):
         factors.append(factor)
     if len(factors) > 1 and any(factor.head == 'relation' for factor in factors):
       raise ParseError('a relation in brackets is no factor')
+    if is_list or are_multiplicities(factors):
+      return listed(factors)
     if factors:
       return mul(*factors)
     if not dropped or not self.integrals:

@@ -6,9 +6,10 @@ from typing import NamedTuple
 from bench.seed.nodes import Node, SeedError, names, words
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.spelling import words_as_text
-from bench.seed.reading.splitting import MIRROR_IMAGES, RELATIONS, is_name, split_at, trim
-from bench.seed.reading.statement import divided, matching, member, tokens_of
+from bench.seed.reading.splitting import MIRROR_IMAGES, RELATIONS, is_name, matching, split_at, trim
+from bench.seed.reading.statement import divided, member, tokens_of
 from bench.seed.reading.tokens import Token, label
+from bench.seed.reading.units import lookup
 
 _TEXT = re.compile(r'\\(?:text|textrm|textbf|textit|mathrm|mbox)\s*\{([^{}]*)\}')
 _STEMS = words(
@@ -21,6 +22,7 @@ _STEMS = words(
 _ENDINGS = 'es|ed|ing|ent|ence|e|s'
 _WORD = re.compile(rf'\b({"|".join(sorted(_STEMS, key=len, reverse=True))})(?:{_ENDINGS})?\b', re.IGNORECASE)
 _SAME = {'anticlockwise': 'counterclockwise', 'up': 'upward', 'down': 'downward', 'absorption': 'absorb'}
+_PLURAL = re.compile(r'(?:[a-z]+ ){0,2}[a-z]{2,}[a-rt-z]s')
 _LABEL = re.compile(r'\s*\$?\s*(?:\\(?:text|textrm|mathrm|mbox)\s*\{\s*)?([A-Z][a-z]?)\s*\}?\s*:(?!=)')
 
 
@@ -47,6 +49,21 @@ def _label(text: str) -> str | None:
   """The symbol before a colon at the start of an answer, as of an element; headings of more letters are none."""
   found = _LABEL.match(text)
   return found and found[1]
+
+
+def counted(tokens: list[Token]) -> str | None:
+  """The plural noun after a number at the end of an answer, as in 5 digits; None if there is none or it is a unit.
+
+  A singular may be any other word, such as "total" or "exactly".
+  """
+  if len(tokens) < 2 or tokens[-1].kind not in ('text', 'word') or tokens[-2].kind not in ('number', '}', ')'):
+    return None
+  noun = tokens[-1].text.strip(' .').lower()
+  last = noun.split()[-1:]
+  is_plural = _PLURAL.fullmatch(noun) is not None
+  if not is_plural or any(map(lookup, last)):
+    return None
+  return noun
 
 
 class Fact(NamedTuple):

@@ -3,6 +3,7 @@
 import itertools
 
 from bench.seed.nodes import Node
+from bench.seed.reading.atoms.symbols import ACCENTS
 from bench.seed.reading.tokens import Token, sign
 
 EQUALS = frozenset(('=', '\\approx', '\\simeq', '\\sim', '\\equiv', '\\cong', '\\propto', '\\doteq', '\\triangleq'))
@@ -15,6 +16,8 @@ OPENING = frozenset(('(', '[', '{', '\\{', 'open|', 'begin', '\\langle', '\\lflo
 CLOSING = frozenset((')', ']', '}', '\\}', 'close|', 'end', '\\rangle', '\\rfloor', '\\rceil'))
 _AFTER_INTERVAL = frozenset(('\\cup', '\\cap', '\\setminus', ',', ';', '.', 'quad', 'text', 'word', '\\}', '}'))
 
+COMMA = Token(',', ',')
+WORDS = frozenset(('text', 'word'))  # kinds of tokens
 _UNDER = Token('_', '_')
 _OF_SUMS = frozenset(('number', '^', '+', '-'))  # what no name holds outside its brackets
 
@@ -28,6 +31,27 @@ def trim(tokens: list[Token]) -> list[Token]:
   while end > start and tokens[end - 1].kind in ('quad', ',', ';', '.', 'row', '&'):
     end -= 1
   return tokens[start:end]
+
+
+def unwrap(tokens: list[Token]) -> list[Token]:
+  """Tokens without braces that enclose all of them."""
+  while len(tokens) > 1 and tokens[0].kind == '{' and matching(tokens) == len(tokens) - 1:
+    tokens = trim(tokens[1:-1])
+  return tokens
+
+
+def matching(tokens: list[Token]) -> int | None:
+  """The index of the bracket that closes the first token."""
+  level = 0
+  for k, token in enumerate(tokens):
+    what = sign(token)
+    if what in OPENING:
+      level += 1
+    if what in CLOSING:
+      level -= 1
+    if level == 0:
+      return k
+  return None
 
 
 def top_level(tokens: list[Token]) -> list[int]:
@@ -76,13 +100,32 @@ def split_at(tokens: list[Token], signs: frozenset[str] | set[str]) -> tuple[lis
   return pieces, [sign(tokens[k]) for k in cuts]
 
 
+def commas_for_words(tokens: list[Token]) -> list[Token]:
+  """The tokens with a comma for each "and" and "or", none after another comma."""
+  joined = []
+  for token in tokens:
+    has_comma = bool(joined) and joined[-1].kind == ','
+    if not _is_join(token):
+      joined.append(token)
+    elif not has_comma:
+      joined.append(COMMA)
+  return joined
+
+
+def _is_join(token: Token) -> bool:
+  """Whether the token is the word "and" or "or"."""
+  word = token.text.strip(' ,')
+  return token.kind in WORDS and word.lower() in ('and', 'or')
+
+
 def is_name(tokens: list[Token]) -> bool:
   """Whether the tokens are one symbol or one function, subscripts, arguments and accents included."""
   kinds = []
   before = None
   for place in top_level(tokens):
     token = tokens[place]
-    if before != _UNDER:
+    is_accented = before is not None and before.text in ACCENTS and before.kind == 'command'
+    if before != _UNDER and not is_accented:
       kinds.append(token.kind)
     before = token
   symbols = kinds.count('letter') + kinds.count('command')

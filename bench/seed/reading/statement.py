@@ -6,16 +6,19 @@ from bench.seed.nodes import Node, ParseError, symbol, words
 from bench.seed.reading.atoms.symbols import SYMBOLS
 from bench.seed.reading.parser import Reading, parse_tokens
 from bench.seed.reading.splitting import (
-  CLOSING,
+  COMMA,
   EQUALS,
-  OPENING,
   ORDER,
   RELATIONS,
+  WORDS,
+  commas_for_words,
+  matching,
   relation,
   rounded,
   split_at,
   top_level,
   trim,
+  unwrap,
 )
 from bench.seed.reading.tokens import Token, sign, tokenize
 
@@ -28,7 +31,9 @@ _CONDITIONS = words(
 )
 _CONSTANT = words('constant const')
 
-COMMA = Token(',', ',')
+_OF_CONDITIONS = ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}
+_INFIX = frozenset(('\\over', '\\choose'))
+
 _LONGEST_NAME = 6  # tokens, such as n _ { r }
 _GREEK = SYMBOLS - words('Delta partial cdot circ ldots infty prime')
 
@@ -48,13 +53,15 @@ class Statement:
 def tokens_of(text: str, reading: Reading) -> list[Token]:
   """Tokens of an answer without display environments, alignment marks and closing punctuation."""
   tokens = tokenize(text, units=reading.units)
-  has_wrapper = any(_is_wrapper(token) and token.kind == 'begin' for token in tokens)
-  if has_wrapper:
-    tokens = [token for token in tokens if not _is_wrapper(token)]
-    if not any(token.kind == 'begin' for token in tokens):
-      tokens = _joined_rows(tokens)
-  has_bullet = bool(tokens) and sign(tokens[0]) == '\\cdot'
-  return unwrap(trim(rounded(tokens[has_bullet:])))
+  kept = [token for token in tokens if not _is_wrapper(token)]
+  has_wrapper = len(kept) < len(tokens)
+  has_environment = any(token.kind == 'begin' for token in kept)
+  if has_wrapper and not has_environment:
+    kept = _joined_rows(kept)
+  has_bullet = bool(kept) and sign(kept[0]) == '\\cdot'
+  if has_bullet:
+    kept = kept[1:]
+  return unwrap(trim(rounded(kept)))
 
 
 def _is_wrapper(token: Token) -> bool:
@@ -65,30 +72,17 @@ def _is_wrapper(token: Token) -> bool:
 def _joined_rows(tokens: list[Token]) -> list[Token]:
   """Aligned rows as one list: a row that starts with a sign continues the last one, others follow a comma."""
   plain = [token for token in tokens if token.kind != '&']
+  following = [*plain[1:], Token('end', '')]
   joined = []
-  for token, after in zip(plain, [*plain[1:], Token('end', '')]):
+  for token, after in zip(plain, following):
     if token.kind != 'row':
       joined.append(token)
-    elif sign(after) not in _CONTINUING and joined and joined[-1].kind not in ',;':
+      continue
+    continues = sign(after) in _CONTINUING
+    has_comma = not joined or joined[-1].kind in ',;'
+    if not continues and not has_comma:
       joined.append(COMMA)
   return joined
-
-
-def unwrap(tokens: list[Token]) -> list[Token]:
-  """Tokens without braces that enclose all of them."""
-  while len(tokens) > 1 and tokens[0].kind == '{' and matching(tokens) == len(tokens) - 1:
-    tokens = trim(tokens[1:-1])
-  return tokens
-
-
-def matching(tokens: list[Token]) -> int | None:
-  """The index of the bracket that closes the first token."""
-  level = 0
-  for k, token in enumerate(tokens):
-    level += (sign(token) in OPENING) - (sign(token) in CLOSING)
-    if level == 0:
-      return k
-  return None
 
 
 def statement(tokens: list[Token]) -> Statement:
@@ -100,12 +94,13 @@ def statement(tokens: list[Token]) -> Statement:
 
 def _unlabelled(tokens: list[Token]) -> list[Token]:
   """Tokens without the colon of a definition and without words that announce the answer."""
-  colons = [k for k, token in enumerate(tokens) if token.kind == ':']
-  if not colons:
+  kinds = [token.kind for token in tokens]
+  if ':' not in kinds:
     return tokens
-  before = tokens[: colons[0]]
-  if before and all(token.kind in ('text', 'word') for token in before):
-    tokens = tokens[colons[0] + 1 :]
+  colon = kinds.index(':')
+  is_announced = colon > 0 and WORDS.issuperset(kinds[:colon])
+  if is_announced:
+    tokens = tokens[colon + 1 :]
   following = [*tokens[1:], Token('end', '')]
   kept = []
   for token, after in zip(tokens, following):
@@ -148,46 +143,50 @@ def divided(tokens: list[Token]) -> tuple[list[Statement], list[list[Token]]]:
 def _is_one_more(tokens: list[Token], main: list[Statement]) -> bool:
   """Whether tokens after a condition are one more result: E_2 = … after E_1 = … for n = 1."""
   members, signs = split_at(tokens, EQUALS)
-  if not signs or not members[0] or not main[0].signs:
+  left = members[0]
+  first = main[0]
+  if not signs or not left or not first.signs:
     return False
-  named = [token for token in main[0].members[0] if token.kind not in ('text', 'word')]
-  is_value = _contains(main[-1].members[-1], members[0])
-  return members[0][:1] == named[:1] and not is_value
-
-
-def commas_for_words(tokens: list[Token]) -> list[Token]:
-  """The tokens with a comma for each "and" and "or", none after another comma."""
-  joined = []
-  for token in tokens:
-    is_join = token.kind in ('text', 'word') and token.text.strip(' ,').lower() in ('and', 'or')
-    if not is_join:
-      joined.append(token)
-    elif not joined or joined[-1].kind != ',':
-      joined.append(COMMA)
-  return joined
+  last = main[-1].members[-1]
+  if _contains(last, left):  # it gives a value
+    return False
+  named = [token for token in first.members[0] if token.kind not in WORDS]
+  return left[:1] == named[:1]
 
 
 def _before_condition(tokens: list[Token]) -> tuple[list[Token], list[Token]]:
   """(the tokens up to the first blank, remark or bracketed range, without blanks; the tokens from there on)."""
-  outside = set(top_level(tokens)) - {0}
+  outside = set(top_level(tokens))
+  outside.discard(0)
   kept = []
   rest = []
+  before = COMMA
   for k, token in enumerate(tokens):
-    is_unit = k and tokens[k - 1].kind == '/'  # the inch of lb/in
-    if k in outside and token.kind == 'quad':
-      if not _equates_more(tokens[k + 1 :]):
-        rest = tokens[k + 1 :]
-        break
-      neighbours = (*kept[-1:], *tokens[k + 1 : k + 2])
-      if not any(neighbour.kind in (',', ';') for neighbour in neighbours):
-        kept.append(COMMA)
-    elif k in outside and not is_unit and _is_remark(token):
+    is_outside = k in outside
+    is_unit = before.kind == '/'  # the inch of lb/in
+    before = token
+    if is_outside and not is_unit and _is_remark(token):
       rest = tokens[k:]
       break
-    elif token.kind != 'quad':
+    if token.kind != 'quad':
       kept.append(token)
+      continue
+    following = tokens[k + 1 :]
+    if is_outside and not _equates_more(following):
+      rest = following
+      break
+    if is_outside:
+      kept += _comma_between(kept, following)
   start = _range_start(kept)
   return kept[:start], kept[start:] + rest
+
+
+def _comma_between(before: list[Token], after: list[Token]) -> list[Token]:
+  """A comma, none if either side has one."""
+  neighbours = before[-1:] + after[:1]
+  if any(token.kind in (',', ';') for token in neighbours):
+    return []
+  return [COMMA]
 
 
 def _equates_more(tokens: list[Token]) -> bool:
@@ -195,28 +194,41 @@ def _equates_more(tokens: list[Token]) -> bool:
   pieces, _ = split_at(trim(tokens), {',', ';', 'quad'})
   first = trim(pieces[0])
   members, signs = split_at(first, RELATIONS)
-  has_words = any(token.kind in ('text', 'word') for token in members[0])
-  return bool(signs) and set(signs) <= EQUALS and bool(trim(members[0])) and not has_words
+  left = members[0]
+  if not signs or not EQUALS.issuperset(signs):
+    return False
+  has_words = any(token.kind in WORDS for token in left)
+  return bool(trim(left)) and not has_words
 
 
 def _range_start(tokens: list[Token]) -> int:
   """Where a range in brackets starts that ends an equation, as in x=1 (y>0); the length without one."""
-  starts = [k for k in range(1, len(tokens)) if tokens[k].kind == '(' and tokens[k - 1].kind in ('number', '}', ')')]
-  for k in starts:
-    inside = tokens[k + 1 : -1]
-    is_last = matching(tokens[k:]) == len(tokens) - 1 - k
-    has_range = any(sign(inside[place]) in ORDER for place in top_level(inside))
-    if is_last and has_range:
+  count = len(tokens)
+  for k in range(1, count):
+    before = tokens[k - 1].kind
+    if tokens[k].kind != '(' or before not in ('number', '}', ')'):
+      continue
+    is_last = matching(tokens[k:]) == count - 1 - k
+    if is_last and _has_order(tokens[k + 1 : -1]):
       return k
-  return len(tokens)
+  return count
+
+
+def _has_order(tokens: list[Token]) -> bool:
+  """Whether a sign such as < is outside brackets."""
+  return any(sign(tokens[place]) in ORDER for place in top_level(tokens))
 
 
 def _is_remark(token: Token) -> bool:
   """Whether words start a condition, or are in parentheses."""
-  if token.kind not in ('text', 'word'):
+  if token.kind not in WORDS:
     return False
-  prose = token.text.strip(' ,.;:()[]').lower().split()
-  return bool(prose) and (prose[0] in _CONDITIONS or token.text.lstrip().startswith('('))
+  prose = token.text.strip(' ,.;:()[]')
+  words_of_it = prose.lower().split()
+  if not words_of_it:
+    return False
+  is_bracketed = token.text.lstrip().startswith('(')
+  return is_bracketed or words_of_it[0] in _CONDITIONS
 
 
 def _is_condition(piece: list[Token], main: list[Statement]) -> bool:
@@ -224,7 +236,7 @@ def _is_condition(piece: list[Token], main: list[Statement]) -> bool:
   signs = {sign(token) for token in piece}
   if signs & ORDER and 'text' not in signs and _is_new_quantity(piece, main):
     return False
-  if signs & (ORDER | {'\\neq', '\\in', '\\ldots', '\\forall', 'text', '\\to'}):
+  if signs & _OF_CONDITIONS:
     return True
   parts, relations = split_at(piece, RELATIONS)
   if piece[0].kind == 'word':
@@ -234,22 +246,31 @@ def _is_condition(piece: list[Token], main: list[Statement]) -> bool:
 
 def _contains(tokens: list[Token], part: list[Token]) -> bool:
   """Whether `part` is a name that occurs in the tokens."""
-  starts = range(len(tokens) - len(part) + 1)
-  return 0 < len(part) <= _LONGEST_NAME and any(tokens[k : k + len(part)] == part for k in starts)
+  length = len(part)
+  if not 0 < length <= _LONGEST_NAME:
+    return False
+  starts = range(len(tokens) - length + 1)
+  return any(tokens[k : k + length] == part for k in starts)
 
 
 def _is_new_quantity(piece: list[Token], main: list[Statement]) -> bool:
   """Whether an inequality is one more result: its symbols are not those of the relations before it."""
-  if not all(part.signs for part in main):
-    return False
-  known = {token for part in main for tokens in part.members for token in tokens}
-  symbols = [token for token in piece if token.kind == 'letter' or token.text in _GREEK]
-  return bool(symbols) and not any(token in known for token in symbols)
+  known = set()
+  for part in main:
+    if not part.signs:
+      return False
+    for tokens in part.members:
+      known.update(tokens)
+  symbols = {token for token in piece if token.kind == 'letter' or token.text in _GREEK}
+  return bool(symbols) and symbols.isdisjoint(known)
 
 
 def _is_named_function(tokens: list[Token]) -> bool:
   """Whether the tokens are an upright name with arguments, such as Cov(X, Y)."""
-  return len(tokens) > 2 and tokens[1].kind == '(' and tokens[0].text.lower() not in _CONDITIONS
+  if len(tokens) < 3 or tokens[1].kind != '(':
+    return False
+  name = tokens[0].text
+  return name.lower() not in _CONDITIONS
 
 
 def side(part: Statement, reading: Reading) -> Node:
@@ -270,11 +291,17 @@ def side(part: Statement, reading: Reading) -> Node:
 
 def _is_constant(tokens: list[Token]) -> bool:
   """Whether a member is the word "constant"."""
-  return len(tokens) == 1 and tokens[0].kind in ('text', 'word') and tokens[0].text.strip(' .').lower() in _CONSTANT
+  if len(tokens) != 1 or tokens[0].kind not in WORDS:
+    return False
+  word = tokens[0].text.strip(' .')
+  return word.lower() in _CONSTANT
 
 
 def member(tokens: list[Token], reading: Reading) -> Node:
   """Reads one side of a relation."""
   if not trim(tokens):
     raise ParseError('nothing on one side of a relation')
-  return parse_tokens(unwrap(trim(tokens)), reading)
+  tokens = unwrap(trim(tokens))
+  if any(sign(tokens[place]) in _INFIX for place in top_level(tokens)):
+    tokens = [Token('{', '{'), *tokens, Token('}', '}')]  # a \over b is a fraction of all that its group holds
+  return parse_tokens(tokens, reading)

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 from bench.seed.nodes import ParseError, TooLarge
+from bench.seed.reading.atoms.unit_names import in_signs
 from bench.seed.reading.macros import MACROS, expand
 from bench.seed.reading.spelling import (
   ALIASES,
@@ -21,7 +22,7 @@ from bench.seed.reading.spelling import (
   WRAPPERS,
   words_as_text,
 )
-from bench.seed.reading.units import is_unit_text
+from bench.seed.reading.units import in_one_piece, is_unit_text, unit_before_words
 
 MAX_CHARACTERS = 20_000
 MAX_DIGITS = 400
@@ -40,7 +41,7 @@ _NOTE = re.compile(r'\s*[_^]')
 _NUMBER = re.compile(r'\d+(?:\.\d+|\.(?=\s*[/*)]))?|\.\d+')
 _EXPONENT = re.compile(r'[eE]([+-]?\d+)(?!\d|\.\d)')
 _GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}\\!|\{,\}|,\\!|,|\\,|\\;|\\ |~| )\d{3})+(?![\d])')
-_BRACED_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}(?:\\!)?|,\\!)\d{3})+(?!\d)')
+_SURE_GROUPS = re.compile(r'[1-9]\d{0,2}(?:(?:\{,\}(?:\\!)?|,\\!|\\[,;: ]|~| )\d{3})+(?!\d)')  # no bare comma
 _ANGSTROM = re.compile(r'\\overset\s*\{\s*\\circ\s*\}\s*\{(?:\\(?:text|mathrm)\s*\{A\}|A)\}')
 _VERDICT = re.compile(r'(?:\\[,;! ]|[\s$~])*(Yes|No|True|False)[\s$]*(?:[.,:;]|$)')
 _SLASHED = re.compile(r'[A-Za-z]+\s*/\s*[A-Za-z]+')
@@ -63,8 +64,7 @@ def tokenize(text: str, *, units: bool = False) -> list[Token]:
   """
   if len(text) > MAX_CHARACTERS:
     raise TooLarge(f'{len(text)} characters, at most {MAX_CHARACTERS} are read')
-  if not units:
-    text = words_as_text(text)
+  text = in_one_piece(text) if units else words_as_text(text)
   return _Scanner(_plain(text), units).scan()
 
 
@@ -130,7 +130,11 @@ class _Scanner:
     self.out.append(Token(kind, text))
 
   def _number(self):
-    grouped = (_GROUPS if self.units else _BRACED_GROUPS).match(self.text, self.at)
+    groups = _GROUPS if self.units else _SURE_GROUPS
+    grouped = groups.match(self.text, self.at)
+    is_script = bool(self.out) and self.out[-1].kind in '^_'  # of one digit: 3^2 100 is no power of 2100
+    if is_script:
+      grouped = None
     if grouped:
       whole = re.sub(r'\D', '', grouped[0])
       tail = re.compile(r'\.\d+').match(self.text, grouped.end())
@@ -242,6 +246,8 @@ class _Scanner:
 
   def _text(self, content):
     word = content.strip(' ~')
+    if self.units:
+      word = self._unit_first(word)
     if re.fullmatch(r'[A-Za-z]+', word):
       self._emit('word' if len(word) > 1 or self.units else 'letter', word)
     elif re.fullmatch(r'[-+]?\d[\d.]*', word):
@@ -254,15 +260,28 @@ class _Scanner:
     else:
       self._emit('text', word.replace('$', ''))
 
+  def _unit_first(self, words):
+    """The words of a text that are left to read: a unit in front of others is read here."""
+    signs = in_signs(words)
+    if is_unit_text(signs):
+      return signs
+    unit, rest = unit_before_words(signs)
+    is_after_number = bool(self.out) and self.out[-1].kind in ('number', '}', ')')
+    if not unit or not is_after_number:
+      return words
+    self._group(unit, roman=True)
+    return rest
+
   def _group(self, content, roman):
     """Part of the text in braces or in another font; braces keep it one group when it is more than a word."""
     if self.level == MAX_NESTING:
       raise TooLarge(f'more than {MAX_NESTING} levels of fonts or boxes')
     exponent = None
-    if roman and '/' in content:
+    has_several = '/' in content or (self.units and ' ' in content.strip(' ~'))
+    if roman and has_several:
       exponent = _EXPONENT_AFTER.match(self.text, self.at)
     if exponent:
-      # The power in m/s}^2 belongs to the last unit, not to the whole group.
+      # The power in m/s}^2 or J mol}^{-1} belongs to the last unit, not to the whole group.
       content = content + exponent[0]
       self.at = exponent.end()
     inner = _Scanner(content, self.units, roman, self.level + 1).scan()

@@ -6,6 +6,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from bench.seed.reading.atoms.unit_names import symbol_of
+
 # Powers of metre, kilogram, second, ampere, kelvin, mole, candela.
 _BASE = ('m', 'kg', 's', 'A', 'K', 'mol', 'cd')
 
@@ -106,16 +108,22 @@ _PLAIN = {
   'hr': _unit('3600', s=1),
   'day': _unit('86400', s=1),
   'd': _unit('86400', s=1),
+  'week': _unit('604800', s=1),
   'yr': _unit('31557600', s=1),
-  'year': _unit('31557600', s=1),
   'dyn': _unit('1e-5', kg=1, m=1, s=-2),
-  'dyne': _unit('1e-5', kg=1, m=1, s=-2),
   'atm': _unit('101325', kg=1, m=-1, s=-2),
   'u': _unit(_U, kg=1),
   'amu': _unit(_U, kg=1),
   'ft': _unit('0.3048', m=1),
+  'inch': _unit('0.0254', m=1),
+  'yd': _unit('0.9144', m=1),
+  'mile': _unit('1609.344', m=1),
+  'mi': _unit('1609.344', m=1),
+  'kph': _unit(Fraction(10, 36), m=1, s=-1),
+  'mph': _unit('0.44704', m=1, s=-1),
+  'lb': _unit('0.45359237', kg=1),
+  'ounce': _unit('0.028349523125', kg=1),
   'Ha': _unit('4.3597447222060e-18', **_JOULE),
-  'Hartree': _unit('4.3597447222060e-18', **_JOULE),
   'degC': Unit(Fraction(1), _unit('1', K=1).powers, Fraction('273.15')),
   'ppm': _unit('1e-6'),
   'ly': _unit('9460730472580800', m=1),
@@ -123,59 +131,6 @@ _PLAIN = {
   'rpm': _unit(2 * _DEGREE * 180 / 60, s=-1),
   'emu': _unit('0.001', A=1, m=2),
   'mmHg': _unit('133.322387415', kg=1, m=-1, s=-2),
-}
-_SPELLED = {
-  'meter': 'm',
-  'meters': 'm',
-  'metre': 'm',
-  'metres': 'm',
-  'second': 's',
-  'seconds': 's',
-  'sec': 's',
-  'gram': 'g',
-  'grams': 'g',
-  'kelvin': 'K',
-  'Kelvin': 'K',
-  'joule': 'J',
-  'joules': 'J',
-  'Joule': 'J',
-  'watt': 'W',
-  'watts': 'W',
-  'tesla': 'T',
-  'Tesla': 'T',
-  'gauss': 'G',
-  'Gauss': 'G',
-  'hertz': 'Hz',
-  'ohm': 'Ω',
-  'Ohm': 'Ω',
-  'ohms': 'Ω',
-  'volt': 'V',
-  'volts': 'V',
-  'ampere': 'A',
-  'amperes': 'A',
-  'newton': 'N',
-  'pascal': 'Pa',
-  'coulomb': 'C',
-  'electronvolt': 'eV',
-  'angstrom': 'Å',
-  'Angstrom': 'Å',
-  'degree': 'deg',
-  'degrees': 'deg',
-  'radian': 'rad',
-  'radians': 'rad',
-  'rads': 'rad',
-  'minutes': 'min',
-  'hour': 'h',
-  'hours': 'h',
-  'days': 'day',
-  'years': 'yr',
-  'moles': 'mol',
-  'mole': 'mol',
-  'nanometers': 'nm',
-  'micron': 'μm',
-  'microns': 'μm',
-  'cc': 'cm3',
-  'Gs': 'G',
 }
 _PREFIXES = {
   p: Fraction(10) ** n
@@ -237,7 +192,7 @@ def lookup(word: str) -> Unit | None:
 
 
 def _whole(word: str) -> Unit | None:
-  word = _SPELLED.get(word, word)
+  word = symbol_of(word)
   if word == 'cm3':
     return lookup('cm').to(Fraction(3))
   unit = _PREFIXED.get(word) or _PLAIN.get(word)
@@ -254,3 +209,28 @@ def is_unit_text(text: str) -> bool:
   """Whether every word of a piece of text is a unit, as in `m/s` or `J mol^{-1}`."""
   words = re.findall(r'\\?[A-Za-z]+', text)
   return bool(words) and all(w[0] == '\\' or lookup(w) for w in words)
+
+
+def unit_before_words(text: str) -> tuple[str, str]:
+  """(the unit, the rest) of a text such as `mA, upward`; an empty unit if it starts with none."""
+  match = re.match(r'([A-Za-z0-9/^]+)[\s,;:(]', text)
+  if match and is_unit_text(match[1]):
+    return match[1], text[match.end(1) :].strip()
+  return '', text
+
+
+_PIECE = r'\\(?:text|textrm|mathrm|mbox)\s*\{([^{}]*)\}(\s*\^\s*(?:\{[^{}]*\}|\d))?'
+_BETWEEN = r'(?:\\[,;: ]|\\cdot(?![A-Za-z])|[~\s/])*'
+_PIECES = re.compile(rf'{_PIECE}(?:{_BETWEEN}{_PIECE})+')
+
+
+def in_one_piece(text: str) -> str:
+  r"""A text with each unit in one command that is cut at its powers, as in \text{W/(m}^2\cdot\text{K)}."""
+  return _PIECES.sub(_joined, text)
+
+
+def _joined(match: re.Match) -> str:
+  unit = re.sub(_PIECE, r' \1\2', match[0])
+  if is_unit_text(unit) and unit.count('(') == unit.count(')'):
+    return rf'\mathrm{{{unit}}}'
+  return match[0]

@@ -9,7 +9,7 @@ SYMBOLS = words(
   'varpi rho varrho sigma varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi '
   'Sigma Upsilon Phi Psi Omega varGamma varDelta varTheta varLambda varXi varPi varSigma varPhi varPsi '
   'varOmega hbar ell aleph beth wp partial ldots AA circ dagger oplus otimes emptyset varnothing forall '
-  'exists cdot uparrow downarrow perp parallel prime eth mho'
+  'exists cdot uparrow downarrow perp parallel prime eth mho angle triangle'
 )
 ACCENTS = {
   'hat': 'hat',
