@@ -99,11 +99,7 @@ def symbol_of(word: str) -> str:
 
 def _singulars(word: str) -> list[str]:
   """The word, and what it may be the plural of."""
-  found = [word]
-  for ending in ('s', 'es'):
-    if word.endswith(ending):
-      found.append(word.removesuffix(ending))
-  return found
+  return [word, word.removesuffix('s'), word.removesuffix('es')]
 
 
 def _prefixed(name: str) -> str | None:
