@@ -95,7 +95,9 @@ def _by_sample(items: Sequence[Item], metric: str) -> np.ndarray | None:
   (samples,) = counts
   if not 1 < samples < TWO_LEVEL_BELOW:
     return None
-  scores = [outcome.scores.get(metric) for item in items for outcome in item.outcomes]
+  # pass@1, maj@1 and best@1 are accuracy by other names, and one number has one interval.
+  drawn = 'accuracy' if metric.endswith('@1') else metric
+  scores = [outcome.scores.get(drawn) for item in items for outcome in item.outcomes]
   if None in scores:
     return None
   return np.array(scores, float).reshape(len(items), samples, 2)

@@ -3,7 +3,8 @@ import time
 import pytest
 
 from bench import maths
-from bench.harness.task import Answer
+from bench.harness.task import Answer, Example, Item
+from bench.report import summary
 from rl.rewards import answers
 from rl.rewards.guards.limited import Late, Limited
 from tests.watchdog import ends, processor_seconds
@@ -173,8 +174,6 @@ def test_a_late_or_greedy_call_is_killed_and_the_next_one_works():
 
 
 def score(task, gold, *texts, finish='stop', rewards=None):
-  from bench.harness.task import Example
-
   example = Example('p', {'problem': '?', 'answer': gold})
   given = [Answer(t, finish, r) for t, r in zip(texts, rewards or [None] * len(texts))]
   outcomes = list(task.score([(example, a) for a in given]))
@@ -191,6 +190,20 @@ def test_aime_counts_and_votes():
   assert 'best@1' not in scores
   _, scores = score(maths.aime(), '73', box('73'), box('5'), rewards=[0.1, 0.9])
   assert scores['best@2'] == (0.0, 1.0)
+
+
+def test_one_number_has_one_interval():
+  task = maths.aime()
+  items = []
+  for number, right in enumerate((1, 3, 0, 2)):
+    texts = ['\\boxed{73}'] * right + ['\\boxed{5}'] * (4 - right)
+    example = Example(str(number), {'problem': '?', 'answer': '73'})
+    given = [Answer(text, 'stop', None) for text in texts]
+    outcomes = list(task.score([(example, answer) for answer in given]))
+    items.append(Item(example, tuple(given), tuple(outcomes), task.combine(example, given, outcomes)))
+  metrics = summary.summarise(task, items, resamples=500)['metrics']
+  assert metrics['pass@1'] == metrics['maj@1'] == metrics['accuracy']
+  assert metrics['pass@4']['value'] > metrics['pass@1']['value']
 
 
 def test_a_cut_off_sample_counts_only_with_a_whole_box():
