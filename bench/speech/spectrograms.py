@@ -35,7 +35,7 @@ def draw(
       _spectrum(axis, sounds[i], rate)
       heard = results[kind]['transcripts'][i].strip()
       axis.set_title(f'{kind}: {heard}' if i == 0 else heard, fontsize=8, parse_math=False)
-    axes[i, 0].set_ylabel(row['script'].replace('Speaker ', ''), fontsize=8, parse_math=False)
+    axes[i, 0].set_ylabel(row['script'].replace('Speaker ', ''), fontsize=6, parse_math=False)
   for axis in axes[-1]:
     axis.set_xlabel('seconds', fontsize=8)
   figure.savefig(path, dpi=90)
