@@ -126,7 +126,9 @@ def measure(rows: Sequence[Mapping], clips: Mapping[str, Sequence[np.ndarray]], 
   for kind in clips:
     texts = [hear(clip) for clip in clips[kind]]
     counts = [digits_right(row['script'], text) for row, text in zip(rows, texts)]
-    total = Count(sum(c.right for c in counts), sum(c.total for c in counts))
+    right = sum(count.right for count in counts)
+    asked = sum(count.total for count in counts)
+    total = Count(right, asked)
     recognised = voices_right(rows, clips[kind], voices)
     print(f'{kind:10} digits {total}; voices {recognised}', flush=True)
     results[kind] = {
@@ -153,10 +155,12 @@ def work(options: Options) -> None:
   for kind in KINDS:
     clips[kind] = [audio.load(folder / f'{i:04d}-{kind}.wav', RATE) for i in range(len(rows))]
   results = measure(rows, clips, hear)
-  right = {kind: result['digits']['right'] for kind, result in results.items()}
-  share = right['speech'] / max(right['recording'], 1)
+  spoken = results['speech']['digits']['right']
+  recorded = results['recording']['digits']['right']
+  share = spoken / max(recorded, 1)
   print(f'of what is heard in the recordings, {share:.1%} is heard in the speech')
-  (folder / 'heard.json').write_text(json.dumps(results, indent=2) + '\n', encoding='utf-8')
+  text = json.dumps(results, indent=2)
+  (folder / 'heard.json').write_text(text + '\n', encoding='utf-8')
   shown = rows[:DRAWN]
   spectrograms.draw(folder / 'heard.png', rows=shown, clips=clips, results=results, rate=RATE)
 

@@ -16,7 +16,7 @@ from vibevoice.training import reconstruction
 ACOUSTIC = tiny.CONFIG.acoustic
 
 
-def test_the_distance_is_over_the_shorter_clip_whatever_its_padding():
+def test_the_distance_is_over_the_shorter_clip_and_ignores_padding():
   recording = tiny.clip(3000)
   made = tiny.clip(4100, seed=1)
   got = compare.distance(recording, made)
@@ -51,7 +51,7 @@ def test_the_codec_is_heard_at_the_length_of_the_recording():
 
 
 @pytest.mark.slow
-def test_each_clip_leaves_its_sounds_and_a_line_of_results(tmp_path):
+def test_each_clip_has_three_wav_files_and_a_row_of_results(tmp_path):
   config = dataclasses.replace(tiny.CONFIG, language=dataclasses.replace(tiny.CONFIG.language, max_length=256))
   vibevoice.save(tmp_path / 'model', config, tiny.params(), layout='transformers')
   tiny.processor().tokenizer.save_pretrained(tmp_path / 'model')

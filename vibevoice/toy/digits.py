@@ -79,7 +79,8 @@ def write(folder: pathlib.Path, *, train: int, heldout: int, seed: int = 0) -> N
   for path, count in lists.items():
     split = path.stem
     chosen = sequences(count, heldout=split == 'heldout', seed=seed)
-    lines = [json.dumps(_record(folder, split, i, digits)) + '\n' for i, digits in enumerate(chosen)]
+    records = [_record(folder, split, i, digits) for i, digits in enumerate(chosen)]
+    lines = [json.dumps(record) + '\n' for record in records]
     path.write_text(''.join(lines), encoding='utf-8')
 
 
