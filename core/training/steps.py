@@ -62,6 +62,7 @@ class Loss:
   total: Any  # [] sum of weighted losses
   weight: Any  # [] sum of the weights
   metrics: dict[str, tuple[Any, Any]] = struct.field(default_factory=dict)  # name -> (sum, weight)
+  maxima: dict[str, Any] = struct.field(default_factory=dict)  # name -> largest value of an item
   carry: Any = None  # what the loss remembers for its next evaluation
 
 
@@ -168,16 +169,25 @@ def _gradient(loss_fn, params, frozen, batch, key, carry, accumulate):
     carry, sums = state
     i, part = numbered_part
     carry, new = one(carry, part, jax.random.fold_in(key, i))
-    sums = jax.tree.map(jnp.add, sums, new)
-    return (carry, sums), None
+    return (carry, _joined(sums, new)), None
 
   parts = _split(batch, accumulate)
   first = jax.tree.map(lambda x: x[0], parts)
   _, shapes = jax.eval_shape(one, carry, first, key)
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  grads, loss = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  lowest = jax.tree.map(lambda x: jnp.full_like(x, -jnp.inf), loss.maxima)
   numbered = (jnp.arange(accumulate), parts)
-  (carry, (grads, loss)), _ = jax.lax.scan(body, (carry, zeros), numbered)
+  start = (grads, loss.replace(maxima=lowest))
+  (carry, (grads, loss)), _ = jax.lax.scan(body, (carry, start), numbered)
   return grads, loss, carry
+
+
+def _joined(first, second):
+  """(gradients, `Loss`) of two micro-batches: sums are added, of maxima the larger stays."""
+  (_, a), (_, b) = first, second
+  grads, loss = jax.tree.map(jnp.add, first, second)
+  maxima = jax.tree.map(jnp.maximum, a.maxima, b.maxima)
+  return grads, loss.replace(maxima=maxima)
 
 
 def _mean(total, weight):
@@ -204,7 +214,7 @@ def make_step(
   `reference`: weights that the loss compares with, such as those of a teacher, which `loss_fn` takes by that keyword;
   it is not differentiated, not donated, and whole in every micro-batch. It must not share buffers with `state`.
 
-  metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own as means.
+  metrics: loss, weight, grad_norm, lr (if `tx` is from `optimizer`), skipped, and the loss's own: means and maxima.
   A batch of weight 0, or whose gradient is not finite, leaves parameters, optimiser and carry as they were and
   reports skipped = 1.
   """
@@ -229,6 +239,7 @@ def make_step(
     opt_state = if_good(opt_state, state.opt_state)
     carry = if_good(carry, state.carry)
     metrics = {name: _mean(*pair) for name, pair in loss.metrics.items()}
+    metrics |= loss.maxima
     metrics |= {
       'loss': _mean(loss.total, loss.weight),
       'weight': loss.weight,

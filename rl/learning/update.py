@@ -57,7 +57,7 @@ def reward_loss(
   kinds: tuple[str, ...] = (),
   divergence: jax.Array | None = None,
 ) -> Loss:
-  """`rl.losses.policy_loss` of tokens float32 […], with their entropy and the engine's gap as metrics.
+  """`rl.losses.policy_loss` of tokens float32 […], with entropy and the engine's gaps, mean and largest, as metrics.
 
   kinds: names of the kinds of `batch.kind`, for each of which entropy and clipping are given as well. In rows of
   `batch.fresh` the old log-probabilities are the present ones: those of another program would differ in the last bits,
@@ -82,6 +82,7 @@ def reward_loss(
 
   out = loss_over(batch.mask)
   gap = jnp.abs(jax.lax.stop_gradient(logp) - batch.sampled)
+  largest = jnp.where(batch.mask, gap, 0.0).max()
   metrics = out.metrics | {'sampler_gap': losses.aggregate(gap, batch.mask, 'token')}
   if entropy is not None:
     metrics['entropy'] = losses.aggregate(entropy, batch.mask, 'token')
@@ -90,7 +91,7 @@ def reward_loss(
     metrics[f'clipped/{name}'] = loss_over(mask).metrics['clipped']
     if entropy is not None:
       metrics[f'entropy/{name}'] = losses.aggregate(entropy, mask, 'token')
-  return out.replace(metrics=metrics)
+  return out.replace(metrics=metrics, maxima={'sampler_gap_max': largest})
 
 
 def update_loss(

@@ -60,7 +60,8 @@ def loss_fn(params, batch, key):
   h, _ = jax.lax.scan(layer, params.embed[batch['x']], params.blocks)
   error = jnp.square(h @ params.head - batch['y'])
   weight = batch['w'].sum()
-  return steps.Loss((error * batch['w']).sum(), weight, {'error': (error.sum(), jnp.float32(error.size))})
+  metrics = {'error': (error.sum(), jnp.float32(error.size))}
+  return steps.Loss((error * batch['w']).sum(), weight, metrics, maxima={'worst': -error.min()})
 
 
 def run(config, updates=3, params=None, rows=12, accumulate=1, **data):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from core import mesh
+from core import mesh, params
 from rl.flow import mmdit
 from rl.flow.policy import FlowPolicy, PathOptions, Paths
 from rl.flow.sampling import Noise
@@ -81,14 +81,17 @@ def packed_of(policy, groups, rewards=None):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('dtype, tolerance', [('float32', 1e-6), ('bfloat16', 1e-4)])
 @pytest.mark.parametrize('name, config', [*((name, CONFIG) for name in FORMS), ('guided', FLUX)])
-def test_ratios_are_one_before_the_first_update(name, config):
+def test_ratios_are_one_before_the_first_update(name, config, dtype, tolerance):
+  """In bfloat16 the rows of another batch may round otherwise; less than the clip range, 1e-4, does not matter."""
   weights = drawn(config)
   policy = policy_of(FORMS[name], config)
-  packed = packed_of(policy, rollout(policy, weights))
-  logp, _ = jax.jit(lambda w, x: policy.log_probs(w, x))(weights, packed.batch.inputs)
+  packed = packed_of(policy, rollout(policy, params.cast(weights, dtype)))
+  score = Pass(policy, dtype=dtype)
+  logp, _ = jax.jit(lambda w, x: score(w, x))(weights, packed.batch.inputs)
   ratio = np.exp(np.asarray(logp) - packed.batch.sampled)
-  np.testing.assert_allclose(ratio, 1, atol=1e-6)
+  np.testing.assert_allclose(ratio, 1, atol=tolerance)
   assert packed.batch.mask.all() and logp.shape == (2, 3, policy.options.count)
 
 

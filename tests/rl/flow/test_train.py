@@ -51,7 +51,7 @@ def test_a_smoke_run_leaves_a_model_results_and_grids(tmp_path):
   assert len(lines) == 2
   for line in lines:
     assert line['ratio'] == 1 and line['clipped'] == 0  # one update from the weights that sampled
-    assert line['sampler_gap'] < 1e-5 and line['reward/preference.win'] == pytest.approx(0.5)
+    assert line['sampler_gap_max'] < 1e-5 and line['reward/preference.win'] == pytest.approx(0.5)
   assert len(list((tmp_path / 'images').glob('*.png'))) == 4  # before, two looks, after
   assert 'data:image/png' in (tmp_path / 'report.html').read_text()
   assert Files(tmp_path / 'model', stem='diffusion_pytorch_model').tensors
