@@ -15,11 +15,11 @@ from pathlib import Path
 
 from bench.harness.rows import read_rows
 from bench.harness.store import write_text
+from bench.vlm import pictures
 from core.launch import command
 from core.launch.fields import field
 
 IDS = ('sample_index', 'questionId', 'question_id', 'id', 'index')
-PICTURES = ('image', 'images', 'image_path')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def first_answers(run: str) -> dict[str, str]:
 
 def table(rows: Sequence[Mapping], answers: Mapping[str, str]) -> tuple[str, int]:
   """(a tab-separated table of the rows with their answers, how many rows have one)."""
-  names = [name for name in rows[0] if name not in PICTURES]
+  names = [name for name in rows[0] if name not in pictures.COLUMNS]
   text = io.StringIO(newline='')
   writer = csv.DictWriter(text, [*names, 'prediction'], dialect='excel-tab', extrasaction='ignore')
   writer.writeheader()

@@ -23,7 +23,7 @@ from bench.report import summary
 from core.serving.client import RequestFailed
 from core.text import clean
 
-VERSION = '1'
+VERSION = '2'  # raised when answers score differently
 MOST_FAILURES = 20
 REFUSING_ALL = frozenset({401, 402, 403, 404, 405})  # statuses that every other question would get too
 

@@ -15,13 +15,13 @@ from bench.harness.literals import read_list
 from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, user_message
 from bench.vlm.answers import letters, options
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import folder_of, picture_bytes, picture_part, pictures_of
 from rl.rewards.extract import conclusion, final_answer
 
 RULES = ('strict', 'official', 'vlmevalkit')
 LETTER = "Answer with the option's letter from the given choices directly."
 SHORT = 'Answer the question using a single word or phrase.'
-_REFERENCE = re.compile(r'<image\s*(\d)>')
+_REFERENCE = re.compile(r'<image\s*(\d?)>')
 
 Groups = Callable[[Mapping, str], dict[str, str]]
 """The groups of a row, from the row and its id."""
@@ -50,8 +50,8 @@ def _example(where: str, row: Mapping, *, folder: Path, groups: Groups, inline) 
   if written_out:
     choices = inline(str(row.get('question') or ''))
   golds = _golds(row.get('answer'))
-  if choices and golds[0] not in choices:
-    raise RowError(f'answer {golds[0]!r} is not among the options')
+  if choices:
+    golds = (_letter(golds[0], choices), *golds[1:])
   pictures = _pictures(row, folder)
   key = row_id(row, where, 'id', 'index', 'question_id')
   question = row.get('question') or ('' if pictures else need(row, 'question'))
@@ -67,14 +67,22 @@ def _example(where: str, row: Mapping, *, folder: Path, groups: Groups, inline) 
   return Example(key, fields, groups(row, key) | {'kind': kind})
 
 
+def _letter(gold: str, choices: Mapping[str, str]) -> str:
+  """The letter of the right option, which AI2D's Parquet file numbers from 0. Raises RowError for no option."""
+  letters = list(choices)
+  if gold.isdecimal() and int(gold) < len(letters):
+    return letters[int(gold)]
+  if gold not in choices:
+    raise RowError(f'answer {gold!r} is not among the options')
+  return gold
+
+
 def _pictures(row: Mapping, folder: Path) -> list[bytes]:
-  """The pictures of a row in order: columns image_1 to image_7, `image`, or `images`, each one or a list."""
-  names = [f'image_{i}' for i in range(1, 8)] if 'image_1' in row else ['image', 'images']
-  cells = []
-  for name in names:
-    value = row.get(name)
-    cells += value if isinstance(value, list) else [value]
-  pictures = (picture_bytes(cell, folder) for cell in cells)
+  """The pictures of a row in order: columns image_1 to image_7 (MMMU), else one of `pictures.COLUMNS`."""
+  if 'image_1' not in row:
+    return pictures_of(row, folder)
+  cells = (row.get(f'image_{number}') for number in range(1, 8))
+  pictures = [picture_bytes(cell, folder) for cell in cells]
   return [raw for raw in pictures if raw]
 
 
@@ -124,7 +132,10 @@ def prompt(example: Example, *, instruction: str) -> list[dict]:
 
 
 def _with_pictures(text: str, pictures: list[bytes]) -> list:
-  """The text in pieces, each picture where the text first marks it; pictures without a mark come first."""
+  """The text in pieces, each picture where the text first marks it; pictures without a mark come first.
+
+  A mark without a number is the next picture's.
+  """
   numbered = dict(enumerate(pictures, 1))
   parts = []
   # Splitting by a pattern with one group alternates between text and number.
@@ -132,7 +143,8 @@ def _with_pictures(text: str, pictures: list[bytes]) -> list:
     if i % 2 == 0:
       parts += [piece] if piece.strip() else []
       continue
-    raw = numbered.pop(int(piece), None)
+    number = int(piece) if piece else min(numbered, default=0)
+    raw = numbered.pop(number, None)
     if raw is not None:
       parts.append(picture_part(raw))
   unmarked = map(picture_part, numbered.values())

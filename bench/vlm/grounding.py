@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import folder_of, picture_of, picture_part
 from rl.rewards.extract import conclusion
 
 PROMPT = 'Give the bounding box of the region this sentence describes: <ref>{}</ref>'
@@ -70,7 +70,7 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
     raise RowError('missing:expression')
   return Example(
     row_id(row, where),
-    {'expression': text, 'box': box, 'size': (width, height), 'picture': picture_bytes(row.get('image'), folder)},
+    {'expression': text, 'box': box, 'size': (width, height), 'picture': picture_of(row, folder)},
     {'split': str(row.get('split') or 'all')},
   )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import folder_of, picture_of, picture_part
 from bench.vlm.short_answers import check_rule
 from bench.vlm.text_in_pictures import without_punctuation
 from rl.rewards.extract import conclusion, final_answer
@@ -94,7 +94,7 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   fields = {
     'question': need(row, 'question'),
     'gold': gold,
-    'picture': picture_bytes(row.get('image') or row.get('filename'), folder),
+    'picture': picture_of(row, folder),
     'category': category,
     'set': group,
     'figure': figure,

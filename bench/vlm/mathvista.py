@@ -12,7 +12,7 @@ from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, user_message
 from bench.vlm.answers import judges, letters, options
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import folder_of, picture_of, picture_part
 from rl.rewards import answers
 from rl.rewards.extract import conclusion, final_answer
 
@@ -69,13 +69,12 @@ def _example(where: str, row: Mapping, *, folder: Path) -> Example:
   groups = {name: str(value) for name, value in named.items() if value}
   precision = row.get('precision')
   usable = isinstance(precision, (int, float)) and math.isfinite(precision)
-  raw = picture_bytes(row.get('decoded_image') or row.get('image'), folder)
   fields = {
     'query': row.get('query') or need(row, 'question'),
     'choices': tuple(map(str, choices or ())),
     'answer': str(answer),
     'kind': row.get('answer_type') or 'text',
-    'picture': raw,
+    'picture': picture_of(row, folder),
     'precision': int(precision) if usable else 1,
   }
   return Example(row_id(row, where, 'pid', 'id', 'index'), fields, groups)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from bench.harness.task import Sampling, Task
 from bench.vlm import choices
 
-LETTERS = 'ABCDEF'
+_MARKS = {
+  letter: re.compile(rf'^[ \t]*\(?{letter}[.):]\s*|(?<=\s)\(?{letter}[.):]\s+', re.MULTILINE) for letter in 'ABCDEF'
+}
 _END = re.compile(r'\s*(?:\b(?:Please|Answer)\b|$(?!\n))')
 
 
@@ -48,17 +50,22 @@ def _task(name: str, rule: str, guess: bool, *, names: Mapping[str, str]) -> Tas
 
 
 def inline_choices(question: str) -> dict[str, str]:
-  """Options by letter that are written out in the question, as `A. left B. right`; {} without two in order."""
+  """Options by letter that are written out in the question; {} without two in order.
+
+  They are written `A. left B. right`, `(A) left (B) right` or `A: left, B: right` (MMStar), or on lines of their own,
+  where no blank follows the mark (MathVerse).
+  """
   marks = []
-  for letter in LETTERS:
+  for mark in _MARKS.values():
     start = 0
     if marks:
       start = marks[-1].end()
-    mark = re.compile(rf'(?:^|(?<=\s)){letter}[.)]\s+').search(question, start)
-    if mark is None:
+    found = mark.search(question, start)
+    if found is None:
       break
-    marks.append(mark)
+    marks.append(found)
   if len(marks) < 2:
     return {}
   ends = [mark.start() for mark in marks[1:]] + [_END.search(question, marks[-1].end()).start()]
-  return {letter: question[m.end() : end].strip() for letter, m, end in zip(LETTERS, marks, ends)}
+  texts = (question[mark.end() : end] for mark, end in zip(marks, ends))
+  return {letter: text.strip().rstrip(',;') for letter, text in zip(_MARKS, texts)}

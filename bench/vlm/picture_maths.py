@@ -14,16 +14,27 @@ from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, user_message
 from bench.vlm import choices
 from bench.vlm.answers import letters
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.multiple_choice import inline_choices
+from bench.vlm.pictures import folder_of, picture_of, picture_part
 from rl.rewards import answers
 
 BOXED = 'Please reason step by step, and put your final answer within \\boxed{}.'
 LETTER = 'Please reason step by step, and put the letter of the right option within \\boxed{}.'
 DECIMALS = 'Please reason step by step, and put your final answer, with three decimals, within \\boxed{}.'
 TOLERANCE = Fraction(1, 1000)  # absolute, of DynaMath's floats
-_LISTED = re.compile(r'^\s*\(?([A-F])[:.)]\s*(.*?)\s*$', re.MULTILINE)
 _PLACE = re.compile(r'<image\d*>')
 _SHORT = re.compile(r'"short answer"\s*:\s*"?((?:[^"\\,}]|\\.)*)"?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+  """The columns that may name a row, and those that may name the problem it is a variant of."""
+
+  row: tuple[str, ...] = ('sample_index', 'index', 'id')
+  problem: tuple[str, ...] = ('problem_index',)
+
+
+_VARIANTS = Keys(row=('index',), problem=('qid', 'id'))  # DynaMath's Parquet files repeat an id once a variant
 
 
 def mathvision(*, seconds: float = maths.SECONDS) -> Task:
@@ -41,7 +52,8 @@ def dynamath(*, seconds: float = maths.SECONDS) -> Task:
 
   seconds: wall-clock limit of one comparison.
   """
-  return _task('dynamath', seconds, groups={'subject': 'subject', 'level': 'knowledge_level'}, extras=worst_case)
+  groups = {'subject': 'subject', 'level': 'knowledge_level'}
+  return _task('dynamath', seconds, groups=groups, keys=_VARIANTS, extras=worst_case)
 
 
 def worst_case(items: Sequence[Item]) -> dict[str, float]:
@@ -54,14 +66,20 @@ def worst_case(items: Sequence[Item]) -> dict[str, float]:
 
 
 def _task(
-  name: str, seconds: float, *, groups: Mapping[str, str], version: str = '', extras: Any = lambda items: {}
+  name: str,
+  seconds: float,
+  *,
+  groups: Mapping[str, str],
+  keys: Keys = Keys(),
+  version: str = '',
+  extras: Any = lambda items: {},
 ) -> Task:
   settings = {'seconds': seconds, 'comparison': 'letters; decimals within 0.001; else exact, then math-verify'}
   return Task(
     name=name,
     primary='accuracy',
     template='\n'.join((BOXED, LETTER, DECIMALS)),
-    load=functools.partial(_load, groups=groups, version=version),
+    load=functools.partial(_load, groups=groups, keys=keys, version=version),
     prompt=_prompt,
     score=functools.partial(_score, seconds=seconds),
     sampling=Sampling(max_tokens=16_384),
@@ -71,8 +89,8 @@ def _task(
   )
 
 
-def _load(path: str, *, groups: Mapping[str, str], version: str) -> Data:
-  data = load_examples(path, functools.partial(_example, folder=folder_of(path), groups=groups))
+def _load(path: str, *, groups: Mapping[str, str], keys: Keys, version: str) -> Data:
+  data = load_examples(path, functools.partial(_example, folder=folder_of(path), groups=groups, keys=keys))
   if version in ('', 'all'):
     return data
   kept = tuple(example for example in data.examples if example.groups.get('version') == version)
@@ -82,7 +100,7 @@ def _load(path: str, *, groups: Mapping[str, str], version: str) -> Data:
   return Data(kept, data.read, data.files, data.skipped, data.repaired)
 
 
-def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, str]) -> Example:
+def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, str], keys: Keys) -> Example:
   question = need(row, 'question')
   gold = str(row.get('answer', row.get('ground_truth', ''))).strip()
   if not gold:
@@ -96,11 +114,11 @@ def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, str
     'options': options,
     'listed': listed,
     'decimals': row.get('answer_type') == 'float',
-    'picture': picture_bytes(row.get('image') or row.get('decoded_image'), folder),
+    'picture': picture_of(row, folder),
   }
   known = choices.columns(row, names=groups)
-  key = row_id(row, where, 'sample_index', 'index', 'id')
-  return Example(key, fields, known, cluster=row_id(row, key, 'qid', 'problem_index'))
+  key = row_id(row, where, *keys.row)
+  return Example(key, fields, known, cluster=row_id(row, key, *keys.problem))
 
 
 def _options(row: Mapping, question: str) -> tuple[dict[str, str], bool]:
@@ -111,7 +129,8 @@ def _options(row: Mapping, question: str) -> tuple[dict[str, str], bool]:
   kind = str(row.get('question_type') or row.get('answer_type') or '')
   if not kind.startswith('multi'):
     return {}, False
-  written = dict(_LISTED.findall(question))
+  # MathVerse keeps the whole question for the judge where the model is to read it in the picture.
+  written = inline_choices(row.get('question_for_eval') or question)
   return written or {letter: letter for letter in 'ABCDE'}, True
 
 

@@ -10,12 +10,12 @@ from bench.harness.literals import read_list
 from bench.harness.rows import RowError, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Outcome, Sampling, Task, each, user_message
 from bench.vlm.grounding import UNITS, Box
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import folder_of, picture_of, picture_part
 from rl.rewards.extract import conclusion
 
 PROMPT = 'Where should one click to do this: {}\nAnswer with one point [x, y] in thousandths of the picture.'
 _POINT_WORDS = {'thousandths': 'thousandths of the picture', 'unit': 'the unit square', 'pixels': 'pixels'}
-_NUMBER = r'\s*(-?\d{1,7}(?:\.\d{0,12})?)\s*'
+_NUMBER = r'\s*(-?(?:\d{1,7}(?:\.\d{0,12})?|\.\d{1,12}))\s*'
 _IS = r'["\']?\s*[=:]\s*["\']?'
 _NAMED = rf'\bx{_IS}{_NUMBER}["\']?[\s,]\s*["\']?y{_IS}{_NUMBER}'
 _TAGGED = rf'<point>{_NUMBER}[\s,]{_NUMBER}</point>'
@@ -57,8 +57,7 @@ def _load(path: str) -> Data:
 
 
 def _example(where: str, row: Mapping, *, folder: Path) -> Example:
-  names = ('image', 'img_filename', 'file_name', 'image_path')
-  picture = picture_bytes(next((row[name] for name in names if row.get(name)), None), folder)
+  picture = picture_of(row, folder)
   if picture is None:
     raise RowError('missing:image')
   size = _size(picture)

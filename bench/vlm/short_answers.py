@@ -9,13 +9,13 @@ from typing import Any
 from bench.harness.literals import read_list
 from bench.harness.rows import RowError, iter_texts, load_examples, need, row_id
 from bench.harness.task import NO_ANSWER, OK, Answer, Data, Example, Item, Outcome, Sampling, Task, each, user_message
-from bench.vlm.pictures import folder_of, picture_bytes, picture_part
+from bench.vlm.pictures import COLUMNS, folder_of, picture_of, picture_part
 from rl.rewards.extract import conclusion, final_answer, plain
 
 PROMPT = 'Answer the question using a single word or phrase.'
 _ANSWERS = ('answers', 'answer', 'label')
 _QUESTIONS = ('question', 'query')
-_GROUPS = ('human_or_machine', 'type', 'split')
+_GROUPS = {name: (name,) for name in ('human_or_machine', 'type', 'split')}
 _MOST_CHARACTERS = 2_000
 _LEAST_SIMILARITY = 0.5
 _RELATIVE_ERROR = 0.05
@@ -105,10 +105,11 @@ def short_answer_task(
   points: Callable[[str, Example], float],
   rule: str,
   *,
-  groups: Sequence[str] = _GROUPS,
+  groups: Mapping[str, Sequence[str]] = _GROUPS,
   extras: Callable[[Sequence[Item]], Mapping[str, Any]] = lambda items: {},
 ) -> Task:
-  """A task of short answers. points: 0 to 1, of an answer. rule: one of RULES. groups: columns to report by.
+  """A task of short answers. points: 0 to 1, of an answer. rule: one of RULES. groups: what to report by, and the
+  columns that may hold it.
 
   Raises ValueError for another rule.
   """
@@ -143,19 +144,26 @@ def of_accepted(rule: Callable[[str, Sequence[str]], float]) -> Callable[[str, E
   return of_example
 
 
-def _load(path: str, *, groups: Sequence[str]) -> Data:
+def _load(path: str, *, groups: Mapping[str, Sequence[str]]) -> Data:
   return load_examples(path, functools.partial(_example, folder=folder_of(path), groups=groups))
 
 
-def _example(where: str, row: Mapping, *, folder: Path, groups: Sequence[str]) -> Example:
+def _example(where: str, row: Mapping, *, folder: Path, groups: Mapping[str, Sequence[str]]) -> Example:
   name = next((n for n in _QUESTIONS if row.get(n)), 'question')
   fields = {
     'question': need(row, name),
     'accepted': _accepted(next((row[n] for n in _ANSWERS if row.get(n)), None)),
-    'picture': picture_bytes(row.get('image'), folder),
+    'picture': picture_of(row, folder),
   }
-  known = {n: str(row[n]) for n in groups if row.get(n) not in (None, '')}
-  return Example(row_id(row, where, 'questionId', 'question_id', 'id', 'index'), fields, known)
+  known = {group: _first(row, columns) for group, columns in groups.items()}
+  named = {group: str(value) for group, value in known.items() if value is not None}
+  return Example(row_id(row, where, 'questionId', 'question_id', 'id', 'index'), fields, named)
+
+
+def _first(row: Mapping, columns: Sequence[str]):
+  """The first of the columns that is not empty, or None."""
+  values = (row.get(column) for column in columns)
+  return next((value for value in values if value not in (None, '')), None)
 
 
 def _accepted(value) -> tuple[str, ...]:
@@ -174,20 +182,26 @@ def _accepted(value) -> tuple[str, ...]:
 
 
 def _prompt(example: Example) -> list[dict]:
-  picture = []
-  if example.fields['picture']:
-    picture = [picture_part(example.fields['picture'])]
-  return user_message(*picture, f'{example.fields["question"]}\n{PROMPT}')
+  raw = example.fields['picture']
+  if raw is None:
+    raise ValueError(f'{example.id}: the row names no picture in any of {", ".join(COLUMNS)}')
+  return user_message(picture_part(raw), f'{example.fields["question"]}\n{PROMPT}')
 
 
 def _score(example: Example, answer: Answer, *, metric: str, points, whole: bool) -> Outcome:
   found = answer.text if whole else _short(answer.text)
   if not found.strip():
     return Outcome(NO_ANSWER, None, {metric: (0.0, 1.0)})
-  value = points(found, example)
-  if not whole and found.endswith('.'):  # the end of a sentence, or of "Corp."
-    value = max(value, points(found[:-1], example))
+  readings = [found] if whole else _readings(found)
+  value = max(points(reading, example) for reading in readings)
   return Outcome(OK, found[:_MOST_CHARACTERS], {metric: (value, 1.0)})
+
+
+def _readings(found: str) -> list[str]:
+  """An answer as it is, without its full stop, which may be of a sentence or of "Corp.", and without quotes."""
+  without_stop = found.removesuffix('.')
+  unquoted = without_stop.strip('"“”')
+  return [found, without_stop, unquoted.removesuffix('.')]
 
 
 def _short(text: str) -> str:

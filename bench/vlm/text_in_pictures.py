@@ -25,6 +25,7 @@ _CONTRACTIONS = """
   you've
 """
 _APOSTROPHES = {word.replace("'", ''): word for word in _CONTRACTIONS.split()}
+_KINDS = {'category': ('category', 'question_type', 'type'), 'dataset': ('dataset', 'dataset_name')}
 FORMULAS = 'Handwritten Mathematical Expression Recognition'
 
 
@@ -43,7 +44,7 @@ def ocrbench(*, rule: str = 'strict') -> Task:
 
   rule: as of docvqa.
   """
-  return short_answer_task('ocrbench', 'accuracy', contained, rule, groups=('category', 'dataset'), extras=points)
+  return short_answer_task('ocrbench', 'accuracy', contained, rule, groups=_KINDS, extras=points)
 
 
 def normal_form(answer: str) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from rl.rewards.extract import boxed_answer, final_answer, plain, strip_thoughts
+from rl.rewards.extract import boxed_answer, conclusion, final_answer, plain, strip_thoughts
 from rl.rewards.guards.limited import Late
 from rl.rewards.numbers import MAX_CHARS, clean_up, rational, unwrapped
 
@@ -20,28 +20,44 @@ _RELATION = re.compile(r'[<>≤≥≠]|\\(?:leq?|geq?|neq?|approx|equiv|pm)\b|:=
 _PERCENT = re.compile(r'(?:\\[,; ]|~|\s)*(?:\\?%|(?:\\text\s*\{)?\s*(?:percent|per cent)\}?)[\s$.]*$')
 _SCALES = re.compile(r'hundred|thousand|million|billion|trillion|dozen|percent|\bpi\b|\bor\b|\band\b', re.IGNORECASE)
 _NUMBERS = re.compile(r'(?<![\w.])-?\d[\d,]*(?:\.\d+)?')
+_HOPE = re.compile(r'\.?\s*I hope (?:it|this) is correct\.?$', re.IGNORECASE)
+_WORDS = re.compile(r'(?<![\\A-Za-z])[A-Za-z]{2,}|\\(?:text|mbox)\b')
 _RATIO = re.compile(r'\d\s*:\s*\d')
 
 
 def extract(text: str, *, finished: bool = True, last_number: bool = False) -> str | None:
   """The answer of a whole output; None without one.
 
-  The answer that the text after the thoughts marks (`rl.rewards.extract.final_answer`); else the last box anywhere;
-  else, only with `last_number`, the last number. A truncated output (`finished` false) has an answer only if it wrote a
-  complete box.
+  The answer that the text after the thoughts marks (`rl.rewards.extract.final_answer`); else that text itself if it is
+  an answer and nothing more; else the last box anywhere; else, only with `last_number`, the last number. A truncated
+  output (`finished` false) has an answer only if it wrote a complete box.
   """
   if not finished:
     return boxed_answer(text)
   answer = final_answer(text)
   if answer is not None and answer.strip():
     return first_statement(answer)
-  answer = boxed_answer(text)
+  answer = only_answer(text)
+  if answer is None:
+    answer = boxed_answer(text)
   if answer is not None or not last_number:
     return answer
   numbers = _NUMBERS.findall(strip_thoughts(text))
   if numbers:
     return numbers[-1]
   return None
+
+
+def only_answer(text: str) -> str | None:
+  """The text after the thoughts if it is one line without words, such as `n = 73`; None for any other output."""
+  said = _HOPE.sub('', conclusion(text).strip())
+  is_line = '\n' not in said and len(said) <= MAX_CHARS
+  if not said or not is_line or _NEXT_SENTENCE.search(said):
+    return None
+  answer = first_statement(said.strip('$').strip())
+  if _WORDS.search(bare(answer)):
+    return None
+  return answer
 
 
 def first_statement(answer: str) -> str:

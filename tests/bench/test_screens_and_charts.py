@@ -62,7 +62,7 @@ def test_three_public_forms_of_a_target(tmp_path, target):
   path = write(tmp_path, [{'instruction': 'open', **target}])
   assert scores('screenspot', path, '[500, 250]', '[560, 250]', 'no') == [1, 0, 0]
   assert scores('screenspot', path, '(100, 25)', '(500, 250)', unit='pixels') == [1, 0]
-  assert scores('screenspot', path, '(0.5, 0.25)', unit='unit') == [1]
+  assert scores('screenspot', path, '(0.5, 0.25)', 'click(.5, .25)', unit='unit') == [1, 1]
   assert scores('screenspot', path, '<think>[500, 250]</think>[0, 0]') == [0]
 
 

@@ -1,9 +1,11 @@
 """Published rules of benchmarks with pictures, and of GPQA, worked by hand."""
 
 import base64
+import io
 import json
 
 import pytest
+from PIL import Image
 
 from bench import predictions, run, tasks
 from bench.harness.task import Answer, Item
@@ -40,6 +42,60 @@ def test_options_in_columns_and_written_out_in_the_question(name, tmp_path):
   asked = [task.prompt(item.example)[0]['content'] for item in items]
   assert 'A. left\nB. right' in asked[0] and asked[1].count('turn left') == 1
   assert [item.example.groups['kind'] for item in items] == ['multiple choice', 'multiple choice', 'open']
+
+
+def picture():
+  raw = io.BytesIO()
+  Image.new('RGB', (8, 8)).save(raw, 'PNG')
+  return base64.b64encode(raw.getvalue()).decode()
+
+
+OPTIONS = ['a car', 'a train', 'a ship']
+MARKED = 'What floats?\nOptions: A: a car, B: a train, C: a ship'
+LISTED = 'What floats?\nChoices:\nA:a car\nB:a train\nC:a ship'
+VERSE = {'problem_version': 'Vision Only', 'question_type': 'multi-choice', 'question': '', 'question_for_eval': LISTED}
+# Rows as the released files have them, where they are unlike VLMEvalKit's table; a ship is right in each.
+RELEASED = {
+  'ai2d': {'question': 'What floats?', 'options': OPTIONS, 'answer': '2'},
+  'mmstar': {'index': 0, 'question': MARKED, 'answer': 'C', 'meta_info': {'image_path': 'x.jpg'}},
+  'mathvision': {'question': 'What floats?<image1>', 'options': OPTIONS, 'answer': 'C', 'image': 'images/1.jpg'},
+  'mathverse': {'sample_index': '1', 'answer': 'C', **VERSE},
+  'dynamath': {'question': 'Which? (A) a car (B) a train (C) a ship', 'answer_type': 'multiple choice', 'answer': 'C'},
+}
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_rows_of_the_released_files(name, tmp_path):
+  task, items = scored(name, tmp_path, [RELEASED[name] | {'decoded_image': picture()}], ['It is a ship.'])
+  assert points(items) == [1] and items[0].outcomes[0].answer == 'C'
+  content = task.prompt(items[0].example)[0]['content']
+  assert [part['type'] for part in content] == ['image', 'text']
+
+
+def test_a_variant_of_dynamath_is_told_by_its_file(tmp_path):
+  row = {'id': '7', 'question': '?', 'answer_type': 'float', 'ground_truth': '2.5'}
+  for variant in (1, 2):
+    (tmp_path / f'sample_variant{variant}.json').write_text(json.dumps([row]))
+  data = tasks.TASKS['dynamath']().load(str(tmp_path))
+  assert not data.skipped and [example.cluster for example in data.examples] == ['7', '7']
+
+
+def test_several_pictures_in_one_cell_and_marks_without_numbers(tmp_path):
+  row = {'index': 0, 'question': 'See <image> and <image>.', 'A': 'left', 'B': 'right', 'answer': 'B'}
+  task, items = scored('erqa', tmp_path, [row | {'image': str([picture(), picture()])}], ['B'])
+  content = task.prompt(items[0].example)[0]['content']
+  assert [part['type'] for part in content] == ['text', 'image', 'text', 'image', 'text']
+
+
+def test_a_picture_is_found_in_a_folder_next_to_the_table_or_refused(tmp_path):
+  (tmp_path / 'png').mkdir()
+  (tmp_path / 'png' / 'c.png').write_bytes(base64.b64decode(picture()))
+  rows = [{'query': 'How many?', 'label': '41', 'imgname': 'c.png'}, {'query': 'Who?', 'label': 'Al'}]
+  task, items = scored('chartqa', tmp_path, rows, ['"41"', 'Al.'])
+  assert points(items) == [1, 1]
+  assert task.prompt(items[0].example)[0]['content'][0]['type'] == 'image'
+  with pytest.raises(ValueError, match='names no picture in any of decoded_image, image'):
+    task.prompt(items[1].example)
 
 
 def test_options_are_read_from_a_question_only_in_order():
@@ -81,7 +137,7 @@ def test_ocrbench_looks_for_the_answer_in_the_output(tmp_path):
   formula = 'Handwritten Mathematical Expression Recognition'
   rows = [
     {'id': 1, 'question': 'What is written?', 'answer': ['CENTRE', 'center'], 'category': 'Regular Text Recognition'},
-    {'id': 2, 'question': 'Formula?', 'answer': ['x ^ { 2 }'], 'category': formula},
+    {'id': 2, 'question': 'Formula?', 'answer': ['x ^ { 2 }'], 'question_type': formula},
     {'id': 3, 'question': 'Formula?', 'answer': ['X'], 'category': formula},
   ]
   task, items = scored('ocrbench', tmp_path, rows, ['It says\nCentre here', 'x^{2} + 1', 'x'])
