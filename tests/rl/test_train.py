@@ -189,6 +189,8 @@ def test_a_tiny_treepo_run_trains_on_packed_trees(tmp_path):
   )
   train.main(config, tmp_path)
   (line,) = map(json.loads, (tmp_path / 'metrics.jsonl').read_text().splitlines())
-  assert line['sampler_gap'] <= line['sampler_gap_max'] < 1e-4 and np.isfinite(line['loss']) and line['response_length'] <= 8
+  assert (
+    line['sampler_gap'] <= line['sampler_gap_max'] < 1e-4 and np.isfinite(line['loss']) and line['response_length'] <= 8
+  )
   with pytest.raises(ValueError, match=r'svs\.variants=2'):
     dataclasses.replace(config, svs=dataclasses.replace(config.svs, variants=2))
