@@ -71,7 +71,10 @@ class Table:
       if entry.platform is None:
         continue
       reason = entry.against(arrays, static)
-      chosen[entry.platform] = name if reason is None else f'{default}: {reason}'
+      if reason is None:
+        chosen[entry.platform] = name
+      else:
+        chosen.setdefault(entry.platform, f'{default}: {reason}')
     return chosen
 
   def _named(self, name: str, arrays: tuple, static: dict):

@@ -41,6 +41,7 @@ PROGRAMS = (
   'bench.perf.seed_answers',
   'bench.perf.serve',
   'bench.perf.tools',
+  'bench.perf.train',
   'bench.perf.tree',
   'bench.perf.vibevoice',
   'bench.perf.vibevoice_long',

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from bench.perf.pinned import pin
+from bench.perf.measuring.pinned import pin
 from core.launch import command
 from core.launch.fields import field
 

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.perf import flow_peer, pinned
-from bench.perf.generate import fastest
+from bench.perf import flow_peer
+from bench.perf.measuring import pinned
+from bench.perf.measuring.clock import fastest
+from bench.perf.measuring.rates import products_per_second
 from core.launch import command
 from core.launch.fields import field
 
@@ -29,7 +31,6 @@ from core.launch.fields import field
 
 GUIDANCE = 3.5
 RATE, CLIP = 1e-5, 1e-4
-SQUARE = 1024  # side of the matrices of the measured product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,18 +196,6 @@ def operations(options: Options, policy: Any, rows: int) -> float:
   for part in plan.parts(config, policy):
     total += 2 * part.tokens * sum(weight.active for weight in formula.weights(part, on)) + part.attention
   return total
-
-
-def products_per_second(*, repeats: int) -> float:
-  """Floating-point operations a second of a large product, by XLA on the pinned thread."""
-  import jax
-  import jax.numpy as jnp
-
-  x = jnp.ones((SQUARE, SQUARE), jnp.float32)
-  product = jax.jit(jnp.matmul)
-  product(x, x).block_until_ready()
-  seconds = fastest({'product': lambda: product(x, x).block_until_ready()}, repeats=repeats)['product']
-  return 2 * SQUARE**3 / seconds
 
 
 def compare(name: str, arms: dict[str, Callable], *, floor: float, repeats: int, tolerance: float) -> None:

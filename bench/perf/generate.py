@@ -11,12 +11,14 @@ the machine shares its memory bandwidth, so it slows both arms, and more the one
 import dataclasses
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.perf.pinned import pin
+from bench.perf.measuring import qwen
+from bench.perf.measuring.clock import fastest
+from bench.perf.measuring.pinned import pin
+from bench.perf.measuring.rates import bandwidth
 from core.launch import command
 from core.launch.fields import field
 
@@ -35,70 +37,6 @@ class Options:
   prompt: int = field(32, 'prompt tokens', low=1)
   new: int = field(128, 'new tokens', low=1)
   repeats: int = field(5, 'timed runs of each arm', low=1)
-
-
-def reference(options: Options):
-  """A random transformers model of the asked shape, weights large enough that greedy ids are not ties."""
-  import torch
-  import transformers
-
-  torch.set_num_threads(1)
-  name = options.family.capitalize()
-  config = getattr(transformers, f'{name}Config')(
-    vocab_size=options.vocab,
-    hidden_size=options.width,
-    num_hidden_layers=options.layers,
-    num_attention_heads=options.width // 64,
-    num_key_value_heads=max(options.width // 128, 1),
-    head_dim=64,
-    intermediate_size=3 * options.width,
-    tie_word_embeddings=False,
-    eos_token_id=None,
-    bos_token_id=None,
-    pad_token_id=0,
-  )
-  torch.manual_seed(0)
-  model = getattr(transformers, f'{name}ForCausalLM')(config).eval()
-  for p in model.parameters():
-    if p.ndim == 2:
-      p.data = torch.randn_like(p) / p.shape[1] ** 0.5
-  return model
-
-
-def converted(model):
-  """(config, params) of ours with the same weights."""
-  import jax.numpy as jnp
-
-  from core import decoder
-  from core.engine import generate
-
-  with tempfile.TemporaryDirectory() as folder:
-    model.save_pretrained(folder)
-    config, params = decoder.load(folder, dtype=jnp.float32)
-  return config, generate.for_decoding(params)
-
-
-def fastest(arms: dict, *, repeats: int) -> dict[str, float]:
-  """Least CPU seconds of each arm over interleaved repeats."""
-  times = {name: [] for name in arms}
-  for _ in range(repeats):
-    for name, run in arms.items():
-      start = time.process_time()
-      run()
-      times[name].append(time.process_time() - start)
-  return {name: min(t) for name, t in times.items()}
-
-
-def bandwidth(*, repeats: int) -> float:
-  """Bytes a second of reading 256 MB once, by XLA on the pinned thread."""
-  import jax
-  import jax.numpy as jnp
-
-  x = jnp.ones(2**26, jnp.float32)
-  total = jax.jit(jnp.sum)
-  total(x).block_until_ready()
-  seconds = fastest({'read': lambda: total(x).block_until_ready()}, repeats=repeats)['read']
-  return x.nbytes / seconds
 
 
 def step_bytes(params, config, *, batch: int, length: int) -> int:
@@ -161,8 +99,11 @@ def compare(options: Options, batch: int, model, config, params, *, rate: float)
 def work(options: Options) -> None:
   """Measures each batch size and prints the ratios."""
   pin()
-  model = reference(options)
-  config, params = converted(model)
+  from core.engine import generate
+
+  model = qwen.reference(qwen.Shape(options.family, width=options.width, layers=options.layers, vocab=options.vocab))
+  config, params = qwen.converted(model)
+  params = generate.for_decoding(params)
   rate = bandwidth(repeats=options.repeats)
   print(
     f'{options.family} width {options.width} x {options.layers} layers, vocabulary {options.vocab}, float32, prompt '

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from bench.perf import pinned
-from bench.perf.generate import bandwidth, fastest
+from bench.perf.measuring import pinned
+from bench.perf.measuring.clock import fastest
+from bench.perf.measuring.rates import bandwidth
 from core.launch import command
 from core.launch.fields import field
 

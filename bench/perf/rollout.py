@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
-from bench.perf.pinned import pin
+from bench.perf.measuring.pinned import pin
 from core.launch import command
 from core.launch.fields import field
 

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from bench.perf.pinned import pin
+from bench.perf.measuring.pinned import pin
 from core.launch import command
 from core.launch.fields import field
 

@@ -15,8 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.perf import pinned
-from bench.perf.generate import fastest
+from bench.perf.measuring import pinned
+from bench.perf.measuring.clock import fastest
 from core.launch import command
 from core.launch.fields import field
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.perf import pinned
+from bench.perf.measuring import pinned
 from core.launch import command
 from core.launch.fields import field
 

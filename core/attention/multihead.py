@@ -6,8 +6,8 @@ Keys come as one or more runs (a cache, then the new tokens), so decoding never 
 a key if the key is not padding (position >= 0), is of the same segment and, when causal, is not later than the query
 and inside the window. In packed trees (`core.attention.subtrees`) it sees the keys of its own path. Implementations:
 'reference' (plain jnp: the definition), 'chunked' (the same in blocks of queries, linear memory), 'blocked' (packed
-trees: each block of queries reads the blocks of keys that a plan lists), 'tiled' (every key is seen, on a CPU), 'cudnn'
-(jax.nn on GPU), 'splash' (Pallas on TPU).
+trees: each block of queries reads the blocks of keys that a plan lists), 'tiled' (every key is seen, on a CPU),
+'triangle' (a causal run of tokens to itself, on a CPU), 'cudnn' (jax.nn on GPU), 'splash' (Pallas on TPU).
 """
 
 import math
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import jax
 
-from core.attention import blocked, cudnn, reference, sizes, splash, tiled
+from core.attention import blocked, cudnn, reference, sizes, splash, tiled, triangle
 from core.attention.keys import How, Keys
 from core.mesh import RULES
 from core.tap import Tap
@@ -108,5 +108,6 @@ TABLE = dispatch.Table(
     'tiled': Implementation(tiled.attend, platform='cpu', refuse=tiled.refuse, decline=tiled.decline),
     'cudnn': Implementation(cudnn.attend, platform='cuda', refuse=cudnn.refuse),
     'splash': Implementation(splash.attend, platform='tpu', refuse=splash.refuse),
+    'triangle': Implementation(triangle.attend, platform='cpu', refuse=triangle.refuse, decline=triangle.decline),
   },
 )

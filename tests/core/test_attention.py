@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.attention import Keys, attention, sizes
+from core.attention import Keys, attention, sizes, triangle
 from core.attention import subtrees as trees
 from core.attention.keys import How
 from core.attention.multihead import TABLE
@@ -59,11 +59,11 @@ def problems(draw):
 @pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(problems())
-def test_reference_and_chunked_equal_the_definition(problem):
+def test_implementations_equal_the_definition(problem):
   q, k, v, at, segments, window, sinks = problem
   want = definition(*problem)
   f32 = lambda x: None if x is None else np.asarray(x, np.float32)
-  for implementation in ('reference', 'chunked'):
+  for implementation in ('reference', 'chunked', 'triangle'):
     got = attention(
       f32(q),
       [Keys(f32(k), f32(v), at, segments)],
@@ -155,6 +155,55 @@ def test_bidirectional_attention_never_reads_padded_keys(implementation, monkeyp
   np.testing.assert_allclose(got[0], np.einsum('nts,nsh->tnh', weights, v[0][:, real]), atol=1e-5)
 
 
+@pytest.mark.parametrize('dtype, error', [(jnp.float32, 2e-5), (jnp.bfloat16, 4e-2)])
+@pytest.mark.parametrize(
+  'kind, length, window, sinks',
+  [('plain', 21, None, False), ('packed', 21, 5, True), ('left', 41, None, True), ('right', 9, 6, False)],
+)
+def test_triangle_equals_the_reference_with_gradients(kind, length, window, sinks, dtype, error, monkeypatch):
+  """Blocks that do not divide the length, and at the limit of blocks; queries of padding are not compared."""
+  monkeypatch.setattr(triangle, 'BLOCK', 4)
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.standard_normal(shape), dtype)
+  q, g = draw(2, length, 4, 6), draw(2, length, 4, 6)
+  k, v = draw(2, 2, length, 6), draw(2, 2, length, 6)
+  sink = draw(4) if sinks else None
+  at, segments = np.tile(np.arange(length), (2, 1)), None
+  if kind == 'packed':
+    segments = np.repeat([[1] * 9 + [2] * (length - 9)], 2, 0)
+    at = np.where(segments == 1, at, at - 9)
+  if kind == 'left':
+    at = np.maximum(at - 7, -1)
+  if kind == 'right':
+    at = np.where(at < length - 2, at, -1)
+  real = (at >= 0)[..., None, None]
+
+  def run(implementation):
+    def f(q, k, v, sink):
+      keys = Keys(k, v, at, segments)
+      options = {'window': window, 'sinks': sink, 'implementation': implementation}
+      y = attention(q, [keys], positions=at, segments=segments, **options)
+      y = jnp.where(real, y, 0)
+      return (y * g).sum(), y
+
+    wrt = (0, 1, 2, 3) if sinks else (0, 1, 2)
+    return jax.value_and_grad(f, wrt, has_aux=True)(q, k, v, sink)
+
+  (_, want), wanted = run('reference')
+  (_, got), gradients = run('triangle')
+  for a, b in zip((got, *gradients), (want, *wanted)):
+    assert a.dtype == b.dtype
+    scale = max(1, float(jnp.abs(b).max()))
+    np.testing.assert_allclose(np.float32(a), np.float32(b), atol=error * scale)
+
+
+def test_triangle_of_one_token_is_its_value():
+  x, v = jnp.ones((1, 1, 2, 4)), jnp.arange(8.0).reshape(1, 2, 1, 4)
+  at = np.zeros((1, 1), np.int32)
+  got = attention(x, [Keys(v, v, at)], positions=at, implementation='triangle')
+  np.testing.assert_allclose(got[0, 0], v[0, :, 0])
+
+
 @pytest.mark.parametrize('dtype, error', [(jnp.float32, 2e-5), (jnp.bfloat16, 3e-2)])
 def test_tiles_equal_the_reference_with_gradients(dtype, error, monkeypatch):
   """Two query heads a key head, and a last tile that is not full."""
@@ -178,7 +227,7 @@ def test_tiles_equal_the_reference_with_gradients(dtype, error, monkeypatch):
     np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=error, rtol=error)
 
 
-def test_a_long_encoder_on_one_cpu_goes_by_tiles():
+def test_long_runs_on_one_cpu_go_by_tiles_and_triangles():
   def choice(time, causal=False, **options):
     x = jnp.zeros((1, time, 2, 4))
     at = jnp.zeros((1, time), jnp.int32) if causal else None
@@ -187,10 +236,12 @@ def test_a_long_encoder_on_one_cpu_goes_by_tiles():
     return TABLE.choices(x, (keys,), at, None, None, options.get('bias'), default='reference', how=how)['cpu']
 
   assert choice(600) == 'tiled'
-  assert 'as fast whole' in choice(100) and 'every key' in choice(600, causal=True)
+  assert 'as fast whole' in choice(100)
+  assert choice(600, causal=True) == 'triangle'
+  assert choice(100, causal=True) != 'triangle' and choice(5000, causal=True) != 'triangle'
   assert 'bias' in choice(600, bias=jnp.zeros((1, 2, 600, 600)))
   with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((2,), ('data',))):
-    assert 'sharded' in choice(600)
+    assert 'sharded' in choice(600) and choice(600, causal=True) != 'triangle'
 
 
 def test_contradictions_are_refused():

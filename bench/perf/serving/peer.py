@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from bench.perf import generate
+from bench.perf.measuring import qwen
 from bench.perf.serving.options import Transformers
 from core.files.tokenizers import byte_tokenizer
 
@@ -69,8 +69,8 @@ def _print(name: str, found: Figures, ours: Figures) -> None:
 def _save(options: Transformers, folder: pathlib.Path) -> None:
   """Random weights and a tokenizer over bytes, as a published model has them."""
   tokenizer = byte_tokenizer([END], eos=END, pad=END)
-  shape = generate.Options(width=options.width, layers=options.layers, vocab=len(tokenizer))
-  generate.reference(shape).save_pretrained(folder)
+  shape = qwen.Shape('qwen3', width=options.width, layers=options.layers, vocab=len(tokenizer))
+  qwen.reference(shape).save_pretrained(folder)
   tokenizer.save_pretrained(folder)
 
 

@@ -1,0 +1,1 @@
+"""What measurements share: one pinned thread, interleaved arms, rates of this machine, peers, and rows of figures."""

@@ -1,0 +1,54 @@
+"""Random Qwen-shaped models of transformers, and the same weights as ours."""
+
+import dataclasses
+import tempfile
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+  """Heads of 64, half as many of keys, and a feed-forward three times the width."""
+
+  family: str
+  width: int
+  layers: int
+  vocab: int
+
+
+def reference(shape: Shape) -> Any:
+  """A random transformers model on one thread of torch, with weights large enough that greedy ids are not ties."""
+  import torch
+  import transformers
+
+  torch.set_num_threads(1)
+  name = shape.family.capitalize()
+  config = getattr(transformers, f'{name}Config')(
+    vocab_size=shape.vocab,
+    hidden_size=shape.width,
+    num_hidden_layers=shape.layers,
+    num_attention_heads=shape.width // 64,
+    num_key_value_heads=max(shape.width // 128, 1),
+    head_dim=64,
+    intermediate_size=3 * shape.width,
+    tie_word_embeddings=False,
+    eos_token_id=None,
+    bos_token_id=None,
+    pad_token_id=0,
+  )
+  torch.manual_seed(0)
+  model = getattr(transformers, f'{name}ForCausalLM')(config).eval()
+  for p in model.parameters():
+    if p.ndim == 2:
+      p.data = torch.randn_like(p) / p.shape[1] ** 0.5
+  return model
+
+
+def converted(model: Any) -> tuple[Any, Any]:
+  """(config, float32 params) of ours with the same weights."""
+  import jax.numpy as jnp
+
+  from core import decoder
+
+  with tempfile.TemporaryDirectory() as folder:
+    model.save_pretrained(folder)
+    return decoder.load(folder, dtype=jnp.float32)
