@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from core.params.products import product
 from core.params.specs import path_name
 from kernels import pieces
 from kernels.pieces import Streamed
@@ -140,7 +141,7 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
     return pieces.cut_einsum(eqn, x, w, shape=w.values.shape, narrow=True, array=dense, float32=_in_float32)
   if isinstance(w, Flat):
     return _einsum_flat(eqn, x, w)
-  return jnp.einsum(eqn, x, dense(w))
+  return product(eqn, x, dense(w))
 
 
 def _einsum_lora(eqn: str, x: jax.Array, w: Lora) -> jax.Array:
