@@ -12,6 +12,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -98,22 +99,32 @@ def drift(measured: Sequence[Point]) -> float:
   return float(slope * np.ptp(frames) / times.mean())
 
 
-def draw(path: str, measured: Sequence[Point], line: np.ndarray) -> None:
-  """Step time with the line of the bucket's bytes, and resident memory, over frames."""
+def draw(path: str, measured: Sequence[Point], steady: Sequence[Point], line: np.ndarray) -> None:
+  """Step time with the line of the bucket's bytes, and resident memory, over frames.
+
+  Windows in which a program was compiled are gray; the highest of them leave the picture.
+  """
   import matplotlib.pyplot as plt
 
-  figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 6))
+  figure, (above, below) = plt.subplots(2, sharex=True, figsize=(8, 6), layout='constrained')
+  compiling = [point for point in measured if point not in steady]
+  predicted = np.polyval(line, [point.slots for point in measured])
   frames = [point.frame for point in measured]
-  above.plot(frames, [point.milliseconds for point in measured], '.', label='measured')
-  above.plot(frames, np.polyval(line, [point.slots for point in measured]), label='line through bytes of the bucket')
+  _dots(above, compiling, color='silver', label='while a program compiles')
+  _dots(above, steady, color='C0', label='steps alone')
+  above.plot(frames, predicted, color='C1', label='line through the bytes of the bucket')
+  above.set_ylim(0, 2 * predicted.max())
   above.set_ylabel('CPU ms a step')
-  above.set_ylim(bottom=0)
-  above.legend()
+  above.legend(loc='upper left')
   below.plot(frames, [point.resident for point in measured])
   below.set_ylim(bottom=0)
   below.set_ylabel('resident MiB')
   below.set_xlabel('frame')
-  figure.savefig(path, dpi=120)
+  figure.savefig(path, dpi=100)
+
+
+def _dots(axis: Any, points: Sequence[Point], **style: str) -> None:
+  axis.plot([point.frame for point in points], [point.milliseconds for point in points], '.', **style)
 
 
 def work(options: Options) -> None:
@@ -126,7 +137,7 @@ def work(options: Options) -> None:
   print(f'drift within the last bucket: {drift(steady):+.1%}')
   last = [point.resident for point in measured if point.slots == measured[-1].slots]
   print(f'resident memory in the last bucket: {last[0]:.0f} MiB at first, {last[-1]:.0f} MiB at the end')
-  draw(options.out, measured, line)
+  draw(options.out, measured, steady, line)
 
 
 def main(argv: Sequence[str]) -> int:

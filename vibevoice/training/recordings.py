@@ -103,14 +103,15 @@ class Rows:
   """
 
   def __init__(self, c: Config, recordings: Sequence[Recording], processor: Processor, params: model.Params):
-    """params: the tokenizers and scaling are used."""
+    """params: the tokenizers and scaling are used. Raises ValueError for a stage that no recording fits, and DataError,
+    naming file and line, for a recording whose header or script cannot be read, if there are several stages."""
     self.c = c
     self.recordings = recordings
     self.processor = processor
     self.config = processor.config
     self.params = params
     self.stages = stages.listed(c.curriculum, steps=c.steps, length=c.length, frames=c.frames)
-    self._fitting: dict[Stage, list[Recording]] = {}
+    self._recordings = {stage: self._fitting(stage) for stage in self.stages}
     # The sampled noise differs each time; the means do not, and they are what takes time.
     self._speech_means = functools.lru_cache(c.cached)(self._speech_means)
 
@@ -127,7 +128,7 @@ class Rows:
     """Row number n of a stage, by default the last. Raises DataError, naming file and line, for a recording that cannot
     be read or is too long."""
     stage = stage or self.stages[-1]
-    chosen = self._recordings(stage)
+    chosen = self._recordings[stage]
     passes, index = divmod(n, len(chosen))
     rng = np.random.default_rng((self.c.seed, passes))
     order = rng.permutation(len(chosen))
@@ -139,20 +140,18 @@ class Rows:
       raise DataError(f'{recording.place}: {error}') from error
     return made
 
-  def _recordings(self, stage: Stage) -> Sequence[Recording]:
+  def _fitting(self, stage: Stage) -> Sequence[Recording]:
     """All of them in the last stage, in earlier ones those that fit. Raises ValueError if none does."""
     if stage == self.stages[-1]:
       return self.recordings
-    if stage not in self._fitting:
-      fitting = []
-      for recording in self.recordings:
-        tokens, frames = self._most(recording)
-        if tokens <= stage.length and frames <= stage.frames:
-          fitting.append(recording)
-      if not fitting:
-        raise ValueError(f'curriculum: no recording fits {stage.length} tokens with {stage.frames} frames')
-      self._fitting[stage] = fitting
-    return self._fitting[stage]
+    fitting = []
+    for recording in self.recordings:
+      tokens, frames = self._most(recording)
+      if tokens <= stage.length and frames <= stage.frames:
+        fitting.append(recording)
+    if not fitting:
+      raise ValueError(f'curriculum: no recording fits {stage.length} tokens with {stage.frames} frames')
+    return fitting
 
   def _most(self, recording: Recording) -> tuple[int, int]:
     """(tokens, frames) that a row of a recording takes at most, by the headers of its files.
