@@ -102,7 +102,7 @@ def prompt_hash(task: Task) -> str:
 
 
 def settings_hash(header: Mapping) -> str:
-  """Identifies what scores depend on beside the answers: the task, its data, its prompt, scorer and judge."""
+  """Identifies what scores depend on besides the answers: the task, its data, its prompt, scorer and judge."""
   parts = {name: header[name] for name in ('tool', 'task', 'prompt_hash', 'scorer')}
   parts['data'] = sorted(header['data']['files'].values())
   return hashlib.sha256(dump(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Kernels on a GPU: correctness against the `reference` forms first, then bandwidth beside a copy's.
+"""Kernels on a GPU: correctness against the `reference` forms first, then bandwidth relative to a copy.
 
   python -m bench.perf.kernels_gpu [--trees=16 --leaves=16 --shared=2048 --own=512]
 

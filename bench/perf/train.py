@@ -140,7 +140,7 @@ def operations(options: Options, config: Any) -> float:
 
 
 def compare(options: Options, model: Any, config: Any, params: Any, accumulate: int) -> dict[str, Any]:
-  """Figures of both arms with so many micro-batches. Raises ValueError unless their first losses agree."""
+  """Figures of both arms with `accumulate` micro-batches. Raises ValueError unless their first losses agree."""
   rows = np.random.default_rng(0).integers(0, options.vocab, (options.rows, options.tokens + 1))
   arms = {'ours': ours(config, params, rows, accumulate), 'transformers': theirs(model, rows, accumulate)}
   compiling, loss = clock.timed(arms['ours']['step'])

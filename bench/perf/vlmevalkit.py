@@ -1,4 +1,4 @@
-"""Our scores beside VLMEvalKit's on the same predictions, row by row.
+"""Compares our scores with VLMEvalKit's on the same predictions, row by row.
 
   python -m bench.perf.vlmevalkit --kit=VLMEvalKit [--tables=FOLDER] [--rows=1000] [--show=3]
 

@@ -1,1 +1,1 @@
-"""Does comparing images resist a score that can be hacked? Pref-GRPO beside pointwise GRPO on the digits."""
+"""Does comparing images resist a score that can be hacked? Pref-GRPO against pointwise GRPO on the digits."""

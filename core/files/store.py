@@ -22,7 +22,7 @@ SCHEMES = ('file', 'gs', 's3', 'memory')
 REMOTE = (16, 2 << 20)
 LOCAL = (2, 256 << 10)
 RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '8s'}  # by default a wrong bucket takes minutes
-# What libraries read beside weights: configurations, tokenizers, chat templates.
+# What libraries read besides weights: configurations, tokenizers, chat templates.
 SMALL = ('.json', '.txt', '.model', '.jinja', '.tiktoken')
 
 

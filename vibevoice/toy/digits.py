@@ -22,8 +22,8 @@ VOICES = {'low': ('en+m3', 30), 'high': ('en+f2', 70)}
 WORDS_PER_MINUTE = 190
 PROMPT = 'my voice'
 QUIET = 1e-3  # amplitude that counts as silence at both ends of a word
-# Samples of a frame of the small model. Words begin at multiples: a word sounds alike, and has the same latents,
-# wherever it stands, so that a small model learns it from few clips.
+# Samples of a frame of the small model. Words begin at multiples: a word sounds the same, and has the same latents,
+# at every position, so a small model learns it from few clips.
 FRAME = 1600
 DUET = 4  # every fourth clip has two speakers
 
