@@ -30,7 +30,7 @@ from core.launch import job as launch
 from core.training import record
 from rl.devices import meshes
 from rl.evaluate import Evaluation
-from rl.learning.reinforce import Stage
+from rl.learning.schedule import Stage
 from rl.learning.supervised import Demonstrations
 from rl.loop import run
 from rl.policy import Draw, Slots

@@ -23,6 +23,7 @@ ATTENTION = {
   'tiny': Shape(query_heads=4, key_heads=2, head_size=24),
   'qwen2.5-1.5b': Shape(query_heads=12, key_heads=2, head_size=128),
   'qwen2.5-7b': Shape(query_heads=28, key_heads=4, head_size=128),
+  'qwen2.5-32b': Shape(query_heads=40, key_heads=8, head_size=128),
   'qwen3-0.6b': Shape(query_heads=16, key_heads=8, head_size=128),
   'qwen3-1.7b': Shape(query_heads=16, key_heads=8, head_size=128),
   'qwen3-4b': Shape(query_heads=32, key_heads=8, head_size=128),

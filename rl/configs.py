@@ -120,6 +120,9 @@ class Config(Training):
   sr1: Sr1 = field(Sr1(), 'descriptions rewarded by answers from them alone (Vision-SR1)')
   tree: Branching = field(Branching(), 'responses that share segments, trained on as packed trees (TreePO)')
   steps: int = field(160, 'rollouts')
+  tokens: int = field(
+    0, 'sampled tokens after which training ends, if it has not after all rollouts; 0: no limit', low=0
+  )
   max_new: int = field(4, 'longest response in tokens, the stop token included')
   eval_queries: int = field(1024, 'held-out questions before and after')
   eval_samples: int = field(0, 'further responses drawn to each of them, for pass@k')
@@ -243,7 +246,7 @@ CONFIGS = {
   # since the policy reads bytes.
   'vision_sr1': Config(
     task='shortcut',
-    warmup=Supervision(steps=300, batch=64),
+    warmup=Supervision(steps=160, batch=64),
     steps=40,
     prompts=32,
     group=8,
@@ -291,6 +294,24 @@ CONFIGS = {
     optim=Optim(lr=1e-6, schedule='constant', warmup_steps=10),
     engine=EngineSize(slots=256, pages=16384, page_size=128, segment=32),
     mesh=Shape(data=32),
+  ),
+  # The largest run of SvS: 32B, updates of 256 groups of any kind, of 8 answers each. For 256 devices: 128 of the
+  # groups at a time, the answers to each on 2 devices.
+  '32b_svs': Config(
+    model='qwen2.5-32b',
+    warmup=Supervision(steps=0),
+    steps=300,
+    prompts=256,
+    group=8,
+    prompt_length=4096,
+    max_new=8192,
+    svs=Synthesis(variants=8),
+    accumulate=2,
+    dtype='bfloat16',
+    remat='full',
+    optim=Optim(lr=1e-6, schedule='constant', weight_decay=0.01),
+    engine=EngineSize(slots=256, pages=16384, page_size=128, segment=32),
+    mesh=Shape(data=128, expert=2),
   ),
   # For 256 devices: 32 prompts an update, the 16 answers to each on 8 devices.
   '8b_gspo': dataclasses.replace(GSPO, model='8B', mesh=Shape(data=32, expert=2, seq=4)),

@@ -4,7 +4,7 @@ Q queries   n responses to each
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,17 +70,23 @@ class Result:
     return summary
 
 
+def _nothing(result: Result) -> Mapping[str, float]:
+  return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """How held-out queries are answered: by the first response of `plan`, and by all of `more` for pass@k.
 
-  queries: their number before and after training. glance: their number during training.
+  queries: their number before and after training. glance: their number during training. further(result): metrics in
+  addition to the accuracy, during training.
   """
 
   plan: Plan
   more: Plan | None = None
   queries: int = 1024
   glance: int = 256
+  further: Callable[[Result], Mapping[str, float]] = _nothing
 
 
 def evaluate(

@@ -19,7 +19,8 @@ from rl.configs import Supervision, Training
 from rl.devices import meshes
 from rl.evaluate import Evaluation, Result, evaluate
 from rl.learning import objective
-from rl.learning.reinforce import Progress, Schedule, Stage, Updater, Updating, reinforce
+from rl.learning.reinforce import Updater, Updating, reinforce
+from rl.learning.schedule import Progress, Schedule, Stage
 from rl.learning.supervised import Demonstrations, solutions, supervise
 from rl.learning.update import Pass, optimizer
 from rl.losses import RULES, Rule
@@ -39,9 +40,9 @@ ROUNDS = 10  # of dynamic sampling, before a rollout takes the groups that it ha
 class RunOptions:
   """Options of a run that are not numbers of `Training`; each field is an argument of `run`.
 
-  steps: rollouts, unless stages are given. max_new: tokens of a response, at most. layout, slots: see
-  `rl.policy.layouts`; slots that are not 0 are fixed. rows: trajectories of an update in rows; 0: all that are asked
-  for. select: which trajectories of a rollout are trained on.
+  steps: rollouts, unless stages are given. tokens: sampled ones after which the run ends sooner; 0: no limit. max_new:
+  tokens of a response, at most. layout, slots: see `rl.policy.layouts`; slots that are not 0 are fixed. rows:
+  trajectories of an update in rows; 0: all that are asked for. select: which trajectories of a rollout are trained on.
   evaluation: how held-out queries are answered; None: greedily. supervision, demonstrations: a phase of imitation
   first, and what it imitates, by default the task's solutions. offline: a phase between imitation and reward, called
   with (weights, sampler, source, scorer, workdir, place), such as `rl.preference.offline.offline`. page: how the report
@@ -50,6 +51,7 @@ class RunOptions:
   """
 
   steps: int = 100
+  tokens: int = 0
   max_new: int = 16
   layout: Layout = 'shared'
   slots: Slots = ANY_SLOTS
@@ -259,7 +261,8 @@ def _rewarded(
 
   def look() -> dict:
     seen = judge(extra.evaluation.glance, sampled=False)
-    return {f'heldout_{seen.measure}': np.float32(seen.accuracy)}
+    measured = {seen.measure: seen.accuracy, **extra.evaluation.further(seen)}
+    return {f'heldout_{name}': np.float32(value) for name, value in measured.items()}
 
   record = Run(workdir, extra.claim, every=config.save_every, show=('reward', 'entropy'))
   timing = Ahead if config.ahead else Sequential
@@ -276,6 +279,7 @@ def _rewarded(
     hard=rollouts.hard,
     look=look,
     eval_every=config.eval_every,
+    tokens=extra.tokens,
   )
   weights = average if config.export == 'average' else last
   sampler.update(weights)

@@ -34,6 +34,12 @@ def shortcut_query(split: str, seed: int, index: int) -> Query:
   return Query([{'role': 'user', 'content': f'<image>\n{item.question}'}], [item.image], item.answer, item.solution)
 
 
+def shortcut_guess(query: Query, seed: int) -> str:
+  """An answer to a query of the shortcut task that takes the number in the question."""
+  asked = query.messages[-1]['content']
+  return shortcut.guess(asked, seed)
+
+
 def sums_query(split: str, seed: int, index: int) -> Query:
   """Query `index` of the sums task: text alone, 2 to 6 numbers of one digit (`core.toy.sums`)."""
   item = sums.example(split, seed, index)
@@ -58,19 +64,22 @@ class Task:
   query(split, seed, index), of split 'train' or 'heldout', is one of an endless stream. rewards: as
   `rl.rewards.resolve` takes them. heldout: the number of different held-out queries. vary(query, seed): another
   problem with the same answer, for demonstrations of problem synthesis; None where the task cannot write one.
+  guess(query, seed): a response that takes a shortcut, for demonstrations that a run is to improve on; None: there is
+  none.
   """
 
   query: Callable[[str, int, int], Query]
   rewards: Any = None
   heldout: int = 2**30
   vary: Callable[[Query, int], str] | None = None
+  guess: Callable[[Query, int], str] | None = None
 
 
 TASKS = {
   'digits': Task(digits_query, 'exact_match'),
   'expressions': Task(expressions_query, 'boxed_and_format'),
   'pairs': Task(pairs_query, 'last_number', heldout=len(pairs.pairs('heldout'))),
-  'shortcut': Task(shortcut_query, 'boxed'),
+  'shortcut': Task(shortcut_query, 'boxed', guess=shortcut_guess),
   'sums': Task(sums_query, 'boxed', vary=sums_variant),
 }
 

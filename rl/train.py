@@ -23,7 +23,7 @@ from rl import configs
 from rl import policy as policies
 from rl.configs import Config
 from rl.devices import meshes
-from rl.evaluate import Evaluation
+from rl.evaluate import Evaluation, Result
 from rl.flow import configs as flow_configs
 from rl.flow.published.train import train as train_published
 from rl.flow.train import train as train_flow
@@ -54,9 +54,6 @@ def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> d
   task = task_of(config)
   sr1 = config.sr1.generation != 'off'
   separate = sr1 and config.sr1.published.targets == 'y2'  # each second pass has a prompt of its own
-  drawn = None
-  if config.eval_samples:
-    drawn = Flat(Draw(config.max_new), config.eval_samples)
   outcome = run(
     (policy, weights),
     task,
@@ -64,11 +61,12 @@ def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> d
     advantage=config.sr1.published.advantage if sr1 else None,
     workdir=workdir,
     steps=config.steps,
+    tokens=config.tokens,
     max_new=config.max_new,
     slots=Slots(config.prompt_length, 0, 0, config.tiles),
     layout='rows' if separate else config.layout,
     rows=2 * config.prompts // config.updates * config.group if separate else 0,
-    evaluation=Evaluation(greedy_plan(config), drawn, config.eval_queries),
+    evaluation=evaluation_of(config),
     rollout=plan_of(config),
     supervision=config.warmup,
     demonstrations=demonstrations_of(config, policy, task),
@@ -102,11 +100,25 @@ def greedy_plan(config: Config) -> Plan:
   return vision_sr1.VisionSr1(draw, settings, 1)
 
 
+def evaluation_of(config: Config) -> Evaluation:
+  """How held-out queries are answered; Vision-SR1 also judges descriptions."""
+  evaluation = Evaluation(greedy_plan(config), queries=config.eval_queries)
+  if config.eval_samples:
+    evaluation = dataclasses.replace(evaluation, more=Flat(Draw(config.max_new), config.eval_samples))
+  if config.sr1.generation != 'off':
+    evaluation = dataclasses.replace(evaluation, further=_self_judged)
+  return evaluation
+
+
+def _self_judged(result: Result) -> dict[str, float]:
+  return vision_sr1.self_judged(result.queries, result.responses)
+
+
 def shortcuts(outcome: Outcome, workdir: pathlib.Path) -> dict:
   """Self-judged shortcut rates, and how often a description has the answer in it; also written to shortcuts.json."""
   found = {}
   for name, result in (('before', outcome.before), ('after', outcome.after)):
-    found[name] = vision_sr1.self_judged(result.queries, result.responses)
+    found[name] = _self_judged(result)
   replace(workdir / 'shortcuts.json', json.dumps(found, indent=2) + '\n')
   return {'shortcuts': found}
 

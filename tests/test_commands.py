@@ -47,6 +47,8 @@ PROGRAMS = (
   'bench.perf.vibevoice_long',
   'bench.perf.vlmevalkit',
   'bench.perf.whisper',
+  'bench.recipes.figures',
+  'bench.recipes.study',
   'bench.run',
   'bench.speech.heard',
   'bench.speech.run',

@@ -131,6 +131,7 @@ PARSED = {
   'bench.perf': 'a measurement of minutes; its numbers are in docs/performance.md',
   'bench.predictions': 'needs a finished run; tests/bench makes one',
   'bench.pref_grpo': 'the study takes hours, and the figures need its runs',
+  'bench.recipes': 'the studies take half an hour each, and the figures need their runs',
   'bench.run': 'needs the data of a benchmark; tests/bench runs it on made data',
   'bench.speech': 'needs recordings and a Whisper',
   'bench.table': 'needs finished runs; tests/bench makes them',

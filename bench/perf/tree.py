@@ -1,11 +1,13 @@
 """Tree rollouts against flat ones on the segment engine, at equal width.
 
   python -m bench.perf.tree [--prompts=64 --width=16 --segments=14 --segment=8 --repeats=3]
+  python -m bench.perf.tree --model=runs/treepo/model --segment=2
 
 One random decoder, prefix cache on in both arms. Responses stop at lengths drawn from a lognormal; on a path that has
-got so far, from the part of it beyond. Printed for each arm: tokens decoded, prefilled and delivered, requests, CPU
-seconds on one pinned thread. The arithmetic bound is the ratio of decoded tokens: the gain if time went into decoding
-alone. Gain in throughput g and time saved s are different numbers: s = 1 - 1/(1 + g).
+got so far, from the part of it beyond. With --model they are the answers of a trained policy to sums, and stop where it
+stops. Printed for each arm: tokens decoded, prefilled and delivered, requests, CPU seconds on one pinned thread. The
+arithmetic bound is the ratio of decoded tokens: the gain if time went into decoding alone. Gain in throughput g and
+time saved s are different numbers: s = 1 - 1/(1 + g).
 """
 
 import dataclasses
@@ -24,6 +26,7 @@ from core.launch.fields import field
 class Options:
   """The program's flags."""
 
+  model: str = field('', "folder of a policy that was trained on sums; '': a random one, and lengths that are drawn")
   prompts: int = field(64, 'queries', low=1)
   prompt: int = field(64, 'tokens of a prompt', low=1)
   width: int = field(16, 'responses to each query', low=2)
@@ -68,32 +71,45 @@ def drawn(o: Options, key: tuple[int, ...], beyond: int = 0) -> int:
   return o.longest
 
 
-def sampler_of(o: Options):
-  """A sampler of a random policy over bytes that never stops by itself."""
+def policy_of(o: Options, place):
+  """(policy, weights): the trained one, or a random one over bytes that never stops by itself."""
   import jax
 
-  from core import decoder, mesh
-  from core.engine import EngineSize
+  from core import decoder
   from rl import policy as policies
+
+  if o.model:
+    return policies.load(o.model, place)
+  policy, _ = policies.load('tiny-text', place)
+  sizes = {'width': o.model_width, 'mlp_width': 3 * o.model_width, 'depth': o.layers}
+  config = dataclasses.replace(policy.config, max_length=o.prompt + o.longest, **sizes)
+  policy = dataclasses.replace(policy, config=config, stops=())
+  return policy, decoder.init(jax.random.key(0), config)
+
+
+def sampler_of(o: Options):
+  """An engine whose pages hold a segment each."""
+  import jax
+
+  from core import mesh
+  from core.engine import EngineSize
   from rl.rollout import Sampler
 
   place = mesh.make(devices=jax.devices()[:1])
-  policy, _ = policies.load('tiny-text', place)
-  length = o.prompt + o.longest
-  sizes = {'width': o.model_width, 'mlp_width': 3 * o.model_width, 'depth': o.layers, 'max_length': length}
-  config = dataclasses.replace(policy.config, **sizes)
-  policy = dataclasses.replace(policy, config=config, stops=())
-  pages = 2 * o.slots * -(-length // 8)
-  size = EngineSize(slots=o.slots, pages=pages, page_size=8, segment=o.segment)
-  return Sampler(policy, decoder.init(jax.random.key(0), config), size, mesh.Share(place, place))
+  pages = 2 * o.slots * -(-(o.prompt + o.longest) // o.segment)
+  size = EngineSize(slots=o.slots, pages=pages, page_size=o.segment, segment=o.segment)
+  return Sampler(*policy_of(o, place), size, mesh.Share(place, place))
 
 
-def prompts_of(o: Options, seed: int) -> list:
-  """Random prompts."""
+def prompts_of(o: Options, sampler, seed: int) -> list:
+  """Sums for a trained policy, else random prompts."""
   import numpy as np
 
   from rl.policy.text import TextPrompt
+  from rl.tasks import sums_query
 
+  if o.model:
+    return [sampler.policy.prompt(sums_query('train', seed, i).messages) for i in range(o.prompts)]
   tokens = np.random.default_rng(seed).integers(0, 250, (o.prompts, o.prompt))
   return [TextPrompt(row.astype(np.int32)) for row in tokens]
 
@@ -104,7 +120,7 @@ def flat(o: Options, sampler, prompts, seed: int) -> tuple[int, int]:
 
   for number, prompt in enumerate(prompts):
     for place in range(o.width):
-      draw = Draw(drawn(o, (seed, number, place)))
+      draw = Draw(o.longest if o.model else drawn(o, (seed, number, place)))
       (request,) = sampler.policy.requests([prompt], draw, samples=1, seeds=[number * o.width + place])
       sampler.engine.submit(request)
   done = sampler.engine.run()
@@ -116,23 +132,26 @@ def tree(o: Options, sampler, prompts, seed: int) -> tuple[int, int]:
   from rl.policy import Draw
   from rl.rollout.tree import Branching, Tree
 
+  left = {}  # (a query's tree, slot) → tokens until its path stops
+
   class Scripted(Tree):
     """Stops where the lengths say."""
 
     def request(self, policy, prompt, number, growth, slot):
       request = super().request(policy, prompt, number, growth, slot)
       path = growth.active[slot]
-      stop = drawn(o, (seed, number, growth.step, slot), len(path.tokens)) - len(path.tokens)
-      return dataclasses.replace(request, max_new=min(stop, growth.limit(path)))
+      length = drawn(o, (seed, number, growth.step, slot), len(path.tokens))
+      left[id(growth), slot] = length - len(path.tokens)
+      return dataclasses.replace(request, max_new=min(left[id(growth), slot], growth.limit(path)))
 
     def read(self, policy, growth, slot, done):
-      ended = len(done.tokens) < growth.limit(growth.active[slot])
+      ended = left[id(growth), slot] == len(done.tokens)
       return super().read(policy, growth, slot, done)._replace(ended=ended)
 
   options = Branching(
     segment=o.segment, branch=o.branch, first_low=o.first, first_high=o.first, box='none', repetition=False
   )
-  plan = Scripted(Draw(o.longest), options, width=o.width, seed=seed)
+  plan = (Tree if o.model else Scripted)(Draw(o.longest), options, width=o.width, seed=seed)
   grown = plan.grow(sampler, prompts, range(len(prompts)))
   delivered = sum(len(leaf.path.tokens) for growth in grown for leaf in growth.leaves)
   return delivered, sum(growth.requests for growth in grown)
@@ -140,7 +159,7 @@ def tree(o: Options, sampler, prompts, seed: int) -> tuple[int, int]:
 
 def timed(o: Options, sampler, arm, seed: int) -> Arm:
   """One run on an empty cache."""
-  prompts = prompts_of(o, seed)
+  prompts = prompts_of(o, sampler, seed)
   sampler.engine.scheduler.cache.clear()
   stats = dataclasses.replace(sampler.engine.stats)
   start = time.process_time()
@@ -161,7 +180,13 @@ def work(o: Options) -> None:
   for seed in range(o.repeats):
     for arm in (flat, tree):
       runs[arm.__name__].append(timed(o, sampler, arm, seed))
-  print(f'lognormal of median {o.median * o.longest:.0f} tokens, spread {o.spread}, at most {o.longest}')
+  report(o, runs)
+
+
+def report(o: Options, runs: dict[str, list[Arm]]) -> None:
+  """Prints every run, the gain and its bound."""
+  lengths = f'lognormal, median {o.median * o.longest:.0f} tokens, spread {o.spread}'
+  print(f'lengths: {o.model or lengths}, at most {o.longest}')
   for name, every in runs.items():
     for run in every:
       print(f'{name}: {dataclasses.asdict(run)}')

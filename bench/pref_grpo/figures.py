@@ -8,13 +8,13 @@ import io
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bench.pref_grpo import trials
 from bench.pref_grpo.trials import ARMS, Trial
+from bench.recipes.lines import Points, draw, smoothed
 from core.launch import command
 from core.launch.fields import field
 from core.report import charts
@@ -69,23 +69,12 @@ def drawn(options: Options) -> dict[str, list[Trial]]:
   return kept
 
 
-def smoothed(values: np.ndarray) -> np.ndarray:
-  """A moving average over the rollouts up to each, of fewer at the start."""
-  padded = np.pad(values, (1, 0))
-  sums = np.cumsum(padded)
-  ends = np.arange(1, len(sums))
-  starts = np.maximum(ends - SMOOTHED, 0)
-  counts = ends - starts
-  return (sums[ends] - sums[starts]) / counts
-
-
 def curves(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Path) -> None:
   """Each measure over the rollouts: the mean of the seeds and each seed."""
   fig, axes = charts.stacked(7.0, 9.5, len(MEASURES))
   for axis, measure in zip(axes, MEASURES):
     for name, line in lines.items():
-      rows = [_row(folder, trial, measure) for trial in line]
-      _line(axis, rows, name)
+      draw(axis, [_points(folder, trial, measure) for trial in line], label=name, color=COLORS[name])
     axis.set_ylabel(MEASURES[measure])
     axis.grid(alpha=0.3)
   axes[0].legend()
@@ -93,21 +82,11 @@ def curves(lines: dict[str, list[Trial]], folder: pathlib.Path, out: pathlib.Pat
   charts.save(fig, out / 'pref_grpo_curves.png')
 
 
-def _row(folder: pathlib.Path, trial: Trial, measure: str) -> np.ndarray:
+def _points(folder: pathlib.Path, trial: Trial, measure: str) -> Points:
   """A trial's measure over its rollouts, smoothed."""
   rollouts = trials.curve(folder, trial)
-  values = trials.column(rollouts, measure)
-  return smoothed(values)
-
-
-def _line(axis: Any, rows: Sequence[np.ndarray], name: str) -> None:
-  """Each seed thinly, and their mean."""
-  color = COLORS[name]
-  for row in rows:
-    axis.plot(row, color=color, linewidth=0.7, alpha=0.5)
-  mean = np.mean(rows, 0)
-  rollouts = range(len(mean))
-  charts.curve(axis, rollouts, mean, label=name, color=color, linewidth=2)
+  values = smoothed(trials.column(rollouts, measure), SMOOTHED)
+  return Points(np.arange(len(values)), values)
 
 
 def grids(folder: pathlib.Path, trial: Trial) -> list[Image.Image]:

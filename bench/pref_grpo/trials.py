@@ -1,15 +1,13 @@
 """The trials of the study: two arms, three learning rates, one seed to choose on and three that are reported."""
 
 import dataclasses
-import json
 import pathlib
 
-import numpy as np
+from bench.recipes import trials
+from bench.recipes.trials import CHOOSING, REPORTED, column, curve
 
 ARMS = ('pref_grpo', 'flow_grpo')  # configurations of rl.train: comparisons of images, and a score of each
 RATES = (3e-5, 1e-4, 3e-4)
-CHOOSING = 0  # the seed on which each arm's learning rate is chosen
-REPORTED = (1, 2, 3)
 GUIDANCE = 4.5  # of one more trial of comparisons
 ROLLOUTS = 60
 LAST = 10  # rollouts over which the start and the end of a trial are averaged
@@ -17,19 +15,16 @@ CHOICE = 'right'  # by the held-out judge: each arm is given its best chance at 
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
-  """One run. The seed is of prompts and noise; all start from one pretrained model."""
+class Trial(trials.Trial):
+  """One run, with its classifier-free guidance."""
 
-  arm: str
-  rate: float
-  seed: int
   guidance: float = 1.0
 
   @property
   def name(self) -> str:
     """Of its folder."""
     guided = '' if self.guidance == 1 else f'-guidance{self.guidance:g}'
-    return f'{self.arm}-{self.rate:g}-seed{self.seed}{guided}'
+    return f'{super().name}{guided}'
 
 
 def choosing() -> list[Trial]:
@@ -60,30 +55,12 @@ def best_rate(folder: pathlib.Path, arm: str, measure: str = CHOICE) -> float:
 
   Raises OSError before those trials have begun.
   """
-
-  def reached(rate: float) -> float:
-    rollouts = curve(folder, Trial(arm, rate, CHOOSING))
-    return at_end(rollouts, measure)
-
-  return max(RATES, key=reached)
+  return trials.best_rate(arm, RATES, lambda trial: at_end(curve(folder, trial), measure))
 
 
 def ended(folder: pathlib.Path, trial: Trial) -> bool:
   """Whether a trial has come to its end."""
   return (folder / trial.name / 'results.json').exists()
-
-
-def curve(folder: pathlib.Path, trial: Trial) -> list[dict]:
-  """The metrics of each rollout of a trial."""
-  path = folder / trial.name / 'metrics.jsonl'
-  text = path.read_text(encoding='utf-8')
-  return [json.loads(line) for line in text.splitlines()]
-
-
-def column(rollouts: list[dict], measure: str) -> np.ndarray:
-  """float64 [rollouts]: one metric of each."""
-  values = [rollout[measure] for rollout in rollouts]
-  return np.array(values)
 
 
 def at_start(rollouts: list[dict], measure: str) -> float:

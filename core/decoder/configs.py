@@ -74,6 +74,7 @@ CONFIGS = {
   'qwen3-235b-a22b': _qwen3_moe(4096, 12288, 94, 64, 1536),
   'qwen2.5-1.5b': _qwen2(1536, 8960, 28, 12, 2, tied=True),
   'qwen2.5-7b': _qwen2(3584, 18944, 28, 28, 4),
+  'qwen2.5-32b': _qwen2(5120, 27648, 64, 40, 8),
   'gpt-oss-20b': Config(
     vocab=201088,
     width=2880,

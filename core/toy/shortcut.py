@@ -1,8 +1,9 @@
-r"""Sums of two handwritten digits with a planted language shortcut: the question tells the answer in 7 of 10 cases.
+r"""Sums of two handwritten digits with a planted language shortcut: the question tells the answer in 9 of 10 cases.
 
 The question is such as `Sum? (11)`; the number in brackets is the sum with probability `TOLD`, else another one. A
 policy that reads it is often right without looking. Solutions describe, reason and box:
-`<description>4 7</description><think>4+7</think>\boxed{11}`. Examples are a function of (split, seed, index).
+`<description>4 7</description><think>4+7</think>\boxed{11}`; guesses take the shortcut and describe digits at random.
+Examples are a function of (split, seed, index).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from PIL import Image
 
 from core.toy import digits
 
-TOLD = 0.7
+TOLD = 0.9
 LARGEST = 18  # sum of two digits
 
 
@@ -37,8 +38,20 @@ def example(split: str, seed: int, index: int) -> Example:
   rng = np.random.default_rng((seed, index, digits.SPLITS.index(split), LARGEST))
   others = [number for number in range(LARGEST + 1) if number != total]
   hint = total if rng.random() < TOLD else int(rng.choice(others))
-  solution = f'<description>{left} {right}</description><think>{left}+{right}</think>\\boxed{{{total}}}'
+  solution = written(f'{left} {right}', f'{left}+{right}', total)
   return Example(item.image, f'Sum? ({hint})', str(total), solution, item.digits, hint)
+
+
+def written(description: str, thought: str, answer: int) -> str:
+  """A response in the form that is asked for."""
+  return f'<description>{description}</description><think>{thought}</think>\\boxed{{{answer}}}'
+
+
+def guess(question: str, seed: int) -> str:
+  """A response by someone who did not look: the number in the question, and a description of random digits."""
+  hint = int(question[question.rindex('(') + 1 : question.rindex(')')])
+  left, right = np.random.default_rng(seed).integers(0, 10, 2)
+  return written(f'{left} {right}', str(hint), hint)
 
 
 def sufficient(description: str, shown: tuple[int, int]) -> bool:

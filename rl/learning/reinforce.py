@@ -17,58 +17,12 @@ from core.training.run import Run, loop
 from core.training.steps import TrainState, init_state, merge
 from rl.advantages import Advantage
 from rl.learning.batch import Batch, Packed, pack, spans, split
+from rl.learning.schedule import Progress, Schedule, Stage
 from rl.learning.update import Pass, adapt, make_step
 from rl.losses import Rule, kl
 from rl.policy import ANY_SLOTS, Layout, Slots
 from rl.rollout.collect import Collected
-from rl.rollout.groups import Plan
 from rl.rollout.pipeline import Sequential
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-  """A stretch of the run with its own plan.
-
-  tries, tried: with a plan of tries, that many queries are tried as the stage begins, and those that are not right in
-  every try are drawn from. reset: the optimiser begins anew.
-  """
-
-  steps: int
-  plan: Plan
-  tries: Plan | None = None
-  tried: int = 0
-  reset: bool = False
-
-
-class Schedule:
-  """Stages one after another. Rollouts are numbered from 0 through all of them."""
-
-  def __init__(self, stages: Sequence[Stage]):
-    self._stages = list(stages)
-    self._starts = np.cumsum([0, *(stage.steps for stage in stages)])
-
-  @property
-  def steps(self) -> int:
-    """Rollouts of all stages."""
-    return int(self._starts[-1])
-
-  def number(self, step: int) -> int:
-    """The stage of a rollout, from 0."""
-    return int(np.searchsorted(self._starts, step, 'right')) - 1
-
-  @property
-  def kinds(self) -> tuple[str, ...]:
-    """Names of the kinds of trajectories, from the first plan that has several; see `rl.rollout.Plan`."""
-    named = (getattr(stage.plan, 'kinds', ()) for stage in self._stages)
-    return next(filter(None, named), ())
-
-  def stage(self, step: int) -> Stage:
-    """The stage of a rollout."""
-    return self._stages[self.number(step)]
-
-  def begins(self, step: int) -> bool:
-    """Whether a rollout is the first of its stage."""
-    return step == self._starts[self.number(step)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +47,6 @@ class Updating:
   ema: float = 0.0
   show_average: bool = False
   kinds: tuple[str, ...] = ()
-
-
-class Progress:
-  """Host state of the loop: the next query, the queries that the stage draws from, whether nothing is left to learn."""
-
-  def __init__(self, only: Sequence[int] | None = None):
-    self.next = 0
-    self.only = only
-    self.solved = False
-
-  def get_state(self) -> list:
-    """For a checkpoint."""
-    return [self.next, None if self.only is None else list(self.only), self.solved]
-
-  def set_state(self, state: list) -> None:
-    """From a checkpoint."""
-    self.next, self.only, self.solved = state
 
 
 class Updater:
@@ -224,11 +161,14 @@ def reinforce(
   hard: Callable[[Stage], list[int]],
   look: Callable[[], dict],
   eval_every: int,
+  tokens: int = 0,
 ) -> tuple[Any, Any]:
   """(the last weights, averaged ones or None) after all stages, or earlier when dynamic sampling finds nothing.
 
   hard(stage): numbers of the queries not solved in every try. look(): held-out metrics. Both by the sampler's weights.
+  tokens: ends after the rollout that samples the last of as many; 0: after all stages.
   """
+  finished = lambda: progress.solved or 0 < tokens <= progress.sampled
 
   def advance(state: dict, step: int) -> tuple[dict, dict]:
     train = state['train']
@@ -237,8 +177,7 @@ def reinforce(
       train = _begin(schedule, step, updater, train, source, progress, hard)
     more = step + 1 < schedule.steps
     collected, behind = source.collect(updater.whole(train), state['behind'], step, progress.next, more)
-    progress.next = collected.next
-    progress.solved = collected.exhausted
+    progress.take(collected)
     train, average, metrics = _update(updater, train, average, collected)
     metrics |= {'staleness': np.int32(min(step, source.lag)), 'stage': np.int32(schedule.number(step) + 1)}
     if (step + 1) % eval_every == 0:
@@ -247,7 +186,6 @@ def reinforce(
 
   first = _state(updater.first, source.start(updater.whole(updater.first)), updater.average)
   with contextlib.closing(source), jax.set_mesh(place), run:
-    finished = lambda: progress.solved
     state = loop(run, first, advance, schedule.steps, host={'progress': progress}, finished=finished)
     if progress.solved:
       logging.warning('dynamic sampling found no mixed group: the task is solved, or too hard; training ends here')

@@ -36,8 +36,16 @@ def demonstrations(source: QuerySource, template: str, max_new: int) -> Callable
 def second_passes(
   source: QuerySource, settings: vision_sr1.Sr1, max_new: int
 ) -> Callable[[Sequence[int]], list[Trajectory]]:
-  """Even numbers show a solution, odd ones its reasoning as the answer to its own description, as text alone."""
+  """Even numbers show a solution, odd ones its reasoning as the answer to its own description, as text alone.
+
+  Of a task with guesses every other solution is one.
+  """
   solved = solutions(source, max_new)
+
+  def guessed(number: int) -> Trajectory:
+    query = source.query(number, WARMUP_SEED)
+    text = source.task.guess(query, number)
+    return Trajectory.given(source.prompt(query), source.policy.response(text)[:max_new])
 
   def from_text(number: int) -> Trajectory:
     query = source.query(number, WARMUP_SEED)
@@ -48,7 +56,14 @@ def second_passes(
     return Trajectory.given(prompt, source.policy.response(reasoning)[:max_new])
 
   def examples(numbers: Sequence[int]) -> list[Trajectory]:
-    shown = solved(numbers)
-    return [from_text(n) if n % 2 else t for n, t in zip(numbers, shown)]
+    found = []
+    for number, solution in zip(numbers, solved(numbers)):
+      if number % 2:
+        found.append(from_text(number))
+      elif number % 4 and source.task.guess:
+        found.append(guessed(number))
+      else:
+        found.append(solution)
+    return found
 
   return examples

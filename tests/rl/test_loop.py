@@ -14,7 +14,8 @@ from core.training.optim import Optim
 from core.training.run import Run
 from rl import policy as policies
 from rl.configs import Training
-from rl.learning.reinforce import Progress, Schedule, Stage, Updater, reinforce
+from rl.learning.reinforce import Updater, reinforce
+from rl.learning.schedule import Progress, Schedule, Stage
 from rl.loop import prompt_limit, settings, training, updating_of
 from rl.losses import RULES, Kl
 from rl.policy import ANY_SLOTS
@@ -58,11 +59,11 @@ class Scripted(Sequential):
 
 
 def rollout_of(groups, spare=None, start=0, exhausted=False):
-  metrics = {'reward': np.float32(0)}
+  metrics = {'reward': np.float32(0), 'tokens': np.float32(24)}
   return Collected(groups, (groups or [spare])[0], len(groups), metrics, start + 4, exhausted=exhausted)
 
 
-def reinforced(made, rollouts, folder, config=SMALL, stages=None, only=None, hard=None):
+def reinforced(made, rollouts, folder, config=SMALL, stages=None, only=None, hard=None, tokens=0):
   """(weights, averaged weights, the source, metrics by step) of a run on given rollouts."""
   p, weights = made
   source, progress = Scripted(rollouts), Progress(only)
@@ -80,6 +81,7 @@ def reinforced(made, rollouts, folder, config=SMALL, stages=None, only=None, har
     hard=hard,
     look=lambda: {'heldout_accuracy': 0.5},
     eval_every=2,
+    tokens=tokens,
   )
   lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   return last, average, source, lines, updater, progress
@@ -100,6 +102,15 @@ def test_reward_trains_the_weights_that_it_is_to_train(made, tmp_path):
   assert after == {name for name in names if name.startswith('blocks.')}
   assert not moved(made[1], source.seen[0]) and moved(made[1], source.seen[1])
   assert [m['updates'] for m in lines] == [2, 2] and 'heldout_accuracy' in lines[1]
+
+
+@pytest.mark.slow
+def test_a_run_ends_once_its_tokens_are_sampled_also_when_it_was_stopped_before(made, tmp_path):
+  rollouts = [rollout_of(groups_of(made[0], 1))] * 4  # of 24 tokens each
+  stopped = reinforced(made, rollouts[:2], tmp_path, tokens=60)
+  resumed = reinforced(made, rollouts, tmp_path, tokens=60)
+  assert [len(lines) for *_, lines, _, _ in (stopped, resumed)] == [2, 3]
+  assert resumed[-1].sampled == 72
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import internvl
-from core import mesh
+from core import decoder, mesh
 from core.plan import aot, formula
 from internvl import configs
 from rl import plan, train
@@ -101,11 +101,12 @@ def test_attention_counts_the_pairs_that_answers_see(broad):
   assert language.tokens == config.prompts * (48 + 3 * 5)
 
 
-@pytest.mark.parametrize('name,devices', [('8b_gspo', 256), ('241b_gspo', 1024)])
+@pytest.mark.parametrize('name,devices', [('8b_gspo', 256), ('241b_gspo', 1024), ('7b_treepo', 32), ('32b_svs', 256)])
 def test_named_configurations_share_their_prompts_out_evenly(name, devices):
   config = CONFIGS[name]
   shape = dataclasses.asdict(config.mesh)
-  assert math.prod(shape.values()) == devices and config.model in internvl.CONFIGS
+  assert math.prod(shape.values()) == devices
+  assert config.model in internvl.CONFIGS or config.model in decoder.CONFIGS
   on = types.SimpleNamespace(**shape)
   rows = config.prompts // config.updates // config.accumulate
   assert rows % on.data == 0 and rows * config.group % (on.data * on.expert) == 0
