@@ -102,7 +102,8 @@ def greedy_plan(config: Config) -> Plan:
 
 def evaluation_of(config: Config) -> Evaluation:
   """How held-out queries are answered; Vision-SR1 also judges descriptions."""
-  evaluation = Evaluation(greedy_plan(config), queries=config.eval_queries)
+  count = config.eval_queries
+  evaluation = Evaluation(greedy_plan(config), queries=count, glance=min(count, Evaluation.glance))
   if config.eval_samples:
     evaluation = dataclasses.replace(evaluation, more=Flat(Draw(config.max_new), config.eval_samples))
   if config.sr1.generation != 'off':

@@ -37,10 +37,10 @@ def control(config: Config) -> Config:
   return dataclasses.replace(config, sr1=dataclasses.replace(config.sr1, generation='no_self_reward'))
 
 
-NAMED = CONFIGS['vision_sr1']
+NAMED = dataclasses.replace(CONFIGS['vision_sr1'], prompts=16, steps=24, eval_queries=128, eval_every=6, save_every=24)
 RECIPE = Recipe(
   arms={'sr1': NAMED, 'grpo': control(NAMED)},
-  rates=(1e-4, 3e-4, 1e-3),
+  rates=(3e-4, 1e-3, 3e-3),
   choice='right',
   measure=measure,
   measures={
