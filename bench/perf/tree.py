@@ -88,7 +88,7 @@ def policy_of(o: Options, place):
 
 
 def sampler_of(o: Options):
-  """An engine whose pages hold a segment each."""
+  """An engine whose pages hold a segment each, and that looks four times a segment for paths that have stopped."""
   import jax
 
   from core import mesh
@@ -97,7 +97,7 @@ def sampler_of(o: Options):
 
   place = mesh.make(devices=jax.devices()[:1])
   pages = 2 * o.slots * -(-(o.prompt + o.longest) // o.segment)
-  size = EngineSize(slots=o.slots, pages=pages, page_size=o.segment, segment=o.segment)
+  size = EngineSize(slots=o.slots, pages=pages, page_size=o.segment, segment=max(1, o.segment // 4))
   return Sampler(*policy_of(o, place), size, mesh.Share(place, place))
 
 

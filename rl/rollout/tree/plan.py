@@ -21,7 +21,8 @@ class Tree:
   """`width` responses to each prompt that share segments.
 
   A segment depends on `seed`, the number of its query, its step and its slot there alone, not on other queries. Each
-  query goes from step to step as its segments arrive.
+  query goes from step to step as its segments arrive. Trees begin a few at a time and only while slots are idle: more
+  of them would push each other's pages out of the cache, and their prefixes would be prefilled again.
   """
 
   draw: Draw
@@ -47,9 +48,14 @@ class Tree:
         (name,) = engine.submit(request)
         waiting[name] = query, slot
 
-    for query in range(len(prompts)):
-      submit(query)
-    while waiting:
+    slots = len(engine.scheduler.slots)
+    few = -(-slots // self.width)  # trees that fill the slots once they are as wide as they get
+    fresh = list(range(len(prompts)))
+    while waiting or fresh:
+      if len(waiting) < slots:
+        for query in fresh[:few]:
+          submit(query)
+        del fresh[:few]
       for done in engine.step():
         query, slot = waiting.pop(done.id)
         growth = grown[query]
@@ -65,9 +71,10 @@ class Tree:
     path = growth.active[slot]
     seed = int(np.random.SeedSequence((self.seed, number, growth.step, slot)).generate_state(1)[0])
     draw = dataclasses.replace(self.draw, max_new=growth.limit(path))
-    (request,) = policy.requests([prompt], draw, samples=1, seeds=[seed % 2**31])
     # The engine reads exactly what the training row holds, also after a fallback.
-    return dataclasses.replace(request, prompt=[*request.prompt, *path.tokens.tolist()])
+    grown = dataclasses.replace(prompt, tokens=np.concatenate([prompt.tokens, path.tokens]))
+    (request,) = policy.requests([grown], draw, samples=1, seeds=[seed % 2**31])
+    return request
 
   def read(self, policy: Any, growth: Growth, slot: int, done: Completion) -> Segment:
     """The segment that the engine made for an active path."""

@@ -180,6 +180,23 @@ def test_options_are_checked():
 
 
 @pytest.mark.slow
+def test_trees_do_not_push_each_other_out_of_the_cache():
+  """The cache holds the trees of a few queries, not of all."""
+  place = mesh.make(devices=jax.devices()[:1])
+  policy, weights = policies.load('tiny-text', place, seed=0)
+  policy = dataclasses.replace(policy, stops=())
+  size = EngineSize(slots=4, pages=128, page_size=4, segment=4, chunk=32)
+  sampler = Sampler(policy, weights, size, mesh.Share(place, place))
+  plan = Tree(Draw(16), Branching(segment=4, first_low=2, first_high=2), width=4)
+  prompts = [policy.prompt([{'role': 'user', 'content': f'question {n}'}]) for n in range(24)]
+  plan.grow(sampler, prompts, range(24))
+  read = {tuple(prompt.tokens[:n]) for prompt in prompts for n in range(1, len(prompt.tokens))}
+  assert sampler.engine.stats.prefilled < 1.1 * len(read)
+  needed = len(read) + sampler.engine.stats.decoded
+  assert needed > 2 * size.pages * size.page_size
+
+
+@pytest.mark.slow
 def test_the_engine_reads_the_training_rows_prefix_and_fills_the_prompt_once():
   place = mesh.make(devices=jax.devices()[:1])
   policy, weights = policies.load('tiny-text', place, seed=0)
