@@ -36,11 +36,11 @@ class Options(study.Named):
         raise ValueError(f'{folder}: expected a folder that exists')
 
 
-def reported(recipe, folder: pathlib.Path) -> dict[str, list[Trial]]:
-  """The trials of each arm at its chosen rate. Raises ValueError unless all have ended."""
+def reported(recipe, folder: pathlib.Path, rate: float = 0.0) -> dict[str, list[Trial]]:
+  """The trials of each arm at a rate, or where it is 0 at the chosen one. Raises ValueError unless all have ended."""
   chosen = {}
   for arm in recipe.arms:
-    chosen[arm] = trials.reported(arm, study.best_rate(recipe, folder, arm))
+    chosen[arm] = trials.reported(arm, rate or study.best_rate(recipe, folder, arm))
     missing = [trial.name for trial in chosen[arm] if not study.ended(folder, trial)]
     if missing:
       raise ValueError(f'{folder}: {", ".join(missing)} not ended; bench.recipes.study runs them')
@@ -135,10 +135,14 @@ def work(options: Options) -> None:
   """Writes the picture and prints the tables."""
   recipe = study.named(options.recipe)
   folder = pathlib.Path(options.runs)
-  chosen = reported(recipe, folder)
-  curves(recipe, folder, chosen, pathlib.Path(options.out) / f'{options.recipe}_curves.png')
-  for part in (table(recipe, folder, chosen), choices(recipe, folder), costs(folder, chosen)):
-    print('\n'.join(part), end='\n\n')
+  chosen = reported(recipe, folder, options.rate)
+  at = f'_at_{options.rate:g}' if options.rate else ''
+  curves(recipe, folder, chosen, pathlib.Path(options.out) / f'{options.recipe}_curves{at}.png')
+  tables = [table(recipe, folder, chosen), costs(folder, chosen)]
+  if not options.rate:
+    tables.append(choices(recipe, folder))
+  for rows in tables:
+    print('\n'.join(rows), end='\n\n')
 
 
 def main(argv: Sequence[str]) -> int:

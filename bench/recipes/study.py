@@ -5,11 +5,13 @@
     python -m bench.recipes.figures --recipe=svs --runs=runs/svs_study --out=docs
 
 One model is warmed up by imitation. Each arm tries three learning rates on a seed of its own; the one whose model is
-best on held-out questions at the end is used for the three seeds that are reported. Trials that have ended are not run
-again and a stopped one continues, so the same command can be given any number of times.
+best on held-out questions at the end is used for the three seeds that are reported. With --rate, nothing is chosen: the
+three seeds of both arms have that rate. Trials that have ended are not run again and a stopped one continues, so the
+same command can be given any number of times.
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -32,6 +34,7 @@ class Named:
   """The flag that says which study."""
 
   recipe: Literal['vision_sr1', 'svs'] = field('vision_sr1', 'what is compared with its control')
+  rate: float = field(0.0, 'learning rate of the reported seeds of both arms; 0: the one chosen for each', low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +152,10 @@ def work(options: Options) -> None:
   warm_up(recipe.first, out / 'base')
   if not (out / 'base' / MEASURED).exists():
     record(recipe, recipe.first, out / 'base', options.questions)
-  for arm in recipe.arms:
-    for trial in trials.choosing(arm, recipe.rates):
+  for trial in itertools.chain.from_iterable(trials.choosing(arm, recipe.rates) for arm in recipe.arms):
+    if not options.rate:
       run(recipe, options, trial)
-  rates = {arm: best_rate(recipe, out, arm) for arm in recipe.arms}
+  rates = {arm: options.rate or best_rate(recipe, out, arm) for arm in recipe.arms}
   for seed in trials.REPORTED:
     for arm, rate in rates.items():
       run(recipe, options, Trial(arm, rate, seed))
