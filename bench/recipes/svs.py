@@ -12,7 +12,7 @@ from rl.rewards import REWARDS
 from rl.rollout import Ask, Flat, Sampler
 
 SAMPLES = 16
-TOKENS = 400_000  # of a trial
+TOKENS = 150_000  # sampled in a trial: problems, texts and variants
 
 
 def measure(sampler: Sampler, ask: Ask, config: Config) -> Columns:
@@ -38,11 +38,13 @@ def surprise(group: list[Trajectory]) -> float:
   return -float(every.mean())
 
 
-NAMED = dataclasses.replace(CONFIGS['svs'], steps=1000, tokens=TOKENS, eval_samples=0)
+NAMED = dataclasses.replace(
+  CONFIGS['svs'], steps=1000, tokens=TOKENS, eval_samples=0, eval_queries=128, eval_every=3, save_every=1000
+)
 CONTROL = dataclasses.replace(NAMED, svs=dataclasses.replace(NAMED.svs, variants=0))
 RECIPE = Recipe(
   arms={'svs': NAMED, 'grpo': CONTROL},
-  rates=(1e-4, 3e-4, 1e-3),
+  rates=(3e-4, 1e-3, 3e-3),
   choice='pass@1',
   measure=measure,
   measures={

@@ -11,7 +11,7 @@ from core.training.run import differences
 from rl import train
 from rl.query import Query
 
-BEST = {'svs': 3e-4, 'grpo': 1e-4}
+BEST = {'svs': 1e-3, 'grpo': 3e-4}
 
 
 @pytest.fixture
@@ -52,8 +52,13 @@ def test_each_arm_is_reported_at_the_rate_that_its_own_measure_prefers(trained, 
   assert trials.CHOOSING not in trials.REPORTED
 
 
+def test_a_given_rate_is_reported_without_a_choice(trained, options):
+  study.work(dataclasses.replace(options, rate=0.01))
+  assert trained == [(arm, 0.01, seed) for seed in trials.REPORTED for arm in BEST]
+
+
 def test_a_study_that_was_stopped_trains_only_what_is_left(trained, options):
-  study.run(study.named('svs'), options, trials.Trial('grpo', 1e-4, trials.CHOOSING))
+  study.run(study.named('svs'), options, trials.Trial('grpo', 3e-4, trials.CHOOSING))
   study.work(options)
   assert len(trained) == len(set(trained)) == 12
 
@@ -72,9 +77,9 @@ def test_a_table_has_means_of_the_reported_seeds_and_intervals(trained, options,
 
 def test_figures_of_a_study_that_has_not_ended_say_what_is_missing(trained, options, tmp_path, capsys):
   study.work(options)
-  (tmp_path / 'svs-0.0003-seed2' / study.MEASURED).unlink()
+  (tmp_path / 'svs-0.001-seed2' / study.MEASURED).unlink()
   assert figures.main(['figures', '--recipe=svs', f'--runs={tmp_path}', f'--out={tmp_path}']) == 1
-  assert 'svs-0.0003-seed2 not ended' in capsys.readouterr().err
+  assert 'svs-0.001-seed2 not ended' in capsys.readouterr().err
 
 
 def test_the_mean_of_curves_goes_as_far_as_all_of_them():
