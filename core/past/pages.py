@@ -49,6 +49,28 @@ def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
   return pool_k.at[page].set(columns, mode='drop'), pool_v.at[page].set(lines, mode='drop')
 
 
+def _by_heads(rules, q, k, v, plan: Plan, sinks, **static) -> jax.Array:
+  """`kernels.tree_attention`, [R, N, H]: on a mesh of nothing but key heads, each device computes its own.
+
+  XLA does not partition kernels. Where other axes are sharded too, it partitions the portable form.
+  """
+
+  def attention(q, k, v, plan, sinks):
+    return tree_attention(q, k, v, plan, sinks=sinks, **static)[0]
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return attention(q, k, v, plan, sinks)
+  pool = sharding(k.shape, AXES, mesh, rules)
+  own_heads = pool.shard_shape(k.shape)[1]
+  if own_heads * mesh.size != k.shape[1]:
+    return attention(q, k, v, plan, sinks)
+  axes = pool.spec[1]
+  heads = jax.P(None, axes)  # a key head's query heads are neighbours, so equal shares of both belong together
+  places = (heads, heads, heads, jax.P(), jax.P(axes))
+  return jax.shard_map(attention, in_specs=places, out_specs=heads, check_vma=False)(q, k, v, plan, sinks)
+
+
 @struct.dataclass
 class Pages:
   """Pools, and where this call's tokens are written: row r's to `offset[r]` of `page[r]`, nowhere if that is P.
@@ -107,9 +129,8 @@ class Pages:
     pool_k, pool_v = jax.lax.platform_dependent(*arrays, tpu=by_page, default=by_token)
     pool_k = constrain(pool_k, AXES, rules)
     pool_v = constrain(pool_v, AXES, rules)
-    out, _ = tree_attention(
-      q[:, 0], pool_k, pool_v, self.plan, window=window, sinks=sinks, implementation=implementation
-    )
+    shared = {'window': window, 'implementation': implementation}
+    out = _by_heads(rules, q[:, 0], pool_k, pool_v, self.plan, sinks, **shared)
     return out[:, None], (pool_k, pool_v)
 
   def append(self, kept: tuple, positions: jax.Array) -> 'Pages':

@@ -37,6 +37,9 @@ def test_device_programs_compile(program, monkeypatch):
   memory, pool = compiled.memory, whole / 4 / 4 / 2  # of keys or of values, of one of the four layers
   # No second pool, no pages that all layers' tokens are written to, read at once, and no projections laid out anew.
   assert memory.alias >= whole / 4 and memory.temporary < 1.5 * pool
+  # Each chip takes the kernel for its own key heads. Prefill needs the last layer's keys alone, not what they give.
+  attending = language.depth - (program == 'prefill')
+  assert compiled.text.count('custom_call_target="tpu_custom_call"') == attending
   gathered = re.findall(r'bf16\[([\d,]+)\]\S* all-gather', compiled.text)
   assert all(math.prod(map(int, shape.split(','))) < 4096 * 4096 / 4 for shape in gathered)  # not the head
 
