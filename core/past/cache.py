@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core.attention import Keys, attention
+from core.mesh import partition
 from core.padding import pad
 from core.past.base import Call
 
@@ -195,10 +196,25 @@ def _put(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: in
 
 
 def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
-  """`fresh` of one token a row in `old`, at the slots [B]; S drops it.
+  """`fresh` of one token a row in `old`, at the slots [B]; S drops it. On a mesh each device writes its own rows.
 
-  Row by row: of a scatter XLA for TPU makes two copies of the whole cache, into its layout and back.
+  XLA would gather the whole cache for updates of single rows that are sharded.
   """
+  put = functools.partial(_put_rows, axis=axis, rows=rows)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+    return put(old, fresh, at)
+  axes = [None] * old.ndim
+  axes[rows] = 'batch'
+  if old.ndim > 2:  # not the positions [B, S]
+    axes[rows + 1] = 'kv_heads'
+  place = partition(old.shape, tuple(axes), mesh)
+  places = (place, place, jax.P(place[rows]))
+  return jax.shard_map(put, in_specs=places, out_specs=place, check_vma=False)(old, fresh, at)
+
+
+def _put_rows(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
+  """Row by row: of a scatter XLA for TPU makes two copies of the whole cache, into its layout and back."""
   capacity = old.shape[axis]
   for row in range(old.shape[rows]):
     start = [0] * old.ndim
