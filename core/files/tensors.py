@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from core.files import folders, store
+from core.files import copying, folders, store
 from core.files.config import naming, read_json
 from core.files.store import CheckpointError, Folder, FolderPath
 
@@ -139,7 +139,8 @@ class Files:
     Only the bytes that `take` selects are read (and gaps under GAP). It may split, transpose and slice, but not copy.
     """
     for block, data in self.folder.fetch(self._all_blocks(wanted)):
-      block.out[...] = np.ndarray(block.out.shape, block.dtype, data, strides=block.strides)
+      view = np.ndarray(block.out.shape, block.dtype, data, strides=block.strides)
+      copying.copy(view, block.out)
 
   def _all_blocks(self, wanted: Iterable[tuple[str, Callable, np.ndarray]]) -> Iterator[Block]:
     for name, take, out in wanted:

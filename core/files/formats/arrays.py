@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
+from core.files import copying
 from core.files.tensors import DTYPES, Stored
 
 CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -29,4 +30,4 @@ class Arrays:
   def fill(self, wanted: Iterable[tuple[str, Callable[[np.ndarray], np.ndarray], np.ndarray]]) -> None:
     """Copies `take(tensor)` of each (name, take, out) into `out`, cast to its dtype."""
     for name, take, out in wanted:
-      out[...] = take(self._arrays[name])
+      copying.copy(take(self._arrays[name]), out)
