@@ -8,7 +8,7 @@ count: a command, a power, a subscript, an equals sign or a bracket.
 An answer counts as broken LaTeX when its braces or environments do not match or a backslash ends it, and as prose when
 a dollar sign switches to text inside it, two words of three letters follow each other outside commands, a text command
 holds three such words, or it has Chinese characters. A false 100 is for a reader to judge: pairs of different answers
-at 100 are listed, since some of them are equal in value.
+at 100 are listed with the flags of their scores, since some of them are equal in value.
 """
 
 import collections
@@ -153,8 +153,8 @@ def rewritten(rows: Sequence[Row]) -> Iterator[tuple[str, str, float]]:
         yield name, text, score(text, rule(text), kind).points
 
 
-def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
-  """Those of `count` drawn pairs of different answers that score 100; half are neighbours in sorted order."""
+def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, ...]]:
+  """Those of `count` drawn pairs of different answers that score 100, and their flags; half are neighbours in order."""
   from bench.seed import score
 
   draw = random.Random(seed)
@@ -166,19 +166,23 @@ def alike(rows: Sequence[Row], count: int, seed: int) -> list[tuple[str, str]]:
     second = first + 1 if is_neighbour else draw.randrange(len(ranked))
     reference, kind = ranked[first]
     prediction, _ = ranked[second]
-    if reference != prediction and score(reference, prediction, kind).points == 100:
-      found.add((reference, prediction))
+    if reference == prediction:
+      continue
+    result = score(reference, prediction, kind)
+    if result.points == 100:
+      found.add((reference, prediction, *result.flags))
   return sorted(found)
 
 
-def constants(rows: Sequence[Row]) -> list[tuple[str, str]]:
-  """(answer, constant) of every other answer that a constant scores 100 against."""
+def constants(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+  """(answer, constant, flags) of every other answer that a constant scores 100 against."""
   from bench.seed import score
 
   found = []
   for text, kind in rows:
     others = [constant for constant in CONSTANTS if constant != text.strip(' $')]
-    found += [(text, constant) for constant in others if score(text, constant, kind).points == 100]
+    results = [(constant, score(text, constant, kind)) for constant in others]
+    found += [(text, constant, *result.flags) for constant, result in results if result.points == 100]
   return found
 
 

@@ -9,9 +9,10 @@ from bench.seed.algebra.relations import relation_verdict
 from bench.seed.comparison import Job, edit_points, flags_of, read_reference, trees
 from bench.seed.nodes import Name, Node, SeedError, TooLarge, subtract
 from bench.seed.pairs import pair, settle
+from bench.seed.reading.answer import statements
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.splitting import is_name, relation
-from bench.seed.reading.statement import Statement, member, statements, tokens_of
+from bench.seed.reading.statement import Statement, member, tokens_of
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark
 

@@ -1,19 +1,33 @@
 """Interval answers: one interval or a union of them, as brackets, membership or inequalities."""
 
 import dataclasses
+from typing import NamedTuple
 
 from bench.seed.comparison import Job, edit_points, read_reference, trees
 from bench.seed.kinds import comma_pieces
 from bench.seed.nodes import INFINITY, Node, ParseError, negative, symbol
 from bench.seed.pairs import pair, settle
-from bench.seed.reading.splitting import ORDER, mirrored, split_at, trim, unwrap
+from bench.seed.reading.splitting import ORDER, WORDS, mirrored, split_at, trim, unwrap
 from bench.seed.reading.statement import Statement, member, statement, tokens_of
 from bench.seed.reading.tokens import Token, sign
 from bench.seed.result import Mark, mean
 
-Bound = tuple[bool, Node]
-"""Whether the end is closed, and its value."""
-_MOST_PIECES = 16
+_MOST_INTERVALS = 16
+_CUP = Token('command', 'cup')
+
+
+class Bound(NamedTuple):
+  """An end of an interval."""
+
+  closed: bool
+  value: Node
+
+
+class Interval(NamedTuple):
+  """Its two ends."""
+
+  lower: Bound
+  upper: Bound
 
 
 def interval(reference: str, prediction: str, job: Job) -> Mark:
@@ -21,85 +35,108 @@ def interval(reference: str, prediction: str, job: Job) -> Mark:
 
   The intervals of a union are matched in any order; another number of intervals earns nothing.
   """
-  wanted = read_reference(_pieces, reference, job)
-  given = _pieces(prediction, job)
+  wanted = read_reference(_intervals, reference, job)
+  given = _intervals(prediction, job)
   if len(wanted) != len(given):
     return Mark(0.0, 'structure')
   marks = []
   for piece in wanted:
-    scored = [_piece(piece, other, job) for other in given]
-    points = [mark.points for mark in scored]
-    best = points.index(max(points))
-    marks.append(scored[best])
-    del given[best]
+    mark, partner = _best_partner(piece, given, job)
+    marks.append(mark)
+    given.remove(partner)
   return mean(marks)
 
 
-def _piece(wanted: tuple[Bound, Bound], given: tuple[Bound, Bound], job: Job) -> Mark:
-  return mean([_bound(a, b, job) for a, b in zip(wanted, given)])
+def _best_partner(wanted: Interval, given: list[Interval], job: Job) -> tuple[Mark, Interval]:
+  """The mark and the interval of the first one that earns the most."""
+  best = None
+  for other in given:
+    mark = _mark(wanted, other, job)
+    if best is None or mark.points > best[0].points:
+      best = (mark, other)
+  return best
 
 
-def _bound(wanted: Bound, given: Bound, job: Job) -> Mark:
-  is_closed, reference = wanted
-  is_given_closed, prediction = given
-  reference, prediction, ordered = settle(reference, prediction, hats=job.hats)
-  both = pair(reference, prediction, ordered, job.budget)
+def _mark(wanted: Interval, given: Interval, job: Job) -> Mark:
+  lower = _bound_mark(wanted.lower, given.lower, job)
+  upper = _bound_mark(wanted.upper, given.upper, job)
+  return mean([lower, upper])
+
+
+def _bound_mark(wanted: Bound, given: Bound, job: Job) -> Mark:
+  reference, prediction, ordered = settle(wanted.value, given.value, hats=job.hats)
   values = trees(reference, prediction, job)
   is_equal = values.points == 100
-  if is_equal and is_closed == is_given_closed:
+  if is_equal and wanted.closed == given.closed:
     return values
-  first = _marked(is_closed, both.reference)
-  second = _marked(is_given_closed, both.reference if is_equal else both.prediction)
-  return dataclasses.replace(values, points=edit_points(first, second, job.budget), test='distance')
+  both = pair(reference, prediction, ordered, job.budget)
+  value = both.prediction
+  if is_equal:  # only the brackets differ
+    value = both.reference
+  first = _marked(wanted.closed, both.reference)
+  second = _marked(given.closed, value)
+  points = edit_points(first, second, job.budget)
+  return dataclasses.replace(values, points=points, test='distance')
 
 
 def _marked(is_closed: bool, bound: Node) -> Node:
   """Marker × bound, not simplified, so that a zero or infinite bound keeps its marker."""
-  return Node('mul', (symbol('closed' if is_closed else 'open'), bound))
+  marker = 'closed' if is_closed else 'open'
+  return Node('mul', (symbol(marker), bound))
 
 
-def _pieces(text: str, job: Job) -> list[tuple[Bound, Bound]]:
+def _intervals(text: str, job: Job) -> list[Interval]:
   """The intervals of an answer: those of a union, or of inequalities joined by the word "or"."""
-  tokens = tokens_of(text, job.reading)
-  starts = [k + 1 for k, token in enumerate(tokens) if sign(token) in ('\\in', '=')]
-  start = starts[-1] if starts else 0
-  tokens = unwrap(trim(tokens[start:]))
-  joined = [Token('command', 'cup') if _is_or(token) else token for token in tokens]
+  tokens = _values(tokens_of(text, job.reading))
+  joined = [_CUP if _is_or(token) else token for token in tokens]
   pieces, _ = split_at(joined, {'\\cup'})
-  if len(pieces) > _MOST_PIECES:
-    raise ParseError(f'a union of {len(pieces)} intervals, at most {_MOST_PIECES} are read')
-  return [_bounds(unwrap(trim(piece)), job) for piece in pieces]
+  if len(pieces) > _MOST_INTERVALS:
+    raise ParseError(f'a union of {len(pieces)} intervals, at most {_MOST_INTERVALS} are read')
+  return [_interval(piece, job) for piece in pieces]
+
+
+def _values(tokens: list[Token]) -> list[Token]:
+  """The tokens after the last sign of membership or equality."""
+  start = 0
+  for place, token in enumerate(tokens, 1):
+    if sign(token) in ('\\in', '='):
+      start = place
+  return unwrap(trim(tokens[start:]))
 
 
 def _is_or(token: Token) -> bool:
-  return token.kind in ('text', 'word') and token.text.strip(' ,').lower() == 'or'
+  word = token.text.strip(' ,')
+  return token.kind in WORDS and word.lower() == 'or'
 
 
-def _bounds(tokens: list[Token], job: Job) -> tuple[Bound, Bound]:
-  """The lower and the upper end of one interval."""
-  if tokens and tokens[0].kind in '([]' and tokens[-1].kind in ')][':
-    pieces = comma_pieces(tokens[1:-1])
-    if len(pieces) != 2:
-      raise ParseError(f'an interval has two bounds, not {len(pieces)}')
-    lower, upper = (member(piece, job.reading) for piece in pieces)
-    lower_bound = (tokens[0].kind == '[', lower)
-    upper_bound = (tokens[-1].kind == ']', upper)
-    return lower_bound, upper_bound
-  return _from_inequality(statement(tokens), job)
+def _interval(piece: list[Token], job: Job) -> Interval:
+  """One interval, in brackets or as inequalities."""
+  tokens = unwrap(trim(piece))
+  has_brackets = len(tokens) > 1 and tokens[0].kind in '([]' and tokens[-1].kind in ')]['
+  if not has_brackets:
+    return _from_inequality(statement(tokens), job)
+  opening, *inside, closing = tokens
+  pieces = comma_pieces(inside)
+  if len(pieces) != 2:
+    raise ParseError(f'an interval has two bounds, not {len(pieces)}')
+  lower, upper = (member(piece, job.reading) for piece in pieces)
+  return Interval(Bound(opening.kind == '[', lower), Bound(closing.kind == ']', upper))
 
 
-def _from_inequality(part: Statement, job: Job) -> tuple[Bound, Bound]:
-  """The bounds that one or two inequalities give; one inequality leaves the side of its variable infinite."""
-  is_chain = 1 <= len(part.signs) <= 2 and all(what in ORDER for what in part.signs)
+def _from_inequality(part: Statement, job: Job) -> Interval:
+  """What one or two inequalities give; one inequality leaves the side of its variable infinite."""
+  is_chain = len(part.signs) in (1, 2) and ORDER.issuperset(part.signs)
   if not is_chain:
     raise ParseError('not an interval')
   members = [member(tokens, job.reading) for tokens in part.members]
   nodes, signs = mirrored(members, part.signs)
   closed = [what == '\\leq' for what in signs]
+  first = Bound(closed[0], nodes[0])
+  last = Bound(closed[-1], nodes[-1])
   if len(nodes) == 3:
-    return (closed[0], nodes[0]), (closed[1], nodes[2])
+    return Interval(first, last)
   is_first_variable = members[0].head == 'symbol'
   is_mirrored = signs != part.signs
   if is_first_variable != is_mirrored:  # the variable is on the smaller side
-    return (False, negative(INFINITY)), (closed[0], nodes[1])
-  return (closed[0], nodes[0]), (False, INFINITY)
+    return Interval(Bound(False, negative(INFINITY)), last)
+  return Interval(first, Bound(False, INFINITY))

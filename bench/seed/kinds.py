@@ -5,14 +5,10 @@ from typing import NamedTuple
 from bench.seed.comparison import Job, read_reference, trees
 from bench.seed.equations import equation, renamed, statements_of
 from bench.seed.nodes import Node, ParseError, SeedError
+from bench.seed.reading.answer import statements
+from bench.seed.reading.atoms.symbols import ACCENTS
 from bench.seed.reading.splitting import EQUALS, commas_for_words, is_name, matching, split_at, top_level, trim, unwrap
-from bench.seed.reading.statement import (
-  Statement,
-  side,
-  statement,
-  statements,
-  tokens_of,
-)
+from bench.seed.reading.statement import Statement, side, statement, tokens_of
 from bench.seed.reading.tokens import Token, label, sign
 from bench.seed.result import Mark, mean
 
@@ -25,8 +21,9 @@ _CHANGES = frozenset(('\\Delta', '\\delta'))  # in front of a name they make ano
 def expression(reference: str, prediction: str, job: Job) -> Mark:
   """A bare right side and `name = right side` are equivalent; of a chain the last member counts.
 
-  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is what
-  equals 0 and is no name, with any other answer that has an equals sign, and P(1)=x with P(2)=x.
+  Two answers such as x^2-11=0, which say nothing with their last members alone, are compared as equations; so is a
+  sum that equals 0 with any answer, another thing that equals 0 and is no name with any that has an equals sign, and
+  P(1)=x with P(2)=x.
   """
   a = statements_of(reference, job.reading)
   b = statements_of(prediction, job.reading)
@@ -45,7 +42,7 @@ def _are_equations(a: list[Statement], b: list[Statement]) -> bool:
     return True
   if _equates(a) and _equates(b):
     return _is_law(a) or _is_law(b)
-  return False
+  return _is_sum_law(a) or _is_sum_law(b)
 
 
 def _equates(parts: list[Statement]) -> bool:
@@ -78,7 +75,18 @@ def _is_quantity(tokens: list[Token]) -> bool:
 def _is_law(parts: list[Statement]) -> bool:
   """Whether an answer equates more than a name with 0, so that the 0 says nothing."""
   left = _unsolved(parts)
-  return left is not None and parts[0].members[-1] == ZERO
+  return left is not None and _is_zero(parts[0].members[-1])
+
+
+def _is_sum_law(parts: list[Statement]) -> bool:
+  """Whether an answer says that a sum is 0, which the bare number 0 does not say."""
+  return _is_law(parts) and _is_sum(parts[0].members[0])
+
+
+def _is_zero(tokens: list[Token]) -> bool:
+  """Whether tokens are 0 or a vector 0."""
+  digits = [token for token in tokens if token.kind not in '{}' and token.text not in ACCENTS]
+  return digits == ZERO
 
 
 def _is_sum(tokens: list[Token]) -> bool:
@@ -158,7 +166,10 @@ def _entries(text: str, job: Job) -> list[Entry]:
     tokens = values
   if _bracketed(tokens):
     tokens = _inside(tokens)
-  return [_named(piece) for piece in comma_pieces(tokens)]
+  entries = [_named(piece) for piece in comma_pieces(tokens)]
+  if not entries:
+    raise ParseError('a tuple without an entry')
+  return entries
 
 
 def _named_apart(names: list[Token], values: list[Token]) -> list[Entry]:

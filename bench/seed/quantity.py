@@ -1,31 +1,31 @@
 """The Numeric type: a number with or without a unit, scored by its relative error."""
 
+import itertools
 from fractions import Fraction
 from typing import NamedTuple
 
 from bench.seed import comparison, equations, kinds
-from bench.seed.algebra.canonical import Context, canonical
 from bench.seed.algebra.equivalence import Verdict
+from bench.seed.algebra.measures import NotANumber, measure
 from bench.seed.algebra.numeric import Point, Undefined, evaluate, is_scalar
 from bench.seed.algebra.relations import factor, proportional
-from bench.seed.nodes import ONE, Budget, Node, ParseError, SeedError, Unsupported, add, mul, power, walk
+from bench.seed.nodes import ParseError, SeedError, Unsupported, walk
 from bench.seed.pairs import branches, pair, settle
-from bench.seed.reading.atoms.quantities import is_unit
+from bench.seed.reading.answer import statements
+from bench.seed.reading.atoms.quantities import scale_of_temperature
+from bench.seed.reading.products import is_unit
 from bench.seed.reading.remarks import counted
-from bench.seed.reading.statement import member, statements, tokens_of
-from bench.seed.reading.tokens import label, tokenize
+from bench.seed.reading.scanning.scanner import tokenize
+from bench.seed.reading.statement import member, tokens_of
+from bench.seed.reading.tokens import label, sign
 from bench.seed.reading.units import ONE_UNIT, Unit, lookup
 from bench.seed.result import TIERS, Mark, Settings
 
 _DIGITS = 40
 # Rounding in unit factors must not push a value over an inclusive border.
 _SLACK = 1e-12
-# "Units" of a drawing, whatever their length, and the power of a length that they are.
+# Units of a figure whose length is not given, and the power of a length that each measures.
 _UNITS_OF_A_FIGURE = {'units': 1, 'square units': 2, 'cubic units': 3}
-
-
-class NotANumber(Exception):
-  """The answer contains a symbol, is complex, or has several values."""
 
 
 def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
@@ -53,7 +53,7 @@ def numeric(reference: str, prediction: str, job, settings: Settings) -> Mark:
 
 
 class _Amount(NamedTuple):
-  """A number with or without a unit, and the left side that it is the value of."""
+  """A number, its unit if it has one, and the left side of its equation."""
 
   name: tuple[str, ...]
   value: object
@@ -61,9 +61,9 @@ class _Amount(NamedTuple):
 
 
 def with_units(scorer, reference: str, prediction: str, kind: str, job, settings: Settings) -> Mark:
-  """The mark of two Expressions or Equations: by their units if both are numbers, by `scorer` if that says nothing.
+  """The mark of two Expressions or Equations: two numbers with units are compared as quantities, the rest by `scorer`.
 
-  One of the units must be upright, since a letter of a formula is no unit.
+  At least one unit must be upright, since an italic letter is a variable.
   """
   has_unit = _has_written_unit(reference) or _has_written_unit(prediction)
   wanted = _amount(reference, job) if has_unit else None
@@ -91,23 +91,26 @@ def _both_measured(wanted: _Amount, given: _Amount) -> Mark | None:
 
 
 def _partial(mark: Mark) -> Mark:
-  """The mark of two values that differ; one that took their units for words is wrong."""
+  """The mark of two different values; a full one comes from reading their units as words, and is withdrawn."""
   if mark.points == 100:
     return Mark(0.0, 'numeric')
   return mark
 
 
 def _has_written_unit(text: str) -> bool:
-  """Whether a word of the answer, outside its formulas' letters, is a unit."""
+  """Whether an answer has an upright unit, or a degree sign with the letter of a temperature scale."""
   try:
     tokens = tokenize(text, units=True)
   except SeedError:
     return False
-  return any(token.kind == 'word' and lookup(token.text) for token in tokens)
+  if any(token.kind == 'word' and lookup(token.text) for token in tokens):
+    return True
+  signs = [token for token in tokens if token.kind not in '{}']
+  return any(sign(a) == '\\circ' and scale_of_temperature(b) for a, b in itertools.pairwise(signs))
 
 
 def _amount(text: str, job) -> _Amount | None:
-  """The answer as a number with or without a unit; None if it is none."""
+  """The answer as an amount; None if it is not a number."""
   try:
     value, unit = _quantity(text, job)
   except (NotANumber, SeedError):
@@ -119,7 +122,7 @@ def _amount(text: str, job) -> _Amount | None:
 
 
 def _may_be_one_quantity(reference: str, prediction: str, kind: str, a: _Amount, b: _Amount, job) -> bool:
-  """Whether the left sides, if they count, are the same."""
+  """Whether two values can belong to one quantity: their left sides agree, or the kind of answer ignores them."""
   if a.name == b.name:
     return True
   if kind == 'Equation':
@@ -130,7 +133,7 @@ def _may_be_one_quantity(reference: str, prediction: str, kind: str, a: _Amount,
 
 
 def _counts_something(text: str, unit: Unit, job) -> bool:
-  """Whether an answer without a unit counts what the unit of the other one does not measure: 5 digits, 5 inches."""
+  """Whether the answer without a unit counts things that the other's unit cannot measure: 5 digits, 5 inches."""
   noun = counted(tokens_of(text, comparison.unit_reading(job.reading)))
   if noun is None:
     return False
@@ -218,71 +221,6 @@ def _real(value):
       raise NotANumber('a complex value')
     value = value.real
   return value
-
-
-def measure(node: Node, budget: Budget) -> tuple[Node, Unit | None]:
-  """(the tree without its units, the unit of the whole): None without a unit."""
-  if node.head == 'unit':
-    return ONE, node.value
-  if not node.args:
-    return node, None
-  if node.head == 'pow':
-    return _measure_power(node, budget)
-  parts = [measure(arg, budget) for arg in node.args]
-  values = tuple(value for value, _ in parts)
-  units = [unit for _, unit in parts]
-  if not any(units):
-    return node._replace(args=values), None
-  if node.head == 'mul':
-    unit = ONE_UNIT
-    for factor_unit in filter(None, units):
-      # A temperature scale keeps its zero point only as the sole unit.
-      unit = factor_unit if unit is ONE_UNIT else unit.times(factor_unit)
-    return mul(*values), unit
-  if node.head == 'add':
-    return _sum(values, units), units[0]
-  if all(unit is None or unit.dimensionless for unit in units):
-    scaled = tuple(_scaled(value, unit) for value, unit in parts)
-    return node._replace(args=scaled), None
-  raise NotANumber('a function of a unit')
-
-
-def _measure_power(node: Node, budget: Budget) -> tuple[Node, Unit | None]:
-  base, unit = measure(node.args[0], budget)
-  exponent, exponent_unit = measure(node.args[1], budget)
-  if exponent_unit:
-    raise NotANumber('a unit in an exponent')
-  if unit:
-    unit = _unit_power(unit, exponent, budget)
-  return power(base, exponent), unit
-
-
-def _unit_power(unit: Unit, exponent: Node, budget) -> Unit:
-  value = canonical(exponent, Context({}, frozenset(), budget))
-  if value.head != 'number':
-    raise NotANumber('a unit to a power that is no number')
-  try:
-    return unit.to(value.value)
-  except ValueError as error:
-    raise NotANumber(str(error)) from error
-
-
-def _sum(values: tuple[Node, ...], units: list[Unit | None]) -> Node:
-  """The sum of quantities of one dimension, in the unit of the first."""
-  first = units[0]
-  if first is None or not all(unit and unit.powers == first.powers for unit in units):
-    raise NotANumber('a sum of different units')
-  terms = []
-  for value, unit in zip(values, units):
-    relative = Unit(Fraction(unit.factor) / Fraction(first.factor), unit.powers)
-    terms.append(_scaled(value, relative))
-  return add(*terms)
-
-
-def _scaled(value: Node, unit: Unit | None) -> Node:
-  if unit is None:
-    return value
-  return mul(value, Node('number', (), Fraction(unit.factor)))
 
 
 def _formula(reference: str, prediction: str, job, settings: Settings) -> Mark:

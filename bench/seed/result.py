@@ -3,10 +3,9 @@
 import dataclasses
 import importlib.util
 
-VERSION = '4'
+VERSION = '5'
 KINDS = ('Expression', 'Equation', 'Tuple', 'Interval', 'Numeric')
-# Largest relative errors and the points they earn, inclusive. 2025-08: the first public scorer and the
-# paper's table;
+# Largest relative errors and the points they earn, inclusive. 2025-08: the first public scorer and the paper's table;
 # 2025-10: the public scorer since October 2025.
 TIERS = {'2025-08': ((0.005, 100), (0.01, 90), (0.02, 80)), '2025-10': ((0.01, 100), (0.02, 90), (0.04, 80))}
 # The public repository's last state, of 1 November 2025, has the tiers of October.
@@ -17,13 +16,10 @@ TIER_ALIASES = {'2025-11': '2025-10'}
 class Settings:
   """How answers are read and compared.
 
-  tiers: a key of `TIERS` or `TIER_ALIASES`. mode: strict, or compat for the published code. symbols: the
-  item's
-  list of symbols as LaTeX text; it decides whether i and e are letters. log_base: what log without a base
-  means,
-  'e' or '10'. hats: whether a hat tells two symbols apart even where one answer has none. lone_unit: what to
-  do
-  when only one answer has a unit, 'compare' (numbers as they stand, flagged) or 'zero'.
+  tiers: a key of `TIERS` or `TIER_ALIASES`. mode: strict, or compat for the published code. symbols: the item's list
+  of symbols as LaTeX text; it decides whether i and e are letters. log_base: what log without a base means, 'e' or
+  '10'. hats: whether a hat tells two symbols apart even if only one answer has hats. lone_unit: what to do if only one
+  answer has a unit, 'compare' (the numbers as they are, flagged) or 'zero'.
   """
 
   tiers: str = '2025-10'
@@ -54,9 +50,8 @@ class Score:
   """points: 0 to 100. status: ok, no_answer, parse_error, timeout, too_large or unsupported.
 
   test: what decided (text, structure, numeric, symbolic, distance, tolerance; empty if nothing could). flags:
-  lone_unit (only one answer had a unit), undecided (no test could tell equal from different), reference (it
-  is
-  the reference that could not be read).
+  lone_unit (only one answer had a unit), undecided (no test could tell equal from different), reference (the reference
+  could not be read).
   """
 
   points: float

@@ -9,7 +9,7 @@ from bench.seed.nodes import Budget, SeedError
 from bench.seed.pairs import STEPS
 from bench.seed.reading.parser import Reading
 from bench.seed.reading.remarks import contradict
-from bench.seed.reading.tokens import tokenize
+from bench.seed.reading.scanning.scanner import tokenize
 from bench.seed.result import KINDS, Mark, Score, Settings
 
 _RECURSION = 12_000

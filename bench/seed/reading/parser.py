@@ -6,27 +6,25 @@ functions without brackets; powers and factorials; atoms. The result is a tree; 
 
 import dataclasses
 
-from bench.seed.nodes import ONE, Name, Node, ParseError, add, divide, mul, negative, number, power, words
-from bench.seed.reading.atoms.quantities import degree, is_unit, keeps_word, negative_power, short_unit, unit_atom
+from bench.seed.nodes import ONE, Name, Node, ParseError, add, divide, mul, negative, number, power, symbol, words
+from bench.seed.reading.atoms.quantities import degree, keeps_word, short_unit, unit_atom
 from bench.seed.reading.atoms.symbols import symbol_atom, word_atom
 from bench.seed.reading.atoms.table import ATOMS
 from bench.seed.reading.calculus import derivatives, integrals
 from bench.seed.reading.calculus.table import COMMANDS
 from bench.seed.reading.cursor import END, Cursor
 from bench.seed.reading.functions import FUNCTIONS, apply
-from bench.seed.reading.products import are_multiplicities, continues_list, is_vector, listed, times
+from bench.seed.reading.products import TIMES, are_multiplicities, continues_list, divisor, is_vector, listed, times
+from bench.seed.reading.scanning.scanner import tokenize
 from bench.seed.reading.splitting import RELATIONS, relation
-from bench.seed.reading.tokens import Token, sign, tokenize
+from bench.seed.reading.tokens import Token, sign
 
-_TIMES = frozenset(('*', '\\times', '\\cdot'))
 _SIGNS = {'+': 'plus', '-': 'minus', '\\pm': 'pm', '\\mp': 'mp'}
 # Signs that end a product.
 _STOPS = words(
   r"""end ) ] } \} close| , ; : & row begin_end / + - * ! ^ _ ' % . quad " \pm \mp \times \cdot """
-  r"""\rangle \rfloor \rceil \choose \cup \cap \setminus \over"""
+  r"""\rangle \rfloor \rceil \choose \cup \cap \setminus \over \bmod"""
 ).union(RELATIONS)
-# Commands after a number that are no letters of a product.
-_NO_LETTERS = words('pi times cdot pm mp cup cap setminus choose over rangle rfloor rceil to in')
 _SETS = {'\\cup': 'union', '\\cap': 'intersection', '\\setminus': 'setminus'}
 
 
@@ -81,10 +79,17 @@ class Parser(Cursor):
 
   def ratio(self) -> Node:
     """Sums joined by colons, or by the signs of sets."""
-    parts = [self.union()]
+    parts = [self.remainder()]
     while self.accept(':'):
-      parts.append(self.union())
+      parts.append(self.remainder())
     return parts[0] if len(parts) == 1 else Node('ratio', tuple(parts))
+
+  def remainder(self) -> Node:
+    """A sum with its modulus, a mod b, which is never carried out: 3 mod 5 and 3 mod 7 are different residues."""
+    value = self.union()
+    while self.accept('\\bmod'):
+      value = Node('call', (symbol('mod'), value, self.union()), 'strong')
+    return value
 
   def union(self) -> Node:
     """Sets joined by union, intersection or difference, from left to right."""
@@ -121,7 +126,7 @@ class Parser(Cursor):
   def product(self) -> Node:
     left = self.chain()
     while True:
-      if sign(self.peek()) in _TIMES:
+      if sign(self.peek()) in TIMES:
         operator = sign(self.next())
         right = self.operand()
         if operator == '\\cdot':
@@ -132,32 +137,9 @@ class Parser(Cursor):
       elif self.ahead('/'):
         self.next()
         derivative = derivatives.slash_derivative(self, left)
-        left = derivative or divide(left, self.divisor(left))
+        left = derivative or divide(left, divisor(self, left))
       else:
         return left
-
-  def divisor(self, left: Node) -> Node:
-    """The operand after a slash: a number under a number is a coefficient, units joined by dots stay below."""
-    if left.head == 'number' and self.coefficient_ahead():
-      node = self.factor()
-      self.tokens = [*self.tokens[: self.at], Token('*', '*'), *self.tokens[self.at :]]
-      return node
-    node = self.operand()
-    while is_unit(node) and sign(self.peek()) in _TIMES:
-      start = self.at
-      self.next()
-      factor = self.factor() if self.operand_ahead(first=True) else None
-      if factor is None or not is_unit(factor) or negative_power(factor):
-        self.at = start
-        break
-      node = mul(node, factor)
-    return node
-
-  def coefficient_ahead(self) -> bool:
-    """Whether a bare number and then letters follow, as in 3/2 k_B T; 1/4π keeps its π below."""
-    after = self.peek(1)
-    letters = after.kind in ('letter', 'command', 'word', 'run') and after.text not in _NO_LETTERS
-    return self.peek().kind == 'number' and letters
 
   def operand(self) -> Node:
     """The operand of a multiplication or division sign: a chain, perhaps with a minus sign."""

@@ -4,10 +4,11 @@ import re
 from typing import NamedTuple
 
 from bench.seed.nodes import Node, SeedError, names, words
+from bench.seed.reading.answer import divided
 from bench.seed.reading.parser import Reading
-from bench.seed.reading.spelling import words_as_text
+from bench.seed.reading.scanning.spelling import words_as_text
 from bench.seed.reading.splitting import MIRROR_IMAGES, RELATIONS, is_name, matching, split_at, trim
-from bench.seed.reading.statement import divided, member, tokens_of
+from bench.seed.reading.statement import member, tokens_of
 from bench.seed.reading.tokens import Token, label
 from bench.seed.reading.units import lookup
 

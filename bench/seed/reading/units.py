@@ -125,6 +125,7 @@ _PLAIN = {
   'ounce': _unit('0.028349523125', kg=1),
   'Ha': _unit('4.3597447222060e-18', **_JOULE),
   'degC': Unit(Fraction(1), _unit('1', K=1).powers, Fraction('273.15')),
+  'degF': Unit(Fraction(5, 9), _unit('1', K=1).powers, Fraction('459.67') * 5 / 9),
   'ppm': _unit('1e-6'),
   'ly': _unit('9460730472580800', m=1),
   'AU': _unit('149597870700', m=1),

@@ -49,6 +49,33 @@ SHELLS = [
   r'[{},1)',
   r'\ket{{{}}}',
 ]
+# What is left of answers that are cut, or that hold nothing.
+REMAINS = (
+  '(',
+  ']',
+  '[ ',
+  '( )',
+  '{}',
+  '&',
+  ',',
+  r'\quad',
+  r'A\text{.}',
+  r'A\text{ is}',
+  r'\ce',
+  r'\ce{->}',
+  r'\pmod',
+  r'a\bmod',
+)
+REMAINS += (
+  r'\overset',
+  r'\underset{a}',
+  r'\stackrel{a}{',
+  r'\cancelto{0}',
+  r'\xrightarrow[',
+  r'\substack{\\}',
+  r'\text{ and }',
+  '^0',
+)
 HUGE = {
   'tower': '9^{' * 100 + '9' + '}' * 100,
   'short tower': '9^{9^{9^{9}}}',
@@ -117,6 +144,13 @@ def attack(judge) -> int:
         judge(text, f'{text}+1', kind)
         count += 2
   return count
+
+
+def test_remains_of_answers_raise_nothing():
+  for kind in KINDS:
+    for text in REMAINS:
+      assert score(text, rf'\,{text}', kind).points in (0, 100)
+      assert score(REFERENCE, text, kind).points < 100
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ _PINT = {
   'Ha': 'hartree',
   'Ry': 'rydberg_energy',
   'degC': None,
+  'degF': None,
   'G': 'tesla * 1e-4',
   'AU': 'astronomical_unit',
   'emu': 'ampere * meter ** 2 * 1e-3',

@@ -5,7 +5,7 @@ from fractions import Fraction
 from bench.seed.nodes import PI, Node, mul, number
 from bench.seed.reading import units
 from bench.seed.reading.functions import FUNCTIONS
-from bench.seed.reading.tokens import sign
+from bench.seed.reading.tokens import Token, sign
 
 
 def keeps_word(parser, factors: list[Node]) -> bool:
@@ -21,20 +21,6 @@ def keeps_word(parser, factors: list[Node]) -> bool:
     return is_unit or after.kind in '^_' or sign(after) in ('\\Omega', '\\AA')
   follows_number = bool(factors) and all(factor.head in ('number', 'pow', 'mul', 'pi') for factor in factors)
   return after.kind in ('^', '_', '(', "'") or (follows_number and is_unit)
-
-
-def is_unit(node: Node) -> bool:
-  """Whether a node is a unit, a power of one or a product of such."""
-  if node.head == 'mul':
-    return all(map(is_unit, node.args))
-  if node.head == 'pow':
-    return is_unit(node.args[0])
-  return node.head == 'unit'
-
-
-def negative_power(node: Node) -> bool:
-  """Whether a node is something to a negative number."""
-  return node.head == 'pow' and node.args[1].head == 'number' and node.args[1].value < 0
 
 
 def short_unit(parser) -> Node | None:
@@ -54,13 +40,18 @@ def short_unit(parser) -> Node | None:
 
 
 def degree(parser, base: Node) -> Node:
-  """A base with a degree sign: an angle, or with C a temperature."""
-  if parser.reading.units:
-    is_celsius = parser.peek().kind in ('word', 'run') and parser.peek().text == 'C'
-    if is_celsius:
-      parser.next()
-    return mul(base, Node('unit', (), units.lookup('degC' if is_celsius else 'deg')))
-  return mul(base, PI, number(Fraction(1, 180)))
+  """A base with a degree sign: an angle, or with C or F a temperature."""
+  if not parser.reading.units:
+    return mul(base, PI, number(Fraction(1, 180)))
+  name = 'deg'
+  if scale_of_temperature(parser.peek()):
+    name += parser.next().text
+  return mul(base, Node('unit', (), units.lookup(name)))
+
+
+def scale_of_temperature(token: Token) -> bool:
+  """Whether a token after a degree sign is Celsius or Fahrenheit, in whatever font."""
+  return token.kind in ('word', 'run', 'letter') and token.text in ('C', 'F')
 
 
 def unit_atom(parser) -> Node | None:

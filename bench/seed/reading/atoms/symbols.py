@@ -34,6 +34,7 @@ ACCENTS = {
 }
 _MARKS = {'*': '*', '\\dagger': '†', '\\prime': "'", "'": "'"}
 _LONE_MARKS = words(r'+ - \pm \mp \top \intercal \perp \parallel \circ \uparrow \downarrow')
+_POWERED = frozenset(('e', 'i'))  # to the power 0 they are 1; other symbols are particles without a charge, as π^0
 # Letters that are functions whenever a bracket follows; others only if it holds a single symbol or number.
 _FUNCTION_LETTERS = frozenset(('f', '\\psi', '\\Psi', '\\phi', '\\varphi', '\\Phi'))
 _NAMED = {'\\Gamma': 'gamma', '\\delta': 'delta', '\\theta': 'step', '\\Theta': 'step', '\\zeta': 'zeta'}
@@ -63,7 +64,7 @@ def scripts(parser, name: Name) -> Node:
     elif kind == "'":
       name = name.marked("'")
     else:
-      marks, rest = _marks(parser.script())
+      marks, rest = _marks(parser.script(), name)
       name = name.marked(*marks)
       if not rest:
         continue
@@ -73,13 +74,14 @@ def scripts(parser, name: Name) -> Node:
   return _finish(parser, name, exponent)
 
 
-def _marks(tokens: list[Token]) -> tuple[list[str], list[Token]]:
-  """(decorations at the start of a superscript, the remaining tokens, which are the exponent)."""
+def _marks(tokens: list[Token], name: Name) -> tuple[list[str], list[Token]]:
+  """(decorations at the start of a superscript of `name`, the remaining tokens, which are the exponent)."""
   marks = []
   while tokens and sign(tokens[0]) in _MARKS:
     marks.append(_MARKS[sign(tokens[0])])
     tokens = tokens[1:]
-  if tokens and _is_decoration(tokens):
+  is_charge = [token.text for token in tokens] == ['0'] and name.base not in _POWERED
+  if tokens and (is_charge or _is_decoration(tokens)):
     marks.append('^' + ''.join(label(tokens)))
     return marks, []
   return marks, tokens

@@ -50,6 +50,7 @@ _SYMBOLS = {
   'atm': 'atmosphere',
   'Ha': 'hartree',
   'degC': 'celsius',
+  'degF': 'fahrenheit',
   'ft': 'foot feet',
   'inch': 'inch',
   'yd': 'yard yd',
@@ -77,6 +78,7 @@ _SHORT = 3  # letters of an abbreviation, whose case matters
 # Phrases, and how they are written in signs.
 _PHRASES = (
   (re.compile(r'\bdegrees?\s+(?:[Cc]elsius|C)\b'), 'celsius'),
+  (re.compile(r'\bdegrees?\s+(?:[Ff]ahrenheit|F)\b'), 'fahrenheit'),
   (re.compile(r'\blight[ -]years?\b'), 'ly'),
   (re.compile(r'\b(?:square|sq\.?)\s+([A-Za-z]+)'), r'\1^2'),
   (re.compile(r'\b(?:cubic|cu\.?)\s+([A-Za-z]+)'), r'\1^3'),

@@ -1,4 +1,4 @@
-"""How LaTeX and Unicode spell things: aliases, what is dropped, which commands hold text."""
+"""Tables of LaTeX and Unicode spellings: aliases, commands that are dropped, commands that take text."""
 
 import re
 
@@ -8,8 +8,8 @@ _FORMULA = re.compile(r'(\$\$.+?\$\$|(?<!\\)\$.+?(?<!\\)\$)', re.DOTALL)
 _PLAIN_WORDS = re.compile(
   r'(?P<before>(?:\\[,;:!]|[\s,;~])*)(?P<words>[^\\{}^_=]*?[A-Za-z]{2,}[^\\{}^_=]*?)(?P<after>[\s,;:~]*)'
 )
-_OPENING_COMMA = re.compile(r'(?<!\\),\s*$')  # after "Therefore": it ends no member of a list
-_EXTREMUM = re.compile(r'\$\\(max|min)\$')  # a word of a sentence, as in "max at x = 2"
+_OPENING_COMMA = re.compile(r'(?<!\\),\s*$')  # the comma after "Therefore", which separates nothing
+_EXTREMUM = re.compile(r'\$\\(max|min)\$')  # a word, as in "max at x = 2", although written as a command
 _EXTREMUM_LAST = re.compile(r'\\(max|min)\$')
 
 _LETTERS = 'αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩϵϕϑϱ'
@@ -106,6 +106,12 @@ ALIASES = {
   'Rightarrow': 'implies',
   'Longrightarrow': 'implies',
   'iff': 'implies',
+  'mod': 'bmod',
+  'leftarrow': 'gets',
+  'longleftarrow': 'gets',
+  'rightleftharpoons': 'to',
+  'leftrightharpoons': 'to',
+  'rightleftarrows': 'to',
   'Leftrightarrow': 'implies',
   'dag': 'dagger',
   'bm': 'vec',
@@ -170,7 +176,9 @@ LEFT = words('left bigl Bigl biggl Biggl')
 RIGHT = words('right bigr Bigr biggr Biggr')
 SKIP_ARGUMENT = words('hspace vspace label tag phantom hphantom vphantom color ref')
 
-WRAPPERS = words('boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap textcircled')
+WRAPPERS = words(
+  'boxed fbox mathinner mathop mathord mathbin mathrel underbrace overbrace mathclap textcircled cancel bcancel xcancel'
+)
 
 # Function names that count without a backslash.
 PLAIN_FUNCTIONS = words(
@@ -179,14 +187,14 @@ PLAIN_FUNCTIONS = words(
 
 
 def words_as_text(text: str) -> str:
-  """A text with formulas between dollar signs, with a text command around the words between them."""
+  """`text` with a text command around the words between its formulas, which are in dollar signs."""
   text = _EXTREMUM_LAST.sub(r'$\1', _EXTREMUM.sub(r'\1', text))
   pieces = _FORMULA.split(text)
   if len(pieces) == 1:
     return text
   pieces[0] = _OPENING_COMMA.sub('', pieces[0])
   pieces[-1] = pieces[-1].rstrip(' .\n')
-  for place in range(0, len(pieces), 2):  # what lies outside the formulas
+  for place in range(0, len(pieces), 2):  # the pieces between formulas
     words = _PLAIN_WORDS.fullmatch(pieces[place])
     if words:
       pieces[place] = rf'{words["before"]}\text{{{words["words"]}}}{words["after"]}'
