@@ -30,11 +30,6 @@ class Options(study.Named):
   runs: str = field('runs/study', 'folder of the study')
   out: str = field('docs', 'folder for the picture')
 
-  def __post_init__(self):
-    for folder in (self.runs, self.out):
-      if not pathlib.Path(folder).is_dir():
-        raise ValueError(f'{folder}: expected a folder that exists')
-
 
 def reported(recipe, folder: pathlib.Path, rate: float = 0.0) -> dict[str, list[Trial]]:
   """The trials of each arm at a rate, or where it is 0 at the chosen one. Raises ValueError unless all have ended."""
