@@ -23,7 +23,8 @@ from rl.query import Query
 
 PICTURES = 8  # images written as files
 MOST_KINDS = 12  # questions that are counted one by one
-CURVES = (('response_length', 'tokens of a response'), ('entropy', 'entropy, nats per token'))
+# Metric, its unit, and what the legend calls it.
+CURVES = (('response_length', 'tokens', 'length of a response'), ('entropy', 'nats', 'entropy of a token'))
 BODY = """
 {{ run }}{{ table }}{{ kinds }}{{ chart }}
 {% for name, r in results %}<h2>Responses {{ name }} reinforcement learning</h2>
@@ -129,7 +130,7 @@ def plot(workdir: pathlib.Path, before: Result, after: Result, page: Page = Page
   panels = []
   if page.panel:
     panels = [(page.panel, page.panel_label)]
-  panels += [(((key, label),), label) for key, label in CURVES if any(key in m for m in lines)]
+  panels += [(((key, name),), unit) for key, unit, name in CURVES if any(key in m for m in lines)]
   ratios = (5, *[2] * len(panels))
   fig, axes = charts.stacked(8, 4.0 + 1.6 * len(panels), len(ratios), ratios=ratios)
   _rewards(axes[0], lines, before, after, glance or len(before.right))

@@ -54,5 +54,5 @@ def test_the_held_out_curve_is_of_one_set_of_questions(tmp_path, monkeypatch):
   lines(tmp_path, entropy=0.5, response_length=3.0)
   report.plot(tmp_path, BEFORE, AFTER, glance=8)
   assert drawn['held-out accuracy, 8 questions'] == ((0, 2), (0.25, 0.5))
-  assert drawn['tokens of a response'] == ([1, 2, 3], [3.0] * 3)
-  assert drawn['entropy, nats per token'][1] == [0.5] * 3
+  assert drawn['length of a response'] == ([1, 2, 3], [3.0] * 3)
+  assert drawn['entropy of a token'][1] == [0.5] * 3
