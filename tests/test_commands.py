@@ -44,6 +44,7 @@ PROGRAMS = (
   'bench.perf.train',
   'bench.perf.tree',
   'bench.perf.vibevoice',
+  'bench.perf.vibevoice_frame',
   'bench.perf.vibevoice_long',
   'bench.perf.vlmevalkit',
   'bench.perf.whisper',
