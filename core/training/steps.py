@@ -62,8 +62,8 @@ class Loss:
   total: Any  # [] sum of weighted losses
   weight: Any  # [] sum of the weights
   metrics: dict[str, tuple[Any, Any]] = struct.field(default_factory=dict)  # name -> (sum, weight)
-  maxima: dict[str, Any] = struct.field(default_factory=dict)  # name -> largest value of an item
   carry: Any = None  # what the loss remembers for its next evaluation
+  maxima: dict[str, Any] = struct.field(default_factory=dict)  # name -> largest value of an item
 
 
 @struct.dataclass

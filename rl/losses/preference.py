@@ -113,7 +113,7 @@ def mpo(
     'shift': shift.mean * pairs,
   }
   metrics = {name: (jax.lax.stop_gradient(note), pairs) for name, note in notes.items()}
-  return Loss(total, pairs, metrics, shift)
+  return Loss(total, pairs, metrics, carry=shift)
 
 
 def token_weight_of(mask: jax.Array) -> jax.Array:
