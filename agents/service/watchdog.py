@@ -14,6 +14,7 @@ from agents.sandbox import HarnessError, Pool
 from agents.sandbox.isolation import linux
 
 _SOON, _FAILURES = 10.0, 4  # seconds; quick failures in a row after which it gives up
+_LOOK = 0.1  # seconds between two looks at the server
 _ENDINGS = {signal.SIGTERM: 0, signal.SIGINT: 130}  # the exit status once told to end
 
 Serve = Callable[[socket.socket, Pool], Awaitable[None]]
@@ -49,6 +50,19 @@ def fork_server(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   os._exit(0)
 
 
+def _wait(server: int) -> int:
+  """The exit code of a process once it ends.
+
+  Python runs handlers between its instructions. A signal that comes just before a call that blocks would wait with it
+  for the process that it should end.
+  """
+  while True:
+    ended, status = os.waitpid(server, os.WNOHANG)
+    if ended:
+      return os.waitstatus_to_exitcode(status)
+    time.sleep(_LOOK)
+
+
 def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
   """Keeps a server running on the socket; the exit status once it was told to end, or 1 when it cannot start."""
   server = 0
@@ -70,7 +84,7 @@ def watch(sock: socket.socket, pool: Pool, serve: Serve) -> int:
       if told:
         return _ENDINGS[told]
       server = fork_server(sock, pool, serve)
-    code = os.waitstatus_to_exitcode(os.waitpid(server, 0)[1])
+    code = _wait(server)
     server = 0
     if told:
       return _ENDINGS[told]

@@ -13,7 +13,7 @@ pytestmark = [
   pytest.mark.slow,
   pytest.mark.skipif(page_browser.executable() is None, reason='no Chromium'),
 ]
-SLOW = 'slow ' * 200
+SLOW = 'slow ' * 1500  # half a minute, so that a busy machine too can stop it
 
 
 @pytest.fixture(scope='module')
