@@ -13,7 +13,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 from bench.perf.measuring import qwen
 from bench.perf.measuring.clock import fastest
@@ -26,13 +25,9 @@ from core.launch.fields import field
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(qwen.Shape):
   """The program's flags."""
 
-  family: Literal['qwen2', 'qwen3'] = field('qwen3', 'shape of the decoder')
-  width: int = field(256, 'model width; heads of 64, feed-forward three times the width', low=64)
-  layers: int = field(4, 'number of layers', low=1)
-  vocab: int = field(2048, 'vocabulary', low=2)
   batches: tuple[int, ...] = field((1, 8), 'batch sizes')
   prompt: int = field(32, 'prompt tokens', low=1)
   new: int = field(128, 'new tokens', low=1)
@@ -101,7 +96,7 @@ def work(options: Options) -> None:
   pin()
   from core.engine import generate
 
-  model = qwen.reference(qwen.Shape(options.family, width=options.width, layers=options.layers, vocab=options.vocab))
+  model = qwen.reference(options)
   config, params = qwen.converted(model)
   params = generate.for_decoding(params)
   rate = bandwidth(repeats=options.repeats)

@@ -11,7 +11,7 @@ the matrix products alone (attention over the keys that a query may see, three p
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,13 +29,9 @@ Arm = dict[str, Callable[[], float]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(qwen.Shape):
   """The program's flags."""
 
-  family: Literal['qwen2', 'qwen3'] = field('qwen3', 'shape of the decoder')
-  width: int = field(256, 'model width; heads of 64, feed-forward three times the width', low=64)
-  layers: int = field(4, 'number of layers', low=1)
-  vocab: int = field(2048, 'vocabulary', low=2)
   rows: int = field(8, 'rows of a batch', low=1)
   tokens: int = field(512, 'tokens of a row', low=2)
   accumulate: tuple[int, ...] = field((1, 8), 'numbers of micro-batches, each of which divides the rows')
@@ -46,11 +42,6 @@ class Options:
     wrong = [n for n in self.accumulate if n < 1 or self.rows % n]
     if wrong:
       raise ValueError(f'accumulate={wrong[0]}: expected a divisor of rows={self.rows}')
-
-  @property
-  def shape(self) -> qwen.Shape:
-    """Of the decoder."""
-    return qwen.Shape(self.family, width=self.width, layers=self.layers, vocab=self.vocab)
 
 
 def supervised(config: Any) -> Callable:
@@ -162,7 +153,7 @@ def compare(options: Options, model: Any, config: Any, params: Any, accumulate: 
 def work(options: Options) -> None:
   """Measures each number of micro-batches."""
   pin()
-  model = qwen.reference(options.shape)
+  model = qwen.reference(options)
   config, params = qwen.converted(model)
   report.show(report.machine(), as_json=options.json)
   for accumulate in options.accumulate:

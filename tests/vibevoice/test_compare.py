@@ -21,7 +21,7 @@ def test_the_distance_is_over_the_shorter_clip_and_ignores_padding():
   made = tiny.clip(4100, seed=1)
   got = compare.distance(recording, made)
   assert compare.distance(made, recording) == pytest.approx(got, rel=1e-5)
-  # Pieces of the spectrum beside the end see the padding, so the mean over the clip alone differs a little.
+  # Spectra next to the end include the padding, so the mean over the clip alone differs a little.
   alone = reconstruction.mel_distance(recording[None], made[None, :3000])
   assert got == pytest.approx(float(alone[0]), rel=0.05)
   assert compare.distance(recording, recording) == 0

@@ -2,17 +2,19 @@
 
 import dataclasses
 import tempfile
-from typing import Any
+from typing import Any, Literal
+
+from core.launch.fields import field
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """Heads of 64, half as many of keys, and a feed-forward three times the width."""
+  """Heads of 64, half as many of keys, and a feed-forward three times the width. Flags of the benches that use it."""
 
-  family: str
-  width: int
-  layers: int
-  vocab: int
+  family: Literal['qwen2', 'qwen3'] = field('qwen3', 'shape of the decoder')
+  width: int = field(256, 'model width; heads of 64, feed-forward three times the width', low=64)
+  layers: int = field(4, 'number of layers', low=1)
+  vocab: int = field(2048, 'vocabulary', low=2)
 
 
 def reference(shape: Shape) -> Any:

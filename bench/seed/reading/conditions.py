@@ -169,7 +169,7 @@ def is_one_more(tokens: list[Token], main: list[Statement]) -> bool:
   """Whether tokens after a condition are one more result: E_2 = … after E_1 = … for n = 1."""
   members, signs = split_at(tokens, EQUALS)
   left = members[0]
-  if left and left[0].text.split()[:1] == ['is']:  # a sentence goes on: F = 1 is one state, and F = 0 another
+  if left and left[0].text.split()[:1] == ['is']:  # the sentence continues: F = 1 is one state, and F = 0 another
     left = without_words(left)
   first = main[0]
   if not signs or not left or not first.signs:

@@ -50,7 +50,7 @@ def degree(parser, base: Node) -> Node:
 
 
 def scale_of_temperature(token: Token) -> bool:
-  """Whether a token after a degree sign is Celsius or Fahrenheit, in whatever font."""
+  """Whether a token after a degree sign is Celsius or Fahrenheit, in any font."""
   return token.kind in ('word', 'run', 'letter') and token.text in ('C', 'F')
 
 
