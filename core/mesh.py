@@ -187,6 +187,14 @@ def constrain(x: jax.Array, axes: tuple[str | None, ...], rules=RULES) -> jax.Ar
   return jax.lax.with_sharding_constraint(x, partition(x.shape, axes, mesh, rules))
 
 
+def partitioning() -> jax.sharding.AbstractMesh | None:
+  """The present mesh if XLA partitions programs over it: of several devices, and not inside `shard_map`; else None."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+    return None
+  return mesh
+
+
 def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
   """A batch array's placement: its first dimension over the batch axes."""
   others = (None,) * (x.ndim - 1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core.attention import Keys, attention
-from core.mesh import partition
+from core.mesh import partition, partitioning
 from core.padding import pad
 from core.past.base import Call
 
@@ -201,8 +201,8 @@ def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows
   XLA would gather the whole cache for updates of single rows that are sharded.
   """
   put = functools.partial(_put_rows, axis=axis, rows=rows)
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+  mesh = partitioning()
+  if mesh is None:
     return put(old, fresh, at)
   axes = [None] * old.ndim
   axes[rows] = 'batch'

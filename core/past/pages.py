@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from core.attention import Keys
-from core.mesh import RULES, constrain, sharding
+from core.mesh import RULES, constrain, partitioning, sharding
 from core.past.base import Call
 from core.tap import Tap
 from kernels import tree_attention
@@ -58,8 +58,8 @@ def _by_heads(rules, q, k, v, plan: Plan, sinks, **static) -> jax.Array:
   def attention(q, k, v, plan, sinks):
     return tree_attention(q, k, v, plan, sinks=sinks, **static)[0]
 
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.size == 1:
+  mesh = partitioning()
+  if mesh is None:
     return attention(q, k, v, plan, sinks)
   pool = sharding(k.shape, AXES, mesh, rules)
   own_heads = pool.shard_shape(k.shape)[1]
