@@ -45,9 +45,13 @@ def reported(recipe, folder: pathlib.Path, rate: float = 0.0) -> dict[str, list[
 def points(folder: pathlib.Path, trial: Trial, metric: str, *, tokens: bool) -> lines.Points:
   """A metric of a trial, over rollouts or sampled tokens; smoothed where every rollout has it."""
   rollouts = trials.curve(folder, trial)
-  place = np.cumsum(trials.column(rollouts, 'tokens')) if tokens else trials.column(rollouts, 'step')
+  place = trials.column(rollouts, 'step')
+  if tokens:
+    sampled = trials.column(rollouts, 'tokens')
+    place = np.cumsum(sampled)
   has = [metric in rollout for rollout in rollouts]
-  values = trials.column([rollout for rollout in rollouts if metric in rollout], metric)
+  with_metric = [rollout for rollout in rollouts if metric in rollout]
+  values = trials.column(with_metric, metric)
   if all(has):
     values = lines.smoothed(values, WINDOW)
   return lines.Points(place[has], values)
@@ -75,7 +79,8 @@ def values(folder: pathlib.Path, line: Sequence[Trial], measure: str) -> np.ndar
 
 def over_seeds(rows: np.ndarray) -> str:
   """The mean of [seeds] values and its 95 % interval by Student's t."""
-  half = STUDENT * rows.std(ddof=1) / math.sqrt(len(rows))
+  deviation = rows.std(ddof=1)
+  half = STUDENT * deviation / math.sqrt(len(rows))
   return f'{rows.mean():.3f} ± {half:.3f}'
 
 
@@ -94,10 +99,12 @@ def table(recipe, folder: pathlib.Path, chosen: dict[str, list[Trial]]) -> list[
   rows = [('measure', 'before', *titles, 'difference, over seeds', 'difference, over questions')]
   rows.append(('---',) * len(rows[0]))
   for measure, meaning in recipe.measures.items():
-    one, two = (values(folder, chosen[arm], measure) for arm in (first, second))
+    one = values(folder, chosen[first], measure)
+    two = values(folder, chosen[second], measure)
     start = np.mean(before[measure])
     cells = [over_seeds(found.mean(1)) for found in (one, two, one - two)]
-    rows.append((meaning, f'{start:.3f}', *cells, over_questions(one, two)))
+    difference = over_questions(one, two)
+    rows.append((meaning, f'{start:.3f}', *cells, difference))
   return marked(rows)
 
 
@@ -114,10 +121,11 @@ def choices(recipe, folder: pathlib.Path) -> list[str]:
 def costs(folder: pathlib.Path, chosen: dict[str, list[Trial]]) -> list[str]:
   """Lines of a table in Markdown: rollouts and sampled tokens of each reported trial."""
   rows = [('trial', 'rollouts', 'sampled tokens'), ('---',) * 3]
-  for trial in (trial for line in chosen.values() for trial in line):
-    rollouts = trials.curve(folder, trial)
-    tokens = trials.column(rollouts, 'tokens').sum()
-    rows.append((trial.name, str(len(rollouts)), f'{tokens:,.0f}'))
+  for line in chosen.values():
+    for trial in line:
+      rollouts = trials.curve(folder, trial)
+      tokens = trials.column(rollouts, 'tokens').sum()
+      rows.append((trial.name, str(len(rollouts)), f'{tokens:,.0f}'))
   return marked(rows)
 
 
