@@ -54,13 +54,6 @@ def array(w: Streamed) -> jax.Array:
   return jax.lax.bitcast_convert_type(w.values, jnp.bfloat16)
 
 
-def matmul(x: jax.Array, w: Any) -> jax.Array:
-  """x [R, I] times a weight [I, O], an array or `Streamed`."""
-  if isinstance(w, Streamed):
-    return einsum('ri,io->ro', x, w)
-  return x @ w
-
-
 def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
   """`jnp.einsum(eqn, x, w)`, on a CPU piece by piece where that is faster."""
   narrow = w.dtype != jnp.float32

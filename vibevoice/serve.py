@@ -37,9 +37,8 @@ class Options:
   dtype: Literal['bfloat16', 'float32'] | None = field(
     None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
   )
-  int8: bool = field(
-    False, 'keep the projections of the language model in 8 bits; head and tokenizers stay as they are'
-  )
+  int8: bool = field(False, 'keep the projections of the language model in 8 bits')
+  int8_head: bool = field(False, 'keep the feed-forwards of the diffusion head in 8 bits')
   host: str = field('127.0.0.1', 'address to serve on')
   port: int = field(8770, 'port to serve on; 0 picks one', low=0, high=65535)
   token: Literal['required', 'none'] = field(

@@ -38,9 +38,8 @@ class Options:
   dtype: Literal['bfloat16', 'float32'] | None = field(
     None, 'of weights and arithmetic; by default bfloat16, and float32 on a CPU'
   )
-  int8: bool = field(
-    False, 'keep the projections of the language model in 8 bits; head and tokenizers stay as they are'
-  )
+  int8: bool = field(False, 'keep the projections of the language model in 8 bits')
+  int8_head: bool = field(False, 'keep the feed-forwards of the diffusion head in 8 bits')
 
   def __post_init__(self):
     for name in ('model', 'script') if self.plan else ('model', 'script', 'out'):

@@ -112,10 +112,14 @@ def dtype(options) -> str:
 def load(options) -> tuple[Any, Any]:
   """(config, params) as the options ask."""
   import vibevoice
-  from vibevoice.generation.int8 import quantised
+  from vibevoice.generation import int8
 
   config, params = vibevoice.load(options.model, dtype=dtype(options))
-  return config, quantised(params) if options.int8 else params
+  if options.int8:
+    params = int8.quantised(params)
+  if options.int8_head:
+    params = int8.head_quantised(params)
+  return config, params
 
 
 def progress(

@@ -2,18 +2,15 @@
 
 from core.params.kinds import (
   Flat,
-  Int8,
   Lora,
   dense,
   dropout,
   einsum,
   fold,
-  fold_for_kernels,
   is_weight,
   map_weights,
   stack_axes,
   take,
-  to_int8,
 )
 from core.params.specs import (
   STACK_AXES,
@@ -31,6 +28,7 @@ from core.params.specs import (
   walk,
   zeros,
 )
+from kernels.int8 import Int8, to_int8
 
 __all__ = [
   'STACK_AXES',
@@ -45,7 +43,6 @@ __all__ = [
   'dropout',
   'einsum',
   'fold',
-  'fold_for_kernels',
   'init',
   'is_weight',
   'map_weights',

@@ -1,9 +1,8 @@
-"""Weights that are more than an array: `Int8`, `Lora`, `Flat` and `kernels.pieces.Streamed`.
+"""Weights that are more than an array: `Lora`, `Flat`, `kernels.int8.Int8` and `kernels.pieces.Streamed`.
 
 Models multiply through `einsum` and look up rows through `take`; they never ask what kind a weight is.
 """
 
-import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,32 +13,9 @@ from flax import struct
 
 from core.params.products import product
 from core.params.specs import path_name
-from kernels import pieces
+from kernels import int8, pieces
+from kernels.int8 import Int8
 from kernels.pieces import Streamed
-
-
-@struct.dataclass
-class Int8:
-  """A weight in 8 bits: `values * scale`, one scale per group of `GROUP` (or fewer) along the last axis.
-
-  Rounding error is at most half a scale, i.e. |w - dense(w)| <= max|w in its group| / 254.
-  """
-
-  values: jax.Array  # int8, the weight's shape
-  scale: jax.Array  # float, [..., last / group]
-
-
-GROUP = 128
-
-
-def to_int8(w: jax.Array) -> Int8:
-  """Quantises a weight [..., n] symmetrically in groups along its last axis."""
-  group = math.gcd(w.shape[-1], GROUP)
-  grouped = w.reshape(*w.shape[:-1], -1, group).astype(jnp.float32)
-  largest = jnp.abs(grouped).max(-1)
-  scale = jnp.maximum(largest, jnp.finfo(jnp.float32).tiny) / 127
-  values = jnp.round(grouped / scale[..., None]).astype(jnp.int8)
-  return Int8(values.reshape(w.shape), scale.astype(w.dtype))
 
 
 @struct.dataclass
@@ -90,11 +66,6 @@ def fold(params: Any) -> Any:
   return jax.tree.map(dense, params, is_leaf=is_weight)
 
 
-def fold_for_kernels(params: Any) -> Any:
-  """As `fold`, but what kernels read as it is stays."""
-  return jax.tree.map(lambda w: w if isinstance(w, Streamed) else dense(w), params, is_leaf=is_weight)
-
-
 def is_weight(w: Any) -> bool:
   """Whether a node of a tree is one weight that multiplies in its own way."""
   return isinstance(w, (Int8, Streamed, Lora, Flat))
@@ -103,7 +74,7 @@ def is_weight(w: Any) -> bool:
 def dense(w: Any) -> jax.Array:
   """The plain array that a weight of any kind is equal to."""
   if isinstance(w, Int8):
-    return _dense_int8(w)
+    return int8.array(w)
   if isinstance(w, Streamed):
     return pieces.array(w)
   if isinstance(w, Lora):
@@ -111,14 +82,6 @@ def dense(w: Any) -> jax.Array:
   if isinstance(w, Flat):
     return w.matrix.T.reshape(-1, *w.outputs)
   return w
-
-
-def _dense_int8(w: Int8) -> jax.Array:
-  shape = w.values.shape
-  groups = w.scale.shape[-1]
-  grouped = w.values.reshape(*shape[:-1], groups, -1)
-  scaled = grouped.astype(w.scale.dtype) * w.scale[..., None]
-  return scaled.reshape(shape)
 
 
 def _dense_lora(w: Lora) -> jax.Array:
@@ -138,7 +101,7 @@ def einsum(eqn: str, x: jax.Array, w: Any) -> jax.Array:
   if isinstance(w, Streamed):
     return pieces.einsum(eqn, x, w)
   if isinstance(w, Int8):
-    return pieces.cut_einsum(eqn, x, w, shape=w.values.shape, narrow=True, array=dense, float32=_in_float32)
+    return int8.einsum(eqn, x, w)
   if isinstance(w, Flat):
     return _einsum_flat(eqn, x, w)
   return product(eqn, x, dense(w))
@@ -167,10 +130,6 @@ def _einsum_flat(eqn: str, x: jax.Array, w: Flat) -> jax.Array:
   rows = out.removesuffix(outputs)
   y = jnp.einsum(f'{x_dims},z{summed}->{rows}z', x, w.matrix)
   return y.reshape(*y.shape[:-1], *w.outputs)
-
-
-def _in_float32(w: Int8) -> jax.Array:
-  return dense(w.replace(scale=w.scale.astype(jnp.float32)))
 
 
 def take(table: Any, ids: jax.Array) -> jax.Array:

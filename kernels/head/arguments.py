@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from kernels import pieces
+from kernels.int8 import to_int8
 
 
 @struct.dataclass(kw_only=True)
@@ -18,9 +19,12 @@ class Block:
 
   norm: Any  # [D]
   modulation: Any  # [D, 3, D]: to shift, scale and gate
-  gate: Any  # [D, F]
+  gate: Any  # [D, F]; this and the next two are arrays, or `Int8` with scales along the outputs
   up: Any
   down: Any  # [F, D]
+
+
+MATRICES = ('gate', 'up', 'down')  # of a block: the weights that every solver step must read
 
 
 @struct.dataclass(kw_only=True)
@@ -36,6 +40,16 @@ class Params:
   out: Any  # [D, C]
 
 
+def quantised(weights: Params) -> Params:
+  """The weights with the layers' feed-forwards as `kernels.int8.Int8`: half the bytes of bfloat16 at every step."""
+  blocks = jax.tree.map(_block_quantised, weights.blocks, is_leaf=lambda node: isinstance(node, Block))
+  return weights.replace(blocks=blocks)
+
+
+def _block_quantised(block: Block) -> Block:
+  return block.replace(**{name: to_int8(getattr(block, name)) for name in MATRICES})
+
+
 def streamed(weights: Params) -> Params:
   """The weights, layers as a tuple, with those that are read at every step as `kernels.pieces.Streamed`."""
   blocks = tuple(_block_streamed(block) for block in weights.blocks)
@@ -43,7 +57,7 @@ def streamed(weights: Params) -> Params:
 
 
 def _block_streamed(block: Block) -> Block:
-  names = ('modulation', 'gate', 'up', 'down')
+  names = ('modulation', *MATRICES)
   return block.replace(**{name: pieces.streamed(getattr(block, name)) for name in names})
 
 

@@ -34,8 +34,9 @@ def diffusion_head(
 ) -> jax.Array:
   """Latents [R, C] from noise [R, C] of variance 1, given hidden states [R, D]; no row sees another.
 
-  weights: plain arrays. guidance: None skips the negative branch, half the work. implementation: None picks by
-  platform; or a name in `TABLE`.
+  weights: arrays; `xla` and `reference` take `kernels.pieces.Streamed` too, and they and `pallas_tpu` feed-forwards of
+  `kernels.int8.Int8`. guidance: None skips the negative branch, half the work. implementation: None picks by platform;
+  or a name in `TABLE`.
   Raises ValueError for an unknown implementation or shapes that do not fit, NotImplementedError for a named
   implementation that cannot compute these arguments.
   """

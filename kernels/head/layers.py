@@ -5,13 +5,15 @@ R rows   D width   F feed-forward   C latent
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kernels import pieces
+from kernels import int8, pieces
 from kernels.head.arguments import Block, Params
-from kernels.pieces import Streamed, matmul
+from kernels.int8 import Int8
+from kernels.pieces import Streamed
 
 FeedForward = Callable[[jax.Array, Block], jax.Array]
 
@@ -37,6 +39,15 @@ def feed_forward(m: jax.Array, block: Block) -> jax.Array:
   gated = jax.nn.silu(matmul(m, block.gate))
   hidden = gated * matmul(m, block.up)
   return matmul(hidden, block.down)
+
+
+def matmul(x: jax.Array, w: Any) -> jax.Array:
+  """x [R, I] times a weight [I, O]: an array, `Streamed` or `Int8`."""
+  if isinstance(w, Int8):
+    return int8.einsum('ri,io->ro', x, w)
+  if isinstance(w, Streamed):
+    return pieces.einsum('ri,io->ro', x, w)
+  return x @ w
 
 
 def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float, feed_forward: FeedForward = feed_forward):

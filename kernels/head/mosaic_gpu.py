@@ -17,8 +17,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from kernels import hopper
 from kernels.head import xla
-from kernels.head.arguments import Block, Guidance, Params, Steps
+from kernels.head.arguments import MATRICES, Block, Guidance, Params, Steps
 from kernels.hopper import ROWS
+from kernels.int8 import Int8
+from kernels.pieces import Streamed
 
 LINES = 64  # of a weight in one slot: columns of the left factor
 COLUMNS = 64  # of a weight that a thread block multiplies
@@ -36,13 +38,15 @@ def refuse(
 ) -> str | None:
   """Why these kernels cannot compute these arguments, or None."""
   rows = noise.shape[0] * (1 if guidance is None else 2)
-  gate = jax.tree.leaves(weights.blocks, is_leaf=lambda x: isinstance(x, Block))[0].gate
-  *_, width, mlp = gate.shape
+  block, *_ = jax.tree.leaves(weights.blocks, is_leaf=lambda x: isinstance(x, Block))
+  if any(isinstance(getattr(block, name), (Int8, Streamed)) for name in MATRICES):
+    return 'the GPU kernels take plain arrays: wgmma multiplies them from shared memory as TMA brings them'
+  *_, width, mlp = block.gate.shape
   if rows > ROWS:
     return f'the GPU kernels take at most {ROWS} rows of both branches, got {rows}'
   if width % COLUMNS or mlp % COLUMNS:
     return f'the GPU kernels take widths of a multiple of {COLUMNS}, got {width} and {mlp}'
-  return hopper.refuse(condition.dtype, gate.dtype)
+  return hopper.refuse(condition.dtype, block.gate.dtype)
 
 
 def run(

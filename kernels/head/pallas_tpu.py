@@ -15,10 +15,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from kernels import chips
-from kernels.head import layers, xla
+from kernels.head import layers, tpu_matrices, xla
 from kernels.head.arguments import Guidance, Params, Steps
 from kernels.head.solver import advance
 from kernels.head.tiles import Tiles, choose
+from kernels.head.tpu_matrices import Matrices, dot, product
 
 MOST_ROWS = 256  # more make the products compute-bound, where residency gains nothing
 ROWS = {2: 16, 4: 8}  # rows of a register tile, by bytes of an element
@@ -38,28 +39,33 @@ def refuse(
   """Why this kernel cannot compute these arguments, or None."""
   if isinstance(weights.blocks, tuple):
     return 'the TPU kernel takes stacked layers, got a tuple'
-  dtype = weights.blocks.gate.dtype
+  dtype = weights.noise.dtype
   if dtype not in (jnp.bfloat16, jnp.float32):
     return f'the TPU kernel takes bfloat16 and float32 weights, got {dtype}'
+  reason = tpu_matrices.refuse(weights.blocks)
+  if reason is not None:
+    return reason
   rows = noise.shape[0] * (1 if guidance is None else 2)
   if rows > MOST_ROWS:
     return f'the TPU kernel takes at most {MOST_ROWS} rows of both branches, got {rows}'
-  if tiles is None and _tiles(weights) is None:
-    return f'no tile of weights {weights.blocks.gate.shape} fits into VMEM'
+  if tiles is None and choose_tiles(weights) is None:
+    return f'no tile of weights {tpu_matrices.shape(weights.blocks)} fits into VMEM'
   return chips.refuse_partitioning()
 
 
 def decline(weights: Params, *others, eps: float) -> str | None:
   """Why XLA's form is expected to be as fast, or None."""
-  tiles = _tiles(weights)
+  tiles = choose_tiles(weights)
   if tiles.resident:
     return None
   return 'no weight stays in VMEM, so this kernel reads as much as XLA'
 
 
-def _tiles(weights: Params) -> Tiles | None:
-  depth, width, mlp = weights.blocks.gate.shape
-  return choose(depth, width, mlp, weights.blocks.gate.dtype.itemsize, chips.vmem())
+def choose_tiles(weights: Params) -> Tiles | None:
+  """How the feed-forward is cut for the VMEM of the mesh's chip; None if nothing fits."""
+  blocks = weights.blocks
+  room = chips.vmem() - tpu_matrices.scale_bytes(blocks)
+  return choose(*tpu_matrices.shape(blocks), tpu_matrices.itemsize(blocks), room)
 
 
 class Fixed(NamedTuple):
@@ -93,14 +99,14 @@ def run(
   tiles: Tiles | None = None,
   interpret: Any = False,
 ) -> jax.Array:
-  """As `kernels.diffusion_head`; weights bfloat16 or float32, layers stacked.
+  """As `kernels.diffusion_head`; weights bfloat16 or float32, feed-forwards also int8, layers stacked.
 
   tiles: how the weights are cut, by default as many resident as the VMEM of the mesh's chip holds. The hidden state is
   float32 throughout, where the published order rounds it to the weights' dtype.
   """
-  tiles = tiles or _tiles(weights)
+  tiles = tiles or choose_tiles(weights)
   rows = noise.shape[0]
-  noise, condition, guidance = _padded(noise, condition, guidance, weights.blocks.gate.dtype)
+  noise, condition, guidance = _padded(noise, condition, guidance, weights.noise.dtype)
   active = xla.modulators(weights, condition, steps, guidance)
   of_layers = jnp.einsum('nrd,ldpe->nlpre', active, weights.blocks.modulation)
   of_output = layers.modulate(active, weights.modulation)
@@ -111,12 +117,10 @@ def run(
     norm=weights.blocks.norm[:, None],
     out=weights.out,
   )
-  matrices = (weights.blocks.gate, weights.blocks.up, weights.blocks.down)
+  matrices = tpu_matrices.matrices(weights.blocks, tiles)
   coefficients = jnp.stack([steps.alpha, steps.sigma, steps.decay, steps.gain, steps.slope])
-  call = _call(matrices[0].shape, of_output.shape, fixed, tiles, noise.dtype, eps, interpret)
-  streamed = matrices if tiles.streamed else ()
-  resident = matrices if tiles.resident else ()
-  latents = call(coefficients, fixed, of_layers, of_output, streamed, resident)
+  call = _call(matrices, of_output.shape, fixed, tiles, noise.dtype, eps, interpret)
+  latents = call(coefficients, fixed, of_layers, of_output, matrices)
   return latents[:rows].astype(noise.dtype)
 
 
@@ -136,19 +140,20 @@ def _padded(noise: jax.Array, condition: jax.Array, guidance: Guidance | None, d
   return noise, condition, Guidance(scale=scale, negative=negative)
 
 
-def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, eps: float, interpret: Any):
-  """The `pallas_call` for feed-forward matrices of `shape` [L, D, F] and a final modulation of [N, 2, R, D]."""
-  depth, width, mlp = shape
+def _call(matrices: Matrices, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype: Any, eps: float, interpret: Any):
+  """The `pallas_call` for a final modulation of shape [N, 2, R, D]."""
+  first, *_ = jax.tree.leaves(matrices)
+  depth, width, mlp = first.shape
   count, _, rows, _ = modulation
   branch = fixed.noise.shape
-  weight = fixed.into.dtype
   whole = functools.partial(pl.BlockSpec, memory_space=pltpu.VMEM)
   per_layer = pl.BlockSpec((1, 1, 3, rows, width), lambda n, l, s: (n, l, 0, 0, 0))
   per_step = pl.BlockSpec((1, 2, rows, width), lambda n, l, s: (n, 0, 0, 0))
-  streamed, resident = _matrix_specs(depth, width, tiles)
   wide = pltpu.VMEM((rows, width), jnp.float32)
   narrow = pltpu.VMEM(branch, jnp.float32)
-  scratch = Carried(x=narrow, x0=narrow, u=wide, acc=wide, m=pltpu.VMEM((rows, width), weight))
+  # Inputs of int8 weights are scaled before they are rounded.
+  inputs = pltpu.VMEM((rows, width), jnp.float32 if matrices.scales else fixed.into.dtype)
+  scratch = Carried(x=narrow, x0=narrow, u=wide, acc=wide, m=inputs)
   products = 2 * count * rows * depth * 3 * width * mlp
   return pl.pallas_call(
     functools.partial(_kernel, tiles=tiles, dtype=dtype, eps=eps),
@@ -158,8 +163,7 @@ def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, ep
       jax.tree.map(lambda _: whole(), fixed),
       per_layer,
       per_step,
-      streamed,
-      resident,
+      tpu_matrices.specs(matrices, tiles),
     ],
     out_specs=whole(),
     out_shape=jax.ShapeDtypeStruct(branch, jnp.float32),
@@ -171,34 +175,11 @@ def _call(shape: tuple, modulation: tuple, fixed: Fixed, tiles: Tiles, dtype, ep
     cost_estimate=pl.CostEstimate(
       flops=products,
       transcendentals=count * rows * depth * mlp,
-      bytes_accessed=tiles.traffic(depth, width, weight.itemsize, count),
+      bytes_accessed=tiles.traffic(depth, width, first.dtype.itemsize, count),
     ),
     name='diffusion_head',
     interpret=interpret,
   )
-
-
-def _matrix_specs(depth: int, width: int, tiles: Tiles) -> tuple[tuple, tuple]:
-  """Block specs of (gate, up, down), streamed and resident; the resident columns come first in each layer."""
-  before = tiles.count * tiles.resident
-  streamed = ()
-  resident = ()
-  if tiles.streamed:
-    first = before // tiles.streamed
-    columns = pl.BlockSpec((1, width, tiles.streamed), lambda n, l, s: (l, 0, first + s))
-    lines = pl.BlockSpec((1, tiles.streamed, width), lambda n, l, s: (l, first + s, 0))
-    streamed = columns, columns, lines
-  if tiles.resident:
-    once = pl.Buffered(1)  # one copy: the block never changes
-    columns = pl.BlockSpec((depth, width, before), lambda n, l, s: (0, 0, 0), pipeline_mode=once)
-    lines = pl.BlockSpec((depth, before, width), lambda n, l, s: (0, 0, 0), pipeline_mode=once)
-    resident = columns, columns, lines
-  return streamed, resident
-
-
-def _dot(x: jax.Array, weight: jax.Array) -> jax.Array:
-  precision = jax.lax.Precision.HIGHEST if weight.dtype == jnp.float32 else None
-  return jnp.dot(x.astype(weight.dtype), weight, preferred_element_type=jnp.float32, precision=precision)
 
 
 class _Refs(NamedTuple):
@@ -208,8 +189,7 @@ class _Refs(NamedTuple):
   fixed: Fixed
   of_layer: Any
   of_output: Any
-  streamed: tuple
-  resident: tuple
+  matrices: Matrices
   latents: Any
   carried: Carried
 
@@ -238,7 +218,7 @@ def _start_step(refs: _Refs) -> None:
   """The noisy latents become the hidden state of both branches."""
   x = refs.carried.x[...]
   both = x if refs.fixed.scale is None else jnp.concatenate([x, x])
-  refs.carried.u[...] = _dot(both, refs.fixed.into[...])
+  refs.carried.u[...] = product(both, refs.fixed.into[...])
 
 
 def _start_layer(refs: _Refs, layer, eps: float) -> None:
@@ -255,10 +235,11 @@ def _start_layer(refs: _Refs, layer, eps: float) -> None:
 def _multiply(refs: _Refs, layer, tile, tiles: Tiles) -> None:
   """Adds the feed-forward of this grid step's columns."""
   carried = refs.carried
-  for gate, up, down in _parts(refs.streamed, refs.resident, layer, tile, tiles):
-    opened = jax.nn.silu(_dot(carried.m[...], gate))
-    hidden = opened * _dot(carried.m[...], up)
-    carried.acc[...] += _dot(hidden, down)
+  dtype = refs.fixed.into.dtype
+  for gate, up, down in tpu_matrices.blocks(refs.matrices, layer, tile, tiles):
+    opened = jax.nn.silu(dot(carried.m[...], gate, dtype))
+    hidden = opened * dot(carried.m[...], up, dtype)
+    carried.acc[...] += dot(hidden, down, dtype)
 
 
 def _end_layer(refs: _Refs) -> None:
@@ -271,7 +252,7 @@ def _end_step(refs: _Refs, step, dtype, eps: float) -> None:
   carried = refs.carried
   vectors = refs.of_output[0].astype(jnp.float32)
   final = layers.normed(carried.u[...], eps) * (1 + vectors[1]) + vectors[0]
-  velocity = _dot(final, refs.fixed.out[...])
+  velocity = product(final, refs.fixed.out[...])
   if refs.fixed.scale is not None:
     positive, negative = jnp.split(velocity, 2)
     velocity = negative + refs.fixed.scale[...] * (positive - negative)
@@ -284,16 +265,3 @@ def _end_step(refs: _Refs, step, dtype, eps: float) -> None:
 
 def _end_run(refs: _Refs) -> None:
   refs.latents[...] = refs.carried.x[...]
-
-
-def _parts(streamed: tuple, resident: tuple, layer, tile, tiles: Tiles) -> list[tuple]:
-  """(gate, up, down) of the tiles that a grid step multiplies."""
-  parts = []
-  if streamed:
-    parts.append(tuple(ref[0] for ref in streamed))
-  if resident:
-    gate, up, down = resident
-    start = pl.multiple_of(tile * tiles.resident, tiles.resident)
-    columns = pl.ds(start, tiles.resident)
-    parts.append((gate[layer, :, columns], up[layer, :, columns], down[layer, columns, :]))
-  return parts

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kernels.head.arguments import Block, Guidance, Params, Steps
+from kernels.int8 import Int8
 
 EPS = 1e-5
 
@@ -73,6 +74,9 @@ def inputs(size: Size, rows: int, seed: int = 2, dtype=np.float32):
 
 
 def _float64(x) -> np.ndarray:
+  if isinstance(x, Int8):
+    values = _float64(x.values)
+    return values * _float64(x.scale).repeat(values.shape[-1] // x.scale.shape[-1], -1)
   return np.asarray(x).astype(np.float64)
 
 
@@ -91,7 +95,7 @@ def velocity(p: Params, x: np.ndarray, hidden: np.ndarray, time: np.ndarray) -> 
   blocks = p.blocks
   for i in range(blocks.norm.shape[0]):
     norm, modulation, gate, up, down = (
-      _float64(leaf[i]) for leaf in (blocks.norm, blocks.modulation, blocks.gate, blocks.up, blocks.down)
+      _float64(leaf)[i] for leaf in (blocks.norm, blocks.modulation, blocks.gate, blocks.up, blocks.down)
     )
     shift, scale, out_gate = (active @ modulation[:, part] for part in range(3))
     m = _normed(u) * norm * (1 + scale) + shift

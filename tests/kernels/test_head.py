@@ -72,6 +72,22 @@ def test_weights_in_pieces(implementation, dtype, tolerance, frames, monkeypatch
 
 
 @pytest.mark.parametrize('implementation', EVERYWHERE)
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(jnp.float32, 1e-5), (jnp.bfloat16, 4e-2)])
+def test_feed_forward_in_int8(implementation, dtype, tolerance, monkeypatch):
+  """Its rounded values are the weights: the definition in float64 multiplies those."""
+  monkeypatch.setattr(pieces, 'PIECE', 1024)
+  exact, steps = heads.weights(SIZE, dtype=dtype), heads.steps(SIZE, 5, dtype=dtype)
+  weights = arguments.quantised(exact)
+  noise, condition, guidance = heads.inputs(SIZE, 2, dtype=dtype)
+  want = heads.expected(weights, noise, condition, steps, guidance)
+  for held in (weights, arguments.streamed(unstacked(weights))):
+    got = call(held, noise, condition, steps, guidance, implementation=implementation)
+    assert_close(got, want, tolerance)
+  rounding = np.abs(want - heads.expected(exact, noise, condition, steps, guidance)).max() / np.abs(want).max()
+  assert 1e-4 < rounding < 0.05
+
+
+@pytest.mark.parametrize('implementation', EVERYWHERE)
 def test_a_row_of_nan_stays_alone(implementation):
   weights, steps = unstacked(heads.weights(SIZE)), heads.steps(SIZE, 5)
   noise, condition, guidance = heads.inputs(SIZE, 3)

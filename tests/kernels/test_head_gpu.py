@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kernels.head import mosaic_gpu
+from kernels.head import arguments, mosaic_gpu
 from tests.kernels import heads
 from tests.kernels.interpreted import CHECKED, hopper
 from tests.kernels.test_head import assert_close, unstacked
@@ -53,6 +53,8 @@ def test_refusals_say_why():
   noise, condition, guidance = heads.inputs(SIZE, 2, dtype=jnp.bfloat16)
   assert refuse(weights, noise, condition, steps, guidance) is None
   assert refuse(unstacked(weights), noise, condition, steps, guidance) is None
+  small = arguments.quantised(weights)
+  assert 'plain arrays' in refuse(small, noise, condition, steps, guidance)
   many = jnp.zeros((40, SIZE.latent))
   assert 'got 80' in refuse(weights, many, condition, steps, guidance)
   assert 'got float32' in refuse(weights, noise, condition.astype(jnp.float32), steps, guidance)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AbstractDevice, AbstractMesh
 
-from kernels.head import pallas_tpu
+from kernels.head import arguments, pallas_tpu
 from kernels.head.arguments import Block, Params
 from kernels.head.tiles import Tiles, choose, options
 from tests.kernels import heads
@@ -45,6 +46,15 @@ def test_bfloat16():
   assert_close(got, heads.expected(weights, noise, condition, steps, guidance), 2e-2)
 
 
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+@pytest.mark.parametrize('tiles', CUTS)
+def test_feed_forward_in_int8(dtype, tolerance, tiles):
+  weights, steps = arguments.quantised(heads.weights(SIZE, dtype=dtype)), heads.steps(SIZE, 3, dtype=dtype)
+  noise, condition, guidance = heads.inputs(SIZE, 2, dtype=dtype)
+  got = call(weights, noise, condition, steps, guidance, tiles=tiles)
+  assert_close(got, heads.expected(weights, noise, condition, steps, guidance), tolerance)
+
+
 def test_residency_changes_nothing():
   weights, steps = heads.weights(SIZE), heads.steps(SIZE, 3)
   noise, condition, guidance = heads.inputs(SIZE, 2)
@@ -63,8 +73,9 @@ def test_a_row_of_nan_stays_alone():
 
 
 @pytest.mark.slow
-def test_no_races_and_no_unwritten_memory():
-  weights, steps = heads.weights(SIZE), heads.steps(SIZE, 2)
+@pytest.mark.parametrize('held', [lambda weights: weights, arguments.quantised], ids=['float32', 'int8'])
+def test_no_races_and_no_unwritten_memory(held):
+  weights, steps = held(heads.weights(SIZE)), heads.steps(SIZE, 2)
   noise, condition, guidance = heads.inputs(SIZE, 1)
   checks = pltpu.InterpretParams(detect_races=True, uninitialized_memory='nan', dma_execution_mode='on_wait')
   got = call(weights, noise, condition, steps, guidance, interpret=checks)
@@ -109,19 +120,32 @@ def test_refusals_say_why():
   assert 'stacked' in refuse(as_tuple, noise, condition, steps, guidance)
   half = heads.weights(SIZE, dtype=jnp.float16)
   assert 'float16' in refuse(half, noise, condition, steps, guidance)
+  small = arguments.quantised(weights)
+  assert refuse(small, noise, condition, steps, guidance) is None
+  mixed = small.replace(blocks=small.blocks.replace(up=weights.blocks.up))
+  assert 'all as int8 or none' in refuse(mixed, noise, condition, steps, guidance)
+  odd = arguments.quantised(heads.weights(heads.Size(width=96, mlp=192, latent=16)))
+  assert 'every 128 outputs' in refuse(odd, noise, condition, steps, guidance)
   many = jnp.zeros((200, SIZE.latent))
   assert '400' in refuse(weights, many, condition, steps, guidance)
 
 
+def abstract(width: int) -> Params:
+  """The feed-forward of a published head, bfloat16, without memory."""
+  opened, closed = (jax.ShapeDtypeStruct((4, *dims), jnp.bfloat16) for dims in ((width, 3 * width), (3 * width, width)))
+  block = Block(norm=None, modulation=None, gate=opened, up=opened, down=closed)
+  return Params(noise=None, condition=None, time_in=None, time_out=None, blocks=block, modulation=None, out=None)
+
+
 def test_a_kernel_without_resident_weights_is_not_the_default():
-  wide = heads.Size(width=3584, mlp=10752, latent=64, depth=4)
-  narrow = heads.Size(width=1536, mlp=4608, latent=64, depth=4)
+  assert 'no weight stays' in pallas_tpu.decline(abstract(3584), eps=heads.EPS)
+  assert pallas_tpu.decline(abstract(1536), eps=heads.EPS) is None
 
-  def reason(size):
-    gate = jax.ShapeDtypeStruct((size.depth, size.width, size.mlp), jnp.bfloat16)
-    block = Block(norm=None, modulation=None, gate=gate, up=gate, down=None)
-    weights = Params(noise=None, condition=None, time_in=None, time_out=None, blocks=block, modulation=None, out=None)
-    return pallas_tpu.decline(weights, eps=heads.EPS)
 
-  assert 'no weight stays' in reason(wide)
-  assert reason(narrow) is None
+@pytest.mark.parametrize('kind', ['TPU v5 lite', 'TPU v6 lite'])
+def test_in_int8_a_head_of_1536_stays_in_vmem(kind):
+  small = jax.eval_shape(arguments.quantised, abstract(1536))
+  device = AbstractDevice(kind, 1, 'tpu')
+  with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+    tiles = pallas_tpu.choose_tiles(small)
+  assert (tiles.streamed, tiles.count * tiles.resident) == (0, 4608)

@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from core.plan import chips
 from kernels import diffusion_head, shapes, tree_attention
 from kernels.head.arguments import Block, Guidance, Params, Steps
+from kernels.int8 import GROUP, Int8
 from kernels.tree.attention import TABLE
 from kernels.tree.plan import plan
 from tests.kernels.compiled import TOPOLOGIES, compile_for
@@ -22,6 +23,10 @@ CALL = 'custom_call_target="tpu_custom_call"'
 
 def array(*shape, dtype=jnp.bfloat16):
   return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def array8(*shape):
+  return Int8(array(*shape, dtype=jnp.int8), array(*shape[:-1], shape[-1] // GROUP))
 
 
 def on_pages(shape: shapes.Shape, rows: int = ROWS):
@@ -86,15 +91,16 @@ def test_tree_attention_is_split_by_heads_without_collectives():
   assert not any(name in text for name in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute'))
 
 
-def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, rows: int = 1):
+def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, rows: int = 1, int8: bool = False):
   """Abstract arguments of the diffusion head: weights, noise, condition, steps, guidance."""
   mlp = 3 * width
+  matrix = array8 if int8 else array
   block = Block(
     norm=array(depth, width),
     modulation=array(depth, width, 3, width),
-    gate=array(depth, width, mlp),
-    up=array(depth, width, mlp),
-    down=array(depth, mlp, width),
+    gate=matrix(depth, width, mlp),
+    up=matrix(depth, width, mlp),
+    down=matrix(depth, mlp, width),
   )
   weights = Params(
     noise=array(latent, width),
@@ -111,20 +117,22 @@ def head_shapes(width: int, depth: int = 4, latent: int = 64, steps: int = 10, r
   return weights, array(rows, latent), array(rows, width), solver, guidance
 
 
+@pytest.mark.parametrize('int8', [False, True])
 @pytest.mark.parametrize('topology', TOPOLOGIES)
-def test_a_narrow_diffusion_head_compiles(topology):
+def test_a_narrow_diffusion_head_compiles(topology, int8):
   """The kernel lowers for every generation; `make long` has the published widths."""
 
   def call(w, x, h, at, g):
     return diffusion_head(w, x, h, at, guidance=g)
 
-  text = compile_for(topology, call, *head_shapes(256, depth=2, steps=2)).as_text()
+  text = compile_for(topology, call, *head_shapes(256, depth=2, steps=2, int8=int8)).as_text()
   assert text.count(CALL) == 1
 
 
 @pytest.mark.long
+@pytest.mark.parametrize('int8', [False, True])
 @pytest.mark.parametrize('topology', TOPOLOGIES)
-def test_diffusion_head_compiles(topology):
+def test_diffusion_head_compiles(topology, int8):
   """At the widths of Realtime, 1.5B and 7B; temporaries hold modulation, never a copy of a layer.
 
   Without a name the TPU takes the kernel where part of the weights stays in VMEM, which at 7B is not so.
@@ -134,8 +142,8 @@ def test_diffusion_head_compiles(topology):
     return lambda w, x, h, at, g: diffusion_head(w, x, h, at, guidance=g, implementation=implementation)
 
   for name, width in shapes.HEAD.items():
-    arguments = head_shapes(width)
+    arguments = head_shapes(width, int8=int8)
     compiled = compile_for(topology, call('pallas_tpu' if name == '7b' else None), *arguments)
     assert compiled.as_text().count(CALL) == 1, name
-    layer = 2 * 9 * width**2
+    layer = (1 if int8 else 2) * 9 * width**2
     assert compiled.memory_analysis().temp_size_in_bytes < layer, name
