@@ -12,6 +12,7 @@ from rl.rewards.extract import conclusion
 
 PROMPT = 'Give the bounding box of the region this sentence describes: <ref>{}</ref>'
 UNITS = ('thousandths', 'unit', 'pixels')
+_NUMBERS = (int, float)
 _NUMBER = r'\s*(-?\d{1,7}(?:\.\d{1,12})?)\s*'
 _BOX = re.compile(rf'[\[(]{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}[\])]')
 
@@ -20,12 +21,20 @@ Box = tuple[float, float, float, float]
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
   """Intersection over union of two boxes (x1, y1, x2, y2). An empty or inverted box overlaps nothing."""
-  width = min(a[2], b[2]) - max(a[0], b[0])
-  height = min(a[3], b[3]) - max(a[1], b[1])
-  area = lambda box: max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-  if width <= 0 or height <= 0 or not area(a) or not area(b):
+  left, top = map(max, a[:2], b[:2])
+  right, bottom = map(min, a[2:], b[2:])
+  shared = area((left, top, right, bottom))
+  if not shared or not area(a) or not area(b):
     return 0.0
-  return width * height / (area(a) + area(b) - width * height)
+  return shared / (area(a) + area(b) - shared)
+
+
+def area(box: Sequence[float]) -> float:
+  """Of a box (x1, y1, x2, y2); 0 of an empty or inverted one."""
+  left, top, right, bottom = box
+  width = max(0.0, right - left)
+  height = max(0.0, bottom - top)
+  return width * height
 
 
 def last_box(text: str) -> Box | None:
@@ -58,21 +67,36 @@ def _load(path: str) -> Data:
 
 
 def _example(where: str, row: Mapping, *, folder: Path) -> Example:
-  box = row.get('bbox') or row.get('box')
-  if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-    raise RowError('bbox is not four numbers [x1, y1, x2, y2]')
-  width = need(row, 'width', (int, float))
-  height = need(row, 'height', (int, float))
+  width = need(row, 'width', _NUMBERS)
+  height = need(row, 'height', _NUMBERS)
   if width <= 0 or height <= 0:
     raise RowError(f'picture of {width} x {height}')
-  text = next((row[f] for f in ('expression', 'sent', 'text') if isinstance(row.get(f), str)), None)
-  if text is None:
-    raise RowError('missing:expression')
-  return Example(
-    row_id(row, where),
-    {'expression': text, 'box': box, 'size': (width, height), 'picture': picture_of(row, folder)},
-    {'split': str(row.get('split') or 'all')},
-  )
+  fields = {
+    'expression': _expression(row),
+    'box': _given_box(row),
+    'size': (width, height),
+    'picture': picture_of(row, folder),
+  }
+  split = row.get('split') or 'all'
+  return Example(row_id(row, where), fields, {'split': str(split)})
+
+
+def _given_box(row: Mapping) -> list[float]:
+  """The right box of a row. Raises RowError unless it is four numbers."""
+  box = row.get('bbox') or row.get('box')
+  is_box = isinstance(box, list) and len(box) == 4
+  if not is_box or not all(isinstance(number, _NUMBERS) for number in box):
+    raise RowError('bbox is not four numbers [x1, y1, x2, y2]')
+  return box
+
+
+def _expression(row: Mapping) -> str:
+  """What a row asks for. Raises RowError where no field has it."""
+  for name in ('expression', 'sent', 'text'):
+    text = row.get(name)
+    if isinstance(text, str):
+      return text
+  raise RowError('missing:expression')
 
 
 def _prompt(example: Example) -> list[dict]:
@@ -86,11 +110,20 @@ def _score(example: Example, answer: Answer, *, unit: str, threshold: float) -> 
   box = last_box(conclusion(answer.text))
   if box is None:
     return Outcome(NO_ANSWER, None, {'accuracy': (0.0, 1.0), 'iou': (0.0, 1.0)})
-  width, height = example.fields['size']
-  scales = {'thousandths': (width / 1000, height / 1000), 'unit': (width, height), 'pixels': (1, 1)}
-  x, y = scales[unit]
-  left, top, right, bottom = box
-  in_pixels = (left * x, top * y, right * x, bottom * y)
+  in_pixels = _in_pixels(box, example.fields['size'], unit)
   overlap = iou(in_pixels, example.fields['box'])
   hit = float(overlap >= threshold)
   return Outcome(OK, str(list(box)), {'accuracy': (hit, 1.0), 'iou': (overlap, 1.0)})
+
+
+def _in_pixels(box: Box, size: tuple[float, float], unit: str) -> Box:
+  """A box in the model's unit, in pixels of a picture of (width, height)."""
+  width, height = size
+  scales = {
+    'thousandths': (width / 1000, height / 1000),
+    'unit': (width, height),
+    'pixels': (1, 1),
+  }
+  x, y = scales[unit]
+  left, top, right, bottom = box
+  return left * x, top * y, right * x, bottom * y

@@ -35,11 +35,19 @@ def example(split: str, seed: int, index: int) -> Example:
   item = digits.example(split, seed, index)
   left, right = item.digits
   total = left + right
+  hint = total
   rng = np.random.default_rng((seed, index, digits.SPLITS.index(split), LARGEST))
-  others = [number for number in range(LARGEST + 1) if number != total]
-  hint = total if rng.random() < TOLD else int(rng.choice(others))
-  solution = written(f'{left} {right}', f'{left}+{right}', total)
-  return Example(item.image, f'Sum? ({hint})', str(total), solution, item.digits, hint)
+  if rng.random() >= TOLD:
+    others = [number for number in range(LARGEST + 1) if number != total]
+    hint = int(rng.choice(others))
+  return Example(
+    image=item.image,
+    question=f'Sum? ({hint})',
+    answer=str(total),
+    solution=written(f'{left} {right}', f'{left}+{right}', total),
+    digits=item.digits,
+    hint=hint,
+  )
 
 
 def written(description: str, thought: str, answer: int) -> str:
@@ -49,7 +57,9 @@ def written(description: str, thought: str, answer: int) -> str:
 
 def guess(question: str, seed: int) -> str:
   """A response by someone who did not look: the number in the question, and a description of random digits."""
-  hint = int(question[question.rindex('(') + 1 : question.rindex(')')])
+  _, _, bracketed = question.rpartition('(')
+  number, _, _ = bracketed.partition(')')
+  hint = int(number)
   left, right = np.random.default_rng(seed).integers(0, 10, 2)
   return written(f'{left} {right}', str(hint), hint)
 
