@@ -27,6 +27,7 @@ class Supervision:
 
   steps: int = field(60, 'supervised updates; 0: none')
   batch: int = field(128, 'examples an update')
+  variants: bool = field(False, 'every other example writes a variant of a problem, as SvS and its controls start')
   optim: Optim = field(Optim('muon', lr=5e-3, schedule='constant', warmup_steps=10), 'optimiser')
 
   def __post_init__(self):
@@ -212,15 +213,15 @@ CONFIGS = {
       ),
     ),
   ),
-  # SvS from scratch on sums of 2 to 6 digits; a short prompt for variants, since the policy reads bytes.
+  # SvS from scratch on sums of 2 to 7 digits; a short prompt for variants, since the policy reads bytes.
   'svs': Config(
     model='tiny-text',
     task='sums',
-    warmup=Supervision(steps=300, batch=64),
+    warmup=Supervision(steps=300, batch=64, variants=True),
     steps=30,
     prompts=32,
     group=8,
-    max_new=32,
+    max_new=48,
     svs=Synthesis(variants=8, template='Vary {response}'),
     optim=Optim('muon', lr=5e-4, schedule='constant', warmup_steps=2),
     eval_queries=256,
@@ -257,7 +258,7 @@ CONFIGS = {
     eval_every=10,
     engine=EngineSize(slots=256, pages=3072, segment=8),
   ),
-  # TreePO from scratch on sums of 2 to 6 digits: segments of 4 bytes, so that responses branch.
+  # TreePO from scratch on sums of 2 to 7 digits: segments of 4 bytes, so that responses branch.
   'treepo': Config(
     model='tiny-text',
     task='sums',
@@ -265,7 +266,7 @@ CONFIGS = {
     steps=30,
     prompts=32,
     group=16,
-    max_new=32,
+    max_new=48,
     tree=Branching(segment=4),
     advantage='treepo',
     rule=RULES['treepo'],

@@ -41,7 +41,7 @@ def shortcut_guess(query: Query, seed: int) -> str:
 
 
 def sums_query(split: str, seed: int, index: int) -> Query:
-  """Query `index` of the sums task: text alone, 2 to 6 numbers of one digit (`core.toy.sums`)."""
+  """Query `index` of the sums task: text alone, 2 to 7 numbers of one digit (`core.toy.sums`)."""
   item = sums.example(split, seed, index)
   return Query([{'role': 'user', 'content': item.question}], [], item.answer, item.solution)
 
@@ -54,7 +54,7 @@ def pairs_query(split: str, seed: int, index: int) -> Query:
 
 def sums_variant(query: Query, seed: int) -> str:
   """Another sum with the same answer."""
-  return sums.variant(int(query.answer), seed)
+  return sums.variant(query.solution, seed)
 
 
 @dataclasses.dataclass(frozen=True)

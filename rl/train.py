@@ -28,10 +28,10 @@ from rl.flow import configs as flow_configs
 from rl.flow.published.train import train as train_published
 from rl.flow.train import train as train_flow
 from rl.learning import varied
-from rl.learning.supervised import Demonstrations
+from rl.learning.supervised import Demonstrations, solutions
 from rl.loop import prompt_limit, run
 from rl.plan import plan_step
-from rl.policy import ANY_SLOTS, Draw, Policy, Slots
+from rl.policy import Draw, Policy, Slots
 from rl.preference.offline import offline
 from rl.report import Outcome
 from rl.rollout import Flat, Plan, svs, tree, vision_sr1
@@ -135,21 +135,17 @@ def plan_of(config: Config) -> Plan | None:
   return None
 
 
-def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations | None:
-  """What the supervised phase imitates in addition to solutions; None for solutions alone.
-
-  Variants if the task can write them, so that runs with and without synthesis have the same start; or second passes.
-  """
-  second_pass = config.sr1.generation != 'off' and not config.data
-  if not (second_pass or task.vary) or not config.warmup.steps:
-    return None
+def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations:
+  """What the supervised phase imitates: solutions, and variants or second passes beside them."""
   limit = prompt_limit(policy, config, config.max_new, config.prompt_length)
   source = QuerySource(task, policy, config.seed, limit)
-  if second_pass:
+  if config.sr1.generation != 'off' and not config.data:
     examples = varied.second_passes(source, config.sr1, config.max_new)
-  else:
+  elif config.warmup.variants:
     examples = varied.demonstrations(source, config.svs.template, config.max_new)
-  slots = ANY_SLOTS._replace(prompt=config.prompt_length, response=config.max_new)
+  else:
+    examples = solutions(source, config.max_new)
+  slots = Slots(config.prompt_length, config.max_new, 0, config.tiles)
   return Demonstrations(examples, slots=slots, save_every=config.save_every)
 
 

@@ -33,7 +33,7 @@ MEASURED = 'heldout.json'  # in the folder of a model or a trial: its measures, 
 class Named:
   """The flag that says which study."""
 
-  recipe: Literal['vision_sr1', 'svs'] = field('vision_sr1', 'what is compared with its control')
+  recipe: Literal['vision_sr1', 'svs', 'treepo'] = field('vision_sr1', 'what is compared with its control')
   rate: float = field(0.0, 'learning rate of the reported seeds of both arms; 0: the one chosen for each', low=0)
 
 
@@ -47,9 +47,10 @@ class Options(Named):
 
 def named(name: str):
   """The recipe of this name."""
-  from bench.recipes import svs, vision_sr1
+  from bench.recipes import svs, treepo, vision_sr1
 
-  return {'svs': svs.RECIPE, 'vision_sr1': vision_sr1.RECIPE}[name]
+  recipes = {'svs': svs, 'treepo': treepo, 'vision_sr1': vision_sr1}
+  return recipes[name].RECIPE
 
 
 def warm_up(config, folder: pathlib.Path) -> None:

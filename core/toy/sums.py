@@ -1,7 +1,7 @@
-r"""A graded family of problems in text: sums of 2 to 6 numbers of one digit, the harder the longer.
+r"""A graded family of problems in text: sums of 2 to 7 numbers of one digit, the harder the longer.
 
-The question is such as `3+5+9?`; the solution lists the running sums and boxes the last: `8 17 \boxed{17}`. Training
-and held-out questions are disjoint. Examples are a function of (split, seed, index).
+The question is such as `3+5+9?`; the solution restates it, lists the running sums and boxes the last:
+`3+5+9: 8 17 \boxed{17}`. Training and held-out questions are disjoint. Examples are a function of (split, seed, index).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 # Numbers of a sum.
 LEAST = 2
-MOST = 6
+MOST = 7
 SPLITS = ('train', 'heldout')
 _SHARES = 5  # one question in five is held out
 
@@ -32,9 +32,11 @@ def example(split: str, seed: int, index: int) -> Example:
   if split not in SPLITS:
     raise ValueError(f'split {split!r}: expected one of {", ".join(SPLITS)}')
   rng = np.random.default_rng((seed, index, SPLITS.index(split)))
+  asked_for = split == 'heldout'
   while True:
-    terms = rng.integers(1, 10, rng.integers(LEAST, MOST + 1)).tolist()
-    if held_out(terms) == (split == 'heldout'):
+    count = rng.integers(LEAST, MOST + 1)
+    terms = rng.integers(1, 10, count).tolist()
+    if held_out(terms) == asked_for:
       return worked(terms)
 
 
@@ -46,22 +48,20 @@ def held_out(terms: list[int]) -> bool:
 
 def worked(terms: list[int]) -> Example:
   """The sum of these numbers, worked out."""
-  running = list(map(str, itertools.accumulate(terms)))[1:]
-  answer = running[-1]
-  steps = ' '.join(running)
-  question = '+'.join(map(str, terms)) + '?'
-  return Example(question, answer, f'{steps} \\boxed{{{answer}}}', tuple(terms))
+  asked = '+'.join(map(str, terms))
+  _, *running = itertools.accumulate(terms)
+  steps = ' '.join(map(str, running))
+  answer = str(running[-1])
+  solution = f'{asked}: {steps} \\boxed{{{answer}}}'
+  return Example(f'{asked}?', answer, solution, tuple(terms))
 
 
-def variant(total: int, seed: int) -> str:
-  """Another question whose answer is `total`, of a random length. Raises ValueError for a sum that no question has."""
-  if not LEAST <= total <= 9 * MOST:
-    raise ValueError(f'total={total}: expected {LEAST} to {9 * MOST}')
-  rng = np.random.default_rng(seed)
-  shortest = max(LEAST, -(-total // 9))
-  count = rng.integers(shortest, min(MOST, total) + 1)
-  terms = [1] * int(count)
-  for _ in range(total - len(terms)):
-    open_places = [i for i, term in enumerate(terms) if term < 9]
-    terms[rng.choice(open_places)] += 1
+def variant(solution: str, seed: int) -> str:
+  """Another question that a solution answers: two neighbouring numbers are exchanged, different ones if there are."""
+  asked, _, _ = solution.partition(':')
+  terms = [int(term) for term in asked.split('+')]
+  different = [place for place, (left, right) in enumerate(itertools.pairwise(terms)) if left != right]
+  if different:
+    place = np.random.default_rng(seed).choice(different)
+    terms[place : place + 2] = reversed(terms[place : place + 2])
   return worked(terms).question

@@ -90,7 +90,11 @@ def test_the_mean_of_curves_goes_as_far_as_all_of_them():
 
 
 def test_both_arms_of_a_recipe_differ_in_it_alone():
-  changed = {'svs': ['svs.variants: 8, now 0'], 'vision_sr1': ["sr1.generation: 'c2', now 'no_self_reward'"]}
+  changed = {
+    'svs': ['svs.variants: 8, now 0'],
+    'treepo': ["advantage: 'treepo', now 'grpo'", 'rule.dual_clip: 10.0, now None', 'tree.segment: 4, now 0'],
+    'vision_sr1': ["sr1.generation: 'c2', now 'no_self_reward'"],
+  }
   for name, difference in changed.items():
     configs = [dataclasses.asdict(config) for config in study.named(name).arms.values()]
     assert differences(*configs) == difference

@@ -5,6 +5,7 @@ import jax
 from core import mesh
 from core.toy import shortcut
 from rl import policy as policies
+from rl import train
 from rl.learning.varied import second_passes
 from rl.rollout.collect import QuerySource
 from rl.rollout.vision_sr1 import Sr1, prompts
@@ -27,3 +28,11 @@ def test_every_other_solution_is_a_guess_and_second_passes_are_of_solutions():
     assert prompts.description(shown[n]) != prompts.description(queries[n].solution)
   for n in (1, 3, 5, 7):
     assert shown[n] == queries[n].solution.rpartition('</description>')[2]
+
+
+def test_only_a_warm_up_that_asks_for_variants_shows_them():
+  policy, _ = policies.load('tiny-text', ONE)
+  for name, fenced in (('svs', [False, True]), ('treepo', [False, False])):
+    config = train.CONFIGS[name]
+    shown = train.demonstrations_of(config, policy, train.task_of(config)).examples(range(2))
+    assert [policy.text(t.tokens).startswith('```') for t in shown] == fenced
