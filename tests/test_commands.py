@@ -34,6 +34,7 @@ PROGRAMS = (
   'bench.perf.generate',
   'bench.perf.kernels',
   'bench.perf.kernels_gpu',
+  'bench.perf.load',
   'bench.perf.patching',
   'bench.perf.rollout',
   'bench.perf.sandbox',

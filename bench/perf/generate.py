@@ -1,21 +1,23 @@
 """Greedy decoding: ours against transformers' torch-CPU `generate` on the same random float32 weights.
 
   python -m bench.perf.generate --width=256 --layers=4 --batches=1,8
+  python -m bench.perf.generate --width=512 --layers=8 --kinds=float32,bfloat16,int8
 
-One pinned thread, CPU seconds, the arms interleaved in one run, minimum of the repeats after a warm-up; the ids must
-be identical. Compile time is listed by itself. The floor is the time to read a step's weights and cache once, at the
+One pinned thread, CPU seconds, the arms interleaved in one run, minimum of the repeats after a warm-up; ids in float32
+must be identical. `--kinds` adds ours with bfloat16 weights or int8 matrices, in multiples of the speed with float32.
+Compilation is listed by itself. The floor is the time to read a step's float32 weights and cache once, at the
 bandwidth of a large sum in this process; `at most` is the ratio that decoding at the floor would reach. Other work on
-the machine shares its memory bandwidth, so it slows both arms, and more the one that waits for memory.
+the machine shares its memory bandwidth, so it slows all arms, and more those that wait for memory.
 """
 
 import dataclasses
-import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from bench.perf.measuring import qwen
-from bench.perf.measuring.clock import fastest
+import numpy as np
+
+from bench.perf.measuring import clock, qwen, report
 from bench.perf.measuring.pinned import pin
 from bench.perf.measuring.rates import bandwidth
 from core.launch import command
@@ -24,14 +26,37 @@ from core.launch.fields import field
 # jax is imported by the functions that need it: `pin` must come before its first import.
 
 
+MATRICES = r'blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))|head'  # that are int8 in that kind
+
+
 @dataclasses.dataclass(frozen=True)
 class Options(qwen.Shape):
   """The program's flags."""
 
   batches: tuple[int, ...] = field((1, 8), 'batch sizes')
+  kinds: tuple[Literal['float32', 'bfloat16', 'int8'], ...] = field(('float32',), 'weights of ours, float32 among them')
   prompt: int = field(32, 'prompt tokens', low=1)
   new: int = field(128, 'new tokens', low=1)
   repeats: int = field(5, 'timed runs of each arm', low=1)
+  json: bool = field(False, 'print JSON')
+
+  def __post_init__(self):
+    if 'float32' not in self.kinds:
+      raise ValueError(f'kinds={",".join(self.kinds)}: expected float32 among them, which the others are compared with')
+
+
+def of_kind(params: Any, kind: str) -> Any:
+  """Weights of a kind, ready for decoding, from those in float32."""
+  import jax
+
+  from core import params as params_lib
+  from core.engine import generate
+
+  if kind == 'int8':
+    params = params_lib.map_weights(lambda _, w: params_lib.to_int8(w), params, MATRICES)
+  else:
+    params = jax.tree.map(lambda w: w.astype(kind), params)
+  return generate.for_decoding(params)
 
 
 def step_bytes(params, config, *, batch: int, length: int) -> int:
@@ -42,71 +67,69 @@ def step_bytes(params, config, *, batch: int, length: int) -> int:
   return weights + 2 * 4 * batch * length * config.depth * config.kv_heads * config.head_dim
 
 
-def arms(options: Options, batch: int, model, config, params) -> dict:
-  """Functions that decode the same prompts greedily and return ids [batch, new]."""
-  import numpy as np
-  import torch
-
+def ours(options: Options, params: Any, config: Any, tokens: np.ndarray) -> Callable[[], np.ndarray]:
+  """A function that decodes the prompts greedily and returns ids [batch, new]."""
   from core.engine import generate
   from core.engine.sampling import Sampling
 
-  new = options.new
-  shape = (batch, options.prompt)
-  tokens = np.random.default_rng(0).integers(1, options.vocab, shape)
-  positions = np.broadcast_to(np.arange(options.prompt), shape)
+  positions = np.broadcast_to(np.arange(options.prompt), tokens.shape)
 
-  def ours():
-    state = generate.run(params, config, tokens, positions, max_new=new, sampling=Sampling.of(batch))
-    return np.asarray(state.tokens)[:, :new]
+  def run() -> np.ndarray:
+    sampling = Sampling.of(len(tokens))
+    state = generate.run(params, config, tokens, positions, max_new=options.new, sampling=sampling)
+    return np.asarray(state.tokens)[:, : options.new]
 
-  def theirs():
-    mask = torch.ones(shape, dtype=torch.long)
-    bounds = {'max_new_tokens': new, 'min_new_tokens': new}
+  return run
+
+
+def theirs(options: Options, model: Any, tokens: np.ndarray) -> Callable[[], np.ndarray]:
+  """The same by transformers."""
+  import torch
+
+  def run() -> np.ndarray:
+    mask = torch.ones(tokens.shape, dtype=torch.long)
+    bounds = {'max_new_tokens': options.new, 'min_new_tokens': options.new}
     with torch.inference_mode():
       out = model.generate(torch.tensor(tokens), do_sample=False, attention_mask=mask, **bounds)
     return out[:, options.prompt :].numpy()
 
-  return {'ours': ours, 'theirs': theirs}
+  return run
 
 
-def compare(options: Options, batch: int, model, config, params, *, rate: float) -> str:
-  """A line of figures for one batch size; rate: bytes a second. Raises ValueError when the ids differ."""
-  import numpy as np
-
-  both = arms(options, batch, model, config, params)
-  start = time.process_time()
-  got = both['ours']()
-  first = time.process_time() - start
-  if not np.array_equal(got, both['theirs']()):
+def compare(options: Options, batch: int, model, config, weights: dict[str, Any], *, rate: float) -> report.Row:
+  """Figures for one batch size; weights by kind; rate: bytes a second. Raises ValueError when the ids differ."""
+  tokens = np.random.default_rng(0).integers(1, options.vocab, (batch, options.prompt))
+  arms = {kind: ours(options, params, config, tokens) for kind, params in weights.items()}
+  arms['transformers'] = theirs(options, model, tokens)
+  first = {name: clock.timed(run) for name, run in arms.items()}
+  if not np.array_equal(first['float32'][1], first['transformers'][1]):
     raise ValueError(f'batch {batch}: greedy ids differ')
-  seconds = fastest(both, repeats=options.repeats)
-  ours = seconds['ours']
-  theirs = seconds['theirs']
+  seconds = clock.fastest(arms, repeats=options.repeats)
   length = options.prompt + options.new // 2
-  floor = step_bytes(params, config, batch=batch, length=length) / rate * options.new
-  return (
-    f'batch {batch}: ours {ours:.3f} s ({batch * options.new / ours:.0f} tok/s), transformers {theirs:.3f} s: '
-    f'{theirs / ours:.2f}x; floor {floor:.3f} s ({ours / floor:.2f}x above; at most {theirs / floor:.2f}x); '
-    f'compilation {first - ours:.1f} s'
-  )
+  floor = step_bytes(weights['float32'], config, batch=batch, length=length) / rate * options.new
+  row: dict[str, Any] = {'what': f'batch {batch}'}
+  row |= {f'{name} s': least for name, least in seconds.items()}
+  row['times faster'] = seconds['transformers'] / seconds['float32']
+  row |= {
+    f'{kind} times faster than float32': seconds['float32'] / seconds[kind]
+    for kind in options.kinds
+    if kind != 'float32'
+  }
+  row |= {'floor s': floor, 'at most': seconds['transformers'] / floor}
+  return row | {f'{kind} compilation s': first[kind][0] - seconds[kind] for kind in options.kinds}
 
 
 def work(options: Options) -> None:
   """Measures each batch size and prints the ratios."""
   pin()
-  from core.engine import generate
-
   model = qwen.reference(options)
   config, params = qwen.converted(model)
-  params = generate.for_decoding(params)
+  weights = {kind: of_kind(params, kind) for kind in options.kinds}
   rate = bandwidth(repeats=options.repeats)
-  print(
-    f'{options.family} width {options.width} x {options.layers} layers, vocabulary {options.vocab}, float32, prompt '
-    f'{options.prompt}, {options.new} new tokens, one thread; reading {rate / 1e9:.1f} GB/s; load average '
-    f'{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
-  )
+  report.show(report.machine() | {'reading GB/s': rate / 1e9}, as_json=options.json)
   for batch in options.batches:
-    print(compare(options, batch, model, config, params, rate=rate), flush=True)
+    row = compare(options, batch, model, config, weights, rate=rate)
+    report.show(row, as_json=options.json)
 
 
 def main(argv: Sequence[str]) -> int:

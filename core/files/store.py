@@ -1,4 +1,4 @@
-"""Folders of files behind a path or URL, opened through tensorstore's key-value stores.
+"""Folders of files behind a path or URL: local files are mapped, others opened through tensorstore's key-value stores.
 
 This is the only module of a checkpoint's files that opens a path. A folder is a path, or a URL of one of SCHEMES.
 """
@@ -8,19 +8,20 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import mmap
 import os
 import pathlib
 import re
+import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 SCHEMES = ('file', 'gs', 's3', 'memory')
-# (reads under way at once, bytes of one) of large files. An object store answers each read only after tens of
-# milliseconds; a disk needs no more than two small ones, and reads take memory.
-REMOTE = (16, 2 << 20)
-LOCAL = (2, 256 << 10)
+# An object store answers each read only after tens of milliseconds, and reads take memory.
+AHEAD = 16  # reads under way at once
+BLOCK = 2 << 20  # bytes of one
 RETRIES = {'max_retries': 5, 'initial_delay': '500ms', 'max_delay': '8s'}  # by default a wrong bucket takes minutes
 # What libraries read besides weights: configurations, tokenizers, chat templates.
 SMALL = ('.json', '.txt', '.model', '.jinja', '.tiktoken')
@@ -35,7 +36,7 @@ class Span(Protocol):
 
   file: str
   start: int
-  stop: int | None
+  stop: int
 
 
 SpanT = TypeVar('SpanT', bound=Span)
@@ -44,13 +45,13 @@ SpanT = TypeVar('SpanT', bound=Span)
 class Folder:
   """The files of one folder, by name.
 
-  local: its path where it is on this machine's disks, else None. block: bytes that one read of a large file is to take.
+  local: its path where it is on this machine's disks, else None. block: most bytes of a span that is fetched.
   """
 
   def __init__(self, url: str):
     self.url = url.rstrip('/')
     self.local = _local(url)
-    self._ahead, self.block = REMOTE if self.local is None else LOCAL
+    self.block = BLOCK if self.local is None else sys.maxsize
 
   def __str__(self) -> str:
     return self.url
@@ -62,8 +63,7 @@ class Folder:
   def _store(self) -> Any:
     import tensorstore as ts
 
-    where = f'{self.url}/' if self.local is None else {'driver': 'file', 'path': f'{self.local.absolute()}/'}
-    return _answer(ts.KvStore.open(where, context=_context()), self.url)
+    return _answer(ts.KvStore.open(f'{self.url}/', context=_context()), self.url)
 
   def has(self, name: str) -> bool:
     """Whether there is a file of this name. Raises CheckpointError where the store cannot be asked."""
@@ -82,18 +82,57 @@ class Folder:
 
   def read(self, name: str) -> bytes:
     """A whole file. Raises CheckpointError when there is none, or it cannot be read."""
-    return self._value(self._request(name, 0, None), name)
+    if self.local is None:
+      return self._value(self._request(name, 0, None), name)
+    with self._opened(name) as file:
+      return file.read()
 
-  def fetch(self, spans: Iterable[SpanT]) -> Iterator[tuple[SpanT, bytes]]:
-    """Each span with its bytes, in order, the next ones already requested. Raises CheckpointError as `read`."""
+  def fetch(self, spans: Iterable[SpanT]) -> Iterator[tuple[SpanT, memoryview]]:
+    """Each span with its bytes, in order. Raises CheckpointError as `read`, and where a file ends before its span."""
+    if self.local is None:
+      yield from self._fetch_ahead(spans)
+    else:
+      yield from self._fetch_mapped(spans)
+
+  def _fetch_ahead(self, spans: Iterable[SpanT]) -> Iterator[tuple[SpanT, memoryview]]:
+    """Requests the next spans before the first is used."""
     pending: collections.deque = collections.deque()
     for span in spans:
       pending.append((span, self._request(span.file, span.start, span.stop)))
-      if len(pending) == self._ahead:
+      if len(pending) == AHEAD:
         first, future = pending.popleft()
-        yield first, self._value(future, first.file)
+        yield first, memoryview(self._value(future, first.file))
     for span, future in pending:
-      yield span, self._value(future, span.file)
+      yield span, memoryview(self._value(future, span.file))
+
+  def _fetch_mapped(self, spans: Iterable[SpanT]) -> Iterator[tuple[SpanT, memoryview]]:
+    """Maps files, so that nothing is copied and the memory is the page cache's."""
+    files: dict[str, memoryview] = {}
+    for span in spans:
+      if span.file not in files:
+        files[span.file] = self._map(span.file)
+      data = files[span.file][span.start : span.stop]
+      if len(data) != span.stop - span.start:
+        size = len(files[span.file])
+        raise CheckpointError(f'{self}/{span.file}: ends at byte {size}; expected bytes up to {span.stop}')
+      yield span, data
+
+  def _map(self, name: str) -> memoryview:
+    with self._opened(name) as file:
+      if not os.fstat(file.fileno()).st_size:
+        return memoryview(b'')  # which mmap refuses
+      return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+  @contextlib.contextmanager
+  def _opened(self, name: str) -> Iterator[BinaryIO]:
+    """A local file, open for reading."""
+    try:
+      with open(self.local / name, 'rb') as file:
+        yield file
+    except FileNotFoundError as error:
+      raise CheckpointError(f'{self}/{name}: no such file') from error
+    except OSError as error:
+      raise CheckpointError(f'{self}/{name}: {error.strerror}') from error
 
   def _request(self, name: str, start: int, stop: int | None) -> Any:
     return self._store.read(name, byte_range=slice(start, stop))

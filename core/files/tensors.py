@@ -205,7 +205,7 @@ def _headers(folder: Folder, files: Sequence[str]) -> list[dict[str, Stored]]:
   ends = []
   for span, data in folder.fetch(spans):
     with naming(f'{folder}/{span.file}: not a safetensors file'):
-      tensors = _parse(span.file, data, span.stop)
+      tensors = _parse(span.file, bytes(data), span.stop)
     headers.append(tensors)
     stops = (stored.stop for stored in tensors.values())
     ends.append(max(stops, default=span.stop))
@@ -225,7 +225,7 @@ def _check_complete(folder: Folder, files: Sequence[str], ends: Sequence[int]) -
       raise CheckpointError(f'{folder}/{file}: not a complete safetensors file: its header accounts for {end} bytes')
 
 
-def _header_length(folder: Folder, file: str, data: bytes) -> int:
+def _header_length(folder: Folder, file: str, data: memoryview) -> int:
   length = int.from_bytes(data, 'little')
   if not 2 <= length <= HEADER_BYTES:
     raise CheckpointError(f'{folder}/{file}: not a safetensors file (a header of {length} bytes)')

@@ -19,7 +19,7 @@ from einops.parsing import ParsedExpression
 
 from core import mesh as mesh_lib
 from core import params as params_lib
-from core.files import shards, store
+from core.files import copying, shards, store
 from core.files.config import write_json
 from core.files.shards import Entry
 from core.files.store import CheckpointError, Folder, FolderPath
@@ -176,7 +176,7 @@ def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> 
 
   def shard(index):
     shape = tuple(len(range(*i.indices(n))) for i, n in zip(index, s.shape))
-    out = _aligned(shape, dtype)
+    out = copying.memory(shape, dtype)
     key = str(index)
     if key in read:
       out[...] = read[key]
@@ -201,14 +201,6 @@ def _wanted(source: From, s: params_lib.Spec, index: tuple[slice, ...], out: np.
     if all(i in span for i, span in zip(at, spans)):
       local = tuple(span.index(i) for i, span in zip(at, spans))
       yield name, take, out[*local, ...]
-
-
-def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
-  """An empty array on a 64-byte boundary, which a CPU device takes over as it is instead of copying."""
-  size = math.prod(shape) * np.dtype(dtype).itemsize
-  raw = np.empty(size + 64, np.uint8)
-  start = -raw.ctypes.data % 64
-  return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def save(path: FolderPath, params: Any, names: Any, spec: Any, *, stem: str = STEM) -> None:

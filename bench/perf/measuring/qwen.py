@@ -17,14 +17,12 @@ class Shape:
   vocab: int = field(2048, 'vocabulary', low=2)
 
 
-def reference(shape: Shape) -> Any:
-  """A random transformers model on one thread of torch, with weights large enough that greedy ids are not ties."""
-  import torch
+def config(shape: Shape) -> Any:
+  """The transformers config of a shape, without special tokens."""
   import transformers
 
-  torch.set_num_threads(1)
-  name = shape.family.capitalize()
-  config = getattr(transformers, f'{name}Config')(
+  kind = getattr(transformers, f'{shape.family.capitalize()}Config')
+  return kind(
     vocab_size=shape.vocab,
     hidden_size=shape.width,
     num_hidden_layers=shape.layers,
@@ -37,8 +35,17 @@ def reference(shape: Shape) -> Any:
     bos_token_id=None,
     pad_token_id=0,
   )
+
+
+def reference(shape: Shape) -> Any:
+  """A random transformers model on one thread of torch, with weights large enough that greedy ids are not ties."""
+  import torch
+  import transformers
+
+  torch.set_num_threads(1)
   torch.manual_seed(0)
-  model = getattr(transformers, f'{name}ForCausalLM')(config).eval()
+  kind = getattr(transformers, f'{shape.family.capitalize()}ForCausalLM')
+  model = kind(config(shape)).eval()
   for p in model.parameters():
     if p.ndim == 2:
       p.data = torch.randn_like(p) / p.shape[1] ** 0.5

@@ -21,7 +21,7 @@ def show(row: Row, *, as_json: bool) -> None:
   print(line, file=sys.stdout, flush=True)
 
 
-def machine() -> Row:
+def machine() -> dict[str, str | int | float]:
   """The cores and the load of this machine, which every figure should be read with."""
   return {'what': 'machine', 'cores': os.cpu_count() or 1, 'load average': os.getloadavg()[0]}
 

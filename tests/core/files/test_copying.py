@@ -6,16 +6,19 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from core.files.copying import STRIP, copy
+from core.files import copying
+from core.files.copying import copy
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32)
 
 
 @pytest.mark.parametrize('stored', DTYPES)
 @pytest.mark.parametrize('ours', DTYPES)
-def test_a_copy_is_numpys_cast(stored, ours):
-  """Also of parts of strips, into places that are not contiguous; the rest of `out` is left alone."""
-  whole = np.random.default_rng(0).standard_normal((3, STRIP + 5, 2 * STRIP + 1)).astype(stored)
+def test_a_copy_is_numpys_cast(stored, ours, monkeypatch):
+  """In pieces by several threads, into places that are not contiguous; the rest of `out` is left alone."""
+  monkeypatch.setattr(copying, 'PIECE', 50)
+  monkeypatch.setattr(copying, 'TASK', 200)
+  whole = np.random.default_rng(0).standard_normal((3, 21, 33)).astype(stored)
   whole[0, 0, :4] = np.inf, -np.inf, np.nan, -0.0
   for axes in itertools.permutations(range(3)):
     view = whole.transpose(axes)[:, 1:]

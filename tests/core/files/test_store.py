@@ -30,15 +30,16 @@ def url(driver: str, tmp_path) -> str:
 
 @pytest.fixture
 def read(monkeypatch) -> list[int]:
-  """The sizes of the reads with a known end, as they are made."""
+  """The sizes of the spans that are fetched."""
   sizes = []
-  request = Folder._request
+  fetch = Folder.fetch
 
-  def counting(self, name, start, stop):
-    sizes.append(stop - start if stop else 0)
-    return request(self, name, start, stop)
+  def counting(self, spans):
+    for span, data in fetch(self, spans):
+      sizes.append(len(data))
+      yield span, data
 
-  monkeypatch.setattr(Folder, '_request', counting)
+  monkeypatch.setattr(Folder, 'fetch', counting)
   return sizes
 
 
