@@ -21,13 +21,13 @@ class Sampler:
     self.home = home
     self._dtype = dtype
     self._places = mesh.shardings(policy.spec(), home.whole)
-    self._capacity = size.pages * size.page_size
+    self.capacity = size.pages * size.page_size  # tokens of its cache
     self.engine = policy.engine(params_lib.cast(weights, dtype), size, home)
 
   @property
   def longest(self) -> int:
     """Tokens that a prompt and its response may have together: of the model's context and of the engine's cache."""
-    return min(self.policy.max_length, self._capacity)
+    return min(self.policy.max_length, self.capacity)
 
   def copy(self, weights: Any) -> Any:
     """A copy of the weights on the engine's devices; safe even if the originals are donated."""

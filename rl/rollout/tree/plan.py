@@ -21,8 +21,8 @@ class Tree:
   """`width` responses to each prompt that share segments.
 
   A segment depends on `seed`, the number of its query, its step and its slot there alone, not on other queries. Each
-  query goes from step to step as its segments arrive. Trees begin a few at a time and only while slots are idle: more
-  of them would push each other's pages out of the cache, and their prefixes would be prefilled again.
+  query goes from step to step as its segments arrive. Trees begin a few at a time, only while slots are idle, and no
+  more of them than the cache holds: others would push their pages out, and prefixes would be prefilled again.
   """
 
   draw: Draw
@@ -50,12 +50,15 @@ class Tree:
 
     slots = len(engine.scheduler.slots)
     few = -(-slots // self.width)  # trees that fill the slots once they are as wide as they get
+    most = max(few, self._held(sampler, prompts))
     fresh = list(range(len(prompts)))
     while waiting or fresh:
+      under_way = len({query for query, _ in waiting.values()})
       if len(waiting) < slots:
-        for query in fresh[:few]:
+        begin = fresh[: min(few, most - under_way)]
+        for query in begin:
           submit(query)
-        del fresh[:few]
+        del fresh[: len(begin)]
       for done in engine.step():
         query, slot = waiting.pop(done.id)
         growth = grown[query]
@@ -79,6 +82,11 @@ class Tree:
   def read(self, policy: Any, growth: Growth, slot: int, done: Completion) -> Segment:
     """The segment that the engine made for an active path."""
     return Segment(done.tokens, done.logp, policy.text(done.tokens), done.reason == 'stop')
+
+  def _held(self, sampler: Sampler, prompts: Sequence[Any]) -> int:
+    """Trees that the engine's cache holds, even if their paths share nothing but are as long as they can be."""
+    longest = max((len(prompt.tokens) for prompt in prompts), default=0) + self.draw.max_new
+    return sampler.capacity // (longest * self.width)
 
   def _planted(self, number: int) -> Growth:
     random = np.random.default_rng((self.seed, number))

@@ -180,14 +180,15 @@ def test_options_are_checked():
 
 
 @pytest.mark.slow
-def test_trees_do_not_push_each_other_out_of_the_cache():
-  """The cache holds the trees of a few queries, not of all."""
+@pytest.mark.parametrize('width, longest, segment', [(4, 16, 4), (8, 48, 1)])
+def test_trees_do_not_push_each_other_out_of_the_cache(width, longest, segment):
+  """The cache holds the trees of a few queries, not of all; wide ones take many steps until they fill the slots."""
   place = mesh.make(devices=jax.devices()[:1])
   policy, weights = policies.load('tiny-text', place, seed=0)
   policy = dataclasses.replace(policy, stops=())
-  size = EngineSize(slots=4, pages=128, page_size=4, segment=4, chunk=32)
+  size = EngineSize(slots=width, pages=32 * width, page_size=4, segment=segment, chunk=32)
   sampler = Sampler(policy, weights, size, mesh.Share(place, place))
-  plan = Tree(Draw(16), Branching(segment=4, first_low=2, first_high=2), width=4)
+  plan = Tree(Draw(longest), Branching(segment=4, first_low=2, first_high=2), width=width)
   prompts = [policy.prompt([{'role': 'user', 'content': f'question {n}'}]) for n in range(24)]
   plan.grow(sampler, prompts, range(24))
   read = {tuple(prompt.tokens[:n]) for prompt in prompts for n in range(1, len(prompt.tokens))}
