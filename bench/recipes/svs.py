@@ -22,7 +22,7 @@ NAMED = dataclasses.replace(
 CONTROL = dataclasses.replace(NAMED, svs=dataclasses.replace(NAMED.svs, variants=0))
 RECIPE = Recipe(
   arms={'svs': NAMED, 'grpo': CONTROL},
-  rates=(3e-4, 1e-3, 3e-3),
+  rates=(1e-4, 3e-4, 1e-3),
   choice='pass@1',
   measure=samples.measure,
   measures=samples.MEASURES,
