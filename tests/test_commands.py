@@ -41,6 +41,7 @@ PROGRAMS = (
   'bench.perf.seed',
   'bench.perf.seed_answers',
   'bench.perf.serve',
+  'bench.perf.shared_prompt',
   'bench.perf.tools',
   'bench.perf.train',
   'bench.perf.tree',

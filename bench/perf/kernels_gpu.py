@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.perf import kernels as on_cpu
+from bench.perf.operations import diffusion, forest
 from core.launch import command
 from core.launch.fields import field
 from kernels import shapes
@@ -83,57 +83,41 @@ class Case:
 
 def tree(options: Options) -> Case:
   """Attention of the leaves of some trees, each row to the end of its pages."""
-  import jax
   import jax.numpy as jnp
 
   from kernels import tree_attention
-  from kernels.tree.plan import plan
 
-  shape = shapes.ATTENTION[options.model]
-  size = options.page_size
   named = {name: getattr(options, name) for name in ('trees', 'leaves', 'shared', 'own', 'page_size')}
-  rows = on_cpu.tables(on_cpu.Options(**named))
-  length = len(rows[0]) * size
-  made = jax.tree.map(jnp.asarray, plan(rows, [length] * len(rows), page_size=size))
-  pages = max(row[-1] for row in rows) + 1
-  of_q, of_k, of_v = jax.random.split(jax.random.key(0), 3)
-  q = jax.random.normal(of_q, (len(rows), shape.query_heads, shape.head_size), jnp.bfloat16)
-  k = jax.random.normal(of_k, (pages, shape.key_heads, shape.head_size, size), jnp.bfloat16)
-  v = jax.random.normal(of_v, (pages, shape.key_heads, size, shape.head_size), jnp.bfloat16)
-  ratio = len(rows) * length / (pages * size)
+  made = forest.draw(shapes.ATTENTION[options.model], forest.Sizes(**named), jnp.bfloat16)
+  rows, pages = made.table.shape
+  length = pages * options.page_size
   return Case(
-    title=f'tree_attention, {options.model}, {len(rows)} rows of {length} tokens, sharing ratio {ratio:.2f}',
+    title=f'tree_attention, {options.model}, {rows} rows of {length} tokens, sharing ratio {made.ratio:.2f}',
     call=lambda name, q, given: tree_attention(q, *given, implementation=name)[0],
-    start=q,
-    given=(k, v, made),
-    bytes=k.nbytes + v.nbytes,
+    start=made.q,
+    given=(made.k, made.v, made.plan),
+    bytes=made.bytes,
     tolerance=2e-2,
   )
 
 
 def head(options: Options, width: int) -> Case:
   """A frame of the diffusion head with guidance."""
-  import jax.numpy as jnp
-
-  from core import params as params_lib
   from kernels import diffusion_head
 
-  made = on_cpu.random_head(on_cpu.Options(operation='head', width=width, steps=options.steps))
-  weights, noise, condition, steps, guidance = params_lib.cast(made, jnp.bfloat16)
-  as_float32 = ('alpha', 'sigma', 'decay', 'gain', 'slope')
-  steps = steps.replace(**{name: getattr(made[3], name) for name in as_float32})
+  made = diffusion.draw(width=width, steps=options.steps, rows=1)
+  weights, noise, condition, steps, guidance = diffusion.in_bfloat16(*made)
 
   def frame(name, x, given):
     weights, condition, steps, guidance = given
     return diffusion_head(weights, x, condition, steps, guidance=guidance, implementation=name)
 
-  hoisted = 2 * (36 * options.steps + 15) * width**2
   return Case(
     title=f'diffusion_head, width {width}, {options.steps} steps, one frame with guidance',
     call=frame,
     start=noise,
     given=(weights, condition, steps, guidance),
-    bytes=hoisted,
+    bytes=diffusion.hoisted_bytes(width=width, steps=options.steps, itemsize=2),
     tolerance=4e-2,
   )
 

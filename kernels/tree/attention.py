@@ -5,13 +5,14 @@ R rows   N query heads   K key heads   H head size
 
 from kernels import dispatch
 from kernels.dispatch import Implementation
-from kernels.tree import mosaic_gpu, pallas_tpu, reference, xla
+from kernels.tree import mosaic_gpu, pallas_tpu, reference, xla, xla_cpu
 
 TABLE = dispatch.Table(
   'tree_attention',
   {
     'reference': Implementation(reference.run),
     'xla': Implementation(xla.run),
+    'xla_cpu': Implementation(xla_cpu.run, platform='cpu', refuse=xla_cpu.refuse),
     'pallas_tpu': Implementation(pallas_tpu.run, platform='tpu', refuse=pallas_tpu.refuse),
     # By name only: it has not run on a GPU.
     'mosaic_gpu': Implementation(mosaic_gpu.run, refuse=mosaic_gpu.refuse),

@@ -16,7 +16,7 @@ MASKED = -1e30  # finite: the difference of two of them is 0, not NaN
 
 
 @struct.dataclass
-class _Inputs:
+class Inputs:
   """What every block reads. q: [R, K, G, H], scaled; k, v: the pools."""
 
   q: jax.Array
@@ -26,7 +26,7 @@ class _Inputs:
 
 
 @struct.dataclass
-class _State:
+class State:
   """The running softmax of each row: top, total [R, K, G] and out [R, K, G, H], in float32 or wider."""
 
   top: jax.Array
@@ -36,38 +36,53 @@ class _State:
 
 def run(q, k_pages, v_pages, plan, sinks, *, window):
   """As `kernels.tree_attention`."""
+  inputs = prepared(q, k_pages, v_pages, plan)
+  state = start(inputs.q.shape, sinks, jnp.promote_types(q.dtype, jnp.float32))
+  for level in range(len(widths(q.shape[0]))):
+    state = with_class(state, inputs, level, window=window)
+  return finished(state, q)
+
+
+def prepared(q, k_pages, v_pages, plan: Plan) -> Inputs:
+  """The arguments of `kernels.tree_attention` as blocks read them."""
   r, n, h = q.shape
   heads = k_pages.shape[1]
   dtype = jnp.promote_types(q.dtype, jnp.float32)
   scaled = (q.astype(dtype) / math.sqrt(h)).astype(q.dtype)
   grouped = scaled.reshape(r, heads, n // heads, h)
-  on_device = jax.tree.map(jnp.asarray, plan)
-  inputs = _Inputs(grouped, k_pages, v_pages, on_device)
-  state = _start(grouped.shape, sinks, dtype)
-  begin = 0
-  for level, width in enumerate(widths(r)):
-    end = inputs.plan.ends[level] // BLOCK
-    part = _all if width == r else functools.partial(_few, width=width)
-    step = functools.partial(_block, inputs=inputs, window=window, part=part)
-    state = jax.lax.fori_loop(begin, end, step, state)
-    begin = end
+  return Inputs(grouped, k_pages, v_pages, jax.tree.map(jnp.asarray, plan))
+
+
+def with_class(state: State, inputs: Inputs, level: int, *, window) -> State:
+  """The state after the items of one class of `widths`."""
+  r = inputs.q.shape[0]
+  width = widths(r)[level]
+  ends = inputs.plan.ends
+  begin = 0 if level == 0 else ends[level - 1] // BLOCK
+  part = _all if width == r else functools.partial(_few, width=width)
+  step = functools.partial(_block, inputs=inputs, window=window, part=part)
+  return jax.lax.fori_loop(begin, ends[level] // BLOCK, step, state)
+
+
+def finished(state: State, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(out in the shape and dtype of q, log-sum-exp [R, N])."""
   is_read = state.total > 0
   divisor = jnp.where(is_read, state.total, 1)
   lse = jnp.where(is_read, state.top + jnp.log(divisor), -jnp.inf)
   out = state.out / divisor[..., None]
-  return out.reshape(r, n, h).astype(q.dtype), lse.reshape(r, n)
+  return out.reshape(q.shape).astype(q.dtype), lse.reshape(q.shape[:2])
 
 
-def _start(shape: tuple[int, ...], sinks, dtype) -> _State:
+def start(shape: tuple[int, ...], sinks, dtype) -> State:
   """The state before any item: a sink is a token of value 0 that every row reads."""
   by_head = shape[:3]
   out = jnp.zeros(shape, dtype)
   if sinks is None:
     top = jnp.full(by_head, MASKED, dtype)
-    return _State(top, jnp.zeros_like(top), out)
+    return State(top, jnp.zeros_like(top), out)
   grouped = sinks.astype(dtype).reshape(by_head[1:])
   top = jnp.broadcast_to(grouped, by_head)
-  return _State(top, jnp.ones_like(top), out)
+  return State(top, jnp.ones_like(top), out)
 
 
 @struct.dataclass
@@ -81,7 +96,7 @@ class _Items:
   v: jax.Array
 
 
-def _block(i, state: _State, *, inputs: _Inputs, window, part) -> _State:
+def _block(i, state: State, *, inputs: Inputs, window, part) -> State:
   plan = inputs.plan
   lists = (plan.page, plan.start, plan.first, plan.readers)
   begin = i * BLOCK
@@ -100,7 +115,7 @@ def _sees(items: _Items, length, window):
   return see & (token >= length - window)
 
 
-def _few(state: _State, inputs: _Inputs, items: _Items, window, *, width: int) -> _State:
+def _few(state: State, inputs: Inputs, items: _Items, window, *, width: int) -> State:
   """Each item with its own rows; the parts are summed into rows by a product with a 0/1 matrix."""
   r = inputs.q.shape[0]
   column = jnp.arange(width)
@@ -119,7 +134,7 @@ def _few(state: _State, inputs: _Inputs, items: _Items, window, *, width: int) -
   is_used = see.any(1)[:, None, :, None]
   v = jnp.where(is_used, items.v, 0)  # 0 · NaN of an unused token is NaN
   out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=wide)
-  parts = _State(top, p.sum(-1), out)
+  parts = State(top, p.sum(-1), out)
   target = jnp.where(reads, row, r)
   return _merge(state, jax.tree.map(_by_item_row, parts), target.reshape(-1))
 
@@ -131,7 +146,7 @@ def _by_item_row(x: jax.Array) -> jax.Array:
   return rows_first.reshape(-1, heads, *x.shape[3:])
 
 
-def _merge(state: _State, parts: _State, rows: jax.Array) -> _State:
+def _merge(state: State, parts: State, rows: jax.Array) -> State:
   """Adds parts [B * C, K, G, ...] to the state of `rows`; R adds to none.
 
   Several parts may belong to one row, so all are scaled to the row's new top and summed by a product with a 0/1 matrix.
@@ -148,10 +163,10 @@ def _merge(state: _State, parts: _State, rows: jax.Array) -> _State:
   added_out = jnp.einsum('rx,xkgh->rkgh', one, parts.out * scale[..., None])
   total = state.total * keep + added_total
   out = state.out * keep[..., None] + added_out
-  return _State(top, total, out)
+  return State(top, total, out)
 
 
-def _all(state: _State, inputs: _Inputs, items: _Items, window) -> _State:
+def _all(state: State, inputs: Inputs, items: _Items, window) -> State:
   """All rows by all tokens of the block in one product."""
   q = inputs.q
   plan = inputs.plan
@@ -174,4 +189,4 @@ def _all(state: _State, inputs: _Inputs, items: _Items, window) -> _State:
   added = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=wide)
   total = state.total * keep + p.sum(-1)
   out = state.out * keep[..., None] + added
-  return _State(top, total, out)
+  return State(top, total, out)

@@ -68,7 +68,7 @@ def call(q, k, v, p, sinks=None, *, window=None, implementation):
   return tree_attention(q, k, v, p, window=window, sinks=sinks, implementation=implementation)
 
 
-@pytest.mark.parametrize('implementation', ['reference', 'xla'])
+@pytest.mark.parametrize('implementation', ['reference', 'xla', 'xla_cpu'])
 @pytest.mark.parametrize('groups,window,sunk', [(1, None, False), (4, None, True), (7, 6, False), (2, 3, True)])
 def test_equals_float64_softmax(implementation, groups, window, sunk):
   r = np.random.default_rng(groups)
@@ -81,6 +81,17 @@ def test_equals_float64_softmax(implementation, groups, window, sunk):
     want, want_lse = expected(q, k, v, tables, lengths, window, sinks)
     np.testing.assert_allclose(out, want, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(lse, want_lse, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize('page', [1, 20, 64])
+def test_pages_of_any_size_on_a_cpu(page):
+  """Small pages are joined: as many as divide a block of items."""
+  r = np.random.default_rng(page)
+  tables, lengths = tree(r, 40, page=page)
+  q, k, v = arrays(r, 2, tables, lengths, page=page)
+  got = call(q, k, v, plan(tables, lengths, page_size=page), implementation='xla_cpu')
+  for one, want in zip(got, expected(q, k, v, tables, lengths, None, None)):
+    np.testing.assert_allclose(one, want, rtol=2e-5, atol=2e-6)
 
 
 def test_order_of_rows_does_not_matter():

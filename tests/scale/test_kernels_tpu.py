@@ -54,7 +54,7 @@ def test_tree_attention_of_few_rows_and_heads_compiles(topology):
   assert compile_for(topology, call, *arguments).as_text().count(CALL) == 1
 
 
-@pytest.mark.long  # minutes a shape
+@pytest.mark.long  # 5 to 27 s a shape
 @pytest.mark.parametrize('shape', KERNEL_SHAPES, ids=str)
 @pytest.mark.parametrize('topology', TOPOLOGIES)
 def test_tree_attention_compiles(topology, shape):

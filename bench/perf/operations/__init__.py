@@ -1,0 +1,1 @@
+"""The operations of `kernels` with random arguments, and peers that compute the same, for measurements."""
