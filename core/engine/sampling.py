@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+BLOCK = 128  # tokens of which one is drawn, after the block
+
 
 @struct.dataclass
 class Sampling:
@@ -116,16 +118,15 @@ def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array
     scaled = choices / temperature
     filters = (s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0)
     z = jax.lax.cond(jnp.any(filters), lambda: filtered(scaled, s), lambda: scaled)
-    keys = jax.vmap(_key)(s.seed, position)
-    drawn = jax.vmap(jax.random.categorical)(keys, z)
-    return drawn.astype(jnp.int32)
+    return jax.vmap(_drawn)(z, s.seed, position)
 
-  best = jnp.argmax(choices, -1).astype(jnp.int32)
+  best = _best(choices)
   drawn = jax.lax.cond(greedy.all(), lambda: best, draw)
   token = jnp.where(greedy, best, drawn)
   scaled = logits / temperature
   chosen = jnp.take_along_axis(scaled, token[:, None], -1)[:, 0]
-  return token, chosen - jax.nn.logsumexp(scaled, -1)
+  total = jax.nn.logsumexp(scaled, -1)
+  return token, jnp.where(jnp.isfinite(total), chosen - total, jnp.nan)
 
 
 def _temperature(s: Sampling) -> jax.Array:
@@ -134,10 +135,35 @@ def _temperature(s: Sampling) -> jax.Array:
   return temperature[:, None]
 
 
-def _key(seed: jax.Array, position: jax.Array) -> jax.Array:
-  """The key of one draw."""
-  key = jax.random.key(seed)
-  return jax.random.fold_in(key, position)
+def _best(z: jax.Array) -> jax.Array:
+  """The first of the largest of [..., V], int32; V - 1 if one is NaN. XLA's argmax does not vectorise on a CPU."""
+  size = z.shape[-1]
+  index = jax.lax.broadcasted_iota(jnp.int32, z.shape, z.ndim - 1)
+  is_top = z == z.max(-1, keepdims=True)
+  return jnp.where(is_top, index, size - 1).min(-1)
+
+
+def _drawn(z: jax.Array, seed: jax.Array, position: jax.Array) -> jax.Array:
+  """A token, int32, of one row's distribution, the softmax of z [V].
+
+  By inversion, a block of tokens first and then a token of it: two random numbers, where Gumbel noise takes V, and
+  improbable tokens keep their share.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), position)
+  which_block, which_token = jax.random.uniform(key, 2)
+  weights = jnp.exp(z - z.max())
+  blocks = jnp.pad(weights, (0, -len(z) % BLOCK)).reshape(-1, BLOCK)
+  block = _passed(blocks.sum(-1), which_block)
+  token = BLOCK * block + _passed(blocks[block], which_token)
+  return jnp.minimum(token, len(z) - 1)  # NaN would choose padding
+
+
+def _passed(weights: jax.Array, share: jax.Array) -> jax.Array:
+  """The first index, int32, at which the sum of weights passes a share, below 1, of the total; its weight is not 0."""
+  total = jnp.cumsum(weights)
+  is_passed = (total > share * total[-1]) & (weights > 0)
+  # Rounding may leave none: sums of a different number of terms need not grow with it.
+  return jnp.where(is_passed.any(), _best(is_passed), _best(weights))
 
 
 def likeliest(logits: jax.Array, s: Sampling, count: int) -> tuple[jax.Array, jax.Array]:

@@ -53,6 +53,27 @@ def test_frequencies_follow_the_distribution(options):
   np.testing.assert_allclose(logp, np.log(full)[np.asarray(token)], atol=1e-5)
 
 
+@pytest.mark.slow
+def test_frequencies_follow_the_distribution_over_many_blocks():
+  """Of a vocabulary that no block divides, with a block whose tokens are all masked and a long improbable tail."""
+  n = 20_000
+  vocab = 3 * sampling.BLOCK + 5
+  logits = np.random.default_rng(0).normal(size=vocab).astype(np.float32)
+  logits[sampling.BLOCK : 2 * sampling.BLOCK] = -np.inf
+  logits[-40:] -= 12
+  token, _ = sampling.pick(jnp.tile(logits, (n, 1)), Sampling.of(n, temperature=1.0, seed=5), jnp.full(n, 2))
+  p = np.exp(logits.astype(np.float64))
+  p /= p.sum()
+  frequency = np.bincount(token, minlength=vocab) / n
+  assert (np.abs(frequency - p) <= 5 * np.sqrt(p * (1 - p) / n) + 1 / n).all()
+
+
+def test_greedy_is_the_first_of_the_largest():
+  logits = jnp.asarray(np.random.default_rng(0).integers(-3, 3, (50, 300)), jnp.float32)
+  token, _ = sampling.pick(logits, Sampling.of(50), jnp.arange(50))
+  np.testing.assert_array_equal(token, logits.argmax(-1))
+
+
 def test_disallowed_tokens_are_never_chosen():
   logits = jnp.tile(jnp.array([5.0, 1.0, 0.0]), (200, 1))
   s = Sampling.of(200, temperature=np.tile([0.0, 1.0], 100))
