@@ -15,6 +15,7 @@ from core import decoder
 from core import mesh as mesh_lib
 from core.engine.layout import RULES
 from core.engine.sampling import Sampling, likeliest, penalised, pick
+from core.past import copied
 from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
@@ -44,6 +45,7 @@ class Slots:
   sampling: Sampling
   pages: Any  # int32 [R, T], from the page of `position` on
   wants_top: Any  # bool [R], whether the likeliest tokens are asked for
+  table: Any = None  # int32 [R, pages], all of each slot; if given, the segment reads and writes a contiguous copy
 
 
 @struct.dataclass
@@ -67,8 +69,7 @@ class _State:
   token: Any
   position: Any
   live: Any
-  k: Any
-  v: Any
+  keys: Any  # the pools (k, v), or a `Cache` copied from them
   out: Segment
 
 
@@ -155,20 +156,24 @@ def _record(out: Segment, step, live, token, logp, top) -> Segment:
 def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, segment: int, top: int = 0):
   """Up to `segment` tokens for each slot, fewer when all have ended: (pools k and v, tables, Segment).
 
-  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. top: how many
-  of the likeliest tokens are recorded at each place.
+  The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. With
+  `slots.table` nothing else of the plan is read. top: how many of the likeliest tokens are recorded at each place.
   """
   rows = jnp.arange(slots.token.shape[0])
   size = v[0].shape[2]
   first = slots.position // size
 
-  def step(s: _State) -> _State:
-    at = jnp.where(s.live, s.position, -1)
+  def past(s: _State, at):
+    if slots.table is not None:
+      return s.keys
     depth = s.position // size - first
     page = jnp.where(s.live, slots.pages[rows, depth], k[0].shape[0])
-    cache = Pages(s.k, s.v, plan.replace(lengths=at + 1), page, s.position % size)
+    return Pages(*s.keys, plan.replace(lengths=at + 1), page, s.position % size)
+
+  def step(s: _State) -> _State:
+    at = jnp.where(s.live, s.position, -1)
     x = decoder.embed(params, s.token[:, None], RULES)
-    out = decoder.forward(params, config, x, positions=at[:, None], cache=cache, rules=RULES)
+    out = decoder.forward(params, config, x, positions=at[:, None], cache=past(s, at), rules=RULES)
     # Constrained before the rows are sharded over all devices, or XLA gathers the head instead.
     logits = decoder.logits(params, config, out.hidden)[:, 0]
     logits = _constrain(logits, ('batch', 'vocab'))
@@ -185,8 +190,7 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
       token=jnp.where(s.live, token, s.token),
       position=s.position + s.live,
       live=s.live & ~recorded.failed & ~ended,
-      k=out.cache.k,
-      v=out.cache.v,
+      keys=(out.cache.k, out.cache.v) if slots.table is None else out.cache,
       out=recorded,
     )
 
@@ -203,13 +207,16 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
     token=slots.token,
     position=slots.position,
     live=slots.limit > 0,
-    k=k,
-    v=v,
+    keys=(k, v) if slots.table is None else copied.gathered(k, v, slots.table, slots.position),
     out=blank,
   )
   end = jax.lax.while_loop(lambda s: (s.step < segment) & s.live.any(), step, start)
   seen = tables.seen.at[rows[:, None], _said(end.out, config.vocab)].set(True, mode='drop')
-  return end.k, end.v, tables.replace(seen=_constrain(seen, TABLE)), end.out
+  if slots.table is None:
+    k, v = end.keys
+  else:
+    k, v = copied.returned(k, v, end.keys, slots.pages, first)
+  return k, v, tables.replace(seen=_constrain(seen, TABLE)), end.out
 
 
 @functools.partial(jax.jit, donate_argnames=('k', 'v'))

@@ -353,7 +353,10 @@ class Engine:
     self._programs.set_tables(0, np.ones(vocab, bool), np.zeros(vocab, bool))
     self._programs.copy([])
     idle = np.zeros(len(self._scheduler.slots), bool)
-    self._programs.decode(*pack.segment(self._scheduler, idle, *self._requests.arrays()))
+    plan, slots = pack.segment(self._scheduler, idle, *self._requests.arrays())
+    self._programs.decode(plan, slots)
+    table = np.zeros((len(idle), pack.room(self._scheduler)), np.int32)
+    self._programs.decode(plan, slots.replace(table=table))
 
 
 def _tokens(work: pack.Work) -> int:

@@ -11,6 +11,8 @@ from core.engine.scheduling.scheduler import Scheduler
 from core.engine.scheduling.sequence import Sequence
 from kernels.tree import plan as tree
 
+SPREAD = 2  # a contiguous copy may have that many times the pages that are read
+
 Work = Rows[tuple[Sequence, int, int]]
 
 
@@ -87,7 +89,7 @@ def segment(
   runs = np.ones_like(counts)
   lengths = np.zeros(len(counts))
   plan = tree.from_table(table, counts, runs, lengths, page_size=s.page_size, capacity=capacity)
-  return plan, inputs
+  return plan, inputs.replace(table=_table(s, counts, plan))
 
 
 def _last_tokens(s: Scheduler, ready: np.ndarray) -> np.ndarray:
@@ -110,3 +112,21 @@ def _pages_ahead(s: Scheduler, position: np.ndarray, counts: np.ndarray) -> np.n
   pages = s.rows.table[rows, np.where(listed, depth, 0)]
   out_of_range = len(s.pool.references)
   return np.where(listed, pages, out_of_range).astype(np.int32)
+
+
+def room(s: Scheduler) -> int:
+  """Pages of each slot in a contiguous copy: together no more than the pool."""
+  return min(s.longest, len(s.pool.references) // len(s.slots))
+
+
+def _table(s: Scheduler, counts: np.ndarray, plan: tree.Plan) -> np.ndarray | None:
+  """The first `counts` pages of each slot, int32 [R, room], where reading a copy of them is cheaper than the plan.
+
+  None where a slot has no room, slots share many pages, or they differ much in length.
+  """
+  most = room(s)
+  read = np.count_nonzero(plan.readers)
+  if counts.max() > most or most * len(counts) > SPREAD * read:
+    return None
+  listed = np.arange(most) < counts[:, None]
+  return np.where(listed, s.rows.table[:, :most], 0)

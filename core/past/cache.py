@@ -200,7 +200,9 @@ def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows
 
   XLA would gather the whole cache for updates of single rows that are sharded.
   """
-  put = functools.partial(_put_rows, axis=axis, rows=rows)
+  by_row = functools.partial(_put_rows, axis=axis, rows=rows)
+  scattered = functools.partial(_scatter_rows, axis=axis, rows=rows)
+  put = functools.partial(jax.lax.platform_dependent, tpu=by_row, default=scattered)
   mesh = partitioning()
   if mesh is None:
     return put(old, fresh, at)
@@ -225,6 +227,15 @@ def _put_rows(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, row
     written = jnp.where(at[row] < capacity, one, present)
     old = jax.lax.dynamic_update_slice(old, written, start)
   return old
+
+
+def _scatter_rows(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
+  """All rows by one scatter."""
+  index: list = [slice(None)] * old.ndim
+  index[rows] = jnp.arange(old.shape[rows])
+  index[axis] = at
+  one = jnp.moveaxis(fresh, rows, 0).take(0, axis if axis > rows else axis + 1)
+  return old.at[tuple(index)].set(one, mode='drop')
 
 
 def _write(old: Keys, fresh: Keys, at: jax.Array) -> Keys:

@@ -136,6 +136,29 @@ def test_nothing_is_compiled_after_construction():
 
 
 @pytest.mark.slow
+def test_slots_that_share_little_decode_from_a_copy_of_their_pages_with_equal_tokens(monkeypatch):
+  e = Engine(PARAMS, CONFIG, slots=3, pages=27, page_size=4, segment=3, chunk=16)
+  decode = e._programs.decode
+  copied = []
+
+  def spy(plan, slots):
+    copied.append(slots.table is not None)
+    return decode(plan, slots)
+
+  monkeypatch.setattr(e._programs, 'decode', spy)
+  for prompt in range(3):  # of 1, 4 and 9 tokens
+    e.submit(Request(PROMPTS[prompt], 20, temperature=1.0, seed=100 * prompt))
+  for prompt, done in enumerate(e.run()):
+    assert done.tokens.tolist() == expected()[prompt, 1, 0][:20]
+  assert any(copied)
+  copied.clear()
+  e.submit(Request(PROMPTS[4], 4, n=3, temperature=1.0, seed=400))  # 27 tokens, shared by all
+  for sample, done in enumerate(e.run()):
+    assert done.tokens.tolist() == expected()[4, 1, sample][:4]
+  assert not any(copied)
+
+
+@pytest.mark.slow
 def test_samples_of_one_prompt_prefill_it_once():
   e = Engine(PARAMS, CONFIG, slots=3, pages=120, page_size=4, segment=5, chunk=8)
   e.submit(Request(PROMPTS[4], 6, n=16, temperature=1.0))
