@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-PIECE = 2**17  # weights; 0.5 MB in float32, half of a core's cache
+PIECE = 2**17  # float32 weights; 0.5 MB, half of a core's cache
+NARROW_PIECE = 2**19  # weights that are converted: smaller pieces take longer for each turn of the loop than they save
 FEW_ROWS = 64  # of x; with more, a converted weight is used often enough to be written out
 FLOAT32_ROWS = range(2, 17)  # of x, times a float32 weight; one row is a product with a vector, which packs nothing
 
@@ -112,7 +113,8 @@ def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Pla
   rows = x.size // inputs
   if not narrow and (rows not in FLOAT32_ROWS or size <= PIECE):
     return Plan(axes, 1)
-  pieces = _count(inputs, size) if rows <= FEW_ROWS else 0
+  most = NARROW_PIECE if narrow else PIECE
+  pieces = _count(inputs, size, most) if rows <= FEW_ROWS else 0
   if not pieces:
     return None
   # A widened piece is in the cache: two products with vectors read it faster than one of two rows packs it.
@@ -130,14 +132,13 @@ def _summed_axes(eqn: str) -> int:
   return len(summed) if regular and outputs else 0
 
 
-def _count(inputs: int, size: int) -> int:
-  """How many equal pieces of at most PIECE weights the inputs fall into, or 0 where nothing near divides them.
+def _count(inputs: int, size: int, most: int) -> int:
+  """How many equal pieces of at most `most` weights the inputs fall into, or 0 where nothing near divides them.
 
   At least two: a loop of one turn would be inlined, and its copy moved out again.
   """
-  least = max(2, math.ceil(size / PIECE))
-  most = min(4 * least, inputs)
-  for pieces in range(least, most + 1):
+  least = max(2, math.ceil(size / most))
+  for pieces in range(least, min(4 * least, inputs) + 1):
     if inputs % pieces == 0:
       return pieces
   return 0

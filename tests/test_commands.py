@@ -42,6 +42,7 @@ PROGRAMS = (
   'bench.perf.seed_answers',
   'bench.perf.serve',
   'bench.perf.shared_prompt',
+  'bench.perf.start',
   'bench.perf.tools',
   'bench.perf.train',
   'bench.perf.tree',

@@ -101,6 +101,16 @@ def init(key: jax.Array, spec: Any, dtype=jnp.float32) -> Any:
   return draw_all(key)
 
 
+def draw(make: Callable[[jax.Array], Any], key: jax.Array, places: Any = None) -> Any:
+  """The random weights `make(key)`, of `init`, on their shardings.
+
+  On a CPU their program, which is large and runs once, is compiled with few optimisations: InternVL's toy in 3 CPU
+  seconds instead of 13, to the same bits.
+  """
+  options = {'xla_backend_optimization_level': 1} if jax.default_backend() == 'cpu' else {}
+  return jax.jit(make, out_shardings=places, compiler_options=options)(key)
+
+
 def named_key(key: jax.Array, name: str) -> jax.Array:
   """The key of a weight, from its name alone."""
   return jax.random.fold_in(key, zlib.crc32(name.encode()))

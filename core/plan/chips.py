@@ -1,4 +1,4 @@
-"""TPU generations: public data-sheet figures, and the devices of a topology that this machine does not have.
+"""TPU generations: public data-sheet figures, and the devices of a topology that this machine does not have; its CPU.
 
 Figures are per JAX device: a v5p chip is one device of two cores, a v4 or tpu7x chip is two devices.
 """
@@ -19,12 +19,15 @@ class PlanError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """hbm: bytes. flops: dense bfloat16 a second. bandwidth: HBM bytes a second. ici: bytes a second sent, all links."""
+  """hbm: bytes. flops: dense bfloat16 a second. bandwidth: HBM bytes a second. ici: bytes a second sent, all links.
+
+  Rates are None where no data sheet is known.
+  """
 
   hbm: float
-  flops: float
-  bandwidth: float
-  ici: float
+  flops: float | None = None
+  bandwidth: float | None = None
+  ici: float | None = None
 
 
 # cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}; ICI is half of the bidirectional figure printed there.
@@ -35,6 +38,8 @@ CHIPS = {
   'v6e': Chip(32 * 2**30, 918e12, 1640 * GB, 400 * GB),
   'tpu7x': Chip(96 * 2**30, 1153.5e12, 3690 * GB, 300 * GB),
 }
+
+CPU = 'cpu:1'  # the topology of this machine's CPU, one device
 
 _ENVIRONMENT = {
   'JAX_PLATFORMS': 'cpu',  # the host computes nothing; libtpu is a compiler here
@@ -56,18 +61,26 @@ def prepare() -> None:
 
 def parse(topology: str) -> tuple[Chip, tuple[int, ...]]:
   """The chip and the shape of a topology such as 'v5p:4x8x8'. Raises PlanError for an unknown generation or shape."""
+  if topology == CPU:
+    return Chip(hbm=os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')), (1,)
   match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', topology)
   if not match:
     raise PlanError(f'topology {topology!r}: expected <generation>:<shape>, such as v5p:4x8x8')
   generation, shape = match.groups()
   if generation not in CHIPS:
-    raise PlanError(f'topology {topology!r}: no TPU generation {generation!r}; expected one of {", ".join(CHIPS)}')
+    raise PlanError(
+      f'topology {topology!r}: no TPU generation {generation!r}; expected one of {", ".join(CHIPS)}, or {CPU}'
+    )
   return CHIPS[generation], tuple(map(int, shape.split('x')))
 
 
 def devices(topology: str) -> list:
   """The devices of a topology, to compile for. Raises PlanError if libtpu is absent or refuses the shape."""
   parse(topology)
+  if topology == CPU:
+    import jax
+
+    return jax.devices('cpu')[:1]
   if importlib.util.find_spec('libtpu') is None:
     raise PlanError("compiling for a TPU needs libtpu, which is not installed: pip install -e '.[plan]'")
   prepare()

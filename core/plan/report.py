@@ -16,7 +16,7 @@ from core.plan.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The contents of a report. by_kind: bytes on each device of the arguments, by kind."""
+  """The contents of a report. by_kind: bytes on each device of the arguments, by kind. roofline: if rates are known."""
 
   title: str
   note: str
@@ -26,7 +26,7 @@ class Plan:
   by_kind: dict[str, int]
   compiled: Compiled
   work: Work
-  roofline: Roofline
+  roofline: Roofline | None
   collectives: list[Collective]
   advice: list[str]
 
@@ -34,7 +34,8 @@ class Plan:
     """Plain data; the compiled program's text is left out."""
     data = dataclasses.asdict(self)
     del data['compiled']['text']
-    data['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
+    if self.roofline is not None:
+      data['roofline'] |= {'binds': self.roofline.binds, 'seconds': self.roofline.seconds}
     return data
 
 
@@ -57,7 +58,7 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
     by_kind=by_kind,
     compiled=compiled,
     work=counted,
-    roofline=roofline(counted, chip, mesh.size),
+    roofline=None if chip.flops is None else roofline(counted, chip, mesh.size),
     collectives=collectives(compiled.text),
     advice=tips,
   )
@@ -181,6 +182,8 @@ def _formulas(plan: Plan) -> list[str]:
   traffic = [(f'HBM: {cause}', _size(size)) for cause, size in w.hbm.items()]
   traffic += [(f'ICI: {cause}', _size(size)) for cause, size in w.ici.items()]
   lines = ['A step by formula:', *_rows(counts), *_rows(traffic)]
+  if r is None:
+    return lines
   share = w.model_flops / devices / plan.chip.flops / r.seconds
   return [
     *lines,

@@ -90,8 +90,8 @@ def start(c: Config, processor: Processor, place) -> tuple[model.Config, model.P
   if len(processor.tokenizer) > m.language.vocab:
     raise ValueError(f'the tokenizer has {len(processor.tokenizer)} tokens, the model rows for {m.language.vocab}')
   places = mesh.shardings(model.spec(m), place)
-  make = jax.jit(lambda key: model.init(key, m, jnp.dtype(dtype)), out_shardings=places)
-  return m, make(jax.random.key(c.seed))
+  make = lambda key: model.init(key, m, jnp.dtype(dtype))
+  return m, params_lib.draw(make, jax.random.key(c.seed), places)
 
 
 def add_flash(c: Config, m: model.Config, params: model.Params, place) -> tuple[model.Config, model.Params]:
@@ -99,8 +99,8 @@ def add_flash(c: Config, m: model.Config, params: model.Params, place) -> tuple[
   m = dataclasses.replace(m, flash=router.Config(enabled=False))
   added = model.spec(m).replace(vision=None, projector=None, language=None)
   dtype = jnp.float32 if not c.lora.rank else jnp.dtype(c.dtype)
-  make = jax.jit(lambda key: params_lib.init(key, added, dtype), out_shardings=mesh.shardings(added, place))
-  drawn = make(jax.random.key(c.seed))
+  make = lambda key: params_lib.init(key, added, dtype)
+  drawn = params_lib.draw(make, jax.random.key(c.seed), mesh.shardings(added, place))
   return m, params.replace(compact=drawn.compact, router=drawn.router)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from core import mesh as mesh_lib
+from core import params as params_lib
 from core.files import store
 from rl.devices import meshes
 from rl.evaluate import Evaluation
@@ -50,9 +51,9 @@ def load(config: FlowConfig, place: mesh_lib.Mesh) -> tuple[FlowPolicy, mmdit.Pa
     model, weights = transformer.load(folder, mesh=place, dtype='float32')
   else:
     model = MODEL
-    draw = functools.partial(mmdit.init, config=model)
+    make = functools.partial(mmdit.init, config=model)
     places = mesh_lib.shardings(mmdit.spec(model), place)
-    weights = jax.jit(draw, out_shardings=places)(jax.random.key(config.seed))
+    weights = params_lib.draw(make, jax.random.key(config.seed), places)
   latent = (digits.SIDE, digits.SIDE, model.channels)
   return make_policy(config=model, latent=latent, encode=Words(model.text, model.pooled)), weights
 

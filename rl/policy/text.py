@@ -14,6 +14,7 @@ import numpy as np
 
 from core import decoder
 from core import mesh as mesh_lib
+from core import params as params_lib
 from core.conversations.template import ChatTemplate
 from core.engine import Engine, EngineSize, Request
 from core.files import generation, store
@@ -181,7 +182,7 @@ def from_scratch(tokenizer: Any, seed: int, place: Mesh) -> tuple[TextPolicy, de
   """(policy over a tokenizer of at most 300 tokens, random float32 weights on the mesh `place`)."""
   config = decoder.CONFIGS['tiny']
   make = functools.partial(decoder.init, config=config)
-  weights = jax.jit(make, out_shardings=mesh_lib.shardings(decoder.spec(config), place))(jax.random.key(seed))
+  weights = params_lib.draw(make, jax.random.key(seed), mesh_lib.shardings(decoder.spec(config), place))
   return TextPolicy(config, tokenizer, (tokenizer.eos_token_id,)), weights
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import internvl
 from core import mesh as mesh_lib
 from core import padding
+from core import params as params_lib
 from core.engine import Engine, EngineSize, Request
 from core.files.store import FolderPath
 from core.files.tensors import Files
@@ -221,7 +222,7 @@ def tiny(seed: int, place: Mesh) -> tuple[VisionLanguagePolicy, internvl.Params]
   )
   config = dataclasses.replace(config, image_token=processor.image_id)
   make = functools.partial(internvl.init, config=config)
-  weights = jax.jit(make, out_shardings=mesh_lib.shardings(internvl.spec(config), place))(jax.random.key(seed))
+  weights = params_lib.draw(make, jax.random.key(seed), mesh_lib.shardings(internvl.spec(config), place))
   return VisionLanguagePolicy(config, processor), weights
 
 

@@ -1,6 +1,7 @@
 """The planner's formulas against hand-computed numbers, its reading of compiled programs, its refusals."""
 
 import importlib.util
+import json
 import types
 
 import jax
@@ -224,6 +225,19 @@ def test_bad_usage_is_one_line_and_exit_code_2(flags, says, capsys):
   assert __main__.main(['plan', *flags]) == 2
   error = capsys.readouterr().err
   assert says in error and error.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_the_cpu_of_this_machine_is_a_topology(tmp_path):
+  """Weights and moments take four bytes a value, and no time is claimed."""
+  path = tmp_path / 'plan.json'
+  flags = ('--topology=cpu:1', '--program=internvl.train', '--config=tiny', '--batch=1', f'--json={path}')
+  assert __main__.main(['plan', *flags]) == 0
+  plan = json.loads(path.read_text())
+  weights = 4 * plan['work']['parameters']
+  assert plan['by_kind']['weights'] == weights
+  assert plan['by_kind']['optimiser state'] >= weights  # a moment, or two
+  assert plan['fits'] and plan['compiled']['memory']['temporary'] > 0 and plan['roofline'] is None
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):

@@ -63,6 +63,7 @@ def test_bfloat16(implementation):
 @pytest.mark.parametrize('frames', [1, 2])
 def test_weights_in_pieces(implementation, dtype, tolerance, frames, monkeypatch):
   monkeypatch.setattr(pieces, 'PIECE', 1024)
+  monkeypatch.setattr(pieces, 'NARROW_PIECE', 1024)
   weights, steps = heads.weights(SIZE, dtype=dtype), heads.steps(SIZE, 5, dtype=dtype)
   noise, condition, guidance = heads.inputs(SIZE, frames, dtype=dtype)
   held = arguments.streamed(unstacked(weights))
@@ -76,6 +77,7 @@ def test_weights_in_pieces(implementation, dtype, tolerance, frames, monkeypatch
 def test_feed_forward_in_int8(implementation, dtype, tolerance, monkeypatch):
   """Its rounded values are the weights: the definition in float64 multiplies those."""
   monkeypatch.setattr(pieces, 'PIECE', 1024)
+  monkeypatch.setattr(pieces, 'NARROW_PIECE', 1024)
   exact, steps = heads.weights(SIZE, dtype=dtype), heads.steps(SIZE, 5, dtype=dtype)
   weights = arguments.quantised(exact)
   noise, condition, guidance = heads.inputs(SIZE, 2, dtype=dtype)

@@ -53,6 +53,7 @@ def recorded(monkeypatch, module, name):
 @pytest.mark.parametrize('kind', ['float32', 'int8', 'bfloat16'])
 def test_a_decoding_loop_keeps_no_copy_of_the_weights(kind, monkeypatch):
   monkeypatch.setattr(pieces, 'PIECE', 2**13)  # about the share of these weights that the real size is of a model's
+  monkeypatch.setattr(pieces, 'NARROW_PIECE', 2**13)
   weights, size = held(kind)
   simple, segment = recorded(monkeypatch, loop, '_decode'), recorded(monkeypatch, device, 'decode')
   sampling = Sampling.of(1)
@@ -71,6 +72,7 @@ def test_a_decoding_loop_keeps_no_copy_of_the_weights(kind, monkeypatch):
 @pytest.mark.parametrize('eqn', EQUATIONS)
 def test_pieces_give_the_product_of_the_whole(eqn, make, monkeypatch):
   monkeypatch.setattr(pieces, 'PIECE', 2**12)
+  monkeypatch.setattr(pieces, 'NARROW_PIECE', 2**12)
   shape = EQUATIONS[eqn]
   w = make(jax.random.normal(jax.random.key(0), shape))
   x_dims = eqn.split(',')[0]
@@ -84,7 +86,7 @@ def test_pieces_give_the_product_of_the_whole(eqn, make, monkeypatch):
 
 def test_what_is_cut_and_what_is_not():
   few, many = jnp.zeros((1, 1, 96)), jnp.zeros((1, 65, 96))
-  assert pieces.plan('btd,df->btf', few, (96, 2**15), narrow=True) == pieces.Plan(1, 24)
+  assert pieces.plan('btd,df->btf', few, (96, 2**15), narrow=True) == pieces.Plan(1, 6)
   assert pieces.plan('btd,df->btf', few, (96, 2**15), narrow=False) == pieces.Plan(1, 1)  # a vector
   assert pieces.plan('btd,df->btf', jnp.zeros((2, 1, 96)), (96, 2**15), narrow=False) == pieces.Plan(1, 24)
   assert pieces.plan('btd,df->btf', many, (96, 2**15), narrow=True) is None  # the copy pays
