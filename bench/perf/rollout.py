@@ -4,23 +4,24 @@
 
 One random Qwen3-shaped model, one list of prompts, each with the number of tokens after which its answer stops. A
 static batch (`core.engine.generate.run`; tunix's Sampler) decodes until its longest row stops; the engine refills
-slots. CPU seconds on one pinned thread, arms interleaved, the best of the repeats. The engine is timed in steady
-state, until its queue is empty. Its tokens are compared with those of `core.engine.generate`. `--peer_python` names the
-interpreter of an environment with google-tunix; that arm, whose greedy tokens must equal ours, runs each batch for
-exactly as many steps as its longest row needs.
+slots. CPU seconds on one pinned thread, arms interleaved, the best of the repeats. The engine is timed to its last
+answer, and until its queue is empty. Its tokens are compared with those of `core.engine.generate`. `--peer_python`
+names the interpreter of an environment with google-tunix; that arm, whose greedy tokens must equal ours, runs each
+batch for exactly as many steps as its longest row needs.
 """
 
+import collections
+import contextlib
 import dataclasses
-import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from bench.perf.measuring import clock, report
+from bench.perf.measuring.peer import Peer
 from bench.perf.measuring.pinned import pin
 from core.launch import command
 from core.launch.fields import field
@@ -46,6 +47,7 @@ class Options:
   page_size: int = field(32, 'tokens of a page', low=1)
   repeats: int = field(3, 'timed runs of each arm', low=1)
   peer_python: str | None = field(None, 'interpreter of an environment with google-tunix')
+  json: bool = field(False, 'print JSON')
 
 
 def shape(options: Options):
@@ -106,118 +108,106 @@ def static(options: Options, params, config, prompts, lengths) -> list[list[int]
   return rows
 
 
-def rollout(engine, prompts, lengths) -> tuple[list[list[int]], float, int]:
-  """(tokens, CPU seconds and tokens of the steady state)."""
+class Rollout(NamedTuple):
+  """What a rollout of the engine took. steady: (tokens, CPU seconds) until its queue is empty; whole: to its end."""
+
+  rows: list[list[int]]
+  steady: tuple[int, float]
+  whole: tuple[int, float]
+
+
+def rollout(engine, prompts, lengths) -> Rollout:
+  """All answers of the engine, whose cache of prompts is empty afterwards."""
   from core.engine import Request
 
   for i, (prompt, length) in enumerate(zip(prompts, lengths)):
     engine.submit(Request(prompt, int(length), temperature=1.0, seed=i))
   before = engine.stats.decoded
   start = time.process_time()
+
+  def so_far() -> tuple[int, float]:
+    return engine.stats.decoded - before, time.process_time() - start
+
   done = []
   while len(engine.scheduler.queue) or not done:
     done += engine.step()
-  seconds = time.process_time() - start
-  tokens = engine.stats.decoded - before
+  steady = so_far()
   done += engine.run()
-  engine.scheduler.cache.clear()  # the next repeat prefills its prompts again
-  return [c.tokens.tolist() for c in sorted(done, key=lambda c: c.id)], seconds, tokens
+  whole = so_far()
+  engine.scheduler.cache.clear()
+  rows = [c.tokens.tolist() for c in sorted(done, key=lambda c: c.id)]
+  return Rollout(rows, steady, whole)
 
 
-class Peer:
-  """tunix in its own process."""
-
-  def __init__(self, options: Options, params, config):
-    from core import decoder
-
-    self.options = options
-    self._folder = tempfile.TemporaryDirectory()
-    decoder.save(self._folder.name, config, params)
-    script = pathlib.Path(__file__).with_name('rollout_peer.py')
-    self._process = subprocess.Popen(
-      [options.peer_python, script], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    self._say(
-      {
-        'folder': self._folder.name,
-        'prompt': options.prompt,
-        'cache': options.prompt + options.longest,
-        'config': {
-          'num_layers': config.depth,
-          'vocab_size': config.vocab,
-          'embed_dim': config.width,
-          'hidden_dim': config.mlp_width,
-          'num_heads': config.heads,
-          'head_dim': config.head_dim,
-          'num_kv_heads': config.kv_heads,
-          'rope_theta': int(config.rope_theta),
-          'norm_eps': config.norm_eps,
-        },
-      }
-    )
-
-  def _say(self, line):
-    self._process.stdin.write(json.dumps(line) + '\n')
-    self._process.stdin.flush()
-
-  def __call__(self, prompts, lengths, *, sampled: bool) -> dict:
-    slots = self.options.slots
-    starts = range(0, len(prompts), slots)
-    self._say(
-      {
-        'batches': [prompts[i : i + slots] for i in starts],
-        'sampled': sampled,
-        'steps': [int(max(lengths[i : i + slots])) for i in starts],
-      }
-    )
-    return json.loads(self._process.stdout.readline())
-
-  def close(self):
-    """Ends the process."""
-    self._process.stdin.close()
-    self._process.wait()
-    self._folder.cleanup()
+def tunix(options: Options, folder: str, config) -> Peer:
+  """The peer with the weights in `folder`."""
+  about = {
+    'folder': folder,
+    'prompt': options.prompt,
+    'cache': options.prompt + options.longest,
+    'config': {
+      'num_layers': config.depth,
+      'vocab_size': config.vocab,
+      'embed_dim': config.width,
+      'hidden_dim': config.mlp_width,
+      'num_heads': config.heads,
+      'head_dim': config.head_dim,
+      'num_kv_heads': config.kv_heads,
+      'rope_theta': int(config.rope_theta),
+      'norm_eps': config.norm_eps,
+    },
+  }
+  return Peer(options.peer_python, pathlib.Path(__file__).with_name('rollout_peer.py'), about)
 
 
-def agree(peer: Peer, params, config, prompts) -> None:
+def theirs(options: Options, peer: Peer, prompts, lengths, *, sampled: bool) -> dict:
+  """The peer's tokens of the last batch, and its CPU seconds."""
+  slots = options.slots
+  starts = range(0, len(prompts), slots)
+  batches = [prompts[i : i + slots] for i in starts]
+  steps = [int(max(lengths[i : i + slots])) for i in starts]
+  return peer.ask({'batches': batches, 'sampled': sampled, 'steps': steps})
+
+
+def agree(options: Options, peer: Peer, params, config, prompts) -> None:
   """Raises ValueError unless both compute the same greedy tokens."""
   import numpy as np
 
   from core.engine import generate
   from core.engine.sampling import Sampling
 
-  theirs = peer(prompts[:1] * peer.options.slots, [16], sampled=False)['tokens'][0]
+  tokens = theirs(options, peer, prompts[:1] * options.slots, [16], sampled=False)['tokens'][0]
   prompt = np.array([prompts[0]], np.int32)
   state = generate.run(params, config, prompt, np.arange(prompt.shape[1])[None], max_new=16, sampling=Sampling.of(1))
-  if theirs != np.asarray(state.tokens)[0, :16].tolist():
+  if tokens != np.asarray(state.tokens)[0, :16].tolist():
     raise ValueError('the peer does not compute the same model: greedy tokens differ')
 
 
-def measure(options: Options, engine, params, config, prompts, lengths, peer: Peer | None) -> dict[str, list[float]]:
-  """Tokens a CPU second of each arm, one figure for each repeat."""
-  rates: dict[str, list[float]] = {'engine': [], 'static': [], 'tunix': []}
+def measure(options: Options, engine, params, config, prompts, lengths, peer: Peer | None) -> dict[str, float]:
+  """Tokens a CPU second of each arm, the best of the repeats."""
+  rates: dict[str, list[float]] = collections.defaultdict(list)
   for _ in range(options.repeats):
-    _, seconds, tokens = rollout(engine, prompts, lengths)
-    rates['engine'].append(tokens / seconds)
-    start = time.process_time()
-    static(options, params, config, prompts, lengths)
-    rates['static'].append(lengths.sum() / (time.process_time() - start))
+    made = rollout(engine, prompts, lengths)
+    for name, (tokens, seconds) in (('until its queue is empty', made.steady), ('whole', made.whole)):
+      rates[f'engine, {name}'].append(tokens / seconds)
+    seconds, _ = clock.timed(lambda: static(options, params, config, prompts, lengths))
+    rates['static'].append(lengths.sum() / seconds)
     if peer:
-      rates['tunix'].append(lengths.sum() / peer(prompts, lengths, sampled=True)['seconds'])
-  return rates
+      rates['tunix'].append(lengths.sum() / theirs(options, peer, prompts, lengths, sampled=True)['seconds'])
+  return {name: max(rate) for name, rate in rates.items()}
 
 
-def describe(options: Options, lengths, same: int) -> str:
-  """The workload in a line; same: how many rows have the tokens of the plain sampler."""
-  import numpy as np
-
+def describe(options: Options, lengths, same: int) -> report.Row:
+  """The workload; same: how many rows have the tokens of the plain sampler."""
   longest = lengths.reshape(-1, options.slots).max(1)
-  return (
-    f'width {options.width} x {options.layers} layers, {options.slots} slots, {options.lengths} lengths: mean '
-    f'{lengths.mean():.0f}, median {np.median(lengths):.0f}, longest {lengths.max()}; a static batch runs '
-    f'{longest.mean() / lengths.mean():.2f}x the mean; rows with the tokens of core.engine.generate: {same} of '
-    f'{len(lengths)}; load {os.getloadavg()[0]:.1f}'
-  )
+  return {
+    'what': f'{options.lengths} lengths, width {options.width} x {options.layers}, {options.slots} slots',
+    'mean tokens': float(lengths.mean()),
+    'longest tokens': int(lengths.max()),
+    'steps of a static batch to the mean': float(longest.mean() / lengths.mean()),
+    'rows with the tokens of core.engine.generate': same,
+    'of': len(lengths),
+  }
 
 
 def work(options: Options) -> None:
@@ -235,22 +225,24 @@ def work(options: Options) -> None:
   pages = 2 * options.slots * -(-config.max_length // options.page_size)
   sizes = {'slots': options.slots, 'page_size': options.page_size, 'segment': options.segment}
   engine = Engine(params, config, pages=pages, **sizes)
-  peer = None
-  if options.peer_python:
-    peer = Peer(options, params, config)
-  pairs = zip(rollout(engine, prompts, lengths)[0], static(options, fast, config, prompts, lengths))
-  same = sum(a == b for a, b in pairs)
-  if peer:
-    agree(peer, params, config, prompts)
-    peer(prompts, lengths, sampled=True)  # compiles
-  rates = measure(options, engine, fast, config, prompts, lengths, peer)
-  if peer:
-    peer.close()
-  print(describe(options, lengths, same))
-  best = {name: max(r) for name, r in rates.items() if r}
-  for name, rate in best.items():
-    every = ', '.join(f'{r:.0f}' for r in rates[name])
-    print(f'{name}: {rate:.0f} tokens a CPU second (all: {every}); engine {best["engine"] / rate:.2f}x')
+  rows = zip(rollout(engine, prompts, lengths).rows, static(options, fast, config, prompts, lengths))
+  same = sum(a == b for a, b in rows)
+  with contextlib.ExitStack() as stack:
+    peer = None
+    if options.peer_python:
+      folder = stack.enter_context(tempfile.TemporaryDirectory())
+      decoder.save(folder, config, params)
+      peer = tunix(options, folder, config)
+      stack.callback(peer.close)
+      agree(options, peer, params, config, prompts)
+      theirs(options, peer, prompts, lengths, sampled=True)  # compiles
+    rates = measure(options, engine, fast, config, prompts, lengths, peer)
+  report.show(report.machine(), as_json=options.json)
+  report.show(describe(options, lengths, same), as_json=options.json)
+  whole = rates['engine, whole']
+  for name, rate in rates.items():
+    row = {'what': name, 'tokens a CPU second': float(rate), 'engine, whole, times as many': float(whole / rate)}
+    report.show(row, as_json=options.json)
 
 
 def main(argv: Sequence[str]) -> int:
