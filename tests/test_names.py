@@ -19,7 +19,7 @@ PACKAGES = [
 # Command lines that share the name of a promised function: importing them gives the function.
 COMMANDS = {'internvl.chat', 'vibevoice.synthesize'}
 # Scripts for an environment of their own, which must not be imported here.
-FOREIGN = {'bench.perf.rollout_peer'}
+FOREIGN = {'bench.perf.grpo_peer', 'bench.perf.rollout_peer'}
 
 
 def dotted(path: pathlib.Path) -> str:
