@@ -63,6 +63,7 @@ PROGRAMS = (
   'bench.vico.run',
   'core.files.convert',
   'core.plan',
+  'core.plan.sizes',
   'core.serve',
   'internvl.chat',
   'internvl.serve',
