@@ -140,7 +140,9 @@ def work(options: Options) -> None:
   folder = pathlib.Path(options.runs)
   chosen = reported(recipe, folder, options.rate)
   at = f'_at_{options.rate:g}' if options.rate else ''
-  curves(recipe, folder, chosen, pathlib.Path(options.out) / f'{options.recipe}_curves{at}.png')
+  out = pathlib.Path(options.out)
+  out.mkdir(parents=True, exist_ok=True)
+  curves(recipe, folder, chosen, out / f'{options.recipe}_curves{at}.png')
   tables = [table(recipe, folder, chosen), costs(folder, chosen)]
   if not options.rate:
     tables.append(choices(recipe, folder))
