@@ -16,13 +16,14 @@ PROGRAM = textwrap.dedent("""
   from core.files.store import Folder
 
   mesh.start(os.environ['COORDINATOR'], 2, int(os.environ['PROCESS']))
-  sizes, request = [], Folder._request
+  sizes, fetch = [], Folder.fetch
 
-  def counting(self, name, start, stop):
-    sizes.append(stop - start if stop else 0)
-    return request(self, name, start, stop)
+  def counting(self, spans):
+    for span, data in fetch(self, spans):
+      sizes.append(len(data))
+      yield span, data
 
-  Folder._request = counting
+  Folder.fetch = counting
   config, params = decoder.load(sys.argv[1], mesh=mesh.make(model=2))
   held = sum(shard.data.nbytes for w in jax.tree.leaves(params) for shard in w.addressable_shards)
   whole = sum(w.nbytes for w in jax.tree.leaves(params))
