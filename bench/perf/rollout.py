@@ -20,7 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from bench.perf.measuring import clock, report
+from bench.perf.measuring import clock, qwen, report
 from bench.perf.measuring.peer import Peer
 from bench.perf.measuring.pinned import pin
 from core.launch import command
@@ -30,12 +30,9 @@ from core.launch.fields import field
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(qwen.Shape):
   """The program's flags."""
 
-  width: int = field(256, 'model width; heads of 64, feed-forward three times the width', low=64)
-  layers: int = field(4, 'number of layers', low=1)
-  vocab: int = field(2048, 'vocabulary', low=2)
   slots: int = field(16, 'rows decoded together by every arm', low=1)
   batches: int = field(6, 'requests, in batches of `slots`', low=1)
   prompt: int = field(32, 'longest prompt; lengths are uniform from a half of it', low=2)
@@ -48,25 +45,6 @@ class Options:
   repeats: int = field(3, 'timed runs of each arm', low=1)
   peer_python: str | None = field(None, 'interpreter of an environment with google-tunix')
   json: bool = field(False, 'print JSON')
-
-
-def shape(options: Options):
-  """The model's config."""
-  from core import decoder
-
-  return decoder.Config(
-    vocab=options.vocab,
-    width=options.width,
-    depth=options.layers,
-    heads=options.width // 64,
-    kv_heads=max(options.width // 128, 1),
-    head_dim=64,
-    mlp_width=3 * options.width,
-    norm_eps=1e-6,
-    rope_theta=1e6,
-    qk_norm=True,
-    max_length=options.prompt + options.longest,
-  )
 
 
 def workload(options: Options):
@@ -218,7 +196,7 @@ def work(options: Options) -> None:
   from core import decoder
   from core.engine import Engine, generate
 
-  config = shape(options)
+  config = qwen.ours(options, max_length=options.prompt + options.longest)
   params = decoder.init(jax.random.key(0), config)
   prompts, lengths = workload(options)
   fast = generate.for_decoding(params)

@@ -34,25 +34,6 @@ class Options(qwen.Shape):
   json: bool = field(False, 'print lines of JSON')
 
 
-def config(options: Options):
-  """The model's config."""
-  from core import decoder
-
-  return decoder.Config(
-    vocab=options.vocab,
-    width=options.width,
-    depth=options.layers,
-    heads=options.width // 64,
-    kv_heads=max(options.width // 128, 1),
-    head_dim=64,
-    mlp_width=3 * options.width,
-    norm_eps=1e-6,
-    rope_theta=1e6,
-    qk_norm=True,
-    max_length=options.prompt + options.new,
-  )
-
-
 def engine(options: Options):
   """An engine with pages for all different prompts at once, twice: the earlier ones are evicted."""
   import jax
@@ -60,7 +41,7 @@ def engine(options: Options):
   from core import decoder
   from core.engine import Engine
 
-  shape = config(options)
+  shape = qwen.ours(options, max_length=options.prompt + options.new)
   params = decoder.init(jax.random.key(0), shape)
   row = -(-(options.prompt + options.new) // options.page_size) + 1
   return Engine(

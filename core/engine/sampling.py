@@ -149,19 +149,24 @@ def _drawn(z: jax.Array, seed: jax.Array, position: jax.Array) -> jax.Array:
   By inversion, a block of tokens first and then a token of it: two random numbers, where Gumbel noise takes V, and
   improbable tokens keep their share.
   """
-  key = jax.random.fold_in(jax.random.key(seed), position)
+  of_request = jax.random.key(seed)
+  key = jax.random.fold_in(of_request, position)
   which_block, which_token = jax.random.uniform(key, 2)
   weights = jnp.exp(z - z.max())
-  blocks = jnp.pad(weights, (0, -len(z) % BLOCK)).reshape(-1, BLOCK)
+  missing = -len(z) % BLOCK
+  padded = jnp.pad(weights, (0, missing))
+  blocks = padded.reshape(-1, BLOCK)
   block = _passed(blocks.sum(-1), which_block)
-  token = BLOCK * block + _passed(blocks[block], which_token)
+  place = _passed(blocks[block], which_token)
+  token = BLOCK * block + place
   return jnp.minimum(token, len(z) - 1)  # NaN would choose padding
 
 
 def _passed(weights: jax.Array, share: jax.Array) -> jax.Array:
   """The first index, int32, at which the sum of weights passes a share, below 1, of the total; its weight is not 0."""
   total = jnp.cumsum(weights)
-  is_passed = (total > share * total[-1]) & (weights > 0)
+  wanted = share * total[-1]
+  is_passed = (total > wanted) & (weights > 0)
   # Rounding may leave none: sums of a different number of terms need not grow with it.
   return jnp.where(is_passed.any(), _best(is_passed), _best(weights))
 

@@ -17,19 +17,28 @@ def gathered(k: tuple, v: tuple, table: jax.Array, length: jax.Array) -> Cache:
   size = v[0].shape[2]
   slot = jnp.arange(table.shape[1] * size, dtype=jnp.int32)
   is_held = slot < length[:, None]
+  of_column = is_held[:, None, None]
+  of_line = is_held[:, None, :, None]
 
   def columns(pool):
-    rows = jnp.moveaxis(pool[table], 1, 3)  # [R, K, H, T, S]
-    merged = rows.reshape(*rows.shape[:3], -1)
-    return jnp.where(is_held[:, None, None], merged, 0)
+    pages = pool[table]
+    by_head = jnp.moveaxis(pages, 1, 3)  # [R, K, H, T, S]
+    merged = by_head.reshape(*by_head.shape[:3], -1)
+    return jnp.where(of_column, merged, 0)
 
   def lines(pool):
-    rows = jnp.swapaxes(pool[table], 1, 2)  # [R, K, T, S, H]
-    merged = rows.reshape(*rows.shape[:2], -1, rows.shape[4])
-    return jnp.where(is_held[:, None, :, None], merged, 0)
+    pages = pool[table]
+    by_head = jnp.swapaxes(pages, 1, 2)  # [R, K, T, S, H]
+    rows, heads, _, _, head_size = by_head.shape
+    merged = by_head.reshape(rows, heads, -1, head_size)
+    return jnp.where(of_line, merged, 0)
 
-  positions = jnp.where(is_held, slot, -1)
-  return Cache(tuple(map(columns, k)), tuple(map(lines, v)), positions, length)
+  return Cache(
+    k=tuple(map(columns, k)),
+    v=tuple(map(lines, v)),
+    positions=jnp.where(is_held, slot, -1),
+    length=length,
+  )
 
 
 def returned(k: tuple, v: tuple, cache: Cache, page: jax.Array, first: jax.Array) -> tuple[tuple, tuple]:
@@ -44,10 +53,14 @@ def returned(k: tuple, v: tuple, cache: Cache, page: jax.Array, first: jax.Array
 
   def of_columns(pool, x):
     pages = x.reshape(*x.shape[:3], held, size)
-    return pool.at[page].set(jnp.moveaxis(pages, 3, 1)[rows, depth], mode='drop')
+    by_page = jnp.moveaxis(pages, 3, 1)
+    return pool.at[page].set(by_page[rows, depth], mode='drop')
 
   def of_lines(pool, x):
     pages = x.reshape(*x.shape[:2], held, size, -1)
-    return pool.at[page].set(jnp.swapaxes(pages, 1, 2)[rows, depth], mode='drop')
+    by_page = jnp.moveaxis(pages, 2, 1)
+    return pool.at[page].set(by_page[rows, depth], mode='drop')
 
-  return tuple(map(of_columns, k, cache.k)), tuple(map(of_lines, v, cache.v))
+  new_k = tuple(map(of_columns, k, cache.k))
+  new_v = tuple(map(of_lines, v, cache.v))
+  return new_k, new_v

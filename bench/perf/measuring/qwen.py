@@ -61,3 +61,23 @@ def converted(model: Any) -> tuple[Any, Any]:
   with tempfile.TemporaryDirectory() as folder:
     model.save_pretrained(folder)
     return decoder.load(folder, dtype=jnp.float32)
+
+
+def ours(shape: Shape, *, max_length: int) -> Any:
+  """A config of ours of this shape, for benches without a peer of transformers."""
+  from core import decoder
+
+  return decoder.Config(
+    vocab=shape.vocab,
+    width=shape.width,
+    depth=shape.layers,
+    heads=shape.width // 64,
+    kv_heads=max(shape.width // 128, 1),
+    head_dim=64,
+    mlp_width=3 * shape.width,
+    norm_eps=1e-6,
+    rope_theta=1e6,
+    qk_norm=shape.family == 'qwen3',
+    qkv_bias=shape.family == 'qwen2',
+    max_length=max_length,
+  )

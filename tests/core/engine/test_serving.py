@@ -72,6 +72,7 @@ def test_likeliest_tokens_are_those_of_a_forward_pass_and_change_no_sample():
   order = np.argsort(-want, -1)[:, :2]
   assert [[token for token, _ in top] for top in heard[id]] == order.tolist()
   got = [[value for _, value in top] for top in heard[id]]
+  # Log-probabilities down to -67 are differences of float32 logits: 1e-5 of them is some ten times their rounding.
   np.testing.assert_allclose(got, np.take_along_axis(want, order, -1), rtol=1e-5, atol=1e-4)
   with pytest.raises(ValueError, match='top_logprobs=4'):
     e.submit(Request(PROMPT, 1, top_logprobs=4))
