@@ -1,4 +1,4 @@
-"""The arithmetic that all forms of the head share: one layer and the last projection, given modulating vectors.
+"""The arithmetic that all forms of the head share: a layer and the final projection, given modulating vectors.
 
 R rows   D width   F feed-forward   C latent
 """
@@ -20,15 +20,18 @@ FeedForward = Callable[[jax.Array, Block], jax.Array]
 
 def blocks(weights: Params) -> tuple[Block, ...]:
   """The layers one by one. Slicing stacked ones copies them once a call, so decoding on CPU and GPU holds a tuple."""
-  if isinstance(weights.blocks, tuple):
-    return weights.blocks
-  depth = weights.blocks.norm.shape[0]
-  return tuple(jax.tree.map(operator.itemgetter(i), weights.blocks) for i in range(depth))
+  stacked = weights.blocks
+  if isinstance(stacked, tuple):
+    return stacked
+  depth = stacked.norm.shape[0]
+  takes = map(operator.itemgetter, range(depth))
+  return tuple(jax.tree.map(take, stacked) for take in takes)
 
 
 def normed(u: jax.Array, eps: float) -> jax.Array:
   """RMSNorm without weight, [R, D]; mean square in float32 or wider, rounded back before any scale."""
-  wide = u.astype(jnp.promote_types(u.dtype, jnp.float32))
+  dtype = jnp.promote_types(u.dtype, jnp.float32)
+  wide = u.astype(dtype)
   mean_square = jnp.mean(wide * wide, -1, keepdims=True)
   scaled = wide * jax.lax.rsqrt(mean_square + eps)
   return scaled.astype(u.dtype)
@@ -36,9 +39,9 @@ def normed(u: jax.Array, eps: float) -> jax.Array:
 
 def feed_forward(m: jax.Array, block: Block) -> jax.Array:
   """(silu(m·gate)·(m·up))·down of m [R, D]."""
-  gated = jax.nn.silu(matmul(m, block.gate))
-  hidden = gated * matmul(m, block.up)
-  return matmul(hidden, block.down)
+  gate = jax.nn.silu(matmul(m, block.gate))
+  up = matmul(m, block.up)
+  return matmul(gate * up, block.down)
 
 
 def matmul(x: jax.Array, w: Any) -> jax.Array:
@@ -54,7 +57,8 @@ def layer(u: jax.Array, block: Block, vectors: jax.Array, eps: float, feed_forwa
   """u [R, D] after one layer; vectors: its shift, scale and gate, [3, R, D]."""
   shift, scale, gate = vectors
   scaled = normed(u, eps) * block.norm * (1 + scale)
-  return u + gate * feed_forward(scaled + shift, block)
+  modulated = scaled + shift
+  return u + gate * feed_forward(modulated, block)
 
 
 def project(u: jax.Array, weights: Params, vectors: jax.Array, eps: float) -> jax.Array:
@@ -68,15 +72,16 @@ def modulate(active: jax.Array, weight: jax.Array) -> jax.Array:
   """Modulating vectors [..., P, R, D] of SiLU'd modulators [..., R, D]; weight [D, P, D]."""
   if not isinstance(weight, Streamed):
     return jnp.einsum('...rd,dpe->...pre', active, weight)
-  rows = active.reshape(-1, active.shape[-1])
+  *leading, width = active.shape
+  rows = active.reshape(-1, width)
   vectors = pieces.einsum('rd,dpe->rpe', rows, weight)
-  *leading, _ = active.shape
-  shaped = vectors.reshape(*leading, *weight.shape[1:])
-  return jnp.moveaxis(shaped, -2, -3)
+  by_row = vectors.reshape(*leading, *weight.shape[1:])
+  return jnp.moveaxis(by_row, -2, -3)
 
 
 def guided(velocity: jax.Array, scale: jax.Array) -> jax.Array:
   """v_negative + scale (v - v_negative) of both branches' velocities [2R, C]; scale: one number, or one a row."""
   positive, negative = jnp.split(velocity, 2)
-  per_row = jnp.asarray(scale, velocity.dtype).reshape(-1, 1)
+  scale = jnp.asarray(scale, velocity.dtype)
+  per_row = scale.reshape(-1, 1)
   return negative + per_row * (positive - negative)

@@ -1,4 +1,4 @@
-"""The items that each block of query rows reads: from a plan, on the device.
+"""The items of a plan that each block of query rows reads, computed on the device.
 
 R rows   G query heads of a key head   B blocks   C rows of a block   W items
 """
@@ -15,8 +15,8 @@ class Items:
   """The items of each block, in the order of the plan, int32 [B, W]; the first `count` [B] of a block are read.
 
   page, start: as in `Plan`. begin, end: the query rows of the block that read the item are begin to end - 1.
-  low, high: tokens of the page outside of low to high - 1 are read by no row. lengths: int32 [B, Q], tokens that each
-  query row reads.
+  low, high: no row reads tokens of the page outside low to high - 1. lengths: int32 [B, Q], tokens that each query row
+  reads.
   """
 
   page: jax.Array
@@ -34,27 +34,32 @@ def items(plan: Plan, groups: int, *, query_rows: int, page_size: int, window: i
 
   Items that no row sees are left out.
   """
+  plan = jax.tree.map(jnp.asarray, plan)
   rows = query_rows // groups
-  by_place = jnp.asarray(plan.lengths)[jnp.asarray(plan.order)]
+  by_place = plan.lengths[plan.order]
   lengths = _by_block(by_place, rows)
-  block = jnp.arange(lengths.shape[0])
-  base = rows * block[:, None]
-  first = jnp.asarray(plan.first)
-  begin = jnp.clip(first - base, 0, rows)  # [B, W]
-  end = jnp.clip(first + plan.readers - base, 0, rows)
-  low, high = _seen(begin, end, lengths, plan, page_size=page_size, window=window)
-  is_listed = jnp.arange(first.shape[0]) < jnp.asarray(plan.ends)[-1]
-  reads = is_listed & (begin < end) & (low < high)
+  blocks, _ = lengths.shape
+  place = rows * jnp.arange(blocks)[:, None]  # of each block's first row
+  begin = jnp.clip(plan.first - place, 0, rows)  # [B, W]
+  after = plan.first + plan.readers
+  end = jnp.clip(after - place, 0, rows)
+  low, high = _seen(begin, end, lengths, plan.start, page_size=page_size, window=window)
+  item = jnp.arange(plan.first.shape[0])
+  is_listed = item < plan.ends[-1]
+  has_readers = begin < end
+  has_tokens = low < high
+  reads = is_listed & has_readers & has_tokens
   index = _compact(reads)
 
   def taken(x):
-    return jnp.take_along_axis(jnp.broadcast_to(x, reads.shape), index, 1)
+    by_block = jnp.broadcast_to(x, reads.shape)
+    return jnp.take_along_axis(by_block, index, 1)
 
   per_query_row = jnp.repeat(lengths, groups, 1)
   padding = query_rows - rows * groups
   return Items(
-    page=taken(jnp.asarray(plan.page)),
-    start=taken(jnp.asarray(plan.start)),
+    page=taken(plan.page),
+    start=taken(plan.start),
     begin=taken(begin) * groups,
     end=taken(end) * groups,
     low=taken(low),
@@ -71,13 +76,14 @@ def _by_block(lengths: jax.Array, rows: int) -> jax.Array:
   return padded.reshape(-1, rows)
 
 
-def _seen(begin, end, lengths, plan: Plan, *, page_size: int, window: int | None) -> tuple[jax.Array, jax.Array]:
+def _seen(begin, end, lengths, start, *, page_size: int, window: int | None) -> tuple[jax.Array, jax.Array]:
   """The first token of each page that a row of the block reads, and the one after the last, int32 [B, W] each."""
   row = jnp.arange(lengths.shape[1])
-  reads = (row >= begin[..., None]) & (row < end[..., None])  # [B, W, C]
+  is_after = row >= begin[..., None]
+  is_before = row < end[..., None]
+  reads = is_after & is_before  # [B, W, C]
   by_row = lengths[:, None]
   longest = jnp.where(reads, by_row, 0).max(-1)
-  start = jnp.asarray(plan.start)
   high = jnp.clip(longest - start, 0, page_size)
   if window is None:
     return jnp.zeros_like(high), high
@@ -88,10 +94,11 @@ def _seen(begin, end, lengths, plan: Plan, *, page_size: int, window: int | None
 
 
 def _compact(reads: jax.Array) -> jax.Array:
-  """The indices of the true entries of each line of [B, W], in order, and anything after them."""
-  items = reads.shape[1]
-  place = jnp.where(reads, jnp.cumsum(reads, 1) - 1, items)
-  line = jnp.arange(reads.shape[0])[:, None]
+  """The indices of the true entries of each line of [B, W], in order; what follows them is undefined."""
+  blocks, items = reads.shape
+  before = jnp.cumsum(reads, 1) - 1
+  place = jnp.where(reads, before, items)  # out of range, so it is dropped
+  line = jnp.arange(blocks)[:, None]
   index = jnp.arange(items, dtype=jnp.int32)
   empty = jnp.zeros(reads.shape, jnp.int32)
   return empty.at[line, place].set(index, mode='drop')

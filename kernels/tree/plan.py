@@ -5,12 +5,13 @@ R rows   G sequences   N spans of pages   W items
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from flax import struct
 
 BLOCK = 16  # items a step of the XLA loop; the items of one class are padded to its multiple
-FEW = 16  # readers of an item between "one" and "all"
+FEW = 16  # most readers of an item in the class between "one" and "all"
 
 
 @struct.dataclass
@@ -46,23 +47,27 @@ def plan(
   capacity.
   """
   counts = np.array([len(t) for t in tables], np.int64)
-  longest = counts.max(initial=0)
-  table = np.zeros((len(tables), longest), np.int32)
-  listed = np.arange(longest) < counts[:, None]
+  depth = np.arange(counts.max(initial=0))
+  listed = depth < counts[:, None]
+  table = np.zeros(listed.shape, np.int32)
   table[listed] = [page for t in tables for page in t]
-  made = from_table(table, counts, np.ones_like(counts), lengths, page_size=page_size, capacity=capacity)
-  _check_places(made.page[made.readers > 0])
+  one_row = np.ones_like(counts)
+  made = from_table(table, counts, one_row, lengths, page_size=page_size, capacity=capacity)
+  is_read = made.readers > 0
+  _check_unique(made.page[is_read])
   return made
 
 
-def _check_places(page: np.ndarray) -> None:
+def _check_unique(page: np.ndarray) -> None:
   """Raises ValueError for a page that is listed twice."""
   index = np.arange(len(page), dtype=np.int32)
-  last = np.zeros(page.max(initial=-1) + 1, np.int32)
+  size = page.max(initial=-1) + 1
+  last = np.zeros(size, np.int32)
   last[page] = index
   twice = last[page] != index
   if twice.any():
-    raise ValueError(f'page {page[twice][0]} follows different pages; a page holds one place of a sequence')
+    first, *_ = page[twice]
+    raise ValueError(f'page {first} follows different pages; expected each page at one place of the sequences')
 
 
 def from_table(
@@ -85,40 +90,56 @@ def from_table(
   spans = spans.take(np.argsort(level, kind='stable'))
   level = np.sort(level)
   size = spans.stop - spans.start
-  held = np.bincount(level, size, len(classes)).astype(np.int64)
+  held = np.bincount(level, size, len(classes))  # items of each class
+  held = held.astype(np.int64)
   padded = -(-held // BLOCK) * BLOCK
-  items = _blank(int(held.sum()), len(classes), capacity)
   # Item i of all is item i - (those of the classes before) of its class, which begins at a multiple of BLOCK.
-  ends = padded.cumsum()
-  shift = (ends - padded) - (held.cumsum() - held)
+  end = padded.cumsum()
+  begin = end - padded
+  items_before = held.cumsum() - held
+  shift = begin - items_before
   span = np.arange(len(size)).repeat(size)
   item = np.arange(len(span))
-  at = item + shift[level[span]]
-  before = size.cumsum() - size - spans.start
-  depth = item - before[span]
+  slot = item + shift[level[span]]
+  items = _blank(len(item), len(classes), capacity)
+  _fill(items, slot, spans, span, page_size)
+  _repeat_last_page(items['page'], begin + held, end)
+  return Plan(
+    **items,
+    ends=end.astype(np.int32),
+    order=spans.rows,
+    place=np.argsort(spans.rows).astype(np.int32),
+    lengths=np.asarray(lengths, np.int32),
+  )
+
+
+def _fill(items: dict[str, np.ndarray], slot: np.ndarray, spans: '_Spans', span: np.ndarray, page_size: int) -> None:
+  """Writes the pages of all spans, in order, to `slot` of the items; span: the span that each belongs to."""
+  size = spans.stop - spans.start
+  items_before = size.cumsum() - size
+  within = np.arange(len(span)) - items_before[span]
+  depth = spans.start[span] + within
   sequence = spans.sequence[span]
-  items['page'][at] = spans.table[sequence, depth]
-  items['start'][at] = depth * page_size
-  items['first'][at] = spans.first[span]
-  items['readers'][at] = spans.readers[span]
-  ends = ends.astype(np.int32)
-  _repeat_last_page(items['page'], ends - padded + held, ends)
-  place = np.argsort(spans.rows).astype(np.int32)
-  return Plan(ends=ends, order=spans.rows, place=place, lengths=np.asarray(lengths, np.int32), **items)
+  items['page'][slot] = spans.table[sequence, depth]
+  items['start'][slot] = depth * page_size
+  items['first'][slot] = spans.first[span]
+  items['readers'][slot] = spans.readers[span]
 
 
 def _blank(count: int, classes: int, capacity: int | None) -> dict[str, np.ndarray]:
-  """`count` items without readers. Raises ValueError if they exceed the capacity."""
+  """Room for `count` items, all without readers. Raises ValueError if they exceed the capacity."""
   if capacity is not None and count > capacity:
     raise ValueError(f'{count} items exceed the capacity of {capacity}')
-  smallest = 1 << max(count - 1, 0).bit_length()
-  most = (capacity or smallest) + classes * (BLOCK - 1)
-  size = -(-most // BLOCK) * BLOCK
-  return {name: np.zeros(size, np.int32) for name in ('page', 'start', 'first', 'readers')}
+  power = max(count - 1, 0).bit_length()
+  used = capacity or 1 << power
+  padding = classes * (BLOCK - 1)
+  blocks = -(-(used + padding) // BLOCK)
+  names = ('page', 'start', 'first', 'readers')
+  return {name: np.zeros(blocks * BLOCK, np.int32) for name in names}
 
 
 def _repeat_last_page(page: np.ndarray, used: np.ndarray, ends: np.ndarray) -> None:
-  """Padding of a class names the page before it: a kernel then fetches nothing for it."""
+  """Padding of a class names the page before it, so a kernel fetches nothing for it."""
   for last, end in zip(used.tolist(), ends.tolist()):
     page[last:end] = page[last - 1]
 
@@ -134,8 +155,8 @@ class _Spans:
   """Neighbouring pages with the same readers, int [N] each.
 
   table: int32 [G, T] and rows: int32 [R], the rows that read each sequence, both in an order that puts sequences with a
-  common beginning next to each other. Span n is pages `start..stop-1` of `sequence`; `readers` rows from the one at
-  `first` in `rows` on read it.
+  common beginning next to each other. Span n is pages `start..stop-1` of `sequence`; rows[first] and the rows after it,
+  `readers` in all, read it.
   """
 
   table: np.ndarray
@@ -148,8 +169,14 @@ class _Spans:
 
   def take(self, index: np.ndarray) -> '_Spans':
     """The spans at `index`."""
-    kept = (x[index] for x in (self.sequence, self.start, self.stop, self.first, self.readers))
-    return _Spans(self.table, self.rows, *kept)
+    return dataclasses.replace(
+      self,
+      sequence=self.sequence[index],
+      start=self.start[index],
+      stop=self.stop[index],
+      first=self.first[index],
+      readers=self.readers[index],
+    )
 
 
 def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
@@ -158,27 +185,37 @@ def _spans(table: np.ndarray, counts: np.ndarray, runs: np.ndarray) -> _Spans:
   Sorted by their bytes, tables with a common beginning are neighbours, so comparing neighbours finds all that is
   shared. The cost is a few passes over contiguous memory and a few Python operations a sequence.
   """
-  names = _page_names(table, counts)
-  content = [row[:count].tobytes() for row, count in zip(names, counts.tolist())]
-  sequences = range(len(content))
-  order = np.array(sorted(sequences, key=content.__getitem__), np.int64)
-  table = table[order]
-  counts = counts[order]
-  run = runs[order]
+  sorting = _by_content(table, counts)
+  table = table[sorting]
+  counts = counts[sorting]
+  run = runs[sorting]
   shared = _shared_with_previous(table, counts)
-  found = _tree(shared.tolist(), counts.tolist())
-  sequence, last, start, stop = np.array(found, np.int64).reshape(-1, 4).T
+  tree = _tree(shared.tolist(), counts.tolist())
+  columns = np.array(tree, np.int64).reshape(-1, 4)
+  sequence, last, start, stop = columns.T
+  # Row i of all is row i - (rows of the sequences before it) of its sequence, before sorting and after.
   row_after = run.cumsum()
   row_before = row_after - run
-  first_row = (runs.cumsum() - runs)[order]
-  shift = first_row - row_before
-  rows = np.arange(row_after[-1]) + shift.repeat(run)
+  unsorted_before = runs.cumsum() - runs
+  shift = unsorted_before[sorting] - row_before
+  row = np.arange(row_after[-1])
+  rows = row + shift.repeat(run)
   rows = rows.astype(np.int32)
   first = row_before[sequence]
   after = row_after[last]
-  order = _order(rows, first, after, start)
-  spans = (x[order] for x in (sequence, start, stop, first, after - first))
-  return _Spans(table, rows, *spans)
+  spans = _Spans(table, rows, sequence=sequence, start=start, stop=stop, first=first, readers=after - first)
+  return spans.take(_order(rows, first, after, start))
+
+
+def _by_content(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """The order of sequences, int64 [G], that sorts them by their pages."""
+  names = _page_names(table, counts)
+  content = []
+  for row, count in zip(names, counts.tolist()):
+    listed = row[:count]
+    content.append(listed.tobytes())
+  order = sorted(range(len(content)), key=content.__getitem__)
+  return np.array(order, np.int64)
 
 
 def _page_names(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -187,11 +224,16 @@ def _page_names(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
   Two tables have equal names as far as they have equal pages, so the order of rows depends on who shares what, and not
   on the numbers of the pages.
   """
-  listed = np.arange(table.shape[1]) < counts[:, None]
+  depth = np.arange(table.shape[1])
+  listed = depth < counts[:, None]
   pages = table[listed]
-  sequence = np.arange(len(table), dtype=np.int32).repeat(counts)
-  owner = np.zeros(pages.max(initial=-1) + 1, np.int32)
-  owner[pages[::-1]] = sequence[::-1]  # of several assignments the last counts: that of the first sequence
+  row = np.arange(len(table), dtype=np.int32)
+  sequence = row.repeat(counts)
+  size = pages.max(initial=-1) + 1
+  owner = np.zeros(size, np.int32)
+  # NumPy keeps the last of several assignments, so reversed ones keep the first sequence.
+  backwards = pages[::-1]
+  owner[backwards] = sequence[::-1]
   names = np.zeros_like(table)
   names[listed] = owner[pages]
   return names
@@ -203,22 +245,32 @@ def _order(rows: np.ndarray, first: np.ndarray, after: np.ndarray, start: np.nda
   It depends on who reads what, and not on the numbers of the pages: sums over pages then round equally for any page
   numbers, so equal requests get equal bits in a cache that was used before.
   """
-  bounds = np.stack([first, after], 1).reshape(-1)
+  bounds = np.stack([first, after], 1)
+  bounds = bounds.reshape(-1)
   padded = np.append(rows, np.int32(len(rows)))  # `bounds` may end after the last row
   lowest = np.minimum.reduceat(padded, bounds)[::2]
   return np.lexsort((start, lowest))
 
 
 def _shared_with_previous(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """For each table, how many pages it begins with that the one before it begins with too; 0 for the first."""
+  """How many pages each table has in common with the beginning of the table before it, int64 [G]; 0 for the first."""
   shared = np.zeros(len(table), np.int64)
   if len(table) == 1 or not table.size:
     return shared
   differ = table[1:] != table[:-1]
-  first_difference = np.where(differ.any(1), differ.argmax(1), table.shape[1])
+  any_differs = differ.any(1)
+  first_difference = np.where(any_differs, differ.argmax(1), table.shape[1])
   shorter = np.minimum(counts[1:], counts[:-1])
   shared[1:] = np.minimum(first_difference, shorter)
   return shared
+
+
+class _Open(NamedTuple):
+  """Pages `start..stop-1` that all tables from number `sequence` to the present one share."""
+
+  sequence: int
+  start: int
+  stop: int
 
 
 def _tree(shared: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, int, int]]:
@@ -228,13 +280,15 @@ def _tree(shared: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, 
   cuts the one in which it branches off.
   """
   spans = []
-  path: list[tuple[int, int, int]] = []  # (first sequence, first page, page after the last)
-  for sequence, (common, count) in enumerate(zip([*shared, 0], [*counts, 0])):
-    while path and path[-1][2] > common:
-      first, start, stop = path.pop()
-      spans.append((first, sequence - 1, max(start, common), stop))
-      if start < common:
-        path.append((first, start, common))
+  path: list[_Open] = []
+  with_end = zip([*shared, 0], [*counts, 0])  # an empty table after the last closes all spans
+  for sequence, (common, count) in enumerate(with_end):
+    while path and path[-1].stop > common:
+      top = path.pop()
+      branch = max(top.start, common)
+      spans.append((top.sequence, sequence - 1, branch, top.stop))
+      if top.start < common:
+        path.append(top._replace(stop=common))
     if count > common:
-      path.append((sequence, common, count))
+      path.append(_Open(sequence, common, count))
   return spans

@@ -1,4 +1,4 @@
-"""The portable form: a loop over blocks of items with a running softmax; its length is traced, its shape fixed.
+"""The portable form: a loop over blocks of items with a running softmax; traced trip count, fixed shapes.
 
 R rows   B items of a block   C rows of an item   N query heads   K key heads   G = N/K   H head size   S page size
 """
@@ -37,8 +37,10 @@ class State:
 def run(q, k_pages, v_pages, plan, sinks, *, window):
   """As `kernels.tree_attention`."""
   inputs = prepared(q, k_pages, v_pages, plan)
-  state = start(inputs.q.shape, sinks, jnp.promote_types(q.dtype, jnp.float32))
-  for level in range(len(widths(q.shape[0]))):
+  wide = jnp.promote_types(q.dtype, jnp.float32)
+  state = start(inputs.q.shape, sinks, wide)
+  classes = widths(q.shape[0])
+  for level in range(len(classes)):
     state = with_class(state, inputs, level, window=window)
   return finished(state, q)
 
@@ -47,30 +49,41 @@ def prepared(q, k_pages, v_pages, plan: Plan) -> Inputs:
   """The arguments of `kernels.tree_attention` as blocks read them."""
   r, n, h = q.shape
   heads = k_pages.shape[1]
+  groups = n // heads
   dtype = jnp.promote_types(q.dtype, jnp.float32)
-  scaled = (q.astype(dtype) / math.sqrt(h)).astype(q.dtype)
-  grouped = scaled.reshape(r, heads, n // heads, h)
-  return Inputs(grouped, k_pages, v_pages, jax.tree.map(jnp.asarray, plan))
+  scaled = q.astype(dtype) / math.sqrt(h)
+  rounded = scaled.astype(q.dtype)
+  grouped = rounded.reshape(r, heads, groups, h)
+  on_device = jax.tree.map(jnp.asarray, plan)
+  return Inputs(q=grouped, k=k_pages, v=v_pages, plan=on_device)
 
 
 def with_class(state: State, inputs: Inputs, level: int, *, window) -> State:
   """The state after the items of one class of `widths`."""
   r = inputs.q.shape[0]
   width = widths(r)[level]
-  ends = inputs.plan.ends
-  begin = 0 if level == 0 else ends[level - 1] // BLOCK
-  part = _all if width == r else functools.partial(_few, width=width)
+  part = _all
+  if width < r:
+    part = functools.partial(_few, width=width)
   step = functools.partial(_block, inputs=inputs, window=window, part=part)
-  return jax.lax.fori_loop(begin, ends[level] // BLOCK, step, state)
+  ends = inputs.plan.ends
+  begin = 0
+  if level > 0:
+    begin = ends[level - 1] // BLOCK
+  end = ends[level] // BLOCK
+  return jax.lax.fori_loop(begin, end, step, state)
 
 
 def finished(state: State, q: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(out in the shape and dtype of q, log-sum-exp [R, N])."""
   is_read = state.total > 0
   divisor = jnp.where(is_read, state.total, 1)
-  lse = jnp.where(is_read, state.top + jnp.log(divisor), -jnp.inf)
+  log_total = jnp.log(divisor)
+  lse = jnp.where(is_read, state.top + log_total, -jnp.inf)
+  lse = lse.reshape(q.shape[:2])
   out = state.out / divisor[..., None]
-  return out.reshape(q.shape).astype(q.dtype), lse.reshape(q.shape[:2])
+  out = out.reshape(q.shape)
+  return out.astype(q.dtype), lse
 
 
 def start(shape: tuple[int, ...], sinks, dtype) -> State:
@@ -79,10 +92,27 @@ def start(shape: tuple[int, ...], sinks, dtype) -> State:
   out = jnp.zeros(shape, dtype)
   if sinks is None:
     top = jnp.full(by_head, MASKED, dtype)
-    return State(top, jnp.zeros_like(top), out)
+    total = jnp.zeros_like(top)
+    return State(top=top, total=total, out=out)
   grouped = sinks.astype(dtype).reshape(by_head[1:])
   top = jnp.broadcast_to(grouped, by_head)
-  return State(top, jnp.ones_like(top), out)
+  total = jnp.ones_like(top)  # exp(sink - top)
+  return State(top=top, total=total, out=out)
+
+
+def exponentials(scores: jax.Array, top: jax.Array, mask: jax.Array) -> jax.Array:
+  """exp(scores - top), and 0 where the mask is false."""
+  # The scores alone do not suffice: where all are MASKED so is the top, and exp(0) is 1.
+  shifted = scores - top[..., None]
+  return jnp.where(mask, jnp.exp(shifted), 0)
+
+
+def rescaled(state: State, top: jax.Array, total: jax.Array, out: jax.Array) -> State:
+  """The running softmax with more tokens: their exponentials, relative to the new `top`, sum to `total` and `out`."""
+  keep = jnp.exp(state.top - top)
+  kept_total = state.total * keep
+  kept_out = state.out * keep[..., None]
+  return State(top=top, total=kept_total + total, out=kept_out + out)
 
 
 @struct.dataclass
@@ -98,95 +128,118 @@ class _Items:
 
 def _block(i, state: State, *, inputs: Inputs, window, part) -> State:
   plan = inputs.plan
-  lists = (plan.page, plan.start, plan.first, plan.readers)
   begin = i * BLOCK
-  page, start, first, readers = (jax.lax.dynamic_slice_in_dim(x, begin, BLOCK) for x in lists)
-  items = _Items(start, first, readers, inputs.k[page], inputs.v[page])
+
+  def taken(x):
+    return jax.lax.dynamic_slice_in_dim(x, begin, BLOCK)
+
+  page = taken(plan.page)
+  items = _Items(
+    start=taken(plan.start),
+    first=taken(plan.first),
+    readers=taken(plan.readers),
+    k=inputs.k[page],
+    v=inputs.v[page],
+  )
   return part(state, inputs, items, window)
 
 
 def _sees(items: _Items, length, window):
-  """Which tokens of each page a row sees, bool [..., B, S]; it reads `length` [..., B or 1, 1] tokens."""
+  """Which tokens of each page a row sees, bool [..., B, S]; the row reads `length` [..., B or 1, 1] tokens."""
   page_size = items.v.shape[2]
-  token = items.start[:, None] + jnp.arange(page_size)
+  offset = jnp.arange(page_size)
+  token = items.start[:, None] + offset
   see = token < length
   if window is None:
     return see
-  return see & (token >= length - window)
+  is_near = token >= length - window
+  return see & is_near
 
 
 def _few(state: State, inputs: Inputs, items: _Items, window, *, width: int) -> State:
-  """Each item with its own rows; the parts are summed into rows by a product with a 0/1 matrix."""
+  """Multiplies each item with its own readers only, at most `width`, and merges the results into the state."""
+  plan = inputs.plan
   r = inputs.q.shape[0]
+  product = functools.partial(jnp.einsum, preferred_element_type=state.top.dtype)
   column = jnp.arange(width)
-  place = jnp.minimum(items.first[:, None] + column, r - 1)
-  row = inputs.plan.order[place]  # [B, C]
+  place = items.first[:, None] + column
+  place = jnp.minimum(place, r - 1)
+  row = plan.order[place]  # [B, C]
   reads = column < items.readers[:, None]
-  lengths = jnp.where(reads, inputs.plan.lengths[row], 0)
+  lengths = jnp.where(reads, plan.lengths[row], 0)
   length = lengths.T[..., None]  # [C, B, 1]
-  see = jnp.moveaxis(_sees(items, length, window), 0, 1)  # [B, C, S]
-  wide = state.top.dtype
-  s = jnp.einsum('bckgh,bkhs->bkcgs', inputs.q[row], items.k, preferred_element_type=wide)
+  see = _sees(items, length, window)
+  see = jnp.moveaxis(see, 0, 1)  # [B, C, S]
   mask = see[:, None, :, None]
-  s = jnp.where(mask, s, MASKED)
-  top = s.max(-1)
-  p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
+  q = inputs.q[row]
+  scores = product('bckgh,bkhs->bkcgs', q, items.k)
+  scores = jnp.where(mask, scores, MASKED)
+  top = scores.max(-1)
+  p = exponentials(scores, top, mask)
   is_used = see.any(1)[:, None, :, None]
   v = jnp.where(is_used, items.v, 0)  # 0 · NaN of an unused token is NaN
-  out = jnp.einsum('bkcgs,bksh->bkcgh', p.astype(v.dtype), v, preferred_element_type=wide)
-  parts = State(top, p.sum(-1), out)
+  weights = p.astype(v.dtype)
+  out = product('bkcgs,bksh->bkcgh', weights, v)
+  parts = State(top=top, total=p.sum(-1), out=out)
+  parts = jax.tree.map(_by_item_row, parts)
   target = jnp.where(reads, row, r)
-  return _merge(state, jax.tree.map(_by_item_row, parts), target.reshape(-1))
+  return _merge(state, parts, target.reshape(-1))
 
 
 def _by_item_row(x: jax.Array) -> jax.Array:
   """Parts [B, K, C, G, ...] as [B * C, K, G, ...]."""
   heads = x.shape[1]
+  rest = x.shape[3:]
   rows_first = jnp.moveaxis(x, 1, 2)
-  return rows_first.reshape(-1, heads, *x.shape[3:])
+  return rows_first.reshape(-1, heads, *rest)
 
 
 def _merge(state: State, parts: State, rows: jax.Array) -> State:
-  """Adds parts [B * C, K, G, ...] to the state of `rows`; R adds to none.
+  """The state with parts [B * C, K, G, ...] added to `rows` [B * C]; a part of row R is dropped.
 
   Several parts may belong to one row, so all are scaled to the row's new top and summed by a product with a 0/1 matrix.
   """
   r = state.top.shape[0]
-  is_row = rows == jnp.arange(r)[:, None]  # [R, B * C]
+  row = jnp.arange(r)[:, None]
+  is_row = rows == row  # [R, B * C]
   tops = jnp.where(is_row[..., None, None], parts.top, MASKED)
-  top = jnp.maximum(state.top, tops.max(1))
-  own_top = top[jnp.minimum(rows, r - 1)]
-  scale = jnp.exp(parts.top - jnp.maximum(own_top, parts.top))
-  keep = jnp.exp(state.top - top)
+  highest = tops.max(1)
+  top = jnp.maximum(state.top, highest)
+  own_row = jnp.minimum(rows, r - 1)
+  own_top = top[own_row]
+  # A dropped part may exceed the top of the row it is clipped to; its factor must not overflow.
+  bound = jnp.maximum(own_top, parts.top)
+  scale = jnp.exp(parts.top - bound)
+  scaled_total = parts.total * scale
+  scaled_out = parts.out * scale[..., None]
   one = is_row.astype(top.dtype)
-  added_total = jnp.einsum('rx,xkg->rkg', one, parts.total * scale)
-  added_out = jnp.einsum('rx,xkgh->rkgh', one, parts.out * scale[..., None])
-  total = state.total * keep + added_total
-  out = state.out * keep[..., None] + added_out
-  return State(top, total, out)
+  total = jnp.einsum('rx,xkg->rkg', one, scaled_total)
+  out = jnp.einsum('rx,xkgh->rkgh', one, scaled_out)
+  return rescaled(state, top, total, out)
 
 
 def _all(state: State, inputs: Inputs, items: _Items, window) -> State:
   """All rows by all tokens of the block in one product."""
-  q = inputs.q
   plan = inputs.plan
-  wide = state.top.dtype
+  product = functools.partial(jnp.einsum, preferred_element_type=state.top.dtype)
   by_head = state.top.shape  # [R, K, G]
   place = plan.place[:, None]
   after = items.first + items.readers
   reads = (place >= items.first) & (place < after)  # [R, B]
-  see = _sees(items, plan.lengths[:, None, None], window) & reads[..., None]
-  see = see.reshape(q.shape[0], -1)  # [R, B * S]
+  length = plan.lengths[:, None, None]
+  see = _sees(items, length, window)
+  see = see & reads[..., None]
+  see = see.reshape(len(place), -1)  # [R, B * S]
   mask = see[:, None, None]
-  s = jnp.einsum('rkgh,bkhs->rkgbs', q, items.k, preferred_element_type=wide)
-  s = jnp.where(mask, s.reshape(*by_head, -1), MASKED)
-  top = jnp.maximum(state.top, s.max(-1))
-  p = jnp.where(mask, jnp.exp(s - top[..., None]), 0)
+  scores = product('rkgh,bkhs->rkgbs', inputs.q, items.k)
+  scores = scores.reshape(*by_head, -1)
+  scores = jnp.where(mask, scores, MASKED)
+  highest = scores.max(-1)
+  top = jnp.maximum(state.top, highest)
+  p = exponentials(scores, top, mask)
   is_used = see.any(0).reshape(BLOCK, 1, -1, 1)
-  v = jnp.where(is_used, items.v, 0)
-  keep = jnp.exp(state.top - top)
-  weights = p.astype(v.dtype).reshape(*by_head, BLOCK, -1)
-  added = jnp.einsum('rkgbs,bksh->rkgh', weights, v, preferred_element_type=wide)
-  total = state.total * keep + p.sum(-1)
-  out = state.out * keep[..., None] + added
-  return State(top, total, out)
+  v = jnp.where(is_used, items.v, 0)  # as in `_few`
+  weights = p.astype(v.dtype)
+  weights = weights.reshape(*by_head, BLOCK, -1)
+  out = product('rkgbs,bksh->rkgh', weights, v)
+  return rescaled(state, top, p.sum(-1), out)
