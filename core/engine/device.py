@@ -20,7 +20,7 @@ from core.past.pages import Pages
 from kernels.tree.plan import Plan
 
 STOPS = 8  # end tokens that are checked on the device; the host checks further ones after the segment
-GROUP = 8  # rows drawn for at a time: sorting takes several times the memory of the logits
+GROUP = 8  # rows that draw at a time: sorting takes several times the memory of the logits
 TABLE = ('rows', None)  # logical axes of logits and of the tables over the vocabulary
 
 _constrain = functools.partial(mesh_lib.constrain, rules=RULES)
@@ -82,29 +82,34 @@ def prefill(params, k, v, plan: Plan, tokens, positions, page, offset, features=
   """
   x = decoder.embed(params, tokens[:, None], RULES)
   if features is not None:
-    x = jnp.where(given[:, None, None], features[:, None].astype(x.dtype), x)
+    is_given = given[:, None, None]
+    x = jnp.where(is_given, features[:, None].astype(x.dtype), x)
   cache = Pages(k, v, plan, page, offset)
   out = decoder.forward(params, config, x, positions=positions[:, None], cache=cache, rules=RULES)
   return out.cache.k, out.cache.v
 
 
-def _choose(*args, top: int):
-  """`_choose_in_groups`; under a mesh each device draws for its own rows."""
-  mesh = jax.sharding.get_abstract_mesh()
+def _choose(logits: jax.Array, *rest, top: int):
+  """`_choose_rows` for all rows; under a mesh each device draws for its own rows."""
   choose = functools.partial(_choose_in_groups, top=top)
+  mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return choose(*args)
-  table = mesh_lib.partition(args[0].shape, TABLE, mesh, RULES)
-  row = jax.P(table[0])
-  specs = (table, row, row, table, jax.P(table[0], None), row)
-  return jax.shard_map(choose, in_specs=specs, out_specs=row, check_vma=False)(*args)
+    return choose(logits, *rest)
+  table = mesh_lib.partition(logits.shape, TABLE, mesh, RULES)
+  axis = table[0]
+  row = jax.P(axis)
+  said = jax.P(axis, None)
+  specs = (table, row, row, table, said, row)  # in the order of `_choose_rows`
+  choose = jax.shard_map(choose, in_specs=specs, out_specs=row, check_vma=False)
+  return choose(logits, *rest)
 
 
 def _choose_in_groups(*args, top: int):
   """`_choose_rows`, GROUP rows at a time."""
-  size = math.gcd(args[0].shape[0], GROUP)
+  rows, _ = args[0].shape
+  size = math.gcd(rows, GROUP)
   groups = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), args)
-  chosen = jax.lax.map(lambda rows: _choose_rows(*rows, top=top), groups)
+  chosen = jax.lax.map(lambda group: _choose_rows(*group, top=top), groups)
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), chosen)
 
 
@@ -116,8 +121,8 @@ def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said, wan
 
   def penalise():
     # The table is read only, or the loop would copy it at every step; the segment's own tokens are added here.
-    row = jnp.arange(said.shape[0])
-    seen = tables.seen.at[row[:, None], said].set(True, mode='drop')
+    row = jnp.arange(said.shape[0])[:, None]
+    seen = tables.seen.at[row, said].set(True, mode='drop')
     return penalised(logits, seen, sampling.repetition_penalty)
 
   is_penalised = jnp.any(sampling.repetition_penalty != 1)
@@ -127,9 +132,14 @@ def _choose_rows(logits, sampling: Sampling, position, tables: Tables, said, wan
   if not top:
     return token, logp, None
   shape = (len(logits), top)
-  nothing = jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
+  nothing = _blank_top(shape)
   best = jax.lax.cond(wants_top.any(), lambda: likeliest(logits, sampling, top), lambda: nothing)
   return token, logp, best
+
+
+def _blank_top(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+  """Tokens and log-probabilities that nobody asked for."""
+  return jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32)
 
 
 def _said(out: Segment, vocab: int) -> jax.Array:
@@ -143,12 +153,18 @@ def _record(out: Segment, step, live, token, logp, top) -> Segment:
   """The segment with one more token for each live row; a row whose log-probability is NaN fails instead."""
   failed = live & jnp.isnan(logp)
   kept = live & ~failed
+  token = jnp.where(kept, token, 0)
+  logp = jnp.where(kept, logp, 0)
+
+  def written(all_steps, now):
+    return all_steps.at[:, step].set(now)
+
   return Segment(
-    tokens=out.tokens.at[:, step].set(jnp.where(kept, token, 0)),
-    logp=out.logp.at[:, step].set(jnp.where(kept, logp, 0)),
+    tokens=written(out.tokens, token),
+    logp=written(out.logp, logp),
     count=out.count + kept,
     failed=out.failed | failed,
-    top=jax.tree.map(lambda all_steps, now: all_steps.at[:, step].set(now), out.top, top),
+    top=jax.tree.map(written, out.top, top),
   )
 
 
@@ -159,16 +175,17 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
   The plan's pages hold all tokens up to the segment's last; its lengths are derived here, step by step. With
   `slots.table` nothing else of the plan is read. top: how many of the likeliest tokens are recorded at each place.
   """
-  rows = jnp.arange(slots.token.shape[0])
-  size = v[0].shape[2]
-  first = slots.position // size
+  row = jnp.arange(slots.token.shape[0])
+  pages, _, page_size, _ = v[0].shape
+  first = slots.position // page_size
 
   def past(s: _State, at):
     if slots.table is not None:
       return s.keys
-    depth = s.position // size - first
-    page = jnp.where(s.live, slots.pages[rows, depth], k[0].shape[0])
-    return Pages(*s.keys, plan.replace(lengths=at + 1), page, s.position % size)
+    depth = s.position // page_size - first
+    page = jnp.where(s.live, slots.pages[row, depth], pages)
+    offset = s.position % page_size
+    return Pages(*s.keys, plan.replace(lengths=at + 1), page, offset)
 
   def step(s: _State) -> _State:
     at = jnp.where(s.live, s.position, -1)
@@ -180,8 +197,7 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
     said = _said(s.out, config.vocab)
     wants_top = slots.wants_top & s.live
     drawn = _choose(logits, slots.sampling, s.position + 1, tables, said, wants_top, top=top)
-    drawn = jax.tree.map(lambda x: _constrain(x, (None,) * x.ndim), drawn)  # every process reads them
-    token, logp, best = drawn
+    token, logp, best = jax.tree.map(_replicated, drawn)
     recorded = _record(s.out, s.step, s.live, token, logp, best)
     is_stop = (token[:, None] == slots.stops).any(-1)
     ended = (recorded.count >= slots.limit) | is_stop
@@ -194,24 +210,12 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
       out=recorded,
     )
 
-  places = rows.size, segment, top
-  blank = Segment(
-    tokens=jnp.zeros((rows.size, segment), jnp.int32),
-    logp=jnp.zeros((rows.size, segment), jnp.float32),
-    count=jnp.zeros(rows.size, jnp.int32),
-    failed=jnp.zeros(rows.size, bool),
-    top=(jnp.zeros(places, jnp.int32), jnp.zeros(places, jnp.float32)) if top else None,
-  )
-  start = _State(
-    step=jnp.int32(0),
-    token=slots.token,
-    position=slots.position,
-    live=slots.limit > 0,
-    keys=(k, v) if slots.table is None else copied.gathered(k, v, slots.table, slots.position),
-    out=blank,
-  )
-  end = jax.lax.while_loop(lambda s: (s.step < segment) & s.live.any(), step, start)
-  seen = tables.seen.at[rows[:, None], _said(end.out, config.vocab)].set(True, mode='drop')
+  def runs(s: _State):
+    return (s.step < segment) & s.live.any()
+
+  end = jax.lax.while_loop(runs, step, _start(k, v, slots, segment=segment, top=top))
+  said = _said(end.out, config.vocab)
+  seen = tables.seen.at[row[:, None], said].set(True, mode='drop')
   if slots.table is None:
     k, v = end.keys
   else:
@@ -219,15 +223,50 @@ def decode(params, k, v, plan: Plan, slots: Slots, tables: Tables, *, config, se
   return k, v, tables.replace(seen=_constrain(seen, TABLE)), end.out
 
 
+def _replicated(x: jax.Array) -> jax.Array:
+  """x on every device: every process reads what was drawn."""
+  return _constrain(x, (None,) * x.ndim)
+
+
+def _start(k, v, slots: Slots, *, segment: int, top: int) -> _State:
+  """The state before the first token of a segment."""
+  rows = slots.token.shape[0]
+  out = Segment(
+    tokens=jnp.zeros((rows, segment), jnp.int32),
+    logp=jnp.zeros((rows, segment), jnp.float32),
+    count=jnp.zeros(rows, jnp.int32),
+    failed=jnp.zeros(rows, bool),
+    top=_blank_top((rows, segment, top)) if top else None,
+  )
+  keys = (k, v)
+  if slots.table is not None:
+    keys = copied.gathered(k, v, slots.table, slots.position)
+  return _State(
+    step=jnp.int32(0),
+    token=slots.token,
+    position=slots.position,
+    live=slots.limit > 0,
+    keys=keys,
+    out=out,
+  )
+
+
 @functools.partial(jax.jit, donate_argnames=('k', 'v'))
 def copy(k, v, source, target):
   """Pages `source` copied to pages `target`, int32 [n]; a target out of range copies nothing."""
-  copied = lambda pool: pool.at[target].set(pool[source], mode='drop')
-  return jax.tree.map(copied, k), jax.tree.map(copied, v)
+
+  def with_copies(pool):
+    pages = pool[source]
+    return pool.at[target].set(pages, mode='drop')
+
+  return jax.tree.map(with_copies, k), jax.tree.map(with_copies, v)
 
 
 @functools.partial(jax.jit, donate_argnames='tables')
 def set_tables(tables: Tables, slot, allowed, seen) -> Tables:
   """The tables with one slot's rows replaced, bool [V] each."""
-  replaced = Tables(tables.allowed.at[slot].set(allowed), tables.seen.at[slot].set(seen))
+  replaced = Tables(
+    allowed=tables.allowed.at[slot].set(allowed),
+    seen=tables.seen.at[slot].set(seen),
+  )
   return jax.tree.map(lambda x: _constrain(x, TABLE), replaced)

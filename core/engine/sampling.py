@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-BLOCK = 128  # tokens of which one is drawn, after the block
+BLOCK = 128  # tokens of a block: a draw picks a block, then a token of it
 
 
 @struct.dataclass
@@ -39,6 +39,7 @@ class Sampling:
     seeds = np.asarray(seed)
     if seeds.ndim == 0:
       seeds = seeds + np.arange(rows)
+    seeds = seeds % 2**31
 
     def row_array(x, dtype):
       values = np.asarray(x, dtype)
@@ -49,7 +50,7 @@ class Sampling:
       top_k=row_array(top_k, np.int32),
       top_p=row_array(top_p, np.float32),
       min_p=row_array(min_p, np.float32),
-      seed=row_array(seeds % 2**31, np.uint32),
+      seed=row_array(seeds, np.uint32),
       repetition_penalty=row_array(repetition_penalty, np.float32),
     )
 
@@ -68,9 +69,10 @@ def _check(**values) -> None:
   """Raises ValueError for the first value out of range; NaN is out of every range."""
   for name, (requirement, holds) in _RANGES.items():
     value = np.asarray(values[name])
-    if not holds(value).all():
-      given = ', '.join(f'{name}={x}' for name, x in values.items())
-      raise ValueError(f'sampling: need {requirement}; got {given}')
+    if holds(value).all():
+      continue
+    given = ', '.join(f'{name}={x}' for name, x in values.items())
+    raise ValueError(f'sampling: need {requirement}; got {given}')
 
 
 def filtered(logits: jax.Array, s: Sampling) -> jax.Array:
@@ -85,8 +87,10 @@ def filtered(logits: jax.Array, s: Sampling) -> jax.Array:
   mass_before = jnp.cumsum(p, -1) - p
   in_top_p = mass_before < s.top_p[:, None]
   best = p[:, :1]
-  in_min_p = p >= s.min_p[:, None] * best
-  keep = in_top_p & in_min_p | (rank == 0)
+  least = s.min_p[:, None] * best
+  in_min_p = p >= least
+  is_best = rank == 0
+  keep = in_top_p & in_min_p | is_best
   ranked = jnp.where(keep, ranked, -jnp.inf)
   nothing = jnp.full_like(logits, -jnp.inf)
   return jnp.put_along_axis(nothing, order, ranked, -1, inplace=False)
@@ -97,8 +101,9 @@ def penalised(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Arr
 
   As `RepetitionPenaltyLogitsProcessor` of transformers (CTRL, arXiv:1909.05858, §4.1).
   """
-  by = penalty[:, None]
-  lowered = jnp.where(logits < 0, logits * by, logits / by)
+  penalty = penalty[:, None]
+  is_negative = logits < 0
+  lowered = jnp.where(is_negative, logits * penalty, logits / penalty)
   return jnp.where(seen, lowered, logits)
 
 
@@ -113,25 +118,30 @@ def pick(logits: jax.Array, s: Sampling, position: jax.Array, choices: jax.Array
   temperature = _temperature(s)
   if choices is None:
     choices = logits
-
-  def draw():
-    scaled = choices / temperature
-    filters = (s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0)
-    z = jax.lax.cond(jnp.any(filters), lambda: filtered(scaled, s), lambda: scaled)
-    return jax.vmap(_drawn)(z, s.seed, position)
-
   best = _best(choices)
+  draw = lambda: _draw(choices / temperature, s, position)
   drawn = jax.lax.cond(greedy.all(), lambda: best, draw)
   token = jnp.where(greedy, best, drawn)
   scaled = logits / temperature
   chosen = jnp.take_along_axis(scaled, token[:, None], -1)[:, 0]
   total = jax.nn.logsumexp(scaled, -1)
-  return token, jnp.where(jnp.isfinite(total), chosen - total, jnp.nan)
+  is_finite = jnp.isfinite(total)
+  logp = jnp.where(is_finite, chosen - total, jnp.nan)
+  return token, logp
+
+
+def _draw(scaled: jax.Array, s: Sampling, position: jax.Array) -> jax.Array:
+  """A token of each row, int32 [B], drawn from the softmax of filtered logits [B, V]."""
+  filters = (s.top_k > 0) | (s.top_p < 1) | (s.min_p > 0)
+  # Filtering sorts the vocabulary, so it is skipped unless a row asks for it.
+  kept = jax.lax.cond(jnp.any(filters), lambda: filtered(scaled, s), lambda: scaled)
+  return jax.vmap(_drawn)(kept, s.seed, position)
 
 
 def _temperature(s: Sampling) -> jax.Array:
   """float32 [B, 1] to divide logits by: 1 for greedy rows."""
-  temperature = jnp.where(s.temperature == 0, 1.0, s.temperature)
+  is_greedy = s.temperature == 0
+  temperature = jnp.where(is_greedy, 1.0, s.temperature)
   return temperature[:, None]
 
 
@@ -139,7 +149,8 @@ def _best(z: jax.Array) -> jax.Array:
   """The first of the largest of [..., V], int32; V - 1 if one is NaN. XLA's argmax does not vectorise on a CPU."""
   size = z.shape[-1]
   index = jax.lax.broadcasted_iota(jnp.int32, z.shape, z.ndim - 1)
-  is_top = z == z.max(-1, keepdims=True)
+  top = z.max(-1, keepdims=True)
+  is_top = z == top
   return jnp.where(is_top, index, size - 1).min(-1)
 
 
@@ -167,15 +178,18 @@ def _passed(weights: jax.Array, share: jax.Array) -> jax.Array:
   total = jnp.cumsum(weights)
   wanted = share * total[-1]
   is_passed = (total > wanted) & (weights > 0)
+  first = _best(is_passed)
+  heaviest = _best(weights)
   # Rounding may leave none: sums of a different number of terms need not grow with it.
-  return jnp.where(is_passed.any(), _best(is_passed), _best(weights))
+  return jnp.where(is_passed.any(), first, heaviest)
 
 
 def likeliest(logits: jax.Array, s: Sampling, count: int) -> tuple[jax.Array, jax.Array]:
   """The `count` likeliest tokens, int32 [B, count], and their log-probabilities, float32, of float32 logits [B, V].
 
-  Of the distribution that `pick` takes log-probabilities of, the likeliest token first.
+  They come from the distribution that `pick` takes log-probabilities of, the likeliest token first.
   """
-  all_logp = jax.nn.log_softmax(logits / _temperature(s))
+  scaled = logits / _temperature(s)
+  all_logp = jax.nn.log_softmax(scaled)
   logp, token = jax.lax.top_k(all_logp, count)
   return token.astype(jnp.int32), logp

@@ -58,10 +58,11 @@ class Cache:
       layers = self.k.shape[0]
       by_layer = jnp.broadcast_to(self.positions, (layers, *self.positions.shape))
       return Keys(self.k, self.v, by_layer)
-    slots = self.positions
+    held = self.positions
     if positions is not None:
-      slots = _put(slots, positions, self._slots_of(positions), axis=1, rows=0)
-    return tuple(Keys(k, v, slots, columns=True) for k, v in zip(self.k, self.v))
+      at = self._slots_of(positions)
+      held = _put(held, positions, at, axis=1, rows=0)
+    return tuple(Keys(k, v, held, columns=True) for k, v in zip(self.k, self.v))
 
   def layers(self, positions: jax.Array) -> tuple:
     """`Keys` of each layer; positions: int32 [B, T], of the new tokens."""
@@ -73,7 +74,8 @@ class Cache:
     The output is NaN if the new tokens do not fit.
     """
     if layer.columns:
-      written = _write(layer, new, self._slots_of(new.positions))
+      at = self._slots_of(new.positions)
+      written = _write(layer, new, at)
       runs = (written,)
       kept = Keys(written.k, written.v, columns=True)
     else:
@@ -82,17 +84,19 @@ class Cache:
     out = attention(q, runs, positions=new.positions, **options)
     # A write past the last slot overwrites it or is dropped, so the output must not pass for a valid one.
     length = self.length + self._counted(new.positions)
-    is_full = (length > self.capacity).reshape(-1, 1, 1, 1)
+    is_full = length > self.capacity
+    is_full = is_full.reshape(-1, 1, 1, 1)
     return jnp.where(is_full, jnp.nan, out), kept
 
   def append(self, kept: Keys, positions: jax.Array) -> 'Cache':
     """The cache with T more tokens at int32 `positions` [B, T], -1 at padding."""
     at = self._slots_of(positions)
     if not kept.columns:
-      kept = _write(Keys(self.k, self.v), kept, at)
-    slots = _put(self.positions, positions, at, axis=1, rows=0)
+      stacked = Keys(self.k, self.v)
+      kept = _write(stacked, kept, at)
+    held = _put(self.positions, positions, at, axis=1, rows=0)
     length = self.length + self._counted(positions)
-    return Cache(k=kept.k, v=kept.v, positions=slots, length=length)
+    return Cache(k=kept.k, v=kept.v, positions=held, length=length)
 
   def _counted(self, positions: jax.Array) -> jax.Array | int:
     """How many slots tokens at `positions` [B, T] take, as `length`."""
@@ -101,11 +105,16 @@ class Cache:
     return jnp.sum(positions >= 0, 1, dtype=jnp.int32)
 
   def _slots_of(self, positions: jax.Array) -> jax.Array:
-    """Where tokens at `positions` [B, T] go: the first slot, int32 []; or one of each token [B, T], S for padding."""
+    """Where tokens at `positions` [B, T] are written.
+
+    The first slot, int32 []; or, with a length for each row, a slot for each token, int32 [B, T], S for padding.
+    """
     if self.length.ndim == 0:
       return self.length
-    following = self.length[:, None] + jnp.arange(positions.shape[1])
-    return jnp.where(positions < 0, self.capacity, following)
+    index = jnp.arange(positions.shape[1])
+    following = self.length[:, None] + index
+    is_padding = positions < 0
+    return jnp.where(is_padding, self.capacity, following)
 
 
 @struct.dataclass
@@ -134,13 +143,15 @@ class Start:
   def append(self, kept: Keys, positions: jax.Array) -> Cache:
     """The cache of the new tokens: k, v [L, B, K, T, H], or tuples of [B, K, T, H]."""
     if isinstance(kept.k, tuple):
-      k = tuple(pad(jnp.swapaxes(x, 2, 3), self.slots, axis=3) for x in kept.k)
+      columns = [jnp.swapaxes(x, 2, 3) for x in kept.k]
+      k = tuple(pad(x, self.slots, axis=3) for x in columns)
       v = tuple(pad(x, self.slots, axis=2) for x in kept.v)
     else:
       k = pad(kept.k, self.slots, axis=3)
       v = pad(kept.v, self.slots, axis=3)
-    slots = pad(positions, self.slots, axis=1, fill=-1)
-    return Cache(k=k, v=v, positions=slots, length=jnp.int32(positions.shape[1]))
+    held = pad(positions, self.slots, axis=1, fill=-1)
+    length = jnp.int32(positions.shape[1])
+    return Cache(k=k, v=v, positions=held, length=length)
 
 
 def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) -> Cache:
@@ -159,10 +170,12 @@ def new(config, batch: int, capacity: int, dtype, *, unstacked: bool = False) ->
 
 @functools.partial(jax.jit, static_argnames='slots')
 def truncated(cache: Cache, length: jax.Array, *, slots: int) -> Cache:
-  """The first `length` positions (int32 []) of a cache of one row, in order, as a cache of `slots`; padding goes."""
+  """The first `length` positions (int32 []) of a cache of one row, in order and without padding, in `slots` slots."""
   held = cache.positions[0]
+  is_padding = held < 0
   after_all = jnp.iinfo(jnp.int32).max
-  by_position = jnp.argsort(jnp.where(held < 0, after_all, held))
+  sortable = jnp.where(is_padding, after_all, held)
+  by_position = jnp.argsort(sortable)
   order = pad(by_position[:slots], slots, axis=0)
   axis = 2 if isinstance(cache.k, tuple) else 3  # of the slots in v, and in stacked k
   k = jax.tree.map(lambda x: jnp.take(x, order, axis=3), cache.k)
@@ -180,23 +193,26 @@ def _check_slots(call: Call, slots: int) -> None:
 
 
 def _put(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
-  """`fresh` in `old` along `axis` from slot `at` [] on; or at the slots [B, T] of each row, numbered by axis `rows`."""
+  """`old` with `fresh` written along `axis`: from slot `at` [] on, or at the slots [B, T] of each row.
+
+  rows: the axis of rows.
+  """
   fresh = fresh.astype(old.dtype)
   if at.ndim == 0:
     return jax.lax.dynamic_update_slice_in_dim(old, fresh, at, axis)
-
   if at.shape[1] == 1:
     return _put_one(old, fresh, at[:, 0], axis=axis, rows=rows)
+  # The axis of rows comes before that of slots, and `vmap` takes it away.
+  before = (slice(None),) * (axis - 1)
 
   def put_row(old, fresh, at):
-    before = (slice(None),) * (axis - 1)  # the axis of rows comes before the slots and is mapped over
     return old.at[(*before, at)].set(fresh, mode='drop')
 
   return jax.vmap(put_row, in_axes=(rows, rows, 0), out_axes=rows)(old, fresh, at)
 
 
 def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
-  """`fresh` of one token a row in `old`, at the slots [B]; S drops it. On a mesh each device writes its own rows.
+  """`old` with `fresh`, one token a row, written at the slots [B]; S drops it. On a mesh each device writes its rows.
 
   XLA would gather the whole cache for updates of single rows that are sharded.
   """
@@ -210,21 +226,24 @@ def _put_one(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows
   axes[rows] = 'batch'
   if old.ndim > 2:  # not the positions [B, S]
     axes[rows + 1] = 'kv_heads'
-  place = partition(old.shape, tuple(axes), mesh)
-  places = (place, place, jax.P(place[rows]))
-  return jax.shard_map(put, in_specs=places, out_specs=place, check_vma=False)(old, fresh, at)
+  buffer = partition(old.shape, tuple(axes), mesh)
+  by_batch = jax.P(buffer[rows])
+  in_specs = (buffer, buffer, by_batch)
+  put = jax.shard_map(put, in_specs=in_specs, out_specs=buffer, check_vma=False)
+  return put(old, fresh, at)
 
 
 def _put_rows(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int, rows: int) -> jax.Array:
-  """Row by row: of a scatter XLA for TPU makes two copies of the whole cache, into its layout and back."""
+  """Row by row: for a scatter, XLA for TPU copies the whole cache twice, into another layout and back."""
   capacity = old.shape[axis]
   for row in range(old.shape[rows]):
+    slot = at[row]
     start = [0] * old.ndim
     start[rows] = row
-    start[axis] = jnp.minimum(at[row], capacity - 1)
+    start[axis] = jnp.minimum(slot, capacity - 1)
     one = jax.lax.slice_in_dim(fresh, row, row + 1, axis=rows)
     present = jax.lax.dynamic_slice(old, start, one.shape)
-    written = jnp.where(at[row] < capacity, one, present)
+    written = jnp.where(slot < capacity, one, present)
     old = jax.lax.dynamic_update_slice(old, written, start)
   return old
 
@@ -234,16 +253,20 @@ def _scatter_rows(old: jax.Array, fresh: jax.Array, at: jax.Array, *, axis: int,
   index: list = [slice(None)] * old.ndim
   index[rows] = jnp.arange(old.shape[rows])
   index[axis] = at
-  one = jnp.moveaxis(fresh, rows, 0).take(0, axis if axis > rows else axis + 1)
+  rows_first = jnp.moveaxis(fresh, rows, 0)
+  token_axis = axis if axis > rows else axis + 1
+  one = rows_first.take(0, token_axis)
   return old.at[tuple(index)].set(one, mode='drop')
 
 
 def _write(old: Keys, fresh: Keys, at: jax.Array) -> Keys:
   """`fresh` (in rows) written into `old` at the slots `at`, as in `_put`."""
-  slot_axis = old.v.ndim - 2
-  put = functools.partial(_put, at=at, rows=old.v.ndim - 4)
+  dims = old.v.ndim
+  slot_axis = dims - 2
+  put = functools.partial(_put, at=at, rows=dims - 4)
   if old.columns:
-    k = put(old.k, jnp.swapaxes(fresh.k, -1, -2), axis=slot_axis + 1)
+    columns = jnp.swapaxes(fresh.k, -1, -2)
+    k = put(old.k, columns, axis=slot_axis + 1)
   else:
     k = put(old.k, fresh.k, axis=slot_axis)
   v = put(old.v, fresh.v, axis=slot_axis)

@@ -1,4 +1,4 @@
-"""Pages of sequences as a contiguous cache for a while, and back: attention then reads rows, and gathers nothing.
+"""Pages of sequences copied into a contiguous cache, and back: attention then reads rows, without a gather.
 
 P pages   K key heads   S page size   H head size   R rows   T pages of a row
 """
@@ -14,8 +14,9 @@ def gathered(k: tuple, v: tuple, table: jax.Array, length: jax.Array) -> Cache:
 
   k, v: pools [P, K, H, S] and [P, K, S, H] of each layer. Slots beyond a row's length are 0, whatever its pages hold.
   """
-  size = v[0].shape[2]
-  slot = jnp.arange(table.shape[1] * size, dtype=jnp.int32)
+  page_size = v[0].shape[2]
+  capacity = table.shape[1] * page_size
+  slot = jnp.arange(capacity, dtype=jnp.int32)
   is_held = slot < length[:, None]
   of_column = is_held[:, None, None]
   of_line = is_held[:, None, :, None]
@@ -23,7 +24,8 @@ def gathered(k: tuple, v: tuple, table: jax.Array, length: jax.Array) -> Cache:
   def columns(pool):
     pages = pool[table]
     by_head = jnp.moveaxis(pages, 1, 3)  # [R, K, H, T, S]
-    merged = by_head.reshape(*by_head.shape[:3], -1)
+    rows, heads, head_size, _, _ = by_head.shape
+    merged = by_head.reshape(rows, heads, head_size, -1)
     return jnp.where(of_column, merged, 0)
 
   def lines(pool):
@@ -42,24 +44,29 @@ def gathered(k: tuple, v: tuple, table: jax.Array, length: jax.Array) -> Cache:
 
 
 def returned(k: tuple, v: tuple, cache: Cache, page: jax.Array, first: jax.Array) -> tuple[tuple, tuple]:
-  """The pools with pages of a cache as `gathered` makes it: row r's from page number `first[r]` on are `page[r]`.
+  """The pools with pages of a cache as `gathered` makes it written back.
 
-  first: int32 [R]; page: int32 [R, N], P where nothing is to be written.
+  first: int32 [R], the number of each row's first page to write; page: int32 [R, N], where it and those after it go, P
+  where nothing is to be written.
   """
-  size = v[0].shape[2]
-  held = cache.capacity // size
-  rows = jnp.arange(len(first))[:, None]
-  depth = jnp.minimum(first[:, None] + jnp.arange(page.shape[1]), held - 1)
+  page_size = v[0].shape[2]
+  held = cache.capacity // page_size
+  row = jnp.arange(len(first))[:, None]
+  ahead = jnp.arange(page.shape[1])
+  depth = first[:, None] + ahead
+  depth = jnp.minimum(depth, held - 1)
 
   def of_columns(pool, x):
-    pages = x.reshape(*x.shape[:3], held, size)
+    rows, heads, head_size, _ = x.shape
+    pages = x.reshape(rows, heads, head_size, held, page_size)
     by_page = jnp.moveaxis(pages, 3, 1)
-    return pool.at[page].set(by_page[rows, depth], mode='drop')
+    return pool.at[page].set(by_page[row, depth], mode='drop')
 
   def of_lines(pool, x):
-    pages = x.reshape(*x.shape[:2], held, size, -1)
+    rows, heads, _, head_size = x.shape
+    pages = x.reshape(rows, heads, held, page_size, head_size)
     by_page = jnp.moveaxis(pages, 2, 1)
-    return pool.at[page].set(by_page[rows, depth], mode='drop')
+    return pool.at[page].set(by_page[row, depth], mode='drop')
 
   new_k = tuple(map(of_columns, k, cache.k))
   new_v = tuple(map(of_lines, v, cache.v))
