@@ -1,7 +1,7 @@
 """Channel-last convolutions: causal ones over time, with the state of a stream as a value, and over images.
 
-Each causal function returns (y, state): given the state that the previous piece of a stream returned, the pieces join
-to what one call on the whole stream computes. Without a state the stream begins, after zeros. A strided layer has a
+Each causal function returns (y, state). Called piece by piece, each with the state of the piece before, it computes
+what one call on the whole stream computes. Without a state a stream begins, as if after zeros. A strided layer has a
 kernel of twice its stride, so each output block sees two input blocks and the layer is two matrix products.
 
 B batch   T time   Y, X rows and columns   I, O channels in and out   K kernel   S stride
@@ -51,8 +51,9 @@ def up_spec(stride: int, inputs: int, outputs: int, init=None) -> Conv:
 
 
 def _spec(shape: tuple[int, ...], init, summed: int) -> Conv:
-  """A weight of which each output sums over the first `summed` dimensions, and a bias of its last."""
-  weight = Spec(shape, (None,) * len(shape), init, inputs=summed)
+  """A weight whose outputs each sum over its first `summed` dimensions, and a bias of its last dimension."""
+  replicated = (None,) * len(shape)
+  weight = Spec(shape, replicated, init, inputs=summed)
   bias = Spec(shape[-1:], (None,), zeros)
   return Conv(weight=weight, bias=bias)
 
@@ -62,18 +63,20 @@ def causal(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.A
   _, inputs, outputs = w.weight.shape
   if outputs < inputs:
     return _few_outputs(x, w, state)
-  return _over_taps(x, w, state, functools.partial(jnp.einsum, 'bti,io->bto'))
+  product = functools.partial(jnp.einsum, 'bti,io->bto')
+  return _over_taps(x, w, state, product)
 
 
 def _few_outputs(x: jax.Array, w: Conv, state: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-  """`causal` that multiplies each input once, by all taps, and shifts the narrow outputs in place of the inputs."""
+  """`causal` by one product with all taps, whose narrow outputs are then shifted, where `_over_taps` shifts inputs."""
   kernel = w.weight.shape[0]
   time = x.shape[1]
   seen = _after(x, state, kernel - 1)
   products = jnp.einsum('bti,kio->bkto', seen, w.weight)
   y = w.bias
   for k in range(kernel):
-    y = y + products[:, k, k : k + time]
+    shifted = products[:, k, k : k + time]
+    y = y + shifted
   rest = seen[:, time:]
   return y, rest
 
@@ -91,7 +94,8 @@ def _over_taps(x: jax.Array, w: Conv, state: jax.Array | None, product: Callable
   y = w.bias
   for k in range(kernel):
     shifted = seen[:, k : k + time]
-    y = y + product(shifted, w.weight[k])
+    tap = w.weight[k]
+    y = y + product(shifted, tap)
   rest = seen[:, time:]
   return y, rest
 
@@ -119,14 +123,14 @@ def down(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Arr
 def up(x: jax.Array, w: Conv, state: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
   """Transposed convolution [B, T, I] to [B, T S, O], cut on the right only; the state is the last frame [B, 1, I]."""
   _, _, stride, outputs = w.weight.shape
-  seen = _after(x, state, 1)
   rows, time, _ = x.shape
+  seen = _after(x, state, 1)
   previous = seen[:, :-1]
   present = seen[:, 1:]
   product = functools.partial(jnp.einsum, 'bti,iso->btso')
   y = product(present, w.weight[0])
   y = y + product(previous, w.weight[1])
-  y = y + w.bias  # once a sample, though two products make it
+  y = y + w.bias  # once a sample, though it is the sum of two products
   samples = y.reshape(rows, time * stride, outputs)
   last = seen[:, time:]
   return samples, last
@@ -143,7 +147,8 @@ def _after(x: jax.Array, state: jax.Array | None, length: int) -> jax.Array:
 def select(rows: jax.Array, new: Any, old: Any) -> Any:
   """States (a tree of [..., B, K, C]) that are `new` where bool `rows` [B] says so, else `old`, bit for bit."""
   chosen = rows[:, None, None]
-  return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), new, old)
+  one = functools.partial(jnp.where, chosen)
+  return jax.tree.map(one, new, old)
 
 
 def reset(rows: jax.Array, state: Any) -> Any:
@@ -155,7 +160,8 @@ def reset(rows: jax.Array, state: Any) -> Any:
 def conv2d_spec(kernel: int | tuple[int, int], inputs: int, outputs: int) -> Conv:
   """Weights of `conv2d`: [K, K, I, O] and a bias [O]; kernel: of rows and columns, or one size of both."""
   rows, columns = _pair(kernel)
-  return _spec((rows, columns, inputs, outputs), None, summed=3)
+  shape = (rows, columns, inputs, outputs)
+  return _spec(shape, None, summed=3)
 
 
 def conv2d(
@@ -165,11 +171,20 @@ def conv2d(
 
   padding: zeros (before, after) the pixels of both axes; by default what keeps an odd kernel's centre on each pixel.
   """
-  margins = [padding, padding]
   if padding is None:
-    margins = [(size // 2, size // 2) for size in w.weight.shape[:2]]
-  dimensions = ('NHWC', 'HWIO', 'NHWC')
-  y = jax.lax.conv_general_dilated(x, w.weight, _pair(stride), margins, dimension_numbers=dimensions)
+    rows, columns, _, _ = w.weight.shape
+    vertical = (rows // 2, rows // 2)
+    horizontal = (columns // 2, columns // 2)
+  else:
+    vertical = padding
+    horizontal = padding
+  y = jax.lax.conv_general_dilated(
+    x,
+    w.weight,
+    window_strides=_pair(stride),
+    padding=[vertical, horizontal],
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
   return y + w.bias
 
 

@@ -18,29 +18,35 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
   """RMSNorm (arXiv 1910.07467, eq. 4) of x [..., D], scale [D]; mean square in float32, scaled after the cast back."""
   x32 = x.astype(jnp.float32)
   mean_square = jnp.mean(x32 * x32, -1, keepdims=True)
-  normed = x32 * jax.lax.rsqrt(mean_square + eps)
+  reciprocal = jax.lax.rsqrt(mean_square + eps)
+  normed = x32 * reciprocal
   return normed.astype(x.dtype) * scale
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
   """LayerNorm (arXiv 1607.06450, eq. 4) of x [..., D], scale and bias [D]; statistics in float32."""
   x32 = x.astype(jnp.float32)
-  centred = x32 - x32.mean(-1, keepdims=True)
-  variance = jnp.mean(centred * centred, -1, keepdims=True)
-  normed = centred * jax.lax.rsqrt(variance + eps)
-  return (normed * scale + bias).astype(x.dtype)
+  normed = _standardised(x32, (-1,), eps)
+  scaled = normed * scale + bias
+  return scaled.astype(x.dtype)
+
+
+def _standardised(x: jax.Array, axes: tuple[int, ...], eps: float) -> jax.Array:
+  """x with mean 0 and variance 1 over `axes`."""
+  mean = x.mean(axes, keepdims=True)
+  centred = x - mean
+  variance = jnp.mean(centred * centred, axes, keepdims=True)
+  return centred * jax.lax.rsqrt(variance + eps)
 
 
 def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, *, groups: int, eps: float) -> jax.Array:
   """GroupNorm (arXiv 1803.08494) of images [B, Y, X, C] over pixels and the channels of a group, in float32."""
+  batch, height, width, _ = x.shape
   x32 = x.astype(jnp.float32)
-  grouped = x32.reshape(*x.shape[:3], groups, -1)
-  axes = (1, 2, 4)
-  centred = grouped - grouped.mean(axes, keepdims=True)
-  variance = jnp.mean(centred * centred, axes, keepdims=True)
-  normed = centred * jax.lax.rsqrt(variance + eps)
-  scaled = normed.reshape(x.shape) * scale
-  return (scaled + bias).astype(x.dtype)
+  grouped = x32.reshape(batch, height, width, groups, -1)
+  normed = _standardised(grouped, (1, 2, 4), eps)
+  scaled = normed.reshape(x.shape) * scale + bias
+  return scaled.astype(x.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -61,8 +67,8 @@ def quick_gelu(x: jax.Array) -> jax.Array:
 def gated_mlp(x: jax.Array, gate, up, down) -> jax.Array:
   """SwiGLU: down(silu(gate x) ⊙ up x), [B, T, D] to [B, T, D]."""
   gated = jax.nn.silu(einsum('btd,df->btf', x, gate))
-  hidden = gated * einsum('btd,df->btf', x, up)
-  return einsum('btf,fd->btd', hidden, down)
+  raised = einsum('btd,df->btf', x, up)
+  return einsum('btf,fd->btd', gated * raised, down)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,8 @@ class Yarn:
     pairs = len(frequencies)
     low, high = _yarn_bounds(2 * pairs, theta, self)
     # Pairs below `low` keep their frequency, pairs above `high` are interpolated, and a ramp connects them.
-    ramp = (np.arange(pairs) - low) / max(high - low, 1e-3)
+    width = max(high - low, 1e-3)
+    ramp = (np.arange(pairs) - low) / width
     return np.clip(ramp, 0, 1)
 
 
@@ -127,7 +134,8 @@ class Llama3Rope:
     """As of `Yarn`."""
     turns = self.original_length * frequencies / (2 * math.pi)
     low = self.low_freq_factor
-    kept = (turns - low) / (self.high_freq_factor - low)
+    high = self.high_freq_factor
+    kept = (turns - low) / (high - low)
     return 1 - np.clip(kept, 0, 1)
 
 
@@ -166,15 +174,20 @@ def rope_tables(positions: jax.Array, head_dim: int, theta: float, scaling: Rope
 
   Angles are float32: bfloat16 rounds position 257 to 256, which has a different sine.
   """
-  frequencies = jnp.asarray(rope_frequencies(head_dim, theta, scaling), jnp.float32)
-  angles = positions[..., None].astype(jnp.float32) * frequencies
-  scale = scaling.attention_factor if scaling else 1.0
+  frequencies = rope_frequencies(head_dim, theta, scaling)
+  frequencies = jnp.asarray(frequencies, jnp.float32)
+  column = positions[..., None].astype(jnp.float32)
+  angles = column * frequencies
+  scale = 1.0
+  if scaling:
+    scale = scaling.attention_factor
   return jnp.cos(angles) * scale, jnp.sin(angles) * scale
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates the halves of the last axis of x [..., H] by tables that broadcast against [..., H/2] (half-split rope)."""
-  a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+  x32 = x.astype(jnp.float32)
+  a, b = jnp.split(x32, 2, -1)
   first = a * cos - b * sin
   second = b * cos + a * sin
   rotated = jnp.concatenate([first, second], -1)
@@ -183,14 +196,16 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 def rotate_pairs(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Rotates neighbouring pairs of the last axis of x by tables that broadcast against [..., H/2] (interleaved rope)."""
+  *leading, _ = x.shape
   x32 = x.astype(jnp.float32)
-  pairs = x32.reshape(*x.shape[:-1], -1, 2)
+  pairs = x32.reshape(*leading, -1, 2)
   a = pairs[..., 0]
   b = pairs[..., 1]
   first = a * cos - b * sin
   second = a * sin + b * cos
   rotated = jnp.stack([first, second], -1)
-  return rotated.reshape(x.shape).astype(x.dtype)
+  rotated = rotated.reshape(x.shape)
+  return rotated.astype(x.dtype)
 
 
 def sinusoids(values: jax.Array, width: int, period: float = 10_000.0) -> jax.Array:
@@ -203,7 +218,10 @@ def sinusoids(values: jax.Array, width: int, period: float = 10_000.0) -> jax.Ar
   log_period = np.float32(-math.log(period))
   index = np.arange(half, dtype=np.float32)
   exponents = log_period * index / np.float32(half)
-  frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+  frequencies = np.exp(exponents.astype(np.float64))
+  frequencies = frequencies.astype(np.float32)
   column = values.astype(jnp.float32)[:, None]
   angles = column * frequencies
-  return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
+  cosines = jnp.cos(angles)
+  sines = jnp.sin(angles)
+  return jnp.concatenate([cosines, sines], -1)

@@ -18,7 +18,7 @@ from core.params import Spec, dense, einsum, zeros
 
 GPT_OSS_LIMIT = 7.0
 GPT_OSS_ALPHA = 1.702
-CHUNK = 32768  # tokens that a device multiplies at a time, each k times
+CHUNK = 32768  # tokens that a device multiplies at a time, each by k experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +57,21 @@ def spec(config: Config, width: int) -> Params:
   """The weights of one layer of model width `width`."""
   e = config.experts
   f = config.width
-  bias = config.bias
   wide = Spec((e, width, f), ('experts', 'expert_embed', 'mlp'))
-  return Params(
+  weights = Params(
     router=Spec((width, e), ('embed', None)),
     gate=wide,
     up=wide,
     down=Spec((e, f, width), ('experts', 'mlp', 'expert_embed')),
-    router_bias=Spec((e,), (None,), zeros) if bias else None,
-    gate_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
-    up_bias=Spec((e, f), ('experts', 'mlp'), zeros) if bias else None,
-    down_bias=Spec((e, width), ('experts', None), zeros) if bias else None,
+  )
+  if not config.bias:
+    return weights
+  wide_bias = Spec((e, f), ('experts', 'mlp'), zeros)
+  return weights.replace(
+    router_bias=Spec((e,), (None,), zeros),
+    gate_bias=wide_bias,
+    up_bias=wide_bias,
+    down_bias=Spec((e, width), ('experts', None), zeros),
   )
 
 
@@ -79,7 +83,8 @@ def _clamped(gate, up):
   """GPT-OSS SwiGLU: the gate clipped above, up clipped both ways and shifted by one."""
   gate = jnp.minimum(gate, GPT_OSS_LIMIT)
   up = jnp.clip(up, -GPT_OSS_LIMIT, GPT_OSS_LIMIT)
-  return (up + 1) * gate * jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
+  sigmoid = jax.nn.sigmoid(GPT_OSS_ALPHA * gate)
+  return (up + 1) * gate * sigmoid
 
 
 ACTIVATIONS = {'silu': _silu, 'clamped': _clamped}
@@ -90,11 +95,13 @@ def route(p: Params, x: jax.Array, config: Config):
 
   Softmax over all experts, top-k, renormalised (Qwen3) and softmax over the top-k logits (GPT-OSS) are equal.
   """
-  logits = einsum('...d,de->...e', x, p.router).astype(jnp.float32)
+  logits = einsum('...d,de->...e', x, p.router)
+  logits = logits.astype(jnp.float32)
   if p.router_bias is not None:
     logits = logits + p.router_bias
   best, chosen = jax.lax.top_k(logits, config.top_k)
-  return jax.nn.softmax(best, -1), chosen, logits
+  weights = jax.nn.softmax(best, -1)
+  return weights, chosen, logits
 
 
 def load(logits: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
@@ -104,10 +111,12 @@ def load(logits: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
   tokens = jnp.maximum(mask.sum(), 1)
 
   def mean(values):
-    return (values * mask).reshape(-1, experts).sum(0) / tokens
+    by_token = (values * mask).reshape(-1, experts)
+    return by_token.sum(0) / tokens
 
   probability = mean(jax.nn.softmax(logits, -1))
-  share = mean(jax.nn.one_hot(chosen, experts).sum(-2))
+  routed = jax.nn.one_hot(chosen, experts)
+  share = mean(routed.sum(-2))
   return jnp.stack([share, probability])
 
 
@@ -116,8 +125,9 @@ def balance(loads: jax.Array) -> jax.Array:
 
   The tokens of all layers are averaged before the product, as in transformers.
   """
+  experts = loads.shape[-1]
   share, probability = loads.mean(0)
-  return loads.shape[-1] * jnp.sum(share * probability)
+  return experts * jnp.sum(share * probability)
 
 
 def _experts(p: Params, x, weights, chosen, first, config: Config):
@@ -133,19 +143,23 @@ def _experts(p: Params, x, weights, chosen, first, config: Config):
   order = jnp.argsort(expert)
   expert = expert[order]
   token = order // config.top_k
-  sizes = jnp.bincount(expert, length=count + 1)[:count].astype(jnp.int32)
-  is_local = (expert < count)[:, None]
+  sizes = jnp.bincount(expert, length=count + 1)
+  sizes = sizes[:count].astype(jnp.int32)
+  is_local = expert < count
+  is_local = is_local[:, None]
 
   def product(rows, weight, bias):
     out = jax.lax.ragged_dot(rows, weight, sizes)
     if bias is not None:
-      out = out + bias[jnp.minimum(expert, count - 1)]
+      own = jnp.minimum(expert, count - 1)
+      out = out + bias[own]
     return jnp.where(is_local, out, 0)
 
+  activation = ACTIVATIONS[config.activation]
   rows = x[token]
   gate = product(rows, p.gate, p.gate_bias)
   up = product(rows, p.up, p.up_bias)
-  hidden = ACTIVATIONS[config.activation](gate, up)
+  hidden = activation(gate, up)
   scale = weights.reshape(-1)[order].astype(x.dtype)
   out = product(hidden, p.down, p.down_bias) * scale[:, None]
   return jnp.zeros_like(x).at[token].add(out)
@@ -160,14 +174,16 @@ def _in_chunks(p: Params, x, weights, chosen, first, config: Config):
   size = -(-tokens // chunks)
 
   def split(a, fill):
-    return pad(a, chunks * size, fill=fill).reshape(chunks, size, a.shape[-1])
+    padded = pad(a, chunks * size, fill=fill)
+    return padded.reshape(chunks, size, a.shape[-1])
 
   @jax.checkpoint
   def one_chunk(args):
     return _experts(p, *args, first, config)
 
   # Padded tokens choose expert -1, which no device holds.
-  y = jax.lax.map(one_chunk, (split(x, 0), split(weights, 0), split(chosen, -1)))
+  args = (split(x, 0), split(weights, 0), split(chosen, -1))
+  y = jax.lax.map(one_chunk, args)
   return y.reshape(-1, width)[:tokens]
 
 
@@ -192,11 +208,13 @@ def _partition_experts(p: Params, mesh, rules) -> Params:
 def _sharded(p: Params, x, weights, chosen, config: Config, mesh, rules):
   """The experts on every device of `mesh`; p without a router, x [B, T, D], weights and chosen [B, T, k]."""
   specs = _partition_experts(p, mesh, rules)
-  if specs.gate[0] is None and mesh.shape['expert'] > 1:
+  expert_axis, _, width_axis = specs.gate
+  if expert_axis is None and mesh.shape['expert'] > 1:
     raise ValueError(f'{config.experts} experts do not divide over expert={mesh.shape["expert"]}')
   data = partition(x.shape, ('batch', 'time', None), mesh, rules)
-  is_batch_split = data[0] is not None and 'expert' in data[0]  # the expert axis also shards the batch
-  is_width_split = specs.gate[2] is not None
+  batch_axes, _, _ = data
+  is_batch_split = batch_axes is not None and 'expert' in batch_axes  # the expert axis also shards the batch
+  is_width_split = width_axis is not None
 
   def gather(a):
     if is_batch_split:
@@ -205,9 +223,8 @@ def _sharded(p: Params, x, weights, chosen, config: Config, mesh, rules):
 
   def local(p, x, weights, chosen):
     first = jax.lax.axis_index('expert') * p.gate.shape[0]
-    if is_width_split and p.down_bias is not None:
-      # The sum over the model axis must count the bias once.
-      p = p.replace(down_bias=jnp.where(jax.lax.axis_index('model') == 0, p.down_bias, 0))
+    if is_width_split:
+      p = _with_bias_once(p)
     tokens = [_flat(gather(a)) for a in (x, weights, chosen)]
     y = _in_chunks(p, *tokens, first, config)
     y = y.reshape(-1, *x.shape[1:])
@@ -221,13 +238,29 @@ def _sharded(p: Params, x, weights, chosen, config: Config, mesh, rules):
   return run(p, x, weights, chosen)
 
 
+def _with_bias_once(p: Params) -> Params:
+  """p with the output's bias on the first device of the model axis only: its sum must count the bias once."""
+  if p.down_bias is None:
+    return p
+  is_first = jax.lax.axis_index('model') == 0
+  return p.replace(down_bias=jnp.where(is_first, p.down_bias, 0))
+
+
 def moe(p: Params, x: jax.Array, config: Config, rules=RULES):
   """The layer on x [B, T, D]: (output [B, T, D], logits [B, T, E], chosen [B, T, k])."""
   weights, chosen, logits = route(p, x, config)
-  experts = p.replace(router=None, router_bias=None, gate=dense(p.gate), up=dense(p.up), down=dense(p.down))
+  experts = p.replace(
+    router=None,
+    router_bias=None,
+    gate=dense(p.gate),
+    up=dense(p.up),
+    down=dense(p.down),
+  )
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    y = _in_chunks(experts, _flat(x), _flat(weights), _flat(chosen), 0, config).reshape(x.shape)
+    tokens = map(_flat, (x, weights, chosen))
+    y = _in_chunks(experts, *tokens, 0, config)
+    y = y.reshape(x.shape)
   else:
     y = _sharded(experts, x, weights, chosen, config, mesh, rules)
   return y, logits, chosen

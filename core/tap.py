@@ -1,6 +1,6 @@
 """Taps: where a model lets you look at an activation or change it.
 
-Every `apply` takes `edit(site, layer, x) -> x`, called at each site, and `keep`, the names of sites to hand back, or
+Every `apply` takes `edit(site, layer, x) -> x`, called at each site, and `keep`, the names of the sites to return, or
 `Keep`s, which choose layers and positions too. A site is a point of a block, in the order of `SITES`:
 
   resid_in, attn_in, attn_out, mlp_in, mlp_out, resid_out   [B, T, D]
@@ -8,7 +8,7 @@ Every `apply` takes `edit(site, layer, x) -> x`, called at each site, and `keep`
   scores, pattern     float32 [B, N, T, S]: before and after the softmax; a sink is in neither
 
 Models add `embed` (layer 0, what enters the first block) and `final` (the last layer, after the final norm), both
-without a layer axis when kept. A model that has several stacks puts a prefix before the names.
+without a layer axis when kept. A model with several stacks prefixes the names.
 """
 
 import dataclasses
@@ -38,7 +38,9 @@ class Keep:
   positions: tuple[int, ...] | None = None
 
   def __post_init__(self):
-    if self.positions is not None and _base(self.site) in ('k', 'v'):
+    if self.positions is None:
+      return
+    if _base(self.site) in ('k', 'v'):
       raise ValueError(f'keep {self.site!r}: positions={self.positions} choose queries; keys and values are kept whole')
 
 
@@ -51,7 +53,8 @@ def site_of(keep: str | Keep) -> str:
 
 def _base(site: str) -> str:
   """The site without the prefix of its stack, nor that of cross-attention."""
-  return site.rpartition('.')[2].removeprefix('cross_')
+  _, _, name = site.rpartition('.')
+  return name.removeprefix('cross_')
 
 
 def _is_in_stack(site: str, prefix: str) -> bool:
@@ -63,7 +66,8 @@ def _is_in_stack(site: str, prefix: str) -> bool:
 
 def check(keep, sites=SITES) -> None:
   """Raises ValueError when `keep` names a site the model does not have."""
-  unknown = [site_of(k) for k in keep if site_of(k) not in sites]
+  names = map(site_of, keep)
+  unknown = [name for name in names if name not in sites]
   if unknown:
     raise ValueError(f'keep={unknown}: unknown site; expected some of {list(sites)}')
 
@@ -71,8 +75,8 @@ def check(keep, sites=SITES) -> None:
 def as_argument(edit: Callable | None) -> Any:
   """The edit as an argument of a jitted function.
 
-  An edit that is a pytree (a `flax.struct` with `__call__`) enters as its arrays, so that other values of them compile
-  nothing. A plain function is compiled in, once a function.
+  An edit that is a pytree (a `flax.struct` with `__call__`) is passed as its arrays, so other values of them do not
+  recompile. A plain function is compiled in: each new function compiles once.
   """
   is_function = jax.tree_util.all_leaves([edit])
   if is_function:
@@ -81,7 +85,7 @@ def as_argument(edit: Callable | None) -> Any:
 
 
 class Tap:
-  """The taps of one layer: `tap(site, x)` edits x, and puts it in `kept` if it is asked for."""
+  """The taps of one layer: `tap(site, x)` edits x, and records it in `kept` if `keep` asks for it."""
 
   def __init__(self, edit: Callable | None, keep: Sequence[str | Keep], layer, prefix: str = ''):
     self._edit = edit
@@ -91,7 +95,7 @@ class Tap:
     self.kept: dict[str, jax.Array] = {}
 
   def __call__(self, site: str, x: jax.Array) -> jax.Array:
-    """x as edited."""
+    """x after the edit."""
     site = self._prefix + site
     if self._edit is not None:
       x = self._edit(site, self._layer, x)
@@ -105,33 +109,38 @@ class Tap:
 
   def _asks(self, site: str, shape: tuple[int, ...]) -> bool:
     site = self._prefix + site
-    if site in self._keep or self._edit is None:
-      return site in self._keep
-    returned = []
+    if site in self._keep:
+      return True
+    if self._edit is None:
+      return False
+    unchanged = []
 
     def trial(x):
       y = self._edit(site, self._layer, x)
-      returned.append(y is x)
+      unchanged.append(y is x)
       return y
 
     # Computing scores whole is costly, so the edit is traced first: one that returns its argument does not edit.
-    jax.eval_shape(trial, jax.ShapeDtypeStruct(shape, jnp.float32))
-    return not all(returned)
+    scores = jax.ShapeDtypeStruct(shape, jnp.float32)
+    jax.eval_shape(trial, scores)
+    return not all(unchanged)
 
 
 def _at_positions(keep: str | Keep, x: jax.Array) -> jax.Array:
   if isinstance(keep, str) or keep.positions is None:
     return x
-  positions = keep.positions
-  axis = 2 if _base(keep.site) in ATTENTION else 1
-  outside = [p for p in positions if not 0 <= p < x.shape[axis]]
+  is_attention = _base(keep.site) in ATTENTION
+  axis = 2 if is_attention else 1
+  length = x.shape[axis]
+  outside = [p for p in keep.positions if not 0 <= p < length]
   if outside:
-    raise ValueError(f'keep {keep.site!r}: positions {outside} are outside 0..{x.shape[axis] - 1}')
-  return jnp.take(x, jnp.asarray(positions, jnp.int32), axis)
+    raise ValueError(f'keep {keep.site!r}: positions {outside} are outside 0..{length - 1}')
+  index = jnp.asarray(keep.positions, jnp.int32)
+  return jnp.take(x, index, axis)
 
 
 def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Tap, dict]:
-  """`(tap, kept)` for one layer: `tap(site, x)` edits x and notes it in `kept` when it is asked for."""
+  """`(tap, kept)` for one layer: `tap(site, x)` edits x, and records it in `kept` if `keep` asks for it."""
   tap = Tap(edit, keep, layer, prefix)
   return tap, tap.kept
 
@@ -142,18 +151,30 @@ def walk_keeping(layer: Callable, keep, depth: int, x, blocks, *per_layer, prefi
   Only the chosen layers of a `Keep` are stored. prefix: of this stack's sites; `keep` may name others' too. Raises
   ValueError for a layer that the model does not have.
   """
-  choices = [k for k in keep if isinstance(k, Keep) and k.layers is not None]
-  chosen = {k.site: k.layers for k in choices if _is_in_stack(k.site, prefix)}
-  for site, layers in chosen.items():
-    outside = [i for i in layers if not 0 <= i < depth]
-    if outside:
-      raise ValueError(f'keep {site!r}: layers {outside} are outside 0..{depth - 1}')
+  chosen = _chosen_layers(keep, depth, prefix)
   if chosen and not isinstance(blocks, tuple):
     return _scan_keeping(layer, chosen, x, blocks, *per_layer)
   x, (kept, out) = walk(layer, x, blocks, *per_layer)
   for site in chosen.keys() & kept.keys():
-    kept[site] = tuple(kept[site][i] for i in chosen[site])
-  return x, {site: stack(a) for site, a in kept.items()}, out
+    by_layer = kept[site]
+    kept[site] = tuple(by_layer[i] for i in chosen[site])
+  stacked = {site: stack(a) for site, a in kept.items()}
+  return x, stacked, out
+
+
+def _chosen_layers(keep, depth: int, prefix: str) -> dict[str, tuple[int, ...]]:
+  """The layers of each site of this stack for which `keep` chooses layers."""
+  chosen = {}
+  for k in keep:
+    if not isinstance(k, Keep) or k.layers is None:
+      continue
+    if not _is_in_stack(k.site, prefix):
+      continue
+    outside = [i for i in k.layers if not 0 <= i < depth]
+    if outside:
+      raise ValueError(f'keep {k.site!r}: layers {outside} are outside 0..{depth - 1}')
+    chosen[k.site] = k.layers
+  return chosen
 
 
 def _scan_keeping(layer: Callable, chosen: dict, x, blocks, *per_layer) -> tuple:
@@ -164,7 +185,8 @@ def _scan_keeping(layer: Callable, chosen: dict, x, blocks, *per_layer) -> tuple
   buffers = {}
   for site, layers in own.items():
     one = shapes[site]
-    buffers[site] = jnp.zeros((len(layers), *one.shape), one.dtype)
+    shape = (len(layers), *one.shape)
+    buffers[site] = jnp.zeros(shape, one.dtype)
 
   def step(carry, i, *rest):
     x, buffers = carry
@@ -182,5 +204,6 @@ def _scan_keeping(layer: Callable, chosen: dict, x, blocks, *per_layer) -> tuple
 def _put(buffer: jax.Array, x: jax.Array, chosen: jax.Array) -> jax.Array:
   """The buffer [n, …] with x in the rows where `chosen` [n] is true."""
   count = chosen.shape[0]
-  rows = jnp.where(chosen, jnp.arange(count), count)  # a row out of bounds is dropped
-  return buffer.at[rows].set(x[None], mode='drop')
+  row = jnp.arange(count)
+  row = jnp.where(chosen, row, count)  # a row out of bounds is dropped
+  return buffer.at[row].set(x[None], mode='drop')

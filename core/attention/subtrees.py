@@ -31,10 +31,14 @@ class Subtrees:
   def visible(self, index: jax.Array) -> jax.Array:
     """Bool [B, T, S]: the keys that queries at `index` int32 [B or 1, T] see."""
     until = jnp.asarray(self.until)[:, None, :]
-    length = until.shape[-1]
-    places = jnp.arange(length) if self.places is None else self.places[:, None, :]
+    if self.places is None:
+      places = jnp.arange(until.shape[-1])
+    else:
+      places = self.places[:, None, :]
     queries = index[:, :, None]
-    return (places <= queries) & (queries < until)
+    is_before = places <= queries
+    is_within = queries < until
+    return is_before & is_within
 
 
 def of_segments(segments: np.ndarray) -> np.ndarray:
@@ -42,12 +46,13 @@ def of_segments(segments: np.ndarray) -> np.ndarray:
   segments = np.asarray(segments)
   length = segments.shape[1]
   is_last = np.diff(segments, axis=1, append=-1) != 0
-  time = np.arange(1, length + 1)
-  ends = np.where(is_last, time, length)
+  after = np.arange(1, length + 1)
+  ends = np.where(is_last, after, length)
   # From the right: each token takes the nearest end at or after it.
   from_right = np.minimum.accumulate(ends[:, ::-1], axis=1)
-  ends = from_right[:, ::-1]
-  return np.where(segments > 0, ends, 0).astype(np.int32)
+  nearest = from_right[:, ::-1]
+  until = np.where(segments > 0, nearest, 0)
+  return until.astype(np.int32)
 
 
 def plan(until: np.ndarray, most: int | None = None) -> np.ndarray:
@@ -58,15 +63,17 @@ def plan(until: np.ndarray, most: int | None = None) -> np.ndarray:
   """
   rows, length = until.shape
   count = -(-length // BLOCK)
-  padded = np.pad(until, ((0, 0), (0, count * BLOCK - length)))
-  reach = padded.reshape(rows, count, BLOCK).max(-1)
+  missing = count * BLOCK - length
+  padded = np.pad(until, ((0, 0), (0, missing)))
+  by_block = padded.reshape(rows, count, BLOCK)
+  reach = by_block.max(-1)
   block = np.arange(count)
   first = block * BLOCK
   reached = reach[:, None, :] > first[:, None]
   causal = block <= block[:, None]
   seen = reached & causal
-  counts = seen.sum(-1)
-  longest = max(int(counts.max()), 1)
+  longest = seen.sum(-1).max()
+  longest = max(int(longest), 1)
   if most is None:
     most = longest
   if longest > most:
@@ -77,7 +84,8 @@ def plan(until: np.ndarray, most: int | None = None) -> np.ndarray:
 def _lists(seen: np.ndarray, most: int) -> np.ndarray:
   """The numbers of the true entries of bool [B, Q, K] in ascending order, int32 [B, Q, most], -1 after the last."""
   # A stable sort of the negation moves true entries to the front and keeps their order.
-  order = np.argsort(~seen, axis=-1, kind='stable')[..., :most]
+  order = np.argsort(~seen, axis=-1, kind='stable')
+  order = order[..., :most]
   listed = np.take_along_axis(seen, order, -1)
   blocks = np.where(listed, order, -1)
   missing = most - blocks.shape[-1]
@@ -89,8 +97,9 @@ def in_blocks(x: jax.Array, axis: int) -> jax.Array:
   """x with `axis` padded to whole blocks, which become a leading axis: [Q, …, BLOCK, …]."""
   length = x.shape[axis]
   count = -(-length // BLOCK)
+  missing = count * BLOCK - length
   widths = [(0, 0)] * x.ndim
-  widths[axis] = (0, count * BLOCK - length)
+  widths[axis] = (0, missing)
   x = jnp.pad(x, widths)
   before = x.shape[:axis]
   after = x.shape[axis + 1 :]
