@@ -18,7 +18,6 @@ from core.attention import Keys, attention
 from core.layers import gelu, layer_norm, quick_gelu, rms_norm, tanh_gelu
 from core.mesh import RULES, constrain
 from core.params import Spec, einsum, ones, stacked, zeros
-from core.remat import remat
 from core.tap import Tap, taps, walk_keeping
 
 ACTIVATIONS: dict[str, Callable] = {'gelu': gelu, 'quick_gelu': quick_gelu, 'tanh_gelu': tanh_gelu}
@@ -297,7 +296,8 @@ def apply(
     tap, kept = taps(edit, keep, i, prefix)
     return _block(x, i, block, tap, ctx), (kept, ())
 
-  x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, config.depth, x, blocks, prefix=prefix)
+  options = {'prefix': prefix, 'remat_policy': remat_policy}
+  x, kept, _ = walk_keeping(layer, keep, config.depth, x, blocks, **options)
   return x, kept
 
 

@@ -195,6 +195,14 @@ def partitioning() -> jax.sharding.AbstractMesh | None:
   return mesh
 
 
+def platform() -> str:
+  """The platform that a program is traced for: that of the present mesh, or without one JAX's default."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  if device is None:
+    return jax.default_backend()
+  return device.platform
+
+
 def batch_sharding(x: Any, mesh: Mesh, rules=RULES) -> NamedSharding:
   """A batch array's placement: its first dimension over the batch axes."""
   others = (None,) * (x.ndim - 1)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from core.params import stack, walk
+from core.remat import remat, unroll
 
 ATTENTION = ('scores', 'pattern')  # these need attention that computes them whole
 SITES = ('resid_in', 'attn_in', 'q', 'k', 'v', *ATTENTION, 'z', 'attn_out', 'mlp_in', 'mlp_out', 'resid_out')
@@ -145,16 +146,21 @@ def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Tap, dic
   return tap, tap.kept
 
 
-def walk_keeping(layer: Callable, keep, depth: int, x, blocks, *per_layer, prefix: str = '') -> tuple:
+def walk_keeping(
+  layer: Callable, keep, depth: int, x, blocks, *per_layer, prefix: str = '', remat_policy: str = 'none'
+) -> tuple:
   """`core.params.walk` of a layer that returns (x, (kept, out)): (x, kept [L, …] by site, out).
 
   Only the chosen layers of a `Keep` are stored. prefix: of this stack's sites; `keep` may name others' too. Raises
-  ValueError for a layer that the model does not have.
+  ValueError for a layer that the model does not have. remat_policy: of `core.remat`.
   """
   chosen = _chosen_layers(keep, depth, prefix)
+  layer = remat(layer, remat_policy)
   if chosen and not isinstance(blocks, tuple):
     return _scan_keeping(layer, chosen, x, blocks, *per_layer)
-  x, (kept, out) = walk(layer, x, blocks, *per_layer)
+  has_cache = bool(per_layer)  # which an unrolled loop would take apart and stack again
+  size = 1 if has_cache else unroll(remat_policy, depth)
+  x, (kept, out) = walk(layer, x, blocks, *per_layer, unroll=size)
   for site in chosen.keys() & kept.keys():
     by_layer = kept[site]
     kept[site] = tuple(by_layer[i] for i in chosen[site])

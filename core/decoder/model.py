@@ -21,7 +21,6 @@ from core.mesh import RULES, constrain
 from core.params import einsum, stack, take
 from core.past import Past
 from core.past.base import Call
-from core.remat import remat
 from core.tap import MODEL_SITES, check, taps, walk_keeping
 
 
@@ -202,8 +201,9 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
   before, first = taps(ctx.edit, ctx.keep, 0)
   after, last = taps(ctx.edit, ctx.keep, depth - 1)
   parts = ctx.past.layers(ctx.positions)
-  run = remat(layer, remat_policy)
-  x, kept, (new, loads) = walk_keeping(run, ctx.keep, depth, before('embed', x), params.blocks, *parts)
+  x = before('embed', x)
+  walked = walk_keeping(layer, ctx.keep, depth, x, params.blocks, *parts, remat_policy=remat_policy)
+  x, kept, (new, loads) = walked
   if params.norm is not None:
     x = rms_norm(x, params.norm, ctx.config.norm_eps)
   x = after('final', x)

@@ -143,12 +143,12 @@ def unstack(blocks: Any) -> tuple:
   return tuple(jax.tree.map(operator.itemgetter(i), blocks) for i in range(depth))
 
 
-def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, Any]:
+def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any, unroll: int = 1) -> tuple[Any, Any]:
   """Runs `layer(x, i, block, *per_layer_i) -> (x, out)` over all blocks, scanned or unrolled.
 
-  Stacked `blocks` (a leading layer axis on each leaf) are scanned: `i` is traced and each leaf of `out` comes back
-  stacked. A tuple of blocks is unrolled: `i` is an int and each leaf of `out` a tuple. `per_layer` is stacked, or
-  tuples, as `blocks` is.
+  Stacked `blocks` (a leading layer axis on each leaf) are scanned, `unroll` layers an iteration: `i` is traced and each
+  leaf of `out` comes back stacked. A tuple of blocks is unrolled: `i` is an int and each leaf of `out` a tuple.
+  `per_layer` is stacked, or tuples, as `blocks` is.
   """
   if isinstance(blocks, tuple):
     outs = []
@@ -158,7 +158,7 @@ def walk(layer: Callable, x: Any, blocks: Any, *per_layer: Any) -> tuple[Any, An
     return x, jax.tree.map(lambda *leaves: leaves, *outs) if outs else ()
   depth = jax.tree.leaves(blocks)[0].shape[0]
   inputs = (jnp.arange(depth), blocks, *per_layer)
-  return jax.lax.scan(lambda x, xs: layer(x, *xs), x, inputs)
+  return jax.lax.scan(lambda x, xs: layer(x, *xs), x, inputs, unroll=unroll)
 
 
 def stack(leaf: Any) -> jax.Array:

@@ -13,7 +13,6 @@ from core import tap as tap_lib
 from core.layers import sinusoids
 from core.mesh import RULES
 from core.params import einsum
-from core.remat import remat
 from core.tap import Tap, walk_keeping
 from rl.flow.mmdit import positions
 from rl.flow.mmdit.blocks import Context, Taps, joint_block, linear, modulated, modulation, single_block, two_layers
@@ -110,8 +109,8 @@ def _joint_stack(name: str, blocks, text, image, ctx: Context, *, edit, keep, re
     return streams, (text.kept | image.kept | both.kept | own.kept, ())
 
   depth = jax.tree.leaves(blocks)[0].shape[0]
-  run = remat(layer, remat_policy)
-  (text, image), kept, _ = walk_keeping(run, keep, depth, (text, image), blocks, prefix=f'{name}.')
+  options = {'prefix': f'{name}.', 'remat_policy': remat_policy}
+  (text, image), kept, _ = walk_keeping(layer, keep, depth, (text, image), blocks, **options)
   return text, image, kept
 
 
@@ -124,7 +123,7 @@ def _single_stack(blocks, text, image, ctx: Context, *, edit, keep, remat_policy
 
   x = jnp.concatenate([text, image], 1)
   depth = jax.tree.leaves(blocks)[0].shape[0]
-  x, kept, _ = walk_keeping(remat(layer, remat_policy), keep, depth, x, blocks, prefix='single.')
+  x, kept, _ = walk_keeping(layer, keep, depth, x, blocks, prefix='single.', remat_policy=remat_policy)
   return x[:, text.shape[1] :], kept
 
 
