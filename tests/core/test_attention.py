@@ -1,5 +1,7 @@
 """Attention implementations against the definition written out in float64 numpy."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.attention import Keys, attention, sizes, triangle
+from core.attention import Keys, attention, cudnn, sizes, triangle
 from core.attention import subtrees as trees
 from core.attention.keys import How
 from core.attention.multihead import TABLE
@@ -131,6 +133,50 @@ def test_a_named_implementation_that_cannot_says_why():
     attention(x, [keys], causal=False, implementation='cudnn')
   with pytest.raises(ValueError, match='flash'):
     attention(x, [keys], causal=False, implementation='flash')
+
+
+@pytest.mark.parametrize('time,length', [(4, 4), (17, 17), (3, 8), (1, 9)])
+@pytest.mark.parametrize('kind', ['causal', 'bidirectional', 'all'])
+def test_cudnn_is_called_with_even_sizes_and_equals_the_reference(time, length, kind, monkeypatch):
+  """cuDNN's place is taken by jax.nn's own arithmetic, which has the same masks and lengths."""
+  attend = jax.nn.dot_product_attention
+  called = []
+
+  def stand_in(q, k, v, *, mask, key_value_seq_lengths, scale, implementation):
+    called.append((q.shape[1], k.shape[1], mask is None or mask.shape[1:] == (1, q.shape[1], k.shape[1])))
+    lengths = {'key_value_seq_lengths': key_value_seq_lengths}
+    return attend(q, k, v, mask=mask, scale=scale, implementation='xla', **lengths)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', stand_in)
+  r = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(r.standard_normal(shape), jnp.float32)
+  arrays = draw(2, time, 4, 8), draw(2, 2, length, 8), draw(2, 2, length, 8)
+  positions = jnp.arange(length)[None].repeat(2, 0)
+  at = None if kind == 'all' else positions.at[1, 0].set(-1 if kind == 'bidirectional' else 0)
+  ours = None if at is None else positions[:, length - time :]
+  how = How(causal=kind == 'causal', window=None, divisor=2.0, rules={})
+
+  def total(name):
+    run = TABLE.implementations[name].run
+    return lambda q, k, v: jnp.sum(run(q, (Keys(k, v, at),), ours, None, None, None, how=how) ** 2)
+
+  grad = lambda name: jax.tree.leaves(jax.value_and_grad(total(name), (0, 1, 2))(*arrays))
+  for a, b in zip(grad('cudnn'), grad('reference'), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+  even = lambda n: n + n % 2
+  assert called == [(even(time), even(length), True)]
+
+
+def test_a_plugin_without_cudnn_is_refused(monkeypatch):
+  def absent():
+    raise RuntimeError('cuDNN not found.')
+
+  monkeypatch.setattr(cudnn, 'library', lambda: types.SimpleNamespace(cudnn_get_version=absent))
+  x = jnp.ones((1, 4, 2, 8), jnp.bfloat16)
+  keys = Keys(jnp.ones((1, 2, 4, 8), jnp.bfloat16), jnp.ones((1, 2, 4, 8), jnp.bfloat16))
+  with pytest.raises(NotImplementedError, match='and cuDNN'):
+    attention(x, [keys], causal=False, implementation='cudnn')
+  assert (attention(x, [keys], causal=False) == 1).all()
 
 
 def test_bfloat16_needs_no_accelerator():
