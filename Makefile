@@ -37,8 +37,8 @@ real: .venv/test .real/ready ## real weights and vocabularies; ESPALIER_REAL nam
 long: .venv/test ## tests of several minutes each
 	$(PYTEST) -m long
 
-gpu: .venv/test .gpu/ready ## the GPU kernels compiled for an H200, without one
-	PYTHONPATH=.gpu $(BIN)/python -m pytest -rs tests/scale/test_kernels_gpu.py
+gpu: .venv/test .gpu/ready ## kernels and training steps compiled for GPUs, without one
+	PYTHONPATH=.gpu $(BIN)/python -m pytest -rs tests/scale/test_kernels_gpu.py tests/scale/test_plan_gpu.py
 
 notebooks: .venv/notebooks ## execute docs/notebooks and fail on an error in a cell
 	$(BIN)/python docs/notebooks/execute.py

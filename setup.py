@@ -65,6 +65,8 @@ EXTRAS = {
   'tpu': ['jax[tpu]'],
   # Ahead-of-time compilation for TPU topologies without a TPU: the libtpu that the jax release names.
   'plan': ['jax[tpu]'],
+  # The same for GPUs: the CUDA plugin that the jax release names, without NVIDIA's libraries.
+  'plan-gpu': ['jax[cuda13-local]'],
   'bench': BENCH,
   # Rewards that compare answers symbolically (`rl.rewards.boxed_symbolic`); all other rewards need nothing.
   'rl': ['math-verify>=0.8,<1'],

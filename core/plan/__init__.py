@@ -1,4 +1,4 @@
-"""Plans: a step compiled ahead of time for a TPU topology, on a machine without one.
+"""Plans: a step compiled ahead of time for TPUs or GPUs, on a machine without one.
 
 `python -m core.plan --program=internvl.train --config=8b_sft --topology=v5p:4x8x8`
 

@@ -1,11 +1,13 @@
-"""Compiles a program's step ahead of time for a TPU topology: does it fit, what does it cost, what bounds it.
+"""Compiles a program's step ahead of time for TPUs or GPUs that are not here: does it fit, what does it cost, what
+bounds it.
 
   python -m core.plan --program=internvl.train --config=8b_sft --topology=v5p:4x8x8 [--model=2] [--batch=256]
 
-Needs no TPU, only the compiler: pip install -e '.[plan]'. With `--topology=cpu:1` it plans for the CPU of this machine,
-as one device. The mesh is the config's; --data, --expert, --seq and --model override its axes, --batch and
---config.<field>=<value> its other fields. Exits 0 when a plan was made, whether or not the step fits, and 2 on bad
-usage. With --program, --help also lists the fields of that program's config.
+Needs only the compiler: pip install -e '.[plan]' for TPUs, '.[plan-gpu]' for GPUs, such as `--topology=h200:1`. With
+`--topology=cpu:1` it plans for the CPU of this machine, as one device. The mesh is the config's; --data, --expert,
+--seq and --model override its axes, --batch and --config.<field>=<value> its other fields. Exits 0 when a plan was
+made, whether or not the step fits, and 2 on bad usage. With --program, --help also lists the fields of that program's
+config.
 """
 
 import dataclasses
@@ -27,7 +29,7 @@ class Options:
   """The flags besides --config."""
 
   program: str | None = field(None, 'module with CONFIGS and plan_step, such as internvl.train')
-  topology: str | None = field(None, '<generation>:<shape>, such as v5p:4x8x8, or cpu:1')
+  topology: str | None = field(None, '<TPU>:<shape>, such as v5p:4x8x8; <GPU>:<number>, such as h200:1; or cpu:1')
   json: str | None = field(None, 'file for all figures')
   batch: int | None = field(None, 'rows of a step (the field `batch` of the config)', low=1)
   data: int | None = field(None, 'size of the mesh axis data', low=1)

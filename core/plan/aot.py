@@ -1,5 +1,6 @@
-"""Compiling a step for a TPU topology on a machine without one, and the memory that the compiler reports."""
+"""Compiling a step for a topology on a machine without one, and the memory that the compiler reports."""
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 
+from core.plan import gpus
 from core.plan.program import Program
 
 
@@ -84,13 +86,14 @@ def compile_step(program: Program, mesh: jax.sharding.Mesh) -> Compiled:
   """Compiles `program.step` for the devices of `mesh`. An HBM overflow is a result; other errors are raised."""
   start = time.monotonic()
   cpu_start = time.process_time()
-  with jax.set_mesh(mesh):
+  is_gpu = mesh.devices.flat[0].platform == 'gpu'
+  with jax.set_mesh(mesh), gpus.traced() if is_gpu else contextlib.nullcontext():
     lowered = program.step.lower(*program.args, **program.static)
   traced = time.monotonic()
   memory = refused = None
   text = ''
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(compiler_options=gpus.OPTIONS if is_gpu else None)
     memory = _memory(compiled)
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError as error:

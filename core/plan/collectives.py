@@ -34,6 +34,7 @@ _CALLED = re.compile(r'(?:body|condition|calls|to_apply|true_computation|false_c
 _BRANCHES = re.compile(r'(?:branch_computations|called_computations)=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _CONDITION = re.compile(r'condition=%?([\w.\-]+)')
+_FUSED = re.compile(r'\bcalls=%?([\w.\-]+)')
 _LIMIT = re.compile(r' = s32\[\]\S* constant\((\d+)\)')
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\]')
 
@@ -67,13 +68,21 @@ def _array_bytes(dtype: str, dims: str) -> int:
 
 
 def _limits(text: str) -> dict[str, int]:
-  """name → n of the computations that test `counter < n` and hold no other number: the conditions of scans."""
-  limits = {}
+  """name → n of the computations that test `counter < n` and hold no other number: the conditions of scans.
+
+  XLA for GPUs fuses the test, so a computation is read together with what its fusions call.
+  """
+  bodies = {}
   for body in re.split(r'\n(?=\S)', text):
     header = _HEADER.match(body.split('\n', 1)[0])
-    numbers = _LIMIT.findall(body)
-    if header and len(numbers) == 1 and 'ROOT' in body and 'direction=LT' in body:
-      limits[header[2]] = int(numbers[0])
+    if header:
+      bodies[header[2]] = body
+  limits = {}
+  for name, body in bodies.items():
+    whole = body + ''.join(bodies.get(fused, '') for fused in _FUSED.findall(body))
+    numbers = _LIMIT.findall(whole)
+    if len(numbers) == 1 and 'direction=LT' in whole:
+      limits[name] = int(numbers[0])
   return limits
 
 

@@ -136,10 +136,11 @@ def work(program: Program, mesh, state_bytes: int) -> Work:
 
 def roofline(work: Work, chip: Chip, devices: int) -> Roofline:
   """The bound from each limit, at the data sheet's peak; ICI over all links of a chip at once."""
+  sent = sum(work.ici.values())
   return Roofline(
     compute=work.flops / devices / chip.flops,
     hbm=sum(work.hbm.values()) / chip.bandwidth,
-    ici=sum(work.ici.values()) / chip.ici,
+    ici=sent / chip.ici if sent else 0.0,  # a device by itself may have no links
   )
 
 

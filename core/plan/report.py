@@ -49,6 +49,8 @@ def make(title: str, program: Program, mesh, chip: Chip, compiled: Compiled) -> 
   tips = []
   if not fits:
     tips = list(program.tips) or advice(program, mesh, chip, sum(by_kind.values()))
+  elif compiled.memory.total > chip.taken * chip.hbm:
+    tips = [f'XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes {chip.taken:.0%} of the memory without it']
   return Plan(
     title=title,
     note=program.note,
@@ -164,7 +166,8 @@ def _memory(plan: Plan) -> list[str]:
     return [*lines, '', f'DOES NOT FIT: the compiler refuses the program{known}']
   names = {'arguments': 'arguments, as laid out', 'alias': 'alias (donated and reused)', 'code': 'program'}
   lines += ['Bytes a device, from the compiler:']
-  lines += _rows((names.get(f.name, f.name), _size(getattr(memory, f.name))) for f in dataclasses.fields(Memory))
+  shown = [f.name for f in dataclasses.fields(Memory) if f.name != 'code' or memory.code]  # not all compilers say
+  lines += _rows((names.get(name, name), _size(getattr(memory, name))) for name in shown)
   verdict = 'FITS' if plan.fits else 'DOES NOT FIT'
   return [*lines, '', f'{verdict}: {_size(memory.total)} of {_size(plan.chip.hbm)}']
 
@@ -180,15 +183,19 @@ def _formulas(plan: Plan) -> list[str]:
     ('FLOPs with recomputation', f'{w.flops:.3e}'),
   ]
   traffic = [(f'HBM: {cause}', _size(size)) for cause, size in w.hbm.items()]
-  traffic += [(f'ICI: {cause}', _size(size)) for cause, size in w.ici.items()]
+  traffic += [(f'{plan.chip.links}: {cause}', _size(size)) for cause, size in w.ici.items()]
   lines = ['A step by formula:', *_rows(counts), *_rows(traffic)]
   if r is None:
     return lines
   share = w.model_flops / devices / plan.chip.flops / r.seconds
+  times = f'compute {r.compute:.3g} s, HBM {r.hbm:.3g} s'
+  if devices > 1:
+    times += f', {plan.chip.links} {r.ici:.3g} s'
+  binds = plan.chip.links if r.binds == 'ici' else r.binds
   return [
     *lines,
-    f'Roofline: compute {r.compute:.3g} s, HBM {r.hbm:.3g} s, ICI {r.ici:.3g} s (estimate); '
-    f'{r.binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} of peak in model FLOPs',
+    f'Roofline: {times} (estimate); {binds} binds, so at least {r.seconds:.3g} s a step and at most {share:.0%} '
+    'of peak in model FLOPs',
   ]
 
 

@@ -3,8 +3,8 @@
   python -m core.plan.sizes
 
 From the shapes alone, by the same specs and optimiser that `core.plan` compiles. Activations are not counted, nor what
-a program needs besides its arguments: `python -m core.plan --topology=cpu:1` or a TPU topology compiles a step and
-counts them too.
+a program needs besides its arguments: `python -m core.plan` compiles a step for a TPU, a GPU or the CPU, and counts
+them too.
 """
 
 import dataclasses
@@ -19,14 +19,13 @@ import jax.numpy as jnp
 from core import decoder, params
 from core.launch import command
 from core.plan.chips import CHIPS
+from core.plan.gpus import GPUS
 from core.training.optim import Optim, optimizer
 
 # What int8 keeps in 8 bits. Experts are not among it: they are widened before they are multiplied.
 ATTENTION = r'blocks\.attn\.[qkvo]'
 PROJECTIONS = r'blocks\.(attn\.[qkvo]|mlp\.(gate|up|down))'
 CONTEXT = 8192  # tokens of the cache that decoding on one device should hold
-# Data sheets of NVIDIA; those of TPUs are in `core.plan.chips`.
-GPUS = {'RTX 4090': 24e9, 'H100': 80e9, 'H200': 141e9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +98,7 @@ def by_device(every: Sequence[Size]) -> Iterator[str]:
   """Lines of the table of devices: the largest decoder that each holds."""
   yield '| one device | memory | decodes in float32 | in bfloat16 | in int8 | trains in float32 |'
   yield '|---|---|---|---|---|---|'
-  devices = {name: chip.hbm for name, chip in CHIPS.items()} | GPUS
+  devices = {name: chip.hbm for name, chip in CHIPS.items()} | {gpu.name: gpu.hbm for gpu in GPUS.values()}
   for name, memory in sorted(devices.items(), key=lambda item: item[1]):
     cells = [
       largest(every, memory, lambda s: s.decoding(s.float32)),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import types
 
 import jax
@@ -13,7 +14,7 @@ from core import attention, params
 from core.attention import sizes
 from core.mesh import AXES, sharding
 from core.params import Spec
-from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula
+from core.plan import Part, PlanError, Program, __main__, aot, chips, collectives, formula, gpus
 from internvl import configs, model
 from internvl.plan import training as sft
 from internvl.training.configs import Config
@@ -130,6 +131,32 @@ def test_collectives_are_counted_with_the_trips_of_their_loops():
   assert set(found) == {'all-gather', 'all-reduce', 'all-to-all'}
 
 
+FUSED = """\
+HloModule step
+
+%fused_compare (n: s32[]) -> pred[] {
+  %limit = s32[] constant(7)
+  ROOT %lt = pred[] compare(%n, %limit), direction=LT
+}
+
+%condition (p: (s32[], bf16[8])) -> pred[] {
+  ROOT %c = pred[] fusion(%p), kind=kLoop, calls=%fused_compare
+}
+
+%body (p: (s32[], bf16[8])) -> (s32[], bf16[8]) {
+  %r = bf16[8]{0} all-reduce-start(%x), to_apply=%add
+}
+
+ENTRY %main (p: bf16[8]) -> bf16[8] {
+  %w = (s32[], bf16[8]) while(%t), condition=%condition, body=%body
+}
+"""
+
+
+def test_the_trips_of_a_loop_are_read_where_its_test_is_fused():
+  assert collectives.collectives(FUSED) == [collectives.Collective('all-reduce', 1, 7, 7 * 16, exact=True)]
+
+
 def test_overflow_is_read_from_the_message():
   refused = aot.overflow(
     'RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. '
@@ -204,8 +231,15 @@ def test_splash_over_a_prompt_and_what_follows_equals_reference_with_gradients(m
   'flags,says',
   [
     (('--config=8b_sft', '--program=internvl.train'), '--topology is missing'),
-    (('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'), "no TPU generation 'v9'"),
+    (
+      ('--topology=v9:2x2', '--config=8b_sft', '--program=internvl.train'),
+      "no TPU generation or GPU 'v9'; expected one of v4",
+    ),
     (('--topology=v5p-512', '--config=8b_sft', '--program=internvl.train'), 'expected <generation>:<shape>'),
+    (('--topology=h200:9', '--config=8b_sft', '--program=internvl.train'), "'h200:9': expected a number from 1 to 8"),
+    (('--topology=h200:0', '--config=8b_sft', '--program=internvl.train'), "'h200:0': expected a number from 1 to 8"),
+    (('--topology=h200:2x4', '--config=8b_sft', '--program=internvl.train'), 'expected a number from 1 to 8, the GPUs'),
+    (('--topology=l4:2', '--config=8b_sft', '--program=internvl.train'), "'l4:2': expected 1: it has no NVLink"),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=internvl.nothing'), 'internvl.nothing: no such module'),
     (('--topology=v5p:4x8x8', '--config=8b_sft', '--program=core.mesh'), 'no CONFIGS and no plan_step'),
     (('--topology=v5p:4x8x8', '--config=8b_stf', '--program=internvl.train'), '--config=8b_stf: no such config'),
@@ -240,11 +274,53 @@ def test_the_cpu_of_this_machine_is_a_topology(tmp_path):
   assert plan['fits'] and plan['compiled']['memory']['temporary'] > 0 and plan['roofline'] is None
 
 
-def test_without_libtpu_the_extra_is_named(monkeypatch):
+@pytest.mark.parametrize(
+  'topology,package,extra', [('v5p:4x8x8', 'libtpu', 'plan'), ('h200:1', r'jax_cuda1[23]_plugin', 'plan-gpu')]
+)
+def test_without_the_compiler_the_extra_is_named(topology, package, extra, monkeypatch):
   find = importlib.util.find_spec
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'libtpu' else find(name))
-  with pytest.raises(PlanError, match=r"pip install -e '\.\[plan\]'"):
-    chips.devices('v5p:4x8x8')
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if re.fullmatch(package, name) else find(name))
+  with pytest.raises(PlanError, match=re.escape(f"pip install -e '.[{extra}]'")):
+    chips.devices(topology)
+
+
+# Dense products of bfloat16, summed in float32, that a multiprocessor makes in a clock (NVIDIA's white papers).
+PRODUCTS = {'l4': 512, 'rtx4090': 256, 'a100': 1024, 'h100': 2048, 'h200': 2048, 'b200': 4096}
+
+
+@pytest.mark.parametrize('name', gpus.GPUS)
+def test_the_flops_of_a_gpu_are_those_of_its_multiprocessors(name):
+  """Those of Hopper and Blackwell are stated at a lower clock than the boost clock."""
+  gpu = gpus.GPUS[name]
+  assert 0.92 < gpu.flops / (2 * PRODUCTS[name] * gpu.cores * gpu.clock * 1e9) < 1.001
+  chip, shape = chips.parse(f'{name}:1')
+  assert (chip.hbm, chip.flops, chip.bandwidth, chip.ici) == (gpu.hbm, gpu.flops, gpu.bandwidth, gpu.nvlink)
+  assert shape == (1,)
+
+
+def test_one_device_needs_no_links():
+  chip = chips.Chip(hbm=1e9, flops=1e12, bandwidth=1e11)
+  one = formula.Work(1, 1, 1.0, 2e12, {'weights': 1e11}, {})
+  assert formula.roofline(one, chip, 1) == formula.Roofline(compute=2.0, hbm=1.0, ici=0.0)
+
+
+def test_a_plan_that_fits_names_the_share_of_the_memory_that_jax_takes():
+  from core.plan import report
+
+  made = Program(None, ((),), {}, (), rows=1, counted=formula.Work(1, 1, 1.0, 1.0, {'weights': 1.0}, {}))
+  chip = chips.Chip(hbm=100.0, flops=1.0, bandwidth=1.0, links='NVLink', taken=0.75)
+
+  def plan(total: int):
+    memory = aot.Memory(arguments=total, output=0, alias=0, temporary=0, code=0)
+    compiled = aot.Compiled(memory, None, '', 0.0, 0.0, 0.0, 0)
+    return report.make('', made, mesh(), chip, compiled)
+
+  assert plan(75).fits and not plan(75).advice
+  assert plan(76).fits and plan(76).advice == [
+    'XLA_PYTHON_CLIENT_MEM_FRACTION=0.95: JAX takes 75% of the memory without it'
+  ]
+  assert not plan(101).fits
+  assert 'NVLink' not in report.text(plan(75))  # one device
 
 
 def test_advice_starts_with_what_fills_the_memory():

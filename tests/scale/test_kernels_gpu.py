@@ -6,49 +6,23 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from core.plan import gpus
 from kernels import diffusion_head, shapes, tree_attention
 from kernels.head.arguments import Block, Guidance, Params, Steps
 from kernels.tree.plan import plan
 
-pytest.importorskip('jax_cuda13_plugin', reason='the CUDA plugin is not installed: make gpu')
-pytestmark = pytest.mark.slow
-
-# Public facts of the device, as XLA's compiler reads them.
-H200 = """
-gpu_device_info {
-  threads_per_block_limit: 1024
-  threads_per_warp: 32
-  shared_memory_per_block: 49152
-  shared_memory_per_core: 233472
-  shared_memory_per_block_optin: 232448
-  threads_per_core_limit: 2048
-  core_count: 132
-  fpus_per_core: 128
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-  memory_bandwidth: 4800000000000
-  l2_cache_size: 52428800
-  clock_rate_ghz: 1.98
-  device_memory_size: 150000000000
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  cuda_compute_capability { major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES }
-}
-platform_name: "CUDA"
-dnn_version_info { major: 9 minor: 10 }
-device_description_str: "NVIDIA H200"
-"""
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(not gpus.is_installed(), reason='the CUDA plugin is not installed: make gpu'),
+]
 PAGE = 128
 
 
 @functools.cache
 def device():
-  topology = topologies.get_topology_desc(platform='cuda', target_config=H200, topology='1x1x1', topology_name='')
-  return topology.devices[0]
+  return gpus.devices(gpus.GPUS['h200'], 1)[0]
 
 
 def array(*shape, dtype=jnp.bfloat16):
