@@ -14,7 +14,8 @@ def hz_to_mel(hz):
   """Slaney's mel scale: linear below 1 kHz, then logarithmic."""
   hz = np.asarray(hz, np.float64)
   linear = hz / LINEAR_STEP
-  ratio = np.log(np.maximum(hz, BREAK) / BREAK)
+  above = np.maximum(hz, BREAK)
+  ratio = np.log(above / BREAK)
   logarithmic = BREAK / LINEAR_STEP + ratio / LOG_STEP
   return np.where(hz < BREAK, linear, logarithmic)
 
@@ -35,15 +36,18 @@ def mel_filters(mels: int, *, rate: int, size: int) -> np.ndarray:
 
   size: samples of the Fourier transform. The array is shared: do not write to it.
   """
-  bins = np.linspace(0, rate / 2, size // 2 + 1)
-  edges = mel_to_hz(np.linspace(0, hz_to_mel(rate / 2), mels + 2))
+  highest = rate / 2
+  bins = np.linspace(0, highest, size // 2 + 1)
+  edges = mel_to_hz(np.linspace(0, hz_to_mel(highest), mels + 2))
   low = edges[:-2, None]
   centre = edges[1:-1, None]
   high = edges[2:, None]
   rising = (bins - low) / (centre - low)
   falling = (high - bins) / (high - centre)
-  triangles = np.maximum(0, np.minimum(rising, falling))
-  filters = (triangles * 2 / (high - low)).astype(np.float32)
+  tent = np.minimum(rising, falling)
+  triangles = np.maximum(0, tent)
+  filters = triangles * 2 / (high - low)
+  filters = filters.astype(np.float32)
   filters.setflags(write=False)
   return filters
 
@@ -58,7 +62,9 @@ def hann(size: int) -> np.ndarray:
 def power_spectrum(samples, *, size: int, hop: int):
   """|`spectrum`|²."""
   values = spectrum(samples, size=size, hop=hop)
-  return jnp.real(values) ** 2 + jnp.imag(values) ** 2
+  real = jnp.real(values)
+  imaginary = jnp.imag(values)
+  return real**2 + imaginary**2
 
 
 def spectrum(samples, *, size: int, hop: int):
@@ -66,23 +72,26 @@ def spectrum(samples, *, size: int, hop: int):
 
   Frame t is centred on sample t·hop; the signal is reflected at both ends.
   """
-  lead = [(0, 0)] * (samples.ndim - 1)
-  padded = jnp.pad(samples, (*lead, (size // 2, size // 2)), mode='reflect')
-  count = 1 + samples.shape[-1] // hop
+  *leading, length = samples.shape
+  half = size // 2
+  widths = [(0, 0)] * len(leading) + [(half, half)]
+  padded = jnp.pad(samples, widths, mode='reflect')
   window = jnp.asarray(hann(size), padded.dtype)
-  frames = _framed(padded, count, size=size, hop=hop) * window
-  return jnp.fft.rfft(frames)
+  frames = _framed(padded, 1 + length // hop, size=size, hop=hop)
+  return jnp.fft.rfft(frames * window)
 
 
 def _framed(samples, count: int, *, size: int, hop: int):
   """Frames [..., count, size] that begin every `hop` samples of samples [..., n]."""
   if size % hop:
     starts = hop * np.arange(count)
-    at = starts[:, None] + np.arange(size)
-    return samples[..., at]
+    index = starts[:, None] + np.arange(size)
+    return samples[..., index]
   # The gradient of a gather is a slow scatter; frames that overlap by whole hops are shifted blocks.
   overlap = size // hop
-  used = samples[..., : (count + overlap - 1) * hop]
-  blocks = used.reshape(*used.shape[:-1], -1, hop)
+  length = (count + overlap - 1) * hop
+  used = samples[..., :length]
+  *leading, _ = used.shape
+  blocks = used.reshape(*leading, -1, hop)
   shifted = [blocks[..., i : i + count, :] for i in range(overlap)]
   return jnp.concatenate(shifted, -1)

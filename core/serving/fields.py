@@ -1,4 +1,4 @@
-"""Reading the fields of a request's JSON: each refusal is one ValueError that names the field and its value."""
+"""Reads and checks fields of a request's JSON; a refusal is a ValueError that names the field and its value."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -8,21 +8,25 @@ MAX_SEED = 2**31 - 1
 
 
 def present(body: Any, known: Collection[str]) -> dict[str, Any]:
-  """The fields that are not null. Raises ValueError for what is no object and for a field that is not `known`."""
+  """The fields that are not null. Raises ValueError if the body is not an object or has a field that is not `known`."""
   if not isinstance(body, Mapping):
     raise ValueError(f'a request of type {type(body).__name__}; expected a JSON object')
   given = {name: value for name, value in body.items() if value is not None}
-  unknown = sorted(set(given) - set(known))
+  unknown = given.keys() - set(known)
   if unknown:
-    raise ValueError(f'{unknown[0]:.60}: unknown field; expected some of {", ".join(sorted(known))}')
+    first = min(unknown)
+    expected = ', '.join(sorted(known))
+    raise ValueError(f'{first:.60}: unknown field; expected some of {expected}')
   return given
 
 
 def fixed(body: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-  """Raises ValueError for a field whose value is not the only one that is served."""
+  """Raises ValueError for a field with another value than the one served."""
   for name, value in values.items():
     given = body.get(name, value)
-    if isinstance(given, bool) is not isinstance(value, bool) or given != value:
+    # JSON has booleans apart from numbers, but in Python 1 == True.
+    same_kind = isinstance(given, bool) is isinstance(value, bool)
+    if not same_kind or given != value:
       raise ValueError(f'{name}={short(given)}: this server has {name}={value!r} only')
 
 
@@ -30,7 +34,8 @@ def choice(body: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
   """One of some texts; the first by default."""
   given = body.get(name, choices[0])
   if given not in choices:
-    raise ValueError(f'{name}={short(given)}: expected {" or ".join(choices)}')
+    expected = ' or '.join(choices)
+    raise ValueError(f'{name}={short(given)}: expected {expected}')
   return given
 
 
@@ -56,13 +61,14 @@ def whole(body: Mapping[str, Any], name: str, default: Any, *, low: int = 0, hig
   if name not in body:
     return default
   given = body[name]
-  if not isinstance(given, int) or isinstance(given, bool) or not low <= given <= high:
+  is_whole = isinstance(given, int) and not isinstance(given, bool)
+  if not is_whole or not low <= given <= high:
     raise ValueError(f'{name}={short(given)}: expected a whole number from {low} to {high}')
   return given
 
 
 def short(value: Any) -> str:
-  """A value in an error message."""
+  """A value as an error message shows it, in at most 60 characters."""
   text = repr(value)
   if len(text) <= 60:
     return text

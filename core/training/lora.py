@@ -1,4 +1,4 @@
-"""Adapters that train in place of their weights (LoRA, arXiv 2106.09685): how they begin, and their dropout."""
+"""Adapters that train in place of their weights (LoRA, arXiv 2106.09685): initialisation and dropout."""
 
 import math
 from typing import Any
@@ -18,7 +18,8 @@ def adapt(key: jax.Array, params: Any, spec: Any, pattern: str, *, rank: int, al
   specs = {path_name(path): s for path, s in named}
 
   def with_adapter(name: str, w: Any) -> Lora:
-    a, b = _factors(named_key(key, name), name, specs[name], rank)
+    own_key = named_key(key, name)
+    a, b = _factors(own_key, name, specs[name], rank)
     return Lora(w, a, b, alpha)
 
   return map_weights(with_adapter, params, pattern)
@@ -29,16 +30,17 @@ def _factors(key: jax.Array, name: str, s: Spec, rank: int) -> tuple[jax.Array, 
   cut = s.stack + s.inputs
   if 'experts' in s.axes or len(s.shape) <= cut:
     raise ValueError(f'lora: {name} {s.axes} is not a dense matrix; choose a pattern of attention or MLP weights')
-  before = s.shape[:cut]
+  stack = s.shape[: s.stack]
+  inputs = s.shape[s.stack : cut]
   outputs = s.shape[cut:]
-  std = 1 / math.sqrt(math.prod(before[s.stack :]))
-  a = std * jax.random.normal(key, (*before, rank), jnp.float32)
-  b = jnp.zeros((*before[: s.stack], rank, *outputs), jnp.float32)
+  std = 1 / math.sqrt(math.prod(inputs))
+  a = std * jax.random.normal(key, (*stack, *inputs, rank), jnp.float32)
+  b = jnp.zeros((*stack, rank, *outputs), jnp.float32)
   return a, b
 
 
 def with_dropout(params: Any, key: jax.Array, rate: float) -> Any:
-  """The weights for one pass of training; each adapter drops values of its input by a key that its name gives.
+  """The weights for one pass of training; each adapter drops values of its input with a key derived from its name.
 
   As PEFT's `lora_dropout`: the base sees all of its input. Raises ValueError unless 0 <= rate < 1.
   """
@@ -48,8 +50,10 @@ def with_dropout(params: Any, key: jax.Array, rate: float) -> Any:
   def visit(path, w):
     if not isinstance(w, Lora):
       return w
-    stack = w.a.shape[: stack_axes(w)]
-    adapter_key = named_key(key, jax.tree_util.keystr(path))
-    return w.replace(keys=jax.random.split(adapter_key, stack), dropout=rate)
+    name = jax.tree_util.keystr(path)
+    adapter_key = named_key(key, name)
+    layers = w.a.shape[: stack_axes(w)]
+    keys = jax.random.split(adapter_key, layers)
+    return w.replace(keys=keys, dropout=rate)
 
   return jax.tree.map_with_path(visit, params, is_leaf=is_weight)

@@ -14,6 +14,7 @@ STD_EPS = 1e-6
 
 
 def _all(rewards, valid):
+  """`valid`, or every sample if it is None."""
   if valid is None:
     return jnp.ones(rewards.shape, bool)
   return valid
@@ -25,8 +26,10 @@ def _centred(rewards, valid):
   counted = jnp.where(valid, rewards, 0)
   total = counted.sum(-1, keepdims=True)
   mean = total / jnp.maximum(n, 1)
-  centred = jnp.where(n == 1, rewards, rewards - mean)
-  has_no_signal = flat(rewards, valid)[..., None] & (n > 1)
+  is_alone = n == 1
+  centred = jnp.where(is_alone, rewards, rewards - mean)
+  are_equal = flat(rewards, valid)[..., None]
+  has_no_signal = are_equal & (n > 1)
   counts = valid & ~has_no_signal
   return jnp.where(counts, centred, 0), n
 
@@ -37,11 +40,14 @@ def grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   (r − mean)/(std + 1e-6) with the unbiased standard deviation of the group. A group whose rewards are all equal has
   advantage 0; a group of one keeps its reward (mean 0, std 1), as in verl.
   """
-  centred, n = _centred(rewards, _all(rewards, valid))
+  valid = _all(rewards, valid)
+  centred, n = _centred(rewards, valid)
   squares = jnp.sum(centred**2, -1, keepdims=True)
-  deviation = jnp.sqrt(squares / jnp.maximum(n - 1, 1))
+  variance = squares / jnp.maximum(n - 1, 1)
+  deviation = jnp.sqrt(variance)
   normalised = centred / (deviation + STD_EPS)
-  return jnp.where(n == 1, centred, normalised)
+  is_alone = n == 1
+  return jnp.where(is_alone, centred, normalised)
 
 
 def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -49,7 +55,8 @@ def dr_grpo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
   A group of one keeps its reward.
   """
-  centred, _ = _centred(rewards, _all(rewards, valid))
+  valid = _all(rewards, valid)
+  centred, _ = _centred(rewards, valid)
   return centred
 
 
@@ -58,24 +65,28 @@ def rloo(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
 
   A group of one keeps its reward.
   """
-  centred, n = _centred(rewards, _all(rewards, valid))
+  valid = _all(rewards, valid)
+  centred, n = _centred(rewards, valid)
+  # r − (mean of the others) = n/(n − 1)·(r − mean of all)
   others = jnp.maximum(n - 1, 1)
-  scale = jnp.where(n > 1, n / others, 1)
+  has_others = n > 1
+  scale = jnp.where(has_others, n / others, 1)
   return centred * scale
 
 
 def win_rate(rewards: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """`grpo` of win rates: the share of a group's other samples that a reward exceeds, ties by half: [P, G] to [P, G].
 
-  Rewards count by their order alone (Pref-GRPO, arXiv 2508.20751, its ablation with scores as win rates). A judge that
-  compares samples itself is a reward, `rl.rewards.pairwise.Pairwise`, with `grpo`.
+  Only the order of the rewards matters (Pref-GRPO, arXiv 2508.20751, its ablation with scores as win rates). A judge
+  that compares samples itself is a reward, `rl.rewards.pairwise.Pairwise`, with `grpo`.
   """
   valid = _all(rewards, valid)
   own = rewards[..., :, None]
   other = rewards[..., None, :]
   ties = jnp.where(own == other, 0.5, 0.0)
   points = jnp.where(own > other, 1.0, ties)
-  itself = jnp.eye(rewards.shape[-1], dtype=bool)
+  samples = rewards.shape[-1]
+  itself = jnp.eye(samples, dtype=bool)
   against = valid[..., None, :] & ~itself
   counted = jnp.where(against, points, 0.0)
   won = counted.sum(-1)
@@ -89,8 +100,9 @@ def decoupled(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = 
   weights: [R]. (Multi-reward optimisation of Vision-SR1, arXiv 2508.19652; the first step of `gdpo`.)
   """
   components = range(rewards.shape[-1])
-  parts = jnp.stack([grpo(rewards[..., r], valid) for r in components], -1)
-  return jnp.sum(parts * jnp.asarray(weights), -1)
+  parts = [grpo(rewards[..., r], valid) for r in components]
+  weighted = jnp.stack(parts, -1) * jnp.asarray(weights)
+  return jnp.sum(weighted, -1)
 
 
 MOST_KINDS = 4  # of trajectories in a group
@@ -109,4 +121,5 @@ def by_kind(rewards: jax.Array, kind: jax.Array, valid: jax.Array | None = None)
 def gdpo(rewards: jax.Array, weights: jax.Array, valid: jax.Array | None = None) -> jax.Array:
   """`decoupled`, whitened over all samples of the batch (GDPO, arXiv 2601.05242): [P, G, R] to [P, G]."""
   counted = _all(rewards[..., 0], valid)
-  return whiten(decoupled(rewards, weights, valid), counted)
+  advantages = decoupled(rewards, weights, valid)
+  return whiten(advantages, counted)

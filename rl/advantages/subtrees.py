@@ -17,15 +17,17 @@ def common_segments(parent: np.ndarray, segment: np.ndarray) -> np.ndarray:
   """
   rows, count = parent.shape
   common = np.zeros((rows, count, count), np.int32)
-  for row in range(rows):
-    for i in range(count):
-      origin = parent[row, i]
-      if origin >= 0:
-        shared = np.minimum(common[row, origin, :i], segment[row, i])
-        shared[origin] = segment[row, i]
-        common[row, i, :i] = common[row, :i, i] = shared
+  for of_tree, origins, branches in zip(common, parent, segment):
+    for leaf, (origin, branch) in enumerate(zip(origins, branches)):
+      if origin < 0:
+        continue
+      shared = np.minimum(of_tree[origin, :leaf], branch)
+      shared[origin] = branch
+      of_tree[leaf, :leaf] = shared
+      of_tree[:leaf, leaf] = shared
   most = common.max(initial=0) + 1
-  common[:, np.arange(count), np.arange(count)] = most
+  diagonal = np.arange(count)
+  common[:, diagonal, diagonal] = most
   return common
 
 
@@ -43,35 +45,35 @@ def tree_centred(
   rewards = np.asarray(rewards, np.float32)
   valid = np.asarray(valid)
   count = rewards.shape[1]
-  apart = ~np.eye(count, dtype=bool)
-  deepest = int(common.max(where=apart, initial=0))
+  different = ~np.eye(count, dtype=bool)
+  deepest = int(common.max(where=different, initial=0))
   total = np.zeros(rewards.shape)
   weights = np.zeros(rewards.shape)
   for level in range(deepest + 1):
     member = (common >= level) & valid[:, None, :]
     size, centred, equal = _within(rewards, member)
-    counts = np.ones(size.shape, bool)
+    weight = size if by_size else np.ones(size.shape)
     if level:
-      counts = size > 1
+      weight = np.where(size > 1, weight, 0)
     if level and reject:
-      counts = counts & ~equal
-    weight = np.where(counts, size if by_size else 1, 0)
+      weight = np.where(equal, 0, weight)
     total = total + weight * centred
     weights = weights + weight
-  alone = valid.sum(-1, keepdims=True) == 1
+  is_alone = valid.sum(-1, keepdims=True) == 1
   average = total / np.maximum(weights, 1)
-  kept = np.where(alone, rewards, average)
+  kept = np.where(is_alone, rewards, average)
   return np.where(valid, kept, 0)
 
 
 def _within(rewards: np.ndarray, member: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """(size, reward minus the mean, whether all rewards are equal), [P, G] each, of the group member [P, G, G] of a leaf.
 
-  Of equal rewards the difference is exactly 0.
+  Where all rewards are equal the difference is exactly 0.
   """
   others = np.broadcast_to(rewards[:, None, :], member.shape)
   size = member.sum(-1)
-  mean = np.where(member, others, 0).sum(-1) / np.maximum(size, 1)
+  total = np.where(member, others, 0).sum(-1)
+  mean = total / np.maximum(size, 1)
   equal = np.asarray(flat(others, member))
   centred = np.where(equal, 0, rewards - mean)
   return size, centred, equal

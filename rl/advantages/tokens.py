@@ -19,18 +19,21 @@ def token_rewards(
 
   (REINFORCE++, arXiv 2501.03262; the divergence there is k1 from the reference policy.)
   """
-  last = mask & (jnp.cumsum(mask, -1) == mask.sum(-1, keepdims=True))
-  placed = jnp.where(last, rewards[..., None], 0.0)
+  number = jnp.cumsum(mask, -1)
+  count = mask.sum(-1, keepdims=True)
+  is_last = mask & (number == count)
+  placed = jnp.where(is_last, rewards[..., None], 0.0)
   if divergence is None:
     return placed
-  return placed - kl_coef * jnp.where(mask, divergence, 0.0)
+  penalty = jnp.where(mask, divergence, 0.0)
+  return placed - kl_coef * penalty
 
 
 def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax.Array:
   """Returns of token rewards, whitened over the batch (REINFORCE++, arXiv 2501.03262): float32 [P, G, T].
 
-  rewards: [P, G, T] from `token_rewards`; the return is Σ_{t' ≥ t} γ^(t' − t) r_t' over the tokens of `mask`, which
-  alone count as steps.
+  rewards: [P, G, T] from `token_rewards`; the return is Σ_{t' ≥ t} γ^(t' − t) r_t' over the tokens of `mask`; only
+  these count as steps.
   """
 
   def back(later, now):
@@ -40,9 +43,11 @@ def reinforce_pp(rewards: jax.Array, mask: jax.Array, gamma: float = 1.0) -> jax
 
   rewards = jnp.where(mask, rewards, 0.0)
   by_time = (jnp.moveaxis(rewards, -1, 0), jnp.moveaxis(mask, -1, 0))
-  end = jnp.zeros(rewards.shape[:-1], rewards.dtype)
+  samples = rewards.shape[:-1]
+  end = jnp.zeros(samples, rewards.dtype)
   _, returns = jax.lax.scan(back, end, by_time, reverse=True)
-  return whiten(jnp.moveaxis(returns, 0, -1), mask)
+  by_sample = jnp.moveaxis(returns, 0, -1)
+  return whiten(by_sample, mask)
 
 
 def reinforce_pp_baseline(rewards: jax.Array, mask: jax.Array) -> jax.Array:
@@ -50,8 +55,15 @@ def reinforce_pp_baseline(rewards: jax.Array, mask: jax.Array) -> jax.Array:
 
   rewards: [P, G]; mask: bool [P, G, T]; returns float32 [P, G, T]. A sample without tokens enters no mean.
   """
-  centred = dr_grpo(rewards, mask.any(-1))
-  return whiten(jnp.broadcast_to(centred[..., None], mask.shape), mask)
+  has_tokens = mask.any(-1)
+  centred = dr_grpo(rewards, has_tokens)
+  return _whitened_at_tokens(centred, mask)
+
+
+def _whitened_at_tokens(advantages: jax.Array, mask: jax.Array) -> jax.Array:
+  """Advantages of samples [P, G] at each of their tokens [P, G, T], whitened over the tokens of the mask."""
+  by_token = jnp.broadcast_to(advantages[..., None], mask.shape)
+  return whiten(by_token, mask)
 
 
 def treepo(
@@ -64,5 +76,6 @@ def treepo(
   tree whose rewards are all equal are left out. A sample without tokens enters no mean. Without shared segments this is
   `reinforce_pp_baseline`.
   """
-  centred = tree_centred(rewards, common, mask.any(-1), by_size=by_size, reject=reject)
-  return whiten(jnp.broadcast_to(centred[..., None], mask.shape), mask)
+  has_tokens = mask.any(-1)
+  centred = tree_centred(rewards, common, has_tokens, by_size=by_size, reject=reject)
+  return _whitened_at_tokens(centred, mask)

@@ -24,16 +24,26 @@ def pairs_of(samples: int, opponents: int | None = None, *, seed: int = 0) -> li
   if opponents is None or opponents == samples - 1:
     return list(itertools.combinations(range(samples), 2))
   if not 2 <= opponents < samples or opponents * samples % 2:
-    expected = f'2 to {samples - 1}{", an even number" if samples % 2 else ""}, or none for all'
+    even = ', an even number' if samples % 2 else ''
+    expected = f'2 to {samples - 1}{even}, or none for all'
     raise ValueError(f'opponents={opponents} in groups of {samples}: expected {expected}')
-  order = np.random.default_rng(seed).permutation(samples)
-  steps = list(range(1, opponents // 2 + 1))
-  places = [(at, (at + step) % samples) for step in steps for at in range(samples)]
+  order = np.random.default_rng(seed).permutation(samples).tolist()
+  pairs = set()
+  for i, j in _ring(samples, opponents):
+    low, high = sorted((order[i], order[j]))
+    pairs.add((low, high))
+  return sorted(pairs)
+
+
+def _ring(samples: int, opponents: int) -> list[Pair]:
+  """Places in a ring: each with the next `opponents // 2`, and with the one across if `opponents` is odd."""
+  pairs = []
+  for step in range(1, opponents // 2 + 1):
+    pairs += [(place, (place + step) % samples) for place in range(samples)]
   if opponents % 2:
     half = samples // 2
-    places += [(at, at + half) for at in range(half)]
-  pairs = [tuple(sorted((int(order[i]), int(order[j])))) for i, j in places]
-  return sorted(set(pairs))
+    pairs += [(place, place + half) for place in range(half)]
+  return pairs
 
 
 def win_rates(
@@ -50,7 +60,8 @@ def win_rates(
     won[i] += outcome
     won[j] += 1 - outcome
     compared[[i, j]] += 1
-  rates = np.where(compared > 0, won / np.maximum(compared, 1), ALONE)
+  share = won / np.maximum(compared, 1)
+  rates = np.where(compared > 0, share, ALONE)
   if decimals is None:
     return rates
   return rates.round(decimals)
@@ -58,7 +69,8 @@ def win_rates(
 
 def share_of_ties(samples: int, pairs: Sequence[Pair], outcomes: Sequence[float]) -> np.ndarray:
   """float64 [G]: the share of each sample's comparisons that ended in a tie."""
-  return shares(samples, pairs, [outcome == TIE for outcome in outcomes])
+  ties = [outcome == TIE for outcome in outcomes]
+  return shares(samples, pairs, ties)
 
 
 def shares(samples: int, pairs: Sequence[Pair], marks: Iterable[bool]) -> np.ndarray:
@@ -66,6 +78,7 @@ def shares(samples: int, pairs: Sequence[Pair], marks: Iterable[bool]) -> np.nda
   marked = np.zeros(samples)
   compared = np.zeros(samples)
   for pair, mark in zip(pairs, marks, strict=True):
-    marked[list(pair)] += bool(mark)
-    compared[list(pair)] += 1
+    both = list(pair)
+    marked[both] += bool(mark)
+    compared[both] += 1
   return marked / np.maximum(compared, 1)

@@ -1,4 +1,4 @@
-"""Where a patch is: SD3's table of sinusoids, and FLUX.1's rotary positions on three axes."""
+"""Positions of patches: SD3's table of sinusoids, and FLUX.1's rotary positions on three axes."""
 
 from collections.abc import Callable
 
@@ -15,16 +15,18 @@ def _waves(coordinates: np.ndarray, width: int) -> np.ndarray:
   """Sines, then cosines [size, width] of coordinates [size]."""
   half = width // 2
   exponents = -np.arange(half) / half
-  angles = np.outer(coordinates, PERIOD**exponents)
+  frequencies = PERIOD**exponents
+  angles = np.outer(coordinates, frequencies)
   return np.concatenate([np.sin(angles), np.cos(angles)], -1)
 
 
 def sinusoid_table(size: int, width: int, extent: int) -> np.ndarray:
   """float32 [size (row), size (column), width]: the first half of the width encodes the column, the second the row."""
   # The coordinates are float32 as published; what follows is float64.
-  at = np.arange(size, dtype=np.float32) / np.float32(size / extent)
+  index = np.arange(size, dtype=np.float32)
+  coordinates = index / np.float32(size / extent)
   half = width // 2
-  one_axis = _waves(at.astype(np.float64), half)
+  one_axis = _waves(coordinates.astype(np.float64), half)
   shape = (size, size, half)
   columns = np.broadcast_to(one_axis[None], shape)
   rows = np.broadcast_to(one_axis[:, None], shape)
@@ -34,7 +36,12 @@ def sinusoid_table(size: int, width: int, extent: int) -> np.ndarray:
 
 def initialiser(extent: int) -> Callable:
   """Initialiser of the table: it has no random part."""
-  return lambda key, shape, dtype: jnp.asarray(sinusoid_table(shape[0], shape[2], extent), dtype)
+
+  def table(key, shape, dtype):
+    size, _, width = shape
+    return jnp.asarray(sinusoid_table(size, width, extent), dtype)
+
+  return table
 
 
 def crop(table: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -47,7 +54,9 @@ def crop(table: jax.Array, rows: int, columns: int) -> jax.Array:
     raise ValueError(f'a grid of {rows} x {columns} patches; the table of positions has {size} x {size}')
   top = (size - rows) // 2
   left = (size - columns) // 2
-  centre = table[top : top + rows, left : left + columns]
+  bottom = top + rows
+  right = left + columns
+  centre = table[top:bottom, left:right]
   return centre.reshape(1, rows * columns, -1)
 
 
@@ -56,16 +65,18 @@ def rope(text: int, rows: int, columns: int, axes: tuple[int, ...], theta: float
 
   Each axis (text, row, column) turns its own pairs of a head; angles are computed in float64.
   """
-  grid = np.zeros((rows, columns, len(axes)))
+  count = len(axes)
+  grid = np.zeros((rows, columns, count))
   grid[..., 1] = np.arange(rows)[:, None]
   grid[..., 2] = np.arange(columns)
-  origin = np.zeros((text, len(axes)))
-  places = np.concatenate([origin, grid.reshape(-1, len(axes))])
+  patches = grid.reshape(-1, count)
+  origin = np.zeros((text, count))
+  places = np.concatenate([origin, patches])
   angles = []
-  for axis, size in enumerate(axes):
+  for coordinates, size in zip(places.T, axes):
     frequencies = rope_frequencies(size, theta)
-    angles.append(np.outer(places[:, axis], frequencies))
+    angles.append(np.outer(coordinates, frequencies))
   joined = np.concatenate(angles, -1)[:, None]
-  cos = jnp.asarray(np.cos(joined), jnp.float32)
-  sin = jnp.asarray(np.sin(joined), jnp.float32)
-  return cos, sin
+  cos = np.cos(joined)
+  sin = np.sin(joined)
+  return jnp.asarray(cos, jnp.float32), jnp.asarray(sin, jnp.float32)

@@ -10,7 +10,11 @@ import numpy as np
 
 TICKS = 1000  # of the rounded times
 ROUNDING = 1e-9  # a time that is a whole tick up to float64 rounding is that tick
-SMALLEST, LARGEST = (256, 0.5), (4096, 1.15)  # (patches, log shift) between which FLUX.1 interpolates
+# FLUX.1 interpolates the log shift linearly in the number of patches, through these two points.
+FEWEST_PATCHES = 256
+LEAST_LOG_SHIFT = 0.5
+MOST_PATCHES = 4096
+MOST_LOG_SHIFT = 1.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +26,9 @@ class Schedule:
 
   def __post_init__(self):
     levels = np.asarray(self.sigmas, np.float64)
-    falling = len(levels) > 2 and bool(np.all(np.diff(levels) < 0))
-    if not falling or levels[0] != 1 or levels[-1] != 0:
+    is_long = len(levels) > 2
+    falls = np.all(np.diff(levels) < 0)
+    if not is_long or not falls or levels[0] != 1 or levels[-1] != 0:
       raise ValueError(f'sigmas={self.sigmas!r:.80}: expected at least 3 noise levels that fall from 1 to 0')
 
   @property
@@ -39,10 +44,11 @@ class Schedule:
   @property
   def times(self) -> np.ndarray:
     """float32 [T]: what the network is given at each step."""
-    starts = np.asarray(self.sigmas[:-1], np.float64)
+    times = np.asarray(self.sigmas[:-1], np.float64)
     if self.rounded:
-      starts = np.floor(TICKS * starts + ROUNDING) / TICKS
-    return starts.astype(np.float32)
+      ticks = np.floor(TICKS * times + ROUNDING)
+      times = ticks / TICKS
+    return times.astype(np.float32)
 
 
 def shifted(steps: int, shift: float = 3.0, *, rounded: bool = True) -> Schedule:
@@ -52,12 +58,14 @@ def shifted(steps: int, shift: float = 3.0, *, rounded: bool = True) -> Schedule
   """
   if steps < 2 or not 0 < shift < math.inf:
     raise ValueError(f'steps={steps}, shift={shift}: expected at least 2 steps and a positive shift')
-  return Schedule(_shift(np.linspace(1, 0, steps + 1), shift), rounded)
+  u = np.linspace(1, 0, steps + 1)
+  return Schedule(_shift(u, shift), rounded)
 
 
 def _shift(u: np.ndarray, shift: float) -> tuple[float, ...]:
-  """Noise levels, exactly 1 where u is 1."""
-  sigmas = shift * u / (shift * u + (1 - u))
+  """Noise levels s·u/(s·u + (1 − u)): in this form they are exactly 1 where u is 1."""
+  scaled = shift * u
+  sigmas = scaled / (scaled + (1 - u))
   return tuple(sigmas.tolist())
 
 
@@ -66,10 +74,11 @@ def dynamic_shift(steps: int, patches: int) -> Schedule:
 
   μ = 0.5 + (patches − 256)/(4096 − 256)·(1.15 − 0.5); σ = e^μ/(e^μ + 1/u − 1), u from 1 to 1/steps; then 0.
   """
-  (few, low), (many, high) = SMALLEST, LARGEST
-  mu = low + (patches - few) / (many - few) * (high - low)
+  share = (patches - FEWEST_PATCHES) / (MOST_PATCHES - FEWEST_PATCHES)
+  mu = LEAST_LOG_SHIFT + share * (MOST_LOG_SHIFT - LEAST_LOG_SHIFT)
   u = np.linspace(1, 1 / steps, steps)
-  return Schedule((*_shift(u, math.exp(mu)), 0.0), rounded=False)
+  sigmas = _shift(u, math.exp(mu))
+  return Schedule((*sigmas, 0.0), rounded=False)
 
 
 def window(steps: int, size: int, iteration: int, *, every: int = 25, stride: int = 1) -> np.ndarray:
@@ -80,7 +89,9 @@ def window(steps: int, size: int, iteration: int, *, every: int = 25, stride: in
   """
   if not 1 <= size < steps:
     raise ValueError(f'window={size}: expected 1 to {steps - 1} of {steps} steps')
-  start = min(stride * (iteration // every), steps - 1 - size)
+  moves = iteration // every
+  latest = steps - 1 - size
+  start = min(stride * moves, latest)
   inside = np.zeros(steps, bool)
   inside[start : start + size] = True
   return inside

@@ -22,12 +22,15 @@ def _norm(x: jax.Array, p: Norm, c: Config) -> jax.Array:
 
 
 def _active(x: jax.Array, p: Norm, c: Config) -> jax.Array:
-  return jax.nn.silu(_norm(x, p, c))
+  normed = _norm(x, p, c)
+  return jax.nn.silu(normed)
 
 
 def _residual(x: jax.Array, p: Residual, c: Config) -> jax.Array:
-  h = conv2d(_active(x, p.norm1, c), p.conv1)
-  h = conv2d(_active(h, p.norm2, c), p.conv2)
+  h = _active(x, p.norm1, c)
+  h = conv2d(h, p.conv1)
+  h = _active(h, p.norm2, c)
+  h = conv2d(h, p.conv2)
   if p.shortcut is not None:
     x = conv2d(x, p.shortcut)
   return x + h
@@ -36,7 +39,8 @@ def _residual(x: jax.Array, p: Residual, c: Config) -> jax.Array:
 def _attend(x: jax.Array, p: Attention, c: Config) -> jax.Array:
   """x [B, Y, X, C] plus attention of one head over its pixels."""
   batch, _, _, width = x.shape
-  h = _norm(x, p.norm, c).reshape(batch, -1, width)
+  h = _norm(x, p.norm, c)
+  h = h.reshape(batch, -1, width)
   q = _product(h, p.q, p.q_bias)
   k = _product(h, p.k, p.k_bias)
   v = _product(h, p.v, p.v_bias)
@@ -57,7 +61,8 @@ def _middle(x: jax.Array, p: Middle, c: Config) -> jax.Array:
 
 
 def _head(x: jax.Array, p: Half, c: Config) -> jax.Array:
-  return conv2d(_active(x, p.norm, c), p.out)
+  h = _active(x, p.norm, c)
+  return conv2d(h, p.out)
 
 
 def _halve(x: jax.Array, w) -> jax.Array:
@@ -87,16 +92,22 @@ def moments(params: Params, config: Config, images: jax.Array) -> tuple[jax.Arra
   images: [B, Y, X, 3] from -1 to 1. Raises ValueError unless Y and X are multiples of `config.factor`.
   """
   c = config
-  shape = images.shape
-  if images.ndim != 4 or shape[3] != c.images or shape[1] % c.factor or shape[2] % c.factor:
-    raise ValueError(f'images {shape}: expected [batch, rows, columns, {c.images}], sides multiples of {c.factor}')
+  _check_images(images.shape, c)
   p = params.encoder
-  x = conv2d(images.astype(p.entry.bias.dtype), p.entry)
+  x = images.astype(p.entry.bias.dtype)
+  x = conv2d(x, p.entry)
   x = _levels(x, p, c, _halve)
   x = _middle(x, p.middle, c)
   x = _head(x, p, c)
   mean, logvar = jnp.split(x, 2, -1)
-  return mean, jnp.clip(logvar, *LOGVAR)
+  least, most = LOGVAR
+  return mean, jnp.clip(logvar, least, most)
+
+
+def _check_images(shape: tuple[int, ...], c: Config) -> None:
+  fits = len(shape) == 4 and shape[3] == c.images
+  if not fits or shape[1] % c.factor or shape[2] % c.factor:
+    raise ValueError(f'images {shape}: expected [batch, rows, columns, {c.images}], sides multiples of {c.factor}')
 
 
 def encode(params: Params, config: Config, images: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
@@ -108,7 +119,8 @@ def encode(params: Params, config: Config, images: jax.Array, *, key: jax.Array 
   encoded = mean
   if key is not None:
     noise = jax.random.normal(key, mean.shape, mean.dtype)
-    encoded = mean + jnp.exp(0.5 * logvar) * noise
+    deviation = jnp.exp(0.5 * logvar)
+    encoded = mean + deviation * noise
   return (encoded - config.shift) * config.scale
 
 
@@ -119,7 +131,8 @@ def decode(params: Params, config: Config, latents: jax.Array) -> jax.Array:
     raise ValueError(f'latents {latents.shape}: expected [batch, rows, columns, {c.channels}]')
   p = params.decoder
   encoded = latents / c.scale + c.shift
-  x = conv2d(encoded.astype(p.entry.bias.dtype), p.entry)
+  x = encoded.astype(p.entry.bias.dtype)
+  x = conv2d(x, p.entry)
   x = _middle(x, p.middle, c)
   x = _levels(x, p, c, _double)
   return _head(x, p, c)
