@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Flash: fewer image tokens where a page is empty
 #
-# InternVL3.5-Flash has a router that looks at each image tile and says whether a quarter of its tokens will do. Here a
-# tiny Flash model routes pages of text. Nothing is downloaded; two CPU cores need about a minute.
+# InternVL3.5-Flash has a router that decides for each image tile whether a quarter of its tokens is enough. Here a tiny
+# Flash model routes pages of text. Nothing is downloaded; two CPU cores need about a minute.
 
 # %%
 import os
@@ -57,54 +57,62 @@ print(f'{config.tokens_per_tile} image tokens a tile, {config.compact_tokens} wh
 # %% [markdown]
 # ## Pages
 #
-# Four by three tiles. Paragraphs cover some of them; the others are paper, with a little grain, of another colour on
-# each page.
+# Four by three tiles. Paragraphs cover some of them; the others are blank paper with a little grain. Each page has its
+# own colour.
 
 # %%
 LINES = ('the sum of', 'is that it', 'was for on', 'are as with', 'his or they', 'from this', 'be at one')
 FONT = ImageFont.load_default(9)
+INK = (20, 20, 40)
+SIDE = 64  # pixels of a tile
 
 
 def page(seed: int) -> Image.Image:
   """A page of text on tinted paper; about half of its twelve tiles are empty."""
   rng = np.random.default_rng(seed)
   paper = tuple(rng.integers(170, 256, 3).tolist())
-  image = Image.new('RGB', (256, 192), paper)
+  image = Image.new('RGB', (4 * SIDE, 3 * SIDE), paper)
   pen = ImageDraw.Draw(image)
   for column in range(4):
     for row in range(3):
       if rng.random() < 0.5:
         continue
       for line in range(6):
-        corner = (column * 64 + 3, row * 64 + 2 + 10 * line)
-        pen.text(corner, rng.choice(LINES), fill=(20, 20, 40), font=FONT)
-  grain = rng.integers(-2, 3, (192, 256, 1))
-  return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
+        left = column * SIDE + 3
+        top = row * SIDE + 2 + 10 * line
+        pen.text((left, top), rng.choice(LINES), fill=INK, font=FONT)
+  pixels = np.asarray(image)
+  grain = rng.integers(-2, 3, (3 * SIDE, 4 * SIDE, 1))
+  grained = np.clip(pixels + grain, 0, 255)
+  return Image.fromarray(grained.astype(np.uint8))
 
 
 def inputs(image: Image.Image) -> internvl.Inputs:
   """The prompt that shows a page, tokenized, with its tiles."""
-  return processor([{'role': 'user', 'content': '<image>\nRead it.'}], [image])
+  message = {'role': 'user', 'content': '<image>\nRead it.'}
+  return processor([message], [image])
 
 
 def ink(pixels: np.ndarray) -> np.ndarray:
   """Spread of brightness in each tile: 0 on empty paper."""
-  return pixels.mean(-1).std((1, 2))
+  brightness = pixels.mean(-1)
+  return brightness.std((1, 2))
 
 
 # %% [markdown]
 # ## A router
 #
-# ViCO trains the router on how much the language model's loss suffers when a tile is compressed. Here is a stand-in
-# that needs no language model: a tile is "compressible" if it has no ink. Only the weights in `router.TRAINED` learn;
-# the tower stays at its random values, as it would stay frozen.
+# ViCO trains the router on how much the language model's loss grows when a tile is compressed. This notebook needs no
+# language model: a tile counts as "compressible" if it has no ink. Only the weights in `router.TRAINED` learn; the
+# tower stays frozen, as in ViCO, here at its random values.
 
 # %%
 pages = [inputs(page(seed)) for seed in range(64)]
 tiles = np.concatenate([x.pixels for x in pages])
 labels = jnp.asarray(ink(tiles) >= 0.2, jnp.int32)  # 0: may be compressed, 1: must not be
-features = routing.patches(params, config, tiles[: len(tiles) // 8 * 8])
-labels = labels[: len(features)]
+whole_batches = len(tiles) // 8 * 8
+features = routing.patches(params, config, tiles[:whole_batches])
+labels = labels[:whole_batches]
 optimizer = optax.adam(1e-3)
 
 
@@ -114,14 +122,17 @@ def step(weights, state, batch, targets):
 
   def loss(weights):
     logits = router.logits(weights, batch)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+    by_tile = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    return by_tile.mean()
 
   value, gradient = jax.value_and_grad(loss)(weights)
   updates, state = optimizer.update(gradient, state)
-  return optax.apply_updates(weights, updates), state, value
+  weights = optax.apply_updates(weights, updates)
+  return weights, state, value
 
 
-weights, state = params.router, optimizer.init(params.router)
+weights = params.router
+state = optimizer.init(weights)
 rng = np.random.default_rng(0)
 losses = []
 for _ in range(120):
@@ -134,16 +145,17 @@ print(f'cross entropy: {losses[0]:.2f} at first, {np.mean(losses[-10:]):.3f} at 
 # %% [markdown]
 # ## Which tiles are compressed
 #
-# A page that the router has not seen. Tinted tiles get a quarter of the tokens; `p` is the router's score. The last
-# tile is the thumbnail of the whole page.
+# A page that the router was not trained on. Tinted tiles get a quarter of the tokens; `p` is the router's score. The
+# last tile is the thumbnail of the whole page.
 
 # %%
 x = inputs(page(1000))
+patches = routing.patches(params, config, x.pixels)
 decided = {}
 for mode in routing.CHOICES:
-  patches = routing.patches(params, config, x.pixels)
-  (decided[mode],) = routing.route(params, config, [x], mode, features=patches)
-  print(f'{mode:9}{decided[mode].summary()}')
+  (decision,) = routing.route(params, config, [x], mode, features=patches)
+  print(f'{mode:9}{decision.summary()}')
+  decided[mode] = decision
 picture = overlay.draw(x, decided['absolute'], constants)
 display(picture.quantize(48))
 
@@ -153,7 +165,7 @@ display(picture.quantize(48))
 # alone.
 
 # %%
-blank = inputs(Image.new('RGB', (256, 192), 'white'))
+blank = inputs(Image.new('RGB', (4 * SIDE, 3 * SIDE), 'white'))
 patches = routing.patches(params, config, blank.pixels)
 for mode in ('auto', 'absolute'):
   (decision,) = routing.route(params, config, [blank], mode, features=patches)
@@ -162,8 +174,8 @@ for mode in ('auto', 'absolute'):
 # %% [markdown]
 # ## The prompt
 #
-# The prompt is laid out in full, then shortened: of a compressed tile's slots the first stay. `tile_tokens` tells the
-# model how many each tile has. With none compressed the logits are those of the base model, bit for bit.
+# The prompt is laid out in full, then shortened: a compressed tile keeps only its first slots. `tile_tokens` tells the
+# model how many each tile has. If no tile is compressed, the logits are those of the base model, bit for bit.
 
 # %%
 short = routing.shorten(x, decided['absolute'], config.image_token)
@@ -171,10 +183,12 @@ print(f'{len(x.tokens)} tokens become {len(short.tokens)}; tokens of each tile: 
 apply = jax.jit(internvl.apply, static_argnums=1)
 out = apply(params, config, short.tokens[None], pixels=short.pixels, tile_tokens=short.tile_tokens)
 whole = apply(params, config, x.tokens[None], pixels=x.pixels, tile_tokens=x.tile_tokens)
-base = dataclasses.replace(config, flash=None), params.replace(compact=None, router=None)
-same = apply(base[1], base[0], x.tokens[None], pixels=x.pixels)
+base_config = dataclasses.replace(config, flash=None)
+base_params = params.replace(compact=None, router=None)
+base = apply(base_params, base_config, x.tokens[None], pixels=x.pixels)
+same = bool((whole.logits == base.logits).all())
 print(f'logits {out.logits.shape} instead of {whole.logits.shape}')
-print(f'none compressed is the base model: {bool((whole.logits == same.logits).all())}')
+print(f'none compressed is the base model: {same}')
 
 # %% [markdown]
 # ## What it saves at a real size
@@ -190,7 +204,8 @@ work: dict[str, list[float]] = {}
 for compressed in counts:
   tokens = prefill.prompt_tokens(large, tiles=13, compressed=int(compressed), text=64)
   for part in prefill.parts(large, batch=1, tiles=13, tokens=tokens):
-    work.setdefault(part.name, []).append(prefill.flops(part, place) / 1e12)
+    teraflops = prefill.flops(part, place) / 1e12
+    work.setdefault(part.name, []).append(teraflops)
 shown = {name: values for name, values in work.items() if max(values) > 0.1}
 fig, ax = plt.subplots(figsize=(6, 3.2), layout='constrained')
 ax.stackplot(counts, *shown.values(), labels=list(shown))
@@ -198,4 +213,5 @@ ax.set(xlabel='compressed tiles of 13', ylabel='TFLOPs until the first token', x
 ax.legend(loc='upper right', fontsize=8)
 plt.show()
 total = np.sum(list(work.values()), 0)
-print(f'6 of 13 tiles: {total[0] / total[6]:.2f} times fewer; all: {total[0] / total[13]:.2f} times fewer')
+fewer = total[0] / total
+print(f'6 of 13 tiles: {fewer[6]:.2f} times fewer; all: {fewer[13]:.2f} times fewer')

@@ -86,10 +86,18 @@ for path, leaf in jax.tree.leaves_with_path(weights)[:8]:
 
 # %%
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+PARITY = ('even', 'odd')
 QUESTIONS = {
   'Which digit?': str,
-  'Even or odd?': lambda digit: 'odd' if digit % 2 else 'even',
+  'Even or odd?': lambda digit: PARITY[digit % 2],
 }
+
+
+def example(image, question, answer):
+  """One line of a training file."""
+  asked = {'from': 'human', 'value': f'<image>\n{question}'}
+  said = {'from': 'gpt', 'value': answer}
+  return json.dumps({'image': str(image), 'conversations': [asked, said]})
 
 
 def write(name, split, questions, count):
@@ -99,14 +107,13 @@ def write(name, split, questions, count):
   folder.mkdir(parents=True, exist_ok=True)
   lines = []
   for i in range(count):
-    row = i % len(scans.labels)
+    again, row = divmod(i, len(scans.labels))
     image = folder / f'{row}.png'
     if not image.exists():
       Image.fromarray(scans.pixels[row]).save(image)
-    question = list(questions)[(i + i // len(scans.labels)) % len(questions)]
-    answer = questions[question](int(scans.labels[row]))
-    talk = [{'from': 'human', 'value': f'<image>\n{question}'}, {'from': 'gpt', 'value': answer}]
-    lines.append(json.dumps({'image': str(image), 'conversations': talk}))
+    question = list(questions)[(i + again) % len(questions)]
+    label = int(scans.labels[row])
+    lines.append(example(image, question, questions[question](label)))
   path = work / f'{name}.jsonl'
   path.write_text('\n'.join(lines) + '\n')
   return str(path)
@@ -126,14 +133,18 @@ one_device = mesh.make(devices=jax.devices()[:1])
 def fit(recipe, weights, data):
   """(weights after recipe.steps updates on a file, the loss of each step)."""
   everywhere = jax.NamedSharding(one_device, jax.P())
-  trained, frozen = jax.device_put(sft.adapt(recipe, config, weights), everywhere)
+  adapted = sft.adapt(recipe, config, weights)
+  trained, frozen = jax.device_put(adapted, everywhere)
   state = steps.init_state(trained, sft.optimizer(recipe, config))
-  step = sft.make_step(recipe, config, places=jax.tree.map(lambda leaf: leaf.sharding, state))
-  rows = packing.batches([Examples(Rows(data), processor)], recipe, shares=[1.0])
+  places = jax.tree.map(lambda leaf: leaf.sharding, state)
+  step = sft.make_step(recipe, config, places=places)
+  examples = Examples(Rows(data), processor)
+  batches = packing.batches([examples], recipe, shares=[1.0])
   losses = []
   with jax.set_mesh(one_device):
     for i in range(recipe.steps):
-      batch = packing.batch(mesh.to_global(next(rows), one_device))
+      rows = mesh.to_global(next(batches), one_device)
+      batch = packing.batch(rows)
       state, metrics = step(state, frozen, batch, jax.random.key(i))
       losses.append(float(metrics['loss']))
   return steps.merge(state.params, frozen), losses
@@ -164,28 +175,32 @@ heldout = digits.scans('heldout')
 
 def ask(model, question, rows):
   """The answers of a model to one question about each of the held-out scans `rows`."""
-  talks = [[{'role': 'user', 'content': f'<image>\n{question}'}]] * len(rows)
+  message = {'role': 'user', 'content': f'<image>\n{question}'}
+  talks = [[message]] * len(rows)
   images = [[Image.fromarray(heldout.pixels[row])] for row in rows]
   return internvl.chat(model, config, processor, talks, images=images, max_new_tokens=8)
 
 
-def gallery(question, answers, right, title):
+def gallery(question, answers, expected):
   """The first ten held-out scans, each above the model's answer: green where it is right."""
+  right = [said == answer for said, answer in zip(answers, expected)]
   _, axes = plt.subplots(1, 10, figsize=(10, 1.6))
   for row, axis in enumerate(axes):
+    color = 'tab:green' if right[row] else 'tab:red'
     axis.imshow(heldout.pixels[row], interpolation='nearest')
     axis.set_axis_off()
-    axis.set_title(answers[row], color='tab:green' if answers[row] == right(row) else 'tab:red', y=-0.35)
-  plt.suptitle(f'{title}: “{question}”', y=1.05)
+    axis.set_title(answers[row], color=color, y=-0.35)
+  plt.suptitle(f'{sum(right)} of {len(right)} right: “{question}”', y=1.05)
   plt.show()
 
 
 ready = internvl.for_decoding(weights)  # the layout in which decoding is fastest
 rows = range(100)
+labels = [int(heldout.labels[row]) for row in rows]
 for question, answer in QUESTIONS.items():
   answers = ask(ready, question, rows)
-  right = sum(said == answer(int(heldout.labels[row])) for row, said in zip(rows, answers))
-  gallery(question, answers, lambda row, answer=answer: answer(int(heldout.labels[row])), f'{right} of 100 right')
+  expected = [answer(label) for label in labels]
+  gallery(question, answers, expected)
 
 # %% [markdown]
 # Answers also come in pieces as they are decoded:
@@ -221,16 +236,24 @@ _, sharded = internvl.load(folder, mesh=place, dtype='float32')
 with jax.set_mesh(place):
   on_eight = logits(sharded, *mesh.to_global((tokens, pixels), place))
 
-print('largest difference of logits:', np.abs(np.asarray(on_eight) - np.asarray(on_one)).max())
+
+def largest_difference(a, b):
+  """The largest absolute difference of two arrays, which may be on different devices."""
+  return np.abs(np.asarray(a) - np.asarray(b)).max()
+
+
+difference = largest_difference(on_eight, on_one)
+print('largest difference of logits:', difference)
 print('largest logit:               ', np.abs(np.asarray(on_one)).max())
-assert np.abs(np.asarray(on_eight) - np.asarray(on_one)).max() < 1e-3
+assert difference < 1e-3
 
 
 # %%
 def owners(w):
   """For each element of a matrix, the number of the first device that holds it."""
   owner = np.full(w.shape, -1)
-  for device, index in reversed(w.sharding.devices_indices_map(w.shape).items()):
+  shards = w.sharding.devices_indices_map(w.shape)
+  for device, index in reversed(shards.items()):
     owner[index] = device.id
   return owner
 
@@ -243,7 +266,9 @@ shown = {
 _, axes = plt.subplots(1, len(shown), figsize=(10, 2.6))
 for axis, (name, w) in zip(axes, shown.items()):
   owner = owners(w)
-  picture = axis.imshow(owner if owner.ndim == 2 else owner[0], cmap='tab10', vmin=0, vmax=9, aspect='auto')
+  if owner.ndim == 3:
+    owner = owner[0]  # of layer 0
+  picture = axis.imshow(owner, cmap='tab10', vmin=0, vmax=9, aspect='auto')
   axis.set_title(name, fontsize=10)
 bar = plt.colorbar(picture, ax=axes, ticks=range(8), label='device')
 bar.ax.set_ylim(-0.5, 7.5)
@@ -278,13 +303,12 @@ print(f'loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last')
 merged = params.fold(adapted)
 inputs = processor([{'role': 'user', 'content': '<image>\nIn words?'}], [image])
 question = (inputs.tokens[None], inputs.pixels)
-difference = np.abs(np.asarray(logits(adapted, *question)) - np.asarray(logits(merged, *question))).max()
+difference = largest_difference(logits(adapted, *question), logits(merged, *question))
 print('largest difference of logits, adapters against folded:', difference)
 assert difference < 1e-3
 
 answers = ask(internvl.for_decoding(merged), 'In words?', rows)
-right = sum(said == WORDS[heldout.labels[row]] for row, said in zip(rows, answers))
-gallery('In words?', answers, lambda row: WORDS[heldout.labels[row]], f'{right} of 100 right')
+gallery('In words?', answers, [WORDS[label] for label in labels])
 
 # %% [markdown]
 # ## Int8: the language model's matrices in under a third of the bytes
@@ -299,7 +323,8 @@ small = params.map_weights(lambda _, w: params.to_int8(w), weights, MATRICES)
 
 def megabytes(tree):
   """Size of the language model's blocks."""
-  return sum(leaf.nbytes for leaf in jax.tree.leaves(tree.language.blocks)) / 1e6
+  leaves = jax.tree.leaves(tree.language.blocks)
+  return sum(leaf.nbytes for leaf in leaves) / 1e6
 
 
 sizes = {
@@ -323,6 +348,8 @@ plt.show()
 # %%
 before = ask(ready, 'Which digit?', rows)
 after = ask(internvl.for_decoding(small), 'Which digit?', rows)
-error = np.sqrt(np.mean((rounded - full) ** 2) / np.var(full))
+squared_error = np.mean((rounded - full) ** 2)
+error = np.sqrt(squared_error / np.var(full))
+same = sum(a == b for a, b in zip(before, after))
 print(f'relative error of the logits: {error:.4f}')
-print(f'same answer for {sum(a == b for a, b in zip(before, after))} of {len(rows)} scans')
+print(f'same answer for {same} of {len(rows)} scans')

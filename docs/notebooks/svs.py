@@ -15,8 +15,8 @@
 # # One step of SvS, taken apart
 #
 # In SvS one policy solves problems, writes variants of those that it half solves, and solves the variants. Here a small
-# policy that has imitated sums makes one such step, and we look at every part: problems, solutions, texts, how often
-# their variants are solved, rewards and advantages.
+# policy, trained by imitation on sums, makes one such step, and we look at every part: problems, solutions, texts, how
+# often their variants are solved, rewards and advantages.
 
 # %%
 import os
@@ -67,27 +67,31 @@ weights = supervise(Pass(policy), weights, shown, config.warmup, work, place, co
 # ## The step
 #
 # `Svs` is a rollout plan: a function of an engine and of what is asked. `Collector` asks it for eight problems, with
-# eight responses each, and grades what it samples. The wrapper keeps what the plan returned.
+# eight responses each, and grades what it samples. The wrapper records what the plan returns.
 
 # %%
 sampler = Sampler(policy, weights, config.engine, home)
-source = QuerySource(task, policy, config.seed, prompt_limit(policy, config, config.max_new, 0))
+longest = prompt_limit(policy, config, config.max_new, 0)
+source = QuerySource(task, policy, config.seed, longest)
 plan = train.plan_of(config)
 rollouts = []
 
 
 def watched(sampler, ask):
-  """The plan, whose rollout is kept for us."""
-  rollouts.append(plan(sampler, ask))
-  return rollouts[-1]
+  """The plan; its rollout is recorded."""
+  rollout = plan(sampler, ask)
+  rollouts.append(rollout)
+  return rollout
 
 
 with Scorer(task.rewards, source.query(0)) as scorer:
-  collected = Collector(scorer, config.prompts)(sampler, watched, source, step=0, start=0)
+  collect = Collector(scorer, config.prompts)
+  collected = collect(sampler, watched, source, step=0, start=0)
 (rollout,) = rollouts
 by_kind = {kind: [] for kind in KINDS}
 for group in [*rollout.asked, *rollout.further]:
-  by_kind[KINDS[group.trajectories[0].kind]].append(group)
+  kind = KINDS[group.trajectories[0].kind]
+  by_kind[kind].append(group)
 for kind, groups in by_kind.items():
   print(f'{kind:<8}{len(groups):4} groups of {config.group} responses')
 
@@ -96,75 +100,97 @@ for kind, groups in by_kind.items():
 #
 # A problem is half solved if 1 to 4 of its 8 responses are right. Variants are written from its right responses.
 
+
 # %%
+def problem(group):
+  """The text of the problem that a group answers."""
+  return group.query.messages[0]['content']
+
+
+def has_contrast(group):
+  """Whether some texts of a group are rewarded, but not all."""
+  return 0 < group.totals.sum() < len(group.totals)
+
+
 for group in by_kind['solve']:
   correct = int(group.right.sum())
-  mark = 'half solved' if config.svs.half_solved(correct, config.group) else ''
-  print(f'{group.query.messages[0]["content"]:<14} {correct} of {config.group} right  {mark}')
+  half_solved = config.svs.half_solved(correct, config.group)
+  mark = 'half solved' if half_solved else ''
+  print(f'{problem(group):<14} {correct} of {config.group} right  {mark}')
 
-written = next(group for group in by_kind['write'] if 0 < group.totals.sum() < len(group.totals))
+written = next(filter(has_contrast, by_kind['write']))
 chosen = next(group for group in by_kind['solve'] if group.number == written.number)
-print(f'\n{chosen.query.messages[0]["content"]}')
+print(f'\n{problem(chosen)}')
 for t, right in zip(chosen.trajectories, chosen.right):
-  print('  right' if right else '  wrong', repr(t.response))
+  verdict = 'right' if right else 'wrong'
+  print(f'  {verdict} {t.response!r}')
 
 # %% [markdown]
 # ## Texts and their variants
 #
-# The writer sees one right solution. What it puts into a closed fence is the variant; a text without one is worth
-# nothing. The answer of the problem grades the solutions of its variant, so a variant that has another answer is seldom
-# solved. A text is rewarded if 1 to 5 of the 8 solutions are right: not too hard, not too easy.
+# The writer sees one right solution. The variant is what it puts into a closed fence; a text without a fence gets no
+# reward. The answer of the problem grades the solutions of its variant, so a variant with another answer is seldom
+# solved. A text is rewarded if 1 to 5 of the 8 solutions are right: the variant is neither too hard nor too easy.
 
 # %%
-variants = iter(by_kind['variant'])  # in the order of the texts that have one
-solutions = {
-  id(t): next(variants) for group in by_kind['write'] for t in group.trajectories if prompts.extract(t.response)
-}
-print('the writer reads', repr(policy.tokenizer.decode(written.trajectories[0].prompt.tokens)), '\n')
+texts = [t for group in by_kind['write'] for t in group.trajectories]
+with_variant = [t for t in texts if prompts.extract(t.response)]
+solutions = {id(t): group for t, group in zip(with_variant, by_kind['variant'])}  # both are in the order of the texts
+read = policy.tokenizer.decode(written.trajectories[0].prompt.tokens)
+print('the writer reads', repr(read), '\n')
 for t, reward in zip(written.trajectories, written.totals):
   solved = 'no variant'
   if id(t) in solutions:
-    total = sum(map(int, re.findall(r'\d+', prompts.extract(t.response))))
-    solved = f'sums to {total}, {int(solutions[id(t)].right.sum())} of {config.group} right'
+    terms = re.findall(r'\d+', prompts.extract(t.response))
+    total = sum(map(int, terms))
+    correct = int(solutions[id(t)].right.sum())
+    solved = f'sums to {total}, {correct} of {config.group} right'
   print(f'{t.response!r:<40} {solved:<26} reward {reward:.0f}')
 
 # %% [markdown]
-# This policy often writes a sum with another answer. As it adds badly too, the answer that is asked for is sometimes
-# given all the same, and the text is rewarded: no judge but the original answer tells such a variant from a hard one.
+# This policy often writes a sum with another answer. It also adds badly, so a solution sometimes gives the expected
+# answer anyway, and the text is rewarded: only the original answer is checked, which cannot tell such a variant from a
+# hard one.
 
 # %% [markdown]
 # ## The batch
 #
-# Groups of all three kinds are trained on together, each normalised on its own; groups without a contrast are left out.
+# The policy trains on groups of all three kinds, each normalised on its own; groups whose rewards are equal are left
+# out.
 
 # %%
 packed = pack(policy, collected, 'shared', kinds=True)
-gain = np.asarray(packed.advantages(advantages.ADVANTAGES['grpo']))[..., 0]
+grpo = advantages.ADVANTAGES['grpo']
+gain = np.asarray(packed.advantages(grpo))[..., 0]
 kinds = [group.trajectories[0].kind for group in collected.groups]
 for number, kind in enumerate(KINDS):
   print(f'{kind:<8}{kinds.count(number):4} of {len(by_kind[kind])} groups trained on')
-of_texts = next(i for i, group in enumerate(collected.groups) if group is written)
-print('advantages of the texts above:', np.round(gain[of_texts, : len(written.totals)], 2))
+row = next(i for i, group in enumerate(collected.groups) if group is written)
+texts = len(written.totals)
+print('advantages of the texts above:', np.round(gain[row, :texts], 2))
 
 # %% [markdown]
 # ## The band
 #
-# Every variant of the step: how often its parent was solved, and how often it was solved itself. Only those in the band
-# are worth something to their writer.
+# Every variant of the step: how often its parent was solved, and how often it was solved itself. Only variants in the
+# band earn their writer a reward.
 
 # %%
 parents = {group.number: group.right.mean() for group in by_kind['solve']}
-x = np.array([parents[group.number] for group in by_kind['variant']])
-y = np.array([group.right.mean() for group in by_kind['variant']])
-paid = (y >= config.svs.reward_low) & (y <= config.svs.reward_high)
-jitter = np.random.default_rng(0).uniform(-0.02, 0.02, (2, len(x)))
+of_problem = np.array([parents[group.number] for group in by_kind['variant']])
+of_variant = np.array([group.right.mean() for group in by_kind['variant']])
+svs = config.svs
+paid = (of_variant >= svs.reward_low) & (of_variant <= svs.reward_high)
+jitter_x, jitter_y = np.random.default_rng(0).uniform(-0.02, 0.02, (2, len(paid)))  # or equal points hide each other
+x = of_problem + jitter_x
+y = of_variant + jitter_y
 figure, axis = plt.subplots(figsize=(6.5, 4))
-axis.axhspan(config.svs.reward_low, config.svs.reward_high, color='tab:green', alpha=0.12, label='rewarded')
-axis.axvspan(config.svs.low, config.svs.high, color='tab:blue', alpha=0.08, label='half solved')
-for which, color in ((paid, 'tab:green'), (~paid, 'tab:gray')):
-  axis.scatter((x + jitter[0])[which], (y + jitter[1])[which], s=14, color=color)
+axis.axhspan(svs.reward_low, svs.reward_high, color='tab:green', alpha=0.12, label='rewarded')
+axis.axvspan(svs.low, svs.high, color='tab:blue', alpha=0.08, label='half solved')
+axis.scatter(x[paid], y[paid], s=14, color='tab:green')
+axis.scatter(x[~paid], y[~paid], s=14, color='tab:gray')
 axis.set(xlabel='accuracy of the problem', ylabel='accuracy of the variant', xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
 axis.legend(frameon=False, loc='upper right')
 plt.show()
-print(f'{len(y)} variants, {paid.mean():.0%} of them in the band')
+print(f'{len(paid)} variants, {paid.mean():.0%} of them in the band')
 assert 0 < paid.mean() < 1

@@ -50,10 +50,12 @@ size = EngineSize(slots=8, pages=128, page_size=4, segment=4, chunk=32)
 sampler = Sampler(policy, weights, size, mesh.Share(place, place))
 options = Branching(segment=4, first_low=2, first_high=2)
 plan = Tree(Draw(20), options, width=8, seed=1)
-prompt = policy.prompt([{'role': 'user', 'content': 'Say something.'}])
+message = {'role': 'user', 'content': 'Say something.'}
+prompt = policy.prompt([message])
 (growth,) = plan.grow(sampler, [prompt], [0])
+paths = [leaf.path for leaf in growth.leaves]
 stats = sampler.engine.stats
-delivered = sum(len(leaf.path.tokens) for leaf in growth.leaves)
+delivered = sum(len(path.tokens) for path in paths)
 print(f'{growth.requests} segments, {stats.decoded} tokens decoded, {delivered} delivered')
 print(f'prompt of {len(prompt.tokens)} tokens, {stats.prefilled} prefilled')
 
@@ -63,43 +65,57 @@ print(f'prompt of {len(prompt.tokens)} tokens, {stats.prefilled} prefilled')
 # The reward is the share of letters in a response. A leaf is compared with all leaves, then with those that share its
 # first segment, its first two, and so on; the advantage is the mean of these comparisons, before whitening.
 
+
 # %%
+def share_of_letters(response):
+  """0 if the response is empty."""
+  letters = [c.isalpha() for c in response]
+  return np.mean(letters or [0.0])
+
+
 group = trajectories(policy, prompt, growth.leaves)
-rewards = np.array([[np.mean([c.isalpha() for c in t.response] or [0.0]) for t in group]], np.float32)
-lineage = [np.array([[getattr(t, name) for t in group]]) for name in ('parent', 'segment')]
-common = common_segments(*lineage)
-advantages = tree_centred(rewards, common, np.ones(rewards.shape, bool), by_size=False, reject=False)
-for t, reward, advantage in zip(group, rewards[0], advantages[0]):
+rewards = np.array([share_of_letters(t.response) for t in group], np.float32)
+parent = np.array([t.parent for t in group])
+segment = np.array([t.segment for t in group])
+common = common_segments(parent[None], segment[None])  # of a batch of one tree
+every_leaf = np.ones((1, len(group)), bool)
+(advantages,) = tree_centred(rewards[None], common, every_leaf, by_size=False, reject=False)
+for t, reward, advantage in zip(group, rewards, advantages):
   print(f'{reward:.2f} {advantage:+.2f}  {t.response!r}')
 
 # %% [markdown]
 # ## The tree
 #
-# Each line is a segment, coloured by its mean log-probability. The number at a leaf is its reward, and its colour the
+# Each line is a segment, coloured by its mean log-probability. The number at a leaf is its reward; its colour shows the
 # sign of its advantage.
 
 # %%
-leaves = sorted(range(len(growth.leaves)), key=lambda i: growth.leaves[i].path.labels)
-rows = {leaf: row for row, leaf in enumerate(leaves)}
-heights, scores = {}, {}
-for leaf, row in rows.items():
-  path = growth.leaves[leaf].path
-  for n in range(len(path.labels) + 1):
-    heights.setdefault(path.labels[:n], []).append(row)
-  for n in range(len(path.labels)):
-    scores[path.labels[: n + 1]] = path.logp[4 * n : 4 * n + 4].mean()
-at = {labels: (len(labels), np.mean(found)) for labels, found in heights.items()}
-low, high = min(scores.values()), max(scores.values())
-colours = plt.get_cmap('viridis')
+# A node is named by the labels of its segments, from the root: a prefix of the labels of the leaves below it.
+heights = {}  # of each node, the rows of its leaves
+scores = {}  # of each node but the root, the mean log-probability of its last segment
+by_labels = sorted(range(len(paths)), key=lambda leaf: paths[leaf].labels)
+for row, leaf in enumerate(by_labels):
+  path = paths[leaf]
+  heights.setdefault((), []).append(row)
+  for depth in range(len(path.labels)):
+    node = path.labels[: depth + 1]
+    heights.setdefault(node, []).append(row)
+    start = depth * options.segment
+    scores[node] = path.logp[start : start + options.segment].mean()
+height = {node: np.mean(rows) for node, rows in heights.items()}
+
+norm = plt.Normalize(min(scores.values()), max(scores.values()))
+scale = plt.cm.ScalarMappable(norm, 'viridis')
 figure, axes = plt.subplots(figsize=(9, 4))
-for labels, score in scores.items():
-  (x0, y0), (x1, y1) = at[labels[:-1]], at[labels]
-  axes.plot([x0, x0 + 0.25, x1], [y0, y1, y1], color=colours((score - low) / (high - low)), linewidth=3)
-for leaf in leaves:
-  x, y = at[growth.leaves[leaf].path.labels]
-  colour = 'tab:green' if advantages[0, leaf] > 0 else 'tab:red'
-  axes.text(x + 0.08, y, f'{rewards[0, leaf]:.2f}', color=colour, va='center')
-scale = plt.cm.ScalarMappable(plt.Normalize(low, high), colours)
+for node, score in scores.items():
+  depth = len(node)
+  before = height[node[:-1]]
+  x = [depth - 1, depth - 0.75, depth]
+  y = [before, height[node], height[node]]
+  axes.plot(x, y, color=scale.to_rgba(score), linewidth=3)
+for path, reward, advantage in zip(paths, rewards, advantages):
+  colour = 'tab:green' if advantage > 0 else 'tab:red'
+  axes.text(len(path.labels) + 0.08, height[path.labels], f'{reward:.2f}', color=colour, va='center')
 figure.colorbar(scale, ax=axes, label='mean log-probability of the segment')
 axes.set(xlabel='segments', yticks=[], title='a tree of eight responses', xlim=(-0.1, 5.6))
 axes.spines[['top', 'right', 'left']].set_visible(False)
@@ -113,8 +129,9 @@ plt.show()
 # %%
 row = trees.lay(prompt.tokens, [t.tokens for t in group])
 plain = sum(len(prompt.tokens) + len(t.tokens) for t in group)
-index = np.arange(len(row.tokens))
-sees = (index <= index[:, None]) & (index[:, None] < row.until)
+key = np.arange(len(row.tokens))
+query = key[:, None]
+sees = (key <= query) & (query < row.until)
 plt.figure(figsize=(4.5, 4.5))
 plt.imshow(sees, cmap='Greys', interpolation='nearest')
 plt.title(f'{len(row.tokens)} tokens instead of {plain}')

@@ -17,7 +17,7 @@
 # Four questions about one model: when is a word decided, which heads decide it, what do layers know of the sound, and
 # what makes the model repeat itself? The model is a Whisper of a few thousand weights in which we plant the answer, so
 # nothing is downloaded and two CPU cores need about a minute. Set `ESPALIER_WHISPER` to the folder of a checkpoint to
-# ask a real one.
+# ask these questions of a real model.
 
 # %%
 import os
@@ -52,18 +52,29 @@ plt.rcParams.update({'figure.dpi': 80, 'axes.spines.top': False, 'axes.spines.ri
 # %% [markdown]
 # ## A model with a secret
 #
-# The decoder's blocks are zero but for two things: the last layer always votes for the end, and head 2 of
-# cross-attention in layer 1 votes for the letter `a`, louder. So the model says `a` until it may not go on.
+# The decoder's blocks are zero except for two things: the last layer always votes for the end, and head 2 of
+# cross-attention in layer 1 votes for the letter `a`, more strongly. So the model says `a` until it reaches its limit.
 
 # %%
-MARKS = ('endoftext', 'startoftranscript', 'en', 'translate', 'transcribe', 'startoflm', 'startofprev', 'nospeech')
+MARKS = (
+  'endoftext',
+  'startoftranscript',
+  'en',
+  'translate',
+  'transcribe',
+  'startoflm',
+  'startofprev',
+  'nospeech',
+  'notimestamps',
+)
 TIMES = tuple(f'<|{i / 50:.2f}|>' for i in range(21))  # windows of 0.4 s
 PLANTED = Component('cross_z', 1, 2)
 
 
 def tiny():
   """(config, params, processor) of the model with the planted head."""
-  tokenizer = byte_tokenizer((*(f'<|{mark}|>' for mark in (*MARKS, 'notimestamps')), *TIMES))
+  marks = [f'<|{mark}|>' for mark in MARKS]
+  tokenizer = byte_tokenizer((*marks, *TIMES))
   processor = whisper.Processor.of(tokenizer, {'is_multilingual': False})
   config = whisper.Config(
     width=32,
@@ -76,15 +87,20 @@ def tiny():
     text_length=60,
   )
   params = whisper.init(jax.random.key(0), config)
-  text = params.decoder
+  return config, params.replace(decoder=planted(params.decoder, processor.ids.eot)), processor
+
+
+def planted(text, end):
+  """The decoder with blocks that are zero but for the votes of the planted head and of the last layer."""
   blocks = jax.tree.map(jnp.zeros_like, text.blocks)
-  says, ends = text.embed[ord('a')], text.embed[processor.ids.eot]
+  letter = text.embed[ord('a')]
+  site = (PLANTED.layer, PLANTED.head, 0)
   cross = blocks.cross.replace(
-    v_bias=blocks.cross.v_bias.at[PLANTED.layer, PLANTED.head, 0].set(1.0),
-    o=blocks.cross.o.at[PLANTED.layer, PLANTED.head, 0].set(200 * says),
+    v_bias=blocks.cross.v_bias.at[site].set(1.0),
+    o=blocks.cross.o.at[site].set(200 * letter),
   )
-  blocks = blocks.replace(cross=cross, down_bias=blocks.down_bias.at[2].set(20 * ends))
-  return config, params.replace(decoder=text.replace(blocks=blocks)), processor
+  down_bias = blocks.down_bias.at[2].set(20 * text.embed[end])
+  return text.replace(blocks=blocks.replace(cross=cross, down_bias=down_bias))
 
 
 folder = os.environ.get('ESPALIER_WHISPER')
@@ -93,13 +109,14 @@ if folder:
   processor = whisper.Processor.load(folder)
 else:
   config, params, processor = tiny()
-samples = 0.1 * np.random.default_rng(0).standard_normal(config.samples).astype(np.float32)
+noise = np.random.default_rng(0).standard_normal(config.samples)
+samples = 0.1 * noise.astype(np.float32)
 
 # %% [markdown]
 # ## When is each token decided?
 #
-# The logit lens puts the residual stream after each layer through the final norm and the output matrix. Each cell holds
-# the layer's own favourite; the colour is the probability of the token that the model says in the end.
+# The logit lens puts the residual stream after each layer through the final norm and the output matrix. Each cell shows
+# the layer's likeliest token; the colour is the probability of the token that the model says in the end.
 
 # %%
 study = report.study(params, config, processor, samples, language='en')
@@ -108,23 +125,27 @@ shown.set_size_inches(11, 2.4)
 display(shown)
 
 # %% [markdown]
-# Before layer 1 nothing points to `a`; from layer 1 on everything does. `report.write` makes a page of this with the
-# recording in it.
+# Before layer 1 nothing points to `a`; from layer 1 on everything does. `report.write` makes a page of this, with the
+# recording.
 #
 # ## Which head decides?
 #
-# Zero one head at a time and read the logit of the token said against that of the end. All heads of both attentions
-# are one compiled program, because which head is zeroed is data; the encoder runs once.
+# Zero one head at a time and compare the logit of the token said with that of the end. All heads of both attentions
+# share one compiled program, because which head is zeroed is data; the encoder runs once.
 
 # %%
 mel = frontend.log_mel(samples, config.mels, length=config.samples)
 encoded, _ = whisper.encode(params, config, jnp.asarray(mel[None]))
 keys = decoder.cross_keys(params.decoder, encoded)
 prompt = processor.prompt(language='en', timestamps=False)
-tokens = jnp.asarray([[*prompt, *study.answer.tokens[:4]]])
+first, rest = study.answer.tokens[:4], study.answer.tokens[4:]
+tokens = jnp.asarray([[*prompt, *first]])
 kept = decoder.forward(params.decoder, config, tokens, keys, keep=('resid_in', 'z', 'cross_z')).kept
-answers = jnp.asarray([study.answer.tokens[4] if len(study.answer.tokens) > 4 else 0, processor.ids.eot])
-axes = patch.Axes(('z', 'cross_z'), tuple(range(config.decoder_depth)), tuple(range(config.heads)))
+said = rest[0] if rest else 0
+answers = jnp.asarray([said, processor.ids.eot])
+layers = range(config.decoder_depth)
+heads = range(config.heads)
+axes = patch.Axes(('z', 'cross_z'), tuple(layers), tuple(heads))
 inputs = (params.decoder, keys, kept['resid_in'], answers)
 logits = patch.sweep(DecoderLogits(config), axes, patch.zeros(kept), *inputs, resume=True)
 difference = logits[..., 0, 0, 0] - logits[..., 0, 0, 1]
@@ -133,7 +154,7 @@ fig, panels = plt.subplots(1, 2, figsize=(8, 2.6), sharey=True, layout='constrai
 size = np.abs(difference).max()
 for panel, name, grid in zip(panels, ('self-attention', 'cross-attention'), difference):
   picture = panel.imshow(grid, cmap='RdBu', vmin=-size, vmax=size)
-  panel.set(title=name, xlabel='head', xticks=range(config.heads), yticks=range(config.decoder_depth))
+  panel.set(title=name, xlabel='head', xticks=heads, yticks=layers)
 panels[0].set_ylabel('layer')
 fig.colorbar(picture, ax=panels, label='token said - end')
 plt.show()
@@ -143,33 +164,48 @@ plt.show()
 #
 # ## What do layers know of the sound?
 #
-# Tones of four pitches in loud noise. A probe of each encoder layer, cross-validated, with its interval, and next to it
-# the same probe on shuffled labels: without that control a good score of a small set means little.
+# Tones of four pitches in loud noise. Each encoder layer gets a cross-validated probe with its interval, and the same
+# probe on shuffled labels: without that control a good score on a small set means little.
 
 # %%
 rng = np.random.default_rng(1)
 PITCHES = (200, 300, 450, 700)  # Hz
 labels = np.repeat(np.arange(4), 16)
 time = np.arange(config.samples) / 16_000
-tones = [np.sin(2 * np.pi * (PITCHES[i] * time + rng.uniform())) + 5 * rng.standard_normal(len(time)) for i in labels]
-mels = np.stack([frontend.log_mel(tone, config.mels, length=config.samples) for tone in tones])
-encode = jax.jit(lambda mel: whisper.encode(params, config, mel, keep=('encoder.embed', 'encoder.resid_out'))[1])
-states = [encode(mels[i : i + 16]) for i in range(0, len(mels), 16)]
-means = [np.concatenate([x['encoder.embed'].mean(1)[None], x['encoder.resid_out'].mean(2)]) for x in states]
-found = probe.fit(np.concatenate(means, 1), labels)
+
+
+def tone(pitch):
+  """A sine of random phase in noise."""
+  phase = rng.uniform()
+  noise = 5 * rng.standard_normal(len(time))
+  return np.sin(2 * np.pi * (pitch * time + phase)) + noise
+
+
+@jax.jit
+def means(mel):
+  """The mean over time of what enters the encoder and of each layer's output [1 + L, B, D]."""
+  _, kept = whisper.encode(params, config, mel, keep=('encoder.embed', 'encoder.resid_out'))
+  entering = kept['encoder.embed'].mean(1)
+  return jnp.concatenate([entering[None], kept['encoder.resid_out'].mean(2)])
+
+
+mels = [frontend.log_mel(tone(PITCHES[label]), config.mels, length=config.samples) for label in labels]
+batches = np.split(np.stack(mels), 4)
+states = np.concatenate([means(batch) for batch in batches], 1)
+fitted = probe.fit(states, labels)
 
 fig, axis = plt.subplots(figsize=(5, 2.6), layout='constrained')
-layers = np.arange(len(found.accuracy))
-axis.fill_between(layers, *found.interval.T, alpha=0.2)
-axis.plot(layers, found.accuracy, marker='o', label='pitch')
-axis.plot(layers, found.control, ls=':', color='grey', label='shuffled labels')
-axis.axhline(found.chance, ls='--', color='black', lw=1, label='chance')
+layers = np.arange(len(fitted.accuracy))
+axis.fill_between(layers, *fitted.interval.T, alpha=0.2)
+axis.plot(layers, fitted.accuracy, marker='o', label='pitch')
+axis.plot(layers, fitted.control, ls=':', color='grey', label='shuffled labels')
+axis.axhline(fitted.chance, ls='--', color='black', lw=1, label='chance')
 axis.set(xlabel='after encoder layer', ylabel='accuracy', xticks=layers, ylim=(0, 1.02))
 axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The planted model's encoder has random weights, so this is what the frontend and random layers keep.
+# The planted model's encoder has random weights, so this is what the frontend and random layers preserve.
 #
 # ## What makes it repeat itself?
 #
@@ -185,8 +221,10 @@ clip = Clip('noise', 0, 'unchanged', samples)
 print(f'says {said.text[:30]!r}, compression ratio {said.compression}: loops {said.loops}')
 
 parts = components(config)
-ends = ended(outcomes, [clip], [(part,) for part in parts])[:, 0]
-print('the loop ends without', [str(part) for part, end in zip(parts, ends) if end])
+alone = [(part,) for part in parts]
+ends = ended(outcomes, [clip], alone)[:, 0]
+needed = [str(part) for part, end in zip(parts, ends) if end]
+print('the loop ends without', needed)
 
 # %% [markdown]
 # The planted head, and the whole cross-attention of its layer.
