@@ -1,8 +1,8 @@
-"""Products of few rows with a weight on a CPU, piece by piece inside a loop: decoding.
+"""Products of a few rows with a weight on a CPU, as decoding has them, in pieces inside a loop.
 
-Of a weight of few bits that is converted in one go, XLA for CPU moves the float32 copy out of a decoding loop and keeps
-it: more memory than float32 weights, and no faster. A slice by a loop's counter stays where it is. For a product of a
-few rows with a float32 weight, XLA packs the whole weight anew; a piece that fits a core's cache is packed there.
+If a bfloat16 or int8 weight is converted whole, XLA for CPU hoists the float32 copy out of the decoding loop and keeps
+it: more memory than float32 weights, and no faster. A slice at the loop's counter is not hoisted. In a product of a few
+rows with a float32 weight, XLA packs the whole weight every time; a piece that fits a core's cache is packed in it.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 PIECE = 2**17  # float32 weights; 0.5 MB, half of a core's cache
-NARROW_PIECE = 2**19  # weights that are converted: smaller pieces take longer for each turn of the loop than they save
+NARROW_PIECE = 2**19  # weights that are converted: smaller pieces save less than the loop's iterations cost
 FEW_ROWS = 64  # of x; with more, a converted weight is used often enough to be written out
 FLOAT32_ROWS = range(2, 17)  # of x, times a float32 weight; one row is a product with a vector, which packs nothing
 
@@ -23,7 +23,7 @@ FLOAT32_ROWS = range(2, 17)  # of x, times a float32 weight; one row is a produc
 class Streamed:
   """A weight as decoding on a CPU reads it: float32, or a bfloat16 one as its bits."""
 
-  values: jax.Array  # float32, or uint16: XLA for CPU keeps a float32 copy of whatever has the type bfloat16
+  values: jax.Array  # float32, or uint16: XLA for CPU keeps a float32 copy of every bfloat16 array
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -37,7 +37,7 @@ class Streamed:
 
 
 def streamed(w: Any) -> Any:
-  """A float32 or bfloat16 array as `Streamed`; every other weight as it is."""
+  """A float32 or bfloat16 array as `Streamed`; other weights unchanged."""
   if not isinstance(w, jax.Array):
     return w
   if w.dtype == jnp.float32:
@@ -56,7 +56,7 @@ def array(w: Streamed) -> jax.Array:
 
 
 def einsum(eqn: str, x: jax.Array, w: Streamed) -> jax.Array:
-  """`jnp.einsum(eqn, x, w)`, on a CPU piece by piece where that is faster."""
+  """`jnp.einsum(eqn, x, w)`, on a CPU in pieces where that is faster."""
   narrow = w.dtype != jnp.float32
   return cut_einsum(eqn, x, w, shape=w.shape, narrow=narrow, array=array, float32=_float32)
 
@@ -71,7 +71,7 @@ def _float32(w: Streamed) -> jax.Array:
 def cut_einsum(
   eqn: str, x: jax.Array, w: Any, *, shape: tuple[int, ...], narrow: bool, array: Callable, float32: Callable
 ) -> jax.Array:
-  """As `einsum`, of a weight of any kind: `array` makes it a plain one of this shape, `float32` one in float32."""
+  """`einsum` for any kind of weight: `array` gives it as an array of `shape`, `float32` as one in float32."""
 
   def whole(x, w):
     return jnp.einsum(eqn, x, array(w))
@@ -99,7 +99,7 @@ class Plan(NamedTuple):
 
 
 def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Plan | None:
-  """The plan of `einsum(eqn, x, weight of this shape)`, or None where the whole weight as it is serves better.
+  """The plan of `einsum(eqn, x, weight of this shape)`, or None if the product with the whole weight is faster.
 
   narrow: the weight has fewer bits than float32 and must be converted.
   The summed axes must be the weight's first and x's last.
@@ -117,7 +117,7 @@ def plan(eqn: str, x: jax.Array, shape: tuple[int, ...], *, narrow: bool) -> Pla
   pieces = _count(inputs, size, most) if rows <= FEW_ROWS else 0
   if not pieces:
     return None
-  # A widened piece is in the cache: two products with vectors read it faster than one of two rows packs it.
+  # A widened piece is in the cache: reading it for two products with vectors is faster than packing it for one product.
   return Plan(axes, pieces, by_row=narrow and rows == 2)
 
 
@@ -133,9 +133,9 @@ def _summed_axes(eqn: str) -> int:
 
 
 def _count(inputs: int, size: int, most: int) -> int:
-  """How many equal pieces of at most `most` weights the inputs fall into, or 0 where nothing near divides them.
+  """How many equal pieces of at most `most` weights the inputs are cut into, or 0 if no number near that divides them.
 
-  At least two: a loop of one turn would be inlined, and its copy moved out again.
+  At least two: XLA inlines a loop of one iteration and hoists its copy again.
   """
   least = max(2, math.ceil(size / most))
   for pieces in range(least, min(4 * least, inputs) + 1):

@@ -53,7 +53,7 @@ def main(config: Config | flow_configs.FlowTraining, workdir: pathlib.Path) -> d
   policy, weights = policies.load(config.model, place, seed=config.seed)
   task = task_of(config)
   sr1 = config.sr1.generation != 'off'
-  separate = sr1 and config.sr1.published.targets == 'y2'  # each second pass has a prompt of its own
+  separate = sr1 and config.sr1.published.targets == 'y2'  # each second pass has its own prompt
   outcome = run(
     (policy, weights),
     task,
@@ -136,7 +136,7 @@ def plan_of(config: Config) -> Plan | None:
 
 
 def demonstrations_of(config: Config, policy: Policy, task: Task) -> Demonstrations:
-  """What the supervised phase imitates: solutions, and variants or second passes beside them."""
+  """What the supervised phase imitates: solutions, and with some recipes variants or second passes."""
   limit = prompt_limit(policy, config, config.max_new, config.prompt_length)
   source = QuerySource(task, policy, config.seed, limit)
   if config.sr1.generation != 'off' and not config.data:

@@ -1,4 +1,4 @@
-"""How many instruction bundles the TPU kernels issue, without a TPU, beside the bundles that their transfers take.
+"""How many instruction bundles the TPU kernels issue, compared with the time of their transfers; needs no TPU.
 
   python -m bench.perf.bundles
   python -m bench.perf.bundles --operation=head --int8
@@ -181,7 +181,7 @@ def schedule(program: Program, mesh: Any, folder: pathlib.Path) -> list[Stretch]
 
 
 def tree_row(chip: str, options: Options, mesh: Any, folder: pathlib.Path) -> report.Row:
-  """Bundles of tree attention's paths, beside ragged paged attention's. Raises ValueError for unknown stretches."""
+  """Bundles of tree attention's paths and of ragged paged attention. Raises ValueError for unknown stretches."""
   from kernels import shapes
 
   shape = shapes.ATTENTION[options.model]

@@ -3,8 +3,8 @@
   python -m core.plan.sizes
 
 From the shapes alone, by the same specs and optimiser that `core.plan` compiles. Activations are not counted, nor what
-a program needs besides its arguments: `python -m core.plan` compiles a step for a TPU, a GPU or the CPU, and counts
-them too.
+a program needs in addition to its arguments: `python -m core.plan` compiles a step for a TPU, a GPU or the CPU, and
+counts them too.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ CONTEXT = 8192  # tokens of the cache that decoding on one device should hold
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """The program has no flags of its own."""
+  """The program has no flags."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Size:
   training: int
 
   def decoding(self, weights: int) -> int:
-    """Bytes of decoding with weights of so many bytes and a full context."""
+    """Bytes of decoding with a full context, given the bytes of the weights."""
     return weights + CONTEXT * self.token
 
 

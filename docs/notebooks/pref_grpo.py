@@ -15,8 +15,8 @@
 # # Pref-GRPO: images that win comparisons
 #
 # A small text-to-image flow model learns to draw handwritten digits from captions such as "a thick slanted seven",
-# first by flow matching, then by reinforcement learning whose reward is a comparison: a judge sees the images of a
-# caption two by two, and an image is worth the share of comparisons that it wins
+# first by flow matching, then by reinforcement learning from comparisons: a judge sees the images of a caption in
+# pairs, and the reward of an image is the share of comparisons that it wins
 # ([Pref-GRPO](https://arxiv.org/abs/2508.20751)). Two CPU cores need about two minutes. What a longer run learns, and
 # how a score is hacked, is in [the docs](../pref_grpo.md).
 

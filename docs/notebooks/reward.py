@@ -14,9 +14,9 @@
 # %% [markdown]
 # # A reward of your own, from a cell to a curve
 #
-# You write a function that says what a response is worth; `rl.run` trains a policy until it says that. This notebook
-# does so from random weights, so nothing is downloaded, and two CPU cores need about two minutes. With the folder of a
-# checkpoint in place of `'tiny-text'` the same call trains a published model.
+# You write a function that scores a response; `rl.run` trains a policy to raise that score. This notebook starts from
+# random weights, so nothing is downloaded, and two CPU cores need about two minutes. With the folder of a checkpoint in
+# place of `'tiny-text'` the same call trains a published model.
 
 # %%
 import os
@@ -42,8 +42,8 @@ work = pathlib.Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## The reward
 #
-# A reward is a function of a query and a response. Ours wants digits: the share of the eight characters a response may
-# have that are digits. It may use anything that this notebook defines.
+# A reward is a function of a query and a response. Ours rewards digits: it is the share of digits among the eight
+# characters that a response may have. It may use anything that this notebook defines.
 
 # %%
 LENGTH = 8  # tokens of a response; the tiny policy reads and writes bytes
@@ -60,7 +60,7 @@ print(digits(None, 'call 555'), digits(None, '24681357'))
 # ## One call
 #
 # The questions are the prompts. Each rollout draws four of them and samples 16 responses to each; every response is
-# compared with the others of its group, and the weights move towards the better ones. What is not said has a default:
+# compared with the others of its group, and the weights move towards the better ones. All other options have defaults:
 # `python -m rl.train --help` lists the options and their meanings.
 
 # %%
@@ -78,7 +78,7 @@ first = rl.run('tiny-text', questions, rewards=digits, workdir=work / 'digits', 
 # %% [markdown]
 # ## The curve
 #
-# The folder of a run holds `metrics.jsonl`, one line a rollout, besides a report and the trained policy.
+# The folder of a run holds `metrics.jsonl` (one line a rollout), a report and the trained policy.
 
 
 # %%
@@ -104,13 +104,13 @@ for query, before, after in zip(first.before.queries, first.before.responses, fi
   print(f'{query.messages[0]["content"]:<28} before: {before!r:<40} after: {after!r}')
 
 # %% [markdown]
-# It does what we rewarded, and nothing else: one digit, over and over. That is the common way for a reward to go wrong,
-# and it is cheap to see here.
+# It does what we rewarded and nothing else: one digit, over and over. This is how rewards usually go wrong, and here it
+# is cheap to see.
 #
 # ## A second component
 #
-# We also want different digits. Several rewards go in by name, each with a weight if it is not 1. The metrics then show
-# every component.
+# We also want different digits. Several rewards are passed by name, each with a weight if that is not 1. The metrics
+# then show every component.
 
 
 # %%
@@ -125,10 +125,10 @@ second = rl.run('tiny-text', questions, rewards=both, workdir=work / 'both', **o
 # %% [markdown]
 # ## Another advantage
 #
-# An advantage turns the rewards of a group into what each response is worth to the update. GRPO, the default, adds the
-# components first, and so listens most to the one that differs most from response to response. GDPO (arXiv 2601.05242)
-# normalises each component on its own, so a small one counts as much. Both are plain functions of arrays. Below, the
-# last response is the second best for variety: GDPO pulls it up, GRPO pushes it down.
+# An advantage turns the rewards of a group into the weight of each response in the update. GRPO, the default, adds the
+# components first, so the one that varies most between responses dominates. GDPO (arXiv 2601.05242) normalises each
+# component on its own, so a small one counts as much. Both are plain functions of arrays. Below, the last response is
+# the second best for variety: GDPO pulls it up, GRPO pushes it down.
 
 # %%
 sample = ['77777777', '77777776', '77777abc', '1234wxyz']

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # Serving: a model that sees, behind OpenAI's interface
 #
-# A tiny InternVL-Flash learns three pictures by heart, is served from this process, and is asked by the official
-# `openai` client: whole, streamed, as JSON, with log-probabilities. Nothing is downloaded; two CPU cores need about a
-# minute. A folder of weights is served by `python -m internvl.serve --model=FOLDER`, which does the same.
+# A tiny InternVL-Flash memorises three pictures and is served from this process. The official `openai` client asks for
+# whole and streamed responses, for JSON and for log-probabilities. Nothing is downloaded; two CPU cores need about a
+# minute. `python -m internvl.serve --model=FOLDER` serves a folder of weights in the same way.
 
 # %%
 import os
@@ -73,7 +73,7 @@ params = internvl.init(jax.random.key(0), config)
 # %% [markdown]
 # ## Three pictures
 #
-# Each is cut into two tiles, and a thumbnail follows.
+# Each is cut into two tiles, followed by a thumbnail.
 
 # %%
 SHAPES = {'red square': 'rectangle', 'blue disc': 'ellipse', 'green bar': 'rectangle'}
@@ -95,9 +95,9 @@ for place, image in enumerate(pictures.values()):
 display(sheet)
 
 # %% [markdown]
-# ## Learned by heart
+# ## Memorising them
 #
-# The answers are learned with all image tokens and with a quarter of them, so that the model can do with either.
+# The model learns the answers with all image tokens and with a quarter of them, so it can use either.
 
 # %%
 MODES = ('off', 'all')
@@ -169,7 +169,7 @@ print([m.id for m in client.models.list().data])
 # %% [markdown]
 # ## Questions
 #
-# Images travel as data URLs. `compression` is ours: here a quarter of the image tokens will do.
+# Images are sent as data URLs. `compression` is our extension: here the model reads a quarter of the image tokens.
 
 # %%
 greedy = {'model': 'tiny', 'temperature': 0}
@@ -191,7 +191,7 @@ for name in SHAPES:
     print(f'{mode:4}{seen["image_tokens"]:3} image tokens: {reply.choices[0].message.content}')
 
 # %% [markdown]
-# A stream comes in pieces of a segment (four tokens, here bytes); a piece never splits a character.
+# A stream arrives in pieces of one segment (four tokens, here bytes); a piece never splits a character.
 
 # %%
 stream = client.chat.completions.create(messages=shown('blue disc'), stream=True, **greedy)
@@ -200,8 +200,9 @@ print([chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].de
 # %% [markdown]
 # ## JSON, token by token
 #
-# The schema becomes a mask over the vocabulary before each token. The model has never seen JSON, and still all that it
-# says is JSON of the schema. What it chooses where the schema leaves a choice means little: it has not learned that.
+# The schema becomes a mask over the vocabulary before each token. The model has never seen JSON, and still its response
+# is JSON that follows the schema. Where the schema leaves a choice, what it chooses means little: it has not learned
+# it.
 
 # %%
 schema = {
@@ -218,7 +219,7 @@ for name in SHAPES:
 # %% [markdown]
 # ## What else it could have said
 #
-# The likeliest tokens in the place of the third one, the first letter of the colour.
+# The likeliest alternatives to the third token, the first letter of the colour.
 
 # %%
 asked = {'logprobs': True, 'top_logprobs': 3}
@@ -230,8 +231,8 @@ for name in SHAPES:
 # %% [markdown]
 # ## Tiles
 #
-# With `tile_details` the usage says what the router did, which the page at `/` draws over each image. This router is
-# random: half of the tiles are above the quantile that `auto` compares with.
+# With `tile_details` the usage reports the router's decisions, which the page at `/` draws over each image. This router
+# is random: half of the tiles are above the quantile that `auto` compares with.
 
 # %%
 extra = {'compression': 'auto', 'tile_details': True}
@@ -253,8 +254,8 @@ print(f'{details["image_tokens_saved"]} of {sum(details[k] for k in ("image_toke
 # %% [markdown]
 # ## Many at once, and what the server counts
 #
-# Requests are batched continuously: they enter and leave the four slots between two segments. Prompts that were read
-# before share their pages, so few of these tokens are prefilled.
+# Requests are batched continuously: they enter and leave the four slots between two segments. Prompts with a cached
+# prefix share its pages, so few of these tokens are prefilled.
 
 # %%
 crowd = [*SHAPES] * 8
@@ -274,5 +275,5 @@ wanted = ('prompt_tokens', 'prefilled', 'tokens_total', 'first_token', 'running'
 print('\n'.join(line for line in metrics.splitlines() if line[0] != '#' and any(name in line for name in wanted)))
 
 # %% [markdown]
-# `--vision=separate` gives the vision tower a thread and devices of its own, and `internvl.serve_vision` a process or
-# host of its own: [Serving](../serving.md).
+# `--vision=separate` gives the vision tower its own thread and devices, and `internvl.serve_vision` its own process or
+# host: [Serving](../serving.md).

@@ -15,9 +15,9 @@
 # # Speech, one latent a frame
 #
 # VibeVoice speaks by next-token diffusion: a language model reads the script, and at every frame a diffusion head draws
-# one latent, which a codec turns into sound. Published weights are large; here a small model learns one clip by heart,
-# codec and all, in about two minutes on two CPU cores. Set `ESPALIER_VOICE` to the folder of a TTS model that
-# `vibevoice.train` has left and the same cells let that speak instead.
+# one latent, which a codec turns into sound. Published weights are large; here a small model and its codec memorise one
+# clip in about two minutes on two CPU cores. Set `ESPALIER_VOICE` to the folder of a TTS model from `vibevoice.train`,
+# and the same cells let that model speak instead.
 #
 # The clip is spoken by espeak-ng (`pip install -e '.[espeak]'`).
 
@@ -52,8 +52,8 @@ folder = pathlib.Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## One clip and a voice
 #
-# A line of the data has a script, its recording, and a recording of each speaker saying something else. The noise of a
-# quiet room goes under it, as under any recording: no codec makes digital silence.
+# A line of the data has a script, its recording, and a recording of each speaker saying something else. We add the
+# noise of a quiet room, which any recording has: no codec produces digital silence.
 
 # %%
 SAID = 'seven two four'
@@ -68,7 +68,7 @@ line = {'script': script, 'audio': 'clip.wav', 'voices': ['voice.wav']}
 Audio(recording, rate=SAMPLE_RATE)
 
 # %% [markdown]
-# ## Learn it by heart
+# ## Memorise it
 #
 # First the codec learns to say what it hears, in 32 numbers a frame; then language model and diffusion head learn to
 # say the clip when they read its script. These are the programs `vibevoice.train_tokenizer` and `vibevoice.train`,
@@ -105,7 +105,8 @@ processor = vibevoice.Processor.load(model)
 # %% [markdown]
 # ## Speak
 #
-# The distance between log mel spectra says how close the speech is; the codec's own is about the least it can be.
+# The distance between log mel spectra says how close the speech is to the recording; the codec's own distance is about
+# the lowest possible.
 
 # %%
 spoken = vibevoice.synthesize(params, config, processor, script, [voice], cfg_scale=1)
@@ -125,7 +126,7 @@ _ = axes[0].set_ylabel('mel')
 # %% [markdown]
 # ## Stream
 #
-# Each frame arrives when it is made, before the next is computed. Together they are the speech above.
+# Each frame arrives before the next is computed. Joined, they are the speech above.
 
 # %%
 frames = list(vibevoice.synthesize(params, config, processor, script, [voice], cfg_scale=1, stream=True))
@@ -136,10 +137,10 @@ print(f'largest difference from one call: {np.abs(joined - spoken).max():.1e}')
 # %% [markdown]
 # ## Latents as pictures
 #
-# A column is a frame: of the recording, as the head drew them, and of the speech when it is encoded again. The third
-# differs from the second although the sound is nearly the recording's: an encoder notices that a codec has spoken. The
-# semantic features that the language model gets of its own speech come from such an encoder, so training takes them of
-# what the codec makes of recordings too (`semantic_of='codec'`).
+# A column is a frame: of the recording, as drawn by the head, and of the speech encoded again. The third differs from
+# the second although the sound is close to the recording's: an encoder can tell that sound went through a codec. The
+# semantic features of its own speech, which the language model reads, come from such an encoder, so training also takes
+# them from recordings that went through the codec (`semantic_of='codec'`).
 
 # %%
 prompt = processor(scripts.parse(script), [voices.prepare(voice, config)])
@@ -164,8 +165,8 @@ _ = figure.colorbar(image, ax=axes)
 # %% [markdown]
 # ## Another noise
 #
-# The head starts each frame from noise, so another seed says the same words a little differently; the script decides
-# what is said.
+# The head starts each frame from noise, so another seed says the same words a little differently; the words come from
+# the script.
 
 # %%
 others = [vibevoice.synthesize(params, config, processor, script, [voice], cfg_scale=1, seed=seed) for seed in (1, 2)]
