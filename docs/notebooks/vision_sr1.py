@@ -15,8 +15,8 @@
 # # One step of Vision-SR1, taken apart
 #
 # In Vision-SR1 a policy describes an image, reasons and answers; then it answers again from its description alone. If
-# that second answer is right, the description is rewarded. This notebook makes one such step with a small policy that
-# has imitated for a while, and looks at every part: descriptions, both answers, rewards and advantages.
+# that second answer is right, the description is rewarded. This notebook makes one such step with a small policy,
+# briefly trained by imitation, and looks at every part: descriptions, both answers, rewards and advantages.
 
 # %%
 import os
@@ -50,15 +50,16 @@ work = pathlib.Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## Questions with a shortcut
 #
-# The image shows two handwritten digits; the question asks for their sum, and tells it in 9 of 10 cases. A policy that
-# reads the number in brackets is often right without looking.
+# The image shows two handwritten digits; the question asks for their sum, and gives it away in 9 of 10 cases. A policy
+# that reads the number in brackets is often right without looking.
 
 # %%
 config = dataclasses.replace(CONFIGS['vision_sr1'], prompts=8)
 place, home = meshes(config)
 policy, weights = policies.load(config.model, place, seed=config.seed)
 task = train.task_of(config)
-source = QuerySource(task, policy, config.seed, prompt_limit(policy, config, config.max_new, 0))
+longest = prompt_limit(policy, config, config.max_new, 0)
+source = QuerySource(task, policy, config.seed, longest)
 figure, axes = plt.subplots(1, 4, figsize=(9, 1.9))
 for number, axis in enumerate(axes):
   query = source.query(number)
@@ -79,81 +80,97 @@ plt.show()
 shown = train.demonstrations_of(config, policy, task)
 weights = supervise(Pass(policy), weights, shown, config.warmup, work, place, config)
 sampler = Sampler(policy, weights, config.engine, home)
-made = GENERATIONS[config.sr1.generation]
-with Scorer(made.reward, source.query(0)) as scorer:
-  collected = Collector(scorer, config.prompts)(sampler, train.plan_of(config), source, step=0, start=0)
-two_passes = sum(bool(t.response.second) for group in collected.groups for t in group.trajectories)
-print(f'{len(collected.groups)} questions, {config.group} responses each, {two_passes} with a second pass')
+generation = GENERATIONS[config.sr1.generation]
+plan = train.plan_of(config)
+with Scorer(generation.reward, source.query(0)) as scorer:
+  collect = Collector(scorer, config.prompts)
+  collected = collect(sampler, plan, source, step=0, start=0)
+groups = collected.groups
+responses = [(group, t) for group in groups for t in group.trajectories]
+two_passes = sum(bool(t.response.second) for _, t in responses)
+print(f'{len(groups)} questions, {config.group} responses each, {two_passes} with a second pass')
 
 
 # %% [markdown]
 # ## Both passes
 #
-# The second pass reads the description and the question, not the image. The digits of the image say whether a
-# description suffices: a right answer whose description does not is a shortcut.
+# The second pass reads the description and the question, not the image. A description suffices if it names the digits
+# of the image: a right answer whose description does not suffice is a shortcut.
 
 
 # %%
 def suffices(group, t):
   """Whether a description names the digits of the image."""
-  digits = tuple(map(int, prompts.description(group.query.solution).split()))
+  shown = prompts.description(group.query.solution)
+  digits = tuple(map(int, shown.split()))
   return shortcut.sufficient(t.response.described, digits)
 
 
-second_right = [group.rewards[:, rewards.NAMES.index('description_accuracy')] for group in collected.groups]
-chosen = collected.groups[int(np.argmax(np.std(second_right, axis=1)))]
-image, asked = chosen.query.images[0], prompts.question(chosen.query, config.sr1.instruction)
+component = rewards.NAMES.index('description_accuracy')
+second_right = [group.rewards[:, component] for group in groups]
+row = int(np.argmax(np.std(second_right, axis=1)))  # the group whose second answers differ most
+chosen = groups[row]
+asked = prompts.question(chosen.query, config.sr1.instruction)
 plt.figure(figsize=(2.2, 1.3))
-plt.imshow(image)
+plt.imshow(chosen.query.images[0])
 plt.title(f'{asked} answer {chosen.query.answer}')
 plt.axis('off')
 plt.show()
 for t in chosen.trajectories:
+  remark = '' if suffices(chosen, t) else '  (the description does not suffice)'
   print('first ', repr(t.response.first))
-  print('second', repr(t.response.second), '' if suffices(chosen, t) else '  (the description does not suffice)', '\n')
+  print('second', repr(t.response.second), remark, '\n')
 
 # %% [markdown]
 # ## Rewards and advantages
 #
-# Four components: the first answer and its form, the second answer and its form. The generation `c2` normalises each of
-# them in its group and adds the weighted results into one advantage, which trains the tokens of the first pass.
+# Four components: the first answer and its form, the second answer and its form. The generation `c2` normalises each
+# within its group and adds the weighted results into one advantage, which trains the tokens of the first pass.
 
 # %%
 packed = pack(policy, collected, 'shared')
-gain = np.asarray(packed.advantages(advantages.ADVANTAGES[made.advantage]))[..., 0]
-row = collected.groups.index(chosen)
-print('weights', dict(zip(rewards.NAMES, made.weights)))
+rule = advantages.ADVANTAGES[generation.advantage]
+gain = np.asarray(packed.advantages(rule))[..., 0]
+print('weights', dict(zip(rewards.NAMES, generation.weights)))
 print(f'{"description":<14}{"answer":>8}{"form":>6}{"second":>8}{"form":>6}{"advantage":>11}')
 for t, parts, advantage in zip(chosen.trajectories, chosen.rewards, gain[row]):
   answer, form, second, second_form = parts
   print(f'{t.response.described!r:<14}{answer:8.0f}{form:6.0f}{second:8.0f}{second_form:6.0f}{advantage:+11.2f}')
 
 # %% [markdown]
-# ## What the step pays for
+# ## What the step rewards
 #
 # Every response of the step, by its first answer and its description: mean advantage, with the self-visual reward
-# (`c2`) and without (`no_self_reward`). Plain GRPO pays a right answer whatever the description says; the second pass
-# tells descriptions apart, if not perfectly, since it reads the question and its hint too.
+# (`c2`) and without (`no_self_reward`). Plain GRPO rewards a right answer even if the description is wrong; the second
+# pass tells descriptions apart, if not perfectly, since it reads the question and its hint too.
 
 # %%
-responses = [(group, t) for group in collected.groups for t in group.trajectories]
 right = np.array([rewards.right(group.query, t.response) for group, t in responses]) == 1
 seen = np.array([suffices(group, t) for group, t in responses])
-answers_alone = np.array([group.rewards @ GENERATIONS['no_self_reward'].weights for group in collected.groups])
-plain = answers_alone - answers_alone.mean(1, keepdims=True)
-plain = (plain / (answers_alone.std(1, ddof=1, keepdims=True) + 1e-6)).ravel()
+weights_alone = GENERATIONS['no_self_reward'].weights
+answers_alone = np.array([group.rewards @ weights_alone for group in groups])
+centred = answers_alone - answers_alone.mean(1, keepdims=True)
+deviation = answers_alone.std(1, ddof=1, keepdims=True)
+plain = centred / (deviation + 1e-6)
 kinds = {
   'right,\nseen': right & seen,
   'right,\nnot seen\n(shortcut)': right & ~seen,
   'wrong,\nseen': ~right & seen,
   'wrong,\nnot seen': ~right & ~seen,
 }
+
+
+def means(values):
+  """The mean of values over the responses of each kind; 0 where there is none."""
+  return [values[which].mean() if which.any() else 0.0 for which in kinds.values()]
+
+
 figure, axis = plt.subplots(figsize=(7, 3.4))
-for shift, values, label in ((-0.18, gain.ravel(), 'c2'), (0.18, plain, 'without self-visual reward')):
-  means = [values[which].mean() if which.any() else 0.0 for which in kinds.values()]
-  axis.bar(np.arange(len(kinds)) + shift, means, 0.34, label=label)
+place = np.arange(len(kinds))
+axis.bar(place - 0.18, means(gain.ravel()), 0.34, label='c2')
+axis.bar(place + 0.18, means(plain.ravel()), 0.34, label='without self-visual reward')
 axis.axhline(0, color='black', linewidth=0.8)
-axis.set_xticks(range(len(kinds)), [f'{name}\n{which.sum()} of {len(which)}' for name, which in kinds.items()])
+axis.set_xticks(place, [f'{name}\n{which.sum()} of {len(which)}' for name, which in kinds.items()])
 axis.set_ylabel('mean advantage')
 axis.legend(frameon=False)
 plt.show()
