@@ -1,8 +1,10 @@
 """Rematerialisation: what a layer keeps for the backward pass, by name; and how its stack is looped over."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from core.mesh import partitioning, platform
 
@@ -26,13 +28,16 @@ def remat(layer: Callable, policy: str) -> Callable:
   return lambda x, i, *rest: wrapped(i, x, *rest)
 
 
-def unroll(policy: str, depth: int) -> int:
+def unroll(x: Any, policy: str, depth: int) -> int:
   """Layers in one iteration of the loop over a stack of `depth`: all of a short one on one CPU device, else 1.
 
-  A loop copies each layer's weights out of the stack, and its activations and gradients into one. Rematerialisation
-  keeps the loop: without it, XLA for CPU recomputes all layers before it uses the first, and saves no memory.
+  x: the activations, arrays in a tree. A loop copies each layer's weights out of the stack, and its activations and
+  gradients into one. Two kinds of stacks keep it. With rematerialisation, XLA for CPU would recompute all layers before
+  it uses the first, and save no memory. In bfloat16 it rounds between two fusions only: those that reach over layers
+  differ between programs, so a policy would not give its samples the probability that they were drawn with.
   """
   is_short = depth <= SHORT and policy == 'none'
-  if is_short and platform() == 'cpu' and partitioning() is None:
+  is_exact = all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(x))
+  if is_short and is_exact and platform() == 'cpu' and partitioning() is None:
     return depth
   return 1

@@ -159,7 +159,7 @@ def walk_keeping(
   if chosen and not isinstance(blocks, tuple):
     return _scan_keeping(layer, chosen, x, blocks, *per_layer)
   has_cache = bool(per_layer)  # which an unrolled loop would take apart and stack again
-  size = 1 if has_cache else unroll(remat_policy, depth)
+  size = 1 if has_cache else unroll(x, remat_policy, depth)
   x, (kept, out) = walk(layer, x, blocks, *per_layer, unroll=size)
   for site in chosen.keys() & kept.keys():
     by_layer = kept[site]

@@ -24,20 +24,21 @@ def mean(weights, x, policy='none'):
   return x.mean()
 
 
-def drawn(depth):
-  weights, x = jax.random.normal(jax.random.key(0), (2, depth, WIDTH, WIDTH))
+def drawn(depth, dtype='float32'):
+  weights, x = jax.random.normal(jax.random.key(0), (2, depth, WIDTH, WIDTH)).astype(dtype)
   return weights, x[0]
 
 
-def loops(policy, depth):
+def loops(policy, depth, dtype='float32'):
   """How many loops the program of the gradient has, before the compiler sees it."""
   gradient = jax.jit(jax.grad(mean), static_argnums=2)
-  return gradient.lower(*drawn(depth), policy).as_text().count('stablehlo.while')
+  return gradient.lower(*drawn(depth, dtype), policy).as_text().count('stablehlo.while')
 
 
 def test_a_cpu_holds_the_layers_of_a_short_stack_one_by_one():
   assert loops('none', DEPTH) == 0
   assert loops('none', remat.SHORT + 1) > 0
+  assert loops('none', DEPTH, 'bfloat16') > 0  # where fusions over layers would round differently
 
 
 @pytest.mark.parametrize('policy', sorted(remat.POLICIES))
@@ -49,7 +50,7 @@ def test_rematerialisation_keeps_the_loop(policy):
 def test_only_a_program_for_one_cpu_device_unrolls(platform, devices, size):
   device = jax.sharding.AbstractDevice(device_kind=platform, num_cores=1, platform=platform)
   with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ('data',), abstract_device=device)):
-    assert remat.unroll('none', DEPTH) == size
+    assert remat.unroll(jnp.ones(1), 'none', DEPTH) == size
 
 
 def test_layers_with_a_cache_keep_the_loop():
