@@ -22,32 +22,40 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
   v = trees.in_blocks(keys.v, 2)
   key_positions = trees.in_blocks(keys.positions, 1)
   until = trees.in_blocks(keys.subtrees.until, 1)
+  within = jnp.arange(trees.BLOCK)
+
+  def near(blocks, listed, axis):
+    return trees.flat(trees.gather(blocks, listed), axis)
 
   @jax.checkpoint
   def block(args):
     q, positions, number, listed = args
-    within = jnp.arange(trees.BLOCK)
     index = number * trees.BLOCK + within
-    places = (listed[..., None] * trees.BLOCK + within).reshape(len(listed), -1)
-    seen_until = jnp.where(places < 0, 0, trees.flat(trees.gather(until, listed), 1))
-    near = Keys(
-      trees.flat(trees.gather(k, listed), 2),
-      trees.flat(trees.gather(v, listed), 2),
-      trees.flat(trees.gather(key_positions, listed), 1),
+    places = listed[..., None] * trees.BLOCK + within
+    places = places.reshape(len(listed), -1)
+    is_padding = places < 0
+    seen_until = jnp.where(is_padding, 0, near(until, listed, 1))
+    keys = Keys(
+      near(k, listed, 2),
+      near(v, listed, 2),
+      near(key_positions, listed, 1),
       subtrees=Subtrees(seen_until, places=places),
     )
-    return reference.attend(q, [near], positions, None, sinks, None, how=how, index=index[None])
+    return reference.attend(q, [keys], positions, None, sinks, None, how=how, index=index[None])
 
   listed = jnp.moveaxis(jnp.asarray(keys.subtrees.blocks), 1, 0)
   numbers = jnp.arange(len(listed))
-  out = jax.lax.map(block, (trees.in_blocks(q, 1), trees.in_blocks(positions, 1), numbers, listed))
-  return trees.flat(out, 1)[:, : q.shape[1]]
+  args = (trees.in_blocks(q, 1), trees.in_blocks(positions, 1), numbers, listed)
+  out = jax.lax.map(block, args)
+  length = q.shape[1]
+  return trees.flat(out, 1)[:, :length]
 
 
 def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
   """Why this implementation cannot compute a call of `core.attention.attention`; None if it can."""
-  if runs[0].subtrees is None or runs[0].subtrees.blocks is None:
+  keys = runs[0]
+  if keys.subtrees is None or keys.subtrees.blocks is None:
     return 'blocked needs packed trees with a plan of blocks, `core.attention.subtrees.plan`'
-  if runs[0].columns:
+  if keys.columns:
     return 'blocked needs keys in rows'
   return None

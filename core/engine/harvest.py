@@ -1,4 +1,4 @@
-"""What a segment sampled for each sequence: which tokens it keeps, and whether it ends."""
+"""The result of a segment for each sequence: which tokens it keeps, and whether it ends."""
 
 from collections.abc import Callable
 from collections.abc import Sequence as Many
@@ -40,15 +40,15 @@ def harvest(s: Scheduler, decoded: Many[tuple[Sequence, int]], out: Segment, sto
   A sample that has left its slot since gets nothing. stops: [R, STOPS], as given to the device.
   version: of the weights.
   """
-  present = [(sample, slot) for sample, slot in decoded if sample.slot == slot]
-  samples = [sample for sample, _ in present]
-  slots = np.array([slot for _, slot in present], np.int64)
+  samples = [sample for sample, slot in decoded if sample.slot == slot]
+  slots = np.array([sample.slot for sample in samples], np.int64)
   tokens = out.tokens[slots]
   count = out.count[slots]
   kept = np.array(count, np.int64)
   stopped = _stopped(tokens, count, stops[slots])
   ended = dict.fromkeys(_true(stopped), 'stop')
   for i, sample in enumerate(samples):
+    # The device knows no strings, and only the first end tokens.
     if sample.stop_strings or len(sample.request.stops) > STOPS:
       new = tokens[i, : count[i]].tolist()
       kept[i], reason = _end(sample, new)
@@ -72,9 +72,11 @@ def _true(flags: np.ndarray) -> list[int]:
 def _stopped(tokens: np.ndarray, count: np.ndarray, stops: np.ndarray) -> np.ndarray:
   """bool [n]: whether the last of the first `count` [n] tokens [n, S] is one of `stops` [n, STOPS]."""
   row = np.arange(len(tokens))
-  last = tokens[row, np.maximum(count - 1, 0)]
+  index = np.maximum(count - 1, 0)
+  last = tokens[row, index]
   is_stop = (last[:, None] == stops).any(1)
-  return (count > 0) & is_stop
+  has_tokens = count > 0
+  return has_tokens & is_stop
 
 
 def _top(out: Segment, slot: int, kept: int, count: int) -> Top:
@@ -96,13 +98,13 @@ def _tell_constraints(samples: list[Sequence], tokens: np.ndarray, kept: np.ndar
 
 def _end(sample: Sequence, tokens: list[int]) -> tuple[int, str | None]:
   """(how many of the new tokens the sample keeps, why it ends if an end token or a stop string ends it)."""
-  reason = None
+  stops = sample.request.stops
+  first_stop = next((i for i, token in enumerate(tokens) if token in stops), None)
   kept = len(tokens)
-  for i, token in enumerate(tokens):
-    if token in sample.request.stops:
-      kept = i + 1
-      reason = 'stop'
-      break
+  reason = None
+  if first_stop is not None:
+    kept = first_stop + 1
+    reason = 'stop'
   if not sample.stop_strings:
     return kept, reason
   end = sample.stop_strings.feed(tokens[:kept])

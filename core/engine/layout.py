@@ -1,4 +1,4 @@
-"""The weights as an engine holds them: layer by layer, in one dtype, where decoding wants them."""
+"""The weights as an engine holds them: layer by layer, in one dtype, in the layout that decoding reads fastest."""
 
 import dataclasses
 import functools
@@ -111,12 +111,17 @@ def _ends_as_streamed(params: decoder.Params) -> decoder.Params:
 
 
 def _block_as_streamed(block: Block) -> Block:
-  a = block.attn
-  m = block.mlp
-  block = block.replace(attn=a.replace(q=streamed(a.q), k=streamed(a.k), v=streamed(a.v), o=streamed(a.o)))
-  if isinstance(m, Mlp):  # experts are multiplied in groups, not by `core.params.einsum`
-    block = block.replace(mlp=m.replace(gate=streamed(m.gate), up=streamed(m.up), down=streamed(m.down)))
-  return block
+  attn = _fields_as_streamed(block.attn, ('q', 'k', 'v', 'o'))
+  mlp = block.mlp
+  if isinstance(mlp, Mlp):  # experts are multiplied in groups, not by `core.params.einsum`
+    mlp = _fields_as_streamed(mlp, ('gate', 'up', 'down'))
+  return block.replace(attn=attn, mlp=mlp)
+
+
+def _fields_as_streamed(weights: Any, names: tuple[str, ...]) -> Any:
+  """The weights with the matrices of these names as `kernels.pieces.Streamed`."""
+  matrices = {name: streamed(getattr(weights, name)) for name in names}
+  return weights.replace(**matrices)
 
 
 def put(params: Any, spec: Any, place: mesh.Share) -> Any:
@@ -145,11 +150,24 @@ def lay(params: decoder.Params, config: decoder.Config, place: mesh.Share) -> de
   """
   spec = unstacked(config)
   dtype = params.embed.dtype
-  stacked = not isinstance(params.blocks, tuple)
-  layer = lambda i: _layer(params.blocks, i, dtype) if stacked else _cast(params.blocks[i], dtype)
-  alone = place.mesh.size == 1 and place.mesh.devices.flat[0].platform == 'cpu'
-  held = _block_as_streamed if alone else functools.partial(_flat, merge=_merge)
-  blocks = tuple(held(put(layer(i), block, place)) for i, block in enumerate(spec.blocks))
-  rest = put(_cast(params.replace(blocks=None), dtype), spec.replace(blocks=None), place)
-  rest = _ends_as_streamed(rest) if alone else rest
-  return rest.replace(blocks=blocks)
+  is_stacked = not isinstance(params.blocks, tuple)
+  first_device = place.mesh.devices.flat[0]
+  is_one_cpu = place.mesh.size == 1 and first_device.platform == 'cpu'
+  held = functools.partial(_flat, merge=_merge)
+  if is_one_cpu:
+    held = _block_as_streamed
+
+  def layer(i):
+    if is_stacked:
+      return _layer(params.blocks, i, dtype)
+    return _cast(params.blocks[i], dtype)
+
+  blocks = []
+  for i, block_spec in enumerate(spec.blocks):
+    block = put(layer(i), block_spec, place)
+    blocks.append(held(block))
+  rest = _cast(params.replace(blocks=None), dtype)
+  rest = put(rest, spec.replace(blocks=None), place)
+  if is_one_cpu:
+    rest = _ends_as_streamed(rest)
+  return rest.replace(blocks=tuple(blocks))

@@ -1,4 +1,4 @@
-"""Stop strings, looked for as tokens arrive: each new token is decoded together with its last neighbours only."""
+"""Stop strings, found as tokens arrive: each new token is decoded together with the few tokens before it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,13 +16,16 @@ class StopStrings:
   def __init__(self, decode: Callable[[Sequence[int]], str], strings: Sequence[str], before: Sequence[int] = ()):
     self._decode = decode
     self._strings = tuple(strings)
-    self._keep = max(map(len, self._strings)) - 1
+    longest = max(map(len, self._strings))
+    self._keep = longest - 1
     self._context: list[int] = []  # tokens whose text is known, as context for the next ones
     self._pending: list[int] = []  # an unfinished character
     self._tail = ''
-    most = MOST_TOKENS_OF_A_CHARACTER * (self._keep + 1)
-    for token in before[max(len(before) - most, 0) :]:
-      self._keep_tail(self._tail + self._text_of(token))
+    most = MOST_TOKENS_OF_A_CHARACTER * longest
+    first = max(len(before) - most, 0)
+    for token in before[first:]:
+      text = self._text_of(token)
+      self._keep_tail(self._tail + text)
 
   def copy(self) -> 'StopStrings':
     """Another watch of the same text, which then grows separately."""
@@ -36,13 +39,14 @@ class StopStrings:
     for i, token in enumerate(tokens):
       known = len(self._tail)
       text = self._tail + self._text_of(token)
-      if any(text.find(s, max(known - len(s) + 1, 0)) >= 0 for s in self._strings):
+      if any(_ends_after(text, known, string) for string in self._strings):
         return i + 1
       self._keep_tail(text)
     return None
 
   def _keep_tail(self, text: str) -> None:
-    self._tail = text[max(len(text) - self._keep, 0) :]
+    first = max(len(text) - self._keep, 0)
+    self._tail = text[first:]
 
   def _text_of(self, token: int) -> str:
     """The text that a token adds; empty while a character is unfinished."""
@@ -54,3 +58,9 @@ class StopStrings:
     self._context = self._pending
     self._pending = []
     return text[len(known) :]
+
+
+def _ends_after(text: str, known: int, string: str) -> bool:
+  """Whether a string occurs in the text with its last character after the first `known` ones."""
+  first = max(known - len(string) + 1, 0)
+  return text.find(string, first) >= 0

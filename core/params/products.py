@@ -35,7 +35,8 @@ _product.defvjp(_forward, _backward)
 
 def _einsum(x: jax.Array, w: jax.Array, gradient: jax.Array, *, eqn: str) -> tuple[jax.Array, jax.Array]:
   """Gradients of x and w."""
-  _, pull = jax.vjp(functools.partial(jnp.einsum, eqn), x, w)
+  product = functools.partial(jnp.einsum, eqn)
+  _, pull = jax.vjp(product, x, w)
   return pull(gradient)
 
 
@@ -45,7 +46,8 @@ def _merged(x: jax.Array, w: jax.Array, gradient: jax.Array, *, eqn: str) -> tup
   That of w is then a sum over one axis. Over two, XLA for CPU first copies both sides in transposed order, as slow as
   the product.
   """
-  inputs = math.prod(w.shape[: len(_summed(eqn))])
+  summed = len(_summed(eqn))
+  inputs = math.prod(w.shape[:summed])
   rows = x.reshape(-1, inputs)
   matrix = w.reshape(inputs, -1)
   slopes = gradient.reshape(len(rows), -1)
@@ -61,8 +63,11 @@ def _summed(eqn: str) -> str | None:
   summed = ''.join(c for c in w_dims if c not in out)
   kept = w_dims.removeprefix(summed)
   rows = x_dims.removesuffix(summed)
-  is_regular = (x_dims, w_dims, out) == (rows + summed, summed + kept, rows + kept)
-  return summed if is_regular and summed and kept else None
+  if not summed or not kept:
+    return None
+  if (x_dims, w_dims, out) != (rows + summed, summed + kept, rows + kept):
+    return None
+  return summed
 
 
 def _refuse(x: jax.Array, w: jax.Array, gradient: jax.Array | None = None, *, eqn: str) -> str | None:

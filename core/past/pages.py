@@ -33,42 +33,52 @@ def by_page(pool_k, pool_v, k, v, page, offset) -> tuple[jax.Array, jax.Array]:
   write and read.
   """
   rows = k.shape[0]
-  pages, _, size, _ = pool_v.shape
-  table = jnp.full((pages, size), rows).at[page, offset].set(jnp.arange(rows), mode='drop')
+  pages, _, page_size, _ = pool_v.shape
+  nothing = jnp.full((pages, page_size), rows)
+  table = nothing.at[page, offset].set(jnp.arange(rows), mode='drop')
   # The barrier ties reading a page to its token; without it XLA reads, and keeps, the pages of all layers at once.
-  source, k, v = jax.lax.optimization_barrier((jnp.minimum(page, pages - 1), k, v))
+  source = jnp.minimum(page, pages - 1)
+  source, k, v = jax.lax.optimization_barrier((source, k, v))
   writer = table[source]  # [R, S]: which token is written to each offset of the page
-  is_written = (writer < rows)[:, None, :, None]
+  is_written = writer < rows
+  is_written = is_written[:, None, :, None]
 
   def by_offset(new):  # [R, K, H] to [R, K, S, H]
-    return jnp.swapaxes(new[jnp.minimum(writer, rows - 1)], 1, 2)
+    index = jnp.minimum(writer, rows - 1)
+    return jnp.swapaxes(new[index], 1, 2)
 
   new_columns = jnp.swapaxes(by_offset(k), 2, 3)
-  columns = jnp.where(jnp.swapaxes(is_written, 2, 3), new_columns, pool_k[source])
+  is_written_column = jnp.swapaxes(is_written, 2, 3)
+  columns = jnp.where(is_written_column, new_columns, pool_k[source])
   lines = jnp.where(is_written, by_offset(v), pool_v[source])
-  return pool_k.at[page].set(columns, mode='drop'), pool_v.at[page].set(lines, mode='drop')
+  new_k = pool_k.at[page].set(columns, mode='drop')
+  new_v = pool_v.at[page].set(lines, mode='drop')
+  return new_k, new_v
 
 
 def _by_heads(rules, q, k, v, plan: Plan, sinks, **static) -> jax.Array:
-  """`kernels.tree_attention`, [R, N, H]: on a mesh of nothing but key heads, each device computes its own.
+  """`kernels.tree_attention`, [R, N, H]: on a mesh that shards nothing but key heads, each device computes its own.
 
   XLA does not partition kernels. Where other axes are sharded too, it partitions the portable form.
   """
 
   def attention(q, k, v, plan, sinks):
-    return tree_attention(q, k, v, plan, sinks=sinks, **static)[0]
+    out, _ = tree_attention(q, k, v, plan, sinks=sinks, **static)
+    return out
 
   mesh = partitioning()
   if mesh is None:
     return attention(q, k, v, plan, sinks)
+  key_heads = k.shape[1]
   pool = sharding(k.shape, AXES, mesh, rules)
   own_heads = pool.shard_shape(k.shape)[1]
-  if own_heads * mesh.size != k.shape[1]:
+  if own_heads * mesh.size != key_heads:
     return attention(q, k, v, plan, sinks)
   axes = pool.spec[1]
   heads = jax.P(None, axes)  # a key head's query heads are neighbours, so equal shares of both belong together
   places = (heads, heads, heads, jax.P(), jax.P(axes))
-  return jax.shard_map(attention, in_specs=places, out_specs=heads, check_vma=False)(q, k, v, plan, sinks)
+  attention = jax.shard_map(attention, in_specs=places, out_specs=heads, check_vma=False)
+  return attention(q, k, v, plan, sinks)
 
 
 @struct.dataclass
@@ -120,18 +130,25 @@ class Pages:
     `kernels.tree_attention`. Raises ValueError if `tap` asks for scores or pattern, which it does not give.
     """
     pool_k, pool_v = layer
-    slots = pool_v.shape[0] * pool_v.shape[2]
-    if tap is not None and tap.asks_attention((q.shape[0], q.shape[2], 1, slots)):
-      raise ValueError('scores and pattern: attention over pages does not give them; use a contiguous cache')
+    self._check_tap(tap, q, pool_v)
     k = new.k[:, :, 0].astype(pool_k.dtype)
     v = new.v[:, :, 0].astype(pool_v.dtype)
     arrays = (pool_k, pool_v, k, v, self.page, self.offset)
     pool_k, pool_v = jax.lax.platform_dependent(*arrays, tpu=by_page, default=by_token)
     pool_k = constrain(pool_k, AXES, rules)
     pool_v = constrain(pool_v, AXES, rules)
-    shared = {'window': window, 'implementation': implementation}
-    out = _by_heads(rules, q[:, 0], pool_k, pool_v, self.plan, sinks, **shared)
+    static = {'window': window, 'implementation': implementation}
+    out = _by_heads(rules, q[:, 0], pool_k, pool_v, self.plan, sinks, **static)
     return out[:, None], (pool_k, pool_v)
+
+  def _check_tap(self, tap: Tap | None, q: jax.Array, pool_v: jax.Array) -> None:
+    if tap is None:
+      return
+    pages, _, page_size, _ = pool_v.shape
+    rows, _, heads, _ = q.shape
+    scores = (rows, heads, 1, pages * page_size)
+    if tap.asks_attention(scores):
+      raise ValueError('scores and pattern: attention over pages does not give them; use a contiguous cache')
 
   def append(self, kept: tuple, positions: jax.Array) -> 'Pages':
     """The pools as every layer wrote them."""
@@ -143,16 +160,23 @@ def abstract(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh,
   """Pools (k, v) of a decoder `config` (depth, kv_heads, head_dim) as shapes, key heads sharded as `mesh` allows."""
 
   def pool(*shape: int) -> tuple:
-    where = sharding(shape, AXES, mesh, rules)
-    return (jax.ShapeDtypeStruct(shape, dtype, sharding=where),) * config.depth
+    place = sharding(shape, AXES, mesh, rules)
+    one = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    return (one,) * config.depth
 
   heads = config.kv_heads
   size = config.head_dim
-  return pool(pages, heads, size, page_size), pool(pages, heads, page_size, size)
+  k = pool(pages, heads, size, page_size)
+  v = pool(pages, heads, page_size, size)
+  return k, v
 
 
 def pools(config, pages: int, page_size: int, dtype, mesh: jax.sharding.Mesh, rules=RULES) -> tuple[tuple, tuple]:
   """Empty pools, as `abstract` describes them."""
-  want = abstract(config, pages, page_size, dtype, mesh, rules)
-  places = jax.tree.map(lambda x: x.sharding, want)
-  return jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), want), out_shardings=places)()
+  shapes = abstract(config, pages, page_size, dtype, mesh, rules)
+  places = jax.tree.map(lambda x: x.sharding, shapes)
+
+  def empty():
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+  return jax.jit(empty, out_shardings=places)()

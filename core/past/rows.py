@@ -3,6 +3,8 @@
 B rows   S slots
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -21,14 +23,24 @@ def separate(cache: Cache) -> Cache:
 
 def joined(a: Cache, b: Cache) -> Cache:
   """The rows of `a`, then those of `b`; both with a length for each row, and the same number of slots."""
-  row_axis = 0 if isinstance(a.k, tuple) else 1
-  axes = a.replace(
-    k=jax.tree.map(lambda _: row_axis, a.k),
-    v=jax.tree.map(lambda _: row_axis, a.v),
-    positions=0,
-    length=0,
+
+  def along(axis):
+    return lambda x, y: jnp.concatenate([x, y], axis)
+
+  by_row = along(_row_axis(a))
+  return Cache(
+    k=jax.tree.map(by_row, a.k, b.k),
+    v=jax.tree.map(by_row, a.v, b.v),
+    positions=along(0)(a.positions, b.positions),
+    length=along(0)(a.length, b.length),
   )
-  return jax.tree.map(lambda x, y, axis: jnp.concatenate([x, y], axis), a, b, axes)
+
+
+def _row_axis(cache: Cache) -> int:
+  """The axis of rows in k and v: stacked ones have layers before it."""
+  if isinstance(cache.k, tuple):
+    return 0
+  return 1
 
 
 def select(rows: jax.Array, new: Cache, old: Cache) -> Cache:
@@ -46,15 +58,15 @@ def reset(cache: Cache, rows: jax.Array) -> Cache:
 
 
 def take(cache: Cache, row: jax.Array) -> Cache:
-  """The cache of one row, int32 [], alone: B is 1 then."""
+  """The cache of one row, int32 [], so that B is 1."""
 
   def one(axis):
     return lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
 
-  row_axis = 0 if isinstance(cache.k, tuple) else 1
+  of_row = one(_row_axis(cache))
   return Cache(
-    k=jax.tree.map(one(row_axis), cache.k),
-    v=jax.tree.map(one(row_axis), cache.v),
+    k=jax.tree.map(of_row, cache.k),
+    v=jax.tree.map(of_row, cache.v),
     positions=one(0)(cache.positions),
     length=one(0)(cache.length),
   )
@@ -66,10 +78,10 @@ def put(cache: Cache, row: jax.Array, one: Cache) -> Cache:
   def into(axis):
     return lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, axis)
 
-  row_axis = 0 if isinstance(cache.k, tuple) else 1
+  into_row = into(_row_axis(cache))
   return Cache(
-    k=jax.tree.map(into(row_axis), cache.k, one.k),
-    v=jax.tree.map(into(row_axis), cache.v, one.v),
+    k=jax.tree.map(into_row, cache.k, one.k),
+    v=jax.tree.map(into_row, cache.v, one.v),
     positions=into(0)(cache.positions, one.positions),
     length=into(0)(cache.length, one.length),
   )
@@ -77,13 +89,13 @@ def put(cache: Cache, row: jax.Array, one: Cache) -> Cache:
 
 def grown(cache: Cache, slots: int) -> Cache:
   """The cache with `slots` slots for each row. Raises ValueError for fewer than it has."""
-  unstacked = isinstance(cache.k, tuple)
+  widen = functools.partial(pad, length=slots, what='cache')
   key_axis = 3  # of columns [B, K, H, S] and of rows [L, B, K, S, H] alike
-  value_axis = 2 if unstacked else 3
+  value_axis = 2 if isinstance(cache.k, tuple) else 3
   return Cache(
-    k=jax.tree.map(lambda x: pad(x, slots, axis=key_axis, what='cache'), cache.k),
-    v=jax.tree.map(lambda x: pad(x, slots, axis=value_axis, what='cache'), cache.v),
-    positions=pad(cache.positions, slots, axis=1, fill=-1, what='cache'),
+    k=jax.tree.map(functools.partial(widen, axis=key_axis), cache.k),
+    v=jax.tree.map(functools.partial(widen, axis=value_axis), cache.v),
+    positions=widen(cache.positions, axis=1, fill=-1),
     length=cache.length,
   )
 

@@ -78,25 +78,25 @@ def run(q, k_pages, v_pages, plan, sinks, *, window, interpret: Any = False):
   group = _group(groups)
   query_rows = _query_rows(r, groups)
   used = r * group
-  order = jnp.asarray(plan.order)
-  scaled = (q.astype(jnp.float32) / math.sqrt(h)).astype(q.dtype)
-  by_row = scaled[order].reshape(r, heads, groups, h)
+  padding = query_rows - used
+  plan = jax.tree.map(jnp.asarray, plan)
+  scaled = q.astype(jnp.float32) / math.sqrt(h)
+  scaled = scaled.astype(q.dtype)
+  by_row = scaled[plan.order].reshape(r, heads, groups, h)
   queries = jnp.swapaxes(by_row, 0, 1)
   queries = jnp.pad(queries, ((0, 0), (0, 0), (0, group - groups), (0, 0)))
   queries = queries.reshape(heads, used, h)
-  queries = jnp.pad(queries, ((0, 0), (0, query_rows - used), (0, 0)))
-  lengths = jnp.repeat(jnp.asarray(plan.lengths)[order], group)
-  lengths = jnp.pad(lengths, (0, query_rows - used))
+  queries = jnp.pad(queries, ((0, 0), (0, padding), (0, 0)))
+  lengths = jnp.repeat(plan.lengths[plan.order], group)
+  lengths = jnp.pad(lengths, (0, padding))
   lengths = lengths[:, None]
   call = _call(queries.shape, k_pages, plan, group=group, window=window, interpret=interpret)
-  items = (jnp.asarray(x) for x in (plan.page, plan.start, plan.first, plan.readers))
-  out, lse = call(*items, queries, lengths, k_pages, v_pages)
-  place = jnp.asarray(plan.place)
+  out, lse = call(plan.page, plan.start, plan.first, plan.readers, queries, lengths, k_pages, v_pages)
 
   def in_order(x):
-    x = x[:, :used].reshape(heads, r, group, -1)
-    x = jnp.swapaxes(x[:, :, :groups], 0, 1)
-    return x[place].reshape(r, n, -1)
+    by_place = x[:, :used].reshape(heads, r, group, -1)
+    by_place = jnp.swapaxes(by_place[:, :, :groups], 0, 1)
+    return by_place[plan.place].reshape(r, n, -1)
 
   out = in_order(out)
   lse = in_order(lse[..., :1])[..., 0]

@@ -1,4 +1,4 @@
-"""What the sequences in slots have so far, as arrays with a row for each slot: a step updates all rows at once."""
+"""The state of the sequences in slots, as arrays with a row for each slot: a step updates all rows at once."""
 
 import numpy as np
 
@@ -18,7 +18,11 @@ class Rows:
   """
 
   def __init__(self, slots: int, longest: int, page_size: int):
-    self.prompt, self.new, self.wanted, self.filled, self.pages = np.zeros((5, slots), np.int32)
+    self.prompt = np.zeros(slots, np.int32)
+    self.new = np.zeros(slots, np.int32)
+    self.wanted = np.zeros(slots, np.int32)
+    self.filled = np.zeros(slots, np.int32)
+    self.pages = np.zeros(slots, np.int32)
     self.table = np.zeros((slots, longest), np.int32)
     self._responses = np.zeros((slots, 3, longest * page_size), np.int32)  # one array, so that one call copies a slot's
     self.tokens = self._responses[:, 0]
@@ -33,7 +37,9 @@ class Rows:
   @property
   def ready(self) -> np.ndarray:
     """bool [R]: which slots can decode: they want more tokens, and all tokens but the last are in pages."""
-    return (self.new < self.wanted) & (self.filled == self.target)
+    wants_more = self.new < self.wanted
+    is_filled = self.filled == self.target
+    return wants_more & is_filled
 
   def is_ready(self, slot: int) -> bool:
     """Whether one slot can decode."""
@@ -56,7 +62,10 @@ class Rows:
     if slot is None:
       return sequence.response
     new = self.new.item(slot)
-    return Response(self.tokens[slot, :new], self.logp[slot, :new], self.version[slot, :new])
+    tokens = self.tokens[slot, :new]
+    logp = self.logp[slot, :new]
+    version = self.version[slot, :new]
+    return Response(tokens, logp, version)
 
   def names(self, sequence: Sequence, start: int, stop: int) -> np.ndarray:
     """The names of tokens start..stop-1, int64."""
@@ -64,8 +73,9 @@ class Rows:
     known = len(prompt)
     if stop <= known:
       return prompt[start:stop]
-    tokens = self.response(sequence).tokens[max(start - known, 0) : stop - known]
-    new = tokens.astype(np.int64)
+    first = max(start - known, 0)
+    tokens = self.response(sequence).tokens
+    new = tokens[first : stop - known].astype(np.int64)
     if start >= known:
       return new
     return np.concatenate([prompt[start:known], new])
@@ -76,27 +86,30 @@ class Rows:
     known = prompt.content[start * NAME : stop * NAME]
     if stop <= prompt.length:
       return known
-    slot = sequence.slot
-    tokens = sequence.response.tokens if slot is None else self.tokens[slot]
+    tokens = sequence.response.tokens
+    if sequence.slot is not None:
+      tokens = self.tokens[sequence.slot]
     first = max(start - prompt.length, 0)
-    new = tokens[first : stop - prompt.length]
-    return known + new.astype(np.int64).tobytes()
+    new = tokens[first : stop - prompt.length].astype(np.int64)
+    return known + new.tobytes()
 
   def enter(self, slot: int, sequence: Sequence) -> None:
     """Puts a sequence into an empty slot, without pages."""
     sequence.slot = slot
-    known = len(sequence.response.tokens)
+    response = sequence.response
+    known = len(response.tokens)
     self.prompt[slot] = sequence.prompt.length
     self.wanted[slot] = known if sequence.ended else sequence.request.max_new
     self.new[slot] = known
     self.filled[slot] = 0
     self.pages[slot] = 0
     if known:
-      for array, value in zip((self.tokens, self.logp, self.version), sequence.response):
-        array[slot, :known] = value
+      self.tokens[slot, :known] = response.tokens
+      self.logp[slot, :known] = response.logp
+      self.version[slot, :known] = response.version
 
   def end(self, sequence: Sequence) -> None:
-    """Lets a sequence in a slot decode no more."""
+    """Stops a sequence in a slot from decoding further."""
     self.wanted[sequence.slot] = self.new[sequence.slot]
 
   def leave(self, sequence: Sequence) -> None:
@@ -124,13 +137,13 @@ class Rows:
 
     written: [n], tokens of the segment that were decoding inputs, and so are in the pages.
     """
+    _, kinds, width = self._responses.shape
     step = np.arange(tokens.shape[1])
     taken = step < kept[:, None]
-    _, kinds, width = self._responses.shape
-    row = slots * kinds * width
-    first = row + self.new[slots]
+    # Indices of flat memory: several times as fast as pairs of indices.
+    first = slots * kinds * width + self.new[slots]
     places = first[:, None] + step
-    at = places[taken]  # of flat memory: several times as fast as pairs of indices
+    at = places[taken]
     flat = self._responses.reshape(-1)
     flat_logp = flat.view(np.float32)
     flat[at] = tokens[taken]
