@@ -44,21 +44,24 @@ def clock(seconds: float, mark: str, *, hours: bool = True) -> str:
 
 def _cue(text: str) -> str:
   """Text in one cue: an arrow or an empty line would end it early."""
-  lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-  return '\n'.join(lines).replace('-->', '->')
+  lines = map(str.strip, text.strip().splitlines())
+  joined = '\n'.join(filter(None, lines))
+  return joined.replace('-->', '->')
 
 
 def txt(segments: Sequence[Segment]) -> str:
   """One line a segment."""
-  return ''.join(f'{" ".join(s.text.split())}\n' for s in segments)
+  lines = [' '.join(s.text.split()) for s in segments]
+  return ''.join(f'{line}\n' for line in lines)
 
 
 def srt(segments: Sequence[Segment]) -> str:
   """SubRip."""
   cues = []
   for number, s in enumerate(segments, start=1):
-    span = f'{clock(s.start, ",")} --> {clock(s.end, ",")}'
-    cues.append(f'{number}\n{span}\n{_cue(s.text)}\n\n')
+    start = clock(s.start, ',')
+    end = clock(s.end, ',')
+    cues.append(f'{number}\n{start} --> {end}\n{_cue(s.text)}\n\n')
   return ''.join(cues)
 
 
@@ -66,15 +69,20 @@ def vtt(segments: Sequence[Segment]) -> str:
   """WebVTT."""
   cues = ['WEBVTT\n\n']
   for s in segments:
-    text = _cue(s.text).replace('&', '&amp;').replace('<', '&lt;')
-    span = f'{clock(s.start, ".", hours=False)} --> {clock(s.end, ".", hours=False)}'
-    cues.append(f'{span}\n{text}\n\n')
+    start = clock(s.start, '.', hours=False)
+    end = clock(s.end, '.', hours=False)
+    text = _cue(s.text).replace('&', '&amp;')
+    text = text.replace('<', '&lt;')
+    cues.append(f'{start} --> {end}\n{text}\n\n')
   return ''.join(cues)
 
 
 def json_text(segments: Sequence[Segment]) -> str:
   """All that is known of the segments."""
-  return json.dumps({'segments': [dataclasses.asdict(s) for s in segments]}, ensure_ascii=False, indent=2) + '\n'
+  listed = [dataclasses.asdict(s) for s in segments]
+  text = json.dumps({'segments': listed}, ensure_ascii=False, indent=2)
+  return text + '\n'
 
 
-WRITERS: dict[str, Callable[[Sequence[Segment]], str]] = {'txt': txt, 'srt': srt, 'vtt': vtt, 'json': json_text}
+Writer = Callable[[Sequence[Segment]], str]
+WRITERS: dict[str, Writer] = {'txt': txt, 'srt': srt, 'vtt': vtt, 'json': json_text}

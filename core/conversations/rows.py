@@ -39,11 +39,14 @@ class Rows:
     share: below 1, that share of the rows, rounded down but at least one, chosen at random with `seed`.
     """
     self.records = data.source(path)
-    self.root = os.path.dirname(path) if root is None else os.fspath(root)
+    self.root = os.path.dirname(path)
+    if root is not None:
+      self.root = os.fspath(root)
     if share < 1:
       total = len(self.records)
       size = max(1, int(total * share))
-      chosen = np.random.default_rng(seed).choice(total, size, replace=False)
+      rng = np.random.default_rng(seed)
+      chosen = rng.choice(total, size, replace=False)
       self.records = data.Subset(self.records, np.sort(chosen))
 
   def __len__(self) -> int:
@@ -119,30 +122,49 @@ def parse_row(row: dict) -> tuple[list[dict], list[str], list[str]]:
   """
   if ('conversations' in row) == ('messages' in row):
     raise ValueError('a row must be an object with either "conversations" or "messages"')
-  key, speaker = ('messages', 'assistant') if 'messages' in row else ('conversations', 'gpt')
+  key = 'messages' if 'messages' in row else 'conversations'
   turns = row[key]
   if not isinstance(turns, list) or not turns:
     raise ValueError(f'"{key}" must be a non-empty list')
-  messages = turns if key == 'messages' else [_message(n, turn) for n, turn in enumerate(turns)]
+  messages = turns
+  speaker = 'assistant'
+  if key == 'conversations':
+    messages = [_message(n, turn) for n, turn in enumerate(turns)]
+    speaker = 'gpt'
   last = messages[-1]
   if not isinstance(last, dict) or last.get('role') != 'assistant':
     raise ValueError(f'"{key}" must end with a turn of the {speaker}')
   if 'image' in row and 'images' in row:
     raise ValueError('a row has either "image" or "images"')
-  return messages, _paths(row, 'images' if 'images' in row else 'image'), _paths(row, 'video')
+  image_key = 'images' if 'images' in row else 'image'
+  return messages, _paths(row, image_key), _paths(row, 'video')
 
 
 def _message(n: int, turn: dict) -> dict:
-  if not isinstance(turn, dict) or turn.get('from') not in _ROLES or not isinstance(turn.get('value'), str):
-    raise ValueError(f'turn {n} must be {{"from": {" | ".join(_ROLES)}, "value": text}}, not {turn!r:.80}')
+  if not _is_turn(turn):
+    roles = ' | '.join(_ROLES)
+    raise ValueError(f'turn {n} must be {{"from": {roles}, "value": text}}, not {turn!r:.80}')
   return {'role': _ROLES[turn['from']], 'content': turn['value']}
+
+
+def _is_turn(turn: Any) -> bool:
+  """Whether a value is a turn of a known speaker with a text."""
+  if not isinstance(turn, dict):
+    return False
+  return turn.get('from') in _ROLES and isinstance(turn.get('value'), str)
 
 
 def _paths(row: dict, key: str) -> list[str]:
   value = row.get(key)
   if value is None:
     return []
-  paths = [value] if isinstance(value, str) else value
-  if not isinstance(paths, list) or not all(isinstance(path, str) and path for path in paths):
+  paths = value
+  if isinstance(value, str):
+    paths = [value]
+  if not isinstance(paths, list) or not all(map(_is_path, paths)):
     raise ValueError(f'"{key}" must be a path or a list of paths, not {value!r:.80}')
   return paths
+
+
+def _is_path(value: Any) -> bool:
+  return isinstance(value, str) and value != ''

@@ -18,18 +18,22 @@ def readable() -> list[str]:
 
   For a Python in /usr only its library folders, never all of /usr.
   """
-  wanted = {sys.executable, os.path.realpath(sys.executable), *_shared_objects()}
-  wanted |= {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix} - {'/', '/usr'}
-  wanted |= {sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
-  wanted |= {path for path in sys.path if path} - {_project()}
-  return _outermost([os.path.abspath(path) for path in wanted if os.path.exists(path)])
+  programs = {sys.executable, os.path.realpath(sys.executable)}
+  prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+  libraries = {sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
+  imported = set(filter(None, sys.path))
+  wanted = programs | _shared_objects() | libraries
+  wanted |= prefixes - {'/', '/usr'}
+  wanted |= imported - {_project()}
+  existing = filter(os.path.exists, wanted)
+  return _outermost([os.path.abspath(path) for path in existing])
 
 
 def _outermost(paths: list[str]) -> list[str]:
   """The paths that are in none of the others, sorted; never the root."""
   outer: list[str] = []
   for path in sorted(paths):
-    is_inside = any(path == other or path.startswith(other + '/') for other in outer)
+    is_inside = any(path == other or path.startswith(f'{other}/') for other in outer)
     if path != '/' and not is_inside:
       outer.append(path)
   return outer
@@ -37,13 +41,15 @@ def _outermost(paths: list[str]) -> list[str]:
 
 def _project() -> str:
   """The folder of this project, which is on sys.path only to start the zygote."""
-  return str(pathlib.Path(os.path.abspath(__file__)).parents[3])
+  here = pathlib.Path(os.path.abspath(__file__))
+  return str(here.parents[3])
 
 
 def _shared_objects() -> set[str]:
   """The system library folders (named lib…) of the shared objects loaded now, and the program loader."""
   with open('/proc/self/maps', encoding='utf-8') as maps:
-    files = set(re.findall(r'(/\S+\.so[.\d]*)$', maps.read(), re.MULTILINE))
+    text = maps.read()
+  files = set(re.findall(r'(/\S+\.so[.\d]*)$', text, re.MULTILINE))
   folders = {os.path.dirname(path) for path in files}
   libraries = {folder for folder in folders if re.match(r'/(usr/)?lib', folder)}
   loaders = {path for path in files if '/ld-linux' in path or '/ld-musl' in path}
@@ -73,8 +79,11 @@ def build(paths: list[str]) -> list[tuple[str, int, bool]]:
   """
   mounts = []
   for path in (*paths, *DEVICES):
-    flags = _READ_ONLY if path in DEVICES else _READ_ONLY | linux.ATTR_NODEV
-    mounts.append((path, linux.copy_mount(path, flags), os.path.isdir(path)))
+    flags = _READ_ONLY
+    if path not in DEVICES:
+      flags |= linux.ATTR_NODEV
+    descriptor = linux.copy_mount(path, flags)
+    mounts.append((path, descriptor, os.path.isdir(path)))
   return mounts
 
 

@@ -20,24 +20,44 @@ class Replies:
     self.is_chat = isinstance(asked, Chat)
     self._tokenizer = writers[0].model.tokenizer
     kind = 'chatcmpl' if self.is_chat else 'cmpl'
-    self._head = {'id': f'{kind}-{secrets.token_hex(12)}', 'created': int(time.time()), 'model': asked.model}
+    self._head = {
+      'id': f'{kind}-{secrets.token_hex(12)}',
+      'created': int(time.time()),
+      'model': asked.model,
+    }
 
   def usage(self) -> dict[str, Any]:
     """Token counts; those of a prompt with several samples count once."""
     prompt = sum(len(p.request.prompt) for p in self._prepared)
     said = sum(writer.counted for writer in self._writers)
+    usage: dict[str, Any] = {
+      'prompt_tokens': prompt,
+      'completion_tokens': said,
+      'total_tokens': prompt + said,
+    }
+    details = self._details()
+    if details:
+      usage['prompt_tokens_details'] = details
+    return usage
+
+  def _details(self) -> dict[str, Any]:
+    """The details of all prompts: whole numbers are added, of other values the last is kept."""
     details: dict[str, Any] = {}
     for prepared in self._prepared:
       for name, value in prepared.details.items():
-        details[name] = details[name] + value if isinstance(value, int) and name in details else value
-    counts = {'prompt_tokens': prompt, 'completion_tokens': said, 'total_tokens': prompt + said}
-    return counts | ({'prompt_tokens_details': details} if details else {})
+        if isinstance(value, int) and name in details:
+          value += details[name]
+        details[name] = value
+    return details
 
   def whole(self, samples: Sequence[Sequence[Piece]]) -> dict[str, Any]:
     """The reply of all samples, each given by its pieces."""
-    choice = self._chat_choice if self.is_chat else self._text_choice
+    kind = 'text_completion'
+    choice = self._text_choice
+    if self.is_chat:
+      kind = 'chat.completion'
+      choice = self._chat_choice
     choices = [choice(index, pieces) for index, pieces in enumerate(samples)]
-    kind = 'chat.completion' if self.is_chat else 'text_completion'
     return {**self._head, 'object': kind, 'choices': choices, 'usage': self.usage()}
 
   def opening(self) -> list[dict[str, Any]]:
@@ -45,25 +65,18 @@ class Replies:
     if not self.is_chat:
       return []
     delta = {'role': 'assistant', 'content': ''}
-    return [self._chunk([_choice(index, delta=delta)]) for index in range(len(self._writers))]
+    choices = [_choice(index, delta=delta) for index in range(len(self._writers))]
+    return [self._chunk([choice]) for choice in choices]
 
   def chunks(self, index: int, piece: Piece) -> list[dict[str, Any]]:
     """The chunks that a piece makes of a sample; none if it has nothing to say yet."""
     logprobs = self._logprobs(piece.tokens)
-    if not self.is_chat:
-      if not (piece.text or piece.finish or logprobs):
-        return []
-      choice = _choice(index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)
-      return [self._chunk([choice])]
-    deltas = []
-    if piece.text or logprobs:
-      deltas = [{'content': piece.text}]
-    deltas += [{'tool_calls': [call]} for call in piece.calls]
-    choices = [_choice(index, delta=delta) for delta in deltas]
-    if choices:
-      choices[0]['logprobs'] = logprobs
-    if piece.finish:
-      choices.append(_choice(index, delta={}, finish_reason=piece.finish))
+    if self.is_chat:
+      choices = _deltas(index, piece, logprobs)
+    elif piece.text or piece.finish or logprobs:
+      choices = [_choice(index, text=piece.text, logprobs=logprobs, finish_reason=piece.finish)]
+    else:
+      choices = []
     return [self._chunk([choice]) for choice in choices]
 
   def ending(self) -> list[dict[str, Any]]:
@@ -74,36 +87,48 @@ class Replies:
 
   def _chunk(self, choices: list[dict]) -> dict[str, Any]:
     kind = 'chat.completion.chunk' if self.is_chat else 'text_completion'
-    usage = {'usage': None} if self.asked.usage else {}
-    return {**self._head, 'object': kind, 'choices': choices, **usage}
+    chunk = {**self._head, 'object': kind, 'choices': choices}
+    if self.asked.usage:
+      chunk['usage'] = None
+    return chunk
 
   def _chat_choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
-    calls = [{name: call[name] for name in ('id', 'type', 'function')} for piece in pieces for call in piece.calls]
+    calls = [_whole_call(call) for piece in pieces for call in piece.calls]
     text = ''.join(piece.text for piece in pieces)
-    message = {'role': 'assistant', 'content': text or (None if calls else ''), 'refusal': None}
+    content = text
+    if calls and not text:
+      content = None
+    message = {'role': 'assistant', 'content': content, 'refusal': None}
     if calls:
       message['tool_calls'] = calls
-    return _choice(index, message=message, logprobs=self._all_logprobs(pieces), finish_reason=pieces[-1].finish)
+    logprobs = self._all_logprobs(pieces)
+    return _choice(index, message=message, logprobs=logprobs, finish_reason=pieces[-1].finish)
 
   def _text_choice(self, index: int, pieces: Sequence[Piece]) -> dict[str, Any]:
     text = ''.join(piece.text for piece in pieces)
-    return _choice(index, text=text, logprobs=self._all_logprobs(pieces), finish_reason=pieces[-1].finish)
+    logprobs = self._all_logprobs(pieces)
+    return _choice(index, text=text, logprobs=logprobs, finish_reason=pieces[-1].finish)
 
   def _all_logprobs(self, pieces: Sequence[Piece]) -> Mapping | None:
+    if not self.asked.logprobs:
+      return None
     tokens = [token for piece in pieces for token in piece.tokens]
-    return self._logprobs(tokens) or (self._empty_logprobs() if self.asked.logprobs else None)
+    return self._logprobs(tokens) or self._empty_logprobs()
 
   def _logprobs(self, tokens: Sequence[Token]) -> Mapping | None:
     """Log-probabilities of tokens in the form of the endpoint; None where none were asked for, or without tokens."""
     if not self.asked.logprobs or not tokens:
       return None
-    made = [logprob(self._tokenizer, token) for token in tokens]
+    entries = [logprob(self._tokenizer, token) for token in tokens]
     if self.is_chat:
-      return {'content': made, 'refusal': None}
+      return {'content': entries, 'refusal': None}
+    top = None
+    if self.asked.top_logprobs:
+      top = [_by_text(entry['top_logprobs']) for entry in entries]
     return {
-      'tokens': [entry['token'] for entry in made],
-      'token_logprobs': [entry['logprob'] for entry in made],
-      'top_logprobs': [_by_text(entry['top_logprobs']) for entry in made] if self.asked.top_logprobs else None,
+      'tokens': [entry['token'] for entry in entries],
+      'token_logprobs': [entry['logprob'] for entry in entries],
+      'top_logprobs': top,
       'text_offset': [],
     }
 
@@ -111,6 +136,25 @@ class Replies:
     if self.is_chat:
       return {'content': [], 'refusal': None}
     return {'tokens': [], 'token_logprobs': []}
+
+
+def _deltas(index: int, piece: Piece, logprobs: Mapping | None) -> list[dict[str, Any]]:
+  """The choices of a chat's stream that a piece makes: text, then each call, then the reason of the end."""
+  deltas: list[dict] = []
+  if piece.text or logprobs:
+    deltas.append({'content': piece.text})
+  deltas += [{'tool_calls': [call]} for call in piece.calls]
+  choices = [_choice(index, delta=delta) for delta in deltas]
+  if choices:
+    choices[0]['logprobs'] = logprobs
+  if piece.finish:
+    choices.append(_choice(index, delta={}, finish_reason=piece.finish))
+  return choices
+
+
+def _whole_call(call: Mapping) -> dict[str, Any]:
+  """A call as a whole reply has it, without its number in the stream."""
+  return {name: call[name] for name in ('id', 'type', 'function')}
 
 
 def _by_text(top: Sequence[Mapping]) -> dict[str, float]:
