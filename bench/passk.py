@@ -1,8 +1,9 @@
-"""What sampling several answers is worth: pass@k, majority vote, best-of-N.
+"""The gain from sampling several answers: pass@k, majority vote, best-of-N.
 
 n samples of a problem, c of them correct, k drawn without replacement.
 """
 
+import itertools
 import math
 from collections.abc import Hashable, Sequence
 
@@ -19,41 +20,48 @@ RANDOM_SUBSETS = 1_000
 def curve_points(n: int) -> list[int]:
   """1, 2, 4, … and n: where pass@k and maj@k are reported."""
   check(n, 1)
-  return sorted({2**i for i in range(n.bit_length()) if 2**i <= n} | {n})
+  powers = {2**i for i in range(n.bit_length())}
+  return sorted(powers | {n})
 
 
 def maj_at_k(votes: Sequence[Hashable | None], correct: Sequence[bool], k: int, *, seed: int = 0) -> float:
   """The expected correctness of the most frequent answer among k samples drawn without replacement.
 
-  `votes` are answers in canonical form; None does not vote but is drawn all the same. Tied answers count as
-  the mean of their correctness; a draw without votes counts 0. Exact when there are at most 1 000 subsets,
-  else the mean over 1 000 random ones.
+  `votes` are answers in canonical form; a sample with None can be drawn but does not vote. Tied answers count as the
+  mean of their correctness; a draw without votes counts 0. Exact when there are at most 1 000 subsets, else the mean
+  over 1 000 random ones.
   """
   n = len(votes)
   check(n, k)
-  answers = list(dict.fromkeys(v for v in votes if v is not None))
-  if not answers:
-    return 0.0
-  ballot = np.zeros((n, len(answers)))
-  right = np.zeros(len(answers))
-  for i, vote in enumerate(votes):
+  numbers: dict[Hashable, int] = {}
+  for vote in votes:
     if vote is not None:
-      ballot[i, answers.index(vote)] = 1
-      right[answers.index(vote)] = correct[i]
+      numbers.setdefault(vote, len(numbers))
+  if not numbers:
+    return 0.0
+  ballot = np.zeros((n, len(numbers)))
+  right = np.zeros(len(numbers))
+  for i, vote in enumerate(votes):
+    if vote is None:
+      continue
+    answer = numbers[vote]
+    ballot[i, answer] = 1
+    right[answer] = correct[i]
   counts = ballot[_subsets(n, k, seed)].sum(1)
-  leading = (counts == counts.max(1, keepdims=True)) & (counts > 0)
-  share = leading @ right / np.maximum(leading.sum(1), 1)
+  most = counts.max(1, keepdims=True)
+  leading = (counts == most) & (counts > 0)
+  ties = np.maximum(leading.sum(1), 1)
+  share = leading @ right / ties
   return float(share.mean())
 
 
 def _subsets(n: int, k: int, seed: int) -> np.ndarray:
   """[subsets, k] indices."""
   if math.comb(n, k) <= EXACT_SUBSETS:
-    import itertools
-
-    return np.array(list(itertools.combinations(range(n), k)))
-  order = np.random.default_rng(seed).random((RANDOM_SUBSETS, n)).argsort(1)
-  return order[:, :k]
+    subsets = itertools.combinations(range(n), k)
+    return np.array(list(subsets))
+  draws = np.random.default_rng(seed).random((RANDOM_SUBSETS, n))
+  return draws.argsort(1)[:, :k]
 
 
 def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> float:
@@ -64,14 +72,16 @@ def best_of_k(rewards: Sequence[float], correct: Sequence[float], k: int) -> flo
   """
   n = len(rewards)
   check(n, k)
-  if not all(math.isfinite(r) for r in rewards):
+  if not all(map(math.isfinite, rewards)):
     raise ValueError('best_of_k: every reward must be a finite number')
   total = math.comb(n, k)
   value = 0.0
   below = 0
   for reward in sorted(set(rewards)):
-    tied = [correct[i] for i in range(n) if rewards[i] == reward]
+    tied = [right for right, other in zip(correct, rewards) if other == reward]
     upto = below + len(tied)
-    value += (math.comb(upto, k) - math.comb(below, k)) / total * (sum(tied) / len(tied))
+    # Subsets whose best is this reward: those up to it, without those below it.
+    probability = (math.comb(upto, k) - math.comb(below, k)) / total
+    value += probability * (sum(tied) / len(tied))
     below = upto
   return value

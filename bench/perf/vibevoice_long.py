@@ -2,10 +2,10 @@
 
   python -m bench.perf.vibevoice_long --frames=40500 --out=long.png     # an hour and a half at 7.5 frames a second
 
-A step reads the whole bucket of slots that the cache has, filled or not, so its time should follow the bytes of the
-bucket: a line that is fitted to the buckets' medians, and drawn with them. Each point is the CPU time of a step, a mean
-over a window of steps; the drift is the slope within the last bucket, over its length. Random weights never end their
-speech, and tokens are given, so that every step is a frame.
+A step reads all slots of the cache's bucket, filled or not, so its time should be linear in the bytes of the bucket: a
+line is fitted to the buckets' medians and drawn with them. Each point is the CPU time of a step, a mean over a window
+of steps; the drift is the slope within the last bucket, over its length. Random weights never end their speech, and
+tokens are given, so that every step is a frame.
 """
 
 import dataclasses
@@ -52,7 +52,8 @@ def points(frames: int) -> Iterator[Point]:
   from vibevoice.inputs.processor import Inputs
 
   tiny = CONFIGS['tiny']
-  config = dataclasses.replace(tiny, language=dataclasses.replace(tiny.language, max_length=65_536))
+  language = dataclasses.replace(tiny.language, max_length=65_536)
+  config = dataclasses.replace(tiny, language=language)
   params = model.init(jax.random.key(0), config)
   prompt = np.asarray([*range(64), config.start], np.int32)
   given = Given(tokens=np.full((1, 1), config.slot, np.int32))  # beyond the end of the list the last token counts
@@ -61,42 +62,59 @@ def points(frames: int) -> Iterator[Point]:
   process = psutil.Process()
   began = time.process_time()
   for count, _ in enumerate(made.frames(at_once=AT_ONCE), start=1):
-    if count % WINDOW == 0:
-      now = time.process_time()
-      slots = made.state.cache.capacity
-      yield Point(count, slots, 1e3 * (now - began) / WINDOW, process.memory_info().rss / 2**20)
-      began = time.process_time()
+    if count % WINDOW:
+      continue
+    seconds = time.process_time() - began
+    yield Point(
+      frame=count,
+      slots=made.state.cache.capacity,
+      milliseconds=1e3 * seconds / WINDOW,
+      resident=process.memory_info().rss / 2**20,
+    )
+    began = time.process_time()
 
 
 def settled(measured: Sequence[Point]) -> list[Point]:
   """Without the windows in which programs were compiled: the first, and those where the cache grows or is about to."""
+  neighbours = zip(measured, measured[1:], measured[2:])
   kept = []
-  for before, point, after in zip(measured, measured[1:], measured[2:]):
-    if before.slots == point.slots == after.slots and not _warms(point):
+  for before, point, after in neighbours:
+    is_inside = before.slots == point.slots == after.slots
+    if is_inside and not _compiles(point):
       kept.append(point)
   return kept
 
 
-def _warms(point: Point) -> bool:
+def _compiles(point: Point) -> bool:
   """Whether the program of the next cache is compiled near this point: at three quarters of the present one."""
-  return abs(4 * point.frame - 3 * point.slots) <= 8 * WINDOW
+  distance = point.frame - 3 * point.slots / 4
+  return abs(distance) <= 2 * WINDOW
 
 
 def fitted(measured: Sequence[Point]) -> tuple[dict[int, float], np.ndarray]:
   """(median milliseconds by slots, line [slope, intercept] through them over slots)."""
-  buckets = sorted({point.slots for point in measured})
-  medians = {n: float(np.median([p.milliseconds for p in measured if p.slots == n])) for n in buckets}
-  line = np.polyfit(buckets, list(medians.values()), min(1, len(buckets) - 1))
+  times: dict[int, list[float]] = {}
+  for point in sorted(measured, key=lambda point: point.slots):
+    times.setdefault(point.slots, []).append(point.milliseconds)
+  medians = {slots: float(np.median(values)) for slots, values in times.items()}
+  degree = min(1, len(medians) - 1)
+  line = np.polyfit(list(medians), list(medians.values()), degree)
   return medians, line
 
 
 def drift(measured: Sequence[Point]) -> float:
   """Relative change of the step time over the last bucket, by a line through its points."""
-  last = [point for point in measured if point.slots == measured[-1].slots]
+  last = _last_bucket(measured)
   frames = np.array([point.frame for point in last], float)
   times = np.array([point.milliseconds for point in last])
-  slope = np.polyfit(frames - frames.mean(), times, 1)[0]
+  slope, _ = np.polyfit(frames - frames.mean(), times, 1)
   return float(slope * np.ptp(frames) / times.mean())
+
+
+def _last_bucket(measured: Sequence[Point]) -> list[Point]:
+  """The points at the largest cache."""
+  slots = measured[-1].slots
+  return [point for point in measured if point.slots == slots]
 
 
 def draw(path: str, measured: Sequence[Point], steady: Sequence[Point], line: np.ndarray) -> None:
@@ -124,7 +142,9 @@ def draw(path: str, measured: Sequence[Point], steady: Sequence[Point], line: np
 
 
 def _dots(axis: Any, points: Sequence[Point], **style: str) -> None:
-  axis.plot([point.frame for point in points], [point.milliseconds for point in points], '.', **style)
+  frames = [point.frame for point in points]
+  times = [point.milliseconds for point in points]
+  axis.plot(frames, times, '.', **style)
 
 
 def work(options: Options) -> None:
@@ -133,9 +153,10 @@ def work(options: Options) -> None:
   steady = settled(measured)
   medians, line = fitted(steady)
   for slots, median in medians.items():
-    print(f'{slots:6} slots: {median:.2f} ms a step, line {np.polyval(line, slots):.2f}')
+    predicted = np.polyval(line, slots)
+    print(f'{slots:6} slots: {median:.2f} ms a step, line {predicted:.2f}')
   print(f'drift within the last bucket: {drift(steady):+.1%}')
-  last = [point.resident for point in measured if point.slots == measured[-1].slots]
+  last = [point.resident for point in _last_bucket(measured)]
   print(f'resident memory in the last bucket: {last[0]:.0f} MiB at first, {last[-1]:.0f} MiB at the end')
   draw(options.out, measured, steady, line)
 

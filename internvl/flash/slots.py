@@ -3,6 +3,7 @@
 B rows   T tokens   n tiles a row   F features of a tile that is not compressed
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -16,11 +17,17 @@ def features_of(at: jax.Array, tile_tokens: jax.Array | None, full: int) -> jax.
   at: bool [B, T], the image tokens. tile_tokens: int32 [B, n], image tokens of each tile, which are its first features;
   None: all `full` = F of them. Values elsewhere than at image tokens have no meaning.
   """
-  number = jnp.clip(jnp.cumsum(at, -1) - 1, 0)
+  number = _numbers(at)
   if tile_tokens is None:
     return number
   tile, offset = _locate(number, tile_tokens)
   return tile * full + offset
+
+
+def _numbers(at: jax.Array) -> jax.Array:
+  """How many image tokens of the row come before each one, int32 [B, T]."""
+  count = jnp.cumsum(at, -1)
+  return jnp.clip(count - 1, 0)
 
 
 def _locate(number: jax.Array, tile_tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -28,8 +35,9 @@ def _locate(number: jax.Array, tile_tokens: jax.Array) -> tuple[jax.Array, jax.A
   ends = jnp.cumsum(tile_tokens, -1)
   starts = ends - tile_tokens
   last = tile_tokens.shape[-1] - 1
-  search = jax.vmap(lambda ends, number: jnp.searchsorted(ends, number, side='right'))
-  tile = jnp.minimum(search(ends, number), last)
+  search = jax.vmap(functools.partial(jnp.searchsorted, side='right'))
+  tile = search(ends, number)
+  tile = jnp.minimum(tile, last)
   start = jnp.take_along_axis(starts, tile, -1)
   return tile, number - start
 
@@ -39,20 +47,22 @@ def shorten(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(places, positions, segments) of packed rows laid out with `full` image tokens a tile, as if they were shortened.
 
-  Of a tile with fewer tokens the first ones stay. The other slots become padding in place, and positions close up, so
-  the rows keep their shape under `jit`, and hidden states at other tokens equal those of rows without these slots.
+  A tile with fewer tokens keeps its first ones. The other slots become padding in place, and positions close up, so the
+  rows keep their shape under `jit`, and hidden states at other tokens equal those of rows without these slots.
 
   at: bool [B, T], the image tokens. positions: int32 [B, T], 0.. in each sample, -1 at padding. segments: int32 [B, T],
   0 at padding. tile_tokens: int32 [B, n]. places: bool [B, T], the image tokens that stay, for `internvl.model.embed`.
   """
-  number = jnp.clip(jnp.cumsum(at, -1) - 1, 0)
+  number = _numbers(at)
   last = tile_tokens.shape[-1] - 1
   tile = jnp.minimum(number // full, last)
   kept_of_tile = jnp.take_along_axis(tile_tokens, tile, -1)
-  dropped = at & (number % full >= kept_of_tile)
+  in_tile = number % full
+  dropped = at & (in_tile >= kept_of_tile)
   before = jnp.cumsum(dropped, -1) - dropped
   # Earlier samples of the row have slots dropped too; `before` never falls, so its maximum is the present sample's.
-  at_starts = jnp.where(positions == 0, before, 0)
+  is_start = positions == 0
+  at_starts = jnp.where(is_start, before, 0)
   before_sample = jax.lax.cummax(at_starts, axis=positions.ndim - 1)
   closed = positions - (before - before_sample)
   padding = dropped | (positions < 0)
@@ -67,12 +77,12 @@ def shortened(tokens: np.ndarray, image_token: int, tile_tokens: np.ndarray, ful
   Raises ValueError if the prompt does not have `full` image tokens for each tile.
   """
   at = np.flatnonzero(tokens == image_token)
-  if len(at) != full * len(tile_tokens):
-    raise ValueError(
-      f'a prompt with {len(at)} image tokens and {len(tile_tokens)} tiles; expected {full} for each tile'
-    )
+  tiles = len(tile_tokens)
+  if len(at) != full * tiles:
+    raise ValueError(f'a prompt with {len(at)} image tokens and {tiles} tiles; expected {full} for each tile')
   keep = np.ones(len(tokens), bool)
-  stays = np.arange(full) < np.asarray(tile_tokens).reshape(-1, 1)
+  of_tile = np.asarray(tile_tokens).reshape(-1, 1)
+  stays = np.arange(full) < of_tile
   keep[at] = stays.reshape(-1)
   return keep
 
@@ -80,7 +90,7 @@ def shortened(tokens: np.ndarray, image_token: int, tile_tokens: np.ndarray, ful
 def check(config: Any, tokens: Any, pixels: Any = None, tile_tokens: Any = None) -> None:
   """Raises ValueError where image tokens and tiles, as `apply` takes them, do not match; the logits would be wrong.
 
-  Only values that are known are looked at: nothing is checked under `jit`, or of arrays that span processes.
+  Only known values are checked: nothing under `jit`, and no array that spans processes.
   """
   if not all(map(_is_known, (tokens, pixels, tile_tokens))):
     return
@@ -108,16 +118,20 @@ def _check_ragged(config: Any, counts: np.ndarray, pixels: Any, tile_tokens: np.
     tiles = tuple(pixels.shape[:-3])
   if tile_tokens.shape != tiles:
     raise ValueError(f'tile_tokens of shape {tile_tokens.shape} for tiles {tiles}; expected one number a tile')
-  if tile_tokens.ndim == 2:
-    same = (tile_tokens.sum(-1) == counts).all()
-  else:  # the tiles of all rows: each row ends where a tile ends
-    ends = np.cumsum(counts)
-    tile_ends = np.cumsum(tile_tokens)
-    same = np.isin(ends, [0, *tile_ends]).all() and ends[-1] == tile_tokens.sum()
-  if not same:
+  if not _is_equal(counts, tile_tokens):
     raise ValueError(
       f'rows with {counts.tolist()} image tokens for tiles of {tile_tokens.tolist()}; expected equal numbers'
     )
+
+
+def _is_equal(counts: np.ndarray, tile_tokens: np.ndarray) -> bool:
+  """Whether rows with `counts` [B] image tokens hold those of the tiles of each row [B, n], or of all rows [n]."""
+  if tile_tokens.ndim == 2:
+    return (tile_tokens.sum(-1) == counts).all()
+  ends = np.cumsum(counts)
+  tile_ends = np.cumsum(tile_tokens)
+  whole = np.isin(ends, [0, *tile_ends]).all()  # each row ends where a tile ends
+  return whole and ends[-1] == tile_tokens.sum()
 
 
 def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
@@ -135,8 +149,10 @@ def _check_even(per_tile: int, counts: np.ndarray, pixels: Any) -> None:
   else:
     used = used.sum(keepdims=True)
     given = np.array([len(pixels)])
-    rest = [pixels[int(used[0]) :]]
-  if (used > given).any() or not all(map(_is_blank, rest)):
+    first = int(used[0])
+    rest = [pixels[first:]]
+  too_few = (used > given).any()
+  if too_few or not all(map(_is_blank, rest)):
     raise ValueError(f'the tokens have places for {used.tolist()} tiles, and the pixels hold {given.tolist()}')
 
 

@@ -28,7 +28,8 @@ def grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
   sides = range(1, max_tiles + 1)
   pairs = itertools.product(sides, sides)
   fitting = [pair for pair in pairs if min_tiles <= math.prod(pair) <= max_tiles]
-  return tuple(sorted(fitting, key=math.prod))
+  fitting.sort(key=math.prod)
+  return tuple(fitting)
 
 
 def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: int = 448) -> tuple[int, int]:
@@ -39,13 +40,14 @@ def grid(width: int, height: int, *, max_tiles: int, min_tiles: int = 1, size: i
   """
   aspect = width / height
   area = width * height
-  best = float('inf')
+  best = math.inf
   chosen = (1, 1)
   for columns, rows in grids(min_tiles, max_tiles):
     distance = abs(aspect - columns / rows)
     half = 0.5 * size * size * columns * rows
-    ties = distance == best
-    if distance < best or (ties and area > half):
+    is_nearer = distance < best
+    is_tie = distance == best
+    if is_nearer or (is_tie and area > half):
       best = distance
       chosen = (columns, rows)
   return chosen
@@ -57,7 +59,9 @@ def count(
   """How many tiles `tile` makes of an image of width × height pixels."""
   columns, rows = grid(width, height, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
   tiles = columns * rows
-  return tiles + (thumbnail and tiles > 1)
+  if thumbnail and tiles > 1:
+    return tiles + 1
+  return tiles
 
 
 def tile(
@@ -66,16 +70,20 @@ def tile(
   """Cuts an RGB image into uint8 tiles [tiles, size, size, 3]: row-major, the thumbnail last."""
   columns, rows = grid(*image.size, max_tiles=max_tiles, min_tiles=min_tiles, size=size)
   stretched = image.resize((columns * size, rows * size), Image.Resampling.BICUBIC)
-  cells = np.asarray(stretched).reshape(rows, size, columns, size, 3)
-  tiles = cells.swapaxes(1, 2).reshape(-1, size, size, 3)
+  pixels = np.asarray(stretched)
+  cells = pixels.reshape(rows, size, columns, size, 3)
+  by_tile = cells.swapaxes(1, 2)
+  tiles = by_tile.reshape(-1, size, size, 3)
   if thumbnail and len(tiles) > 1:
-    tiles = np.concatenate([tiles, single(image, size=size)])
+    whole = single(image, size=size)
+    tiles = np.concatenate([tiles, whole])
   return tiles
 
 
 def single(image: Image.Image, *, size: int = 448) -> np.ndarray:
   """The whole RGB image as one uint8 tile [1, size, size, 3]: thumbnails and video frames."""
-  return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))[None]
+  resized = image.resize((size, size), Image.Resampling.BICUBIC)
+  return np.asarray(resized)[None]
 
 
 def share(max_tiles: int, images: int) -> int:
@@ -88,8 +96,9 @@ def recompress(tiles: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
   Used for pre-training (arXiv 2508.18265 §2.2); drawn per tile, as the released code does.
   """
-  qualities = rng.integers(75, 101, len(tiles)).tolist()
-  return np.stack([_jpeg(tile, quality) for tile, quality in zip(tiles, qualities)])
+  qualities = rng.integers(75, 101, len(tiles))
+  augmented = map(_jpeg, tiles, qualities.tolist())
+  return np.stack(list(augmented))
 
 
 def _jpeg(tile: np.ndarray, quality: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is done to a recording so that a recogniser no longer understands it.
+"""Manipulations of a recording after which a recogniser no longer understands it.
 
 n samples, float32
 """
@@ -17,7 +17,7 @@ ECHOES = (0.5, 1.0, 1.5)  # seconds
 
 
 def unchanged(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """The recording, samples [n], as it is."""
+  """The recording, samples [n]."""
   return x
 
 
@@ -45,7 +45,8 @@ def high(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def noise(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """With white noise of the same power."""
-  return x + rng.standard_normal(len(x)).astype(np.float32) * x.std()
+  white = rng.standard_normal(len(x)).astype(np.float32)
+  return x + white * x.std()
 
 
 def muffled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -58,7 +59,8 @@ def muffled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def mirrored(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """With the spectrum upside down: f becomes 8000 Hz - f."""
-  signs = 1 - 2 * (np.arange(len(x)) % 2)
+  odd = np.arange(len(x)) % 2
+  signs = 1 - 2 * odd
   return x * signs
 
 
@@ -81,7 +83,8 @@ def spliced(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def turned(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   """Cut into pieces of 0.4 s, each backwards, in the order of the recording."""
-  return np.concatenate([piece[::-1] for piece in _pieces(x)])
+  pieces = [piece[::-1] for piece in _pieces(x)]
+  return np.concatenate(pieces)
 
 
 def _pieces(x: np.ndarray) -> list[np.ndarray]:
@@ -108,32 +111,37 @@ def stretched(x: np.ndarray, factor: float) -> np.ndarray:
   """`factor` times as long at the same pitch, by a phase vocoder (Flanagan and Golden 1966), after a fade-in."""
   window = np.hanning(SIZE + 1)[:-1]
   spectra = np.fft.rfft(_frames(x) * window)
-  slower = _at_other_speed(spectra, factor)
-  out = _overlapped(np.fft.irfft(slower) * window)
-  gain = (window**2).reshape(-1, HOP).sum(0).mean()
+  changed = _at_other_speed(spectra, factor)
+  frames = np.fft.irfft(changed) * window
+  power = window**2
+  gain = power.reshape(-1, HOP).sum(0).mean()  # of windows that overlap
+  out = _overlapped(frames) / gain
   length = round(len(x) * factor)
-  return (out / gain)[:length].astype(np.float32)
+  return out[:length].astype(np.float32)
 
 
 def _frames(x: np.ndarray) -> np.ndarray:
   """Overlapping frames, float64 [F, SIZE], of samples followed by silence."""
-  padded = np.pad(np.asarray(x, np.float64), (0, 2 * SIZE))
+  wide = np.asarray(x, np.float64)
+  padded = np.pad(wide, (0, 2 * SIZE))
   count = (len(padded) - SIZE) // HOP
   starts = HOP * np.arange(count)
-  return padded[starts[:, None] + np.arange(SIZE)]
+  index = starts[:, None] + np.arange(SIZE)
+  return padded[index]
 
 
 def _at_other_speed(spectra: np.ndarray, factor: float) -> np.ndarray:
-  """Spectra of `factor` times as many frames: sizes are interpolated, phases turn at the speed of the recording."""
-  at = np.arange(0, len(spectra) - 1, 1 / factor)
-  left = at.astype(int)
+  """Spectra of `factor` times as many frames: sizes are interpolated, phases advance at the recording's speed."""
+  place = np.arange(0, len(spectra) - 1, 1 / factor)
+  left = place.astype(int)
   before = spectra[left]
   after = spectra[left + 1]
-  share = (at - left)[:, None]
+  share = (place - left)[:, None]
   size = (1 - share) * np.abs(before) + share * np.abs(after)
-  # Each bin turns by what it turned between the two frames of the recording that are nearest.
-  turn = np.angle(after * np.conj(before))
-  phase = np.angle(spectra[:1]) + np.cumsum(turn, 0) - turn
+  # The phase of each bin advances by the difference between the two nearest frames of the recording.
+  advance = np.angle(after * np.conj(before))
+  first = np.angle(spectra[:1])
+  phase = first + np.cumsum(advance, 0) - advance
   return size * np.exp(1j * phase)
 
 

@@ -20,12 +20,12 @@ def means_of(recogniser: Recogniser, clips: Sequence[Clip]) -> dict[str, jax.Arr
   """
   if not clips:
     raise ValueError('means: no clip is unchanged speech')
-  sums = None
+  sums = dict.fromkeys(SITES, 0)
   count = 0
   for clip in clips:
     kept, tokens = _kept(recogniser, clip)
-    total = {site: x.sum((1, 2)) for site, x in kept.items()}
-    sums = total if sums is None else {site: sums[site] + x for site, x in total.items()}
+    for site, x in kept.items():
+      sums[site] = sums[site] + x.sum((1, 2))
     count += tokens
   return {site: jnp.asarray(x / count, jnp.float32) for site, x in sums.items()}
 
@@ -37,11 +37,16 @@ def _kept(r: Recogniser, clip: Clip) -> tuple[dict[str, np.ndarray], int]:
   prompt = r.processor.prompt(language='en', timestamps=False)
   (result,) = r(keys, [prompt], [0])
   row = [*prompt, *result.tokens]
-  slots = padding.bucket(len(row))
-  tokens = jnp.asarray(padding.batch([row], dtype=np.int32, length=slots))
-  positions = jnp.asarray(padding.positions([len(row)], slots))
-  kept = _run(r.params.decoder, r.config, keys, tokens, positions)
-  return {site: np.asarray(x, np.float64)[:, :, : len(row)] for site, x in kept.items()}, len(row)
+  length = len(row)
+  slots = padding.bucket(length)
+  tokens = padding.batch([row], dtype=np.int32, length=slots)
+  positions = padding.positions([length], slots)
+  padded = _run(r.params.decoder, r.config, keys, jnp.asarray(tokens), jnp.asarray(positions))
+  kept = {}
+  for site, x in padded.items():
+    wide = np.asarray(x, np.float64)
+    kept[site] = wide[:, :, :length]
+  return kept, length
 
 
 def _forward(params, config, keys, tokens, positions):

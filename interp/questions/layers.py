@@ -35,12 +35,19 @@ def answers(params: model.Params, config: Config, speech: Speech, *, samples: in
   samples: length of the window that each clip is padded to, at most the model's.
   """
   mels = [frontend.log_mel(x, config.mels, length=samples) for x in speech.clips]
-  frames = [max(min(len(x), samples) // HOP, STRIDE) for x in speech.clips]
+  frames = [_frames(x, samples) for x in speech.clips]
   states = features(params, config, mels, frames)
-  spectra = np.stack([_moments(mel[:size]) for mel, size in zip(mels, frames)])
+  moments = [_moments(mel[:size]) for mel, size in zip(mels, frames)]
+  spectra = np.stack(moments)[None]
   for question, labels in speech.labels.items():
-    shared = {'labels': labels, 'groups': speech.groups, 'folds': folds}
-    yield Answer(question, probe.fit(states, **shared), probe.fit(spectra[None], **shared))
+    fit = functools.partial(probe.fit, labels=labels, groups=speech.groups, folds=folds)
+    yield Answer(question, layers=fit(states), mel=fit(spectra))
+
+
+def _frames(clip: np.ndarray, samples: int) -> int:
+  """Mel frames of a clip within the window, at least those of one encoder position."""
+  used = min(len(clip), samples)
+  return max(used // HOP, STRIDE)
 
 
 def features(params: model.Params, config: Config, mels: Sequence[np.ndarray], frames: Sequence[int]) -> np.ndarray:
@@ -48,10 +55,14 @@ def features(params: model.Params, config: Config, mels: Sequence[np.ndarray], f
   pieces = []
   for first in range(0, len(mels), BATCH):
     rows = mels[first : first + BATCH]
-    padded = np.stack([*rows, *[rows[-1]] * (BATCH - len(rows))])
-    states = np.asarray(_states(params, config, padded))[:, : len(rows)]
+    count = len(rows)
+    padding = [rows[-1]] * (BATCH - count)  # one shape, one program
+    padded = np.stack([*rows, *padding])
+    states = np.asarray(_states(params, config, padded))
+    states = states[:, :count]
     ends = np.asarray(frames[first : first + BATCH]) // STRIDE
-    spoken = np.arange(states.shape[2]) < ends[:, None]
+    position = np.arange(states.shape[2])
+    spoken = position < ends[:, None]
     pieces.append(probe.pooled(states, spoken))
   return np.concatenate(pieces, 1)
 

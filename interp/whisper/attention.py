@@ -37,9 +37,12 @@ def attend(p: Attention, q, k, v, mask, note, name: Callable[[str], str]):
   if mask is not None:
     scores = jnp.where(mask, scores, MASKED)
   scores = note(name('scores'), scores)
-  pattern = note(name('pattern'), jax.nn.softmax(scores, -1)).astype(v.dtype)
-  z = note(name('z'), _averages(pattern, v))
-  return note(name('attn_out'), einsum('rtnh,nhd->rtd', z, p.o) + p.o_bias)
+  pattern = jax.nn.softmax(scores, -1)
+  pattern = note(name('pattern'), pattern)
+  z = _averages(pattern.astype(v.dtype), v)
+  z = note(name('z'), z)
+  out = einsum('rtnh,nhd->rtd', z, p.o) + p.o_bias
+  return note(name('attn_out'), out)
 
 
 def _products(q: jax.Array, k: jax.Array) -> jax.Array:
@@ -49,11 +52,13 @@ def _products(q: jax.Array, k: jax.Array) -> jax.Array:
   """
   rows, time, heads, size = q.shape
   audios, _, length, _ = k.shape
-  by_audio = q.reshape(audios, -1, heads, size).swapaxes(1, 2)
-  flat = by_audio.reshape(audios * heads, -1, size)
+  by_audio = q.reshape(audios, -1, heads, size)
+  by_head = by_audio.swapaxes(1, 2)
+  flat = by_head.reshape(audios * heads, -1, size)
   keys = k.reshape(audios * heads, length, size)
   products = jnp.einsum('xth,xsh->xts', flat, keys, preferred_element_type=jnp.float32)
-  by_row = products.reshape(audios, heads, -1, time, length).swapaxes(1, 2)
+  by_head = products.reshape(audios, heads, -1, time, length)
+  by_row = by_head.swapaxes(1, 2)
   return by_row.reshape(rows, heads, time, length)
 
 
@@ -61,14 +66,18 @@ def _averages(pattern: jax.Array, v: jax.Array) -> jax.Array:
   """[R, T, N, H]: values [B, N, S, H] averaged by the pattern [R, N, T, S]."""
   rows, heads, time, length = pattern.shape
   audios, _, _, size = v.shape
-  by_audio = pattern.reshape(audios, -1, heads, time, length).swapaxes(1, 2)
-  flat = by_audio.reshape(audios * heads, -1, length)
+  by_audio = pattern.reshape(audios, -1, heads, time, length)
+  by_head = by_audio.swapaxes(1, 2)
+  flat = by_head.reshape(audios * heads, -1, length)
   values = v.reshape(audios * heads, length, size)
-  z = jnp.einsum('xts,xsh->xth', flat, values).reshape(audios, heads, -1, time, size)
-  by_row = z.swapaxes(1, 2).reshape(rows, heads, time, size)
+  z = jnp.einsum('xts,xsh->xth', flat, values)
+  by_head = z.reshape(audios, heads, -1, time, size)
+  by_row = by_head.swapaxes(1, 2).reshape(rows, heads, time, size)
   return by_row.swapaxes(1, 2)
 
 
 def _note_keys(note, site: str, x: jax.Array) -> jax.Array:
   """Keys or values [B, N, S, H] through the tap, which sees them as [B, S, N, H], as in every model."""
-  return jnp.swapaxes(note(site, jnp.swapaxes(x, 1, 2)), 1, 2)
+  by_position = jnp.swapaxes(x, 1, 2)
+  noted = note(site, by_position)
+  return jnp.swapaxes(noted, 1, 2)

@@ -19,18 +19,20 @@ OFFSET = 0.008  # of the cosine, arXiv 2102.09672 eq. 17
 def betas() -> np.ndarray:
   """β_t, float32 [1000]: the share of variance replaced by noise at each training step."""
   edges = np.arange(TRAIN_STEPS + 1) / TRAIN_STEPS
-  angles = (edges + OFFSET) / (1 + OFFSET) * np.pi / 2
-  signal = np.cos(angles) ** 2
+  shifted = (edges + OFFSET) / (1 + OFFSET)
+  signal = np.cos(shifted * np.pi / 2) ** 2
   ratio = signal[1:] / signal[:-1]
-  return np.minimum(1 - ratio, MAX_BETA).astype(np.float32)
+  beta = np.minimum(1 - ratio, MAX_BETA)
+  return beta.astype(np.float32)
 
 
 @functools.cache
 def signal_levels() -> np.ndarray:
   """ᾱ_t, float32 [1000]: the cumulative product of 1 - β, which differs from the closed form because of the cap."""
   kept = 1 - betas()
-  # Products are float64, rounded once: as PyTorch accumulates them, and the published values show.
-  return np.cumprod(kept, dtype=np.float64).astype(np.float32)
+  # The published values are products in float64, rounded once, as PyTorch accumulates them.
+  products = np.cumprod(kept, dtype=np.float64)
+  return products.astype(np.float32)
 
 
 def timesteps(steps: int) -> np.ndarray:
@@ -47,8 +49,10 @@ def timesteps(steps: int) -> np.ndarray:
 
 def sigmas(steps: int) -> np.ndarray:
   """σ = √((1 - ᾱ)/ᾱ), the noise over the signal at each visited step and 0 at the end, float64 [N + 1]."""
-  level = signal_levels()[timesteps(steps)].astype(np.float64)
-  return np.append(np.sqrt((1 - level) / level), 0.0)
+  levels = signal_levels()[timesteps(steps)]
+  level = levels.astype(np.float64)
+  noise_over_signal = np.sqrt((1 - level) / level)
+  return np.append(noise_over_signal, 0.0)
 
 
 @struct.dataclass
@@ -75,14 +79,23 @@ class Schedule:
     # The last σ is 0, whose logarithm is not finite: that step returns x0, so decay 0, gain 1.
     log_snr = np.log(alpha[:-1]) - np.log(sigma[:-1])
     width = np.diff(log_snr)
-    decay = np.append(sigma[1:-1] / sigma[:-2], 0.0)
-    gain = np.append(-alpha[1:-1] * np.expm1(-width), 1.0)
-    arrays = (timesteps(steps), alpha[:-1], sigma[:-1], decay, gain, _slopes(width))
-    return cls(*(jnp.asarray(a, jnp.float32) for a in arrays))
+    ratio = sigma[1:-1] / sigma[:-2]
+    towards_data = -alpha[1:-1] * np.expm1(-width)
+    schedule = cls(
+      timesteps=timesteps(steps),
+      alpha=alpha[:-1],
+      sigma=sigma[:-1],
+      decay=np.append(ratio, 0.0),
+      gain=np.append(towards_data, 1.0),
+      slope=_slopes(width),
+    )
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), schedule)
 
 
 def _slopes(width: np.ndarray) -> np.ndarray:
   """1/(2r) of each step, r the previous step's width in log signal-to-noise over its own; 0 at both ends."""
+  own = width[1:]
+  previous = width[:-1]
   slopes = np.zeros(len(width) + 1)
-  slopes[1:-1] = width[1:] / (2 * width[:-1])
+  slopes[1:-1] = own / (2 * previous)
   return slopes
