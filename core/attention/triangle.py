@@ -1,8 +1,8 @@
 """Causal attention of a run of tokens to itself on a CPU: each block of queries reads the keys up to its own end.
 
-XLA for CPU writes the scores of a whole batch to memory, and transposes them once more for their gradient. Here a block
-of queries, for one row and one key head at a time, leaves its scores in the cache, and keys that are later than all of
-its queries are never multiplied. The backward pass computes the scores again (FlashAttention, arXiv 2205.14135).
+XLA for CPU writes the scores of a whole batch to memory, and transposes them once more for their gradient. Here the
+scores of a block of queries, for one row and one key head at a time, stay in the cache, and keys after all of its
+queries are never multiplied. The backward pass computes the scores again (FlashAttention, arXiv 2205.14135).
 
 B batch   T tokens   N query heads   K key heads   G = N/K   H head size   L = B K, lines
 """
@@ -19,8 +19,8 @@ from core.attention import sizes
 from core.attention.keys import MASKED, How, Keys, visible
 
 BLOCK = 64  # queries of a block, at least
-BLOCKS = 8  # of queries, at most: the program has each of them
-LONGEST = BLOCKS * sizes.QUERY_BLOCK  # tokens; of more, a block's scores take more memory than in 'chunked'
+BLOCKS = 8  # of queries, at most: the program is unrolled over them
+LONGEST = BLOCKS * sizes.QUERY_BLOCK  # tokens; with more, a block's scores take more memory than in 'chunked'
 BLIND = MASKED / 2  # the least maximum of scores: where a query sees nothing, all its weights become 0
 TINY = 1e-30  # the least sum of weights
 
@@ -51,17 +51,26 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
   (keys,) = runs
   b, t, n, h = q.shape
   heads = keys.k.shape[1]
-  by_head = q.reshape(b, t, heads, n // heads, h).swapaxes(1, 2)
+  groups = n // heads
+  by_group = q.reshape(b, t, heads, groups, h)
+  by_head = by_group.swapaxes(1, 2)
   lines = _Line(
     q=_merged(by_head),
     k=_merged(keys.k),
     v=_merged(keys.v),
     positions=_repeated(positions, b, heads),
     segments=None if segments is None else _repeated(segments, b, heads),
-    sinks=None if sinks is None else jnp.tile(sinks.astype(jnp.float32).reshape(heads, -1), (b, 1)),
+    sinks=None if sinks is None else _sinks_of_lines(sinks, b, heads),
   )
   out = _attention(how.window, how.divisor, lines)
-  return out.reshape(b, heads, t, n // heads, h).swapaxes(1, 2).reshape(q.shape)
+  by_head = out.reshape(b, heads, t, groups, h)
+  return by_head.swapaxes(1, 2).reshape(q.shape)
+
+
+def _sinks_of_lines(sinks: jax.Array, rows: int, heads: int) -> jax.Array:
+  """Sinks [N] as float32 [L, G]."""
+  by_head = sinks.astype(jnp.float32).reshape(heads, -1)
+  return jnp.tile(by_head, (rows, 1))
 
 
 def _merged(x: jax.Array) -> jax.Array:
@@ -71,25 +80,34 @@ def _merged(x: jax.Array) -> jax.Array:
 
 def _repeated(x: jax.Array, rows: int, heads: int) -> jax.Array:
   """[B or 1, T] as [L, T]."""
-  return jnp.repeat(jnp.broadcast_to(x, (rows, x.shape[1])), heads, 0)
+  length = x.shape[1]
+  by_row = jnp.broadcast_to(x, (rows, length))
+  return jnp.repeat(by_row, heads, 0)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attention(window: int | None, divisor: float, lines: _Line) -> jax.Array:
   """The output [L, T, G, H] of all lines [L, ...]."""
-  return _forward(window, divisor, lines)[0]
+  out, _ = _forward(window, divisor, lines)
+  return out
 
 
 def _forward(window, divisor, lines):
-  how = How(causal=True, window=window, divisor=divisor, rules={})
+  how = _how(window, divisor)
   saved = jax.lax.map(functools.partial(_line, how=how), lines)
   return saved.out, (lines, saved)
 
 
 def _backward(window, divisor, kept, gradient):
-  how = How(causal=True, window=window, divisor=divisor, rules={})
-  gradients = jax.lax.map(lambda given: _line_gradient(*given, how=how), (*kept, gradient))
+  how = _how(window, divisor)
+  lines, saved = kept
+  gradients = jax.lax.map(lambda given: _line_gradient(*given, how=how), (lines, saved, gradient))
   return (gradients,)
+
+
+def _how(window, divisor) -> How:
+  """The options of a call from those that `custom_vjp` can hash."""
+  return How(causal=True, window=window, divisor=divisor, rules={})
 
 
 _attention.defvjp(_forward, _backward)
@@ -107,30 +125,46 @@ def _blocks(length: int, window: int | None) -> Iterator[_Block]:
   size = max(BLOCK, math.ceil(length / BLOCKS))
   for start in range(0, length, size):
     stop = min(start + size, length)
-    first = 0 if window is None else max(0, start - window + 1)
-    yield _Block(slice(start, stop), slice(first, stop))
+    first = 0
+    if window is not None:
+      first = max(0, start - window + 1)
+    yield _Block(rows=slice(start, stop), near=slice(first, stop))
 
 
 def _scores(line: _Line, block: _Block, how: How) -> jax.Array:
   """Masked float32 scores [rows, G, near]."""
   q = line.q[block.rows]
+  k = line.k[block.near]
   size, group, h = q.shape
-  product = jnp.matmul(q.reshape(-1, h), line.k[block.near].T, preferred_element_type=jnp.float32)
+  matrix = q.reshape(-1, h)
+  product = jnp.matmul(matrix, k.T, preferred_element_type=jnp.float32)
   scores = product.reshape(size, group, -1) / how.divisor
-  return jnp.where(_mask(line, block, how)[:, None], scores, MASKED)
+  mask = _mask(line, block, how)[:, None]
+  return jnp.where(mask, scores, MASKED)
 
 
 def _mask(line: _Line, block: _Block, how: How) -> jax.Array:
   """Bool [rows, near]."""
-  part = lambda x, where: None if x is None else x[None, where]
-  keys = Keys(line.k, line.v, part(line.positions, block.near), part(line.segments, block.near))
-  return visible(part(line.positions, block.rows), part(line.segments, block.rows), keys, how)[0]
+
+  def part(x, where):  # as of a batch of one row
+    return None if x is None else x[None, where]
+
+  keys = Keys(
+    line.k,
+    line.v,
+    positions=part(line.positions, block.near),
+    segments=part(line.segments, block.near),
+  )
+  positions = part(line.positions, block.rows)
+  segments = part(line.segments, block.rows)
+  return visible(positions, segments, keys, how)[0]
 
 
 def _line(line: _Line, *, how: How) -> _Saved:
   """Attention of one line, block after block."""
-  done = [_block(line, block, how) for block in _blocks(len(line.q), how.window)]
-  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *done)
+  blocks = _blocks(len(line.q), how.window)
+  saved = [_block(line, block, how) for block in blocks]
+  return jax.tree.map(lambda *parts: jnp.concatenate(parts), *saved)
 
 
 def _block(line: _Line, block: _Block, how: How) -> _Saved:
@@ -144,53 +178,67 @@ def _block(line: _Line, block: _Block, how: How) -> _Saved:
     total = total + jnp.exp(line.sinks - top)
   total = jnp.maximum(total, TINY)
   summed = _times(weights, line.v[block.near])
-  return _Saved((summed / total[..., None]).astype(line.q.dtype), top + jnp.log(total))
+  out = summed / total[..., None]
+  norm = top + jnp.log(total)
+  return _Saved(out=out.astype(line.q.dtype), norm=norm)
 
 
 def _times(weights: jax.Array, values: jax.Array) -> jax.Array:
   """float32 [rows, G, H]: weights [rows, G, near] times values [near, H], in the values' dtype."""
-  matrix = weights.reshape(-1, len(values)).astype(values.dtype)
+  rows, group, near = weights.shape
+  matrix = weights.reshape(-1, near).astype(values.dtype)
   product = jnp.matmul(matrix, values, preferred_element_type=jnp.float32)
-  return product.reshape(*weights.shape[:2], -1)
+  return product.reshape(rows, group, -1)
 
 
 def _line_gradient(line: _Line, saved: _Saved, gradient: jax.Array, *, how: How) -> _Line:
   """The gradient of a line, from that of its output [T, G, H]."""
   wide = gradient.astype(jnp.float32)
-  along = jnp.sum(wide * saved.out.astype(jnp.float32), -1)  # what the softmax subtracts, [T, G]
+  out = saved.out.astype(jnp.float32)
+  along = jnp.sum(wide * out, -1)  # what the softmax subtracts, [T, G]
+  q = []
   k = jnp.zeros(line.k.shape, jnp.float32)
   v = jnp.zeros(line.v.shape, jnp.float32)
-  queries = []
   for block in _blocks(len(line.q), how.window):
-    scores = _scores(line, block, how)
-    weights = jnp.exp(scores - saved.norm[block.rows][..., None])
-    towards = _times(gradient[block.rows], line.v[block.near].T)
-    slopes = weights * (towards - along[block.rows][..., None]) / how.divisor
-    queries.append(_times(slopes, line.k[block.near]))
+    norm = saved.norm[block.rows][..., None]
+    weights = jnp.exp(_scores(line, block, how) - norm)
+    of_out = gradient[block.rows]
+    towards = _times(of_out, line.v[block.near].T)
+    difference = towards - along[block.rows][..., None]
+    slopes = weights * difference / how.divisor
+    q.append(_times(slopes, line.k[block.near]))
     k = k.at[block.near].add(_summed(slopes, line.q[block.rows]))
-    v = v.at[block.near].add(_summed(weights, gradient[block.rows]))
+    v = v.at[block.near].add(_summed(weights, of_out))
   sinks = None
   if line.sinks is not None:
-    sinks = -jnp.sum(jnp.exp(line.sinks - saved.norm) * along, 0)
-  q = jnp.concatenate(queries)
-  dtypes = line.q.dtype, line.k.dtype, line.v.dtype
-  q, k, v = (x.astype(dtype) for x, dtype in zip((q, k, v), dtypes))
-  return _Line(q, k, v, None, None, sinks)
+    shares = jnp.exp(line.sinks - saved.norm)
+    sinks = -jnp.sum(shares * along, 0)
+  return _Line(
+    q=jnp.concatenate(q).astype(line.q.dtype),
+    k=k.astype(line.k.dtype),
+    v=v.astype(line.v.dtype),
+    positions=None,
+    segments=None,
+    sinks=sinks,
+  )
 
 
 def _summed(weights: jax.Array, values: jax.Array) -> jax.Array:
   """float32 [near, H]: the sum over queries of weights [rows, G, near] times values [rows, G, H]."""
-  matrix = weights.reshape(-1, weights.shape[-1]).astype(values.dtype)
-  return jnp.matmul(matrix.T, values.reshape(-1, values.shape[-1]), preferred_element_type=jnp.float32)
+  _, _, near = weights.shape
+  _, _, h = values.shape
+  by_query = weights.reshape(-1, near).astype(values.dtype)
+  return jnp.matmul(by_query.T, values.reshape(-1, h), preferred_element_type=jnp.float32)
 
 
 def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
   """Why this implementation cannot compute a call of `core.attention.attention`; None if it can."""
-  if len(runs) != 1 or not how.causal or runs[0].positions is not positions:
+  keys, *others = runs
+  if others or not how.causal or keys.positions is not positions:
     return 'triangle needs causal attention of one run of tokens to itself'
-  if segments is not None and runs[0].segments is not segments:
+  if segments is not None and keys.segments is not segments:
     return 'triangle needs the segments of queries and keys to be one array'
-  if runs[0].subtrees is not None or runs[0].columns:
+  if keys.subtrees is not None or keys.columns:
     return 'triangle needs keys in rows, and no packed trees'
   if bias is not None:
     return 'triangle has no additive bias'
@@ -199,10 +247,11 @@ def refuse(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None
 
 def decline(q, runs, positions, segments, sinks, bias, *, how: How) -> str | None:
   """Why the default is faster for these arguments, or None."""
-  if q.shape[1] < 2 * BLOCK:
-    return f'{q.shape[1]} queries are too few to be cut'
-  if q.shape[1] > LONGEST:
-    return f'{q.shape[1]} queries make {BLOCKS} blocks too large'
+  queries = q.shape[1]
+  if queries < 2 * BLOCK:
+    return f'{queries} queries are too few to be cut'
+  if queries > LONGEST:
+    return f'{queries} queries make {BLOCKS} blocks too large'
   if jax.sharding.get_abstract_mesh().size > 1:
     return 'rows and heads that several devices hold are not taken one by one'
   return None
