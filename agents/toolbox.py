@@ -33,24 +33,31 @@ class Functions:
   functions: Mapping[str, tuple[Mapping[str, Any], Callable[..., str]]] = dataclasses.field(default_factory=dict)
 
   def schemas(self) -> list[dict]:
-    return [schema(name, function.__doc__ or '', parameters) for name, (parameters, function) in self.functions.items()]
+    schemas = []
+    for name, (parameters, function) in self.functions.items():
+      description = function.__doc__ or ''
+      schemas.append(schema(name, description, parameters))
+    return schemas
 
   def call(self, name: str, arguments: Mapping[str, Any], timeout: float) -> Observation:
-    return Observation(str(self.functions[name][1](**arguments)))
+    _, function = self.functions[name]
+    return Observation(str(function(**arguments)))
 
 
 def schema(name: str, description: str, parameters: Mapping[str, Any]) -> dict:
   """A tool as the chat-completions interface describes it."""
-  return {'type': 'function', 'function': {'name': name, 'description': description, 'parameters': dict(parameters)}}
+  function = {'name': name, 'description': description, 'parameters': dict(parameters)}
+  return {'type': 'function', 'function': function}
 
 
 def carry_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
-  """Runs a call as the model wrote it; whatever happens is an observation, of valid Unicode."""
+  """Runs a call as the model wrote it; a failure is an observation too. The text is valid Unicode."""
   try:
     got = _carried_out(tools, call, timeout)
-  except Exception as error:  # a fault of the tools: the model goes on without them, and the trace shows it
+  except Exception as error:  # a fault of the tools: the model continues without them, and the trace shows it
     got = Observation(f'{type(error).__name__}: {error}', True)
-  return dataclasses.replace(got, text=shortened(clean(got.text)))
+  text = shortened(clean(got.text))
+  return dataclasses.replace(got, text=text)
 
 
 def _carried_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
@@ -59,7 +66,8 @@ def _carried_out(tools: Toolbox, call: Call, timeout: float) -> Observation:
     return Observation(f'the call could not be read: {call.arguments[:300]}', True)
   known = [s['function']['name'] for s in tools.schemas()]
   if call.name not in known:
-    return Observation(f'there is no tool called {call.name[:100]!r}; the tools are {", ".join(known) or "none"}', True)
+    listed = ', '.join(known) or 'none'
+    return Observation(f'there is no tool called {call.name[:100]!r}; the tools are {listed}', True)
   try:
     arguments = clean_json(parse_json(call.arguments))
   except ValueError as error:

@@ -36,7 +36,8 @@ def errors(r: Recogniser, clips: list[tuple[np.ndarray, str]]) -> tuple[int, int
   length = 0
   for first in range(0, len(clips), AT_ONCE):
     some = clips[first : first + AT_ONCE]
-    heard = _texts(r, np.stack([samples for samples, _ in some]))
+    samples = np.stack([samples for samples, _ in some])
+    heard = _texts(r, samples)
     for (_, text), said in zip(some, heard):
       count, words = word_errors(text, said)
       edits += count
@@ -45,11 +46,12 @@ def errors(r: Recogniser, clips: list[tuple[np.ndarray, str]]) -> tuple[int, int
 
 
 def _texts(r: Recogniser, samples: np.ndarray) -> list[str]:
-  """What is heard in at most AT_ONCE clips [n, samples]; fewer are padded, so that there is one shape."""
+  """The texts of at most AT_ONCE clips [n, samples]; fewer are padded, so that there is one shape."""
   rows = padding.repeat_last(samples, AT_ONCE)
   mels = np.asarray(frontend.log_mels(rows, r.config.mels))
   prompt = r.processor.prompt(timestamps=False)
-  results = r(r.keys(mels), [prompt] * AT_ONCE, [0] * AT_ONCE)
+  keys = r.keys(mels)
+  results = r(keys, [prompt] * AT_ONCE, [0] * AT_ONCE)
   return [result.text for result in results[: len(samples)]]
 
 
@@ -72,19 +74,22 @@ def main(c: Config, workdir: pathlib.Path) -> None:
 
   def batch(i: int) -> model.Batch:
     rng = np.random.default_rng((c.seed, i))
-    return model.batch(processor, [voices.clip(rng, most=c.most, length=config.samples) for _ in range(c.batch)])
+    clips = [voices.clip(rng, most=c.most, length=config.samples) for _ in range(c.batch)]
+    return model.batch(processor, clips)
 
   def loss(params, batch, key):
     del key  # nothing is drawn
     return model.loss(params, config, batch)
 
   with jax.set_mesh(place), Run(workdir, c, every=c.save_every, show=('loss', 'right')) as run:
-    params, frozen = steps.partition(whisper.init(jax.random.key(c.seed), config), LEARNED)
+    start = whisper.init(jax.random.key(c.seed), config)
+    params, frozen = steps.partition(start, LEARNED)
     tx = optim.optimizer(c.optim, c.steps, whisper.spec(config))
     step = steps.make_step(loss, tx)
 
     def advance(state, i):
-      return step(state, frozen, mesh.to_global(batch(i), place), jax.random.key(i))
+      rows = mesh.to_global(batch(i), place)
+      return step(state, frozen, rows, jax.random.key(i))
 
     state = loop(run, steps.init_state(params, tx), advance, c.steps)
     trained = steps.merge(state.params, frozen)
@@ -95,7 +100,7 @@ def main(c: Config, workdir: pathlib.Path) -> None:
     rate = edits / words
     found = {'word_error_rate': rate, 'edits': edits, 'words': words, 'clips': c.held_out}
     (run.workdir / 'heldout.json').write_text(json.dumps(found))
-  print(f'{folder} holds the model; {edits} edits in {words} words by voices that it did not hear: {rate:.1%}')
+  print(f'model in {folder}; {edits} edits in {words} words by voices that it was not trained on: {rate:.1%}')
 
 
 if __name__ == '__main__':

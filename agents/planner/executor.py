@@ -20,14 +20,15 @@ MAX_WRITTEN = 64  # calls that are read from a text
 def execute(
   model, tools: Toolbox, history: Sequence[Group], step: Step, cycle: int, watch: Watch, sampling: Sampling, seed: int
 ) -> Subtask:
-  """Carries out `step`. history: the shared turns before it, as groups. Whatever happens is a Subtask.
+  """Carries out `step`; a failure is a Subtask too. history: the shared turns before it, as groups.
 
   A reply with calls is never taken for a result, even if it has other text; the released code of Memento ends the
   task there. All calls of a reply are in one assistant turn.
   """
   watch.say('task', f'Task {step.id}', step.description)
   head = Group(({'role': 'system', 'content': prompts.EXECUTOR},), pinned=True)
-  groups = [head, *history, Group((prompts.task_turn(step.id, step.description),), pinned=True)]
+  task = Group((prompts.task_turn(step.id, step.description),), pinned=True)
+  groups = [head, *history, task]
   calls: list[ToolCall] = []
   schemas = tools.schemas()
   empty = 0
@@ -44,8 +45,12 @@ def execute(
       asked = wanted[: watch.limits.calls]
       done = _call_all(tools, asked, watch)
       calls += done
-      turns = _exchange(reply.text, asked, done) if reply.calls else _written_exchange(reply.text, done)
-      groups.append(Group((*turns, *_left_out(len(wanted) - len(asked)))))
+      if reply.calls:
+        turns = _exchange(reply.text, asked, done)
+      else:
+        turns = _written_exchange(reply.text, done)
+      left_out = _left_out(len(wanted) - len(asked))
+      groups.append(Group((*turns, *left_out)))
       empty = 0
     elif reply.text.strip():
       return end(reply.text.strip(), 'done')
@@ -53,7 +58,8 @@ def execute(
       empty += 1
       if empty == MAX_EMPTY:
         return end('Not finished: the executor said nothing.', 'empty')
-      groups.append(Group(({'role': 'user', 'content': 'Your reply was empty. Call a tool or state the result.'},)))
+      hint = {'role': 'user', 'content': 'Your reply was empty. Call a tool or state the result.'}
+      groups.append(Group((hint,)))
   return end(f'Not finished after {watch.limits.steps} steps.', 'steps')
 
 
@@ -63,7 +69,7 @@ def _ended(watch: Watch, cycle: int, step: Step, result: str, stop: str, calls: 
 
 
 def _call_all(tools: Toolbox, calls: Sequence[Call], watch: Watch) -> list[ToolCall]:
-  """Runs the calls of one reply side by side; results in the order of the calls."""
+  """Runs the calls of one reply in parallel; results in the order of the calls."""
   for call in calls:
     watch.say('call', call.name, call.arguments)
   seconds = watch.left()
@@ -71,12 +77,14 @@ def _call_all(tools: Toolbox, calls: Sequence[Call], watch: Watch) -> list[ToolC
   def one(call: Call) -> ToolCall:
     start = time.monotonic()
     got = carry_out(tools, call, seconds)
-    return ToolCall(call.name, call.arguments, got.text, got.failed, round(time.monotonic() - start, 3))
+    took = round(time.monotonic() - start, 3)
+    return ToolCall(call.name, call.arguments, got.text, got.failed, took)
 
   with concurrent.futures.ThreadPoolExecutor(min(len(calls), watch.limits.parallel)) as pool:
     done = list(pool.map(one, calls))
   for call in done:
-    watch.say('failure' if call.failed else 'observation', f'{call.name}, {call.seconds:.1f} s', call.result)
+    kind = 'failure' if call.failed else 'observation'
+    watch.say(kind, f'{call.name}, {call.seconds:.1f} s', call.result)
   return done
 
 
@@ -86,21 +94,31 @@ def written_calls(text: str) -> tuple[Call, ...]:
   One that cannot be read has no name, and what is wrong with it in place of arguments.
   """
   read = parse(text, MAX_WRITTEN)
-  return tuple(Call('', call.name, call.error or arguments_text(call.arguments)) for call in read)
+  calls = []
+  for call in read:
+    arguments = call.error or arguments_text(call.arguments)
+    calls.append(Call('', call.name, arguments))
+  return tuple(calls)
 
 
 def _exchange(text: str, calls: Sequence[Call], done: Sequence[ToolCall]) -> list[Mapping]:
   """One assistant turn with all calls, and a tool turn for each."""
-  ids = [call.id or f'call_{n}' for n, call in enumerate(calls)]
-  asked = [{**call.as_turn(), 'id': key} for call, key in zip(calls, ids)]
-  results = [{'role': 'tool', 'tool_call_id': key, 'content': _told(c)} for key, c in zip(ids, done)]
-  return [{'role': 'assistant', 'content': text, 'tool_calls': asked}, *results]
+  asked = []
+  results = []
+  for number, (call, result) in enumerate(zip(calls, done)):
+    key = call.id or f'call_{number}'
+    asked.append({**call.as_turn(), 'id': key})
+    results.append({'role': 'tool', 'tool_call_id': key, 'content': _told(result)})
+  said = {'role': 'assistant', 'content': text, 'tool_calls': asked}
+  return [said, *results]
 
 
 def _written_exchange(text: str, done: Sequence[ToolCall]) -> list[Mapping]:
   """The assistant turn as it was written, and one user turn with the results between tags."""
-  results = '\n'.join(f'{RESPONSE}\n{_told(call)}\n{END_RESPONSE}' for call in done)
-  return [{'role': 'assistant', 'content': text}, {'role': 'user', 'content': results}]
+  responses = [f'{RESPONSE}\n{_told(call)}\n{END_RESPONSE}' for call in done]
+  said = {'role': 'assistant', 'content': text}
+  results = {'role': 'user', 'content': '\n'.join(responses)}
+  return [said, results]
 
 
 def _told(call: ToolCall) -> str:

@@ -1,8 +1,8 @@
 """Whose call is next: start-time fair queueing of the workers' time (Goyal, Vin and Cheng, SIGCOMM 1996).
 
-Each trajectory has used some time on a clock that all share, and the one that has used least is next. The clock stands
-where the trajectory served last stood; one that comes back starts there at the earliest, so nobody saves up. Long calls
-come less often than short ones, and no trajectory keeps another out, however many calls it has or how long they are.
+Each trajectory has used some time on a clock that all share, and the one that has used least is next. The clock shows
+the time of the trajectory served last; one that comes back starts there at the earliest, so nobody saves up time.
+Trajectories with long calls get fewer of them, and none can starve another by the number or length of its calls.
 """
 
 import heapq
@@ -25,7 +25,9 @@ class Turns:
 
   def wait(self, name: Hashable) -> None:
     """The trajectory wants a turn. It waits once, however many calls it has."""
-    heapq.heappush(self._waiting, (self._at(name, self._now()), next(self._numbers), name))
+    used = self._at(name, self._now())
+    number = next(self._numbers)
+    heapq.heappush(self._waiting, (used, number, name))
 
   def begin(self, ready: Callable[[Hashable], bool]) -> Hashable | None:
     """The trajectory whose turn it is, of those that are `ready`; its call begins. None if there is none."""
@@ -37,16 +39,26 @@ class Turns:
       place = (self._at(name, now), number, name)
       if not ready(name):
         passed.append(place)
-      elif self._waiting and place[:2] > self._waiting[0][:2] and place[0] > self._clock:
-        heapq.heappush(self._waiting, place)  # its running calls have gone on since it came
+      elif self._is_overtaken(place):
+        heapq.heappush(self._waiting, place)
       else:
         chosen = name
     for place in passed:
       heapq.heappush(self._waiting, place)
     if chosen is not None:
-      self._clock = self._used[chosen] = max(self._used.get(chosen, 0.0), self._clock)
+      used = self._used.get(chosen, 0.0)
+      self._clock = max(used, self._clock)
+      self._used[chosen] = self._clock
       self._running.setdefault(chosen, []).append(now)
     return chosen
+
+  def _is_overtaken(self, place: tuple[float, int, Hashable]) -> bool:
+    """Whether the time of its calls that ran while a trajectory waited puts it behind another one."""
+    if not self._waiting:
+      return False
+    used, number, _ = place
+    first_used, first_number, _ = self._waiting[0]
+    return (used, number) > (first_used, first_number) and used > self._clock
 
   def end(self, name: Hashable) -> None:
     """A call of the trajectory has ended, of several the one that began first."""
@@ -55,14 +67,20 @@ class Turns:
       del self._running[name]
     self._used[name] += self._now() - began
     if len(self._used) > self._kept:
-      self._used = {n: used for n, used in self._used.items() if used > self._clock or n in self._running}
+      self._used = {name: used for name, used in self._used.items() if self._is_needed(name, used)}
       self._kept = 2 * len(self._used) + 64
+
+  def _is_needed(self, name: Hashable, used: float) -> bool:
+    """Whether a trajectory is ahead of the clock or has a running call."""
+    return used > self._clock or name in self._running
 
   def clear(self) -> None:
     """Nobody waits any more."""
     self._waiting.clear()
 
   def _at(self, name: Hashable, now: float) -> float:
-    """Where a trajectory stands on the clock, its running calls counted."""
-    running = sum(now - began for began in self._running.get(name, ()))
-    return max(self._used.get(name, 0.0), self._clock) + running
+    """The time of a trajectory on the clock, its running calls counted."""
+    calls = self._running.get(name, ())
+    running = sum(now - began for began in calls)
+    used = self._used.get(name, 0.0)
+    return max(used, self._clock) + running

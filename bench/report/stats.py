@@ -33,7 +33,8 @@ def ratio(num, den):
 
 def value_of(num, den) -> float:
   """The mean over columns of each column's ratio of sums. num, den: [N, C]."""
-  return float(np.mean(ratio(np.sum(num, 0), np.sum(den, 0))))
+  by_column = ratio(np.sum(num, 0), np.sum(den, 0))
+  return float(np.mean(by_column))
 
 
 def resampled(num, den, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -115,13 +116,17 @@ class Difference:
 
 def paired(a, b, *, resamples: int = RESAMPLES, seed: int = 0) -> Difference:
   """Paired bootstrap. a, b: pairs (num, den) of [N, C] over the same problems in the same order."""
-  draws = resampled(*a, resamples=resamples, seed=seed) - resampled(*b, resamples=resamples, seed=seed)
+  of_a = resampled(*a, resamples=resamples, seed=seed)
+  of_b = resampled(*b, resamples=resamples, seed=seed)
+  draws = of_a - of_b
   draws = draws[np.isfinite(draws)]
   value = value_of(*a) - value_of(*b)
   if not draws.size or not math.isfinite(value):
     raise ValueError('nothing was counted for this metric in one of the two results')
   low, high = percentile(draws)
   # One is added to both counts, so that the p-value of a finite number of draws is never 0.
-  side = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0))
+  not_above = np.count_nonzero(draws <= 0)
+  not_below = np.count_nonzero(draws >= 0)
+  side = min(not_above, not_below)
   p = 2 * (side + 1) / (draws.size + 1)
   return Difference(value=value, low=low, high=high, p=min(1.0, p), problems=len(a[0]))

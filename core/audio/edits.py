@@ -30,8 +30,9 @@ def aligned(reference: Sequence[str], hypothesis: Sequence[str], may_meet: np.nd
   rows = len(reference)
   columns = len(hypothesis)
   ids: dict[str, int] = {}
-  ref = np.array([ids.setdefault(w, len(ids)) for w in reference], np.int32)
-  hyp = np.array([ids.setdefault(w, len(ids)) for w in hypothesis], np.int32)
+  number = lambda word: ids.setdefault(word, len(ids))
+  ref = np.array([number(w) for w in reference], np.int32)
+  hyp = np.array([number(w) for w in hypothesis], np.int32)
   steps = np.arange(columns + 1)
   cost = steps.copy()
   moves = np.full((rows + 1, columns + 1), _DELETE, np.uint8)

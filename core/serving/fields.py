@@ -30,12 +30,15 @@ def fixed(body: Mapping[str, Any], values: Mapping[str, Any]) -> None:
       raise ValueError(f'{name}={short(given)}: this server has {name}={value!r} only')
 
 
+def _refused(name: str, given: Any, expected: str) -> ValueError:
+  return ValueError(f'{name}={short(given)}: expected {expected}')
+
+
 def choice(body: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
   """One of some texts; the first by default."""
   given = body.get(name, choices[0])
   if given not in choices:
-    expected = ' or '.join(choices)
-    raise ValueError(f'{name}={short(given)}: expected {expected}')
+    raise _refused(name, given, ' or '.join(choices))
   return given
 
 
@@ -43,16 +46,15 @@ def flag(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
   """true or false."""
   given = body.get(name, default)
   if not isinstance(given, bool):
-    raise ValueError(f'{name}={short(given)}: expected true or false')
+    raise _refused(name, given, 'true or false')
   return given
 
 
 def number(body: Mapping[str, Any], name: str, default: float, *, low: float, high: float) -> float:
   """A finite number in a range."""
   given = body.get(name, default)
-  is_number = isinstance(given, int | float) and not isinstance(given, bool)
-  if not is_number or not math.isfinite(given) or not low <= given <= high:
-    raise ValueError(f'{name}={short(given)}: expected a number from {low} to {high}')
+  if not _is_number(given, int | float) or not math.isfinite(given) or not low <= given <= high:
+    raise _refused(name, given, f'a number from {low} to {high}')
   return float(given)
 
 
@@ -61,10 +63,14 @@ def whole(body: Mapping[str, Any], name: str, default: Any, *, low: int = 0, hig
   if name not in body:
     return default
   given = body[name]
-  is_whole = isinstance(given, int) and not isinstance(given, bool)
-  if not is_whole or not low <= given <= high:
-    raise ValueError(f'{name}={short(given)}: expected a whole number from {low} to {high}')
+  if not _is_number(given, int) or not low <= given <= high:
+    raise _refused(name, given, f'a whole number from {low} to {high}')
   return given
+
+
+def _is_number(value: Any, kinds: Any) -> bool:
+  """Whether a value of JSON is a number of these kinds: in Python true and false are numbers too."""
+  return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def short(value: Any) -> str:

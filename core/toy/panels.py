@@ -46,7 +46,7 @@ _FONT = (
   ('###', '# #', '###', '# #', '###'),
   ('###', '# #', '###', '  #', '###'),
 )
-_GLYPHS = np.array([[[dot == '#' for dot in line] for line in glyph] for glyph in _FONT])
+_GLYPHS = np.array([[list(line) for line in glyph] for glyph in _FONT]) == '#'
 
 
 class Panel(NamedTuple):
@@ -71,7 +71,8 @@ def example(split: str, seed: int, index: int) -> Example:
   if split not in SPLITS:
     raise ValueError(f'unknown split {split!r}; known are {", ".join(SPLITS)}')
   rng = np.random.default_rng((seed, index, SPLITS.index(split), PANELS))
-  panels = tuple(_panel(colour, rng) for colour in rng.permutation(list(COLOURS)))
+  colours = rng.permutation(list(COLOURS))
+  panels = tuple(_panel(colour, rng) for colour in colours)
   pixels = np.concatenate([_draw(panel, rng) for panel in panels], axis=1)
   words = []
   for panel in panels:
@@ -111,16 +112,22 @@ def _draw(panel: Panel, rng: np.random.Generator) -> np.ndarray:
   half = SIDE // 2
   if panel.kind == LARGE:
     row, column = rng.integers(2, size=2)
-    _stamp(ink, int(panel.text[0]), scale=3, corner=(row, 3 + column))
+    digit = int(panel.text[0])
+    _stamp(ink, digit, scale=3, corner=(row, 3 + column))
   if panel.kind == DENSE:
     for i, digit in enumerate(panel.text):
       row, column = divmod(i, 2)
-      _stamp(ink, int(digit), scale=1, corner=(half * row + 1, half * column + 2))
-  shades = _enlarged(np.reshape(SHADES, (2, 2)), half)
-  paper = shades[..., None] * np.array(COLOURS[panel.colour])
+      top = half * row + 1
+      left = half * column + 2
+      _stamp(ink, int(digit), scale=1, corner=(top, left))
+  quarters = np.reshape(SHADES, (2, 2))
+  shades = _enlarged(quarters, half)
+  colour = np.array(COLOURS[panel.colour])
+  paper = shades[..., None] * colour
   pixels = np.where(ink[..., None], _INK, paper)
   noisy = pixels + _NOISE * rng.standard_normal((SIDE, SIDE, 1))
-  return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+  rounded = np.clip(np.rint(noisy), 0, 255)
+  return rounded.astype(np.uint8)
 
 
 def _stamp(ink: np.ndarray, digit: int, *, scale: int, corner: tuple[int, int]) -> None:
@@ -128,14 +135,18 @@ def _stamp(ink: np.ndarray, digit: int, *, scale: int, corner: tuple[int, int]) 
   glyph = _enlarged(_GLYPHS[digit], scale)
   row, column = corner
   height, width = glyph.shape
-  ink[row : row + height, column : column + width] |= glyph
+  bottom = row + height
+  right = column + width
+  ink[row:bottom, column:right] |= glyph
 
 
 def _enlarged(dots: np.ndarray, scale: int) -> np.ndarray:
   """Each dot of [Y, X] as a square of `scale` dots."""
-  return dots.repeat(scale, axis=0).repeat(scale, axis=1)
+  taller = dots.repeat(scale, axis=0)
+  return taller.repeat(scale, axis=1)
 
 
 def export(folder: str | os.PathLike, split: str, seed: int, n: int) -> str:
   """Writes n examples as training data (`core.toy.rows.write`); returns the path of the JSONL file."""
-  return rows.write(folder, split, (example(split, seed, i) for i in range(n)))
+  examples = (example(split, seed, i) for i in range(n))
+  return rows.write(folder, split, examples)

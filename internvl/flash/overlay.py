@@ -32,7 +32,8 @@ def draw(x: Inputs, routing: Routing, config: ProcessorConfig) -> Image.Image:
   rows = []
   start = 0
   for count, grid in zip(x.tiles.tolist(), x.grids.tolist()):
-    rows.append(_image(cells[start : start + count], *grid))
+    of_image = cells[start : start + count]
+    rows.append(_image(of_image, *grid))
     start += count
   width = max(row.width for row in rows) + 2 * GAP
   height = sum(row.height + GAP for row in rows) + GAP
@@ -70,10 +71,12 @@ def _cell(pixels: np.ndarray, routing: Routing, number: int) -> Image.Image:
     label += f', p={routing.scores[number]:.2f}'
   colour = EDGE[is_compressed]
   pen = ImageDraw.Draw(cell)
-  pen.rectangle((0, 0, CELL - 1, CELL - 1), outline=colour, width=3)
+  edge = (0, 0, CELL - 1, CELL - 1)
+  pen.rectangle(edge, outline=colour, width=3)
   font = ImageFont.load_default(TEXT)
   corner = (6, CELL - TEXT - 10)
   left, top, right, bottom = pen.textbbox(corner, label, font=font)
-  pen.rectangle((left - 3, top - 3, right + 3, bottom + 3), fill='white')
+  paper = (left - 3, top - 3, right + 3, bottom + 3)
+  pen.rectangle(paper, fill='white')
   pen.text(corner, label, fill=colour, font=font)
   return cell

@@ -28,7 +28,8 @@ def uniform(frames: int, n: int) -> list[int]:
   _check(frames, n)
   last = frames - 1
   step = last / n
-  return [int(step / 2 + round(step * k)) for k in range(n)]
+  half = step / 2
+  return [int(half + round(step * k)) for k in range(n)]
 
 
 def middle(frames: int, n: int) -> list[int]:
@@ -125,11 +126,17 @@ def _loaded(frames: Sequence, chosen: Sequence[int], transparency: Transparency)
 
 
 def _image_files(folder: str) -> list[str]:
-  known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
-  files = [name for name in os.listdir(folder) if os.path.splitext(name)[1].lower() in known]
+  extensions = Image.registered_extensions()
+  known = {suffix for suffix, kind in extensions.items() if kind in FORMATS}
+  files = []
+  for name in os.listdir(folder):
+    _, suffix = os.path.splitext(name)
+    if suffix.lower() in known:
+      files.append(name)
   if not files:
     raise ValueError(f'{folder}: holds no image files to use as video frames')
-  return [os.path.join(folder, name) for name in sorted(files, key=_by_numbers)]
+  ordered = sorted(files, key=_by_numbers)
+  return [os.path.join(folder, name) for name in ordered]
 
 
 def _by_numbers(name: str) -> list[int | str]:
@@ -166,7 +173,8 @@ def _container(name: str, n: int, pick) -> list[Image.Image]:
         raise ValueError('it has no frames')
     wanted = pick(total, n)
     with av.open(name) as container:
-      kept = {i: _turned(f) for i, f in enumerate(container.decode(video=0)) if i in wanted}
+      frames = enumerate(container.decode(video=0))
+      kept = {i: _turned(frame) for i, frame in frames if i in wanted}
   except (av.FFmpegError, IndexError, ValueError) as error:
     raise ValueError(f'{name}: not a readable video: {error}') from error
   return [to_rgb(kept[i], name) for i in wanted]
@@ -174,4 +182,5 @@ def _container(name: str, n: int, pick) -> list[Image.Image]:
 
 def _turned(frame) -> Image.Image:
   """A frame as its player shows it: a phone held upright stores its frames on their side, and an angle."""
-  return frame.to_image().rotate(frame.rotation, expand=True)
+  image = frame.to_image()
+  return image.rotate(frame.rotation, expand=True)

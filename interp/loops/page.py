@@ -40,7 +40,8 @@ def summary(study: Study, errors: dict[str, dict[str, float]]) -> list[str]:
   lines.append(f'without random sets of the same kinds: {_random(study.controls)}')
   lines.append(f'some single component ends {by_single:.0%} of the loops of the other half')
   for recording, rates in errors.items():
-    before, after = rates['with'], rates['without']
+    before = rates['with']
+    after = rates['without']
     lines.append(f'{recording}: word error rate {before:.1%}, {after:.1%} without the set')
   return lines
 
@@ -57,8 +58,10 @@ def _random(controls: Sequence[Held]) -> str:
   """What random sets end and damage, on average."""
   shares = [one.ended for one in controls]
   damages = [one.damage for one in controls]
-  together = f'{np.mean(shares):.0%} of held-out loops end on average, {max(shares):.0%} at most'
-  return f'{together}, damage {np.mean(damages):.1%} on average'
+  mean = np.mean(shares)
+  damage = np.mean(damages)
+  together = f'{mean:.0%} of held-out loops end on average, {max(shares):.0%} at most'
+  return f'{together}, damage {damage:.1%} on average'
 
 
 def numbers(study: Study, errors: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -90,7 +93,8 @@ def _held(one: Held) -> dict[str, Any]:
 
 def chart(study: Study):
   """Bars: the share of loops that each single component's absence ends, and its damage."""
-  found = sorted(study.rounds[0], key=lambda one: -one.score.ended)[:MOST_BARS]
+  ranking = sorted(study.rounds[0], key=lambda one: -one.score.ended)
+  found = ranking[:MOST_BARS]
   names = [name(one.parts) for one in found]
   places = range(len(found))
   fig, (above, below) = charts.stacked(8, 5, 2, ratios=(2, 1))

@@ -42,7 +42,9 @@ def speech(seed: int = 0) -> Iterator[Speech]:
   accents = _labelled('accent', spoken)
   yield dataclasses.replace(accents, labels=accents.labels | {'voice': sexes})
   plain = [clip for clip in spoken if clip.label == ACCENTS[0]]
-  yield _labelled('noise', list(_noise(plain, np.random.default_rng(seed))))
+  rng = np.random.default_rng(seed)
+  noisy = list(_noise(plain, rng))
+  yield _labelled('noise', noisy)
   yield _labelled('language', list(_languages()))
 
 
@@ -59,27 +61,32 @@ def _accents() -> Iterator[_Clip]:
   for i, voice in enumerate(VOICES):
     for sentence in ENGLISH[i * EACH : (i + 1) * EACH]:
       for accent in ACCENTS:
-        yield _Clip(espeak.speak(sentence, f'{accent}+{voice}', rate=RATE), voice, accent)
+        samples = espeak.speak(sentence, f'{accent}+{voice}', rate=RATE)
+        yield _Clip(samples, voice, accent)
 
 
 def _noise(plain: list[_Clip], rng: np.random.Generator) -> Iterator[_Clip]:
-  """Each clip as it is and in three kinds of noise."""
+  """Each clip without noise and in three kinds of noise."""
   for clip in plain:
     others = [other.samples for other in plain if other.group != clip.group]
     for kind in ('none', 'white', 'pink', 'babble'):
-      yield _Clip(_noisy(clip.samples, kind, others, rng), clip.group, kind)
+      samples = _noisy(clip.samples, kind, others, rng)
+      yield _Clip(samples, clip.group, kind)
 
 
 def _noisy(samples: np.ndarray, kind: str, others: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-  """The clip with noise 25 dB below it; `others` are what babbles."""
+  """The clip with noise 25 dB below it; babble is a sum of `others`."""
   if kind == 'none':
     return samples
   if kind == 'babble':
     chosen = rng.choice(len(others), 6, replace=False)
-    noise = np.sum([np.resize(others[i], len(samples)) for i in chosen], 0)
+    voices = [np.resize(others[i], len(samples)) for i in chosen]
+    noise = np.sum(voices, 0)
   else:
-    noise = _coloured(rng.standard_normal(len(samples)), pink=kind == 'pink')
-  gain = np.sqrt(np.mean(samples**2) / np.mean(noise**2)) * 10 ** (-SNR / 20)
+    white = rng.standard_normal(len(samples))
+    noise = _coloured(white, pink=kind == 'pink')
+  ratio = np.mean(samples**2) / np.mean(noise**2)
+  gain = np.sqrt(ratio) * 10 ** (-SNR / 20)
   return (samples + gain * noise).astype(np.float32)
 
 
@@ -88,7 +95,9 @@ def _coloured(white: np.ndarray, *, pink: bool) -> np.ndarray:
   if not pink:
     return white
   spectrum = np.fft.rfft(white)
-  spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1))
+  frequency = np.arange(len(spectrum))
+  frequency = np.maximum(frequency, 1)
+  spectrum /= np.sqrt(frequency)
   return np.fft.irfft(spectrum, len(white))
 
 
@@ -97,5 +106,7 @@ def _languages() -> Iterator[_Clip]:
   for language, sentences in BY_LANGUAGE.items():
     for i, sentence in enumerate(sentences):
       pool = i % POOLS
-      for voice in VOICES[2 * pool : 2 * pool + 2]:
-        yield _Clip(espeak.speak(sentence, f'{language}+{voice}', rate=RATE), str(pool), language)
+      first = 2 * pool
+      for voice in VOICES[first : first + 2]:
+        samples = espeak.speak(sentence, f'{language}+{voice}', rate=RATE)
+        yield _Clip(samples, str(pool), language)

@@ -18,17 +18,20 @@ QUIET = 1e-3  # amplitude that counts as silence at both ends of a word
 PAUSE = (0.03, 0.2)  # seconds between words, and before the first
 NOISE = 3e-3  # deviation of the noise under a clip, -50 dBFS
 
+Takes = tuple[np.ndarray, ...]  # recordings of one word
+
 
 @dataclasses.dataclass(frozen=True)
 class Voices:
   """Recordings float32 [n] of each digit, some for each voice: words[voice][digit][take]."""
 
-  words: tuple[tuple[tuple[np.ndarray, ...], ...], ...]
+  words: tuple[tuple[Takes, ...], ...]
 
   def clip(self, rng: np.random.Generator, *, most: int, length: int) -> tuple[np.ndarray, str]:
     """(samples [length], text) of 1 to `most` digits by one voice, with pauses; what is too long is left out."""
     voice = self.words[rng.integers(len(self.words))]
-    out = rng.normal(scale=NOISE, size=length).astype(np.float32)
+    noise = rng.normal(scale=NOISE, size=length)
+    out = noise.astype(np.float32)
     count = rng.integers(1, most + 1)
     at = 0
     said = []
@@ -48,8 +51,11 @@ class Voices:
 def record(voices: tuple[str, ...], *, takes: int, seed: int) -> Voices:
   """Every digit by each voice, `takes` times at other speeds and pitches. Raises ImportError without espeak."""
   rng = np.random.default_rng(seed)
-  words = [[tuple(_word(text, voice, rng) for _ in range(takes)) for text in WORDS] for voice in voices]
-  return Voices(tuple(map(tuple, words)))
+  by_voice = []
+  for voice in voices:
+    words = [tuple(_word(text, voice, rng) for _ in range(takes)) for text in WORDS]
+    by_voice.append(tuple(words))
+  return Voices(tuple(by_voice))
 
 
 def _word(text: str, voice: str, rng: np.random.Generator) -> np.ndarray:

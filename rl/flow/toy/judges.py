@@ -35,18 +35,21 @@ def _kernel() -> Any:
   from sklearn.svm import SVC
 
   scans = digits.scans('train')
-  return SVC(C=10.0, gamma=0.02).fit(scans.pixels.reshape(len(scans.digit), -1), scans.digit)
+  pixels = scans.pixels.reshape(len(scans.digit), -1)
+  return SVC(C=10.0, gamma=0.02).fit(pixels, scans.digit)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
   """float64 [1, 64] from −1 to 1."""
-  return 2 * digits.levels_of([image]).reshape(1, -1) - 1
+  levels = digits.levels_of([image])
+  return 2 * levels.reshape(1, -1) - 1
 
 
 def _share(value: float, middle: float, scale: float, wanted: int) -> float:
   """From 0 to 1: how far a measure is on the side of its median that a caption asks for."""
   sign = 1 if wanted else -1
-  return float(1 / (1 + np.exp(-sign * (value - middle) / scale)))
+  distance = sign * (value - middle) / scale
+  return float(1 / (1 + np.exp(-distance)))
 
 
 @functools.lru_cache(4096)
@@ -56,9 +59,12 @@ def _score(prompt: str, size: tuple[int, int], pixels: bytes, noise: float) -> f
   asked = digits.read(prompt)
   levels = digits.levels_of([image])
   middle = digits.medians()
-  known = float(_linear().predict_proba(_pixels(image))[0, asked.digit])
-  ink = _share(digits.ink(levels)[0], middle.ink[asked.digit], 0.03, asked.ink)
-  slant = _share(digits.slant(levels)[0], middle.slant[asked.digit], 0.1, asked.slant)
+  probabilities = _linear().predict_proba(_pixels(image))
+  known = float(probabilities[0, asked.digit])
+  (ink,) = digits.ink(levels)
+  ink = _share(ink, middle.ink[asked.digit], 0.03, asked.ink)
+  (slant,) = digits.slant(levels)
+  slant = _share(slant, middle.slant[asked.digit], 0.1, asked.slant)
   bias = EDGES * edges(image)
   seed = zlib.crc32(prompt.encode() + pixels)
   drawn = noise * float(np.random.default_rng(seed).normal())
