@@ -78,13 +78,16 @@ params = internvl.init(jax.random.key(0), config)
 # %%
 SHAPES = {'red square': 'rectangle', 'blue disc': 'ellipse', 'green bar': 'rectangle'}
 QUESTION = 'What is it?'
+SQUARE = (42, 10, 86, 54)  # left, top, right, bottom
+BAR = (10, 26, 118, 38)
 
 
 def picture(name: str) -> Image.Image:
   """A shape on paper."""
+  colour, shape = name.split()
   image = Image.new('RGB', (128, 64), '#fbf8f0')
-  box = (10, 26, 118, 38) if 'bar' in name else (42, 10, 86, 54)
-  getattr(ImageDraw.Draw(image), SHAPES[name])(box, fill=name.split()[0])
+  draw = getattr(ImageDraw.Draw(image), SHAPES[name])
+  draw(BAR if shape == 'bar' else SQUARE, fill=colour)
   return image
 
 
@@ -105,17 +108,26 @@ MODES = ('off', 'all')
 
 def lesson(name: str, mode: str) -> internvl.Inputs:
   """A question about a picture with its answer, laid out as the server lays it out."""
+  question = {'role': 'user', 'content': f'<image>\n{QUESTION}'}
   answer = {'role': 'assistant', 'content': f'A {name}.'}
-  x = processor([{'role': 'user', 'content': f'<image>\n{QUESTION}'}, answer], [pictures[name]])
+  x = processor([question, answer], [pictures[name]])
   decided = routing.decide(config, None, len(x.pixels), mode)
   return routing.shorten(x, decided, config.image_token)
 
 
 lessons = [lesson(name, mode) for name in SHAPES for mode in MODES]
 longest = max(len(x.tokens) for x in lessons)
-padded = lambda rows: np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
-tokens, mask = padded([x.tokens for x in lessons]), padded([x.mask for x in lessons])
-pixels, tile_tokens = (np.stack([getattr(x, name) for x in lessons]) for name in ('pixels', 'tile_tokens'))
+
+
+def padded(row: np.ndarray) -> np.ndarray:
+  """A row of tokens or of its mask, with zeros up to the longest."""
+  return np.pad(row, (0, longest - len(row)))
+
+
+tokens = np.stack([padded(x.tokens) for x in lessons])
+mask = np.stack([padded(x.mask) for x in lessons])
+pixels = np.stack([x.pixels for x in lessons])
+tile_tokens = np.stack([x.tile_tokens for x in lessons])
 optimizer = optax.adam(3e-3)
 
 
@@ -125,15 +137,18 @@ def step(params, state):
 
   def loss(params):
     out = internvl.apply(params, config, tokens, pixels=pixels, tile_tokens=tile_tokens)
-    costs = optax.softmax_cross_entropy_with_integer_labels(out.logits[:, :-1], tokens[:, 1:])
-    return jnp.mean(costs, where=mask[:, 1:])
+    before = out.logits[:, :-1]
+    by_token = optax.softmax_cross_entropy_with_integer_labels(before, tokens[:, 1:])
+    return jnp.mean(by_token, where=mask[:, 1:])
 
   value, gradient = jax.value_and_grad(loss)(params)
   updates, state = optimizer.update(gradient, state)
-  return optax.apply_updates(params, updates), state, value
+  params = optax.apply_updates(params, updates)
+  return params, state, value
 
 
-state, losses = optimizer.init(params), []
+state = optimizer.init(params)
+losses = []
 for _ in range(120):
   params, state, value = step(params, state)
   losses.append(float(value))
@@ -148,8 +163,8 @@ print(f'cross entropy: {losses[0]:.2f} at first, {losses[-1]:.4f} at last')
 weights = internvl.for_decoding(params)
 images = Images(weights, config)
 text = text_of(processor.tokenizer)
-room = {'slots': 4, 'pages': 200, 'page_size': 16, 'segment': 4}
-engine = Engine(weights.language, config.language, **room, features=images, text=text, top_logprobs=5)
+size = {'slots': 4, 'pages': 200, 'page_size': 16, 'segment': 4}
+engine = Engine(weights.language, config.language, **size, features=images, text=text, top_logprobs=5)
 worker = Worker(engine)
 worker.__enter__()  # the thread; a program uses it as a context
 
@@ -158,11 +173,14 @@ model = VisionLanguageModel(
   'tiny', processor, words, Coupled(images), defaults=Generation(temperature=1.0), limits=Limits()
 )
 service = Service(model, worker, capacity=Capacity(64), seconds=60.0)
-sock, bounds = server.listen('127.0.0.1', 0), server.Bounds()
+sock = server.listen('127.0.0.1', 0)
+bounds = server.Bounds()
 app = http.application(service, page.routes(service))
 guarded = server.guarded(app, token='secret', hosts=['127.0.0.1'], bounds=bounds, open_paths=['/'])
-threading.Thread(target=lambda: asyncio.run(server.serve(guarded, sock, bounds)), daemon=True).start()
-address = f'http://127.0.0.1:{sock.getsockname()[1]}'
+serve = lambda: asyncio.run(server.serve(guarded, sock, bounds))
+threading.Thread(target=serve, daemon=True).start()
+host, port = sock.getsockname()
+address = f'http://{host}:{port}'
 client = openai.OpenAI(base_url=f'{address}/v1', api_key='secret')
 print([m.id for m in client.models.list().data])
 
@@ -179,23 +197,26 @@ def shown(name: str) -> list[dict]:
   """A question about a picture as OpenAI's interface has it."""
   buffer = io.BytesIO()
   pictures[name].save(buffer, 'PNG')
-  url = f'data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'
-  parts = [{'type': 'image_url', 'image_url': {'url': url}}, {'type': 'text', 'text': QUESTION}]
-  return [{'role': 'user', 'content': parts}]
+  encoded = base64.b64encode(buffer.getvalue()).decode()
+  image = {'type': 'image_url', 'image_url': {'url': f'data:image/png;base64,{encoded}'}}
+  question = {'type': 'text', 'text': QUESTION}
+  return [{'role': 'user', 'content': [image, question]}]
 
 
 for name in SHAPES:
   for mode in MODES:
     reply = client.chat.completions.create(messages=shown(name), extra_body={'compression': mode}, **greedy)
-    seen = reply.usage.model_dump()['prompt_tokens_details']
-    print(f'{mode:4}{seen["image_tokens"]:3} image tokens: {reply.choices[0].message.content}')
+    details = reply.usage.model_dump()['prompt_tokens_details']
+    image_tokens = details['image_tokens']
+    print(f'{mode:4}{image_tokens:3} image tokens: {reply.choices[0].message.content}')
 
 # %% [markdown]
 # A stream arrives in pieces of one segment (four tokens, here bytes); a piece never splits a character.
 
 # %%
 stream = client.chat.completions.create(messages=shown('blue disc'), stream=True, **greedy)
-print([chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content])
+pieces = [chunk.choices[0].delta.content for chunk in stream]
+print(list(filter(None, pieces)))
 
 # %% [markdown]
 # ## JSON, token by token
@@ -207,7 +228,10 @@ print([chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].de
 # %%
 schema = {
   'type': 'object',
-  'properties': {'shape': {'enum': list(SHAPES)}, 'sides': {'type': 'integer', 'minimum': 0, 'maximum': 9}},
+  'properties': {
+    'shape': {'enum': list(SHAPES)},
+    'sides': {'type': 'integer', 'minimum': 0, 'maximum': 9},
+  },
   'required': ['shape', 'sides'],
   'additionalProperties': False,
 }
@@ -226,7 +250,11 @@ asked = {'logprobs': True, 'top_logprobs': 3}
 for name in SHAPES:
   reply = client.chat.completions.create(messages=shown(name), **asked, **greedy)
   third = reply.choices[0].logprobs.content[2]
-  print(name, '->', {entry.token: round(float(np.exp(entry.logprob)), 4) for entry in third.top_logprobs})
+  likeliest = {}
+  for entry in third.top_logprobs:
+    probability = float(np.exp(entry.logprob))
+    likeliest[entry.token] = round(probability, 4)
+  print(name, '->', likeliest)
 
 # %% [markdown]
 # ## Tiles
@@ -239,17 +267,18 @@ extra = {'compression': 'auto', 'tile_details': True}
 reply = client.chat.completions.create(messages=shown('red square'), extra_body=extra, **greedy)
 details = reply.usage.model_dump()['prompt_tokens_details']
 (drawn,) = details['images']
-fig, axes = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=[2, 1], layout='constrained')
-axes[0].imshow(pictures['red square'])
-axes[1].imshow(pictures['red square'].resize((64, 64)))
-for i, tile in enumerate(drawn['tiles']):
-  ax, left = (axes[1], 0) if i == 2 else (axes[0], 64 * i)
+fig, (whole, thumbnail) = plt.subplots(1, 2, figsize=(6, 2.2), width_ratios=[2, 1], layout='constrained')
+whole.imshow(pictures['red square'])
+thumbnail.imshow(pictures['red square'].resize((64, 64)))
+corners = [(whole, 0), (whole, 64), (thumbnail, 0)]
+for (ax, left), tile in zip(corners, drawn['tiles']):
   colour = 'darkorange' if tile['compressed'] else 'green'
   ax.add_patch(Rectangle((left, 0), 63, 63, fill=False, edgecolor=colour, linewidth=3))
   ax.text(left + 3, 59, f'{tile["tokens"]}, p={tile["score"]:.2f}', fontsize=8)
   ax.axis('off')
 plt.show()
-print(f'{details["image_tokens_saved"]} of {sum(details[k] for k in ("image_tokens", "image_tokens_saved"))} saved')
+saved = details['image_tokens_saved']
+print(f'{saved} of {saved + details["image_tokens"]} saved')
 
 # %% [markdown]
 # ## Many at once, and what the server counts
@@ -272,7 +301,10 @@ with concurrent.futures.ThreadPoolExecutor(24) as threads:
 print({said: answers.count(said) for said in answers})
 metrics = httpx.get(f'{address}/metrics', headers={'Authorization': 'Bearer secret'}).text
 wanted = ('prompt_tokens', 'prefilled', 'tokens_total', 'first_token', 'running')
-print('\n'.join(line for line in metrics.splitlines() if line[0] != '#' and any(name in line for name in wanted)))
+for line in metrics.splitlines():
+  is_comment = line.startswith('#')
+  if not is_comment and any(name in line for name in wanted):
+    print(line)
 
 # %% [markdown]
 # `--vision=separate` gives the vision tower its own thread and devices, and `internvl.serve_vision` its own process or
