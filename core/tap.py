@@ -147,19 +147,27 @@ def taps(edit: Callable | None, keep, layer, prefix: str = '') -> tuple[Tap, dic
 
 
 def walk_keeping(
-  layer: Callable, keep, depth: int, x, blocks, *per_layer, prefix: str = '', remat_policy: str = 'none'
+  layer: Callable,
+  keep,
+  depth: int,
+  x,
+  blocks,
+  *per_layer,
+  prefix: str = '',
+  remat_policy: str = 'none',
+  decoding: bool = False,
 ) -> tuple:
   """`core.params.walk` of a layer that returns (x, (kept, out)): (x, kept [L, …] by site, out).
 
   Only the chosen layers of a `Keep` are stored. prefix: of this stack's sites; `keep` may name others' too. Raises
-  ValueError for a layer that the model does not have. remat_policy: of `core.remat`.
+  ValueError for a layer that the model does not have. remat_policy: of `core.remat`. decoding: keeps the loop
+  over stacked layers; without it, XLA would hold a copy of each layer's weights for as long as a decoding loop runs.
   """
   chosen = _chosen_layers(keep, depth, prefix)
   layer = remat(layer, remat_policy)
   if chosen and not isinstance(blocks, tuple):
     return _scan_keeping(layer, chosen, x, blocks, *per_layer)
-  has_cache = bool(per_layer)  # which an unrolled loop would take apart and stack again
-  size = 1 if has_cache else unroll(x, remat_policy, depth)
+  size = 1 if decoding else unroll(x, remat_policy, depth)
   x, (kept, out) = walk(layer, x, blocks, *per_layer, unroll=size)
   for site in chosen.keys() & kept.keys():
     by_layer = kept[site]

@@ -202,7 +202,8 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
   after, last = taps(ctx.edit, ctx.keep, depth - 1)
   parts = ctx.past.layers(ctx.positions)
   x = before('embed', x)
-  walked = walk_keeping(layer, ctx.keep, depth, x, params.blocks, *parts, remat_policy=remat_policy)
+  options = {'remat_policy': remat_policy, 'decoding': ctx.past.decoding}
+  walked = walk_keeping(layer, ctx.keep, depth, x, params.blocks, *parts, **options)
   x, kept, (new, loads) = walked
   if params.norm is not None:
     x = rms_norm(x, params.norm, ctx.config.norm_eps)

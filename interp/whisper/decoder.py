@@ -214,7 +214,10 @@ def forward(
     x, written = _block(x, block, (k, v), past or None, sees[:, None], length, note)
     return x, (seen, written if past else ())
 
-  x, seen, written = tap.walk_keeping(layer, keep, config.decoder_depth, x, params.blocks, *keys, *cached)
+  per_layer = (*keys, *cached)
+  decoding = cache is not None
+  walked = tap.walk_keeping(layer, keep, config.decoder_depth, x, params.blocks, *per_layer, decoding=decoding)
+  x, seen, written = walked
   if cache is not None:
     k, v = written
     cache = Cache(k=k, v=v, positions=slots, length=length + tokens.shape[1])

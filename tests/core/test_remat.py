@@ -53,11 +53,12 @@ def test_only_a_program_for_one_cpu_device_unrolls(platform, devices, size):
     assert remat.unroll(jnp.ones(1), 'none', DEPTH) == size
 
 
-def test_layers_with_a_cache_keep_the_loop():
+@pytest.mark.parametrize('decoding', [False, True])
+def test_layers_that_decode_keep_the_loop(decoding):
   weights, x = drawn(DEPTH)
-  layer = lambda x, i, w, cache: (x @ w + cache, ({}, cache))
-  run = jax.jit(lambda cache: walk_keeping(layer, (), DEPTH, x, weights, cache))
-  assert 'stablehlo.while' in run.lower(weights).as_text()
+  layer = lambda x, i, w, cache: (x @ w + cache, ({}, ()))
+  run = jax.jit(lambda cache: walk_keeping(layer, (), DEPTH, x, weights, cache, decoding=decoding))
+  assert ('stablehlo.while' in run.lower(weights).as_text()) == decoding
 
 
 def test_unrolled_layers_give_the_loops_values_and_gradients():
