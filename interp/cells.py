@@ -52,7 +52,9 @@ class Axes:
   @property
   def shape(self) -> tuple[int, int, int, int]:
     """(components, layers, heads, positions); 1 for an axis that is patched all at once."""
-    return (len(self.components), len(self.layers), len(self.heads) or 1, len(self.positions) or 1)
+    heads = len(self.heads) or 1
+    positions = len(self.positions) or 1
+    return len(self.components), len(self.layers), heads, positions
 
   def cells(self) -> Cells:
     """Every cell, in the order of `shape`."""
@@ -65,7 +67,8 @@ class Axes:
 
 def places(component: str) -> dict[str, int]:
   """The axes of an activation that are its positions and, where it has them, its heads."""
-  site = component.rpartition('.')[2].removeprefix('cross_')
+  _, _, name = component.rpartition('.')
+  site = name.removeprefix('cross_')
   if site in SQUARE:
     return {'heads': 1, 'positions': 2}
   if site in HEADED:
@@ -97,7 +100,8 @@ class CellEdit:
     values = jnp.asarray(self.values[site])
     value = values[layer].astype(x.dtype)
     blended = (1 - self.alpha) * x + self.alpha * value
-    replaced = jnp.where(self.alpha == 1, value, blended).astype(x.dtype)
+    is_whole = self.alpha == 1
+    replaced = jnp.where(is_whole, value, blended).astype(x.dtype)
     return jnp.where(inside, replaced, x)
 
   def alone(self) -> 'CellEdit':

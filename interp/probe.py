@@ -73,7 +73,8 @@ def wilson(share: np.ndarray, items: int) -> np.ndarray:
   """Wilson's 95 % interval [..., 2] of a share among `items` independent items."""
   square = Z95**2 / items
   centre = share + square / 2
-  half = Z95 * np.sqrt(share * (1 - share) / items + square / (4 * items))
+  variance = share * (1 - share) / items + square / (4 * items)
+  half = Z95 * np.sqrt(variance)
   return np.stack([centre - half, centre + half], -1) / (1 + square)
 
 

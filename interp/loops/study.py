@@ -79,7 +79,8 @@ def find(
   """
   said = list(zip(clips, unedited(outcomes, clips)))
   loops = [(clip, outcome) for clip, outcome in said if outcome.loops]
-  progress(f'{len(loops)} of {len(clips)} clips loop: {_counts([clip for clip, _ in loops])}')
+  looping = [clip for clip, _ in loops]
+  progress(f'{len(looping)} of {len(clips)} clips loop: {_counts(looping)}')
   unlooped = [clip for clip, outcome in said if _measures_damage(clip, outcome, held_out)]
   if len(loops) < 2 or not unlooped:
     raise ValueError(f'loops: {len(loops)} clips that loop, {len(unlooped)} that do not; expected at least two and one')
@@ -145,7 +146,8 @@ def damage(outcomes: Outcomes, clips: Sequence[Clip], sets: Sequence[Parts]) -> 
 
 def _counts(clips: Sequence[Clip]) -> str:
   ways = sorted(clip.manipulation for clip in clips)
-  return ', '.join(f'{way} {len(list(group))}' for way, group in itertools.groupby(ways))
+  counts = {way: len(list(group)) for way, group in itertools.groupby(ways)}
+  return ', '.join(f'{way} {count}' for way, count in counts.items())
 
 
 def _evaluator(outcomes: Outcomes, loops: Sequence[Clip], unlooped: Sequence[Clip], progress: Callable[[str], None]):

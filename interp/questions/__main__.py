@@ -73,7 +73,9 @@ def _probes(options: Options, config, params) -> list:
   from interp.questions.speech import speech
   from interp.whisper.config import HOP, RATE, STRIDE
 
-  samples = min(round(options.seconds * RATE), config.samples) // (HOP * STRIDE) * HOP * STRIDE
+  position = HOP * STRIDE  # samples of an encoder position
+  wanted = min(round(options.seconds * RATE), config.samples)
+  samples = wanted // position * position
   return [one for clips in speech() for one in answers(params, config, clips, samples=samples)]
 
 

@@ -60,7 +60,12 @@ def generate(
   tokens = jnp.asarray(padding.batch(prompts, dtype=np.int32, length=slots))
   positions = padding.positions([len(prompt) for prompt in prompts], slots)
   count = jnp.asarray(frames, jnp.int32)
-  run = jax.jit(lambda mel: embed(params, config, tokens, audio(params, config, mel, count, edit=edit)[0], count))
+
+  def embedded(mel):
+    heard, _ = audio(params, config, mel, count, edit=edit)
+    return embed(params, config, tokens, heard, count)
+
+  run = jax.jit(embedded)
   made = prompted(
     for_decoding(params.language),
     config.language,

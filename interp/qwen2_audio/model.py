@@ -62,7 +62,8 @@ def audio(
   c = config.audio
   note, first = tap.taps(edit, keep, 0, AUDIO)
   x = note('embed', whisper.embed(params, c, mel))
-  heard = jnp.arange(x.shape[1]) < ((frames - 1) // 2 + 1)[:, None]
+  positions = (frames - 1) // 2 + 1
+  heard = jnp.arange(x.shape[1]) < positions[:, None]
   options = {'edit': edit, 'keep': keep, 'prefix': AUDIO, 'rules': rules}
   x, kept = encoder.apply(params.blocks, c.encoder, x, mask=heard, **options)
   pairs = x.reshape(x.shape[0], -1, POOL, x.shape[2])

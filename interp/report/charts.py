@@ -14,7 +14,9 @@ def lens(study: Study):
   """A heat map: how probable each layer of the decoder makes the token that the model says, with its own favourite."""
   probability = np.exp(study.lens.logp)
   layers, tokens = probability.shape
-  fig, axis = figure(2 + 2 * INCH * min(tokens, MOST_LABELS), 1.4 + 0.45 * layers)
+  width = 2 + 2 * INCH * min(tokens, MOST_LABELS)
+  height = 1.4 + 0.45 * layers
+  fig, axis = figure(width, height)
   picture = axis.imshow(probability, aspect='auto', cmap='viridis', vmin=0, vmax=1)
   if tokens <= MOST_LABELS:
     _write(axis, study, probability)

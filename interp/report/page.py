@@ -52,7 +52,7 @@ tap it, for its values and to hear its part of the recording. The last row is wh
 const audio = document.getElementById('recording');
 const values = document.getElementById('values');
 let end = Infinity;
-// The audio's own events come four times a second, too seldom for a token.
+// The audio's own events come four times a second, too rarely for a token.
 function stop() {
   if (audio.currentTime >= end) { audio.pause(); end = Infinity; }
   if (!audio.paused) requestAnimationFrame(stop);
@@ -105,7 +105,9 @@ def _short(text: str) -> str:
 
 def _cells(study: Study) -> list[list[dict]]:
   """One cell for each layer and token."""
-  return [[_cell(study, layer, at) for at in range(len(study.pieces))] for layer in range(len(study.likeliest))]
+  places = range(len(study.pieces))
+  layers = range(len(study.likeliest))
+  return [[_cell(study, layer, at) for at in places] for layer in layers]
 
 
 def _cell(study: Study, layer: int, at: int) -> dict:

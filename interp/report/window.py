@@ -64,7 +64,8 @@ def study(
   prompt = processor.prompt(language=language, timestamps=False)
   (answer,) = recogniser(keys, [prompt], [0])
   said = [*answer.tokens, processor.ids.eot]
-  seen = jax.tree.map(lambda x: np.asarray(x)[:, 0], _lens(weights, config, keys, prompt, said))
+  lens = _lens(weights, config, keys, prompt, said)
+  seen = jax.tree.map(lambda x: np.asarray(x)[:, 0], lens)
   heads = processor.alignment_heads or alignment.default_heads(config)
   attention = _attention(weights, config, keys, prompt, said, heads, len(samples))
   return Study(
@@ -105,7 +106,8 @@ def _lens(params: decoder.Params, config: Config, keys: tuple, prompt: list[int]
 
 def _attention(params, config: Config, keys, prompt, said, heads, samples: int) -> np.ndarray:
   """Cross-attention [T, S] of the steps that predicted each token, within the recording."""
-  scores, _ = alignment.attention(params, config, keys, [*prompt, *said[:-1]], heads)
+  read = [*prompt, *said[:-1]]
+  scores, _ = alignment.attention(params, config, keys, read, heads)
   positions = max(-(-samples * TIMESTAMPS_A_SECOND // RATE), 1)
   weights = alignment.softmax(scores[:, len(prompt) - 1 :, :positions])
   return alignment.sharpness(weights)

@@ -1,4 +1,4 @@
-"""Clips of spoken digits: words that espeak-ng (extra `espeak`) spoke once, put together anew for each clip.
+"""Clips of spoken digits: words that espeak-ng (extra `espeak`) spoke once, combined at random for each clip.
 
 n samples at 16 kHz
 """

@@ -205,7 +205,9 @@ def forward(
     length = cache.length
     cached = (cache.k, cache.v)
     slots = _write(cache.positions, positions, length, 1)
-  sees = (slots[:, None] >= 0) & (slots[:, None] <= positions[:, :, None])
+  key = slots[:, None]
+  query = positions[:, :, None]
+  sees = (key >= 0) & (key <= query)
   note, kept = tap.taps(edit, keep, 0)
   x = note('embed', embed(params, tokens, positions))
 

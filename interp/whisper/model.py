@@ -103,7 +103,8 @@ def embed(params: Any, config: EncoderConfig, mel: jax.Array) -> jax.Array:
 
   params: any that have `conv1`, `conv2` and `positions`. Raises ValueError for another shape.
   """
-  if mel.ndim != 3 or mel.shape[2] != config.mels or mel.shape[1] % STRIDE or mel.shape[1] > config.frames:
+  fits = mel.ndim == 3 and mel.shape[2] == config.mels
+  if not fits or mel.shape[1] % STRIDE or mel.shape[1] > config.frames:
     raise ValueError(f'mel {mel.shape}: expected [rows, at most {config.frames} frames (even), {config.mels}]')
   x = mel.astype(params.conv1.weight.dtype)
   x = jax.nn.gelu(_conv(x, params.conv1, 1), approximate=False)

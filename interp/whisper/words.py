@@ -139,7 +139,8 @@ def joined(words: list[Word]) -> list[Word]:
   out: list[Word] = []
   for word in reversed(backward):
     if out and word.text and word.text in AFTER and not out[-1].text.endswith(' '):
-      word = dataclasses.replace(out[-1], text=out[-1].text + word.text, end=max(out[-1].end, word.end))
+      last = out[-1]
+      word = dataclasses.replace(last, text=last.text + word.text, end=max(last.end, word.end))
       out.pop()
     out.append(word)
   return out

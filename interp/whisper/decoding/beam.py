@@ -186,7 +186,8 @@ def _repeated(cache, times: int):
 def _reordered(cache, chosen):
   """The cache with row i that of row `chosen` [i]."""
   axis = 0 if isinstance(cache.k, tuple) else 1
-  k, v = jax.tree.map(lambda x: jnp.take(x, chosen, axis), (cache.k, cache.v))
+  take = lambda x: jnp.take(x, chosen, axis)
+  k, v = jax.tree.map(take, (cache.k, cache.v))
   return cache.replace(k=k, v=v, positions=cache.positions[chosen])
 
 

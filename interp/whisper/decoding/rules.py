@@ -38,7 +38,8 @@ class Rules:
     banned = self.banned | (self.banned_first & (count == 0)[:, None])
     if not self.timestamps:
       return jnp.where(banned, -jnp.inf, logits)
-    logits = jnp.where(banned | self._ungrammatical(logits.shape[-1], tokens, count), -jnp.inf, logits)
+    banned = banned | self._ungrammatical(logits.shape[-1], tokens, count)
+    logits = jnp.where(banned, -jnp.inf, logits)
     # A timestamp comes if all of them together are likelier than the likeliest other token.
     logp = jax.nn.log_softmax(logits)
     time = jax.nn.logsumexp(logp[:, self.first_timestamp :], -1)
@@ -57,7 +58,8 @@ class Rules:
     closed = (last & before)[:, None]  # after a pair, text
     opened = (last & ~before)[:, None]  # after text and a timestamp, a second one or the end
     banned = (ids == self.no_timestamps) | (closed & is_time) | (opened & (ids < self.eot))
-    said = (jnp.arange(tokens.shape[1]) < count[:, None]) & (tokens >= self.first_timestamp)
+    is_said = jnp.arange(tokens.shape[1]) < count[:, None]
+    said = is_said & (tokens >= self.first_timestamp)
     latest = jnp.where(said, tokens, -1).max(-1)
     # The end of a segment is after its start, but the next one may start at that end.
     lowest = jnp.where(last & ~before, latest, latest + 1)

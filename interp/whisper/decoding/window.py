@@ -139,7 +139,8 @@ class Recogniser:
     """The best of each window's `copies` rows, by log-probability over length."""
     host = jax.tree.map(np.asarray, decoded)
     score = host.logp / np.maximum(host.count, 1)
-    best = score.reshape(-1, copies).argmax(1) + np.arange(len(score) // copies) * copies
+    within = score.reshape(-1, copies).argmax(1)
+    best = within + copies * np.arange(len(within))
     return [self._result(host, row, temperature) for row in best]
 
   def _result(self, host: Decoded, row: int, temperature: float) -> Result:

@@ -1,4 +1,4 @@
-"""Which window of a recording is heard next, and what becomes of its text.
+"""Which window of a recording is heard next, and which part of its text is kept.
 
 A plan is asked for windows by `next`, and told by `take` what each of them says.
 """

@@ -41,7 +41,7 @@ class Recording:
   def window(self, start: int, size: int) -> np.ndarray:
     """The `size` frames from `start` on, float32, with zeros after them up to a window [frames, mels].
 
-    Frames before `start` are forgotten: to go back is to read the recording anew.
+    Frames before `start` are forgotten: going back means reading the recording again.
     """
     if start < self._first:
       self._rewind()
