@@ -93,7 +93,13 @@ def chunked(q, runs, positions, segments, sinks, bias, *, how: How):
     return attend(q, runs, positions, segments, sinks, bias, how=how, index=index)
 
   index = jnp.arange(t)[None]
-  args = (split(q), split(positions, fill=-1), split(segments), split(bias, axis=2), split(index))
+  args = (
+    split(q),
+    split(positions, fill=-1),
+    split(segments),
+    split(bias, axis=2),
+    split(index),
+  )
   out = jax.lax.map(block, args)
   by_row = jnp.moveaxis(out, 0, 1)
   out = by_row.reshape(rows, length, *heads)

@@ -87,7 +87,9 @@ def _attend(i, p: Attention, x, past, window, ctx: _Context):
   q = constrain(tap('q', q), ('batch', None, 'attn_heads', None), ctx.rules)
   k = tap('k', k)
   v = tap('v', v)
-  new = Keys(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), ctx.positions, ctx.segments, ctx.subtrees)
+  by_head_k = jnp.swapaxes(k, 1, 2)
+  by_head_v = jnp.swapaxes(v, 1, 2)
+  new = Keys(by_head_k, by_head_v, ctx.positions, ctx.segments, ctx.subtrees)
   options = {'window': window, 'sinks': p.sinks, 'implementation': ctx.attention, 'rules': ctx.rules}
   if ctx.edit is not None or ctx.keep:
     options['tap'] = tap

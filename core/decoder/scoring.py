@@ -38,7 +38,8 @@ def log_probs(
     z = constrain(z, ('batch', 'time', 'vocab'), rules)
     norm = jax.nn.logsumexp(z, -1)
     chosen = jnp.take_along_axis(z, targets[..., None], -1)[..., 0]
-    return chosen - norm, norm - jnp.sum(jax.nn.softmax(z, -1) * z, -1)
+    mean = jnp.sum(jax.nn.softmax(z, -1) * z, -1)
+    return chosen - norm, norm - mean
 
   return _in_chunks(one, (hidden, targets), chunk)
 

@@ -140,7 +140,7 @@ class FeatureStore:
     return found
 
   def recompute(self) -> None:
-    """Drops features of earlier weights, but no precomputed ones, and encodes content in use anew."""
+    """Drops features of earlier weights, but no precomputed ones, and encodes content in use again."""
     with self.encoder:
       with self._state:
         for item in self._items.values():

@@ -81,7 +81,8 @@ class RepetitionPenalty:
     said = jnp.where(generated, state.tokens, vocab)
     prompt = jnp.where(self.prompt < 0, vocab, self.prompt)
     seen = jnp.zeros(logits.shape, bool)
-    seen = seen.at[rows, prompt].set(True, mode='drop').at[rows, said].set(True, mode='drop')
+    seen = seen.at[rows, prompt].set(True, mode='drop')
+    seen = seen.at[rows, said].set(True, mode='drop')
     return penalised(logits, seen, self.penalty)
 
 

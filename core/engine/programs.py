@@ -52,12 +52,14 @@ class DevicePrograms:
     self._slots = len(sizes.slots)
     self._pages = len(sizes.pool.references)
     # On one CPU attention to rows takes a fifth of that to pages, which XLA gathers before it multiplies.
-    self._copies = place.mesh.size == 1 and place.mesh.devices.flat[0].platform == 'cpu'
+    first_device = place.mesh.devices.flat[0]
+    self._copies = place.mesh.size == 1 and first_device.platform == 'cpu'
     self.params = layout.lay(params, config, place)
     self.dtype = np.dtype(params.embed.dtype)
     shape = (self._slots, config.vocab)
     where = mesh_lib.sharding(shape, device.TABLE, place.mesh, layout.RULES)
-    tables = jax.jit(lambda: device.Tables(jnp.ones(shape, bool), jnp.zeros(shape, bool)), out_shardings=where)
+    blank = lambda: device.Tables(allowed=jnp.ones(shape, bool), seen=jnp.zeros(shape, bool))
+    tables = jax.jit(blank, out_shardings=where)
     with jax.set_mesh(place.mesh):
       self.k, self.v = pools(config, self._pages, sizes.page_size, self.dtype, place.mesh, layout.RULES)
       self._tables = tables()
@@ -70,9 +72,11 @@ class DevicePrograms:
   def copy(self, pairs: list[tuple[int, int]]) -> None:
     """As in `Programs`; at most one pair a slot, and none is fine."""
     nothing = (0, self._pages)
-    padded = np.array(pairs + [nothing] * (self._slots - len(pairs)), np.int32)
+    missing = self._slots - len(pairs)
+    padded = np.array(pairs + [nothing] * missing, np.int32)
+    source, target = padded.T
     with jax.set_mesh(self._place.mesh):
-      self.k, self.v = device.copy(self.k, self.v, padded[:, 0], padded[:, 1])
+      self.k, self.v = device.copy(self.k, self.v, source, target)
 
   def prefill(self, prompts: pack.Prompts, features: tuple[np.ndarray, np.ndarray] | None) -> None:
     """As in `Programs`."""

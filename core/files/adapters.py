@@ -138,7 +138,8 @@ def _places(names: Any, spec: Any, rank: int) -> dict[str, _Place]:
   """The places of all weights that can be adapted: matrices of one tensor a layer."""
   result = {}
   for name, source, s in weights.leaves(names, spec):
-    is_matrix = len(_groups(source)) == 2 and 0 < s.inputs < len(s.shape) - s.stack
+    has_two_groups = len(_groups(source)) == 2
+    is_matrix = has_two_groups and 0 < s.inputs < len(s.shape) - s.stack
     if is_matrix and source.name.endswith('.weight') and 'experts' not in s.axes:
       result[name] = _place(source, s, rank)
   return result

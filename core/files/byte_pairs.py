@@ -114,8 +114,9 @@ def qwen_tokenizer(
   from transformers import PreTrainedTokenizerFast
 
   letters = byte_characters()
-  written = [''.join(letters[byte] for byte in token) for token in ranked]
-  joined = [tuple(''.join(letters[byte] for byte in piece) for piece in pair) for pair in merges(ranked)]
+  spell = lambda piece: ''.join(letters[byte] for byte in piece)
+  written = list(map(spell, ranked))
+  joined = [tuple(map(spell, pair)) for pair in merges(ranked)]
   vocab = {token: rank for rank, token in enumerate(written)}
   tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=joined))
   tokenizer.normalizer = normalizers.NFC()

@@ -103,7 +103,8 @@ def check(h: Any, keys: Keys) -> None:
   known = {*keys.read, *keys.fixed, *keys.ignored, *GENERIC}
   unknown = {key: value for key, value in h.items() if key not in known and value is not None}
   if unknown:
-    listed = ', '.join(f'{key}={_short(value)}' for key, value in sorted(unknown.items()))
+    pairs = [f'{key}={_short(value)}' for key, value in sorted(unknown.items())]
+    listed = ', '.join(pairs)
     raise CheckpointError(
       f'not understood: {listed}. Such a key may change what the model computes; '
       'delete it from the file if you know that it does not'

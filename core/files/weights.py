@@ -175,7 +175,8 @@ def _stream(files: Files, source: From, s: params_lib.Spec, sharding, dtype) -> 
   read: dict[str, np.ndarray] = {}
 
   def shard(index):
-    shape = tuple(len(range(*i.indices(n))) for i, n in zip(index, s.shape))
+    ranges = [range(*part.indices(size)) for part, size in zip(index, s.shape)]
+    shape = tuple(map(len, ranges))
     out = copying.memory(shape, dtype)
     key = str(index)
     if key in read:

@@ -95,7 +95,9 @@ def given(argv: Iterable[str], name: str) -> str | None:
       break
     if before == name and not arg.startswith('-'):
       found = arg
-    flag, has_value, value = arg.lstrip('-').partition('=') if arg.startswith('-') else ('', '', '')
+    flag, has_value, value = '', '', ''
+    if arg.startswith('-'):
+      flag, has_value, value = arg.lstrip('-').partition('=')
     if flag == name and has_value:
       found = value
     before = '' if has_value else flag

@@ -115,8 +115,10 @@ def _einsum_lora(eqn: str, x: jax.Array, w: Lora) -> jax.Array:
   summed = ''.join(c for c in w_dims if c not in out)
   low_dims = ''.join(c for c in out if c not in kept) + 'z'
   seen = dropout(x, w.dropout, w.keys)
-  low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, w.a.astype(x.dtype))
-  correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, w.b.astype(x.dtype))
+  a = w.a.astype(x.dtype)
+  b = w.b.astype(x.dtype)
+  low = jnp.einsum(f'{x_dims},{summed}z->{low_dims}', seen, a)
+  correction = jnp.einsum(f'{low_dims},z{kept}->{out}', low, b)
   rank = w.a.shape[-1]
   return einsum(eqn, x, w.base) + (w.alpha / rank) * correction
 

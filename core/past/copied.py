@@ -12,7 +12,7 @@ from core.past.cache import Cache
 def gathered(k: tuple, v: tuple, table: jax.Array, length: jax.Array) -> Cache:
   """The first `length` tokens, int32 [R], of rows whose pages `table` lists, int32 [R, T], in T · S slots a row.
 
-  k, v: pools [P, K, H, S] and [P, K, S, H] of each layer. Slots beyond a row's length are 0, whatever its pages hold.
+  k, v: pools [P, K, H, S] and [P, K, S, H] of each layer. Slots beyond a row's length are 0.
   """
   page_size = v[0].shape[2]
   capacity = table.shape[1] * page_size

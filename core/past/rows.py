@@ -90,7 +90,7 @@ def put(cache: Cache, row: jax.Array, one: Cache) -> Cache:
 def grown(cache: Cache, slots: int) -> Cache:
   """The cache with `slots` slots for each row. Raises ValueError for fewer than it has."""
   widen = functools.partial(pad, length=slots, what='cache')
-  key_axis = 3  # of columns [B, K, H, S] and of rows [L, B, K, S, H] alike
+  key_axis = 3  # both of columns [B, K, H, S] and of rows [L, B, K, S, H]
   value_axis = 2 if isinstance(cache.k, tuple) else 3
   return Cache(
     k=jax.tree.map(functools.partial(widen, axis=key_axis), cache.k),

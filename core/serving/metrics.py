@@ -30,7 +30,8 @@ def _escaped(text: str) -> str:
 
 
 def _line(sample: Sample) -> str:
-  labels = ','.join(f'{name}="{_escaped(value)}"' for name, value in sample.labels.items())
+  pairs = [f'{name}="{_escaped(value)}"' for name, value in sample.labels.items()]
+  labels = ','.join(pairs)
   if labels:
     return f'{sample.name}{{{labels}}} {float(sample.value)!r}'
   return f'{sample.name} {float(sample.value)!r}'

@@ -7,6 +7,7 @@ are a function of (split, seed, index).
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -29,16 +30,21 @@ def pairs(split: str) -> tuple[tuple[int, int], ...]:
   """The ordered pairs of a split. Raises ValueError for an unknown split."""
   if split not in ('train', 'heldout'):
     raise ValueError(f'split {split!r}: expected train or heldout')
-  every = [(a, b) for a in range(1, LARGEST + 1) for b in range(a, LARGEST + 1)]
+  numbers = range(1, LARGEST + 1)
+  every = list(itertools.combinations_with_replacement(numbers, 2))
   order = np.random.default_rng(0).permutation(len(every))
   chosen = order[:HELD_OUT] if split == 'heldout' else order[HELD_OUT:]
   unordered = [every[i] for i in chosen]
-  return tuple(dict.fromkeys(pair for a, b in unordered for pair in ((a, b), (b, a))))
+  both = [pair for a, b in unordered for pair in ((a, b), (b, a))]
+  return tuple(dict.fromkeys(both))
 
 
 def example(split: str, seed: int, index: int) -> Example:
   """Example number `index`: of an endless stream of (train, seed), or of the held-out pairs in a fixed order."""
   known = pairs(split)
-  at = index % len(known) if split == 'heldout' else int(np.random.default_rng((seed, index)).integers(len(known)))
+  at = index % len(known)
+  if split != 'heldout':
+    rng = np.random.default_rng((seed, index))
+    at = int(rng.integers(len(known)))
   a, b = known[at]
   return Example(QUESTION.format(a=a, b=b), str(a + b), (a, b))

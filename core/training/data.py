@@ -70,7 +70,9 @@ class JsonLines:
         at += len(line)
     if not starts:
       raise DataError(f'{self.path}: no records')
-    self._starts, self._ends, self._numbers = (np.asarray(v, np.int64) for v in (starts, ends, numbers))
+    self._starts = np.asarray(starts, np.int64)
+    self._ends = np.asarray(ends, np.int64)
+    self._numbers = np.asarray(numbers, np.int64)
     self._check_last()
 
   def _check_last(self):
@@ -228,7 +230,7 @@ def mix(
 ) -> grain.MapDataset:
   """Records drawn from named sources in proportion to their weights, this process's share of them.
 
-  Each source is shuffled anew every epoch. Without `epochs` it repeats for ever; with it the stream ends when
+  Each source is reshuffled every epoch. Without `epochs` it repeats for ever; with it the stream ends when
   the first source has been read that often. `shard`: (which, of how many), by default this process of all;
   shares are disjoint and together make the whole stream. Raises ValueError for an impossible weight.
   """
@@ -276,7 +278,8 @@ def pack(examples: grain.IterDataset, lengths: Mapping[str, int], *, rows: int) 
   def rename(row):
     kept = {name: row[name] for name in lengths}
     kept |= {'segments': row[f'{first}_segment_ids'], 'positions': row[f'{first}_positions']}
-    return kept | {f'{name}_segments': row[f'{name}_segment_ids'] for name in others if lengths[name] != lengths[first]}
+    separate = [name for name in others if lengths[name] != lengths[first]]
+    return kept | {f'{name}_segments': row[f'{name}_segment_ids'] for name in separate}
 
   packed = grain.experimental.FirstFitPackIterDataset(
     examples.map(check), length_struct=dict(lengths), num_packing_bins=rows, shuffle_bins=False

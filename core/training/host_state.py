@@ -27,7 +27,8 @@ class HostState:
         return {'base64': base64.b64encode(state).decode()}
       return {'json': state}
 
-    return json.dumps({name: encode(part.get_state()) for name, part in self.parts.items()}).encode()
+    states = {name: encode(part.get_state()) for name, part in self.parts.items()}
+    return json.dumps(states).encode()
 
   def set_state(self, state: bytes) -> None:
     """Raises ValueError when the states are those of other names."""

@@ -107,7 +107,8 @@ def matrices(params, spec):
 
 
 def _adamw(c, _):
-  return optax.adam(1.0, c.b1 if c.b1 is not None else 0.9, c.b2 or 0.999, c.eps or 1e-8)
+  b1 = 0.9 if c.b1 is None else c.b1
+  return optax.adam(1.0, b1, c.b2 or 0.999, c.eps or 1e-8)
 
 
 def _adafactor(c, _):

@@ -282,7 +282,8 @@ class Run:
     self._manager.wait_until_finished()
     if step in (0, self._manager.latest_step()):
       return
-    taken = any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(state))
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    taken = any(x.is_deleted() for x in arrays)
     if taken or jax.process_count() > 1:
       logging.warning('the steps since the last checkpoint are lost; it is of step %s', self._manager.latest_step())
       return

@@ -76,9 +76,12 @@ def common(a: bytes, b: bytes, start: int = 0) -> int:
   n = min(len(a), len(b) - start)
   if b.startswith(a[:n], start):
     return n // NAME
-  if a[:NAME] != b[start : start + NAME]:  # neighbours in order seldom share even one
+  if a[:NAME] != b[start : start + NAME]:  # neighbours in order rarely share even one
     return 0
-  equal = np.frombuffer(a, np.int64, n // NAME) == np.frombuffer(b, np.int64, n // NAME, start)
+  count = n // NAME
+  of_a = np.frombuffer(a, np.int64, count)
+  of_b = np.frombuffer(b, np.int64, count, start)
+  equal = of_a == of_b
   return int(equal.argmin())
 
 

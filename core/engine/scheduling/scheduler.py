@@ -141,7 +141,8 @@ class Scheduler:
       return
     if share:
       self.share_pages(sequence)
-    self.pool.drop(self.rows.table[slot, sequence.node.stop : self.rows.pages.item(slot)])
+    own = slice(sequence.node.stop, self.rows.pages.item(slot))
+    self.pool.drop(self.rows.table[slot, own])
     self.cache.release(sequence.node)
     self._drop(self.running, sequence)
     self._end_filling(sequence)

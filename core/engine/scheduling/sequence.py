@@ -33,7 +33,11 @@ class Response(NamedTuple):
   version: np.ndarray
 
 
-NOTHING = Response(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+NOTHING = Response(
+  tokens=np.zeros(0, np.int32),
+  logp=np.zeros(0, np.float32),
+  version=np.zeros(0, np.int32),
+)
 
 
 @dataclasses.dataclass(eq=False, slots=True)

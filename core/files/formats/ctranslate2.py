@@ -42,7 +42,10 @@ class _Cursor:
 
   def number(self, code: str) -> int:
     """The next little-endian integer, of a struct code."""
-    return struct.unpack(f'<{code}', self.take(struct.calcsize(f'<{code}')))[0]
+    layout = f'<{code}'
+    taken = self.take(struct.calcsize(layout))
+    (value,) = struct.unpack(layout, taken)
+    return value
 
   def string(self) -> str:
     """A length that counts the zero byte at the end, the text, and that byte."""

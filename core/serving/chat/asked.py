@@ -16,7 +16,7 @@ MOST_SAMPLES = 128
 MOST_PROMPTS = 128
 MOST_TOKENS = 2**31 - 1
 MOST_TOP, MOST_TOP_TEXT = 20, 5  # likeliest tokens that chat and text completions may ask for
-# Fields of OpenAI's interface that have no effect here, whatever their value.
+# Fields of OpenAI's interface that are accepted with any value and have no effect here.
 IGNORED = ('user', 'metadata', 'service_tier', 'safety_identifier', 'prompt_cache_key', 'parallel_tool_calls')
 # Fields with one value that is served: the one without effect.
 ONLY = {'frequency_penalty': 0, 'presence_penalty': 0, 'logit_bias': {}, 'store': False}
@@ -141,13 +141,15 @@ def _common(given: Mapping[str, Any], defaults: Generation) -> dict[str, Any]:
 
 
 def _draw(given: Mapping[str, Any], defaults: Generation) -> dict[str, Any]:
+  top_k = fields.whole(given, 'top_k', defaults.top_k, low=-1, high=2**31 - 1)
+  seed = fields.whole(given, 'seed', secrets.randbelow(2**31), low=-(2**63), high=2**63)
   return {
     'temperature': fields.number(given, 'temperature', defaults.temperature, low=0, high=100),
     'top_p': fields.number(given, 'top_p', defaults.top_p, low=1e-6, high=1),
-    'top_k': max(fields.whole(given, 'top_k', defaults.top_k, low=-1, high=2**31 - 1), 0),  # -1: all, as elsewhere
+    'top_k': max(top_k, 0),  # -1: all, as elsewhere
     'min_p': fields.number(given, 'min_p', defaults.min_p, low=0, high=0.999),
     'repetition_penalty': fields.number(given, 'repetition_penalty', defaults.repetition_penalty, low=0.01, high=100),
-    'seed': fields.whole(given, 'seed', secrets.randbelow(2**31), low=-(2**63), high=2**63) % 2**31,
+    'seed': seed % 2**31,
   }
 
 

@@ -128,7 +128,7 @@ class Service:
         'prompt tokens prefilled; those in shared pages are not',
       ),
       'first_token_seconds': (self._first_seconds, 'from request to first token, of all requests together'),
-      'preempted': (scheduler.preempted, 'samples that left their slot for want of pages'),
+      'preempted': (scheduler.preempted, 'samples that left their slot because pages ran out'),
     }
     gauges = {
       'in_flight': (self.capacity.held, 'samples that are prepared, run or wait'),

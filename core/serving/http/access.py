@@ -69,11 +69,17 @@ class KnownHost:
     if asgi.count(scope, b'host') != 1 or host_name(host) not in self.hosts:
       return 421, 'this server does not serve that Host'
     origin = given.get(b'origin')
-    if origin is not None and urllib.parse.urlsplit(origin.decode('latin-1')).netloc.lower() != host.lower():
+    if origin is not None and _host_of(origin) != host.lower():
       return 403, 'requests of pages of other origins are not served'
     if given.get(b'sec-fetch-site', b'none') in (b'cross-site', b'same-site'):
       return 403, 'requests of pages of other sites are not served'
     return None
+
+
+def _host_of(origin: bytes) -> str:
+  """The host and port that an Origin header names, in lower case."""
+  url = origin.decode('latin-1')
+  return urllib.parse.urlsplit(url).netloc.lower()
 
 
 class ContentType:
@@ -84,8 +90,15 @@ class ContentType:
     self.types = frozenset(types)
 
   async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
-    if scope['type'] == 'http' and scope['method'] in ('POST', 'PUT', 'PATCH'):
-      given = asgi.headers(scope).get(b'content-type', b'').decode('latin-1')
-      if given.partition(';')[0].strip().lower() not in self.types:
-        return await asgi.refuse(send, 415, f'expected Content-Type {" or ".join(sorted(self.types))}')
+    has_body = scope['type'] == 'http' and scope['method'] in ('POST', 'PUT', 'PATCH')
+    if has_body and _content_type(scope) not in self.types:
+      expected = ' or '.join(sorted(self.types))
+      return await asgi.refuse(send, 415, f'expected Content-Type {expected}')
     return await self.app(scope, receive, send)
+
+
+def _content_type(scope: asgi.Scope) -> str:
+  """The content type of a request in lower case, without its parameters."""
+  given = asgi.headers(scope).get(b'content-type', b'')
+  kind, _, _ = given.decode('latin-1').partition(';')
+  return kind.strip().lower()
