@@ -103,10 +103,12 @@ def generate(
     rest = [prefix_cache.begin(params, prompts[0], processor.image_id)]
     reused = prefix_cache.reused
   batch = _batch(processor, rest)
-  features = _features(params, config, batch, features, len(prompts[0].pixels) - len(rest[0].pixels))
+  reused_tiles = len(prompts[0].pixels) - len(rest[0].pixels)
+  features = _features(params, config, batch, features, reused_tiles)
   x = _embed(params, config, batch.tokens, features, batch.tile_tokens if mixed else None)
   if reused:
-    slots = padding.bucket(reused + loop.slots_for(batch.tokens.shape[1], int(limit.max())))
+    fresh = loop.slots_for(batch.tokens.shape[1], int(limit.max()))
+    slots = padding.bucket(reused + fresh)
     past = prefix_cache.past(slots)
   generation = loop.prompted(
     params.language,

@@ -53,7 +53,9 @@ class Session:
     """(messages, images, videos) of the conversation with one more user turn."""
     content = text
     if not any(mark in text for mark in ('<image>', '<video>')):
-      media = [{'type': 'image'}] * len(self.images) + [{'type': 'video'}] * len(self.videos)
+      images = [{'type': 'image'}] * len(self.images)
+      videos = [{'type': 'video'}] * len(self.videos)
+      media = images + videos
       content = [*media, {'type': 'text', 'text': text}]
     messages = [*self.messages, {'role': 'user', 'content': content}]
     return messages, self.seen[0] + self.images, self.seen[1] + self.videos

@@ -122,14 +122,17 @@ def embed(params: Params, config: Config, pixels: jax.Array) -> jax.Array:
     raise ValueError(f'pixels {pixels.shape}: expected [tiles, S, S, 3] with S a multiple of {c.patch}')
   grid = size // c.patch
   patches = pixels.reshape(-1, grid, c.patch, grid, c.patch, 3).astype(params.patch.dtype)
-  x = jnp.einsum('mrpcqi,pqid->mrcd', patches, params.patch).reshape(-1, grid**2, c.width) + params.patch_bias
+  x = jnp.einsum('mrpcqi,pqid->mrcd', patches, params.patch)
+  x = x.reshape(-1, grid**2, c.width) + params.patch_bias
   table = params.positions
   if grid != c.grid:
     rest = table[1:].reshape(c.grid, c.grid, -1).astype(jnp.float32)
     resize = bicubic_matrix(c.grid, grid)
     rest = jnp.einsum('rR,cC,RCd->rcd', resize, resize, rest)
-    table = jnp.concatenate([table[:1], rest.reshape(grid**2, -1).astype(table.dtype)])
-  x = jnp.concatenate([jnp.broadcast_to(params.cls, (x.shape[0], 1, c.width)).astype(x.dtype), x], 1)
+    rest = rest.reshape(grid**2, -1)
+    table = jnp.concatenate([table[:1], rest.astype(table.dtype)])
+  cls = jnp.broadcast_to(params.cls, (x.shape[0], 1, c.width))
+  x = jnp.concatenate([cls.astype(x.dtype), x], 1)
   return x + table
 
 

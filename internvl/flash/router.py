@@ -164,7 +164,8 @@ def _attend(p: Attention, x: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array
   """Attention of one query a tile, x [M, D], over its patches."""
   q = einsum('md,dnh->mnh', x, p.q) + p.q_bias
   scores = jnp.einsum('mnh,mpnh->mnp', q, k, preferred_element_type=jnp.float32)
-  weights = jax.nn.softmax(scores * q.shape[-1] ** -0.5, -1).astype(v.dtype)
+  scaled = scores * q.shape[-1] ** -0.5
+  weights = jax.nn.softmax(scaled, -1).astype(v.dtype)
   y = jnp.einsum('mnp,mpnh->mnh', weights, v)
   return einsum('mnh,nhd->md', y, p.o) + p.o_bias
 
@@ -174,8 +175,12 @@ def pool(p: Pooling, patches: jax.Array) -> jax.Array:
 
   The second stage's weights are applied three times, over the same patches, as the released model does.
   """
-  x = jnp.broadcast_to(p.query, (patches.shape[0], patches.shape[-1])).astype(patches.dtype)
-  x = _normalise(_attend(p.first.attn, x, *_keys(p.first.attn, patches)), p.first.norm)
+  tiles, _, width = patches.shape
+  query = jnp.broadcast_to(p.query, (tiles, width))
+  x = query.astype(patches.dtype)
+  k, v = _keys(p.first.attn, patches)
+  x = _attend(p.first.attn, x, k, v)
+  x = _normalise(x, p.first.norm)
   k, v = _keys(p.repeated.attn, patches)
   for _ in range(3):
     x = _normalise(_attend(p.repeated.attn, x, k, v), p.repeated.norm)

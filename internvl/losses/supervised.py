@@ -56,7 +56,8 @@ def ntp(
   )
   language = cast(params.language, dtype)
   targets = batch.tokens[:, 1:]
-  logp, _ = decoder.log_probs(language, config.language, out.hidden[:, :-1], targets, rules=rules)
+  before = out.hidden[:, :-1]
+  logp, _ = decoder.log_probs(language, config.language, before, targets, rules=rules)
   weights = batch.weights[:, 1:]
   total = -jnp.sum(weights * logp)
   weight = jnp.sum(weights)

@@ -191,6 +191,7 @@ def loss_ratios(
 def ranks(segments: jax.Array) -> jax.Array:
   """The place of each tile among those of its sample, int32 [B, n] from 0; segments: int32 [B, n], ascending runs."""
   place = jnp.broadcast_to(jnp.arange(segments.shape[-1]), segments.shape)
-  before = jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+  shifted = jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)
+  before = shifted[:, :-1]
   start = jax.lax.cummax(jnp.where(segments != before, place, 0), axis=1)
   return place - start

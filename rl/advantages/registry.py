@@ -68,7 +68,9 @@ def _of_components(rule):
 
 def _by_kind(scores: Scores) -> jax.Array:
   valid = jnp.asarray(scores.valid)
-  kind = jnp.zeros(valid.shape, jnp.int32) if scores.lineage is None else jnp.asarray(scores.lineage.kind)
+  kind = jnp.zeros(valid.shape, jnp.int32)
+  if scores.lineage is not None:
+    kind = jnp.asarray(scores.lineage.kind)
   return by_kind(scores.totals, kind, valid)
 
 

@@ -19,7 +19,9 @@ def grid(images: Sequence[Image.Image], columns: int) -> Image.Image:
   """Images of one size by rows, dark on light as scans are."""
   width, height = images[0].size
   rows = -(-len(images) // columns)
-  sheet = Image.new('L', (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), 128)
+  whole_width = columns * (width + GAP) - GAP
+  whole_height = rows * (height + GAP) - GAP
+  sheet = Image.new('L', (whole_width, whole_height), 128)
   for i, image in enumerate(images):
     row, column = divmod(i, columns)
     inverted = Image.fromarray(255 - np.asarray(image))

@@ -14,7 +14,7 @@ class Stage:
   """A stretch of the run with its own plan.
 
   tries, tried: with a plan of tries, that many queries are tried as the stage begins, and those that are not right in
-  every try are drawn from. reset: the optimiser begins anew.
+  every try are drawn from. reset: whether the optimiser is reset.
   """
 
   steps: int

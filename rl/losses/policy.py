@@ -52,7 +52,9 @@ class Rule:
         raise ValueError(f'{name}={getattr(self, name)!r}: expected one of {", ".join(allowed)}')
     if dual is not None and not (1 < dual < inf and self.surrogate == 'ppo'):
       raise ValueError(f'dual_clip={dual}: expected more than 1 with surrogate=ppo, or none')
-    if (self.length is None) == (self.aggregation == 'constant') or (self.length is not None and self.length < 1):
+    needs_length = self.aggregation == 'constant'
+    has_length = self.length is not None
+    if needs_length != has_length or (has_length and self.length < 1):
       raise ValueError(f"length={self.length}: expected 1 or more with aggregation='constant', else none")
 
   @property
@@ -141,4 +143,7 @@ def policy_loss(
     if rule.kl.in_loss:
       loss = loss + rule.kl.coef * divergence
   total, count = aggregate(loss, mask, rule.aggregation, length=rule.length)
-  return Loss(total, count, {k: aggregate(jax.lax.stop_gradient(v), mask, 'token') for k, v in metrics.items()})
+  means = {}
+  for name, value in metrics.items():
+    means[name] = aggregate(jax.lax.stop_gradient(value), mask, 'token')
+  return Loss(total, count, means)

@@ -94,7 +94,8 @@ def mpo(
   """
   logp = jnp.where(mask, logp, 0.0)
   valid = mask.any((-2, -1))
-  rewards = jnp.where(valid[:, None], config.beta * (logp.sum(-1) - reference), 0.0)
+  margin = logp.sum(-1) - reference
+  rewards = jnp.where(valid[:, None], config.beta * margin, 0.0)
   shift = shift.update(rewards, valid)
   if token_weight is None:
     token_weight = token_weight_of(mask)

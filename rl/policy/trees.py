@@ -94,11 +94,15 @@ def _common(a: np.ndarray, b: np.ndarray) -> int:
 def joined(trees: Sequence[Tree]) -> Tree:
   """Several trees as one row, one after another."""
   starts = np.cumsum([0, *(len(tree.tokens) for tree in trees)])
+  sources = []
+  for tree, start in zip(trees, starts):
+    is_root = tree.source < 0
+    sources.append(np.where(is_root, -1, tree.source + start))
   return Tree(
     tokens=np.concatenate([tree.tokens for tree in trees]),
     positions=np.concatenate([tree.positions for tree in trees]),
     until=np.concatenate([tree.until + start for tree, start in zip(trees, starts)]),
-    source=np.concatenate([np.where(t.source < 0, -1, t.source + start) for t, start in zip(trees, starts)]),
+    source=np.concatenate(sources),
     paths=[path + start for tree, start in zip(trees, starts) for path in tree.paths],
   )
 

@@ -65,7 +65,12 @@ def without_media(talk: Sequence[dict]) -> list[dict]:
       return content
     return [part for part in content if part['type'] not in messages.MEDIA]
 
-  return [m | {'content': strip(m['content'])} if m['role'] == 'user' else m for m in talk]
+  def without(message):
+    if message['role'] != 'user':
+      return message
+    return message | {'content': strip(message['content'])}
+
+  return [without(message) for message in talk]
 
 
 def _blind_half(policy: Policy, talk: Sequence[dict], said: np.ndarray) -> Prompt:

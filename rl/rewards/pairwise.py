@@ -48,7 +48,7 @@ class Pairwise:
   count. opponents, decimals: as `comparisons.pairs_of` and `win_rates` take them. order: which sample of a pair is
   shown first: the lower place (fixed), lower and higher in turn (alternate), or each in turn in two requests (both),
   where contradicting verdicts are a tie and `agreement` is the share of pairs without a contradiction. workers: threads
-  that ask. patience: after that many verdicts in a row that are all the same, raises OneSidedJudge; 0: never.
+  that ask. patience: raises OneSidedJudge after that many equal verdicts in a row; 0: never.
   """
 
   def __init__(

@@ -181,7 +181,8 @@ class Collector:
       return []
     # The last ones again, so that every process of the engine has as many to score.
     missing = -len(trajectories) % len(mesh.processes(home))
-    padded = [*zip(queries, trajectories), *[(queries[-1], trajectories[-1])] * missing]
+    pairs = list(zip(queries, trajectories))
+    padded = pairs + pairs[-1:] * missing
     scored = self._local_scores(home, *zip(*padded))
     lost = np.zeros(scored.valid.shape, bool)
     for place in scored.lost:

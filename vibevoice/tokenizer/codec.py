@@ -57,7 +57,8 @@ def encode(
   if tail not in ('pad', 'layerwise'):
     raise ValueError(f"tail={tail!r}; expected 'pad' or 'layerwise'")
   if tail == 'pad':
-    wav = jnp.pad(wav, ((0, 0), (0, -wav.shape[1] % config.hop)))
+    missing = -wav.shape[1] % config.hop
+    wav = jnp.pad(wav, ((0, 0), (0, missing)))
   state = encoder.initial(params.encoder, config, wav.shape[0])
 
   def step(piece, state):
@@ -95,7 +96,9 @@ def _in_chunks(step: Callable, last: Callable, x: jax.Array, state: Any, chunk: 
   rest = x[:, count * chunk :]
   if not count:
     return last(rest, state)
-  pieces = jnp.moveaxis(whole.reshape(x.shape[0], count, chunk, *x.shape[2:]), 1, 0)
+  rows, _, *channels = x.shape
+  by_chunk = whole.reshape(rows, count, chunk, *channels)
+  pieces = jnp.moveaxis(by_chunk, 1, 0)
 
   def body(state, piece):
     y, state = step(piece, state)

@@ -112,7 +112,8 @@ def initial(
   stages = {}
   for i, stage in params.stages.items():
     mixer = jnp.zeros((rows, config.kernel - 1, widths[i]))
-    stages[i] = StageState(conv=jnp.zeros((rows, entries[i], channels[i])), blocks=_per_block(stage.blocks, mixer))
+    conv = jnp.zeros((rows, entries[i], channels[i]))
+    stages[i] = StageState(conv=conv, blocks=_per_block(stage.blocks, mixer))
   return State(stages=stages, head=jnp.zeros((rows, config.kernel - 1, widths[-1])))
 
 
@@ -148,7 +149,8 @@ def apply(
 
 
 def _pad_to_multiple(x: jax.Array, stride: int) -> jax.Array:
-  return jnp.pad(x, ((0, 0), (0, -x.shape[1] % stride), (0, 0)))
+  missing = -x.shape[1] % stride
+  return jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
 
 
 def _blocks(blocks: Any, config: TokenizerConfig, x: jax.Array, states: Any) -> tuple[jax.Array, Any]:

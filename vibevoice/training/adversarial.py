@@ -59,7 +59,8 @@ def loss(
   judges = jax.lax.stop_gradient(params.discriminators)
   recorded = discriminators.apply(judges, batch.wav)
   heard = discriminators.apply(judges, made)
-  parts['adversarial'] = against.adversarial * sum(_mean((1 - features[-1]) ** 2) for features in heard)
+  scores = [features[-1] for features in heard]
+  parts['adversarial'] = against.adversarial * sum(_mean((1 - score) ** 2) for score in scores)
   parts['features'] = against.features * _feature_distance(heard, recorded)
   parts['discriminator'] = _told_apart(params.discriminators, batch.wav, jax.lax.stop_gradient(made))
   return reconstruction.summed(parts, batch.weight)

@@ -137,7 +137,8 @@ def tts(
 
 def _cross_entropy(params: model.Params, config: Config, hidden: jax.Array, batch: Batch, rules) -> jax.Array:
   targets = batch.tokens[:, 1:]
-  logp, _ = decoder.log_probs(params.language, config.language, hidden[:, :-1], targets, rules=rules)
+  before = hidden[:, :-1]
+  logp, _ = decoder.log_probs(params.language, config.language, before, targets, rules=rules)
   return -jnp.sum(batch.token_weights[:, 1:] * logp)
 
 

@@ -55,7 +55,10 @@ def log_mel(wav: jax.Array, size: int, mels: int) -> jax.Array:
 
 def mel_distance(a: jax.Array, b: jax.Array) -> jax.Array:
   """Mean absolute difference [B] of the log mel spectra of audio [B, N], averaged over `RESOLUTIONS`."""
-  distances = [jnp.abs(log_mel(a, *r) - log_mel(b, *r)).mean((1, 2)) for r in RESOLUTIONS]
+  distances = []
+  for resolution in RESOLUTIONS:
+    difference = log_mel(a, *resolution) - log_mel(b, *resolution)
+    distances.append(jnp.abs(difference).mean((1, 2)))
   return sum(distances) / len(distances)
 
 
@@ -63,7 +66,8 @@ def noise_ratio(reference: np.ndarray, estimate: np.ndarray) -> float:
   """Signal to noise in dB of float [n] samples: 10 log10(Σ reference² / Σ (reference - estimate)²)."""
   reference = np.asarray(reference, np.float64)
   noise = reference - np.asarray(estimate, np.float64)
-  return float(10 * np.log10(np.sum(reference**2) / np.sum(noise**2)))
+  ratio = np.sum(reference**2) / np.sum(noise**2)
+  return float(10 * np.log10(ratio))
 
 
 def loss(

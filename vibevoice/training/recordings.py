@@ -97,7 +97,7 @@ def cropped(samples: np.ndarray, rng: np.random.Generator, longest: float) -> np
 
 
 class Rows:
-  """Rows by number, without end: number n is of the pass n // len(recordings), shuffled anew for each.
+  """Rows by number, without end: number n is of the pass n // len(recordings), reshuffled for each.
 
   stages: of the config's curriculum; in all but the last, rows are of the recordings that fit.
   """

@@ -61,8 +61,12 @@ def spec(config: Config) -> Params:
 def batch(config: Config, clips: Sequence[np.ndarray], transcripts: Sequence[Sequence[int]]) -> Batch:
   """A batch of clips float32 [n] and the tokens of what is said, padded to one length each (numpy)."""
   counts = [tokenizer.frames(config.semantic, len(clip)) for clip in clips]
-  wav = np.zeros((len(clips), _bucket(max(counts)) * config.semantic.hop), np.float32)
-  rows = [[config.slot] * n + [config.start, *said, config.eos] for n, said in zip(counts, transcripts, strict=True)]
+  longest = _bucket(max(counts)) * config.semantic.hop
+  wav = np.zeros((len(clips), longest), np.float32)
+  rows = []
+  for count, said in zip(counts, transcripts, strict=True):
+    frames = [config.slot] * count
+    rows.append([*frames, config.start, *said, config.eos])
   length = _bucket(max(map(len, rows)))
   tokens = np.full((len(rows), length), config.eos, np.int32)
   positions = np.full((len(rows), length), -1, np.int32)

@@ -98,7 +98,7 @@ def _queries_keys_values(x: jax.Array, p: Attention, eps: float) -> tuple[jax.Ar
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, rope: Any, tap: Tap, ctx: Context) -> jax.Array:
-  """Every token attends to every token: [B, T, N, H] of queries, keys and values likewise."""
+  """Every token attends to every token: [B, T, N, H], as queries, keys and values."""
   if rope is not None:
     q = rotate_pairs(q, *rope)
     k = rotate_pairs(k, *rope)

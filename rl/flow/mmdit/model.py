@@ -58,7 +58,8 @@ def condition(
 def _check(config: Config, latents, time, context, pooled, guidance) -> None:
   c = config
   rows = latents.shape[0]
-  if latents.ndim != 4 or latents.shape[3] != c.channels or latents.shape[1] % c.patch or latents.shape[2] % c.patch:
+  fits = latents.ndim == 4 and latents.shape[3] == c.channels
+  if not fits or latents.shape[1] % c.patch or latents.shape[2] % c.patch:
     raise ValueError(
       f'latents {latents.shape}: expected [batch, rows, columns, {c.channels}], sides multiples of {c.patch}'
     )
@@ -81,7 +82,8 @@ def _patches(params: Params, config: Config, latents: jax.Array) -> jax.Array:
   batch, height, width, _ = latents.shape
   rows = height // c.patch
   columns = width // c.patch
-  blocks = latents.reshape(batch, rows, c.patch, columns, c.patch, c.channels).astype(params.patch.bias.dtype)
+  blocks = latents.reshape(batch, rows, c.patch, columns, c.patch, c.channels)
+  blocks = blocks.astype(params.patch.bias.dtype)
   x = einsum('brpsqc,pqcd->brsd', blocks, params.patch.weight) + params.patch.bias
   x = x.reshape(batch, rows * columns, -1)
   if c.table is None:

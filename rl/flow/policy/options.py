@@ -18,7 +18,7 @@ class PathOptions:
   shift: float = field(3.0, 'shift of the noise levels towards noise')
   rounded: bool = field(True, 'the network is given times rounded down to thousandths, as the published trainer does')
   noise: Noise = field(Noise(), 'of stochastic steps')
-  fraction: float = field(0.6, 'share of the steps of an image that are trained, drawn anew for each image')
+  fraction: float = field(0.6, 'share of the steps of an image that are trained, drawn for each image')
   window: int = field(0, 'stochastic and trained steps of a mixed sampler, all others deterministic; 0: all stochastic')
   window_every: int = field(25, 'rollouts after which the window moves by one step')
   shared_noise: bool = field(True, 'all images of a group start from the same noise')
@@ -55,7 +55,8 @@ class PathOptions:
     if self.window:
       inside = np.flatnonzero(self.stochastic(rollout))
       return np.tile(np.int32(inside), (len(seeds), 1))
-    chosen = [np.random.default_rng((rollout, seed)).permutation(self.steps - 1)[: self.count] for seed in seeds]
+    rngs = [np.random.default_rng((rollout, seed)) for seed in seeds]
+    chosen = [rng.permutation(self.steps - 1)[: self.count] for rng in rngs]
     return np.sort(np.int32(chosen), 1)
 
   def weights(self, picks: np.ndarray) -> np.ndarray | None:

@@ -59,7 +59,9 @@ def sample(
     if noise is None:
       return sure, (x, jnp.zeros(rows), sure, clean)
     mean, deviation = moments(x, v, step, noise)
-    drawn = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, index), x.shape[1:]))(keys)
+    shape = x.shape[1:]
+    draw = lambda key: jax.random.normal(jax.random.fold_in(key, index), shape)
+    drawn = jax.vmap(draw)(keys)
     following = mean + deviation.reshape(-1, *(1,) * (x.ndim - 1)) * drawn
     logp = log_prob(following, mean, deviation)
     following, mean = (jnp.where(adds, value, sure) for value in (following, mean))

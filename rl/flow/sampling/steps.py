@@ -36,7 +36,7 @@ class Noise:
 class Step:
   """Where steps start and end; each float32 [R].
 
-  second: the schedule's second level, which stands in for σ = 1 where 1 − σ divides.
+  second: the schedule's second level, which replaces σ = 1 where 1 − σ is a divisor.
   """
 
   sigma: jax.Array

@@ -108,7 +108,9 @@ def apply(params: Params, config: Config, tokens: jax.Array, *, rules=RULES) -> 
   """States [B, T, D] of int32 tokens [B, T]. Padding is not masked: image models were trained so."""
   c = config
   at = np.arange(tokens.shape[1])
-  table = params.bias[buckets_of(at[None] - at[:, None], c.buckets, c.distance)]
+  distance = at[None] - at[:, None]
+  bucket = buckets_of(distance, c.buckets, c.distance)
+  table = params.bias[bucket]
   bias = jnp.moveaxis(table, 2, 0)[None]
   x, _ = encoder.apply(params.blocks, c.blocks, params.tokens[tokens], bias=bias, rules=rules)
   return encoder.normalise(x, params.norm, c.eps)

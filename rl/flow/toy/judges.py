@@ -1,6 +1,6 @@
 """Scripted judges of the digits: a score that can be hacked, and a held-out judge.
 
-The score stands in for a learned reward model: a linear classifier of few scans, which saturates, a small bias towards
+The score imitates a learned reward model: a linear classifier of few scans, which saturates, a small bias towards
 ink at the edges that no caption asks for, and noise. The held-out judge is of another kind and sees all training scans.
 """
 

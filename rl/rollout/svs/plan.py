@@ -132,7 +132,8 @@ class Svs:
         asked = prompts.messages(group.trajectories[place].response, self.synthesis.template)
         found.append(Context(group, int(place), sampler.policy.prompt(asked)))
     kept = round(self.synthesis.keep * len(found))
-    chosen = np.random.default_rng((self.seed, ask.step, 1)).permutation(len(found))[:kept]
+    rng = np.random.default_rng((self.seed, ask.step, 1))
+    chosen = rng.permutation(len(found))[:kept]
     found = [found[i] for i in sorted(chosen)]
     fitting = [context for context in found if self._fits(sampler, context.prompt)]
     return fitting, len(found) - len(fitting)

@@ -45,10 +45,14 @@ class Path:
 
   def extended(self, tokens: np.ndarray, logp: np.ndarray, label: tuple[int, int]) -> 'Path':
     """With one more segment."""
-    return Path(np.concatenate([self.tokens, tokens]), np.concatenate([self.logp, logp]), (*self.labels, label))
+    return Path(
+      tokens=np.concatenate([self.tokens, tokens]),
+      logp=np.concatenate([self.logp, logp]),
+      labels=(*self.labels, label),
+    )
 
   def cut(self, segments: int, length: int) -> 'Path':
-    """The first `segments` whole segments of `length` tokens: tokens, log-probabilities and labels alike."""
+    """The first `segments` whole segments of `length` tokens, with their tokens, log-probabilities and labels."""
     kept = segments * length
     return Path(self.tokens[:kept], self.logp[:kept], self.labels[:segments])
 
@@ -68,7 +72,8 @@ def boxed(text: str) -> bool:
 
 def repetitive(text: str) -> bool:
   """Whether some 32 characters occur 8 times, overlapping or not; one pass."""
-  seen = collections.Counter(text[i : i + WINDOW] for i in range(len(text) - WINDOW + 1))
+  starts = range(len(text) - WINDOW + 1)
+  seen = collections.Counter(text[i : i + WINDOW] for i in starts)
   return max(seen.values(), default=0) >= TIMES
 
 

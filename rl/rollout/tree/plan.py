@@ -72,7 +72,8 @@ class Tree:
   def request(self, policy: Any, prompt: Any, number: int, growth: Growth, slot: int) -> Request:
     """What continues an active path by one segment; number: of the query."""
     path = growth.active[slot]
-    seed = int(np.random.SeedSequence((self.seed, number, growth.step, slot)).generate_state(1)[0])
+    sequence = np.random.SeedSequence((self.seed, number, growth.step, slot))
+    (seed,) = sequence.generate_state(1).tolist()
     draw = dataclasses.replace(self.draw, max_new=growth.limit(path))
     # The engine reads exactly what the training row holds, also after a fallback.
     grown = dataclasses.replace(prompt, tokens=np.concatenate([prompt.tokens, path.tokens]))
@@ -122,7 +123,8 @@ def _origin(earlier: Sequence[tuple], labels: tuple) -> tuple[int, int]:
   most = 0
   for place, other in enumerate(earlier):
     pairs = zip(other, labels)
-    shared = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(other), len(labels)))
+    shorter = min(len(other), len(labels))
+    shared = next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
     if shared > most:
       best = place
       most = shared
