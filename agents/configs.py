@@ -28,7 +28,8 @@ class Sft(Supervision):
     super().__post_init__()
     if self.length < 2:
       raise ValueError(f'length={self.length}: expected 2 or more')
-    if min(self.calls, self.slips, self.guesses) < 0 or abs(self.calls + self.slips + self.guesses - 1) > 1e-9:
+    total = self.calls + self.slips + self.guesses
+    if min(self.calls, self.slips, self.guesses) < 0 or abs(total - 1) > 1e-9:
       raise ValueError(f'calls={self.calls}, slips={self.slips}, guesses={self.guesses}: expected shares that sum to 1')
 
 
@@ -39,7 +40,7 @@ class Stage:
   steps: int = field(0, 'rollouts; 0: the stage is left out')
   bounds: Bounds = field(Bounds(), 'how long a trajectory may get')
   hard: int = field(0, 'problems tried when the stage begins, of which it keeps those not solved in every try; 0: all')
-  reset: bool = field(False, 'whether the optimiser begins anew')
+  reset: bool = field(False, 'whether the optimiser is reset')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,9 @@ answer`, `Level`, `file_name`) and its scorer; the documents tool reads the fold
 task is written to the bank, its reward being PM with a judge and EM without; otherwise the bank is only read, and no
 question sees its own case.
 
-An interrupted run continues where it was; what failed for want of a model or a judge is asked again. With --iterations
-above 1, every pass over the data is reported by itself (one attempt a question) and together with those before it
-(solved in any so far).
+An interrupted run continues where it was; questions that the model or the judge did not answer are asked again. With
+--iterations above 1, every pass over the data is reported by itself (one attempt a question) and together with those
+before it (solved in any so far).
 """
 
 import concurrent.futures

@@ -75,7 +75,7 @@ def tasks(count: int, seed: int, name: str, *, lenient: float) -> list[Task]:
 
 
 class Planner:
-  """Stands in for a frozen language model: p(plan | task, cases) is fixed, and knows no task's solution."""
+  """A substitute for a frozen language model: p(plan | task, cases) is fixed, and knows no task's solution."""
 
   name = 'stand-in'
 
@@ -118,7 +118,7 @@ class Outcome:
 def run(family: str, reading: str, *, seed: int, stream: int = 400, heldout: int = 200) -> Outcome:
   """A stream of judged tasks from an empty bank, then held-out tasks with bank and selector frozen.
 
-  The learned reader goes by cosine for the first half, is trained, and learns online through the second.
+  The learned reader ranks by cosine for the first half, is trained, and learns online through the second.
   """
   if family not in LENIENT:
     raise ValueError(f'family={family!r}: expected one of {sorted(LENIENT)}')
@@ -133,7 +133,7 @@ def run(family: str, reading: str, *, seed: int, stream: int = 400, heldout: int
     agent = Agent(Planner(), Executor([*learn, *test]), memory=memory)
     attempt = lambda task, remember: _attempt(agent, task, seed, remember=remember)
     learned = final.kind == 'q'
-    if learned:  # it has nothing to go by at first
+    if learned:  # it has learned nothing yet
       memory.reading = dataclasses.replace(drawn, kind='cosine')
     rewards = [attempt(task, True) for task in learn[: stream // 2]]
     if learned:

@@ -173,7 +173,7 @@ class McpTools:
         del self._live[server]
 
   def _retire(self, server: str) -> None:
-    """Takes a server out of use: the next call starts it anew."""
+    """Takes a server out of use: the next call restarts it."""
     if connection := self._live.pop(server, None):
       connection.retire()
 
@@ -269,7 +269,8 @@ def _reason(error: BaseException) -> str:
   """The innermost message of an exception, or of the first in a group."""
   while isinstance(error, BaseExceptionGroup):
     error = error.exceptions[0]
-  return f'{type(error).__name__}: {" ".join(str(error).split())[:500]}'
+  one_line = ' '.join(str(error).split())
+  return f'{type(error).__name__}: {one_line[:500]}'
 
 
 def read_config(path: str | os.PathLike) -> dict[str, StdioServerParameters | str]:

@@ -49,7 +49,7 @@ def read(data: bytes, suffix: str) -> str:
 
 
 def piece(text: str, start: int, most: int) -> str:
-  """`most` characters of a long text from `start`, and how to go on."""
+  """`most` characters of a long text from `start`, and how to read on."""
   start = max(0, start)
   end = min(len(text), start + most)
   if not start and end == len(text):
@@ -60,6 +60,14 @@ def piece(text: str, start: int, most: int) -> str:
   return f'{text[start:end]}\n[characters {start} to {end} of {len(text)}{rest}]'
 
 
+def _cell(value: object) -> str:
+  """A value as a cell of a Markdown table."""
+  if value is None:
+    return ''
+  escaped = str(value).replace('|', '\\|')
+  return escaped.replace('\n', ' ').strip()
+
+
 def table(rows: Iterable[Sequence]) -> str:
   """Rows as a Markdown table, the first as its head; cut where it is too long or too wide, and saying so."""
   lines = []
@@ -68,7 +76,7 @@ def table(rows: Iterable[Sequence]) -> str:
     if number >= MAX_ROWS:
       lines.append(f'[only the first {MAX_ROWS} rows]')
       break
-    cells = ['' if c is None else str(c).replace('|', '\\|').replace('\n', ' ').strip() for c in row]
+    cells = [_cell(value) for value in row]
     shown = cells[:MAX_COLUMNS] + (['…'] if len(cells) > MAX_COLUMNS else [])
     width = width or len(shown)
     lines.append('| ' + ' | '.join(shown) + ' |')
@@ -201,7 +209,8 @@ def _csv(data: bytes, delimiter: str) -> str:
 
 
 def _zip(data: bytes) -> str:
-  return '\n'.join(f'{entry.filename} ({entry.file_size} bytes)' for entry in _archive(data).infolist())
+  entries = _archive(data).infolist()
+  return '\n'.join(f'{entry.filename} ({entry.file_size} bytes)' for entry in entries)
 
 
 def _open_image(data: bytes):

@@ -32,7 +32,9 @@ class Page:
 def resolve(host: str, port: int) -> list[str]:
   """The IP addresses of a host name."""
   try:
-    return list(dict.fromkeys(found[4][0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [address[0] for *_, address in entries]
+    return list(dict.fromkeys(addresses))
   except (OSError, UnicodeError) as error:
     raise FetchError(f'{host}: cannot be resolved ({error})') from None
 

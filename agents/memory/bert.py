@@ -92,7 +92,9 @@ def spec(c: Config) -> Params:
 def apply(params: Params, config: Config, tokens: jax.Array, mask: jax.Array) -> jax.Array:
   """Hidden states [B, T, D] of int32 tokens [B, T]; mask is true where there is a token, padding comes last."""
   at = config.first_position + jnp.arange(tokens.shape[1])
-  x = params.words[tokens] + params.positions[at][None] + params.types[0][None, None]
+  positions = params.positions[at][None]
+  kind = params.types[0][None, None]
+  x = params.words[tokens] + positions + kind
   x = encoder.normalise(x, params.norm, config.norm_eps).astype(params.words.dtype)
   return encoder.apply(params.blocks, config.blocks, x, mask=mask)[0]
 

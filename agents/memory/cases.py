@@ -153,7 +153,8 @@ class CaseBank:
       'reward': None if reward is None else _reward(reward),
       'quarantined': quarantined,
     }
-    changes = {name: clean(v) if isinstance(v, str) else v for name, v in changes.items() if v is not None}
+    given = {name: value for name, value in changes.items() if value is not None}
+    changes = {name: clean(value) if isinstance(value, str) else value for name, value in given.items()}
     with self._writing() as revision:
       columns = ''.join(f'{name}=?, ' for name in changes)
       done = self._db.execute(
@@ -239,7 +240,8 @@ class CaseBank:
       if scorer is None or not found:
         return found
       scores = scorer(vector, self.vectors([case_text(f.case) for f in found]))
-    ranked = sorted(zip(found, scores), key=lambda pair: (-pair[1], pair[0].case.id))[:k]
+    by_score = lambda pair: (-pair[1], pair[0].case.id)
+    ranked = sorted(zip(found, scores), key=by_score)[:k]
     return [Found(f.case, float(score)) for f, score in ranked]
 
   def vectors(self, texts: Sequence[str]) -> np.ndarray:

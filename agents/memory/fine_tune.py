@@ -55,7 +55,8 @@ def fit(
     raise ValueError(f'{len(uses)} uses of {len({u.key for u in uses})} tasks: none is left to train on')
   params = Params(encoder.params, selector.init(c).params)
   total = epochs * -(-len(train) // c.batch)
-  rule = selector.optimizer(c, total, decayed(params, Params(bert.spec(encoder.config), selector.spec(c))))
+  spec = Params(bert.spec(encoder.config), selector.spec(c))
+  rule = selector.optimizer(c, total, decayed(params, spec))
   moments = rule.init(params)
   step = _step(rule, encoder.config, c)
   weight = fitting.class_weights(np.array([u.reward for u in train], np.float32))
@@ -81,12 +82,14 @@ def _batch(
 ) -> selector.Batch:
   """A batch of `size`; one that is short repeats its first pair at weight 0."""
   full = np.concatenate([rows, np.full(size - len(rows), rows[0])])
-  weights = np.where(np.arange(size) < len(rows), weight[full], 0).astype(np.float32)
+  is_row = np.arange(size) < len(rows)
+  weights = np.where(is_row, weight[full], 0).astype(np.float32)
   tasks, cases = (
     encoder.tokens([text(uses[i]) for i in full]) for text in (lambda u: u.query, lambda u: case_text(u.case))
   )
   cut = lambda pair: tuple(x[:size] for x in pair)
-  return selector.Batch(cut(tasks), cut(cases), np.array([uses[i].reward for i in full], np.float32), weights)
+  rewards = np.array([uses[i].reward for i in full], np.float32)
+  return selector.Batch(cut(tasks), cut(cases), rewards, weights)
 
 
 def _step(rule: optax.GradientTransformation, config: bert.Config, c: selector.Config):

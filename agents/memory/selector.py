@@ -106,7 +106,9 @@ def q_values(params: Params, tasks: jax.Array, cases: jax.Array) -> jax.Array:
 def cross_entropy(logits: jax.Array, rewards: jax.Array, weights: jax.Array) -> jax.Array:
   """-Σ w [r log Q + (1-r) log(1-Q)] / Σ w of logits [B, 2], weighted."""
   log_p = jax.nn.log_softmax(logits, -1)
-  losses = -(rewards * log_p[:, 1] + (1 - rewards) * log_p[:, 0])
+  success = rewards * log_p[:, 1]
+  failure = (1 - rewards) * log_p[:, 0]
+  losses = -(success + failure)
   return jnp.sum(weights * losses) / jnp.maximum(weights.sum(), 1e-9)
 
 

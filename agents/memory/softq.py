@@ -169,7 +169,8 @@ class Control:
 def log_kernel(params: Kernel, states: jax.Array, others: jax.Array) -> jax.Array:
   """log k of [B, D] against [N, D], [B, N]."""
   gap = (states[:, None] - others[None]) @ params.projection.T
-  return -jnp.sum(gap * gap, -1) / 2 * jnp.exp(-2 * params.log_bandwidth)
+  squared = jnp.sum(gap * gap, -1)
+  return -squared / 2 * jnp.exp(-2 * params.log_bandwidth)
 
 
 def episodic_q(params: Kernel, episodes: Episodes, states: jax.Array, cases: jax.Array) -> jax.Array:

@@ -89,7 +89,8 @@ class Agent:
 
 def _seed(seed: int, name: str) -> int:
   """30 bits that depend on the arguments alone, so that no order of questions changes an answer."""
-  return int.from_bytes(hashlib.sha256(f'{seed}/{name}'.encode()).digest()[:4]) >> 2
+  digest = hashlib.sha256(f'{seed}/{name}'.encode()).digest()
+  return int.from_bytes(digest[:4]) >> 2
 
 
 def _opening(question: str, task_id: str, attachments: Sequence[str], found: Sequence[Found]) -> list[Group]:

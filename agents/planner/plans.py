@@ -120,6 +120,7 @@ def _plan(value) -> Plan:
 def numbered(plan: str) -> str:
   """A stored plan as numbered lines; as it is where it cannot be read."""
   try:
-    return '\n'.join(f'{n}. {step.description}' for n, step in enumerate(_plan(parse_json(plan)).steps, 1))
+    steps = _plan(parse_json(plan)).steps
+    return '\n'.join(f'{n}. {step.description}' for n, step in enumerate(steps, 1))
   except ValueError:
     return plan

@@ -91,7 +91,8 @@ def _read(name: str, arguments: str) -> Call:
 def _tool_turns(ids: Sequence[str], responses: Sequence[str]) -> list[dict]:
   if all(ids):
     return [{'role': 'tool', 'tool_call_id': id, 'content': text} for id, text in zip(ids, responses)]
-  return [{'role': 'user', 'content': '\n'.join(f'{RESPONSE}\n{text}\n{END_RESPONSE}' for text in responses)}]
+  marked = [f'{RESPONSE}\n{text}\n{END_RESPONSE}' for text in responses]
+  return [{'role': 'user', 'content': '\n'.join(marked)}]
 
 
 def rollout(

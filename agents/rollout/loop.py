@@ -65,7 +65,8 @@ class _Rollout:
     self._draw = draw
     self._lag = lag
     self._sizes = [e.scheduler.page_size for e in engines]
-    self._placement = Placement([len(e.scheduler.pool.references) * size for e, size in zip(engines, self._sizes)])
+    pages = [len(engine.scheduler.pool.references) for engine in engines]
+    self._placement = Placement([count * size for count, size in zip(pages, self._sizes)])
     self._decoding: list[dict[int, Conversation]] = [{} for _ in engines]
     self._waiting: collections.deque[_Waiting] = collections.deque()
     self._step = 0

@@ -69,7 +69,11 @@ def released_form_penalty(trace: Trace) -> float:
   turns = len(trace.turns) - 1
   if trace.stop == 'length':
     turns -= 1
-  text = '\n'.join(part for turn in trace.turns for part in (turn.text, *(r.text for r in turn.responses)))
+  parts = []
+  for turn in trace.turns:
+    parts.append(turn.text)
+    parts += [response.text for response in turn.responses]
+  text = '\n'.join(parts)
   opened = text.count(ANSWER)
   is_balanced = opened == text.count(END_ANSWER) == _pairs(text)
   if not opened or not is_balanced or turns < 1:

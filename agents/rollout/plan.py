@@ -15,7 +15,7 @@ from rl.policy import Draw, Trajectory
 from rl.rollout import Ask, Sampler, Selected
 from rl.rollout.groups import Group
 
-LOST = 0.5  # share of a rollout's calls that may fail for want of a tool; learning from more would unlearn its use
+LOST = 0.5  # share of calls that may fail because a tool is missing; learning from more would unlearn its use
 
 
 @dataclasses.dataclass(frozen=True)

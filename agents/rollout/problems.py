@@ -42,7 +42,8 @@ def product(split: str, seed: int, index: int) -> Problem:
   """Product `index` of an endless stream: two numbers of three or four digits."""
   draw = np.random.default_rng([seed, index, {'train': 0, 'heldout': 1}[split]])
   while True:
-    a, b = (int(draw.integers(100, 10 ** int(digits))) for digits in draw.integers(3, 5, 2))
+    bounds = [10 ** int(digits) for digits in draw.integers(3, 5, 2)]
+    a, b = (int(draw.integers(100, bound)) for bound in bounds)
     # Which pairs are held out depends on the numbers, so none is ever trained on.
     if ((a * 7919 + b) % 5 == 0) == (split == 'heldout'):
       return Problem(f'{a}*{b}', str(a * b))
@@ -110,7 +111,7 @@ def query_of(problem: Problem) -> Query:
 
 
 def task_of(train: str, heldout: str, seed: int) -> Task:
-  """The problems of two files, training ones shuffled anew each epoch; of empty paths, products of two numbers."""
+  """The problems of two files, training ones reshuffled each epoch; of empty paths, products of two numbers."""
   if not train:
     return Task(lambda split, stream, index: query_of(product(split, stream, index)))
   files = {'train': read(train), 'heldout': read(heldout)}

@@ -79,7 +79,8 @@ class Protocol:
     ids = []
     if self.system:
       ids = self._turn('system', self._plain(self.system))
-    return ids + self._turn('user', self._plain(self.preamble) + self._plain(clean(problem))) + self._begin()
+    content = self._plain(self.preamble) + self._plain(clean(problem))
+    return ids + self._turn('user', content) + self._begin()
 
   def tool_turn(self, responses: Sequence[str]) -> list[int]:
     """What follows an assistant turn with calls, up to where the next one begins.
@@ -102,13 +103,17 @@ class Protocol:
 
   def said(self, ids: Sequence[int]) -> str:
     """`text` of an assistant turn without its end marker."""
-    return self.text(ids[:-1] if len(ids) and ids[-1] == self.stop_id else ids)
+    if len(ids) and ids[-1] == self.stop_id:
+      ids = ids[:-1]
+    return self.text(ids)
 
   def _marks(self, text: str) -> list[int]:
     return self.tokenizer.encode(text, add_special_tokens=False)
 
   def _turn(self, role: str, content: list[int]) -> list[int]:
-    return self._marks(f'{START}{role}\n') + content + self._marks(f'{END}\n')
+    start = self._marks(f'{START}{role}\n')
+    end = self._marks(f'{END}\n')
+    return start + content + end
 
   def _begin(self) -> list[int]:
     return self._marks(f'{START}assistant\n{self.opening}')

@@ -87,7 +87,9 @@ def _cut_side(text: str, most: int, side: str) -> tuple[str, int]:
   if side == 'right':
     return '(truncated)...' + text[len(text) - most :], len(text) - most
   half = most // 2
-  return text[:half] + '...(truncated)...' + text[len(text) - half :], len(text) - 2 * half
+  omitted = len(text) - 2 * half
+  tail = text[len(text) - half :]
+  return f'{text[:half]}...(truncated)...{tail}', omitted
 
 
 def show(result: Result, view: View = View(), code: str = '') -> Response:
@@ -122,7 +124,9 @@ def _released_streams(result: Result, view: View, code: str) -> tuple[str, str, 
   """(stdout, stderr, characters omitted) as the released code shows them."""
   stdout = result.stdout + _TIMEOUT_LINE * (result.status == 'timeout')
   stderr = _ERROR.sub(lambda error: _released_error(error, code), result.stderr)
-  omitted = max(len(stdout) - view.stream, 0) + max(len(stderr) - view.stream, 0)
+  of_stdout = max(len(stdout) - view.stream, 0)
+  of_stderr = max(len(stderr) - view.stream, 0)
+  omitted = of_stdout + of_stderr
   return stdout[: view.stream], stderr[: view.stream], omitted
 
 

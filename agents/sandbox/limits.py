@@ -47,7 +47,7 @@ class Result:
   stdout, stderr: text, invalid UTF-8 replaced; when longer than `Limits.output` the head and the tail with a marker
   that states the bytes left out between, which `omitted` counts (of stdout, of stderr). seconds: wall time of the
   run; queued: wall time before it. cpu: processor seconds, None for a call of a session. code: exit code, None when
-  a signal or a limit ended it or a session goes on. reason: why, in words, when status is not ok or error by
+  a signal or a limit ended it or a session continues. reason: why, in words, when status is not ok or error by
   exception. fresh: the call started without kept state. left: files of the host that the call made and that could not
   be removed, each with the reason; the pool tries again when it closes.
   """

@@ -172,7 +172,7 @@ def _standard_error() -> IO:
 
 
 def _ending(process: subprocess.Popen) -> str:
-  """How a process has just ended, or nothing if it goes on."""
+  """How a process has just ended, or nothing if it is still running."""
   with contextlib.suppress(subprocess.TimeoutExpired):
     return f'exit status {process.wait(_JUST)}'
   return ''

@@ -1,6 +1,6 @@
 """Where answers come from: an OpenAI-compatible endpoint, or a local folder of weights.
 
-Both are called alike, `model(messages, sampling, seed) -> Answer`, with messages as in `core.serving.client`.
+Both are called in the same way, `model(messages, sampling, seed) -> Answer`, with messages as in `core.serving.client`.
 """
 
 import dataclasses

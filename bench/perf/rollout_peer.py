@@ -1,7 +1,7 @@
 """The peer's side of `bench.perf.rollout`: tunix's sampler on weights in safetensors, asked over pipes.
 
 Runs in a separate environment (`pip install google-tunix`), as a script; imports nothing of this project. The first
-line of the input describes the model; each further one asks for batches of prompts, each for so many steps, as JSON
+line of the input describes the model; each further one asks for batches of prompts and gives the steps of each, as JSON
 `{"batches": [[[token, …], …], …], "steps": [n, …], "sampled": true}`, and is answered by `{"seconds": CPU seconds,
 "tokens": the rows of the last batch}`.
 """

@@ -162,7 +162,7 @@ def cost(sampler: Any, arm: Any, prompts: Sequence[Any], seed: int) -> Cost:
 
 
 def compare(options: Options, sampler: Any, width: int, lengths: Any) -> None:
-  """Runs both arms in turn and prints what each took, and the gain beside its bound."""
+  """Runs both arms in turn and prints what each took, and the gain with its bound."""
   arms = arms_of(options, width, lengths)
   few = prompts_of(options, sampler, WARM_UP)[: max(1, options.slots // width)]
   costs = {}

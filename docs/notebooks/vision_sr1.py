@@ -166,11 +166,11 @@ def means(values):
 
 
 figure, axis = plt.subplots(figsize=(7, 3.4))
-place = np.arange(len(kinds))
-axis.bar(place - 0.18, means(gain.ravel()), 0.34, label='c2')
-axis.bar(place + 0.18, means(plain.ravel()), 0.34, label='without self-visual reward')
+bars = np.arange(len(kinds))
+axis.bar(bars - 0.18, means(gain.ravel()), 0.34, label='c2')
+axis.bar(bars + 0.18, means(plain.ravel()), 0.34, label='without self-visual reward')
 axis.axhline(0, color='black', linewidth=0.8)
-axis.set_xticks(place, [f'{name}\n{which.sum()} of {len(which)}' for name, which in kinds.items()])
+axis.set_xticks(bars, [f'{name}\n{which.sum()} of {len(which)}' for name, which in kinds.items()])
 axis.set_ylabel('mean advantage')
 axis.legend(frameon=False)
 plt.show()

@@ -69,7 +69,10 @@ def build(root: str | os.PathLike) -> 'MCPServer':
     """Lists the files that can be read, with their sizes in bytes."""
     files = sorted(p for p in base.rglob('*') if p.is_file() and p.resolve().is_relative_to(base))
     lines = [f'{p.relative_to(base)} ({p.stat().st_size})' for p in files[:MAX_LISTED]]
-    return '\n'.join(lines + ([f'[{len(files) - MAX_LISTED} more]'] if len(files) > MAX_LISTED else [])) or '(none)'
+    more = len(files) - MAX_LISTED
+    if more > 0:
+      lines.append(f'[{more} more]')
+    return '\n'.join(lines) or '(none)'
 
   async def read_document(path: str, start: int = 0) -> str:
     """Reads a file as text; tables as Markdown, PDFs page by page, of an image its size.

@@ -47,7 +47,8 @@ class Family:
 
     First the cheap bound, in which each process counts what it shares with its relatives in full.
     """
-    return sum(max(0, self._pages(pid) - self._start) for pid in self.members()) * _PAGE
+    grown = [max(0, self._pages(pid) - self._start) for pid in self.members()]
+    return sum(grown) * _PAGE
 
   def exact_memory(self) -> int:
     """The same with every shared page counted once (proportional set sizes, slower to read)."""
@@ -119,7 +120,8 @@ class Family:
     return 0
 
   def _children(self, pid: int) -> list[str]:
-    return [child for tid in self._threads(pid) for child in self._read(f'{pid}/task/{tid}/children').split()]
+    listed = [self._read(f'{pid}/task/{tid}/children') for tid in self._threads(pid)]
+    return [child for line in listed for child in line.split()]
 
   def _proportional(self, pid: int) -> int:
     try:

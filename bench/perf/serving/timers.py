@@ -50,7 +50,7 @@ class TimedDevice(FakeDevice):
 
 
 class TimedImages:
-  """Stands for `internvl.features.Images`: tiles take `seconds` each, one after the other."""
+  """A substitute for `internvl.features.Images`: tiles take `seconds` each, one after the other."""
 
   def __init__(self, config: Any, seconds: float):
     self._config = config

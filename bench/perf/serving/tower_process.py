@@ -40,7 +40,7 @@ class Model:
       lambda s: 0.05 * jax.random.normal(key, s.shape, jnp.float32), internvl.spec(self.config)
     )
     self.mesh = mesh.make()
-    self.images = Images(self.params, self.config, self.mesh, spare=0)  # every request is encoded anew
+    self.images = Images(self.params, self.config, self.mesh, spare=0)  # every request is encoded again
     self.images.warm()
     self.prompts = _prompts(options, self.processor)
 
