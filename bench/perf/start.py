@@ -4,10 +4,14 @@
 
 Each is a process of its own: CPU seconds of all its threads, and seconds by the clock. The job makes one step. Its
 first start finds an empty cache of compiled programs (`--compilation_cache`), its second what the first has left there.
+Below the first are the programs that took longest to compile, by JAX's log, in seconds by the clock.
 """
 
+import collections
 import dataclasses
+import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -19,6 +23,9 @@ from bench.perf.measuring import report
 from core.launch import command
 from core.launch.fields import field
 
+COMPILED = re.compile(r'Finished XLA compilation of jit\((.+?)\) in ([\d.]+) sec')
+SHOWN = 6  # programs of a first start
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -29,18 +36,30 @@ class Options:
   json: bool = field(False, 'print JSON')
 
 
-def measure(what: str, arguments: Sequence[str]) -> report.Row:
-  """Seconds of Python with these arguments. Raises ValueError, with its last lines, where it fails."""
+def measure(what: str, arguments: Sequence[str]) -> tuple[report.Row, str]:
+  """(seconds of Python with these arguments, its log). Raises ValueError, with its last lines, where it fails."""
   before = resource.getrusage(resource.RUSAGE_CHILDREN)
   start = time.perf_counter()
-  done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+  environment = os.environ | {'JAX_LOG_COMPILES': '1'}
+  command_line = [sys.executable, *arguments]
+  done = subprocess.run(command_line, capture_output=True, text=True, check=False, env=environment)
   seconds = time.perf_counter() - start
   after = resource.getrusage(resource.RUSAGE_CHILDREN)
   if done.returncode:
     raise ValueError(f'{what}: {done.stderr[-500:]}')
   user = after.ru_utime - before.ru_utime
   system = after.ru_stime - before.ru_stime
-  return {'what': what, 'CPU s': user + system, 'seconds': seconds}
+  return {'what': what, 'CPU s': user + system, 'seconds': seconds}, done.stderr
+
+
+def compiling(log: str) -> report.Row:
+  """Seconds of compilation by the name of a jitted function, the longest first, and those of all others."""
+  seconds: collections.Counter[str] = collections.Counter()
+  for name, taken in COMPILED.findall(log):
+    seconds[f'{name} s'] += float(taken)
+  longest = dict(seconds.most_common(SHOWN))
+  others = seconds.total() - sum(longest.values())
+  return {'what': 'compiling', **longest, 'others s': others}
 
 
 def job(options: Options, folder: pathlib.Path, name: str) -> list[str]:
@@ -62,7 +81,10 @@ def work(options: Options) -> None:
       'second start': job(options, folder, 'second'),
     }
     for what, arguments in starts.items():
-      report.show(measure(what, arguments), as_json=options.json)
+      row, log = measure(what, arguments)
+      report.show(row, as_json=options.json)
+      if what == 'first start':
+        report.show(compiling(log), as_json=options.json)
 
 
 def main(argv: Sequence[str]) -> int:

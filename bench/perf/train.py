@@ -5,7 +5,8 @@
 One pinned thread, CPU seconds, the arms interleaved, minimum of the repeats after a warm-up. Both predict the next
 token of the same random rows, clip the gradient and step AdamW; the first losses must be equal. `--accumulate` cuts the
 batch of both into micro-batches. With one, forward pass and gradient are timed apart as well. The floor is the time of
-the matrix products alone (attention over the keys that a query may see, three passes) at the rate of a large one.
+the matrix products alone (attention over the keys that a query may see, three passes) at the rate of a large one. The
+last row of each number of micro-batches says what our step's time is made of, by a trace of its operations.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.perf.measuring import clock, qwen, rates, report
+from bench.perf.measuring import clock, qwen, rates, report, trace
 from bench.perf.measuring.pinned import pin
 from core.launch import command
 from core.launch.fields import field
@@ -25,7 +26,7 @@ from core.launch.fields import field
 RATE, CLIP = 1e-4, 1.0
 TOLERANCE = 1e-6  # of the first losses
 PARTS = ('step', 'forward', 'gradient')
-Arm = dict[str, Callable[[], float]]
+Arm = dict[str, Callable[[], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ def supervised(config: Any) -> Callable:
 
 
 def ours(config: Any, params: Any, rows: np.ndarray, accumulate: int) -> Arm:
-  """The parts of a step of ours; each returns the loss."""
+  """The parts of a step of ours, each of which returns the loss; and `text`, the step's compiled program."""
   import jax
 
   from core import decoder
@@ -76,12 +77,19 @@ def ours(config: Any, params: Any, rows: np.ndarray, accumulate: int) -> Arm:
   held = {'state': init_state(jax.tree.map(jax.numpy.array, params), tx)}
   part = rows[: len(rows) // accumulate]
 
+  def given() -> tuple:
+    return held['state'], None, rows, jax.random.key(0)
+
   def whole() -> float:
-    held['state'], metrics = step(held['state'], None, rows, jax.random.key(0))
+    held['state'], metrics = step(*given())
     return float(metrics['loss'])
+
+  def text() -> str:
+    return step.lower(*given()).compile().as_text()
 
   return {
     'step': whole,
+    'text': text,
     'forward': lambda: float(forward(params, part)),
     'gradient': lambda: float(jax.block_until_ready(gradient(params, part))[0]),
   }
@@ -130,8 +138,11 @@ def operations(options: Options, config: Any) -> float:
   return 3 * 2 * options.rows * (options.tokens * weights + seen)
 
 
-def compare(options: Options, model: Any, config: Any, params: Any, accumulate: int) -> dict[str, Any]:
-  """Figures of both arms with `accumulate` micro-batches. Raises ValueError unless their first losses agree."""
+def compare(options: Options, model: Any, config: Any, params: Any, accumulate: int) -> list[dict[str, Any]]:
+  """Figures of both arms with `accumulate` micro-batches, and what our time is made of.
+
+  Raises ValueError unless their first losses agree.
+  """
   rows = np.random.default_rng(0).integers(0, options.vocab, (options.rows, options.tokens + 1))
   arms = {'ours': ours(config, params, rows, accumulate), 'transformers': theirs(model, rows, accumulate)}
   compiling, loss = clock.timed(arms['ours']['step'])
@@ -147,7 +158,9 @@ def compare(options: Options, model: Any, config: Any, params: Any, accumulate: 
     seconds = clock.fastest(both, repeats=options.repeats)
     row |= {f'{name} {part} s': least for name, least in seconds.items()}
   ratio = row['transformers step s'] / row['ours step s']
-  return row | {'times faster': ratio, 'floor s': floor, 'first loss': loss, 'first step s': compiling}
+  row |= {'times faster': ratio, 'floor s': floor, 'first loss': loss, 'first step s': compiling}
+  shares = trace.shares(arms['ours']['step'], arms['ours']['text']())
+  return [row, {'what': f'{accumulate} micro-batches, parts of our step', **shares}]
 
 
 def work(options: Options) -> None:
@@ -157,7 +170,8 @@ def work(options: Options) -> None:
   config, params = qwen.converted(model)
   report.show(report.machine(), as_json=options.json)
   for accumulate in options.accumulate:
-    report.show(compare(options, model, config, params, accumulate), as_json=options.json)
+    for row in compare(options, model, config, params, accumulate):
+      report.show(row, as_json=options.json)
 
 
 def main(argv: Sequence[str]) -> int:
