@@ -140,7 +140,8 @@ def _differs(a: Mapping, b: Mapping) -> list[str]:
   """A line for each setting in which the two reports differ."""
   if not a or not b:
     return ['one of the two has no report.json next to it, so settings could not be checked']
-  lines = [f'{key}: {a.get(key)} against {b.get(key)}' for key in _SAME if a.get(key) != b.get(key)]
+  different = [key for key in _SAME if a.get(key) != b.get(key)]
+  lines = [f'{key}: {a.get(key)} against {b.get(key)}' for key in different]
   digests_a = sorted(a['data']['files'].values())
   digests_b = sorted(b['data']['files'].values())
   if digests_a != digests_b:

@@ -87,7 +87,12 @@ class Planner:
     if len(messages) > 2:
       shown = messages[2]['content']
     succeeded, _, failed = shown.partition('Plans that failed')
-    weights = np.array([COPY ** succeeded.count(p) * SHUN ** failed.count(p) for p in PROCEDURES])
+    weights = []
+    for procedure in PROCEDURES:
+      copied = COPY ** succeeded.count(procedure)
+      shunned = SHUN ** failed.count(procedure)
+      weights.append(copied * shunned)
+    weights = np.array(weights)
     chosen = np.random.default_rng(seed).choice(len(PROCEDURES), p=weights / weights.sum())
     return Reply(Plan((Step(1, PROCEDURES[chosen]),)).to_json())
 

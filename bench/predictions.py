@@ -50,7 +50,8 @@ def table(rows: Sequence[Mapping], answers: Mapping[str, str]) -> tuple[str, int
   writer.writeheader()
   answered = 0
   for row in rows:
-    answer = next((answers[str(row[name])] for name in IDS if str(row.get(name)) in answers), None)
+    ids = [str(row.get(name)) for name in IDS]
+    answer = next((answers[key] for key in ids if key in answers), None)
     answered += answer is not None
     writer.writerow({**row, 'prediction': answer or ''})
   return text.getvalue(), answered

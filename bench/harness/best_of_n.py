@@ -112,7 +112,11 @@ def judge(
   for row, e in enumerate(ends):
     at[row, : len(e)] = e
   p = np.asarray(_p_good(params, config, tokens, positions, pixels, at, labels=labels))
-  return [Judgement(tuple(map(float, row[: len(e)]))) for row, e in zip(p, ends)]
+  judgements = []
+  for row, steps in zip(p, ends):
+    scores = map(float, row[: len(steps)])
+    judgements.append(Judgement(tuple(scores)))
+  return judgements
 
 
 def _label(processor: Processor, text: str) -> int:

@@ -35,7 +35,8 @@ class Critic:
     }
 
   def _rewarded(self, task: Task, example: Example, answers: Sequence[Answer]) -> list[Answer]:
-    texts = list(dict.fromkeys(a.text for a in answers if a.reward is None and a.finish != 'failed'))
+    unscored = [a for a in answers if a.reward is None and a.finish != 'failed']
+    texts = list(dict.fromkeys(a.text for a in unscored))
     scores = {}
     if texts:
       judged = best_of_n.judge(

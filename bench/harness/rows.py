@@ -155,7 +155,8 @@ def _read_json(path: Path, name: str):
       value = [{'id': k, **v} for k, v in value.items() if isinstance(v, dict)]
   if not isinstance(value, list):
     raise ValueError(f'{path}: expected a JSON list of objects, got {type(value).__name__}')
-  rows = [(f'{name}[{i}]', row) for i, row in enumerate(value) if isinstance(row, dict)]
+  numbered = [(i, row) for i, row in enumerate(value) if isinstance(row, dict)]
+  rows = [(f'{name}[{i}]', row) for i, row in numbered]
   others = [i for i, row in enumerate(value) if not isinstance(row, dict)]
   skipped = [Problem(f'{name}[{i}]', 'not_an_object') for i in others]
   return rows, skipped, repaired

@@ -105,7 +105,8 @@ def mean_over_samples(example: Example, answers: Sequence[Answer], outcomes: Seq
       total = totals.setdefault(metric, [0.0, 0.0])
       total[0] += num
       total[1] += den
-  return {metric: (num / len(outcomes), den / len(outcomes)) for metric, (num, den) in totals.items()}
+  count = len(outcomes)
+  return {metric: (num / count, den / count) for metric, (num, den) in totals.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,7 +99,9 @@ def tree(options: Options) -> Program:
 
   shape = shapes.ATTENTION[options.model]
   size = options.page_size
-  made = plan([[0, 1 + row] for row in range(options.rows)], [2 * size] * options.rows, page_size=size, capacity=64)
+  tables = [[0, 1 + row] for row in range(options.rows)]  # the first page is shared
+  lengths = [2 * size] * options.rows
+  made = plan(tables, lengths, page_size=size, capacity=64)
   heads = (shape.key_heads, shape.head_size)
   q = jax.ShapeDtypeStruct((options.rows, shape.query_heads, shape.head_size), jnp.bfloat16)
   k = jax.ShapeDtypeStruct((64, *heads, size), jnp.bfloat16)

@@ -74,14 +74,18 @@ class Sizes:
 def queue(r: np.random.Generator) -> Iterator[Request]:
   """10,000 requests with different prompts."""
   for _ in range(10_000):
-    yield Request(r.integers(1, 1000, r.integers(16, 65)).tolist(), int(r.integers(16, 257)), seed=1)
+    prompt = r.integers(1, 1000, r.integers(16, 65)).tolist()
+    most = int(r.integers(16, 257))
+    yield Request(prompt, most, seed=1)
 
 
 def head(r: np.random.Generator) -> Iterator[Request]:
   """4,000 requests whose common head ends inside a page."""
   common = r.integers(1, 1000, HEAD).tolist()
   for _ in range(4000):
-    yield Request([*common, *r.integers(1, 1000, 24).tolist()], int(r.integers(16, 257)))
+    own = r.integers(1, 1000, 24).tolist()
+    most = int(r.integers(16, 257))
+    yield Request([*common, *own], most)
 
 
 def samples(r: np.random.Generator) -> Iterator[Request]:

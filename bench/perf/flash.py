@@ -174,7 +174,8 @@ def lines(config: Any, inputs: Any, routings: dict, seconds: dict[str, float]) -
     work = work_of(config, tokens, tiles, int(routing.compressed.sum()), is_flash=name != 'base model')
     total = sum(work.values())
     base_work = base_work or total
-    shares = ', '.join(f'{part} {flops / 1e9:.1f}' for part, flops in work.items())
+    parts = [f'{part} {flops / 1e9:.1f}' for part, flops in work.items()]
+    shares = ', '.join(parts)
     out.append(
       f'{name}: {int(routing.compressed.sum())} of {tiles} tiles compressed, {tokens} of {full} tokens; first token '
       f'{taken * 1e3:.0f} ms ({base_seconds / taken:.2f}x); {tokens / taken:.0f} tokens/s fed, '

@@ -194,7 +194,8 @@ def operations(options: Options, policy: Any, rows: int) -> float:
   on = mesh.abstract()
   total = 0.0
   for part in plan.parts(config, policy):
-    total += 2 * part.tokens * sum(weight.active for weight in formula.weights(part, on)) + part.attention
+    active = sum(weight.active for weight in formula.weights(part, on))
+    total += 2 * part.tokens * active + part.attention
   return total
 
 
@@ -209,7 +210,8 @@ def compare(name: str, arms: dict[str, Callable], *, floor: float, repeats: int,
     raise ValueError(f'{name}: the arms differ by {gap:.1e} of the largest value, expected at most {tolerance:.0e}')
   seconds = fastest(arms, repeats=repeats)
   ratio, most = (seconds['diffusers'] / least for least in (seconds['ours'], floor))
-  times = ', '.join(f'{arm} {1e3 * least:.1f}' for arm, least in seconds.items())
+  by_arm = [f'{arm} {1e3 * least:.1f}' for arm, least in seconds.items()]
+  times = ', '.join(by_arm)
   print(f'{name}: {times} ms; {ratio:.2f} times faster; floor {1e3 * floor:.1f} ms, {most:.2f} times faster')
   print(f'  first run with compilation {first:.1f} s; the arms differ by {gap:.1e} of the largest value', flush=True)
 

@@ -107,7 +107,8 @@ def peer(options: Options, plan: Any) -> Iterator[Peer]:
 def gap(trajectory: Any, trl: Peer) -> float:
   """Largest difference of log-probabilities. Raises ValueError when the two models are not the same."""
   asked = [trajectory.prompt.tokens.tolist(), trajectory.tokens.tolist()]
-  largest = float(np.abs(np.array(trl.ask({'logp': asked})) - trajectory.logp).max())
+  answered = np.array(trl.ask({'logp': asked}))
+  largest = float(np.abs(answered - trajectory.logp).max())
   if not largest <= TOLERANCE:
     raise ValueError(f'log-probabilities differ by {largest:.2g}: expected at most {TOLERANCE}')
   return largest

@@ -164,7 +164,8 @@ class Torch:
     with torch.inference_mode():
       states = self.net.encoder(self.mel).last_hidden_state
       grids = [self._decoder_site(name, states) for name in ('self_attn', 'encoder_attn')]
-    return torch.stack(grids).reshape(2, c.decoder_depth, len(self.p.heads), len(self.p.positions)).numpy()
+    shape = (2, c.decoder_depth, len(self.p.heads), len(self.p.positions))
+    return torch.stack(grids).reshape(shape).numpy()
 
   def _decoder_site(self, name: str, states):
     torch = self.torch

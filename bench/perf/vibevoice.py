@@ -132,7 +132,8 @@ def arms(options: Options, net, config, params) -> dict:
   tokens = np.random.default_rng(0).integers(20, 2048, options.prompt).astype(np.int32)
   tokens[-1] = config.start
   torch.manual_seed(1)
-  noise = np.stack([torch.randn(2, config.head.latent)[:1].numpy() for _ in range(options.frames)], 1)
+  frames = [torch.randn(2, config.head.latent)[:1].numpy() for _ in range(options.frames)]
+  noise = np.stack(frames, 1)
   inputs = Inputs(tokens=tokens, slots=np.zeros(options.prompt, bool))
 
   def ours():
@@ -173,7 +174,8 @@ def work(options: Options) -> None:
   got = both['ours']()
   first = time.process_time() - start
   want = both['theirs']()
-  gap = np.abs(got[:COMPARED] - want[:COMPARED]).max() / want[:COMPARED].std()
+  difference = got[:COMPARED] - want[:COMPARED]
+  gap = np.abs(difference).max() / want[:COMPARED].std()
   if not gap <= 1e-3:
     raise ValueError(f'the first {COMPARED} frames differ by {gap:.1e} of their deviation')
   seconds = fastest(both, repeats=options.repeats)

@@ -54,7 +54,9 @@ def subtree_cost(size: int) -> float:
 
 def distance(a: Flat, b: Flat, budget: Budget) -> float:
   """The extended edit distance between two trees. Raises TooLarge when the work exceeds the budget."""
-  work = sum(k - a.left[k] + 1 for k in a.roots) * sum(k - b.left[k] + 1 for k in b.roots)
+  of_a = sum(k - a.left[k] + 1 for k in a.roots)
+  of_b = sum(k - b.left[k] + 1 for k in b.roots)
+  work = of_a * of_b
   if work > budget.steps:
     raise TooLarge('trees too large for an edit distance')
   budget.spend(work)

@@ -153,7 +153,8 @@ def work(options: Options) -> None:
 
   clips = {}
   for kind in KINDS:
-    clips[kind] = [audio.load(folder / f'{i:04d}-{kind}.wav', RATE) for i in range(len(rows))]
+    paths = [folder / f'{i:04d}-{kind}.wav' for i in range(len(rows))]
+    clips[kind] = [audio.load(path, RATE) for path in paths]
   results = measure(rows, clips, hear)
   spoken = results['speech']['digits']['right']
   recorded = results['recording']['digits']['right']

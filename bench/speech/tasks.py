@@ -93,7 +93,10 @@ def _prompt(example: Example) -> list[dict]:
 def _score_asr(example: Example, answer: Answer, *, normalise, unit, collar, der_collar, overlap) -> Outcome:
   reference = example.fields['segments']
   segments = speakers.read_segments(answer.text)
-  text, status = _usable(answer.text if segments is None else ' '.join(s.text for s in segments), normalise)
+  said = answer.text
+  if segments is not None:
+    said = ' '.join(s.text for s in segments)
+  text, status = _usable(said, normalise)
   if status != OK:
     segments = None
   plain = lambda t: normalise(strip_tags(t))
@@ -107,7 +110,8 @@ def _score_asr(example: Example, answer: Answer, *, normalise, unit, collar, der
   if reference is not None:
     scores |= _speaker_scores(reference, segments or [], plain, collar, der_collar, overlap)
     status = status if segments is not None or status != OK else 'no_segments'
-  return Outcome(status, plain(text)[:20_000], {name: tuple(map(float, pair)) for name, pair in scores.items()})
+  numbers = {name: tuple(map(float, pair)) for name, pair in scores.items()}
+  return Outcome(status, plain(text)[:20_000], numbers)
 
 
 def _usable(text: str, normalise) -> tuple[str, str]:
@@ -195,7 +199,9 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float:
   """Cosine of two speaker embeddings. Raises ValueError for different sizes or an embedding of nothing."""
   if len(a) != len(b):
     raise ValueError(f'embeddings of {len(a)} and {len(b)} numbers')
-  norm = math.sqrt(sum(x * x for x in a) * sum(x * x for x in b))
+  of_a = sum(x * x for x in a)
+  of_b = sum(x * x for x in b)
+  norm = math.sqrt(of_a * of_b)
   if not norm or not math.isfinite(norm):
     raise ValueError('an embedding is zero or not finite')
   return sum(x * y for x, y in zip(a, b)) / norm

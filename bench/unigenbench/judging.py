@@ -83,7 +83,8 @@ def question(prompt: Prompt, template: str = '') -> str:
   asks = [getattr(point, f'asks_{prompt.language}') for point in prompt.points]
 
   def listed(texts: Sequence[str]) -> str:
-    lines = [f'{i}. {name}: {text}' for i, (name, text) in enumerate(zip(names, texts), 1)]
+    pairs = enumerate(zip(names, texts), 1)
+    lines = [f'{i}. {name}: {text}' for i, (name, text) in pairs]
     return '\n'.join(lines)
 
   fields: Mapping[str, str] = {

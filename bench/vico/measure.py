@@ -119,7 +119,11 @@ def _right(params: model.Params, config: model.Config, asked: Prompts, compresse
   tokens = padding.batch([x.tokens for x in asked.inputs], dtype=np.int32, length=asked.question.shape[1])
   hits = likeliest[:, :-1] == tokens[:, 1:]
   question = asked.question[:, 1:]
-  return np.stack([(hits | (question != q)).all(1) for q in range(question.max() + 1)], 1)
+  right = []
+  for number in range(question.max() + 1):
+    of_others = question != number
+    right.append((hits | of_others).all(1))
+  return np.stack(right, 1)
 
 
 def _batch(config: model.Config, inputs: list[Inputs], few: np.ndarray, length: int) -> Batch:

@@ -41,7 +41,8 @@ def load(path: str, *, groups: Groups, inline: Callable[[str], dict[str, str]] |
 
 def columns(row: Mapping, key: str = '', *, names: Mapping[str, str]) -> dict[str, str]:
   """Groups that are columns of the row: group → column, where the row has it."""
-  return {group: str(row[column]) for group, column in names.items() if row.get(column) not in (None, '')}
+  present = {group: row.get(column) for group, column in names.items()}
+  return {group: str(value) for group, value in present.items() if value not in (None, '')}
 
 
 def _example(where: str, row: Mapping, *, folder: Path, groups: Groups, inline) -> Example:

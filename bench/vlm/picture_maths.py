@@ -62,7 +62,9 @@ def worst_case(items: Sequence[Item]) -> dict[str, float]:
   for item in items:
     problems[item.example.unit].append(item.scores['accuracy'][0] == 1)
   average = sum(item.scores['accuracy'][0] for item in items) / max(1, len(items))
-  return {'average': 100 * average, 'worst case': 100 * sum(map(all, problems.values())) / max(1, len(problems))}
+  solved = sum(map(all, problems.values()))
+  worst = 100 * solved / max(1, len(problems))
+  return {'average': 100 * average, 'worst case': worst}
 
 
 def _task(

@@ -43,7 +43,10 @@ def screenspot(*, unit: str = 'thousandths') -> Task:
 
 def clicked(text: str) -> tuple[float, float] | None:
   """The last point of a text, or the centre of its last box: `click(x, y)`, `[[x1, y1, x2, y2]]`, `x=1, y=2`."""
-  found = [tuple(float(n) for n in match.groups() if n is not None) for match in _PLACE.finditer(text)]
+  found = []
+  for match in _PLACE.finditer(text):
+    numbers = [float(n) for n in match.groups() if n is not None]
+    found.append(tuple(numbers))
   if not found:
     return None
   place = found[-1]

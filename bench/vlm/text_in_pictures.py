@@ -103,4 +103,5 @@ def points(items: Sequence[Item]) -> dict[str, float]:
   totals = defaultdict(float)
   for item in items:
     totals[item.example.groups.get('category', 'all')] += item.scores['accuracy'][0]
-  return {'points': sum(totals.values())} | {f'points: {name}': total for name, total in sorted(totals.items())}
+  by_category = {f'points: {name}': total for name, total in sorted(totals.items())}
+  return {'points': sum(totals.values())} | by_category

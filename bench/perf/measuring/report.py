@@ -16,7 +16,8 @@ def show(row: Row, *, as_json: bool) -> None:
   if as_json:
     line = json.dumps(row)
   else:
-    figures = ', '.join(f'{name} {_text(value)}' for name, value in row.items() if name != 'what')
+    pairs = [f'{name} {_text(value)}' for name, value in row.items() if name != 'what']
+    figures = ', '.join(pairs)
     line = f'{row["what"]}: {figures}'
   print(line, file=sys.stdout, flush=True)
 

@@ -130,7 +130,9 @@ def ragged(forest: Forest) -> Callable[[], Any]:
   rows, _, size = forest.q.shape
   keys = jnp.swapaxes(forest.k, 2, 3)
   both = jnp.stack([keys, forest.v], axis=2)  # [pages, K, 2, S, H]
-  pool = jnp.moveaxis(both, 3, 1).reshape(forest.k.shape[0], forest.k.shape[-1], -1, size)
+  pages, *_, page_size = forest.k.shape
+  by_token = jnp.moveaxis(both, 3, 1)
+  pool = by_token.reshape(pages, page_size, -1, size)
   lengths = np.full(rows, forest.table.shape[1] * forest.k.shape[-1], np.int32)
   ends = np.arange(rows + 1, dtype=np.int32)
   table = np.asarray(forest.table)

@@ -50,7 +50,8 @@ class Generator:
     end = self._tokenizer.eos_token_id
     padding = [longest - len(job.prompt) for job in jobs]
     ids = torch.tensor([[end] * spare + job.prompt for spare, job in zip(padding, jobs)])
-    mask = torch.tensor([[0] * spare + [1] * len(job.prompt) for spare, job in zip(padding, jobs)])
+    rows = [[0] * spare + [1] * len(job.prompt) for spare, job in zip(padding, jobs)]
+    mask = torch.tensor(rows)
     limits = {'max_new_tokens': max(job.tokens for job in jobs), 'eos_token_id': end, 'pad_token_id': end}
     out = self._model.generate(ids, attention_mask=mask, do_sample=False, **limits)
     said = [row[longest : longest + job.tokens].tolist() for row, job in zip(out, jobs)]

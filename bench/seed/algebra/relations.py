@@ -76,7 +76,8 @@ def _members_verdict(a: Node, b: Node, context: Context) -> Verdict:
 
 def _chain_verdict(a: Node, b: Node, context: Context) -> Verdict:
   """The verdict on the members of two chains with the same signs."""
-  verdicts = [compare(canonical(x, context), canonical(y, context), context) for x, y in zip(a.args, b.args)]
+  pairs = ((canonical(x, context), canonical(y, context)) for x, y in zip(a.args, b.args))
+  verdicts = [compare(x, y, context) for x, y in pairs]
   for verdict in (Verdict.DIFFERENT, Verdict.UNDECIDED):
     if verdict in verdicts:
       return verdict

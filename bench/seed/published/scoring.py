@@ -97,7 +97,13 @@ def _tuple(reference: str, prediction: str, settings: Settings) -> Mark:
   entries = [_entries(t) for t in (reference, prediction)]
   if None in entries or len(entries[0]) != len(entries[1]):
     return Mark(0.0, 'structure')
-  return mean([_expression(a, b, settings) if a != b else Mark(100.0, 'text') for a, b in zip(*entries)])
+  marks = []
+  for a, b in zip(*entries):
+    mark = Mark(100.0, 'text')
+    if a != b:
+      mark = _expression(a, b, settings)
+    marks.append(mark)
+  return mean(marks)
 
 
 def _entries(text: str) -> list[str] | None:
