@@ -142,7 +142,8 @@ def project_mixed(
   full = project(params, config, features)
   few = project(params, config, features, compressed=True, key=key)
   unread = full.shape[-2] - few.shape[-2]
-  few = jnp.pad(few, [(0, 0)] * (few.ndim - 2) + [(0, unread), (0, 0)])
+  leading = [(0, 0)] * (few.ndim - 2)
+  few = jnp.pad(few, [*leading, (0, unread), (0, 0)])
   compressed = jnp.asarray(tile_tokens) == config.compact_tokens
   return jnp.where(compressed[..., None, None], few, full)
 

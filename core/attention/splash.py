@@ -24,7 +24,8 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
   rows, length, _, _ = q.shape
   k = joined([keys.k for keys in runs], 2)
   v = joined([keys.v for keys in runs], 2)
-  key_ids = joined([_segments(keys.positions, keys.segments, (rows, keys.v.shape[2])) for keys in runs], 1)
+  ids = [_segments(keys.positions, keys.segments, (rows, keys.v.shape[2])) for keys in runs]
+  key_ids = joined(ids, 1)
   query_ids = _segments(positions, segments, (rows, length))
   before = k.shape[2] - length  # keys of earlier tokens
 
@@ -35,7 +36,13 @@ def attend(q, runs, positions, segments, sinks, bias, *, how: How):
     out = jax.vmap(run)(queries, k, v, query_ids, key_ids)
     return jnp.swapaxes(out, 1, 2).astype(q.dtype)
 
-  arrays = (_to_tiles(q, 1), _to_tiles(k, 2), _to_tiles(v, 2), _to_tiles(query_ids, 1), _to_tiles(key_ids, 1))
+  arrays = (
+    _to_tiles(q, 1),
+    _to_tiles(k, 2),
+    _to_tiles(v, 2),
+    _to_tiles(query_ids, 1),
+    _to_tiles(key_ids, 1),
+  )
   return _per_device(local, *arrays, sinks, how.rules)[:, :length]
 
 

@@ -94,7 +94,13 @@ def _in_chunks(one: Callable[..., Any], arrays: tuple[jax.Array, ...], chunk: in
 
   def split(x):
     x = pad(jnp.asarray(x), count * chunk, axis=1)
-    return jnp.moveaxis(x.reshape(b, chunk, count, *x.shape[2:]), 2, 0)
+    strided = x.reshape(b, chunk, count, *x.shape[2:])
+    return jnp.moveaxis(strided, 2, 0)
 
   out = jax.lax.map(lambda parts: one(*parts), tuple(map(split, arrays)))
-  return jax.tree.map(lambda a: jnp.moveaxis(a, 0, 2).reshape(b, -1)[:, :t], out)
+
+  def joined(a):
+    by_row = jnp.moveaxis(a, 0, 2).reshape(b, -1)
+    return by_row[:, :t]
+
+  return jax.tree.map(joined, out)

@@ -111,8 +111,15 @@ def patches(params: model.Params, config: model.Config, pixels: jax.Array) -> ja
 # Of the tower alone, so that a base model and Flash models with other thresholds share the program.
 @functools.partial(jax.jit, static_argnames='config')
 def _patches(params: vision.Params, config: vision.Config, pixels: jax.Array) -> jax.Array:
-  groups = pixels.reshape(-1, TILES, *pixels.shape[1:]) if len(pixels) % TILES == 0 else pixels[None]
-  features = jax.lax.map(lambda tiles: vision.apply(params, config, tiles)[0][:, 1:], groups)
+  groups = pixels[None]
+  if len(pixels) % TILES == 0:
+    groups = pixels.reshape(-1, TILES, *pixels.shape[1:])
+
+  def of_tiles(tiles):
+    features, _ = vision.apply(params, config, tiles)
+    return features[:, 1:]
+
+  features = jax.lax.map(of_tiles, groups)
   return features.reshape(-1, *features.shape[2:])
 
 

@@ -113,7 +113,10 @@ class Pairwise:
     given = collections.defaultdict(list)
     for (first, second), verdict in zip(requests, verdicts):
       outcome = OUTCOMES.get(verdict, TIE)
-      given[min(first, second), max(first, second)].append((outcome if first < second else 1 - outcome, verdict))
+      low, high = sorted((first, second))
+      if first != low:
+        outcome = 1 - outcome  # of the lower place
+      given[low, high].append((outcome, verdict))
     compared = []
     for pair in pairs:
       outcomes = [outcome for outcome, _ in given[pair]]

@@ -75,7 +75,8 @@ def write(folder: pathlib.Path, *, train: int, heldout: int, seed: int = 0) -> N
   voices = folder / 'voices'
   voices.mkdir(parents=True, exist_ok=True)
   for voice in VOICES:
-    audio.save_wav(voices / f'{voice}.wav', clip(PROMPT, voice), SAMPLE_RATE)
+    prompt = clip(PROMPT, voice)
+    audio.save_wav(voices / f'{voice}.wav', prompt, SAMPLE_RATE)
   for path, count in lists.items():
     split = path.stem
     chosen = sequences(count, heldout=split == 'heldout', seed=seed)
@@ -95,7 +96,9 @@ def files(data: Sequence[str], workdir: pathlib.Path, *, clips: int, seed: int) 
 
 def _record(folder: pathlib.Path, split: str, index: int, digits: tuple[int, ...]) -> dict:
   """Writes one clip, by one voice or by two that each say half of the digits. Returns its record in the list."""
-  turns = _turns(digits) if index % DUET == 0 else [digits]
+  turns = [digits]
+  if index % DUET == 0:
+    turns = _turns(digits)
   voices = _voices(index, len(turns))
   words = [text(turn) for turn in turns]
   spoken = [clip(line, voice) for line, voice in zip(words, voices)]

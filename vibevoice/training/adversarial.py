@@ -68,7 +68,9 @@ def loss(
 
 def _feature_distance(heard: list[list[jax.Array]], recorded: list[list[jax.Array]]) -> jax.Array:
   """Mean absolute differences [B] of the features before each verdict, summed over layers and discriminators."""
-  pairs = [pair for a, b in zip(heard, recorded) for pair in zip(a[:-1], b[:-1])]
+  pairs = []
+  for of_made, of_recorded in zip(heard, recorded):
+    pairs += zip(of_made[:-1], of_recorded[:-1])
   return sum(_mean(jnp.abs(a - b)) for a, b in pairs)
 
 
@@ -76,7 +78,10 @@ def _told_apart(judges: discriminators.Params, recorded: jax.Array, made: jax.Ar
   """Least-squares loss [B] of the discriminators: 1 for what was recorded, 0 for what was made."""
   of_recorded = [features[-1] for features in discriminators.apply(judges, recorded)]
   of_made = [features[-1] for features in discriminators.apply(judges, made)]
-  return sum(_mean((1 - a) ** 2) + _mean(b**2) for a, b in zip(of_recorded, of_made))
+  total = 0
+  for right, wrong in zip(of_recorded, of_made):
+    total = total + (_mean((1 - right) ** 2) + _mean(wrong**2))
+  return total
 
 
 def _mean(x: jax.Array) -> jax.Array:

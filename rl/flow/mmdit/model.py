@@ -105,10 +105,11 @@ def _joint_stack(name: str, blocks, text, image, ctx: Context, *, edit, keep, re
   """(text, image, kept) after one stack of joint blocks."""
 
   def layer(streams, i, block):
-    text, image, both, own = (Tap(edit, keep, i, f'{name}.{part}') for part in ('text.', 'image.', '', 'own.'))
-    taps = Taps(text=text, image=image, both=both, own=own)
+    tapped = lambda part: Tap(edit, keep, i, f'{name}.{part}')
+    taps = Taps(text=tapped('text.'), image=tapped('image.'), both=tapped(''), own=tapped('own.'))
     streams = joint_block(*streams, block, taps, ctx)
-    return streams, (text.kept | image.kept | both.kept | own.kept, ())
+    kept = taps.text.kept | taps.image.kept | taps.both.kept | taps.own.kept
+    return streams, (kept, ())
 
   depth = jax.tree.leaves(blocks)[0].shape[0]
   options = {'prefix': f'{name}.', 'remat_policy': remat_policy}

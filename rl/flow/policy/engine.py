@@ -67,9 +67,12 @@ class PathEngine:
   def __call__(self, wanted: Wanted, stochastic: np.ndarray) -> Sampled:
     """stochastic: bool [T], the steps that add noise. An image depends on its own row alone."""
     spans = range(0, len(wanted.prompts), self._rows)
-    parts = [self._part(Wanted(*(x[at : at + self._rows] for x in wanted)), stochastic) for at in spans]
-    arrays = [np.concatenate(column) for column in zip(*parts)]
-    return Sampled(self._policy.decode(arrays[0]), *arrays[1:])
+    parts = []
+    for at in spans:
+      rows = Wanted(*(x[at : at + self._rows] for x in wanted))
+      parts.append(self._part(rows, stochastic))
+    latents, *others = (np.concatenate(column) for column in zip(*parts))
+    return Sampled(self._policy.decode(latents), *others)
 
   def _part(self, wanted: Wanted, stochastic: np.ndarray) -> list[np.ndarray]:
     n = len(wanted.prompts)
