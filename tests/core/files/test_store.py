@@ -1,4 +1,4 @@
-"""Checkpoints behind URLs: the same bytes as in folders, each read once, and only those that are needed."""
+"""Checkpoints behind URLs: they hold the same bytes as folders; only needed bytes are read, each once."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ TINY = decoder.CONFIGS['tiny']
 
 
 def url(driver: str, tmp_path) -> str:
-  """A new place in a store of this kind."""
+  """An unused URL in a store of this kind."""
   path = urllib.parse.quote(f'{tmp_path}/a b%')
   return {'memory': f'memory://{path.strip("/")}', 'file': f'file://{path}', 'path': f'{tmp_path}/plain'}[driver]
 
@@ -106,7 +106,7 @@ def test_half_of_a_tensor_is_half_of_the_bytes(axis, read, monkeypatch):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_the_blocks_of_a_view_are_the_view(data):
-  """Any box of any transposed tensor, cut into small blocks, is put together again from its bytes."""
+  """Any box of any transposed tensor, cut into small blocks, is reassembled from its bytes."""
   shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
   whole = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
   axes = data.draw(st.permutations(range(len(shape))))
@@ -126,7 +126,7 @@ def test_the_blocks_of_a_view_are_the_view(data):
 
 
 @pytest.mark.parametrize('driver', ['memory', 'path'])
-def test_an_interrupted_save_is_no_checkpoint(driver, tmp_path, monkeypatch):
+def test_an_interrupted_save_leaves_no_checkpoint(driver, tmp_path, monkeypatch):
   monkeypatch.setattr(shards, 'SHARD_BYTES', 150_000)
   where = url(driver, tmp_path)
   decoder.save(where, TINY, draw(decoder.spec(TINY)))
@@ -146,7 +146,7 @@ def test_an_interrupted_save_is_no_checkpoint(driver, tmp_path, monkeypatch):
   assert tensors.index_name() not in names and not any(name.endswith('.part') for name in names)
   monkeypatch.setattr(shards, 'SHARD_BYTES', 10**9)
   params = draw(decoder.spec(TINY), 2)
-  decoder.save(where, TINY, params)  # a whole one, over what the others left
+  decoder.save(where, TINY, params)  # a complete one overwrites the interrupted ones
   assert Folder(where).names() == ['config.json', 'model.safetensors']
   assert equal(decoder.load(where)[1], params)
 
@@ -183,13 +183,13 @@ HEADERS = {
 
 
 @pytest.mark.parametrize('fault', HEADERS)
-def test_a_header_that_lies_is_named(fault):
+def test_a_wrong_header_is_named(fault):
   header, message = HEADERS[fault]
   text = json.dumps(header).encode()
-  Folder('memory://lies').write('model.safetensors', [len(text).to_bytes(8, 'little'), text, bytes(12)])
+  Folder('memory://wrong').write('model.safetensors', [len(text).to_bytes(8, 'little'), text, bytes(12)])
   with pytest.raises(CheckpointError, match=message) as error:
-    Files('memory://lies')
-  assert 'memory://lies/model.safetensors' in str(error.value)
+    Files('memory://wrong')
+  assert 'memory://wrong/model.safetensors' in str(error.value)
 
 
 def test_headers_are_those_of_the_safetensors_library():
