@@ -276,14 +276,14 @@ def apply(
   keep: tuple[str, ...] = (),
   prefix: str = '',
   rules=RULES,
-  remat_policy: str = 'none',
+  remat_policy: str | None = None,
   drop_key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict]:
   """(features [B, T, D] after the last block, kept activations by site) of embeddings x [B, T, D].
 
   mask: bool [B, T], true at tokens, false at padding; no query sees a padded key. bias: [B or 1, N, T, T], added to the
-  scores of every layer (T5). edit, keep: as in `core.tap`, with `prefix` before each site's name. drop_key: a
-  jax.random key switches stochastic depth on (training).
+  scores of every layer (T5). edit, keep: as in `core.tap`, with `prefix` before each site's name. To train:
+  remat_policy of `core.remat`, and drop_key, a jax.random key that switches stochastic depth on.
   """
   positions = None
   if mask is not None or config.causal:

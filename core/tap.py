@@ -154,20 +154,18 @@ def walk_keeping(
   blocks,
   *per_layer,
   prefix: str = '',
-  remat_policy: str = 'none',
-  decoding: bool = False,
+  remat_policy: str | None = None,
 ) -> tuple:
   """`core.params.walk` of a layer that returns (x, (kept, out)): (x, kept [L, …] by site, out).
 
   Only the chosen layers of a `Keep` are stored. prefix: of this stack's sites; `keep` may name others' too. Raises
-  ValueError for a layer that the model does not have. remat_policy: of `core.remat`. decoding: keeps the loop
-  over stacked layers; without it, XLA would hold a copy of each layer's weights for as long as a decoding loop runs.
+  ValueError for a layer that the model does not have. remat_policy: of `core.remat`.
   """
   chosen = _chosen_layers(keep, depth, prefix)
   layer = remat(layer, remat_policy)
   if chosen and not isinstance(blocks, tuple):
     return _scan_keeping(layer, chosen, x, blocks, *per_layer)
-  size = 1 if decoding else unroll(x, remat_policy, depth)
+  size = unroll(x, remat_policy, depth)
   x, (kept, out) = walk(layer, x, blocks, *per_layer, unroll=size)
   for site in chosen.keys() & kept.keys():
     by_layer = kept[site]

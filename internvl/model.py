@@ -214,7 +214,7 @@ def forward(
   edit=None,
   keep=(),
   rules=RULES,
-  remat_policy='none',
+  remat_policy=None,
   drop_key=None,
   **options: Any,
 ) -> decoder.Hidden:

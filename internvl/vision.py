@@ -144,7 +144,7 @@ def apply(
   edit=None,
   keep=(),
   rules=RULES,
-  remat_policy='none',
+  remat_policy=None,
   drop_key=None,
 ) -> tuple[jax.Array, dict]:
   """(features [M, 1 + grid², D] of the last layer, CLS first and no final norm; kept activations).

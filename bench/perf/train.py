@@ -53,7 +53,7 @@ def supervised(config: Any) -> Callable:
   from core.training.steps import Loss
 
   def loss(params, rows, key):
-    out = decoder.forward(params, config, decoder.embed(params, rows[:, :-1]))
+    out = decoder.forward(params, config, decoder.embed(params, rows[:, :-1]), remat_policy='none')
     logp, _ = decoder.log_probs(params, config, out.hidden, rows[:, 1:])
     return Loss(-logp.sum(), jnp.float32(logp.size))
 

@@ -151,14 +151,14 @@ def forward(
   keep=(),
   rules=RULES,
   attention: str | None = None,
-  remat_policy: str = 'none',
+  remat_policy: str | None = None,
 ) -> Hidden:
   """The blocks and the final norm, on embeddings x [B, T, D].
 
   positions: int32 [B, T], -1 at padding; 0..T-1 (after the cache) by default. segments: int32 [B, T], 0 at padding,
   with positions: packed samples do not see each other. subtrees: the rows are packed trees. cache: any
   `core.past.Past`, returned with the new tokens; a number of slots starts a new one. attention: an implementation by
-  name. Raises ValueError on impossible combinations.
+  name. remat_policy: of `core.remat`, to train. Raises ValueError on impossible combinations.
   """
   check(keep, MODEL_SITES)
   past = pasts.of(cache)
@@ -195,7 +195,7 @@ def _next_positions(past: Past, x: jax.Array) -> jax.Array:
   return jnp.broadcast_to(start + jnp.arange(tokens), (rows, tokens)).astype(jnp.int32)
 
 
-def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: str) -> Hidden:
+def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: str | None) -> Hidden:
   def layer(x, i, block, past=None):
     return _block(x, i, block, past, ctx)
 
@@ -204,8 +204,7 @@ def _through_blocks(params: Params, x: jax.Array, ctx: _Context, remat_policy: s
   after, last = taps(ctx.edit, ctx.keep, depth - 1)
   parts = ctx.past.layers(ctx.positions)
   x = before('embed', x)
-  options = {'remat_policy': remat_policy, 'decoding': ctx.past.decoding}
-  walked = walk_keeping(layer, ctx.keep, depth, x, params.blocks, *parts, **options)
+  walked = walk_keeping(layer, ctx.keep, depth, x, params.blocks, *parts, remat_policy=remat_policy)
   x, kept, (new, loads) = walked
   if params.norm is not None:
     x = rms_norm(x, params.norm, ctx.config.norm_eps)

@@ -4,7 +4,7 @@ B rows   T new tokens   N query heads   K key heads   H head size
 """
 
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import jax
 
@@ -23,12 +23,7 @@ class Call:
 
 
 class Past(Protocol):
-  """Keys and values of earlier tokens.
-
-  decoding: it grows call by call, a few tokens at a time.
-  """
-
-  decoding: ClassVar[bool]
+  """Keys and values of earlier tokens."""
 
   def check(self, call: Call) -> None:
     """Raises ValueError if such a call cannot follow these earlier tokens."""

@@ -4,7 +4,7 @@ L layers   B rows   T new tokens   K key heads   S slots   H head size
 """
 
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,6 @@ class Cache:
   length: slots written, int32 [] if the same for all rows. Or int32 [B] (`core.past.rows`): each row then has its own
   end, and a token at position -1 is neither written nor counted; such tokens come last in their row.
   """
-
-  decoding: ClassVar[bool] = True
 
   k: Any
   v: Any
@@ -122,8 +120,6 @@ class Cache:
 @struct.dataclass
 class Start:
   """No earlier tokens; the new ones start a `Cache` of `slots`. Attention does not read the empty slots."""
-
-  decoding: ClassVar[bool] = False
 
   slots: int = struct.field(pytree_node=False)
 

@@ -1,6 +1,6 @@
 """No earlier tokens, and nothing kept of the new ones."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 from flax import struct
@@ -12,8 +12,6 @@ from core.past.base import Call
 @struct.dataclass
 class Nothing:
   """A forward pass without earlier tokens, as in training."""
-
-  decoding: ClassVar[bool] = False
 
   def check(self, call: Call) -> None:
     """Raises ValueError for segments without positions."""

@@ -3,7 +3,7 @@
 P pages   K key heads   S page size   H head size   R rows, one token each
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,8 +89,6 @@ class Pages:
   itself included, so attention among adjacent tokens of a prompt is causal. k, v: tuples over the (unstacked) layers,
   of pools [P, K, H, S] (columns multiply twice as fast on CPU) and [P, K, S, H].
   """
-
-  decoding: ClassVar[bool] = True
 
   k: Any
   v: Any

@@ -3,7 +3,7 @@
 B rows   P prompts   T new tokens
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from core.past.cache import Cache
 @struct.dataclass
 class Prefix:
   """The cache of P prompts, each followed by B/P adjacent rows; it is neither copied as a whole nor extended."""
-
-  decoding: ClassVar[bool] = False
 
   cache: Cache
 

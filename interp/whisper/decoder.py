@@ -217,8 +217,7 @@ def forward(
     return x, (seen, written if past else ())
 
   per_layer = (*keys, *cached)
-  decoding = cache is not None
-  walked = tap.walk_keeping(layer, keep, config.decoder_depth, x, params.blocks, *per_layer, decoding=decoding)
+  walked = tap.walk_keeping(layer, keep, config.decoder_depth, x, params.blocks, *per_layer)
   x, seen, written = walked
   if cache is not None:
     k, v = written

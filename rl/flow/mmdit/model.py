@@ -154,13 +154,13 @@ def apply(
   edit: Callable | None = None,
   keep: tuple = (),
   rules=RULES,
-  remat_policy: str = 'none',
+  remat_policy: str | None = None,
 ) -> Output:
   """The velocity dx/dt [B, Y, X, C] of latents x_t [B, Y, X, C] at time [B], from 0 (data) to 1 (noise).
 
   context: text tokens [B, T, text width]. pooled: [B, pooled width]. guidance: scale [B] of a model that was distilled
   with it, as published (3.5); None for all others. No token is masked. Y and X are multiples of the patch side.
-  edit, keep: as in `core.tap`; SITES lists the sites. remat_policy: of each block (`core.remat`).
+  edit, keep: as in `core.tap`; SITES lists the sites. remat_policy: of each block, to train (`core.remat`).
   Raises ValueError for shapes that do not fit the model, and for a missing or needless guidance.
   """
   tap_lib.check(keep, SITES)
