@@ -4,6 +4,7 @@ B rows   S slots
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +25,19 @@ def separate(cache: Cache) -> Cache:
 def joined(a: Cache, b: Cache) -> Cache:
   """The rows of `a`, then those of `b`; both with a length for each row, and the same number of slots."""
 
-  def along(axis):
-    return lambda x, y: jnp.concatenate([x, y], axis)
+  return _by_rows(lambda x, y, axis: jnp.concatenate([x, y], axis), a, b)
 
-  by_row = along(_row_axis(a))
+
+def _by_rows(function: Callable, *caches: Cache) -> Cache:
+  """`function(*arrays, axis=…)` of each array of the caches, whose rows are along the axis."""
+  axis = _row_axis(caches[0])
+  stacked = functools.partial(function, axis=axis)
+  first = functools.partial(function, axis=0)
   return Cache(
-    k=jax.tree.map(by_row, a.k, b.k),
-    v=jax.tree.map(by_row, a.v, b.v),
-    positions=along(0)(a.positions, b.positions),
-    length=along(0)(a.length, b.length),
+    k=jax.tree.map(stacked, *(c.k for c in caches)),
+    v=jax.tree.map(stacked, *(c.v for c in caches)),
+    positions=first(*(c.positions for c in caches)),
+    length=first(*(c.length for c in caches)),
   )
 
 
@@ -60,31 +65,13 @@ def reset(cache: Cache, rows: jax.Array) -> Cache:
 def take(cache: Cache, row: jax.Array) -> Cache:
   """The cache of one row, int32 [], so that B is 1."""
 
-  def one(axis):
-    return lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1, axis)
-
-  of_row = one(_row_axis(cache))
-  return Cache(
-    k=jax.tree.map(of_row, cache.k),
-    v=jax.tree.map(of_row, cache.v),
-    positions=one(0)(cache.positions),
-    length=one(0)(cache.length),
-  )
+  return _by_rows(lambda x, axis: jax.lax.dynamic_slice_in_dim(x, row, 1, axis), cache)
 
 
 def put(cache: Cache, row: jax.Array, one: Cache) -> Cache:
   """The cache with one row, int32 [], replaced by that of `one`, as `take` gives it."""
 
-  def into(axis):
-    return lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, row, axis)
-
-  into_row = into(_row_axis(cache))
-  return Cache(
-    k=jax.tree.map(into_row, cache.k, one.k),
-    v=jax.tree.map(into_row, cache.v, one.v),
-    positions=into(0)(cache.positions, one.positions),
-    length=into(0)(cache.length, one.length),
-  )
+  return _by_rows(lambda x, y, axis: jax.lax.dynamic_update_slice_in_dim(x, y, row, axis), cache, one)
 
 
 def grown(cache: Cache, slots: int) -> Cache:
