@@ -36,6 +36,7 @@ PROGRAMS = (
   'bench.perf.kernels_gpu',
   'bench.perf.load',
   'bench.perf.patching',
+  'bench.perf.pieces',
   'bench.perf.grpo',
   'bench.perf.rollout',
   'bench.perf.sandbox',
