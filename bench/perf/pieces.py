@@ -43,10 +43,16 @@ def weights(options: Options) -> list[dict[str, Any]]:
 
   wide = 3 * options.width
   shapes = {'gate': (options.width, wide), 'up': (options.width, wide), 'down': (wide, options.width)}
-  keys = iter(jax.random.split(jax.random.key(0), len(shapes) * options.layers))
+  count = len(shapes) * options.layers
+  keys = iter(jax.random.split(jax.random.key(0), count))
+
+  def matrix(shape: tuple[int, int]) -> Any:
+    inputs, _ = shape
+    values = jax.random.normal(next(keys), shape)
+    return values / inputs**0.5
 
   def one_layer() -> dict[str, Any]:
-    return {name: jax.random.normal(next(keys), shape) / shape[0] ** 0.5 for name, shape in shapes.items()}
+    return {name: matrix(shape) for name, shape in shapes.items()}
 
   return [one_layer() for _ in range(options.layers)]
 
@@ -81,7 +87,8 @@ def arms(options: Options, layers: list[dict[str, Any]], rows: int) -> dict[str,
 
   from core import params
 
-  given = {'whole float32': (jnp.einsum, layers), 'cached float32': (jnp.einsum, layers[:1] * len(layers))}
+  first_again = layers[:1] * len(layers)
+  given = {'whole float32': (jnp.einsum, layers), 'cached float32': (jnp.einsum, first_again)}
   for kind in ('float32', 'bfloat16', 'int8'):
     given[kind] = (params.einsum, of_kind(layers, kind))
   x = jax.random.normal(jax.random.key(1), (rows, options.width))
