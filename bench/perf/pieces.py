@@ -36,6 +36,11 @@ class Options:
   repeats: int = field(10, 'timed runs of each arm', low=1)
   json: bool = field(False, 'print JSON')
 
+  def __post_init__(self):
+    wrong = [rows for rows in self.rows if rows < 1]
+    if wrong:
+      raise ValueError(f'rows={wrong[0]}: expected one or more')
+
 
 def weights(options: Options) -> list[dict[str, Any]]:
   """Random float32 matrices of every layer, by name."""
